@@ -1,0 +1,40 @@
+# The two commands for a fresh clone: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+CLIP ?=
+
+.PHONY: demo serve test lint bench clean
+
+# pip and not another installer: on some machines only pip finds the local PyTorch files.
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); PyTorch makes this several minutes and gigabytes the first time."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m nonlocal_video.cli.demo $(CLIP)
+
+serve: $(VENV)/.installed
+	$(BIN)/nonlocal-video serve
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/decoders.py
+	$(BIN)/python benchmarks/default_views.py
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info

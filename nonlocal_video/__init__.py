@@ -1,0 +1,58 @@
+"""Recognise actions in video with 3D networks and spacetime non-local blocks, and see which places made the answer.
+
+The public names load on first use, so that importing the package (and `nonlocal-video --help`) loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nonlocal_video.attention.maps import AttentionMaps as AttentionMaps
+    from nonlocal_video.blocks.nonlocal_block import NonLocalBlock as NonLocalBlock
+    from nonlocal_video.blocks.video import VideoNonLocalBlock as VideoNonLocalBlock
+    from nonlocal_video.errors import ModelError as ModelError
+    from nonlocal_video.errors import NonlocalVideoError as NonlocalVideoError
+    from nonlocal_video.errors import UsageError as UsageError
+    from nonlocal_video.errors import VideoError as VideoError
+    from nonlocal_video.inference.prediction import Failure as Failure
+    from nonlocal_video.inference.prediction import Prediction as Prediction
+    from nonlocal_video.inference.recognizer import Recognizer as Recognizer
+    from nonlocal_video.inference.recognizer import load as load
+    from nonlocal_video.models.inception3d import InceptionI3D as InceptionI3D
+    from nonlocal_video.models.resnet2d import NonLocalNet as NonLocalNet
+    from nonlocal_video.models.resnet3d import Video3DResNet as Video3DResNet
+    from nonlocal_video.zoo.catalogue import build as build
+
+_MODULE_OF_NAME = {
+    "AttentionMaps": "attention.maps",
+    "Failure": "inference.prediction",
+    "InceptionI3D": "models.inception3d",
+    "ModelError": "errors",
+    "NonLocalBlock": "blocks.nonlocal_block",
+    "NonLocalNet": "models.resnet2d",
+    "NonlocalVideoError": "errors",
+    "Prediction": "inference.prediction",
+    "Recognizer": "inference.recognizer",
+    "UsageError": "errors",
+    "Video3DResNet": "models.resnet3d",
+    "VideoError": "errors",
+    "VideoNonLocalBlock": "blocks.video",
+    "build": "zoo.catalogue",
+    "load": "inference.recognizer",
+}
+
+__all__ = sorted([*_MODULE_OF_NAME, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF_NAME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,46 @@
+"""The exceptions of this project. Every message says what was given, what is allowed and what to do next."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+ErrorCode = Literal[
+    "not_found",
+    "not_a_video",
+    "no_video_stream",
+    "corrupt",
+    "unsupported_codec",
+    "too_large",
+    "too_long",
+    "timeout",
+    "decoder_crashed",
+    "out_of_memory",
+    "internal",
+]
+ERROR_CODES: tuple[str, ...] = get_args(ErrorCode)
+
+
+class NonlocalVideoError(Exception):
+    """Base class of every error raised on purpose by this package."""
+
+
+class VideoError(NonlocalVideoError):
+    """One input could not be read or processed; `code` is what ends up in the result row."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        if code not in ERROR_CODES:
+            raise ValueError(f"{code = } should be one of {ERROR_CODES}.")
+        super().__init__(message)
+        self.code: ErrorCode = code
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[ErrorCode, str]]:
+        return type(self), (self.code, self.message)
+
+
+class ModelError(NonlocalVideoError):
+    """A model is unknown, its file cannot be used, or it produced something that is not an answer."""
+
+
+class UsageError(NonlocalVideoError, ValueError):
+    """An argument has a value that is not allowed."""

@@ -1,0 +1,15 @@
+"""The non-local operation and the blocks made of it."""
+
+from nonlocal_video.blocks.config import NonLocalConfig, NonLocalMode, NonLocalType, PoolOrder, Scale
+from nonlocal_video.blocks.nonlocal_block import NonLocalBlock
+from nonlocal_video.blocks.video import VideoNonLocalBlock
+
+__all__ = [
+    "NonLocalBlock",
+    "NonLocalConfig",
+    "NonLocalMode",
+    "NonLocalType",
+    "PoolOrder",
+    "Scale",
+    "VideoNonLocalBlock",
+]

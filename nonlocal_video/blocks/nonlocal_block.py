@@ -1,0 +1,311 @@
+"""The non-local block on sequences, images and volumes: z = W y + x (Wang et al., CVPR 2018, eq. 6 and figure 2)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from nonlocal_video.blocks.config import NonLocalConfig, NonLocalType, PoolOrder, Scale
+from nonlocal_video.blocks.kernels import (
+    concatenation_kernel,
+    concatenation_rows,
+    dot_product_kernel,
+    dot_product_rows,
+    mean_row,
+    softmax_kernel,
+    softmax_rows,
+)
+
+_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_EMBEDDING_STD = 0.01  # of new theta, phi, g and W, as in the authors' code
+
+
+class NonLocalBlock(nn.Module):
+    """z_i = x_i + BN(W y_i), y_i = 1/C(x) * sum_j f(x_i, x_j) g(x_j), on (B, C, *size) in one, two or three dimensions.
+
+    N is the number of positions of `size`, M that of the keys, which `sub_sample` max-pools by 2 (by (1, 2, 2) in
+    three dimensions); queries are never pooled. Pooling drops the last row of an odd side, as the published weights
+    expect, and leaves a side of 1 as it is. A new block is the identity.
+
+    Args:
+        in_channels: C.
+        inter_channels: Channels of theta, phi and g; half of C (at least 1) if None. The Gaussian compares the C
+            channels of x themselves and has neither theta nor phi.
+        dimension: 1, 2 or 3.
+        sub_sample: Max-pool keys and values alike.
+        bn_layer: Batch norm after W.
+        nonlocal_type: The pairwise function f and its normalisation, `nonlocal_video.blocks.kernels`.
+        scale: Factor on theta . phi before the softmax of the embedded Gaussian; None is 1, "inverse_sqrt" is
+            inter_channels ** -0.5.
+        pool_order: Max-pooling before ("pool_conv") or after ("conv_pool") phi and g.
+        embed_bias: Bias in theta, phi and g.
+        out_bias: Bias in W.
+    """
+
+    conv_bn_pairs: ClassVar[tuple[tuple[str, str], ...]] = (("W", "bn"),)
+    """For `nonlocal_video.models.folding`: bn takes the output of W and nothing else does."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        inter_channels: int | None = None,
+        dimension: Literal[1, 2, 3] = 2,
+        sub_sample: bool = True,
+        bn_layer: bool = True,
+        nonlocal_type: NonLocalType = "embedded_gaussian",
+        *,
+        scale: Scale = None,
+        pool_order: PoolOrder = "conv_pool",
+        embed_bias: bool = True,
+        out_bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if in_channels < 1:
+            raise ValueError(f"{in_channels = } should be at least 1.")
+        if dimension not in _CONV:
+            raise ValueError(f"{dimension = } should be 1, 2 or 3.")
+        self.config = NonLocalConfig(
+            inter_channels=inter_channels,
+            nonlocal_type=nonlocal_type,
+            sub_sample=sub_sample,
+            pool_order=pool_order,
+            scale=scale,
+            bn_layer=bn_layer,
+            embed_bias=embed_bias,
+            out_bias=out_bias,
+        )
+        self.in_channels = in_channels
+        self.inter_channels = inter_channels if inter_channels is not None else max(1, in_channels // 2)
+        self.dimension = dimension
+        self.scale = self.inter_channels**-0.5 if scale == "inverse_sqrt" else 1.0 if scale is None else scale
+
+        conv = _CONV[dimension]
+        has_embedding = nonlocal_type != "gaussian"
+        self.g = conv(in_channels, self.inter_channels, kernel_size=1, bias=embed_bias)
+        self.theta = conv(in_channels, self.inter_channels, kernel_size=1, bias=embed_bias) if has_embedding else None
+        self.phi = conv(in_channels, self.inter_channels, kernel_size=1, bias=embed_bias) if has_embedding else None
+        # w_f of eq. 5 as one row (1, 2 D); published weights hold the same row as a convolution (1, 2 D, 1, 1).
+        self.concat_project = (
+            nn.Linear(2 * self.inter_channels, 1, bias=False) if nonlocal_type == "concatenation" else None
+        )
+        self.W = conv(self.inter_channels, in_channels, kernel_size=1, bias=out_bias)
+        self.bn = _BATCH_NORM[dimension](in_channels) if bn_layer else nn.Identity()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make the block new: small random embeddings, and the identity as a whole."""
+        for conv in (self.g, self.theta, self.phi, self.W):
+            if conv is not None:
+                nn.init.normal_(conv.weight, std=_EMBEDDING_STD)
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
+        if self.concat_project is not None:
+            self.concat_project.reset_parameters()
+        if isinstance(self.bn, _BatchNorm):
+            self.bn.reset_parameters()
+        self.zero_init()
+
+    def zero_init(self) -> None:
+        """Make the block the identity: zero gain and bias of the batch norm, or zero W where there is none.
+
+        A network that initialises its own layers calls this last, or the block would be a random change.
+        """
+        last = self.bn if isinstance(self.bn, _BatchNorm) else self.W
+        for parameter in (last.weight, last.bias):
+            if parameter is not None:
+                nn.init.zeros_(parameter)
+
+    @overload
+    def forward(self, x: Tensor, return_nl_map: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, return_nl_map: Literal[True]) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(self, x: Tensor, return_nl_map: bool) -> Tensor | tuple[Tensor, Tensor]: ...
+
+    def forward(self, x: Tensor, return_nl_map: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Add to every position what the others tell it.
+
+        Args:
+            x: (B, C, *size).
+            return_nl_map: Also make the map, which the result itself never needs.
+
+        Returns:
+            z, (B, C, *size); or z and the map f / C(x), (B, N, M), row i the weights of query i, exactly as z used
+            them.
+        """
+        self._check_input(x)
+        source = self._key_source(x)
+        theta, phi, g = (self._fold(grid) for grid in (self._queries(x), self._keys(source), self._values(source)))
+        y = self._unfold(self._kernel(theta, phi, g), x)  # (S, N', D') -> (B, D', *size)
+        z = x + self.bn(self.W(y))
+        return (z, self._shape_map(self._rows(theta, phi), x)) if return_nl_map else z
+
+    def attention(self, x: Tensor, query_indices: Tensor) -> Tensor:
+        """What some positions attend to, without making the whole map.
+
+        Args:
+            x: (B, C, *size), what goes into the block.
+            query_indices: (Q,) integers in [0, N): positions of `size` in row-major order.
+
+        Returns:
+            (B, Q, M): row q holds the weights of that query over all keys, in row-major order of `key_size(size)`.
+        """
+        self._check_input(x)
+        num_positions = math.prod(x.shape[2:])
+        if query_indices.dim() != 1 or query_indices.is_floating_point():
+            raise ValueError(
+                f"query_indices = {query_indices.dtype} {tuple(query_indices.shape)} should be integers of shape (Q,)."
+            )
+        if query_indices.numel() and not 0 <= int(query_indices.min()) <= int(query_indices.max()) < num_positions:
+            raise IndexError(
+                f"query_indices from {int(query_indices.min())} to {int(query_indices.max())} should lie in "
+                f"[0, {num_positions}), the positions of {tuple(x.shape[2:])}."
+            )
+        theta, phi, query_positions, key_positions = self._sequences(x)
+        # position -> (sequence, place in it)
+        place = torch.argsort(query_positions.flatten())[query_indices.to(x.device)]
+        sequence, place = place // query_positions.shape[1], place % query_positions.shape[1]
+        weights = theta.new_zeros(len(x), len(query_indices), key_positions.numel())  # (B, Q, M)
+        for index in sequence.unique():
+            asked = (sequence == index).nonzero()[:, 0]
+            rows = self._rows(theta[:, index, place[asked]], phi[:, index])
+            weights[:, asked[:, None], key_positions[index]] = rows.to(weights.dtype)
+        return weights
+
+    def attention_received(self, x: Tensor) -> Tensor:
+        """How much each key is attended to: the mean of the map's rows over all N queries, (B, C, *size) -> (B, M).
+
+        Computed in chunks of queries; the map is never held. For the softmax kernels the M values sum to 1.
+        """
+        self._check_input(x)
+        theta, phi, _, key_positions = self._sequences(x)  # (B, S, N', D), (B, S, M', D)
+        num_sequences, num_keys = key_positions.shape
+        flat_phi = phi.flatten(0, 1)
+        mean = mean_row(lambda chunk: self._rows(chunk, flat_phi), theta.flatten(0, 1), num_keys)  # (B S, M')
+        received = torch.empty_like(mean).view(len(x), -1)  # (B, M)
+        received[:, key_positions.flatten()] = mean.view(len(x), -1) / num_sequences
+        return received
+
+    def key_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """The grid of keys for a grid of positions: `size` itself, or pooled. M is the product of its sides."""
+        return tuple(side // kernel for side, kernel in zip(size, self._pool_kernel(size), strict=True))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether in eval mode the block adds exactly zero to whatever finite input, as a new one does."""
+        weight, bias = self.W.weight, self.W.bias
+        if isinstance(self.bn, _BatchNorm):
+            bn = self.bn
+            assert bn.running_mean is not None
+            assert bn.running_var is not None
+            weight, bias = fuse_conv_bn_weights(
+                weight, bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
+            )
+        return not weight.any() and (bias is None or not bias.any())
+
+    def get_block_info(self) -> dict[str, Any]:
+        """The block's make-up; `memory_bytes` is what its parameters and buffers take."""
+        tensors = [*self.parameters(), *self.buffers()]
+        return {
+            "nonlocal_type": self.config.nonlocal_type,
+            "dimension": self.dimension,
+            "in_channels": self.in_channels,
+            "inter_channels": self.inter_channels,
+            "sub_sample": self.config.sub_sample,
+            "pool_order": self.config.pool_order,
+            "bn_layer": self.config.bn_layer,
+            "scale": self.scale,
+            "parameters": sum(parameter.numel() for parameter in self.parameters()),
+            "memory_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        }
+
+    def extra_repr(self) -> str:
+        return f"{self.config.nonlocal_type}, sub_sample={self.config.sub_sample}, {self.config.pool_order}"
+
+    # The kernel. A variant of the operation replaces these two.
+
+    def _kernel(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        """(S, N', D), (S, M', D), (S, M', D') -> y, (S, N', D')."""
+        if self.config.nonlocal_type == "dot_product":
+            return dot_product_kernel(theta, phi, g)
+        if self.concat_project is not None:
+            return concatenation_kernel(theta, phi, g, self.concat_project.weight[0])
+        return softmax_kernel(theta, phi, g, scale=self.scale)
+
+    def _rows(self, theta: Tensor, phi: Tensor) -> Tensor:
+        """(S, Q, D), (S, M', D) -> the weights that `_kernel` gives the values, (S, Q, M')."""
+        if self.config.nonlocal_type == "dot_product":
+            return dot_product_rows(theta, phi)
+        if self.concat_project is not None:
+            return concatenation_rows(theta, phi, self.concat_project.weight[0])
+        return softmax_rows(theta, phi, scale=self.scale)
+
+    # Queries, keys and values as grids.
+
+    def _queries(self, x: Tensor) -> Tensor:
+        return x if self.theta is None else self.theta(x)
+
+    def _key_source(self, x: Tensor) -> Tensor:
+        """What phi and g look at: x, pooled if pooling comes first."""
+        return self._pool(x) if self.config.pool_order == "pool_conv" else x
+
+    def _keys(self, source: Tensor) -> Tensor:
+        keys = source if self.phi is None else self.phi(source)
+        return keys if self.config.pool_order == "pool_conv" else self._pool(keys)
+
+    def _values(self, source: Tensor) -> Tensor:
+        values = self.g(source)
+        return values if self.config.pool_order == "pool_conv" else self._pool(values)
+
+    def _pool(self, grid: Tensor) -> Tensor:
+        kernel = self._pool_kernel(tuple(grid.shape[2:]))
+        return grid if set(kernel) == {1} else _MAX_POOL[self.dimension](grid, kernel, stride=kernel)
+
+    def _pool_kernel(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        pooled = self.config.sub_sample
+        # In three dimensions the first is time (or depth), which is never pooled.
+        return tuple(
+            2 if pooled and side > 1 and not (self.dimension == 3 and axis == 0) else 1
+            for axis, side in enumerate(size)
+        )
+
+    # From grids to the sets of positions that see each other, and back. Here all positions form one set.
+
+    def _fold(self, grid: Tensor) -> Tensor:
+        """(B, D, *size) -> (B S, L, D): the S sets of each sample, each with L positions."""
+        return grid.flatten(2).transpose(1, 2)
+
+    def _unfold(self, rows: Tensor, x: Tensor) -> Tensor:
+        """(B S, N', D') -> (B, D', *size), the inverse of `_fold` for the queries of x."""
+        return rows.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
+
+    def _shape_map(self, weights: Tensor, x: Tensor) -> Tensor:
+        """(B S, N', M') -> the shape that `forward` promises."""
+        return weights
+
+    def _sequences(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """theta (B, S, N', D), phi (B, S, M', D), and where their rows lie in the grids, (S, N') and (S, M')."""
+        theta, phi = self._fold(self._queries(x)), self._fold(self._keys(self._key_source(x)))
+        size = tuple(x.shape[2:])
+        query_positions, key_positions = (
+            self._fold(torch.arange(math.prod(grid), device=x.device).view(1, 1, *grid)).squeeze(2)
+            for grid in (size, self.key_size(size))
+        )
+        return theta.unflatten(0, (len(x), -1)), phi.unflatten(0, (len(x), -1)), query_positions, key_positions
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != self.dimension + 2 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"The block got an input of shape {tuple(x.shape)}; it takes (B, {self.in_channels}, *size) with "
+                f"{self.dimension} sides."
+            )

@@ -1,0 +1,135 @@
+"""The non-local block on video: all positions of a clip, each frame by itself, or each place along time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from nonlocal_video.blocks.config import NonLocalConfig, NonLocalMode, NonLocalType, PoolOrder, Scale
+from nonlocal_video.blocks.nonlocal_block import NonLocalBlock
+
+
+class VideoNonLocalBlock(NonLocalBlock):
+    """The non-local block on (B, C, T, H, W), eq. 1 and 6 of Wang et al., CVPR 2018, with a choice of who sees whom.
+
+    - "spacetime": each position sees all positions of all frames.
+    - "space_only": each position sees the positions of its own frame.
+    - "time_only": each position sees its own place in all frames.
+
+    `temporal_groups` further limits "all frames" to those of the same group of consecutive frames.
+
+    `sub_sample` pools keys and values by (1, 2, 2) where space takes part; in "time_only" there is one place to look
+    at and nothing to pool, so it has no effect.
+
+    The clip so falls apart into S sets of positions that see each other: T frames, H*W places or T / temporal_groups
+    groups. `forward(x, return_nl_map=True)` gives their maps as (B, S, N', M') with N' queries and M' keys a set; for
+    undivided spacetime, (B, N, M). `attention` and `attention_received` always speak of the whole clip: keys are the
+    M = T*H'*W' positions of `key_size((T, H, W))`, and what a query cannot see has weight exactly 0.
+
+    Args:
+        in_channels: C.
+        inter_channels: Channels of theta, phi and g; half of C (at least 1) if None.
+        mode: Who sees whom, see above.
+        sub_sample: Max-pool keys and values by (1, 2, 2).
+        bn_layer: Batch norm after W.
+        nonlocal_type: The pairwise function f and its normalisation, `nonlocal_video.blocks.kernels`.
+        scale: Factor on theta . phi before the softmax of the embedded Gaussian; None is 1, "inverse_sqrt" is
+            inter_channels ** -0.5.
+        pool_order: Max-pooling before ("pool_conv") or after ("conv_pool") phi and g.
+        embed_bias: Bias in theta, phi and g.
+        out_bias: Bias in W.
+        temporal_groups: Frames per group; T has to be a multiple of it. None is one group.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        inter_channels: int | None = None,
+        mode: NonLocalMode = "spacetime",
+        sub_sample: bool = True,
+        bn_layer: bool = True,
+        *,
+        nonlocal_type: NonLocalType = "embedded_gaussian",
+        scale: Scale = None,
+        pool_order: PoolOrder = "conv_pool",
+        embed_bias: bool = True,
+        out_bias: bool = True,
+        temporal_groups: int | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            inter_channels,
+            3,
+            sub_sample,
+            bn_layer,
+            nonlocal_type,
+            scale=scale,
+            pool_order=pool_order,
+            embed_bias=embed_bias,
+            out_bias=out_bias,
+        )
+        self.config = replace(self.config, mode=mode, temporal_groups=temporal_groups)
+
+    @classmethod
+    def from_config(cls, in_channels: int, config: NonLocalConfig) -> VideoNonLocalBlock:
+        """The block that `config` describes, for features of `in_channels` channels."""
+        return cls(
+            in_channels,
+            config.inter_channels,
+            config.mode,
+            config.sub_sample,
+            config.bn_layer,
+            nonlocal_type=config.nonlocal_type,
+            scale=config.scale,
+            pool_order=config.pool_order,
+            embed_bias=config.embed_bias,
+            out_bias=config.out_bias,
+            temporal_groups=config.temporal_groups,
+        )
+
+    def get_block_info(self) -> dict[str, Any]:
+        """The block's make-up; `memory_bytes` is what its parameters and buffers take."""
+        return super().get_block_info() | {"mode": self.config.mode, "temporal_groups": self.config.temporal_groups}
+
+    def extra_repr(self) -> str:
+        return f"{self.config.mode}, {super().extra_repr()}"
+
+    def _pool_kernel(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return (1, 1, 1) if self.config.mode == "time_only" else super()._pool_kernel(size)
+
+    def _fold(self, grid: Tensor) -> Tensor:
+        """(B, D, T, H, W) -> (B S, L, D). Groups (and then places) become samples; channels and frames never mix."""
+        batch, depth, num_frames, height, width = grid.shape
+        group = self._frames_per_group(num_frames)
+        split = grid.reshape(batch, depth, num_frames // group, group, height * width)
+        if self.config.mode == "time_only":
+            # (B, D, T/G, G, HW) -> (B, T/G, HW, G, D)
+            return split.permute(0, 2, 4, 3, 1).reshape(-1, group, depth)
+        # (B, D, T/G, G, HW) -> (B, T/G, G, HW, D)
+        return split.permute(0, 2, 3, 4, 1).reshape(-1, group * height * width, depth)
+
+    def _unfold(self, rows: Tensor, x: Tensor) -> Tensor:
+        batch, _, num_frames, height, width = x.shape
+        group, depth = self._frames_per_group(num_frames), rows.shape[2]
+        if self.config.mode == "time_only":
+            split = rows.reshape(batch, num_frames // group, height * width, group, depth).permute(0, 4, 1, 3, 2)
+        else:
+            split = rows.reshape(batch, num_frames // group, group, height * width, depth).permute(0, 4, 1, 2, 3)
+        return split.reshape(batch, depth, num_frames, height, width)  # from (B, D, T/G, G, HW)
+
+    def _shape_map(self, weights: Tensor, x: Tensor) -> Tensor:
+        undivided = self.config.mode == "spacetime" and self.config.temporal_groups is None
+        return weights if undivided else weights.unflatten(0, (len(x), -1))
+
+    def _frames_per_group(self, num_frames: int) -> int:
+        if self.config.mode == "space_only":
+            return 1
+        group = self.config.temporal_groups or num_frames
+        if num_frames % group:
+            raise ValueError(
+                f"The block works on groups of temporal_groups = {group} frames, which do not divide its input's "
+                f"{num_frames}; give it a multiple of {group}."
+            )
+        return group

@@ -1,0 +1,92 @@
+"""A residual network on images with non-local blocks (Wang et al., CVPR 2018, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, overload
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+from nonlocal_video.blocks import NonLocalBlock, NonLocalType
+
+
+class BasicBlock(resnet.BasicBlock):
+    """torchvision's two 3x3 convolutions and a shortcut, with their batch norms declared."""
+
+    conv_bn_pairs: ClassVar[tuple[tuple[str, str], ...]] = (("conv1", "bn1"), ("conv2", "bn2"))
+
+
+class NonLocalNet(resnet.ResNet):
+    """torchvision's ResNet-34 (basic blocks 3-4-6-3) with one 2D non-local block after each named stage.
+
+    Layer names are torchvision's, so its ImageNet weights load with `strict=False`; the non-local blocks are
+    `nonlocal_blocks.stage2` and so on, each the identity until it is trained.
+
+    Args:
+        num_classes: Length of the logits.
+        nonlocal_stages: Stages, 1 to 4, that a block follows.
+        nonlocal_type: The pairwise function of the blocks.
+    """
+
+    conv_bn_pairs: ClassVar[tuple[tuple[str, str], ...]] = (("conv1", "bn1"),)
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        nonlocal_stages: Sequence[int] = (2, 3, 4),
+        nonlocal_type: NonLocalType = "embedded_gaussian",
+    ) -> None:
+        super().__init__(BasicBlock, [3, 4, 6, 3], num_classes=num_classes)
+        outside = [stage for stage in nonlocal_stages if stage not in (1, 2, 3, 4)]
+        if outside:
+            raise ValueError(f"nonlocal_stages = {list(nonlocal_stages)} has {outside}; the stages are 1, 2, 3 and 4.")
+        # Made after torchvision has initialised every convolution, so nothing overwrites their zero initialisation.
+        self.nonlocal_blocks = nn.ModuleDict(
+            {
+                f"stage{stage}": NonLocalBlock(64 * 2 ** (stage - 1), dimension=2, nonlocal_type=nonlocal_type)
+                for stage in sorted(set(nonlocal_stages))
+            }
+        )
+
+    @overload
+    def forward(self, x: Tensor, return_nl_maps: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, return_nl_maps: Literal[True]) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def forward(self, x: Tensor, return_nl_maps: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Classify images.
+
+        Args:
+            x: (B, 3, H, W).
+            return_nl_maps: Also give the map of every block.
+
+        Returns:
+            Logits (B, num_classes); or these and stage -> map (B, N, M), with N positions and M pooled keys of the
+            stage's output.
+        """
+        blocks, maps = dict(self.nonlocal_blocks.items()), dict[str, Tensor]()
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for stage, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), 1):
+            x, name = layer(x), f"stage{stage}"
+            block = blocks.get(name)
+            if return_nl_maps and isinstance(block, NonLocalBlock):  # folding may have left a block out
+                x, maps[name] = block(x, return_nl_map=True)
+            elif block is not None:
+                x = block(x)
+        logits = self.fc(torch.flatten(self.avgpool(x), 1))  # (B, C, H', W') -> (B, C) -> (B, num_classes)
+        return (logits, maps) if return_nl_maps else logits
+
+    def get_model_complexity(self) -> dict[str, Any]:
+        """Parameters in all, in the backbone and in the blocks, the blocks' share of all, and the size in bytes."""
+        total = sum(parameter.numel() for parameter in self.parameters())
+        in_blocks = sum(parameter.numel() for parameter in self.nonlocal_blocks.parameters())
+        return {
+            "total_parameters": total,
+            "backbone_parameters": total - in_blocks,
+            "nonlocal_parameters": in_blocks,
+            "nonlocal_ratio": in_blocks / total,
+            "size_bytes": sum(t.numel() * t.element_size() for t in [*self.parameters(), *self.buffers()]),
+        }

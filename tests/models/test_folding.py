@@ -1,0 +1,161 @@
+"""Folded networks: the same outputs without batch norms, and without blocks that do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from nonlocal_video.blocks import NonLocalBlock, VideoNonLocalBlock
+from nonlocal_video.models import resnet3d_configs as configs
+from nonlocal_video.models.folding import _pairs, fold_batch_norms
+from nonlocal_video.models.inception3d import ConvUnit
+from nonlocal_video.models.resnet2d import NonLocalNet
+from nonlocal_video.models.resnet3d import Video3DResNet, stagewise_config
+
+BLOCKS = configs.nonlocal_after({1: (0,), 2: (1,)}, configs.EMBEDDED_GAUSSIAN_PYSLOWFAST)
+CLIP = (2, 3, 4, 32, 32)
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "basic": (lambda: Video3DResNet.from_config(replace(stagewise_config(5), width=8)), CLIP),
+    "bottleneck": (lambda: Video3DResNet.from_config(replace(configs.i3d(nonlocal_blocks=BLOCKS), width=4)), CLIP),
+    "(2+1)D": (lambda: Video3DResNet.from_config(replace(configs.r2plus1d_18(), width=4)), CLIP),
+    "images": (lambda: NonLocalNet(5), (2, 3, 32, 32)),
+    "inception unit": (lambda: nn.Sequential(ConvUnit(3, 6, (3, 3, 3), (2, 2, 2)), nn.Conv3d(6, 2, 1)), CLIP),
+    "sequential": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, bias=True), nn.BatchNorm2d(4)), (2, 3, 9, 9)),
+    "block": (lambda: NonLocalBlock(3, dimension=1), (2, 3, 9)),
+    "block without bias": (lambda: VideoNonLocalBlock(3, nonlocal_type="dot_product", out_bias=False), CLIP),
+}
+
+
+def trained(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    network = NETWORKS[name][0]().eval()
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return network
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_same_outputs_without_batch_norms(name: str) -> None:
+    network, x = trained(name), torch.randn(NETWORKS[name][1])
+    state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    folded = fold_batch_norms(network)
+    assert not any(isinstance(module, _BatchNorm) for module in folded.modules())
+    assert not any(module.training for module in folded.modules())
+    with torch.inference_mode():
+        expected, actual = network(x), folded(x)
+    assert float((actual - expected).abs().max() / expected.abs().max()) < 1e-5
+    assert network.state_dict().keys() == state.keys()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pairs_are_what_the_forward_does(name: str) -> None:
+    """The batch norm of every pair gets the very tensor that its convolution has just made."""
+    network, made, pairs = trained(name), dict[nn.Module, Tensor](), dict[nn.Module, nn.Module]()
+    for parent in network.modules():
+        for conv_name, bn_name in _pairs(parent):
+            conv, bn = parent._modules.get(conv_name), parent._modules.get(bn_name)
+            if isinstance(conv, _ConvNd) and isinstance(bn, _BatchNorm):
+                pairs[bn] = conv
+
+    def remember(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        made[conv] = output
+
+    def compare(bn: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert inputs[0] is made.pop(pairs.pop(bn))
+
+    for bn, conv in list(pairs.items()):
+        conv.register_forward_hook(remember)
+        bn.register_forward_pre_hook(compare)
+    network(torch.randn(NETWORKS[name][1]))
+    assert not pairs
+    assert not made
+
+
+@pytest.mark.parametrize("bn_layer", [True, False])
+def test_blocks_that_do_nothing_are_left_out(bn_layer: bool) -> None:
+    torch.manual_seed(0)
+    blocks = {"layer2.0": replace(configs.EMBEDDED_GAUSSIAN_PYSLOWFAST, bn_layer=bn_layer)}
+    config = replace(configs.r3d_18(num_classes=5), width=4, nonlocal_blocks=blocks)
+    network, x = Video3DResNet.from_config(config).eval(), torch.randn(CLIP)
+    plain = Video3DResNet.from_config(replace(config, nonlocal_blocks={})).eval()
+    plain.load_state_dict({key: tensor for key, tensor in network.state_dict().items() if "nonlocal" not in key})
+    folded = fold_batch_norms(network)
+    assert type(folded.get_submodule("layer2.nonlocal0")) is nn.Identity
+    assert torch.equal(folded(x), fold_batch_norms(plain)(x))
+    assert network.nonlocal_layers()
+    assert type(fold_batch_norms(NonLocalBlock(4).eval())) is nn.Identity
+
+    nn.init.constant_(network.get_submodule("layer2.nonlocal0").W.bias, 0.1)
+    nn.init.ones_(network.get_submodule("layer2.nonlocal0").W.weight)
+    if bn_layer:
+        nn.init.ones_(network.get_submodule("layer2.nonlocal0").bn.weight)
+    assert isinstance(fold_batch_norms(network).get_submodule("layer2.nonlocal0"), VideoNonLocalBlock)
+
+
+def test_image_network_without_its_blocks_still_gives_maps_of_none() -> None:
+    logits, maps = fold_batch_norms(NonLocalNet(5).eval())(torch.randn(1, 3, 32, 32), return_nl_maps=True)
+    assert logits.shape == (1, 5)
+    assert maps == {}
+
+
+class Twice(nn.Module):
+    """One convolution with two batch norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv = nn.Conv2d(2, 2, 1)
+        self.first = nn.Sequential(conv, nn.BatchNorm2d(2))
+        self.second = nn.Sequential(conv, nn.BatchNorm2d(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)
+
+
+class BatchNormFirst(nn.Module):
+    """A unit whose names alone would mislead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.bn(x))
+
+
+def test_what_cannot_be_folded_stays() -> None:
+    torch.manual_seed(0)
+    for network in (
+        Twice(),
+        BatchNormFirst(),
+        nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.BatchNorm2d(2)),
+        nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)),
+        nn.Sequential(nn.ConvTranspose2d(2, 2, 1), nn.BatchNorm2d(2)),
+        nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False)),
+    ):
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                nn.init.normal_(module.weight)
+        x = torch.randn(3, 2, 4, 4)
+        folded = fold_batch_norms(network.eval())
+        torch.testing.assert_close(folded(x), network(x))
+        assert any(isinstance(module, _BatchNorm) for module in folded.modules())
+
+
+def test_training_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Sequential is in training mode; call eval\(\)"):
+        fold_batch_norms(nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)))
+    network = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)).eval()
+    network[1].train()
+    with pytest.raises(ValueError, match="1 is in training mode"):
+        fold_batch_norms(network)

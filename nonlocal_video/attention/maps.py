@@ -1,0 +1,163 @@
+"""One map over the sampled frames of a clip: what was measured, on which cells, and where these lie."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nonlocal_video.attention.geometry import CellGrid
+from nonlocal_video.errors import UsageError
+from nonlocal_video.video.transforms import SpatialView
+
+Method = Literal["attention", "query", "gradcam"]
+
+
+@dataclass(frozen=True)
+class QueryPoint:
+    """A point of the clip: seconds from its first frame, and fractions of the frame's width and height."""
+
+    seconds: float
+    x: float
+    y: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.x <= 1 and 0 <= self.y <= 1):
+            raise UsageError(
+                f"query x = {self.x}, y = {self.y} should be fractions of the frame's width and height, 0 to 1."
+            )
+        if self.seconds < 0:
+            raise UsageError(f"query seconds = {self.seconds} should not be below 0.")
+
+
+@dataclass(frozen=True, repr=False)
+class AttentionMaps:
+    """A value for every pixel of every sampled frame, kept on the cells it was measured on."""
+
+    method: Method
+    """attention: attention received in a non-local block; query: what one point attends to; gradcam: class evidence."""
+    quantity: str
+    """What the values are, in words and units."""
+    layer: str
+    cells: NDArray[np.float32]  # (T', H', W')
+    grid: CellGrid
+    place: SpatialView
+    """Where the network's square input lies in the frame."""
+    frames: Sequence[NDArray[np.uint8]]
+    """The distinct frames, upright RGB (height, width, 3)."""
+    frame_of_time: NDArray[np.int64]  # (T,) -> frames
+    seconds: NDArray[np.float64]  # (T,) time of each sampled frame, from the clip's first
+    caption: str = ""
+    query: QueryPoint | None = None
+    query_index: int | None = None
+    """Which of the T sampled frames the query lies in."""
+
+    def __post_init__(self) -> None:
+        if self.cells.shape != self.grid.size:
+            raise ValueError(f"{self.cells.shape = } should be the grid's {self.grid.size}.")
+        if not len(self.frame_of_time) == len(self.seconds):
+            raise ValueError(f"{len(self.frame_of_time) = } should be {len(self.seconds) = }.")
+
+    def __repr__(self) -> str:
+        return f"AttentionMaps({self.method}, {self.layer}, cells={self.cells.shape}, frames={len(self)})"
+
+    def __len__(self) -> int:
+        """Number of sampled frames, T."""
+        return len(self.frame_of_time)
+
+    def frame(self, index: int) -> NDArray[np.uint8]:
+        """The sampled frame `index`, (height, width, 3)."""
+        return self.frames[self.frame_of_time[index]]
+
+    def frame_map(self, index: int) -> NDArray[np.float32]:
+        """(height, width): the values on the pixels of sampled frame `index`; NaN where the network did not look."""
+        height, width = self.frame(index).shape[:2]
+        in_time = self.grid.interpolation(0, np.array([float(index)]))[0]  # (T',)
+        rows, inside_rows = self._pixels(1, height)
+        columns, inside_columns = self._pixels(2, width)
+        cells_hw = np.tensordot(in_time, self.cells, axes=1)
+        values = rows @ cells_hw @ columns.T
+        values[~inside_rows] = np.nan
+        values[:, ~inside_columns] = np.nan
+        return values
+
+    def maps(self) -> Iterator[NDArray[np.float32]]:
+        """`frame_map` of every sampled frame in turn."""
+        return (self.frame_map(index) for index in range(len(self)))
+
+    def value_range(self) -> tuple[float, float]:
+        """What overlays show as nothing and as full: 0 and the 99.5th percentile of the positive part of the cells."""
+        top = float(np.quantile(np.maximum(self.cells, 0), 0.995))
+        return 0.0, top if top > 0 else float(max(self.cells.max(), 1e-12))
+
+    def overlay(self, path: str | os.PathLike[str], *, frames_per_second: float | None = None) -> Path:
+        """Write the frames with their maps over them as an H.264 video that browsers play.
+
+        Args:
+            path: The file, ending in .mp4.
+            frames_per_second: Playing speed; None is the speed of the clip.
+        """
+        from nonlocal_video.attention.overlay import draw_all
+        from nonlocal_video.video.encode import write_video
+
+        if frames_per_second is None:
+            steps = np.diff(self.seconds)
+            forward = steps[steps > 0]  # a looped clip steps back
+            frames_per_second = 1 / float(np.mean(forward)) if len(forward) else 1.0
+        write_video(path, draw_all(self), fps=frames_per_second)
+        return Path(path)
+
+    def save_frames(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write every overlay frame as `NNN_SECONDSs.png` and return the paths."""
+        from PIL import Image
+
+        from nonlocal_video.attention.overlay import draw_all
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for index, picture in enumerate(draw_all(self)):
+            paths.append(folder / f"{index:03d}_{self.seconds[index]:.3f}s.png")
+            Image.fromarray(picture).save(paths[-1])
+        return paths
+
+    def save_arrays(self, path: str | os.PathLike[str]) -> Path:
+        """Write an .npz: `maps` (T, height, width) float16, `seconds` (T,), `cells` (T', H', W'), `stride`, `offset`.
+
+        The maps are written frame by frame, since all of them at full size may not fit into memory.
+        """
+        path = Path(path)
+        height, width = self.frame(0).shape[:2]
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            with archive.open("maps.npy", "w", force_zip64=True) as stream:
+                header = {"descr": "<f2", "fortran_order": False, "shape": (len(self), height, width)}
+                np.lib.format.write_array_header_1_0(stream, header)
+                for values in self.maps():
+                    stream.write(values.astype("<f2").tobytes())
+            for name, array in (
+                ("seconds", self.seconds),
+                ("cells", self.cells),
+                ("stride", np.array(self.grid.stride)),
+                ("offset", np.array(self.grid.offset)),
+            ):
+                buffer = io.BytesIO()
+                np.save(buffer, array)
+                archive.writestr(f"{name}.npy", buffer.getvalue())
+        return path
+
+    def _pixels(self, axis: int, length: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Interpolation weights of the frame's rows (axis 1) or columns (axis 2), and which of them the network saw."""
+        whole = self.place.frame_height if axis == 1 else self.place.frame_width
+        # Positions are continuous, a pixel's centre at + 0.5; the frame may be drawn at another size than its own.
+        position = (np.arange(length) + 0.5) * whole / length
+        y, x = self.place.frame_to_input(position, position)
+        seen = y if axis == 1 else x
+        inside = (seen >= 0) & (seen < self.place.size)
+        return self.grid.interpolation(axis, seen - 0.5), inside

@@ -1,0 +1,1 @@
+"""From a clip, or a folder of clips, to scores."""

@@ -1,0 +1,155 @@
+"""Many files: found one by one, decoded beside the network, an outcome for every one of them."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import queue
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nonlocal_video.errors import NonlocalVideoError, UsageError, VideoError
+from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
+
+if TYPE_CHECKING:
+    from nonlocal_video.inference.recognizer import Recognizer
+
+_log = logging.getLogger(__name__)
+
+
+def find_files(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[Path] = ()) -> Iterator[str]:
+    """Every file named by `paths`, one at a time: files, folders (recursive, in name order) and glob patterns.
+
+    Every entry that is not a folder counts, whatever its name: what it is, the decoder finds out. A path that does
+    not exist is handed on, so that it gets its row. Links to folders are not followed.
+    """
+    left_out = {os.path.realpath(path) for path in exclude}
+    for given in paths:
+        path = os.fspath(given)
+        if os.path.isdir(path):
+            found: Iterable[str] = _walk(path)
+        elif not os.path.lexists(path) and glob.has_magic(path):
+            found = _matches(path)
+        else:
+            found = [path]
+        yield from (file for file in found if os.path.realpath(file) not in left_out)
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a pattern matches, folders searched through; once each, as `**` goes round in circles of links."""
+    once: dict[str, str] = {}
+    for match in sorted(glob.glob(pattern, recursive=True), key=lambda match: (match.count(os.sep), match)):
+        once.setdefault(os.path.realpath(match), match)
+    for match in sorted(once.values()):
+        yield from _walk(match) if os.path.isdir(match) else [match]
+
+
+def _walk(folder: str) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError:
+        yield folder  # gets a row that says it cannot be read
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+        elif not entry.is_dir():
+            yield entry.path
+
+
+def classify_files(
+    recognizer: Recognizer,
+    files: Iterable[str],
+    request: ClipRequest,
+    *,
+    fast: bool = False,
+    workers: int = 1,
+    batch_size: int = 1,
+) -> Iterator[Outcome]:
+    """An outcome for every file, in the order given, as they are done.
+
+    Args:
+        recognizer: Runs in the calling thread.
+        files: May be endless; only a few are looked at ahead of time.
+        request: Spans and views, the same for all.
+        fast: The model card's cheaper view.
+        workers: Decoding children that work beside the network, each with one file.
+        batch_size: Views in one forward pass; clips of several files share it.
+    """
+    for name, number in (("workers", workers), ("batch-size", batch_size)):
+        if number < 1:
+            raise UsageError(f"{name} = {number} should be at least 1.")
+    spec = recognizer.input_spec(fast=fast)
+    loaders: queue.SimpleQueue[ClipLoader] = queue.SimpleQueue()
+    readers = [recognizer.new_reader() for _ in range(workers)]
+    for reader in readers:
+        loaders.put(ClipLoader(reader))
+
+    def load(path: str) -> LoadedClip:
+        loader = loaders.get()
+        try:
+            return loader.load(path, spec, request, originals=None)
+        finally:
+            loaders.put(loader)
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    pending: deque[tuple[str, Future[LoadedClip]]] = deque()
+    ahead = workers + batch_size
+    try:
+        for path in files:
+            pending.append((path, pool.submit(load, path)))
+            if len(pending) > ahead:
+                yield from _finish(recognizer, [pending.popleft() for _ in range(batch_size)], batch_size)
+        while pending:
+            yield from _finish(
+                recognizer, [pending.popleft() for _ in range(min(batch_size, len(pending)))], batch_size
+            )
+    finally:
+        for _, future in pending:
+            future.cancel()
+        for reader in readers:
+            reader.close()
+        pool.shutdown()
+
+
+def _finish(
+    recognizer: Recognizer, group: Sequence[tuple[str, Future[LoadedClip]]], batch_size: int
+) -> Iterator[Outcome]:
+    """The outcomes of a few files, which share forward passes."""
+    outcomes: dict[int, Outcome] = {}
+    clips: dict[int, LoadedClip] = {}
+    for position, (path, future) in enumerate(group):
+        try:
+            clips[position] = future.result()
+        except Exception as error:  # whatever it is, this file gets its row and the others go on
+            outcomes[position] = _failure(recognizer, path, error)
+    try:
+        predictions = recognizer.predict(list(clips.values()), batch_size=batch_size)
+        outcomes.update(zip(clips, predictions, strict=True))
+    except Exception:
+        # One bad clip must not take its neighbours' rows away: each by itself.
+        for position, clip in clips.items():
+            outcomes[position] = _alone(recognizer, clip)
+    for position in range(len(group)):
+        yield outcomes[position]
+
+
+def _alone(recognizer: Recognizer, clip: LoadedClip) -> Prediction | Failure:
+    try:
+        return recognizer.predict([clip])[0]
+    except Exception as error:
+        return _failure(recognizer, clip.path, error)
+
+
+def _failure(recognizer: Recognizer, path: str, error: Exception) -> Failure:
+    if not isinstance(error, VideoError):
+        if not isinstance(error, NonlocalVideoError):
+            _log.error("unexpected error for %r", path, exc_info=error)
+        error = VideoError("internal", str(error) or type(error).__name__)
+    return Failure(path, recognizer.card.name, error)

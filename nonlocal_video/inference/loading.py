@@ -1,0 +1,219 @@
+"""From a clip to the frames that the network needs: probe, choose the spans, decode once, resize."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.views import ViewCount
+from nonlocal_video.models.card import InputSpec
+from nonlocal_video.video.decode import FrameStream, VideoReader
+from nonlocal_video.video.info import FrameChunk, VideoInfo
+from nonlocal_video.video.sampling import View, plan_views
+from nonlocal_video.video.transforms import SpatialView, resize_short_side, spatial_views
+
+ClipSource = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """Which part of a clip to look at, and how often."""
+
+    views: ViewCount = ViewCount()
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    frames_per_second: float | None = None
+    """Rate of frames that are handed over as an array; a file has its own times."""
+
+
+@dataclass(frozen=True, repr=False)
+class LoadedClip:
+    """The frames of all views of one clip, each distinct frame once, resized to the model's short side."""
+
+    path: str
+    info: VideoInfo
+    input: InputSpec
+    views: tuple[View, ...]
+    crops: tuple[SpatialView, ...]
+    frames_thwc: torch.Tensor  # (K, h, w, 3) uint8, K distinct frames
+    seconds: NDArray[np.float64]  # (K,) counted from the clip's first frame
+    frame_of_time: NDArray[np.int64]  # (len(views), num_frames) -> K
+    decode_seconds: float
+    transform_seconds: float
+    notes: tuple[str, ...]
+
+    @property
+    def num_views(self) -> int:
+        """Temporal views times spatial crops."""
+        return len(self.views) * len(self.crops)
+
+    def view_frames(self, clip_index: int) -> torch.Tensor:
+        """(num_frames, h, w, 3) uint8: the resized frames of one temporal view."""
+        return self.frames_thwc[torch.from_numpy(self.frame_of_time[clip_index])]
+
+
+class ClipLoader:
+    """Reads clips for one input specification through one decoding child."""
+
+    def __init__(self, reader: VideoReader) -> None:
+        self.reader = reader
+
+    def load(
+        self, source: ClipSource, spec: InputSpec, request: ClipRequest, *, originals: list[NDArray[np.uint8]] | None
+    ) -> LoadedClip:
+        """Decode what `request` needs of `source`.
+
+        Args:
+            source: A file, the bytes of one, or frames as uint8 (T, H, W, 3) RGB.
+            spec: The model's input.
+            request: Spans, views and rate.
+            originals: A list that receives every distinct frame in its own size, for drawing; None keeps none.
+
+        Raises:
+            VideoError: The file cannot be read.
+            UsageError: The span or the array is not usable.
+        """
+        with _opened(source, self.reader, request.frames_per_second or spec.frames_per_second) as (path, clip):
+            started = time.perf_counter()
+            info = clip.probe()
+            views = plan_views(
+                info,
+                num_frames=spec.num_frames,
+                frames_per_second=spec.frames_per_second,
+                num_clips=request.views.num_clips,
+                start_seconds=request.start_seconds,
+                end_seconds=request.end_seconds,
+            )
+            times = [seconds for view in views for seconds in view.times_seconds]
+            resized, transform_seconds = [], 0.0
+            with clip.stream(times) as stream:
+                for chunk in stream:
+                    before = time.perf_counter()
+                    if originals is not None:
+                        originals.extend(chunk.frames_thwc)
+                    resized.append(resize_short_side(torch.from_numpy(chunk.frames_thwc), spec.short_side))
+                    transform_seconds += time.perf_counter() - before
+            elapsed = time.perf_counter() - started
+        frames = torch.cat(resized)
+        info = stream.info
+        notes = list(info.notes)
+        if any(view.looped for view in views):
+            notes.append(
+                f"The clip ({info.duration_seconds:.2f} s) is shorter than a view "
+                f"({spec.span_seconds:.2f} s) and was looped."
+            )
+        if isinstance(source, (list, tuple, np.ndarray)) and request.frames_per_second is None:
+            notes.append(f"The frames came without a rate; {spec.frames_per_second:g} per second was assumed.")
+        return LoadedClip(
+            path=path,
+            info=info,
+            input=spec,
+            views=views,
+            crops=tuple(
+                spatial_views(
+                    info.height,
+                    info.width,
+                    short_side=spec.short_side,
+                    crop=spec.crop,
+                    num_crops=request.views.num_crops,
+                )
+            ),
+            frames_thwc=frames,
+            seconds=stream.pts_seconds - info.start_seconds,
+            frame_of_time=np.asarray(stream.frame_of_time).reshape(len(views), spec.num_frames),
+            decode_seconds=elapsed - transform_seconds,
+            transform_seconds=transform_seconds,
+            notes=tuple(notes),
+        )
+
+
+    def probe(self, source: ClipSource, frames_per_second: float) -> VideoInfo:
+        """What is known of a clip before its frames are decoded; the rate is that of frames given as an array."""
+        with _opened(source, self.reader, frames_per_second) as (_, clip):
+            return clip.probe()
+
+
+class _File:
+    """A clip that is a file."""
+
+    def __init__(self, path: str | os.PathLike[str], reader: VideoReader) -> None:
+        self.path, self.reader = path, reader
+
+    def probe(self) -> VideoInfo:
+        return self.reader.probe(self.path)
+
+    def stream(self, times_seconds: Sequence[float]) -> FrameStream:
+        return self.reader.stream(self.path, times_seconds)
+
+
+class _Array:
+    """A clip that is already decoded."""
+
+    def __init__(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], frames_per_second: float) -> None:
+        array = np.asarray(frames)
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
+            raise UsageError(f"frames have shape {array.shape} {array.dtype}; give RGB uint8 (T, H, W, 3), T at least 1.")
+        if not frames_per_second > 0:
+            raise UsageError(f"{frames_per_second = } should be above 0.")
+        num_frames, height, width, _ = array.shape
+        self.frames = array
+        self.info = VideoInfo(
+            container="none",
+            codec="none",
+            width=width,
+            height=height,
+            rotation_degrees=0,
+            num_frames=num_frames,
+            fps=frames_per_second,
+            start_seconds=0.0,
+            duration_seconds=num_frames / frames_per_second,
+            has_edit_list=False,
+            decoder="memory",
+        )
+
+    def probe(self) -> VideoInfo:
+        return self.info
+
+    def stream(self, times_seconds: Sequence[float]) -> _ArrayStream:
+        shown = np.floor(np.asarray(times_seconds) * self.info.fps + 1e-6).astype(np.int64)
+        needed, frame_of_time = np.unique(np.clip(shown, 0, self.info.num_frames - 1), return_inverse=True)
+        return _ArrayStream(self.info, FrameChunk(self.frames[needed], needed / self.info.fps), frame_of_time)
+
+
+class _ArrayStream(AbstractContextManager["_ArrayStream"]):
+    """The counterpart of `FrameStream` for frames that are there already."""
+
+    def __init__(self, info: VideoInfo, chunk: FrameChunk, frame_of_time: NDArray[np.int64]) -> None:
+        self.info, self.chunk, self.frame_of_time = info, chunk, frame_of_time
+        self.pts_seconds = chunk.pts_seconds
+
+    def __iter__(self) -> Iterator[FrameChunk]:
+        yield self.chunk
+
+    def __exit__(self, *_error: object) -> None:
+        return None
+
+
+@contextmanager
+def _opened(source: ClipSource, reader: VideoReader, rate: float) -> Iterator[tuple[str, _File | _Array]]:
+    """The name of a clip in the results, and something that probes and streams it."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        # The decoders read files: the bytes lie in a private one while they are decoded.
+        with tempfile.TemporaryDirectory(prefix="nonlocal-video-") as folder:
+            path = Path(folder) / "clip"
+            path.write_bytes(source)
+            yield "<bytes>", _File(path, reader)
+    elif isinstance(source, (str, os.PathLike)):
+        yield os.fspath(source), _File(source, reader)
+    else:
+        yield "<frames>", _Array(source, rate)

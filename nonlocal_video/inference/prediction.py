@@ -1,0 +1,131 @@
+"""The answer for one clip, and the row it becomes in a table."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.video.info import VideoInfo
+from nonlocal_video.video.sampling import View
+
+VIDEO_FIELDS = ("duration_seconds", "num_frames", "fps", "width", "height", "codec", "rotation_degrees", "decoder")
+SECONDS_FIELDS = ("decode", "transform", "forward", "total")
+
+
+def printable(path: str) -> str:
+    r"""A file name as text that any table takes: bytes that are not UTF-8 become \xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True)
+class ScoredLabel:
+    """One class and its probability."""
+
+    label: str
+    index: int
+    score: float
+
+
+@dataclass(frozen=True)
+class StageSeconds:
+    """Wall-clock seconds spent on one clip."""
+
+    decode: float
+    transform: float
+    forward: float
+
+    @property
+    def total(self) -> float:
+        return self.decode + self.transform + self.forward
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """What the network says of one clip."""
+
+    path: str
+    """As given; `<frames>` or `<bytes>` for a clip that was not a file."""
+    model: str
+    labels: tuple[str, ...]
+    scores: NDArray[np.float64]
+    """(classes,) probabilities: the softmax of each view, averaged over the views."""
+    video: VideoInfo
+    views: tuple[View, ...]
+    """The spans of the clip that were looked at."""
+    num_crops: int
+    num_frames: int
+    """Frames in each view."""
+    crop: int
+    """Side of the square that the network saw, in pixels of its input."""
+    device: str
+    seconds: StageSeconds
+    notes: tuple[str, ...] = ()
+    """What a user should know about this answer: a looped clip, a decoder that was given up."""
+
+    def __post_init__(self) -> None:
+        if self.scores.shape != (len(self.labels),):
+            raise ValueError(f"{self.scores.shape = } should be ({len(self.labels)},): one score a label.")
+
+    def __repr__(self) -> str:
+        best = self.top(1)[0]
+        return f"Prediction({self.path!r}, {best.label!r} {best.score:.3f}, {self.used})"
+
+    @property
+    def used(self) -> str:
+        """What was looked at, in words."""
+        spans = ", ".join(f"{view.start_seconds:.2f}-{view.end_seconds:.2f} s" for view in self.views[:3])
+        more = f" and {len(self.views) - 3} more spans" if len(self.views) > 3 else ""
+        return (
+            f"{len(self.views)}x{self.num_crops} view(s) of {self.num_frames} frames, {self.crop} px, "
+            f"{spans}{more}, {self.video.decoder}, {self.device}"
+        )
+
+    def top(self, k: int = 5) -> list[ScoredLabel]:
+        """The k likeliest classes (all of them when there are fewer), best first; equal scores in label order."""
+        if k < 1:
+            raise UsageError(f"top-k = {k} should be at least 1.")
+        order = np.argsort(-self.scores, kind="stable")[:k]
+        return [ScoredLabel(self.labels[i], int(i), float(self.scores[i])) for i in order]
+
+    def to_row(self, top_k: int = 5) -> dict[str, Any]:
+        """The row of this clip, as `classify --json` prints it."""
+        return {
+            "path": printable(self.path),
+            "status": "ok",
+            "model": self.model,
+            "top": [{"label": s.label, "index": s.index, "score": s.score} for s in self.top(top_k)],
+            "error": None,
+            "video": {name: getattr(self.video, name) for name in VIDEO_FIELDS},
+            "seconds": {name: getattr(self.seconds, name) for name in SECONDS_FIELDS},
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip that gave no answer, and why."""
+
+    path: str
+    model: str
+    error: VideoError
+
+    def to_row(self, top_k: int = 5) -> dict[str, Any]:
+        """The row of this clip, with the same keys as a prediction's."""
+        return {
+            "path": printable(self.path),
+            "status": "error",
+            "model": self.model,
+            "top": [],
+            "error": {"code": self.error.code, "message": self.error.message},
+            "video": None,
+            "seconds": None,
+            "notes": [],
+        }
+
+
+Outcome = Prediction | Failure

@@ -1,0 +1,355 @@
+"""The one way from a clip to its answer: the page, the command line and Python all call this class."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
+from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
+from nonlocal_video.errors import ModelError, UsageError, VideoError
+from nonlocal_video.inference.device import choose_device
+from nonlocal_video.inference.loading import ClipLoader, ClipRequest, ClipSource, LoadedClip
+from nonlocal_video.inference.look import Look
+from nonlocal_video.inference.prediction import Outcome, Prediction, StageSeconds
+from nonlocal_video.inference.views import ViewCount
+from nonlocal_video.models.card import InputSpec, ModelCard
+from nonlocal_video.models.folding import fold_batch_norms
+from nonlocal_video.video.decode import DecodeLimits, VideoReader
+from nonlocal_video.video.transforms import to_input
+from nonlocal_video.zoo.catalogue import load_network
+
+Decoder = Literal["auto", "decord", "pyav"]
+
+_log = logging.getLogger(__name__)
+
+
+def load(
+    model: str | os.PathLike[str] = "default",
+    *,
+    device: str = "auto",
+    decoder: Decoder = "auto",
+    limits: DecodeLimits | None = None,
+) -> Recognizer:
+    """A recogniser with its weights.
+
+    Args:
+        model: A catalogue name, or a .safetensors file saved by this project.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        decoder: `auto` takes for each file the decoder that is measured to be exact.
+        limits: What a file may cost; None is `DecodeLimits()`.
+
+    Raises:
+        ModelError: No such model, or a file that is not one.
+        UsageError: No such device.
+    """
+    chosen = choose_device(device)
+    network, card = load_network(model if isinstance(model, str) else Path(model))
+    return Recognizer(network, card, device=str(chosen), decoder=decoder, limits=limits)
+
+
+class Recognizer:
+    """A network, its card and a decoding child; safe to call from several threads (they take turns).
+
+    `network` is the trained module: normalised (N, 3, T, H, W) in, logits (N, classes) out. Inference runs on a copy
+    whose batch norms are folded into the convolutions.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        *,
+        device: str = "auto",
+        decoder: Decoder = "auto",
+        limits: DecodeLimits | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        self.card = card
+        self.network = network.eval().to(self.device)
+        self._folded = fold_batch_norms(self.network).to(memory_format=torch.channels_last_3d)
+        self._loader = ClipLoader(VideoReader(decoder=decoder, limits=limits or DecodeLimits()))
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """End the decoding child."""
+        self._loader.reader.close()
+
+    def __enter__(self) -> Recognizer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @overload
+    def classify(
+        self,
+        source: bytes | NDArray[np.uint8] | list[NDArray[np.uint8]],
+        *,
+        views: str = ...,
+        fast: bool = ...,
+        start_seconds: float | None = ...,
+        end_seconds: float | None = ...,
+        frames_per_second: float | None = ...,
+    ) -> Prediction: ...
+
+    # A folder gives a list of outcomes, a file one prediction; a path does not say which it is.
+    @overload
+    def classify(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        views: str = ...,
+        fast: bool = ...,
+        start_seconds: float | None = ...,
+        end_seconds: float | None = ...,
+        frames_per_second: float | None = ...,
+    ) -> Any: ...
+
+    def classify(
+        self,
+        source: ClipSource,
+        *,
+        views: str = "1x1",
+        fast: bool = False,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        frames_per_second: float | None = None,
+    ) -> Prediction | list[Outcome]:
+        """Recognise the action of a clip.
+
+        Args:
+            source: A video file, the bytes of one, frames as uint8 (T, H, W, 3) RGB, or a folder.
+            views: CLIPSxCROPS; the softmax is averaged over them. One clip is the middle of the video.
+            fast: The model card's cheaper view.
+            start_seconds: Only look from here on.
+            end_seconds: Only look up to here.
+            frames_per_second: Rate of frames given as an array; None takes the model's rate and says so.
+
+        Returns:
+            A prediction; for a folder a list with a `Prediction` or `Failure` for every file in it.
+
+        Raises:
+            VideoError: The clip cannot be read.
+            UsageError: An argument has a value that is not allowed.
+            ModelError: The network gave something that is not a number.
+        """
+        request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, frames_per_second)
+        if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
+            from nonlocal_video.inference.folder import classify_files, find_files
+
+            return list(classify_files(self, find_files([source]), request, fast=fast))
+        return self.predict([self._loader.load(source, self.input_spec(fast=fast), request, originals=None)])[0]
+
+    def input_spec(self, *, fast: bool = False) -> InputSpec:
+        """The view that is used: the card's own, or its cheaper one.
+
+        Raises:
+            UsageError: `fast` is asked of a model whose card has no cheaper view.
+        """
+        if not fast:
+            return self.card.input
+        if self.card.fast_input is None:
+            raise UsageError(f"model {self.card.name!r} has no fast view; leave --fast away.")
+        return self.card.fast_input
+
+    def predict(self, clips: Sequence[LoadedClip], *, batch_size: int = 1) -> list[Prediction]:
+        """Run the network on loaded clips, `batch_size` views at a time; clips may share a forward pass."""
+        return self._answer(clips, batch_size)[0]
+
+    def new_reader(self) -> VideoReader:
+        """A further decoding child with this recogniser's decoder and limits; whoever asks for it closes it."""
+        reader = self._loader.reader
+        return VideoReader(decoder=reader.decoder, limits=reader.limits)
+
+    def look(
+        self,
+        source: ClipSource,
+        *,
+        fast: bool = False,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        around_seconds: float | None = None,
+        frames_per_second: float | None = None,
+    ) -> Look:
+        """Recognise one view of a clip and keep what maps are made from.
+
+        Args:
+            source: As for `classify`, except a folder.
+            fast: The model card's cheaper view.
+            start_seconds: Only look from here on.
+            end_seconds: Only look up to here.
+            around_seconds: Take the span around this second if the default one does not show it.
+            frames_per_second: Rate of frames given as an array.
+        """
+        if around_seconds is not None and start_seconds is None and end_seconds is None:
+            start_seconds, end_seconds = self._span_around(source, around_seconds, fast, frames_per_second)
+        originals: list[NDArray[np.uint8]] = []
+        request = ClipRequest(ViewCount(), start_seconds, end_seconds, frames_per_second)
+        clip = self._loader.load(source, self.input_spec(fast=fast), request, originals=originals)
+        blocks = self.nonlocal_layers()
+        feature_layer = getattr(self.network, "feature_layer", None)
+        (prediction,), kept = self._answer(
+            [clip], 1, inputs_of=list(blocks), outputs_of=[feature_layer] if feature_layer else []
+        )
+        return Look(
+            prediction=prediction,
+            clip=clip,
+            originals=originals,
+            network=self.network,
+            block_inputs={name: kept[name] for name in blocks},
+            features=kept[feature_layer] if feature_layer else None,
+            feature_layer=feature_layer,
+            default_block=self.card.explain_layer,
+            network_input=self._view_inputs(clip, 0, 0),
+        )
+
+    def explain(
+        self,
+        source: ClipSource,
+        *,
+        method: Method | None = None,
+        query: tuple[float, float, float] | None = None,
+        label: str | int | None = None,
+        layer: str | None = None,
+        fast: bool = False,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        frames_per_second: float | None = None,
+    ) -> AttentionMaps:
+        """Where the network looked, for every frame it saw, in the frame's own pixels.
+
+        Args:
+            source: As for `classify`, except a folder.
+            method: `attention` (received in a non-local block), `query` (what one point attends to) or `gradcam`
+                (class evidence: the exact class activation map at the last layer, Grad-CAM at another). None is
+                `query` if a query is given, `gradcam` if a label is, else `attention`.
+            query: (seconds, x, y); seconds from the clip's first frame, fractions of the frame's width and height.
+                If the default span does not show that second, the span around it is taken.
+            label: The class for `gradcam`, by name or index; None is the likeliest.
+            layer: Dotted name of a non-local block (attention, query) or of any layer (gradcam).
+            fast: The model card's cheaper view.
+            start_seconds: Only look from here on.
+            end_seconds: Only look up to here.
+            frames_per_second: Rate of frames given as an array.
+        """
+        point = None if query is None else QueryPoint(*query)
+        look = self.look(
+            source,
+            fast=fast,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            around_seconds=None if point is None else point.seconds,
+            frames_per_second=frames_per_second,
+        )
+        return look.explain(method=method, query=point, label=label, layer=layer)
+
+    def nonlocal_layers(self) -> dict[str, nn.Module]:
+        """The network's non-local blocks by dotted name."""
+        found = getattr(self.network, "nonlocal_layers", dict)()
+        return dict(found)
+
+    def _span_around(
+        self, source: ClipSource, seconds: float, fast: bool, frames_per_second: float | None
+    ) -> tuple[float | None, float | None]:
+        """The default span if it shows `seconds`, else the one centred on it as far as the clip allows."""
+        spec = self.input_spec(fast=fast)
+        info = self._loader.probe(source, frames_per_second or spec.frames_per_second)
+        length = info.duration_seconds
+        if seconds > length:
+            raise UsageError(f"query seconds = {seconds:g} is after the end of the clip, {length:.2f} s.")
+        middle = (length - spec.span_seconds) / 2
+        if length <= spec.span_seconds or middle <= seconds <= middle + spec.span_seconds:
+            return None, None
+        start = min(max(seconds - spec.span_seconds / 2, 0.0), length - spec.span_seconds)
+        return start, min(start + spec.span_seconds, length)
+
+    def _answer(
+        self,
+        clips: Sequence[LoadedClip],
+        batch_size: int,
+        *,
+        inputs_of: Sequence[str] = (),
+        outputs_of: Sequence[str] = (),
+    ) -> tuple[list[Prediction], dict[str, Tensor]]:
+        """The predictions, and the features of the last batch."""
+        views = [
+            (owner, view, crop)
+            for owner, clip in enumerate(clips)
+            for view in range(len(clip.views))
+            for crop in range(len(clip.crops))
+        ]
+        kept: dict[str, Tensor] = {}
+        probabilities: list[list[NDArray[np.float64]]] = [[] for _ in clips]
+        seconds = [0.0] * len(clips)
+        position = 0
+        with self._lock, torch.inference_mode():
+            while position < len(views):
+                batch = views[position : position + batch_size]
+                started = time.perf_counter()
+                inputs = torch.cat([self._view_inputs(clips[owner], view, crop) for owner, view, crop in batch])
+                try:
+                    logits, kept = forward_and_keep(
+                        self._folded, inputs, inputs_of=inputs_of, outputs_of=outputs_of
+                    )
+                except torch.OutOfMemoryError as error:
+                    if len(batch) == 1:
+                        raise VideoError(
+                            "out_of_memory",
+                            f"{self.device} has no room for one view of {inputs.shape[2]} frames of "
+                            f"{inputs.shape[3]} pixels; use --fast or --device cpu.",
+                        ) from error
+                    batch_size = len(batch) // 2
+                    _log.warning("%s is out of memory: the batch is halved to %d views", self.device, batch_size)
+                    continue
+                if not torch.isfinite(logits).all():
+                    raise ModelError(
+                        f"Model {self.card.name!r} gave scores that are not finite, first in layer "
+                        f"{first_not_finite(self._folded, inputs)!r}; its weights file is damaged or wrong."
+                    )
+                scores = logits.double().softmax(1).cpu().numpy()
+                elapsed = (time.perf_counter() - started) / len(batch)
+                for (owner, _, _), score in zip(batch, scores, strict=True):
+                    probabilities[owner].append(score)
+                    seconds[owner] += elapsed
+                position += len(batch)
+        return [
+            self._prediction(clip, np.mean(views_scores, axis=0), forward_seconds)
+            for clip, views_scores, forward_seconds in zip(clips, probabilities, seconds, strict=True)
+        ], kept
+
+    def _prediction(self, clip: LoadedClip, scores: NDArray[np.float64], forward_seconds: float) -> Prediction:
+        return Prediction(
+            path=clip.path,
+            model=self.card.name,
+            labels=self.card.labels,
+            scores=scores,
+            video=clip.info,
+            views=clip.views,
+            num_crops=len(clip.crops),
+            num_frames=clip.input.num_frames,
+            crop=clip.input.crop,
+            device=str(self.device),
+            seconds=StageSeconds(clip.decode_seconds, clip.transform_seconds, forward_seconds),
+            notes=clip.notes,
+        )
+
+    def _view_inputs(self, clip: LoadedClip, view: int, crop: int) -> Tensor:
+        """(1, 3, T, S, S) normalised input of one view."""
+        spec = clip.input
+        frames = clip.view_frames(view).to(self.device)
+        inputs = to_input(frames, clip.crops[crop], mean=spec.mean, std=spec.std)[None]
+        return inputs.contiguous(memory_format=torch.channels_last_3d)

@@ -1,0 +1,204 @@
+"""The table of a folder run: a journal that survives a crash, and the file made from it.
+
+Every row is appended to `OUTPUT.journal` and forced to the disk before the next is taken up; the table itself is
+written in one piece from the journal when the run ends. A run that was cut off is taken up again from the journal.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+_ROWS_PER_GROUP = 1000
+
+
+def columns(top_k: int) -> dict[str, type]:
+    """Column names of the flat table and what they hold, in order."""
+    found: dict[str, type] = {"path": str, "status": str, "model": str}
+    for rank in range(1, top_k + 1):
+        found |= {f"top{rank}_label": str, f"top{rank}_index": int, f"top{rank}_score": float}
+    found |= {"error_code": str, "error_message": str}
+    kinds = {"num_frames": int, "width": int, "height": int, "rotation_degrees": int, "codec": str, "decoder": str}
+    found |= {f"video_{name}": kinds.get(name, float) for name in VIDEO_FIELDS}
+    found |= {f"seconds_{name}": float for name in SECONDS_FIELDS}
+    return found | {"notes": str}
+
+
+def flatten(row: dict[str, Any], top_k: int) -> dict[str, Any]:
+    """One row of `classify --json` as one row of the flat table."""
+    flat: dict[str, Any] = dict.fromkeys(columns(top_k))
+    flat |= {name: row[name] for name in ("path", "status", "model")}
+    for rank, scored in enumerate(row["top"], start=1):
+        flat |= {f"top{rank}_{name}": value for name, value in scored.items()}
+    for part in ("error", "video", "seconds"):
+        flat |= {f"{part}_{name}": value for name, value in (row[part] or {}).items()}
+    return flat | {"notes": " ".join(row["notes"])}
+
+
+class ResultFile:
+    """The output of one run; a context manager.
+
+    Args:
+        path: The table; its ending says the format.
+        settings: What the rows depend on; a run is only taken up with the same.
+        top_k: Classes per row.
+        resume: Take up an earlier run: its files are not done again unless they changed.
+
+    Raises:
+        UsageError: Unknown ending, an output that exists, other settings than those of the run to be taken up, or
+            another process that writes the same file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any], *, top_k: int, resume: bool) -> None:
+        self.path = Path(path)
+        self.journal_path = _journal_of(self.path)
+        self.top_k = top_k
+        self.done_before = 0
+        if self.path.suffix.lower() not in FORMATS:
+            raise UsageError(f"output = {str(path)!r} should end in one of {', '.join(FORMATS)}.")
+        if not self.path.parent.is_dir():
+            raise UsageError(f"output = {str(path)!r} is in a folder that does not exist; make it first.")
+        if not resume and (self.path.exists() or self.journal_path.exists()):
+            raise UsageError(
+                f"{str(self.path)!r} or its journal exists. Use --resume to go on with it, or another name, "
+                f"or delete both."
+            )
+        self._journal: IO[bytes] = open(self.journal_path, "ab+")
+        self._done: dict[str, tuple[int, int]] = {}
+        try:
+            self._lock()
+            self._take_up(json.loads(json.dumps(settings)))
+        except BaseException:
+            self._journal.close()
+            raise
+
+    def __enter__(self) -> ResultFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._write_table()
+        finally:
+            self._journal.close()
+
+    @staticmethod
+    def files_of(path: Path | None) -> list[Path]:
+        """The files that a run with this output writes, so that they are not taken for its input."""
+        return [] if path is None else [path, _journal_of(path)]
+
+    def still_to_do(self, files: Iterable[str]) -> Iterator[str]:
+        """Those of `files` that have no row yet, or changed since; counts the others in `done_before`."""
+        for path in files:
+            if path in self._done and self._done[path] == _stamp(path):
+                self.done_before += 1
+            else:
+                yield path
+
+    def append(self, path: str, row: dict[str, Any]) -> None:
+        """Keep the row of one file; it is on the disk when this returns."""
+        self._journal.write(json.dumps({"file": path, "stamp": _stamp(path), "row": row}).encode() + b"\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows: there is no advisory lock, and none is claimed
+            return
+        try:
+            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(f"Another process is writing {str(self.path)!r}; wait for it or use another name.") from error
+
+    def _take_up(self, settings: dict[str, Any]) -> None:
+        self._journal.seek(0)
+        header = self._journal.readline()
+        if not header.endswith(b"\n"):  # new, or cut off inside its first line
+            self._journal.truncate(0)
+            self._journal.write((json.dumps({"settings": settings}) + "\n").encode())
+            self._journal.flush()
+            return
+        earlier = json.loads(header)["settings"]
+        changed = [name for name in settings if settings[name] != earlier.get(name)]
+        if changed:
+            differences = ", ".join(f"{name} was {earlier.get(name)!r} and is {settings[name]!r}" for name in changed)
+            raise UsageError(f"{str(self.path)!r} was begun with other settings: {differences}. Use another output name.")
+        whole = self._journal.tell()
+        while (line := self._journal.readline()).endswith(b"\n"):
+            entry = json.loads(line)
+            self._done[entry["file"]] = tuple(entry["stamp"])
+            whole = self._journal.tell()
+        self._journal.truncate(whole)  # a row that was cut off in the middle is done again
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of the journal; of a file that was done again, only the last."""
+        last: dict[str, int] = {}
+        for number, entry in enumerate(self._entries()):
+            last[entry["file"]] = number
+        for number, entry in enumerate(self._entries()):
+            if last[entry["file"]] == number:
+                yield entry["row"]
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        with open(self.journal_path, "rb") as journal:
+            journal.readline()
+            yield from map(json.loads, journal)
+
+    def _write_table(self) -> None:
+        write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[self.path.suffix.lower()]
+        draft = self.path.with_name(self.path.name + ".draft")
+        write(draft, self._rows(), self.top_k)
+        os.replace(draft, self.path)
+
+
+def _journal_of(path: Path) -> Path:
+    return path.with_name(path.name + ".journal")
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Size and time of change of a file; (-1, -1) when there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]], top_k: int) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _write_csv(path: Path, rows: Iterator[dict[str, Any]], top_k: int) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(columns(top_k)))
+        writer.writeheader()
+        writer.writerows(flatten(row, top_k) for row in rows)
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], top_k: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns(top_k).items()])
+    with pq.ParquetWriter(path, schema) as writer:
+        group: list[dict[str, Any]] = []
+        for row in rows:
+            group.append(flatten(row, top_k))
+            if len(group) == _ROWS_PER_GROUP:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                group.clear()
+        writer.write_table(pa.Table.from_pylist(group, schema))

@@ -1,0 +1,114 @@
+"""Finding files, and an outcome for every one of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nonlocal_video as nlv
+from nonlocal_video.inference.folder import classify_files, find_files
+from nonlocal_video.inference.loading import ClipRequest, LoadedClip
+from nonlocal_video.inference.prediction import Failure, Prediction
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_model: Path) -> Iterator[nlv.Recognizer]:
+    with nlv.load(tiny_model, device="cpu") as loaded:
+        yield loaded
+
+
+def test_files_folders_and_patterns_are_found_in_order(tmp_path: Path) -> None:
+    for name in ("b/2.mp4", "b/1.avi", "a.mp4", "b/c/no_extension", ".hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    os.symlink(tmp_path, tmp_path / "b" / "loop")
+    os.symlink(tmp_path / "a.mp4", tmp_path / "link.mp4")
+
+    def names(*paths: object, **options: object) -> list[str]:
+        return [os.path.relpath(path, tmp_path) for path in find_files(map(str, paths), **options)]  # type: ignore[arg-type]
+
+    assert names(tmp_path) == [".hidden", "a.mp4", "b/1.avi", "b/2.mp4", "b/c/no_extension", "link.mp4"]
+    assert names(tmp_path / "*" / "*.mp4") == ["b/2.mp4"]
+    assert names(tmp_path / "**" / "[12].*") == ["b/1.avi", "b/2.mp4"]
+    assert names(tmp_path / "missing.mp4", tmp_path / "a.mp4") == ["missing.mp4", "a.mp4"]
+    assert names(tmp_path / "b", exclude=[tmp_path / "b" / "2.mp4"]) == ["b/1.avi", "b/c/no_extension"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "clip[1].mp4").touch()
+    assert list(find_files([str(tmp_path / "clip[1].mp4")])) == [str(tmp_path / "clip[1].mp4")]
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(1, 1), (2, 1), (1, 3), (3, 2)])
+def test_outcomes_keep_the_order_and_the_scores(recognizer, clip_folder, workers, batch_size) -> None:  # type: ignore[no-untyped-def]
+    files = [str(clip_folder / name) for name in ("a.mp4", "b/note.mp4", "b/c.mp4", "gone.mp4", "z with space.mp4")]
+    outcomes = list(classify_files(recognizer, files, ClipRequest(), workers=workers, batch_size=batch_size))
+    assert [outcome.path for outcome in outcomes] == files
+    assert [o.error.code if isinstance(o, Failure) else "ok" for o in outcomes] == [
+        "ok", "not_a_video", "ok", "not_found", "ok",
+    ]  # fmt: skip
+    for outcome in outcomes:
+        if isinstance(outcome, Prediction):
+            np.testing.assert_allclose(outcome.scores, recognizer.classify(outcome.path).scores, atol=1e-6)
+
+
+def test_an_endless_list_of_files_is_read_only_a_little_ahead(recognizer, clip_folder) -> None:  # type: ignore[no-untyped-def]
+    taken = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield str(clip_folder / "z with space.mp4")
+
+    outcomes = classify_files(recognizer, endless(), ClipRequest(), workers=2)
+    assert isinstance(next(outcomes), Prediction)
+    outcomes.close()
+    assert taken <= 5
+
+
+def test_one_clip_that_breaks_the_network_does_not_take_its_batch_along(  # type: ignore[no-untyped-def]
+    recognizer, clip_folder, monkeypatch
+) -> None:
+    predict = recognizer.predict
+
+    def fragile(clips: list[LoadedClip], **options: int) -> list[Prediction]:
+        if any(Path(clip.path).name == "c.mp4" for clip in clips):
+            raise nlv.ModelError("not finite")
+        return predict(clips, **options)
+
+    monkeypatch.setattr(recognizer, "predict", fragile)
+    files = [str(clip_folder / name) for name in ("a.mp4", "b/c.mp4", "z with space.mp4")]
+    outcomes = list(classify_files(recognizer, files, ClipRequest(), batch_size=3))
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Prediction", "Failure", "Prediction"]
+    assert outcomes[1].error.code == "internal"
+    assert outcomes[1].error.message == "not finite"
+
+
+def test_out_of_memory_halves_the_batch(recognizer, clip_folder, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    import torch
+
+    sizes = []
+    forward = recognizer._folded.forward
+
+    def small(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return forward(x)
+
+    monkeypatch.setattr(recognizer._folded, "forward", small)
+    files = [str(clip_folder / "a.mp4")] * 4
+    outcomes = list(classify_files(recognizer, files, ClipRequest(), batch_size=4))
+    assert all(isinstance(outcome, Prediction) for outcome in outcomes)
+    assert sizes == [4, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["workers", "batch_size"])
+def test_less_than_one_is_refused(recognizer, name: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(nlv.UsageError, match="at least 1"):
+        next(classify_files(recognizer, [], ClipRequest(), **{name: 0}))

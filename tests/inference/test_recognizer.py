@@ -1,0 +1,172 @@
+"""The Recognizer: the same answer from every way in, honest about what it looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import nonlocal_video as nlv
+from nonlocal_video.models.card import ModelCard
+from nonlocal_video.video.decode import VideoReader
+from nonlocal_video.video.sampling import plan_views
+from nonlocal_video.video.transforms import resize_short_side, spatial_views, to_input
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_model: Path):  # type: ignore[no-untyped-def]
+    with nlv.load(tiny_model, device="cpu") as loaded:
+        yield loaded
+
+
+def scores_by_hand(model: Path, clip: Path, *, num_clips: int = 1, num_crops: int = 1) -> np.ndarray:
+    """The unfolded network on views that are put together here, step by step."""
+    from nonlocal_video.models.checkpoint import load_checkpoint
+
+    network, card = load_checkpoint(model)
+    spec = card.input
+    with VideoReader(decoder="pyav") as reader:
+        info = reader.probe(clip)
+        views = plan_views(
+            info, num_frames=spec.num_frames, frames_per_second=spec.frames_per_second, num_clips=num_clips
+        )
+        probabilities = []
+        for view in views:
+            frames = reader.read(clip, view.times_seconds)
+            shown = resize_short_side(torch.from_numpy(frames.frames_thwc[frames.frame_of_time]), spec.short_side)
+            for crop in spatial_views(
+                info.height, info.width, short_side=spec.short_side, crop=spec.crop, num_crops=num_crops
+            ):
+                with torch.inference_mode():
+                    logits = network(to_input(shown, crop, spec.mean, spec.std)[None])
+                probabilities.append(logits[0].softmax(0).numpy())
+    return np.mean(probabilities, axis=0)
+
+
+@pytest.mark.parametrize(("views", "num_clips", "num_crops"), [("1x1", 1, 1), ("3x1", 3, 1), ("2x3", 2, 3)])
+def test_scores_are_the_mean_softmax_over_the_views(recognizer, tiny_model, clip_folder, views, num_clips, num_crops):  # type: ignore[no-untyped-def]
+    clip = clip_folder / "a.mp4"
+    prediction = recognizer.classify(clip, views=views)
+    expected = scores_by_hand(tiny_model, clip, num_clips=num_clips, num_crops=num_crops)
+    np.testing.assert_allclose(prediction.scores, expected, atol=1e-5)
+    assert prediction.scores.max() - prediction.scores.min() > 0.01  # the comparison means something
+    assert (len(prediction.views), prediction.num_crops) == (num_clips, num_crops)
+
+
+def test_file_bytes_and_frames_give_the_same_scores(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    clip = clip_folder / "a.mp4"
+    from_file = recognizer.classify(clip)
+    from_bytes = recognizer.classify(clip.read_bytes())
+    with VideoReader() as reader:
+        frames = reader.read(clip, [(index + 0.5) / 10 for index in range(20)]).frames_thwc
+    from_array = recognizer.classify(frames, frames_per_second=10)
+    from_list = recognizer.classify(list(frames), frames_per_second=10)
+    for other in (from_bytes, from_array, from_list):
+        np.testing.assert_array_equal(from_file.scores, other.scores)
+    assert [p.path for p in (from_bytes, from_array)] == ["<bytes>", "<frames>"]
+    assert from_array.video.decoder == "memory"
+
+
+def test_twice_gives_the_same_bits_and_the_same_from_look(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    clip = clip_folder / "a.mp4"
+    first = recognizer.classify(clip)
+    np.testing.assert_array_equal(first.scores, recognizer.classify(clip).scores)
+    np.testing.assert_array_equal(first.scores, recognizer.look(clip).prediction.scores)
+
+
+def test_a_folder_gives_an_outcome_for_every_file(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    outcomes = recognizer.classify(clip_folder)
+    assert [Path(outcome.path).relative_to(clip_folder).as_posix() for outcome in outcomes] == [
+        "a.mp4", "b/c.mp4", "b/note.mp4", "z with space.mp4",
+    ]  # fmt: skip
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Prediction", "Prediction", "Failure", "Prediction"]
+    assert outcomes[2].error.code == "not_a_video"
+
+
+def test_a_short_clip_is_looped_and_says_so(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    assert recognizer.classify(clip_folder / "a.mp4").notes == ()
+    short = recognizer.classify(clip_folder / "z with space.mp4")
+    assert "looped" in short.notes[0]
+    assert short.views[0].looped
+
+
+def test_span_and_fast_view_are_used_and_reported(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    prediction = recognizer.classify(clip_folder / "a.mp4", start_seconds=1.0)
+    assert (prediction.views[0].start_seconds, prediction.views[0].end_seconds) == (1.1, 1.9)
+    fast = recognizer.classify(clip_folder / "a.mp4", fast=True)
+    assert fast.num_frames == 4
+    assert "1x1 view(s) of 4 frames" in fast.used
+    assert not np.array_equal(fast.scores, recognizer.classify(clip_folder / "a.mp4").scores)
+
+
+def test_top_is_sorted_and_never_longer_than_the_classes(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    prediction = recognizer.classify(clip_folder / "a.mp4")
+    top = prediction.top(100)
+    assert len(top) == 7
+    assert [scored.score for scored in top] == sorted(prediction.scores, reverse=True)
+    assert all(prediction.labels[scored.index] == scored.label for scored in top)
+    with pytest.raises(nlv.UsageError, match="at least 1"):
+        prediction.top(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"views": "10"}, "CLIPSxCROPS"),
+        ({"views": "0x1"}, "CLIPSxCROPS"),
+        ({"views": "1x2"}, "1 or 3 crops"),
+        ({"start_seconds": 60.0}, "before the video's end"),
+        ({"start_seconds": 1.0, "end_seconds": 0.5}, "should be after"),
+    ],
+)
+def test_bad_arguments_are_refused_in_words(recognizer, clip_folder: Path, arguments, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(nlv.UsageError, match=message):
+        recognizer.classify(clip_folder / "a.mp4", **arguments)
+
+
+@pytest.mark.parametrize("frames", [np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8, 3)), np.zeros((0, 8, 8, 3), np.uint8)])
+def test_arrays_that_are_not_rgb_frames_are_refused(recognizer, frames) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(nlv.UsageError, match="uint8"):
+        recognizer.classify(frames)
+
+
+def test_scores_that_are_not_finite_are_an_error_that_names_the_layer(tiny_model: Path, clip_folder: Path) -> None:
+    from nonlocal_video.models.checkpoint import load_checkpoint
+
+    network, card = load_checkpoint(tiny_model)
+    with torch.no_grad():
+        network.get_submodule("layer2.0.conv1.conv").weight[0] = float("nan")
+    with (
+        nlv.Recognizer(network, card, device="cpu") as broken,
+        pytest.raises(nlv.ModelError, match=r"not finite.*layer2\.0\.conv1"),
+    ):
+        broken.classify(clip_folder / "a.mp4")
+
+
+def test_unknown_model_and_device_say_what_is_allowed(tiny_model: Path) -> None:
+    with pytest.raises(nlv.ModelError, match="Known models: default"):
+        nlv.load("resnet-of-my-dreams")
+    with pytest.raises(nlv.UsageError, match="auto, cpu, cuda"):
+        nlv.load(tiny_model, device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(nlv.UsageError, match="Use --device auto or cpu"):
+            nlv.load(tiny_model, device="cuda")
+
+
+def test_red_clip_reaches_the_network_as_red(clip_folder: Path, tmp_path: Path) -> None:
+    from nonlocal_video.models.card import InputSpec
+    from nonlocal_video.video.encode import write_video
+
+    write_video(tmp_path / "red.mp4", [np.full((64, 64, 3), (255, 0, 0), np.uint8)] * 8, fps=10)
+    spec = InputSpec(num_frames=4, frames_per_second=10, short_side=32, crop=32, mean=(0, 0, 0), std=(1, 1, 1))
+    card = ModelCard(name="colour", architecture="none", config={}, input=spec, labels=("red", "green", "blue"))
+
+    class MeanColour(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 10 * x.mean(dim=(2, 3, 4))
+
+    with nlv.Recognizer(MeanColour(), card, device="cpu") as colour:
+        assert colour.classify(tmp_path / "red.mp4").top(1)[0].label == "red"
+        assert colour.classify(tmp_path / "red.mp4").scores[0] > 0.99

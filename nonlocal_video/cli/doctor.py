@@ -1,0 +1,120 @@
+"""`nonlocal-video doctor`: what is installed, what works, why not, and what to do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nonlocal_video import __version__
+from nonlocal_video.errors import NonlocalVideoError
+
+PACKAGES = ("torch", "torchvision", "pytorchvideo", "av", "decord", "gradio", "safetensors", "pyarrow", "grad-cam")
+EXTRA_OF_PACKAGE = {"openvino": "openvino", "ray": "ray", "lightning": "train"}
+
+
+def doctor() -> None:
+    """Say what is installed, which decoders and devices work, why not, and what to do."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    console.print(f"nonlocal-video {__version__}, Python {platform.python_version()}, {system}")
+    console.print(_packages())
+
+    checks = Table("what", "works", "details")
+    needed_all_work = True
+    for name, needed, check in (
+        ("decoder pyav", True, lambda: _decode("pyav")),
+        ("decoder decord", False, lambda: _decode("decord")),
+        ("default model", True, _default_model),
+        ("device cuda", False, _cuda),
+    ):
+        works, details = _tried(check)
+        needed_all_work = needed_all_work and (works or not needed)
+        checks.add_row(name, "yes" if works else "NO" if needed else "no", escape(details))
+    console.print(checks)
+    console.print(_decoder_choice())
+    raise typer.Exit(0 if needed_all_work else 1)
+
+
+def _packages() -> Table:
+    table = Table("package", "version", "")
+    for name in PACKAGES:
+        table.add_row(name, _version(name) or "missing", "")
+    for name, extra in EXTRA_OF_PACKAGE.items():
+        found = _version(name)
+        hint = "" if found else f'optional: pip install "nonlocal-video[{extra}]"'
+        table.add_row(name, found or "not installed", escape(hint))
+    return table
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _tried(check: Callable[[], str]) -> tuple[bool, str]:
+    """Whether a check passes, and its details or its error."""
+    try:
+        return True, check()
+    except NonlocalVideoError as error:
+        return False, str(error)
+    except Exception as error:  # the doctor reports whatever is broken, and goes on
+        return False, f"{type(error).__name__}: {error}"
+
+
+def _decode(decoder: Literal["decord", "pyav"]) -> str:
+    """Write a small clip, read it back and compare."""
+    import numpy as np
+
+    from nonlocal_video.video.decode import VideoReader
+    from nonlocal_video.video.encode import write_video
+
+    brightness = [40, 120, 200]
+    with tempfile.TemporaryDirectory() as folder, VideoReader(decoder=decoder) as reader:
+        path = Path(folder) / "three_greys.mp4"
+        write_video(path, (np.full((64, 64, 3), grey, np.uint8) for grey in brightness), fps=10)
+        frames = reader.read(path, [0.05, 0.15, 0.25]).frames_thwc
+    seen = frames.reshape(len(frames), -1).mean(axis=1)
+    if len(seen) != len(brightness) or np.abs(seen - brightness).max() > 4:
+        raise NonlocalVideoError(f"wrong frames: brightness {seen.round().tolist()} instead of {brightness}")
+    return f"{'av' if decoder == 'pyav' else 'decord'} {_version('av' if decoder == 'pyav' else 'decord')}"
+
+
+def _default_model() -> str:
+    from nonlocal_video.models.checkpoint import load_checkpoint
+    from nonlocal_video.zoo.catalogue import find
+
+    path = find("default")
+    _, card = load_checkpoint(path)
+    return f"{card.name}, {len(card.labels)} classes, {path.stat().st_size / 1e6:.0f} MB"
+
+
+def _cuda() -> str:
+    import torch
+
+    from nonlocal_video.inference.device import why_no_cuda
+
+    if not torch.cuda.is_available():
+        raise NonlocalVideoError(f"{why_no_cuda()}; the CPU is used")
+    return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+
+
+def _decoder_choice() -> Table:
+    from nonlocal_video.video import decoder_table
+
+    table = Table("container", "codec", "decoder", "why", title="Which decoder takes which file (first fit)")
+    for row in decoder_table():
+        table.add_row(", ".join(row.containers) or "any", ", ".join(row.codecs) or "any", row.decoder, row.reason)
+    return table

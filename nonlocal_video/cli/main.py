@@ -1,0 +1,45 @@
+"""The verbs, and what an error becomes on the terminal. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from nonlocal_video import __version__
+from nonlocal_video.cli.classify import classify
+from nonlocal_video.cli.doctor import doctor
+from nonlocal_video.cli.explain import explain
+from nonlocal_video.cli.serve import serve
+from nonlocal_video.errors import NonlocalVideoError, VideoError
+
+app = typer.Typer(
+    name="nonlocal-video",
+    help="Recognise actions in video, and see which places made the answer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(classify)
+app.command()(explain)
+app.command()(serve)
+app.command()(doctor)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        typer.echo(f"nonlocal-video {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. Exit status: 0 all well, 1 some inputs failed, 2 wrong usage."""
+    try:
+        app()
+    except VideoError as error:
+        typer.echo(f"{error.code}: {error.message}", err=True)
+        sys.exit(1)
+    except NonlocalVideoError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(2)

@@ -1,0 +1,25 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class DecoderChoice(str, Enum):
+    """Which decoder reads the files."""
+
+    auto = "auto"
+    decord = "decord"
+    pyav = "pyav"
+
+
+Model = Annotated[str, typer.Option(help="Catalogue name, or a .safetensors file saved by this project.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Decoder = Annotated[DecoderChoice, typer.Option(help="auto takes for each file the decoder measured to be exact.")]
+Fast = Annotated[bool, typer.Option("--fast", help="The model card's cheaper view.")]
+StartSeconds = Annotated[float | None, typer.Option(help="Only look from here on; counted from the first frame.")]
+EndSeconds = Annotated[float | None, typer.Option(help="Only look up to here.")]
+TopK = Annotated[int, typer.Option(min=1, help="Classes to show.")]

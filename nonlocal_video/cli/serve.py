@@ -1,0 +1,33 @@
+"""`nonlocal-video serve`: the page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nonlocal_video.cli import options
+from nonlocal_video.errors import UsageError
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
+    auth: Annotated[str | None, typer.Option(help="USER:PASS that the page asks for.")] = None,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest upload, in megabytes.")] = 500,
+    model: options.Model = "default",
+    device: options.Device = "auto",
+) -> None:
+    """Open the page: upload a clip, see its actions and where the network looked."""
+    user_and_password = None
+    if auth is not None:
+        user, colon, password = auth.partition(":")
+        if not (user and colon and password):
+            raise UsageError("auth should be USER:PASS.")
+        user_and_password = (user, password)
+
+    from nonlocal_video.app import serve as serve_page
+
+    serve_page(
+        model=model, device=device, host=host, port=port, auth=user_and_password, max_upload_mb=max_upload_mb
+    )

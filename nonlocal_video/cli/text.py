@@ -1,0 +1,19 @@
+"""An answer as a person reads it on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nonlocal_video.inference.prediction import Outcome
+
+
+def describe(outcome: Outcome, top_k: int) -> str:
+    """The file, its likeliest actions and what was looked at; or what is wrong with it."""
+    from nonlocal_video.inference.prediction import Failure, printable
+
+    name = printable(outcome.path)
+    if isinstance(outcome, Failure):
+        return f"{name}\n  {outcome.error.code}: {outcome.error.message}"
+    scores = [f"  {scored.score:6.1%}  {scored.label}" for scored in outcome.top(top_k)]
+    return "\n".join([name, *scores, f"  {outcome.used}", *(f"  {note}" for note in outcome.notes)])

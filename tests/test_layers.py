@@ -1,0 +1,63 @@
+"""One direction of imports: blocks <- models <- zoo; video <- inference; attention takes models and video; cli and app on top."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED = {
+    "errors": set(),
+    "blocks": {"errors"},
+    "models": {"blocks", "errors"},
+    "zoo": {"models", "blocks", "errors"},
+    "video": {"errors"},
+    "attention": {"models", "blocks", "video", "errors"},
+    "inference": {"attention", "zoo", "models", "blocks", "video", "errors"},
+    "samples": {"video", "errors"},
+    "app": {"samples", "inference", "attention", "zoo", "models", "video", "errors"},
+    "cli": {"app", "samples", "inference", "attention", "zoo", "models", "blocks", "video", "errors", "__init__"},
+}
+
+
+def imported_parts(path: Path) -> set[str]:
+    """The parts of the package that a file imports, anywhere in it, late imports included."""
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "nonlocal_video":
+                parts.add(rest.split(".")[0] or "__init__")
+    return parts
+
+
+def files_of(part: str) -> list[Path]:
+    folder = ROOT / ("app" if part == "app" else f"nonlocal_video/{part}")
+    return sorted(folder.rglob("*.py")) or [folder.with_suffix(".py")]
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_nothing_imports_upwards(part: str) -> None:
+    for path in files_of(part):
+        upwards = imported_parts(path) - ALLOWED[part] - {part}
+        assert not upwards, f"{path.relative_to(ROOT)} imports {sorted(upwards)}"
+
+
+def test_every_part_has_its_place() -> None:
+    parts = {path.stem for path in (ROOT / "nonlocal_video").iterdir() if path.suffix == ".py" or path.is_dir()}
+    parts -= {"__init__", "__main__", "__pycache__", "py"}
+    assert parts | {"app"} == set(ALLOWED)
+
+
+def test_no_module_is_longer_than_500_lines() -> None:
+    for path in [*ROOT.glob("*/**/*.py")]:
+        if ".venv" not in path.parts:
+            assert len(path.read_text("utf-8").splitlines()) <= 500, path

@@ -1,0 +1,136 @@
+"""Serve the page: its limits, the sign-in, the health check, and a clean end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from tempfile import TemporaryDirectory
+from types import FrameType
+
+import fastapi
+import uvicorn
+
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.samples import Sample, available_samples
+from nonlocal_video.video.limits import DecodeLimits
+
+DEFAULT_MAX_UPLOAD_MB = 500
+LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where a server that listens on every address is reached from its own machine."""
+STOP_WITHIN_SECONDS = 3
+"""How long open connections may take to end; every open page holds one."""
+
+
+def serve(
+    model: str = "default",
+    *,
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    auth: tuple[str, str] | None = None,
+    max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
+) -> None:
+    """Load a model and serve the page until SIGINT or SIGTERM; to be called in the main thread.
+
+    Args:
+        model: A catalogue name, or a weights file of this project.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        host: Address to listen on; 0.0.0.0 is every address of this machine.
+        port: Port to listen on; 0 takes a free one.
+        auth: User name and password; None lets everybody in.
+        max_upload_mb: Largest clip that is accepted.
+
+    Raises:
+        UsageError: An argument has a value that is not allowed, or the port is taken.
+        ModelError: The model cannot be loaded.
+    """
+    if max_upload_mb < 1:
+        raise UsageError(f"--max-upload-mb {max_upload_mb} should be at least 1.")
+    if auth is not None and not all(auth):
+        raise UsageError("--auth should be USER:PASS, neither of them empty.")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with ExitStack() as stack:
+        # First what fails soonest: a taken port should not cost the loading of a model.
+        listener = stack.enter_context(_listen(host, port))
+        # Uvicorn hands the signal on after its own clean end: as an exception it unwinds this block.
+        signal.signal(signal.SIGTERM, _exit)
+        # Uploads lie in a folder of this server's own, which nobody else can read and which goes when it ends.
+        os.environ["GRADIO_TEMP_DIR"] = stack.enter_context(TemporaryDirectory(prefix="nonlocal-video-"))
+        limits = DecodeLimits(max_bytes=max_upload_mb * 1024**2)
+        recognizer = stack.enter_context(load(model, device=device, limits=limits))
+        app = create_app([recognizer], samples=available_samples(), auth=auth, max_upload_mb=max_upload_mb)
+        _announce(recognizer, host, listener.getsockname()[1], auth=auth)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=STOP_WITHIN_SECONDS)
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def create_app(
+    recognizers: Sequence[Recognizer],
+    *,
+    samples: Sequence[Sample] = (),
+    auth: tuple[str, str] | None = None,
+    max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
+) -> fastapi.FastAPI:
+    """The page at `/` and the health check at `/healthz`, as an ASGI application."""
+    # Gradio takes seconds to import, and makes its folder while it is imported: `serve` says first where that is to be.
+    import gradio as gr
+
+    from .page import STYLE, build_page, theme
+
+    app = fastapi.FastAPI(openapi_url=None)
+    names = [recognizer.card.name for recognizer in recognizers]
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, object]:
+        return {"status": "ok", "models": names}
+
+    # Gradio's own route for screen recordings runs ffmpeg on whatever is posted to it.
+    @app.post("/gradio_api/process_recording")
+    def process_recording() -> fastapi.Response:
+        return fastapi.Response(status_code=404)
+
+    return gr.mount_gradio_app(
+        app,
+        build_page(recognizers, samples=samples, max_upload_mb=max_upload_mb),
+        path="/",
+        auth=auth,
+        max_file_size=max_upload_mb * 1024**2,
+        theme=theme(),
+        css_paths=STYLE,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error}. Choose another --host or --port.") from error
+
+
+def _announce(recognizer: Recognizer, host: str, port: int, *, auth: tuple[str, str] | None) -> None:
+    print(f"Model {recognizer.card.name} on {recognizer.device}", file=sys.stderr)
+    shown = LOOPBACK_OF.get(host, host)
+    if ":" in shown:
+        shown = f"[{shown}]"
+    print(f"Page on http://{shown}:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    if host in LOOPBACK_OF and auth is None:
+        print("Everybody who can reach this machine can use it; --auth USER:PASS asks for a password.", file=sys.stderr)
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)

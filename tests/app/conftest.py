@@ -1,0 +1,57 @@
+"""A browser, and a page in it that must not talk to any other host."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM_ARGUMENTS = (
+    "--no-sandbox",  # containers, where the tests run as root, have none
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+OWN_HOSTS = ("127.0.0.1", "")  # data: and blob: have none
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if path is None:
+        message = f"no browser: none of {', '.join(CHROMIUM_NAMES)} is on PATH"
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh visitor; whatever the test does, nothing may be asked of another host and no script may fail."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    off_host: list[str] = []
+    failures: list[str] = []
+    context.on("request", lambda request: _is_own(request.url) or off_host.append(request.url))
+    page.on("websocket", lambda socket: _is_own(socket.url) or off_host.append(socket.url))
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    yield page
+    context.close()
+    assert not off_host
+    assert not failures
+
+
+def _is_own(url: str) -> bool:
+    return (urlsplit(url).hostname or "") in OWN_HOSTS

@@ -1,0 +1,68 @@
+"""A real server for the tests: the program that users start, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+START_WITHIN_SECONDS = 120
+STOP_WITHIN_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    url: str
+    process: subprocess.Popen[str]
+    temporary: Path
+    """Where the server and its libraries may leave files."""
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """`nonlocal-video serve` on a free port, until the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nonlocal_video", "serve", "--port", "0", "--device", "cpu", *arguments],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder), **(environment or {})},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    kill = threading.Timer(START_WITHIN_SECONDS, process.kill)
+    kill.start()
+    said: list[str] = []
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"http://\S+", line):
+                break
+        else:
+            raise AssertionError(f"the server ended with {process.wait()}:\n{''.join(said)}")
+        kill.cancel()
+        threading.Thread(target=_pass_on, args=[process.stderr], daemon=True).start()
+        yield Server(found[0], process, folder)
+    finally:
+        kill.cancel()
+        process.terminate()
+        try:
+            process.wait(STOP_WITHIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+def _pass_on(stream: IO[str]) -> None:
+    """What the server says later belongs to the test's output; left unread it would fill the pipe."""
+    with stream:
+        sys.stderr.writelines(stream)

@@ -1,0 +1,60 @@
+"""What the page offers for a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from nonlocal_video.app.choices import is_averaged, overlay_choices, standard_view, view_choices
+
+from nonlocal_video.models.card import InputSpec, ModelCard
+
+SPEC = InputSpec(
+    num_frames=64, frames_per_second=25.0, short_side=256, crop=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+)
+CARD = ModelCard(
+    name="any", architecture="any", config={}, input=SPEC, fast_input=replace(SPEC, num_frames=32), labels=("a", "b")
+)
+
+
+class WithBlocks:
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def nonlocal_layers(self) -> dict[str, None]:
+        return dict.fromkeys(self.names)
+
+
+def test_views_come_with_their_cost_and_the_standard_one_comes_first() -> None:
+    assert view_choices(CARD) == [
+        ("Standard", "1x1"),
+        ("Quick look, about 50% of the time", "fast"),
+        ("Thorough: 3 moments, 4× the time", "3x1"),
+        ("The paper's 10 × 3 views, 31× the time", "10x3"),
+    ]
+
+
+def test_a_model_without_a_fast_view_offers_none() -> None:
+    assert "fast" not in [value for _, value in view_choices(replace(CARD, fast_input=None))]
+
+
+def test_cost_counts_pixels() -> None:
+    small = replace(SPEC, num_frames=32, crop=112)  # half the frames of a quarter of the size
+    assert view_choices(replace(CARD, fast_input=small))[1] == ("Quick look, about 12% of the time", "fast")
+
+
+def test_standard_view_in_words() -> None:
+    assert standard_view(CARD) == "Standard looks at 64 frames, 2.6 s from the middle of the clip."
+
+
+@pytest.mark.parametrize(("views", "averaged"), [("1x1", False), ("fast", False), ("3x1", True), ("10x3", True)])
+def test_is_averaged(views: str, averaged: bool) -> None:
+    assert is_averaged(views) == averaged
+
+
+@pytest.mark.parametrize(
+    ("recognizer", "values"),
+    [(WithBlocks("layer3"), ["attention", "evidence"]), (WithBlocks(), ["evidence"])],
+)
+def test_attention_is_offered_where_there_is_a_block(recognizer: WithBlocks, values: list[str]) -> None:
+    assert [value for _, value in overlay_choices(recognizer)] == values  # type: ignore[arg-type]

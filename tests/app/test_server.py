@@ -1,0 +1,123 @@
+"""The server around the page."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from nonlocal_video.app.server import create_app, serve
+from serving import STOP_WITHIN_SECONDS, serving
+
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.recognizer import Recognizer, load
+
+MEGABYTE = 1024**2
+StartClient = Callable[..., TestClient]
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
+    with load(tiny_model, device="cpu") as recognizer:
+        yield recognizer
+
+
+@pytest.fixture
+def start(recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartClient]:
+    """Makes clients of a server of their own, in this process."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    clients: list[TestClient] = []
+
+    def start(**how: Any) -> TestClient:
+        clients.append(TestClient(create_app([recognizer], **how)))
+        return clients[-1].__enter__()
+
+    yield start
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+def upload(client: TestClient, num_bytes: int) -> httpx.Response:
+    return client.post("/gradio_api/upload", files={"files": ("clip.mp4", b"\0" * num_bytes)})
+
+
+def test_health_check_needs_no_password(start: StartClient) -> None:
+    client = start(auth=("ann", "secret"))
+    response = client.get("/healthz")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ok", "models": ["tiny"]}
+
+
+def test_a_password_is_asked_for(start: StartClient) -> None:
+    client = start(auth=("ann", "secret"))
+    assert client.get("/config").status_code == 401
+    assert upload(client, 1).status_code == 401
+    assert client.post("/login", data={"username": "ann", "password": "wrong"}).status_code == 400
+    assert client.post("/login", data={"username": "ann", "password": "secret"}).status_code == 200
+    assert client.get("/config").status_code == 200
+
+
+def test_the_page_names_no_other_host(start: StartClient) -> None:
+    page = start().get("/").text
+    fetched = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']([^\"']+)", page)
+    assert fetched
+    assert not [address for address in fetched if re.match(r"(https?:)?//(?!testserver)", address)]
+
+
+def test_limits_are_stated_and_enforced(start: StartClient, tmp_path: Path) -> None:
+    client = start(max_upload_mb=1)
+    assert "Up to 1 MB." in client.get("/").text
+    assert upload(client, MEGABYTE).status_code == 200
+    assert upload(client, MEGABYTE + 1).status_code in (400, 413)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1, "what was refused is not kept"
+
+
+def test_uploads_are_deleted_when_the_server_ends(start: StartClient, tmp_path: Path) -> None:
+    client = start()
+    (path,) = upload(client, 10).json()
+    assert Path(path).is_relative_to(tmp_path)
+    assert Path(path).is_file()
+    client.__exit__(None, None, None)
+    assert not Path(path).exists()
+
+
+def test_nothing_is_public_but_the_page(start: StartClient) -> None:
+    client = start()
+    assert client.get("/gradio_api/info").json()["named_endpoints"] == {}
+    assert client.post("/gradio_api/process_recording", files={"video": b"\0"}).status_code == 404
+    assert client.get("/docs").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"max_upload_mb": 0}, "--max-upload-mb 0 should be at least 1"), ({"auth": ("ann", "")}, "--auth should be")],
+)
+def test_wrong_settings(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        serve(**arguments)
+
+
+@pytest.mark.parametrize("address", ["taken", "nowhere"])
+def test_an_address_that_cannot_be_had(address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host = "127.0.0.1" if address == "taken" else "192.0.2.1"  # RFC 5737: nobody's
+        with pytest.raises(UsageError, match=r"cannot listen on .* Choose another --host or --port"):
+            serve(host=host, port=listener.getsockname()[1])
+
+
+def test_a_signal_ends_the_server_and_leaves_nothing_behind(tmp_path: Path, tiny_model: Path) -> None:
+    with serving(tmp_path, "--model", str(tiny_model)) as server:
+        assert httpx.get(f"{server.url}/healthz", timeout=10).json()["models"] == ["tiny"]
+        httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("clip.mp4", b"\0")}, timeout=10)
+        assert list(tmp_path.rglob("clip.mp4"))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(STOP_WITHIN_SECONDS) == 0
+    assert not list(tmp_path.rglob("*.mp4"))
+    assert os.listdir(tmp_path) == []

@@ -21,13 +21,15 @@ from nonlocal_video.attention.overlay import draw
 from nonlocal_video.errors import NonlocalVideoError, VideoError
 from nonlocal_video.inference.look import Look
 from nonlocal_video.inference.prediction import Prediction
-from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.recognizer import Recognizer, Stage
 
 from .choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
 
 LOGGER = logging.getLogger(__name__)
 
 TOP_K = 5
+STAGES: Mapping[Stage, tuple[int, str]] = {"reading": (0, "Reading the clip"), "network": (1, "Running the network")}
+"""How many stages lie behind when one begins, and what it is called on the page."""
 MAX_STRIP_FRAMES = 16
 INVITATION = """**Choose a clip, then press Recognise.** You will see
 
@@ -86,16 +88,19 @@ class Callbacks:
             if not path.is_file():
                 raise VideoError("not_found", GONE)
             recognizer = self.recognizers[model]
-            stages = 3 if is_averaged(views) else 2
+            stages = 4 if is_averaged(views) else 3
+
+            def on_stage(stage: Stage) -> None:
+                done, words = STAGES[stage]
+                progress((done, stages), desc=words, unit="stages")
+
             if is_averaged(views):
-                progress((0, stages), desc=f"Reading the clip, {views} views through the network", unit="stages")
-                prediction = recognizer.classify(path, views=views)
+                prediction = recognizer.classify(path, views=views, on_stage=on_stage)
                 yield _scores(prediction)
-                progress((1, stages), desc="One more look, for the overlay", unit="stages")
+                progress((2, stages), desc="One more look, for the overlay", unit="stages")
                 look = recognizer.look(path)
             else:
-                progress((0, stages), desc="Reading the clip, running the network", unit="stages")
-                look = recognizer.look(path, fast=views == FAST)
+                look = recognizer.look(path, fast=views == FAST, on_stage=on_stage)
                 prediction = look.prediction
                 yield _scores(prediction)
             progress((stages - 1, stages), desc="Drawing where it looked", unit="stages")

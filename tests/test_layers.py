@@ -1,4 +1,4 @@
-"""One direction of imports: blocks <- models <- zoo; video <- inference; attention takes models and video; cli and app on top."""
+"""One direction of imports: blocks <- models <- zoo; video <- inference; cli and app on top."""
 
 from __future__ import annotations
 

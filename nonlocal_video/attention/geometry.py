@@ -117,7 +117,9 @@ def layer_grids(network: nn.Module, input_size: Sequence[int], layers: Sequence[
 
 Triple = tuple[float, float, float]
 _CONVOLUTIONS = ("conv3d",)
+_CONVOLUTION_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _POOLINGS = ("max_pool3d", "_max_pool3d", "avg_pool3d")
+_POOLING_ARGUMENTS = ("input", "kernel_size", "stride", "padding", "dilation")
 
 
 class _GridTracker(TorchFunctionMode):
@@ -161,13 +163,11 @@ class _GridTracker(TorchFunctionMode):
 def _window(name: str, args: Any, kwargs: Any) -> tuple[Triple, Triple]:
     """Stride of a sliding window, and how far its centre is from its first input cell."""
     if name in _CONVOLUTIONS:
-        names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = {**dict(zip(_CONVOLUTION_ARGUMENTS, args, strict=False)), **kwargs}
         kernel = _triple(given["weight"].shape[2:])
         stride = _triple(given.get("stride", 1))
     else:
-        names = ("input", "kernel_size", "stride", "padding", "dilation")
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = {**dict(zip(_POOLING_ARGUMENTS, args, strict=False)), **kwargs}
         kernel = _triple(given["kernel_size"])
         stride = _triple(given.get("stride") or given["kernel_size"])
     padding = given.get("padding", 0)

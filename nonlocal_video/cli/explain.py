@@ -23,7 +23,9 @@ class MethodChoice(str, Enum):
 
 def explain(
     video: Annotated[str, typer.Argument(help="The video file.")],
-    output: Annotated[Path, typer.Option(help="Folder for overlay.mp4, frames/ and attention.npz.")] = Path("explained"),
+    output: Annotated[Path, typer.Option(help="Folder for overlay.mp4, frames/ and attention.npz.")] = Path(
+        "explained"
+    ),
     method: Annotated[
         MethodChoice | None,
         typer.Option(help="attention received, a query point's attention, or class evidence (gradcam)."),

@@ -28,6 +28,4 @@ def serve(
 
     from nonlocal_video.app import serve as serve_page
 
-    serve_page(
-        model=model, device=device, host=host, port=port, auth=user_and_password, max_upload_mb=max_upload_mb
-    )
+    serve_page(model=model, device=device, host=host, port=port, auth=user_and_password, max_upload_mb=max_upload_mb)

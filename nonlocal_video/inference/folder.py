@@ -7,7 +7,7 @@ import logging
 import os
 import queue
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +71,7 @@ def classify_files(
     fast: bool = False,
     workers: int = 1,
     batch_size: int = 1,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """An outcome for every file, in the order given, as they are done.
 
     Args:

@@ -7,20 +7,26 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream, VideoReader
 from nonlocal_video.video.info import FrameChunk, VideoInfo
 from nonlocal_video.video.sampling import View, plan_views
-from nonlocal_video.video.transforms import SpatialView, resize_short_side, spatial_views
+from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize_short_side, spatial_views
+
+MAX_RESIZED_PIXELS = 36_000_000
+"""Of one frame at the model's short side: what a 16 x 4096 video would blow up to is no longer a picture."""
+MAX_DRAWN_SIDE = 1920
+"""Longer side of the frames kept for drawing, in pixels."""
+_CHUNK_PIXELS = 32_000_000
 
 ClipSource = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
@@ -29,7 +35,7 @@ ClipSource = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Sequence[NDArr
 class ClipRequest:
     """Which part of a clip to look at, and how often."""
 
-    views: ViewCount = ViewCount()
+    views: ViewCount = field(default_factory=ViewCount)
     start_seconds: float | None = None
     end_seconds: float | None = None
     frames_per_second: float | None = None
@@ -38,28 +44,25 @@ class ClipRequest:
 
 @dataclass(frozen=True, repr=False)
 class LoadedClip:
-    """The frames of all views of one clip, each distinct frame once, resized to the model's short side."""
+    """What the network sees of one clip in all its views, each distinct frame once."""
 
     path: str
     info: VideoInfo
     input: InputSpec
     views: tuple[View, ...]
     crops: tuple[SpatialView, ...]
-    frames_thwc: torch.Tensor  # (K, h, w, 3) uint8, K distinct frames
+    squares: tuple[torch.Tensor, ...]
+    """For each crop the K distinct frames, uint8 (K, crop, crop, 3): all that the network can see of them."""
     seconds: NDArray[np.float64]  # (K,) counted from the clip's first frame
     frame_of_time: NDArray[np.int64]  # (len(views), num_frames) -> K
     decode_seconds: float
     transform_seconds: float
     notes: tuple[str, ...]
 
-    @property
-    def num_views(self) -> int:
-        """Temporal views times spatial crops."""
-        return len(self.views) * len(self.crops)
-
-    def view_frames(self, clip_index: int) -> torch.Tensor:
-        """(num_frames, h, w, 3) uint8: the resized frames of one temporal view."""
-        return self.frames_thwc[torch.from_numpy(self.frame_of_time[clip_index])]
+    def network_input(self, view: int, crop: int, *, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(1, 3, num_frames, crop, crop) float32, normalised: one temporal view and one of its crops."""
+        frames = self.squares[crop][torch.from_numpy(self.frame_of_time[view])]
+        return normalise(frames.to(device), self.input.mean, self.input.std)[None]
 
 
 class ClipLoader:
@@ -94,17 +97,28 @@ class ClipLoader:
                 start_seconds=request.start_seconds,
                 end_seconds=request.end_seconds,
             )
+            crops = spatial_views(
+                info.height,
+                info.width,
+                short_side=spec.short_side,
+                crop=spec.crop,
+                num_crops=request.views.num_crops,
+            )
+            _check_not_too_elongated(path, info, crops[0])
             times = [seconds for view in views for seconds in view.times_seconds]
-            resized, transform_seconds = [], 0.0
-            with clip.stream(times) as stream:
+            squares: list[list[torch.Tensor]] = [[] for _ in crops]
+            transform_seconds = 0.0
+            with clip.stream(times, chunk_frames=_chunk_frames(info, crops[0])) as stream:
                 for chunk in stream:
                     before = time.perf_counter()
+                    frames = torch.from_numpy(chunk.frames_thwc)
                     if originals is not None:
-                        originals.extend(chunk.frames_thwc)
-                    resized.append(resize_short_side(torch.from_numpy(chunk.frames_thwc), spec.short_side))
+                        originals.extend(_for_drawing(frames).numpy())
+                    resized = resize_short_side(frames, spec.short_side)
+                    for crop, kept in zip(crops, squares, strict=True):
+                        kept.append(cut(resized, crop).clone())  # a view would keep the whole resized frame
                     transform_seconds += time.perf_counter() - before
             elapsed = time.perf_counter() - started
-        frames = torch.cat(resized)
         info = stream.info
         notes = list(info.notes)
         if any(view.looped for view in views):
@@ -119,16 +133,8 @@ class ClipLoader:
             info=info,
             input=spec,
             views=views,
-            crops=tuple(
-                spatial_views(
-                    info.height,
-                    info.width,
-                    short_side=spec.short_side,
-                    crop=spec.crop,
-                    num_crops=request.views.num_crops,
-                )
-            ),
-            frames_thwc=frames,
+            crops=crops,
+            squares=tuple(torch.cat(kept) for kept in squares),
             seconds=stream.pts_seconds - info.start_seconds,
             frame_of_time=np.asarray(stream.frame_of_time).reshape(len(views), spec.num_frames),
             decode_seconds=elapsed - transform_seconds,
@@ -136,11 +142,32 @@ class ClipLoader:
             notes=tuple(notes),
         )
 
-
     def probe(self, source: ClipSource, frames_per_second: float) -> VideoInfo:
         """What is known of a clip before its frames are decoded; the rate is that of frames given as an array."""
         with _opened(source, self.reader, frames_per_second) as (_, clip):
             return clip.probe()
+
+
+def _check_not_too_elongated(path: str, info: VideoInfo, place: SpatialView) -> None:
+    if place.resized_height * place.resized_width > MAX_RESIZED_PIXELS:
+        raise VideoError(
+            "too_large",
+            f"{os.path.basename(path)}: its frames of {info.width} x {info.height} are so elongated that they would "
+            f"be resized to {place.resized_width} x {place.resized_height}; crop the video to what matters.",
+        )
+
+
+def _chunk_frames(info: VideoInfo, place: SpatialView) -> int:
+    """How many frames to hold at a time, before and after the resize."""
+    pixels = max(info.width * info.height, place.resized_width * place.resized_height)
+    return max(1, min(16, _CHUNK_PIXELS // pixels))
+
+
+def _for_drawing(frames_thwc: torch.Tensor) -> torch.Tensor:
+    """The frames themselves; ones larger than a screen, of which a view fills memory, are made smaller."""
+    height, width = frames_thwc.shape[1:3]
+    shrink = MAX_DRAWN_SIDE / max(height, width)
+    return frames_thwc if shrink >= 1 else resize_short_side(frames_thwc, max(1, int(min(height, width) * shrink)))
 
 
 class _File:
@@ -152,8 +179,8 @@ class _File:
     def probe(self) -> VideoInfo:
         return self.reader.probe(self.path)
 
-    def stream(self, times_seconds: Sequence[float]) -> FrameStream:
-        return self.reader.stream(self.path, times_seconds)
+    def stream(self, times_seconds: Sequence[float], *, chunk_frames: int) -> FrameStream:
+        return self.reader.stream(self.path, times_seconds, chunk_frames=chunk_frames)
 
 
 class _Array:
@@ -162,7 +189,9 @@ class _Array:
     def __init__(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], frames_per_second: float) -> None:
         array = np.asarray(frames)
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
-            raise UsageError(f"frames have shape {array.shape} {array.dtype}; give RGB uint8 (T, H, W, 3), T at least 1.")
+            raise UsageError(
+                f"frames have shape {array.shape} {array.dtype}; give RGB uint8 (T, H, W, 3), T at least 1."
+            )
         if not frames_per_second > 0:
             raise UsageError(f"{frames_per_second = } should be above 0.")
         num_frames, height, width, _ = array.shape
@@ -184,21 +213,26 @@ class _Array:
     def probe(self) -> VideoInfo:
         return self.info
 
-    def stream(self, times_seconds: Sequence[float]) -> _ArrayStream:
+    def stream(self, times_seconds: Sequence[float], *, chunk_frames: int) -> _ArrayStream:
         shown = np.floor(np.asarray(times_seconds) * self.info.fps + 1e-6).astype(np.int64)
         needed, frame_of_time = np.unique(np.clip(shown, 0, self.info.num_frames - 1), return_inverse=True)
-        return _ArrayStream(self.info, FrameChunk(self.frames[needed], needed / self.info.fps), frame_of_time)
+        chunk = FrameChunk(self.frames[needed], needed / self.info.fps)
+        return _ArrayStream(self.info, chunk, frame_of_time, chunk_frames)
 
 
 class _ArrayStream(AbstractContextManager["_ArrayStream"]):
     """The counterpart of `FrameStream` for frames that are there already."""
 
-    def __init__(self, info: VideoInfo, chunk: FrameChunk, frame_of_time: NDArray[np.int64]) -> None:
-        self.info, self.chunk, self.frame_of_time = info, chunk, frame_of_time
-        self.pts_seconds = chunk.pts_seconds
+    def __init__(
+        self, info: VideoInfo, frames: FrameChunk, frame_of_time: NDArray[np.int64], chunk_frames: int
+    ) -> None:
+        self.info, self.frame_of_time, self.pts_seconds = info, frame_of_time, frames.pts_seconds
+        self._frames, self._chunk_frames = frames, chunk_frames
 
     def __iter__(self) -> Iterator[FrameChunk]:
-        yield self.chunk
+        for start in range(0, len(self.pts_seconds), self._chunk_frames):
+            part = slice(start, start + self._chunk_frames)
+            yield FrameChunk(self._frames.frames_thwc[part], self.pts_seconds[part])
 
     def __exit__(self, *_error: object) -> None:
         return None

@@ -93,12 +93,10 @@ class Look:
         cells and the class's bias sum to its logit. At any other layer it is Grad-CAM.
         """
         target = self._class(label)
-        exact = isinstance(self.network, LinearHead) and layer in (None, self.feature_layer)
         name = layer or self.feature_layer
         if name is None:
             raise UsageError(f"This network does not say which layer feeds its head; name one. {self._layers_help()}")
-        if exact:
-            assert self.features is not None and isinstance(self.network, LinearHead)
+        if isinstance(self.network, LinearHead) and self.features is not None and name == self.feature_layer:
             classes = torch.tensor([target.index], device=self.features.device)
             with torch.inference_mode():
                 cells = self.network.class_activation_map(self.features, classes)[0, 0]
@@ -217,4 +215,3 @@ class Look:
             query=query,
             query_index=query_index,
         )
-

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -27,10 +27,10 @@ from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.video.decode import DecodeLimits, VideoReader
-from nonlocal_video.video.transforms import to_input
 from nonlocal_video.zoo.catalogue import load_network
 
 Decoder = Literal["auto", "decord", "pyav"]
+Stage = Literal["reading", "network"]
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ class Recognizer:
         start_seconds: float | None = ...,
         end_seconds: float | None = ...,
         frames_per_second: float | None = ...,
+        on_stage: Callable[[Stage], None] = ...,
     ) -> Prediction: ...
 
     # A folder gives a list of outcomes, a file one prediction; a path does not say which it is.
@@ -117,6 +118,7 @@ class Recognizer:
         start_seconds: float | None = ...,
         end_seconds: float | None = ...,
         frames_per_second: float | None = ...,
+        on_stage: Callable[[Stage], None] = ...,
     ) -> Any: ...
 
     def classify(
@@ -128,6 +130,7 @@ class Recognizer:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
         frames_per_second: float | None = None,
+        on_stage: Callable[[Stage], None] = lambda stage: None,
     ) -> Prediction | list[Outcome]:
         """Recognise the action of a clip.
 
@@ -138,6 +141,7 @@ class Recognizer:
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
             frames_per_second: Rate of frames given as an array; None takes the model's rate and says so.
+            on_stage: Called when a clip's stage begins (not for a folder).
 
         Returns:
             A prediction; for a folder a list with a `Prediction` or `Failure` for every file in it.
@@ -152,7 +156,10 @@ class Recognizer:
             from nonlocal_video.inference.folder import classify_files, find_files
 
             return list(classify_files(self, find_files([source]), request, fast=fast))
-        return self.predict([self._loader.load(source, self.input_spec(fast=fast), request, originals=None)])[0]
+        on_stage("reading")
+        clip = self._loader.load(source, self.input_spec(fast=fast), request, originals=None)
+        on_stage("network")
+        return self.predict([clip])[0]
 
     def input_spec(self, *, fast: bool = False) -> InputSpec:
         """The view that is used: the card's own, or its cheaper one.
@@ -184,6 +191,7 @@ class Recognizer:
         end_seconds: float | None = None,
         around_seconds: float | None = None,
         frames_per_second: float | None = None,
+        on_stage: Callable[[Stage], None] = lambda stage: None,
     ) -> Look:
         """Recognise one view of a clip and keep what maps are made from.
 
@@ -194,12 +202,15 @@ class Recognizer:
             end_seconds: Only look up to here.
             around_seconds: Take the span around this second if the default one does not show it.
             frames_per_second: Rate of frames given as an array.
+            on_stage: Called when a stage begins.
         """
+        on_stage("reading")
         if around_seconds is not None and start_seconds is None and end_seconds is None:
             start_seconds, end_seconds = self._span_around(source, around_seconds, fast, frames_per_second)
         originals: list[NDArray[np.uint8]] = []
         request = ClipRequest(ViewCount(), start_seconds, end_seconds, frames_per_second)
         clip = self._loader.load(source, self.input_spec(fast=fast), request, originals=originals)
+        on_stage("network")
         blocks = self.nonlocal_layers()
         feature_layer = getattr(self.network, "feature_layer", None)
         (prediction,), kept = self._answer(
@@ -259,8 +270,8 @@ class Recognizer:
 
     def nonlocal_layers(self) -> dict[str, nn.Module]:
         """The network's non-local blocks by dotted name."""
-        found = getattr(self.network, "nonlocal_layers", dict)()
-        return dict(found)
+        blocks = getattr(self.network, "nonlocal_layers", None)
+        return {} if blocks is None else blocks()
 
     def _span_around(
         self, source: ClipSource, seconds: float, fast: bool, frames_per_second: float | None
@@ -302,9 +313,7 @@ class Recognizer:
                 started = time.perf_counter()
                 inputs = torch.cat([self._view_inputs(clips[owner], view, crop) for owner, view, crop in batch])
                 try:
-                    logits, kept = forward_and_keep(
-                        self._folded, inputs, inputs_of=inputs_of, outputs_of=outputs_of
-                    )
+                    logits, kept = forward_and_keep(self._folded, inputs, inputs_of=inputs_of, outputs_of=outputs_of)
                 except torch.OutOfMemoryError as error:
                     if len(batch) == 1:
                         raise VideoError(
@@ -349,7 +358,5 @@ class Recognizer:
 
     def _view_inputs(self, clip: LoadedClip, view: int, crop: int) -> Tensor:
         """(1, 3, T, S, S) normalised input of one view."""
-        spec = clip.input
-        frames = clip.view_frames(view).to(self.device)
-        inputs = to_input(frames, clip.crops[crop], mean=spec.mean, std=spec.std)[None]
+        inputs = clip.network_input(view, crop, device=self.device)
         return inputs.contiguous(memory_format=torch.channels_last_3d)

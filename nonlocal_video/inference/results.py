@@ -72,7 +72,7 @@ class ResultFile:
                 f"{str(self.path)!r} or its journal exists. Use --resume to go on with it, or another name, "
                 f"or delete both."
             )
-        self._journal: IO[bytes] = open(self.journal_path, "ab+")
+        self._journal: IO[bytes] = open(self.journal_path, "ab+")  # noqa: SIM115 - closed by __exit__
         self._done: dict[str, tuple[int, int]] = {}
         try:
             self._lock()
@@ -120,7 +120,9 @@ class ResultFile:
         try:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UsageError(f"Another process is writing {str(self.path)!r}; wait for it or use another name.") from error
+            raise UsageError(
+                f"Another process is writing {str(self.path)!r}; wait for it or use another name."
+            ) from error
 
     def _take_up(self, settings: dict[str, Any]) -> None:
         self._journal.seek(0)
@@ -134,7 +136,9 @@ class ResultFile:
         changed = [name for name in settings if settings[name] != earlier.get(name)]
         if changed:
             differences = ", ".join(f"{name} was {earlier.get(name)!r} and is {settings[name]!r}" for name in changed)
-            raise UsageError(f"{str(self.path)!r} was begun with other settings: {differences}. Use another output name.")
+            raise UsageError(
+                f"{str(self.path)!r} was begun with other settings: {differences}. Use another output name."
+            )
         whole = self._journal.tell()
         while (line := self._journal.readline()).endswith(b"\n"):
             entry = json.loads(line)

@@ -65,7 +65,7 @@ def test_centres_are_the_centres_of_receptive_fields(network: nn.Module, layer: 
     grid = layer_grids(network, (16, 48, 64), [layer])[layer]
     assert grid.size == tuple(kept[0].shape[2:])
     cell = tuple(size // 2 for size in grid.size)  # an inner one: at the border the field is cut off
-    (gradient,) = torch.autograd.grad(kept[0][0, :, *cell].sum(), clip)
+    (gradient,) = torch.autograd.grad(kept[0][0, :, cell[0], cell[1], cell[2]].sum(), clip)
     for axis in range(3):
         others = [other for other in range(3) if other != axis]
         touched = gradient[0].abs().sum(dim=[0, *(other + 1 for other in others)]).nonzero().flatten()
@@ -103,8 +103,12 @@ def test_nearest_is_the_inverse_of_centre() -> None:
     assert grid.nearest(1, 500) == 13
 
 
-@pytest.mark.parametrize(("size", "window"), [((4, 14, 14), (1, 2, 2)), ((4, 15, 13), (1, 2, 2)), ((4, 3, 3), (1, 2, 2))])
-def test_pooled_keys_lie_in_the_middle_of_their_window(size: tuple[int, int, int], window: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "window"), [((4, 14, 14), (1, 2, 2)), ((4, 15, 13), (1, 2, 2)), ((4, 3, 3), (1, 2, 2))]
+)
+def test_pooled_keys_lie_in_the_middle_of_their_window(
+    size: tuple[int, int, int], window: tuple[int, int, int]
+) -> None:
     grid = CellGrid(size=size, stride=(4.0, 16.0, 16.0), offset=(3.0, 15.0, 15.0))
     coordinates = torch.arange(size[1], dtype=torch.float64) * 16 + 15
     pooled_size = (size[0], size[1] // window[1], size[2] // window[2])

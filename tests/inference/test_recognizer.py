@@ -12,7 +12,7 @@ import nonlocal_video as nlv
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.sampling import plan_views
-from nonlocal_video.video.transforms import resize_short_side, spatial_views, to_input
+from nonlocal_video.video.transforms import cut, normalise, resize_short_side, spatial_views
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def scores_by_hand(model: Path, clip: Path, *, num_clips: int = 1, num_crops: in
                 info.height, info.width, short_side=spec.short_side, crop=spec.crop, num_crops=num_crops
             ):
                 with torch.inference_mode():
-                    logits = network(to_input(shown, crop, spec.mean, spec.std)[None])
+                    logits = network(normalise(cut(shown, crop), spec.mean, spec.std)[None])
                 probabilities.append(logits[0].softmax(0).numpy())
     return np.mean(probabilities, axis=0)
 
@@ -126,7 +126,9 @@ def test_bad_arguments_are_refused_in_words(recognizer, clip_folder: Path, argum
         recognizer.classify(clip_folder / "a.mp4", **arguments)
 
 
-@pytest.mark.parametrize("frames", [np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8, 3)), np.zeros((0, 8, 8, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "frames", [np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8, 3)), np.zeros((0, 8, 8, 3), np.uint8)]
+)
 def test_arrays_that_are_not_rgb_frames_are_refused(recognizer, frames) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(nlv.UsageError, match="uint8"):
         recognizer.classify(frames)
@@ -170,3 +172,24 @@ def test_red_clip_reaches_the_network_as_red(clip_folder: Path, tmp_path: Path) 
     with nlv.Recognizer(MeanColour(), card, device="cpu") as colour:
         assert colour.classify(tmp_path / "red.mp4").top(1)[0].label == "red"
         assert colour.classify(tmp_path / "red.mp4").scores[0] > 0.99
+
+
+def test_frames_too_elongated_for_the_resize_are_refused_before_decoding(recognizer) -> None:  # type: ignore[no-untyped-def]
+    needle = np.zeros((2, 1, 20_000, 3), np.uint8)  # at a short side of 64 it would be 1.3 million pixels wide
+    with pytest.raises(nlv.VideoError, match="elongated") as caught:
+        recognizer.classify(needle)
+    assert caught.value.code == "too_large"
+
+
+def test_frames_larger_than_a_screen_are_kept_smaller_for_drawing(recognizer) -> None:  # type: ignore[no-untyped-def]
+    frames = np.zeros((2, 1500, 3000, 3), np.uint8)
+    look = recognizer.look(frames, frames_per_second=10)
+    assert look.frame(0).shape == (960, 1920, 3)
+    assert look.attention_received().frame_map(0).shape == (960, 1920)
+
+
+def test_stages_are_announced_in_order(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    stages: list[str] = []
+    recognizer.classify(clip_folder / "a.mp4", on_stage=stages.append)
+    recognizer.look(clip_folder / "a.mp4", on_stage=stages.append)
+    assert stages == ["reading", "network"] * 2

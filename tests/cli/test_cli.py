@@ -200,3 +200,15 @@ def test_doctor_finds_what_works() -> None:
     assert done.returncode == 0, done.stdout
     for words in ("torch", "decoder pyav", "decoder decord", "default model", "mpegts"):
         assert words in done.stdout
+
+
+def test_awkward_files_get_a_row_each_and_nothing_else_is_printed(tiny_model: Path, data_folder: Path) -> None:
+    folder = data_folder / "awkward"
+    done = run("classify", folder, "--model", tiny_model, "--json", timeout=300)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(row["path"] for row in rows) == sorted(str(path) for path in folder.iterdir())
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1  # the summary: whatever the decoding libraries print stays in their process
+    assert done.stderr.startswith(f"{len(rows)} files: ")
+    for row in rows:
+        assert (row["status"] == "ok") == (row["error"] is None) == bool(row["top"])

@@ -1,0 +1,70 @@
+"""The README's commands and code do what they say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    """The program's calls in the README, without their comments; the page has its own tests."""
+    lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith(".venv/bin/nonlocal-video")]
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the files that the README speaks of."""
+    from nonlocal_video.video.encode import write_video
+
+    (tmp_path / "FOLDER").mkdir()
+    random = np.random.default_rng(0)
+    for path in (tmp_path / "clip.mp4", tmp_path / "FOLDER" / "one.mp4"):
+        write_video(path, (random.integers(0, 256, (120, 160, 3), np.uint8) for _ in range(70)), fps=25)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_commands_are_the_ones_this_test_knows() -> None:
+    assert [command.split()[1] for command in commands()] == ["classify", "classify", "explain", "doctor"]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_works(command: str, there: Path) -> None:
+    words = [sys.executable, "-m", "nonlocal_video", *command.split()[1:]]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    if "--output table.csv" in command:
+        assert len((there / "table.csv").read_text().splitlines()) == 2
+    if "explain" in command:
+        assert (there / "explained" / "overlay.mp4").is_file()
+
+
+def test_python_code_works(there: Path) -> None:
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})
+    assert (there / "overlay.mp4").is_file()
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in re.findall(r"`?make ([a-z]+)", README):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

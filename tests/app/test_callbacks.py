@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from nonlocal_video.app.callbacks import INTERNAL_ERROR, MAX_STRIP_FRAMES, Callbacks, Outcome, choose
 
+from nonlocal_video.app.callbacks import INTERNAL_ERROR, MAX_STRIP_FRAMES, Callbacks, Outcome, choose
 from nonlocal_video.errors import ModelError, UsageError, VideoError
 from nonlocal_video.inference.recognizer import Recognizer, load
 from nonlocal_video.video.decode import VideoReader

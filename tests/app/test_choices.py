@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from nonlocal_video.app.choices import is_averaged, overlay_choices, standard_view, view_choices
 
+from nonlocal_video.app.choices import is_averaged, overlay_choices, standard_view, view_choices
 from nonlocal_video.models.card import InputSpec, ModelCard
 
 SPEC = InputSpec(

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from nonlocal_video.app.server import create_app, serve
 from serving import STOP_WITHIN_SECONDS, serving
 
+from nonlocal_video.app.server import create_app, serve
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import Recognizer, load
 

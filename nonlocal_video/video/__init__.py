@@ -1,0 +1,24 @@
+"""Video in and out: frames at given times from any file, decoded in a child process."""
+
+from nonlocal_video.video._choice import DecoderChoice, DecoderRow, decoder_table
+from nonlocal_video.video.decode import FrameStream, VideoReader
+from nonlocal_video.video.encode import VideoWriter, write_video
+from nonlocal_video.video.info import FrameChunk, Frames, VideoInfo
+from nonlocal_video.video.limits import DecodeLimits
+from nonlocal_video.video.sampling import View, plan_views
+
+__all__ = [
+    "DecodeLimits",
+    "DecoderChoice",
+    "DecoderRow",
+    "FrameChunk",
+    "FrameStream",
+    "Frames",
+    "VideoInfo",
+    "VideoReader",
+    "VideoWriter",
+    "View",
+    "decoder_table",
+    "plan_views",
+    "write_video",
+]

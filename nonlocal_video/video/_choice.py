@@ -1,0 +1,54 @@
+"""Which decoder takes which file: one table, each row of which an exactness test holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DecoderChoice = Literal["auto", "decord", "pyav"]
+
+
+@dataclass(frozen=True)
+class DecoderRow:
+    """One row: the first row that fits a file decides."""
+
+    containers: tuple[str, ...]  # FFmpeg's names; empty: any
+    codecs: tuple[str, ...]  # empty: any
+    decoder: Literal["decord", "pyav"]
+    reason: str
+
+
+_TABLE = (
+    DecoderRow((), ("hevc",), "pyav", "decord returns wrong frames of HEVC with open groups of pictures"),
+    DecoderRow((), ("mpeg4", "msmpeg4v3"), "pyav", "decord returns wrong frames of MPEG-4 with B-frames"),
+    DecoderRow(("mpegts",), (), "pyav", "decord hangs on MPEG-TS"),
+    DecoderRow((), ("av1", "gif"), "pyav", "decord cannot read it"),
+    DecoderRow(("mov", "matroska"), ("h264",), "decord", "exact where no edit list, mirroring or damage is seen"),
+    DecoderRow((), (), "pyav", "decord was not measured to be exact"),
+)
+
+
+def decoder_table() -> tuple[DecoderRow, ...]:
+    """The choice of decoder as rows: the first that fits wins, but decord only gets files that `choose` finds plain."""
+    return _TABLE
+
+
+def choose(container: str, codec: str, *, has_edit_list: bool, is_plain: bool) -> DecoderRow:
+    """Choose the decoder of a file.
+
+    Args:
+        container: FFmpeg's name of the container.
+        codec: FFmpeg's name of the codec.
+        has_edit_list: Whether an edit list hides or reorders frames.
+        is_plain: Whether the file is whole, its times come from its packets and its picture is at most turned.
+    """
+    row = next(
+        row
+        for row in _TABLE
+        if (not row.containers or container in row.containers) and (not row.codecs or codec in row.codecs)
+    )
+    if row.decoder == "decord" and has_edit_list:
+        return DecoderRow(row.containers, row.codecs, "pyav", "decord ignores edit lists and returns wrong frames")
+    if row.decoder == "decord" and not is_plain:
+        return DecoderRow(row.containers, row.codecs, "pyav", "decord is not exact on cut, damaged or mirrored files")
+    return row

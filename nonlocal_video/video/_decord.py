@@ -1,0 +1,65 @@
+"""Decode frames with decord, believing nothing that it does not prove. Runs in the decoding process only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import VideoError
+from nonlocal_video.video._source import DECODER_THREADS, Source
+
+if TYPE_CHECKING:
+    from nonlocal_video.video._probe import StreamIndex
+
+_MAX_BATCH_BYTES = 64 * 1024**2
+_STDERR = 2
+
+
+def load() -> Any | None:
+    """Import decord, or tell that it is not there (it has no wheel for every machine)."""
+    try:
+        import decord
+    except (ImportError, OSError, RuntimeError):  # OSError, RuntimeError: its shared library does not load
+        return None
+    return decord
+
+
+def read_frames(
+    decord: Any, source: Source, index: StreamIndex, wanted: NDArray[np.int64]
+) -> Iterator[NDArray[np.uint8]]:
+    """Decode the frames with the given numbers (ascending), each once.
+
+    Yields:
+        Upright RGB pictures (H, W, 3), in order.
+
+    Raises:
+        VideoError: If decord fails or what it says does not agree with the index.
+    """
+    info = index.info
+    printed = os.fstat(_STDERR).st_size
+    try:
+        reader = decord.VideoReader(source.path, num_threads=DECODER_THREADS)
+        if len(reader) != info.num_frames:
+            raise _given_up(source, f"it counts {len(reader)} frames, not {info.num_frames}")
+        starts = np.asarray(reader.get_frame_timestamp(wanted))[:, 0]
+        if np.abs(starts - index.pts_seconds[wanted]).max() > 1e-3:  # decord keeps times as 32-bit floats
+            raise _given_up(source, "its times are not those of the file")
+        batch = max(1, _MAX_BATCH_BYTES // (info.width * info.height * 3))
+        for start in range(0, len(wanted), batch):
+            pictures = reader.get_batch(wanted[start : start + batch]).asnumpy()
+            if pictures.shape[1:] != (info.height, info.width, 3):
+                raise _given_up(source, "its frames have another size")
+            # decord shows damaged pictures as if nothing were wrong; only FFmpeg's log, which goes to stderr, tells.
+            if os.fstat(_STDERR).st_size != printed:
+                raise _given_up(source, "it met damaged data")
+            yield from pictures
+    except decord.DECORDError:
+        raise _given_up(source, "it reports an error") from None
+
+
+def _given_up(source: Source, reason: str) -> VideoError:
+    return VideoError("corrupt", f"{source.name}: decord cannot read it exactly ({reason}); let PyAV decode it.")

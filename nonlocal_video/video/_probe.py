@@ -1,0 +1,337 @@
+"""Find out what a file holds: one pass over its packets, without decoding more than the first picture.
+
+A packet of most codecs is one shown frame, so the packets' times are the frames' times. Where that is not so (hidden
+VP8 frames, packed MPEG-4, missing times), the frames are counted by decoding instead.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import VideoError
+from nonlocal_video.video._choice import choose
+from nonlocal_video.video._orientation import Orientation
+from nonlocal_video.video._pyav import decoded_frames, from_first_sound
+from nonlocal_video.video._source import Source, map_error
+from nonlocal_video.video.info import VideoInfo
+
+# Codecs whose shown frames are their packets, one to one, as measured; frames of any other are counted by decoding.
+_ONE_FRAME_A_PACKET = {
+    "av1", "dnxhd", "dvvideo", "ffv1", "ffvhuff", "flv1", "gif", "h261", "h263", "h264", "hevc", "huffyuv", "jpeg2000",
+    "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "png", "prores", "qtrle",
+    "rawvideo", "theora", "utvideo", "vp8", "vp9", "webp", "wmv1", "wmv2",
+}  # fmt: skip
+_REORDERING_CODECS_FOREIGN_TO_AVI = {"h264", "hevc"}
+# In these a seek was measured to land where the index says; elsewhere (MPEG-PS, ASF) times after a seek are guesses.
+_SEEKABLE_CONTAINERS = {"mov", "matroska", "avi", "mpegts"}
+
+_LEAST_DECORD_SIDE = 32
+
+_MPEG4_PICTURE = b"\x00\x00\x01\xb6"
+_MPEG4_NOTHING_CODED_BYTES = 19  # FFmpeg's own bound on the placeholder that packed streams put after a packed pair
+
+
+@dataclass(frozen=True)
+class StreamIndex:
+    """Everything needed to say which frame is shown when, and to get at it."""
+
+    info: VideoInfo
+    time_base: Fraction
+    pts: NDArray[np.int64]  # (num_frames,) times of the shown frames in ticks, never decreasing
+    counted: bool  # the k-th sound frame that comes out of the decoder is frame k; else frames are found by their PTS
+    key_pts: NDArray[np.int64]  # keyframes in the order of the file; empty where seeking is not to be trusted
+    key_dts: NDArray[np.int64]
+    cut_pts: frozenset[int | None]  # of packets that are only partly there
+    stored_width: int
+    stored_height: int
+    orientation: Orientation
+
+    @property
+    def pts_seconds(self) -> NDArray[np.float64]:
+        return self.pts * self.time_base.numerator / self.time_base.denominator
+
+    def frames_at(self, times_seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Numbers of the frames shown at the given seconds after the first frame.
+
+        Containers round times to their ticks (1/3 s is 0.333 in Matroska, 2/3 s is 0.667), and a caller who asks for
+        2/3 means the frame at 0.667: up to half a tick, and never more than half a millisecond, is forgiven.
+        """
+        tick = float(self.time_base)
+        forgiven_ticks = min(0.5, 0.0005 / tick) + 1e-6
+        return np.searchsorted(self.pts - self.pts[0], times_seconds / tick + forgiven_ticks, side="right") - 1
+
+
+@dataclass
+class _Packets:
+    """What the packets of a stream say, in the order of the file."""
+
+    num_packets: int
+    pts: NDArray[np.int64]  # of the packets that are shown and wholly there
+    last_duration: int
+    key_pts: list[int]
+    key_dts: list[int]
+    hides_frames: bool  # some packets are trimmed by an edit list
+    one_to_one: bool  # packets can stand for frames
+    is_cut: bool  # the last packets are only partly there, or not at all
+    cut_pts: frozenset[int | None]  # the times of those partly there
+
+    @property
+    def has_early_pictures(self) -> bool:
+        """Whether pictures come before the first keyframe, so that they may refer to what is not in the file."""
+        return bool(self.key_pts) and bool((self.pts < self.key_pts[0]).any())
+
+
+def build_index(source: Source) -> StreamIndex:
+    """Index a file's video stream.
+
+    Raises:
+        VideoError: If the file cannot be read, or exceeds a limit.
+    """
+    with source.opened() as (container, stream):
+        if stream.time_base is None:
+            raise VideoError("corrupt", f"{source.name}: its stream has no time base; re-encode it.")
+        container_name = container.format.name.split(",")[0]
+        codec = stream.codec_context.codec.canonical_name
+        time_base = stream.time_base
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        layout = _packet_layout(stream)
+        num_promised = stream.frames
+        packets = _read_packets(source, container, stream, codec)
+        notes = _truncation_notes(container, stream, len(layout), packets)
+        num_video_streams = len(container.streams.video)
+    if not packets.num_packets:
+        raise VideoError("corrupt", f"{source.name}: its video stream is empty; get the file again.")
+    has_edit_list = packets.hides_frames or (container_name == "mov" and layout != _layout_without_edits(source))
+
+    first, early_pts = _decode_head(source, packets)
+    pts = packets.pts
+    if packets.has_early_pictures:
+        pts = np.concatenate([early_pts, pts[pts >= packets.key_pts[0]]])
+    counted = not packets.one_to_one or not packets.key_pts or len(pts) == 0 or bool((np.diff(pts) <= 0).any())
+    if counted:
+        pts, count_notes = _count_frames(source, packets, time_base, rate)
+        notes += count_notes
+    step = int(pts[-1] - pts[-2]) if len(pts) > 1 else 0
+    last_duration = packets.last_duration or step or max(1, round(1 / (rate * time_base)))
+    duration_seconds = float((int(pts[-1] - pts[0]) + last_duration) * time_base)
+    _check_duration(source, duration_seconds)
+
+    side_data: Any = first.side_data  # a mapping from the type, which PyAV's annotations do not say
+    matrix = side_data.get(SideDataType.DISPLAYMATRIX)
+    orientation = Orientation.from_display_matrix(bytes(matrix)) if matrix else Orientation()
+    # decord may pick another video stream, fails on rows shorter than FFmpeg's alignment, rounds 10 bits otherwise.
+    is_fragmented = container_name == "mov" and num_promised < packets.num_packets
+    is_8_bit = first.format.components[0].bits == 8
+    is_usual = (
+        num_video_streams == 1
+        and is_8_bit
+        and not is_fragmented
+        and min(first.width, first.height) >= _LEAST_DECORD_SIDE
+    )
+    is_plain = is_usual and not (
+        counted or packets.is_cut or notes or packets.has_early_pictures or orientation.mirrored
+    )
+    row = choose(container_name, codec, has_edit_list=has_edit_list, is_plain=is_plain)
+    info = VideoInfo(
+        container=container_name,
+        codec=codec,
+        width=first.height if orientation.swaps_sides else first.width,
+        height=first.width if orientation.swaps_sides else first.height,
+        rotation_degrees=orientation.clockwise_degrees,
+        num_frames=len(pts),
+        fps=len(pts) / duration_seconds,
+        start_seconds=float(int(pts[0]) * time_base),
+        duration_seconds=duration_seconds,
+        has_edit_list=has_edit_list,
+        decoder=row.decoder,
+        notes=notes,
+    )
+    seekable = container_name in _SEEKABLE_CONTAINERS and not counted
+    return StreamIndex(
+        info=info,
+        time_base=time_base,
+        pts=pts,
+        counted=counted,
+        key_pts=np.asarray(packets.key_pts if seekable else (), dtype=np.int64),
+        key_dts=np.asarray(packets.key_dts if seekable else (), dtype=np.int64),
+        cut_pts=packets.cut_pts,
+        stored_width=first.width,
+        stored_height=first.height,
+        orientation=orientation,
+    )
+
+
+def _check_duration(source: Source, seconds: float) -> None:
+    allowed = source.limits.max_duration_seconds
+    if seconds > allowed:
+        message = f"{source.name}: it lasts {seconds:,.0f} s but {allowed:,.0f} s are allowed"
+        raise VideoError("too_long", f"{message}; cut it into parts or raise max_duration_seconds.")
+
+
+def _read_packets(source: Source, container: InputContainer, stream: VideoStream, codec: str) -> _Packets:
+    assert stream.time_base is not None
+    shown = array("q")
+    key_pts: list[int] = []
+    key_dts: list[int] = []
+    num_packets = last_duration = 0
+    lowest_pts, highest_pts = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    previous_dts: int | None = None
+    hides_frames = is_cut = False
+    # AVI has no times of showing; FFmpeg's guess is wrong where pictures are read in another order than shown.
+    is_unordered = container.format.name == "avi" and codec in _REORDERING_CODECS_FOREIGN_TO_AVI
+    one_to_one = codec in _ONE_FRAME_A_PACKET and not is_unordered
+    partial_pts: list[int | None] = []
+    allowed_ticks = source.limits.max_duration_seconds / float(stream.time_base)
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0:  # the end's empty packet, and frames that an AVI recorder dropped
+                continue
+            num_packets += 1
+            if packet.is_corrupt:
+                partial_pts.append(packet.pts)
+            else:  # only damage at the very end is a cut; elsewhere the decoder has to judge the picture
+                partial_pts.clear()
+            one_to_one &= packet.pts is not None and _is_one_picture(packet, codec)
+            hides_frames |= packet.is_discard
+            if packet.pts is not None and not packet.is_discard and not _is_hidden(packet, codec):
+                shown.append(packet.pts)
+                lowest_pts = min(lowest_pts, packet.pts)
+                if packet.pts >= highest_pts:
+                    highest_pts, last_duration = packet.pts, packet.duration or 0
+                if highest_pts - lowest_pts > allowed_ticks:  # no need to read the rest of it
+                    _check_duration(source, float((highest_pts - lowest_pts) * stream.time_base))
+            if packet.is_keyframe and packet.pts is not None:
+                key_pts.append(packet.pts)
+                key_dts.append(packet.pts if packet.dts is None else packet.dts)
+            if packet.dts is not None:
+                # Times that go back are two recordings joined into one: packets cannot be put in order by them.
+                one_to_one &= previous_dts is None or packet.dts >= previous_dts
+                previous_dts = packet.dts
+    except av.FFmpegError as error:
+        if not shown or isinstance(error, MemoryError):
+            raise map_error(error, source.name, "reading its packets") from None
+        is_cut = True
+    if partial_pts:
+        is_cut, last_duration = True, 0
+    pts = np.sort(np.frombuffer(shown, dtype=np.int64))
+    return _Packets(
+        num_packets=num_packets - len(partial_pts),
+        pts=pts[~np.isin(pts, [p for p in partial_pts if p is not None])],
+        last_duration=last_duration,
+        key_pts=key_pts,
+        key_dts=key_dts,
+        hides_frames=hides_frames,
+        one_to_one=one_to_one,
+        is_cut=is_cut,
+        cut_pts=frozenset(partial_pts),
+    )
+
+
+def _is_hidden(packet: av.Packet[VideoStream], codec: str) -> bool:
+    """Whether a packet is a VP8 frame that is only a reference: bit 4 of a VP8 frame is show_frame (RFC 6386, 9.1)."""
+    return codec == "vp8" and not memoryview(packet)[0] & 0x10
+
+
+def _is_one_picture(packet: av.Packet[VideoStream], codec: str) -> bool:
+    """Whether a packet is not of a packed MPEG-4 stream (DivX), where one packet holds two pictures, the next none."""
+    if codec != "mpeg4":
+        return True
+    return packet.size > _MPEG4_NOTHING_CODED_BYTES and bytes(packet).count(_MPEG4_PICTURE) == 1
+
+
+def _truncation_notes(
+    container: InputContainer, stream: VideoStream, num_listed: int, packets: _Packets
+) -> tuple[str, ...]:
+    """Say that the file is cut off, but only where that is certain; headers are often a little wrong in whole files."""
+    if container.format.name.startswith("mov") and num_listed > packets.num_packets:
+        promised = f" of {num_listed}"
+    elif packets.is_cut:
+        promised = f" of {stream.frames}" if stream.frames > packets.num_packets else ""
+    elif (
+        container.format.name.startswith("matroska")
+        and len(container.streams) == 1
+        and container.duration
+        and len(packets.pts)
+    ):
+        assert stream.time_base is not None
+        end_seconds = float((int(packets.pts[-1]) + packets.last_duration) * stream.time_base)
+        promised_seconds = container.duration / av.time_base
+        if promised_seconds - end_seconds < max(0.5, 0.1 * promised_seconds):
+            return ()
+        return (f"The file is cut off: {end_seconds:.2f} s of {promised_seconds:.2f} s are there.",)
+    else:
+        return ()
+    return (f"The file is cut off: {packets.num_packets}{promised} frames are there.",)
+
+
+def _packet_layout(stream: VideoStream) -> list[tuple[int, bool]]:
+    """Where the container's index puts the packets of a stream, and which of them it hides."""
+    return [(entry.pos, entry.is_discard) for entry in stream.index_entries]
+
+
+def _layout_without_edits(source: Source) -> list[tuple[int, bool]]:
+    with source.opened(ignore_editlist="1") as (_, stream):
+        return _packet_layout(stream)
+
+
+def _decode_head(source: Source, packets: _Packets) -> tuple[VideoFrame, NDArray[np.int64]]:
+    """Decode the first picture, and the times of those before the first keyframe that need nothing that is missing."""
+    first: VideoFrame | None = None
+    early_pts = []
+    with source.opened() as (container, stream):
+        for frame, is_damaged in decoded_frames(source, container, stream, packets.cut_pts):
+            first = first or frame
+            if not packets.has_early_pictures or frame.pts is None or frame.pts >= packets.key_pts[0]:
+                break
+            if not is_damaged:
+                early_pts.append(frame.pts)
+    if first is None:
+        raise source.undecodable()
+    if first.width * first.height > source.limits.max_pixels:
+        raise source.too_many_pixels(first.width, first.height)
+    return first, np.asarray(early_pts, dtype=np.int64)
+
+
+def _count_frames(
+    source: Source, packets: _Packets, time_base: Fraction, rate: Fraction
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Decode the whole file for the times of its frames, and say where they had to be made up."""
+    step = max(1, round(1 / (rate * time_base)))
+    pts: list[int | None] = []
+    dts: list[int] = []
+    with source.opened() as (container, stream):
+        for frame, _ in from_first_sound(decoded_frames(source, container, stream, packets.cut_pts)):
+            pts.append(frame.pts)
+            if frame.dts is not None:
+                dts.append(frame.dts)
+            elif dts:  # a decoder's last frames have none
+                dts.append(dts[-1] + step)
+    if not pts:
+        message = f"{source.name}: none of its frames is whole; get the file again or re-encode it."
+        raise VideoError("corrupt", message)
+    # Packed MPEG-4 and H.264 in AVI have sound times only as those of decoding, which FFmpeg then takes too.
+    for times in (pts, dts):
+        if len(times) == len(pts) and None not in times:
+            ticks = np.asarray(times, dtype=np.int64)
+            if (np.diff(ticks) > 0).all():
+                return ticks, ()
+    if None in pts:
+        note = f"The file carries no times: {float(rate):g} frames per second are assumed."
+        return np.arange(len(pts), dtype=np.int64) * step, (note,)
+    ticks = np.asarray(pts, dtype=np.int64)
+    steps = np.diff(ticks)
+    if (steps >= 0).all():  # of two pictures for one moment the second is the one that is seen
+        return ticks, ()
+    jumps_back = np.where(steps < 0, steps - step, 0)
+    return ticks - np.append(0, np.cumsum(jumps_back)), ("The file's times jump back in places: they are continued.",)

@@ -1,0 +1,264 @@
+"""Decode frames with PyAV, and know which of them are sound. Runs in the decoding process only."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import av
+import av.filter
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import VideoError
+from nonlocal_video.video._source import DECODER_THREADS, Source, map_error
+
+if TYPE_CHECKING:
+    from nonlocal_video.video._probe import StreamIndex
+
+DecodedFrame = tuple[VideoFrame, bool]
+"""A frame and whether it is damaged: not decoded from all that it refers to."""
+
+# Below this many packets to skip, decoding them is cheaper than a seek.
+_WORTH_SEEKING_PACKETS = 12
+
+
+def decoded_frames(
+    source: Source, container: InputContainer, stream: VideoStream, cut_pts: frozenset[int | None]
+) -> Iterator[DecodedFrame]:
+    """Decode from where the container stands to its end, going on after damage.
+
+    FFmpeg marks the picture in which it found an error, but not the later ones that are built on it. So everything that
+    was read after an error counts as damaged up to the next keyframe, including pictures shown before that keyframe:
+
+        read    K0 P4 B2 P8 B6 K12 B10 P16        shown   K0 B2 P4 B6 P8 B10 K12 P16
+        error         ^                           damaged    B2 P4 B6 P8 B10
+
+    P4 is counted in because a decoder with several threads reports an error up to as many packets late.
+    """
+    damage = _Damage()
+    for packet in _packets(source, container, stream):
+        if packet.size and packet.is_corrupt and packet.pts in cut_pts:
+            continue
+        damage.read(packet)
+        try:
+            frames = packet.decode()
+        except (av.error.MemoryError, av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
+            raise map_error(error, source.name, "decoding") from None
+        except av.FFmpegError:
+            damage.failed()
+            continue
+        for frame in frames:
+            yield frame, damage.spoils(frame)
+
+
+def from_first_sound(frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
+    """Leave out the pictures at the start of a stream that refer to what came before it."""
+    return itertools.dropwhile(lambda pair: pair[1], frames)
+
+
+def _packets(source: Source, container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
+    try:
+        for packet in container.demux(stream):
+            yield cast("av.Packet[VideoStream]", packet)
+    except av.error.MemoryError as error:
+        raise map_error(error, source.name, "reading it") from None
+    except av.FFmpegError:
+        # A tail that cannot be read: hand out what the decoder still holds.
+        flush: Any = av.Packet()
+        flush.stream = stream
+        yield flush
+
+
+class _Damage:
+    """Keeps track of which frames an error spoils, by the order in which their packets were read."""
+
+    def __init__(self) -> None:
+        self._num_read = 0
+        self._order_of_pts: dict[int, int] = {}
+        self._start: int | None = None  # order of the first packet spoilt
+        self._end: tuple[int, int] | None = None  # order and PTS of the keyframe that ends it
+
+    def read(self, packet: av.Packet[VideoStream]) -> None:
+        if packet.size == 0:
+            return
+        self._num_read += 1
+        if packet.pts is None:
+            return
+        self._order_of_pts[packet.pts] = self._num_read
+        if len(self._order_of_pts) > 1024:  # far more than a decoder holds back
+            self._order_of_pts = dict(list(self._order_of_pts.items())[-256:])
+        if self._start is not None and self._end is None and packet.is_keyframe:
+            self._end = self._num_read, packet.pts
+
+    def failed(self) -> None:
+        self._spoil(self._num_read - DECODER_THREADS)
+
+    def spoils(self, frame: VideoFrame) -> bool:
+        order = self._num_read if frame.pts is None else self._order_of_pts.get(frame.pts, self._num_read)
+        if frame.is_corrupt:
+            self._spoil(order)
+            return True
+        if self._start is None or order < self._start:
+            return False
+        if self._end is None:
+            return True
+        end_order, end_pts = self._end
+        return order < end_order or (frame.pts is not None and frame.pts < end_pts)
+
+    def _spoil(self, order: int) -> None:
+        is_open = self._start is not None and (self._end is None or order < self._end[0])
+        if not is_open:
+            self._start, self._end = order, None
+
+
+def read_frames(source: Source, index: StreamIndex, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """Decode the frames with the given numbers (ascending), each once.
+
+    Yields:
+        Upright RGB pictures (H, W, 3), in order.
+
+    Raises:
+        VideoError: If one of them is not there or damaged.
+    """
+    to_rgb = _converter(source, index)
+    if index.counted:
+        yield from _read_by_count(source, index, wanted, to_rgb)
+        return
+    done = 0
+    try:
+        for picture in _read_by_time(source, index, wanted, to_rgb, may_seek=len(index.key_pts) > 1):
+            yield picture
+            done += 1
+    except _SeekFailedError:
+        yield from _read_by_time(source, index, wanted[done:], to_rgb, may_seek=False)
+
+
+class _SeekFailedError(Exception):
+    """A seek did not lead to a sound wanted frame; decoding from the start may."""
+
+
+def _read_by_count(
+    source: Source, index: StreamIndex, wanted: NDArray[np.int64], to_rgb: Callable[[VideoFrame], NDArray[np.uint8]]
+) -> Iterator[NDArray[np.uint8]]:
+    remaining = iter(wanted.tolist())
+    number = next(remaining, None)
+    with source.opened() as (container, stream):
+        frames = from_first_sound(decoded_frames(source, container, stream, index.cut_pts))
+        for position, (frame, is_damaged) in enumerate(frames):
+            if number is None:
+                return
+            if position == number:
+                if is_damaged:
+                    break
+                yield to_rgb(frame)
+                number = next(remaining, None)
+    if number is not None:
+        raise _damaged_at(source, index, number)
+
+
+def _read_by_time(
+    source: Source,
+    index: StreamIndex,
+    wanted: NDArray[np.int64],
+    to_rgb: Callable[[VideoFrame], NDArray[np.uint8]],
+    *,
+    may_seek: bool,
+) -> Iterator[NDArray[np.uint8]]:
+    with source.opened() as (container, stream):
+        frames = decoded_frames(source, container, stream, index.cut_pts)
+        position = int(index.pts[0])  # PTS from which on decoding goes
+        sought = False
+        for number in wanted.tolist():
+            pts = int(index.pts[number])
+            if may_seek and _is_worth_seeking(index, position, pts):
+                _seek(index, container, stream, pts)
+                frames = decoded_frames(source, container, stream, index.cut_pts)
+                sought = True
+            for frame, is_damaged in frames:
+                if frame.pts is None or frame.pts < pts:
+                    continue
+                if frame.pts == pts and not is_damaged:
+                    yield to_rgb(frame)
+                    position = pts
+                    break
+                if sought:
+                    raise _SeekFailedError
+                raise _damaged_at(source, index, number)
+            else:
+                if sought:
+                    raise _SeekFailedError
+                raise _damaged_at(source, index, number)
+
+
+def _is_worth_seeking(index: StreamIndex, position: int, pts: int) -> bool:
+    key = np.searchsorted(index.key_pts, pts, side="right") - 1
+    if key < 0 or index.key_pts[key] <= position:
+        return False
+    skipped = np.searchsorted(index.pts, index.key_pts[key]) - np.searchsorted(index.pts, position)
+    return bool(skipped > _WORTH_SEEKING_PACKETS)
+
+
+def _seek(index: StreamIndex, container: InputContainer, stream: VideoStream, pts: int) -> None:
+    """Go to a keyframe at or before `pts`, and make sure that the container did.
+
+    MP4 seeks by DTS, Matroska by PTS, MPEG-TS anywhere near; so both are tried, and what is read first decides.
+    """
+    key = int(np.searchsorted(index.key_pts, pts, side="right")) - 1
+    for target in (index.key_pts[key], index.key_dts[key], index.key_pts[max(key - 1, 0)]):
+        try:
+            container.seek(int(target), stream=stream)
+            landed = next((p for p in container.demux(stream) if p.size and p.is_keyframe and p.pts is not None), None)
+            if landed is not None and landed.pts is not None and landed.pts <= pts:
+                container.seek(int(target), stream=stream)
+                return
+        except av.FFmpegError:
+            continue
+    raise _SeekFailedError
+
+
+def _damaged_at(source: Source, index: StreamIndex, number: int) -> VideoError:
+    seconds = float(index.pts_seconds[number]) - index.info.start_seconds
+    message = f"{source.name}: the frame at {seconds:.2f} s is damaged; get the file again or leave that part out."
+    return VideoError("corrupt", message)
+
+
+def _converter(source: Source, index: StreamIndex) -> Callable[[VideoFrame], NDArray[np.uint8]]:
+    """Conversion to upright RGB by the filter that the ffmpeg program uses, so that the pixels are its pixels.
+
+    PyAV's own `reformat` is not: it interpolates the colours of 10-bit and of interlaced video otherwise.
+    """
+    graph: av.filter.Graph | None = None
+
+    def to_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
+        nonlocal graph
+        if (frame.width, frame.height) != (index.stored_width, index.stored_height):
+            sizes = f"{index.stored_width} x {index.stored_height} to {frame.width} x {frame.height}"
+            message = f"{source.name}: its picture size changes from {sizes}; re-encode it to one size."
+            raise VideoError("corrupt", message)
+        if graph is None:
+            graph = _rgb_graph(frame, index)
+        try:
+            graph.vpush(frame)
+            picture = graph.vpull()
+        except av.FFmpegError as error:
+            raise map_error(error, source.name, "converting its colours") from None
+        return index.orientation.upright(cast("NDArray[np.uint8]", cast(VideoFrame, picture).to_ndarray()))
+
+    return to_rgb
+
+
+def _rgb_graph(frame: VideoFrame, index: StreamIndex) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    graph.threads = 1
+    size_and_format = {"width": frame.width, "height": frame.height, "format": frame.format}
+    source = graph.add_buffer(**size_and_format, time_base=index.time_base)  # type: ignore[arg-type]
+    steps = [source, graph.add("scale"), graph.add("format", "rgb24"), graph.add("buffersink")]
+    for step, following in itertools.pairwise(steps):
+        step.link_to(following)
+    graph.configure()
+    return graph

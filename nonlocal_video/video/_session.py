@@ -1,0 +1,173 @@
+"""One file's use of a reader: talks to the child, watches the time, goes over to PyAV where decord fails."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.video import _wire
+from nonlocal_video.video._child import DecoderEndedError, DecoderProcess
+from nonlocal_video.video._choice import DecoderChoice
+from nonlocal_video.video._messages import ended_error, printable_name
+from nonlocal_video.video.info import VideoInfo
+from nonlocal_video.video.limits import DecodeLimits
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the child answers before it sends frames."""
+
+    info: VideoInfo
+    frame_of_time: NDArray[np.int64]
+    pts_seconds: NDArray[np.float64]
+
+
+class Session:
+    """From a request to its last answer."""
+
+    def __init__(
+        self,
+        path: str,
+        decoder: DecoderChoice,
+        limits: DecodeLimits,
+        get_child: Callable[[], DecoderProcess],
+        discard_child: Callable[[], None],
+        release: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._decoder = decoder
+        self._limits = limits
+        self._get_child = get_child
+        self._discard_child = discard_child
+        self._release = release
+        self._child: DecoderProcess | None = None
+        self._child_is_busy = False
+        self._request: dict[str, Any] = {}
+        self._plan: Plan | None = None
+        self._num_received = 0
+        self._reserved_seconds = 0.0
+        self.is_open = True
+
+    @property
+    def info(self) -> VideoInfo:
+        assert self._plan is not None
+        return self._plan.info
+
+    def ask(self, operation: str, times_seconds: list[float] | None = None) -> Plan:
+        """Send the request and receive the plan.
+
+        Raises:
+            VideoError: If the file cannot be read.
+            UsageError: If the request asks for what the file does not have.
+        """
+        self._request = {"op": operation, "path": self._path, "times_seconds": times_seconds}
+        return self._ask(self._limits.timeout_seconds)
+
+    def receive_frames(self, frames_thwc: NDArray[np.uint8]) -> None:
+        """Fill an array with the next frames; the limit of time is for all of them together.
+
+        Raises:
+            VideoError: If one of them cannot be read.
+        """
+        self._start_clock(self._limits.timeout_seconds)
+        for picture in frames_thwc:
+            view = memoryview(picture).cast("B")
+            try:
+                self._expect(_wire.FRAME, view)
+            except VideoError as error:
+                if not self._uses_decord_by_itself:
+                    raise
+                self._go_over_to_pyav(error)
+                self._expect(_wire.FRAME, view)
+            self._num_received += 1
+
+    def finish(self) -> None:
+        """Receive the end of the answers."""
+        self._expect(_wire.DONE)
+
+    def close(self) -> None:
+        """Give the reader free; its child is replaced if it is still at work."""
+        if self.is_open:
+            self.is_open = False
+            try:
+                if self._child_is_busy:
+                    self._discard_child()
+            finally:
+                self._release()
+
+    @property
+    def _uses_decord_by_itself(self) -> bool:
+        return self._decoder == "auto" and self._plan is not None and self._plan.info.decoder == "decord"
+
+    def _ask(self, seconds: float) -> Plan:
+        self._child = self._get_child()
+        self._child_is_busy = True
+        request = {**self._request, "decoder": self._decoder, "skip": self._num_received}
+        try:
+            self._child.request(request, seconds=seconds)
+        except DecoderEndedError as error:
+            self._discard_child()
+            raise ended_error(error.cause, self._path, self._limits) from None
+        answer = self._expect(_wire.PLAN)
+        if self._request["op"] == "probe":
+            self._child_is_busy = False
+        try:
+            info = answer["info"]
+            plan = Plan(
+                info=VideoInfo(**{**info, "notes": tuple(info["notes"])}),
+                frame_of_time=np.asarray(answer.get("frame_of_time", ()), dtype=np.int64),
+                pts_seconds=np.asarray(answer.get("pts_seconds", ()), dtype=np.float64),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise self._nonsense() from None
+        if plan.info.width * plan.info.height > self._limits.max_pixels:
+            raise self._nonsense()
+        self._plan = plan
+        return plan
+
+    def _start_clock(self, seconds: float) -> None:
+        assert self._child is not None
+        # decord may hang, and PyAV must have time left then.
+        self._reserved_seconds = seconds / 2 if self._uses_decord_by_itself else 0.0
+        self._child.seconds_left = seconds - self._reserved_seconds
+
+    def _go_over_to_pyav(self, error: VideoError) -> None:
+        assert self._child is not None
+        assert self._plan is not None
+        decord_plan, seconds = self._plan, self._child.seconds_left + self._reserved_seconds
+        self._discard_child()
+        self._decoder = "pyav"
+        plan = self._ask(seconds)
+        if not np.array_equal(plan.pts_seconds, decord_plan.pts_seconds):
+            raise VideoError("internal", f"{printable_name(self._path)}: it changed while it was read; try again.")
+        reason = {"timeout": "it hung", "decoder_crashed": "it crashed", "out_of_memory": "it ran out of memory"}
+        note = f"decord was given up ({reason.get(error.code, 'it could not read the file exactly')}): PyAV decoded it."
+        self._plan = dataclasses.replace(plan, info=dataclasses.replace(plan.info, notes=(*plan.info.notes, note)))
+
+    def _expect(self, expected: bytes, into: memoryview | None = None) -> dict[str, Any]:
+        assert self._child is not None
+        try:
+            kind, answer = self._child.receive(into)
+        except DecoderEndedError as error:
+            self._discard_child()
+            self._child_is_busy = False
+            raise ended_error(error.cause, self._path, self._limits) from None
+        if kind == expected:
+            self._child_is_busy = kind != _wire.DONE
+            return answer
+        if kind != _wire.ERROR:
+            raise self._nonsense()
+        self._child_is_busy = False
+        if answer["code"] == "usage":
+            raise UsageError(answer["message"])
+        if answer["code"] in ("out_of_memory", "internal"):  # who knows in which state it is
+            self._discard_child()
+        raise VideoError(answer["code"], answer["message"])
+
+    def _nonsense(self) -> VideoError:
+        return VideoError("internal", f"{printable_name(self._path)}: the decoding process sent nonsense; report it.")

@@ -1,0 +1,164 @@
+"""Open a file with PyAV, or say in one sentence why that cannot be done. Runs in the decoding process only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from nonlocal_video.errors import VideoError
+from nonlocal_video.video._messages import printable_name
+from nonlocal_video.video.limits import DecodeLimits
+
+DECODER_THREADS = 2
+"""Threads of one decoder. More workers, not more threads, use a large machine; decord is only exact up to two."""
+
+_STDERR = 2
+_MAX_PRINTED_BYTES = 1 << 16
+
+# Formats that open further files or addresses named inside the file (a "video" could make us read or fetch anything),
+# and text shown as ANSI art.
+_REFUSED_FORMATS = {
+    "applehttp", "avisynth", "bluray", "concat", "concatf", "dash", "ffmetadata", "hls", "image2", "image2pipe", "imf",
+    "lavfi", "rtp", "rtsp", "sap", "sdp", "tty", "vapoursynth", "webm_dash_manifest",
+}  # fmt: skip
+_FORMAT_WHITELIST = ",".join(sorted(av.formats_available - _REFUSED_FORMATS))
+
+# First bytes (offset, text) of files that are videos, so that one that FFmpeg refuses is damaged, not something else.
+_SIGNATURES = (
+    (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (0, b"\x1aE\xdf\xa3"), (8, b"AVI "), (0, b"FLV\x01"),
+    (0, b"OggS"), (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), (0, b"\x00\x00\x01\xba"), (0, b"GIF8"),
+)  # fmt: skip
+
+
+def map_error(error: av.FFmpegError, name: str, doing: str) -> VideoError:
+    """Translate an error of FFmpeg that is not about damaged data; whatever is left is damage."""
+    if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
+        return VideoError("out_of_memory", f"{name}: memory ran out while {doing}; allow the decoder more memory.")
+    if isinstance(error, (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
+        return VideoError("unsupported_codec", f"{name}: no decoder here can read it; convert it to H.264 in MP4.")
+    return VideoError("corrupt", f"{name}: it is damaged ({doing} failed); get the file again or re-encode it.")
+
+
+class Source:
+    """A regular file, open for reading, that can be given to FFmpeg any number of times in a row."""
+
+    def __init__(self, path: str, limits: DecodeLimits) -> None:
+        self.path = path
+        self.name = printable_name(path)
+        self.limits = limits
+        self._fd = self._open()
+        self.status = os.fstat(self._fd)
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> int:
+        # Without O_NONBLOCK the open of a FIFO waits for a writer, for ever.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            return os.open(self.path, flags)
+        except FileNotFoundError:
+            raise VideoError("not_found", f"{self.name}: there is no such file; check the path.") from None
+        except IsADirectoryError:
+            raise self._not_a_file() from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+            if getattr(error, "errno", None) in (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP):
+                raise self._not_a_file() from None
+            why = getattr(error, "strerror", None) or "the path is not a valid one"
+            message = f"{self.name}: it cannot be opened ({why.lower()}); check the path and its permissions."
+            raise VideoError("not_found", message) from None
+
+    def _not_a_file(self) -> VideoError:
+        return VideoError("not_a_video", f"{self.name}: it is not a regular file; give the path of a video file.")
+
+    def _check(self) -> None:
+        if not stat.S_ISREG(self.status.st_mode):
+            raise self._not_a_file()
+        if self.status.st_size == 0:
+            raise VideoError("not_a_video", f"{self.name}: it is empty; give a video file.")
+        if self.status.st_size > self.limits.max_bytes:
+            size = f"{self.status.st_size:,} bytes are more than the {self.limits.max_bytes:,} allowed"
+            raise VideoError("too_large", f"{self.name}: {size}; cut it into parts or raise max_bytes.")
+
+    @property
+    def identity(self) -> tuple[int, int, int, int]:
+        """Changes when the file does."""
+        return self.status.st_dev, self.status.st_ino, self.status.st_size, self.status.st_mtime_ns
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    @contextmanager
+    def opened(self, **extra_options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+        """The file's container, from its beginning, and its video stream (pixel limit set, two threads)."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        options = {"format_whitelist": _FORMAT_WHITELIST, **extra_options}
+        file: Any
+        if os.name == "nt":  # a descriptor of Python's C library means nothing to FFmpeg's there
+            file = "file:" + self.path
+            options["protocol_whitelist"] = "file"
+        else:  # the very file that was checked, whatever its name is made of
+            file = "fd:"
+            options.update(fd=str(self._fd), protocol_whitelist="fd")
+        try:
+            # Tags in any encoding are none of our business, and must not keep a file from opening.
+            container = av.open(file, options=options, metadata_errors="replace")
+        except av.FFmpegError as error:
+            raise self._open_error(error) from None
+        with container:
+            stream = self._video_stream(container)
+            pixels = stream.codec_context.width * stream.codec_context.height
+            if pixels > self.limits.max_pixels:
+                raise self.too_many_pixels(stream.codec_context.width, stream.codec_context.height)
+            stream.codec_context.options = {"max_pixels": str(self.limits.max_pixels)}
+            stream.thread_type = "AUTO"
+            stream.thread_count = DECODER_THREADS
+            yield container, stream
+
+    def too_many_pixels(self, width: int, height: int) -> VideoError:
+        size = f"its frames are {width} x {height} but {self.limits.max_pixels:,} pixels are allowed"
+        return VideoError("too_large", f"{self.name}: {size}; scale it down or raise max_pixels.")
+
+    def undecodable(self) -> VideoError:
+        """Why no frame came out of the decoder.
+
+        Sizes beyond what FFmpeg can count with it replaces by 0 x 0 and names only in its log: our standard error.
+        """
+        printed = os.pread(_STDERR, _MAX_PRINTED_BYTES, 0) if hasattr(os, "pread") else b""
+        size = re.search(rb"Picture size (\d+)x(\d+) is invalid", printed)
+        if size:
+            return self.too_many_pixels(int(size[1]), int(size[2]))
+        message = f"{self.name}: none of its frames can be decoded; get the file again or re-encode it."
+        return VideoError("corrupt", message)
+
+    def _video_stream(self, container: InputContainer) -> VideoStream:
+        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not streams:
+            if not container.streams:
+                message = f"{self.name}: it is damaged (no stream can be read); get the file again."
+                raise VideoError("corrupt", message)
+            raise VideoError("no_video_stream", f"{self.name}: it has no video stream; give a file with pictures.")
+        if streams[0].codec_context is None:
+            message = f"{self.name}: its video codec has no decoder here; convert it to H.264 in MP4."
+            raise VideoError("unsupported_codec", message)
+        return streams[0]
+
+    def _open_error(self, error: av.FFmpegError) -> VideoError:
+        if isinstance(error, (MemoryError, av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
+            return map_error(error, self.name, "opening it")
+        head = os.pread(self._fd, 16, 0) if hasattr(os, "pread") else b""
+        if any(head[offset:].startswith(text) for offset, text in _SIGNATURES):
+            message = f"{self.name}: it is damaged or cut off (its index cannot be read); get the file again."
+            return VideoError("corrupt", message)
+        return VideoError("not_a_video", f"{self.name}: it is not a video file of a known format; give a video.")

@@ -1,0 +1,75 @@
+"""Messages between a reader and its decoding process: a kind, a length, and that many bytes.
+
+JSON and raw pixels only, never pickle: the decoding process handles hostile files, and what it sends must not be able
+to run code in the process that trusts it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import IO, Any
+
+MAGIC = b"\x93nonlocal-video\n"
+"""First bytes of a decoding process; whatever the interpreter printed before them is not ours."""
+
+PLAN = b"P"  # JSON: what the file is and which frames will follow
+FRAME = b"F"  # one frame, raw RGB
+DONE = b"D"  # empty: the request is served
+ERROR = b"E"  # JSON: code and message
+KINDS = (PLAN, FRAME, DONE, ERROR)
+
+MAX_JSON_BYTES = 1 << 28
+
+_HEADER = struct.Struct("<cQ")
+HEADER_BYTES = _HEADER.size
+
+
+class BrokenMessageError(Exception):
+    """The other side ended, or sent something that is no message."""
+
+
+def read_exactly(pipe: IO[bytes], view: memoryview) -> None:
+    """Fill `view` from an unbuffered pipe."""
+    while view:
+        count = pipe.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            raise BrokenMessageError("The pipe was closed.")
+        view = view[count:]
+
+
+def read_header(pipe: IO[bytes]) -> tuple[bytes, int]:
+    """Read a message's kind and the length of what follows."""
+    header = bytearray(HEADER_BYTES)
+    read_exactly(pipe, memoryview(header))
+    kind, length = _HEADER.unpack(header)
+    if kind not in KINDS:
+        raise BrokenMessageError(f"{kind = } is no kind of message.")
+    return kind, length
+
+
+def read_json(pipe: IO[bytes], length: int) -> dict[str, Any]:
+    """Read a JSON object of `length` bytes."""
+    if length > MAX_JSON_BYTES:
+        raise BrokenMessageError(f"{length = } is more than a message may have.")
+    payload = bytearray(length)
+    read_exactly(pipe, memoryview(payload))
+    try:
+        value = json.loads(payload)
+    except ValueError as error:
+        raise BrokenMessageError("The message is no JSON.") from error
+    if not isinstance(value, dict):
+        raise BrokenMessageError("The message is no JSON object.")
+    return value
+
+
+def write_message(pipe: IO[bytes], kind: bytes, payload: memoryview | bytes = b"") -> None:
+    """Write one message to an unbuffered pipe."""
+    for part in (memoryview(_HEADER.pack(kind, len(payload))), memoryview(payload)):
+        while part:
+            part = part[pipe.write(part) :]
+
+
+def write_json(pipe: IO[bytes], kind: bytes, value: dict[str, Any]) -> None:
+    """Write one JSON message; undecodable file names survive as lone surrogates, which JSON escapes."""
+    write_message(pipe, kind, json.dumps(value).encode("ascii"))

@@ -1,0 +1,210 @@
+"""The decoding process: serves one request after another until its pipe is closed. Nothing here runs in the parent.
+
+Hostile files are met here, so this process limits itself: memory, processor time, the size of what libraries print, and
+a timer of the kernel's that ends it even where a library keeps the interpreter's lock in an endless loop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.video import _wire
+from nonlocal_video.video._messages import ended_error, printable_name
+from nonlocal_video.video.limits import DecodeLimits
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_GRACE_SECONDS = 10.0  # how much later than the parent the kernel's timer ends an endless loop
+_MAX_PRINTED_BYTES = 1 << 20
+_PR_SET_PDEATHSIG = 1
+
+
+def main(parent_pid: int, limits_json: str) -> None:
+    """Serve requests from standard input on standard output, both of which libraries then no longer see."""
+    requests, replies = _take_over_pipes()
+    limits = DecodeLimits(**json.loads(limits_json))
+    _die_with_parent(parent_pid)
+    _limit_resources(limits)
+    replies.write(_wire.MAGIC)
+    try:
+        import av
+
+        from nonlocal_video.video import _probe, _pyav, _source
+    except ImportError as error:
+        message = f"Videos cannot be decoded here ({error}); install what is missing with: pip install av"
+        _wire.write_json(replies, _wire.ERROR, {"code": "internal", "message": message})
+        return
+    del _probe, _pyav, _source
+    # What FFmpeg has to say goes to standard error, which is the parent's temporary file.
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(av.logging.ERROR)
+    _wire.write_message(replies, _wire.DONE)
+    server = _Server(limits, replies)
+    while True:
+        try:
+            kind, length = _wire.read_header(requests)
+        except _wire.BrokenMessageError:
+            return
+        assert kind == _wire.PLAN
+        server.serve(_wire.read_json(requests, length))
+
+
+def _take_over_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    requests = os.fdopen(os.dup(0), "rb", buffering=0)
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)  # what a library prints goes where its errors go: to the parent's temporary file
+    return requests, replies
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    if sys.platform == "linux":
+        # Holds even while a library spins with the interpreter's lock; fires when the thread that started us ends.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.name == "posix" and os.getppid() != parent_pid:
+        os._exit(0)  # it died before we could ask to be told
+
+
+def _limit_resources(limits: DecodeLimits) -> None:
+    if resource is None:
+        return
+    _lower_limit(resource.RLIMIT_CORE, 0)
+    _lower_limit(resource.RLIMIT_FSIZE, _MAX_PRINTED_BYTES)
+    if sys.platform == "linux":  # elsewhere the limit is absent, or counts shared libraries of the system
+        _lower_limit(resource.RLIMIT_AS, limits.memory_bytes)
+
+
+def _lower_limit(which: int, value: int) -> None:
+    _, hard = resource.getrlimit(which)
+    resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+class _Server:
+    def __init__(self, limits: DecodeLimits, replies: IO[bytes]) -> None:
+        self._limits = limits
+        self._replies = replies
+        self._last_index: tuple[tuple[int, ...], Any] | None = None
+
+    def serve(self, request: dict[str, Any]) -> None:
+        os.ftruncate(2, 0)
+        os.lseek(2, 0, os.SEEK_SET)
+        with self._working():
+            try:
+                self._serve(request)
+                return
+            except VideoError as error:
+                reply = {"code": error.code, "message": error.message}
+            except UsageError as error:
+                reply = {"code": "usage", "message": str(error)}
+            except MemoryError:
+                ended = ended_error("out_of_memory", request["path"], self._limits)
+                reply = {"code": ended.code, "message": ended.message}
+            except BrokenPipeError:
+                os._exit(0)
+            except Exception as error:
+                what = f"the decoder failed in an unforeseen way ({type(error).__name__}); report it"
+                reply = {"code": "internal", "message": f"{printable_name(request['path'])}: {what}."}
+        _wire.write_json(self._replies, _wire.ERROR, reply)
+
+    def _serve(self, request: dict[str, Any]) -> None:
+        import numpy as np
+
+        from nonlocal_video.video import _decord, _pyav
+        from nonlocal_video.video._source import Source
+
+        source = Source(request["path"], self._limits)
+        try:
+            index = self._index(source)
+            decord = _decord.load() if request["decoder"] != "pyav" else None
+            if request["decoder"] == "decord" and decord is None:
+                raise UsageError("decoder = 'decord' needs decord: pip install decord, or leave the decoder to 'auto'.")
+            use_decord = decord is not None and (request["decoder"] == "decord" or index.info.decoder == "decord")
+            info = dataclasses.replace(index.info, decoder="decord" if use_decord else "pyav")
+            plan: dict[str, Any] = {"info": dataclasses.asdict(info)}
+            if request["op"] == "probe":
+                self._send_plan(plan)
+                return
+            wanted, frame_of_time = _distinct_frames(index, np.asarray(request["times_seconds"], dtype=np.float64))
+            plan["frame_of_time"] = frame_of_time.tolist()
+            plan["pts_seconds"] = index.pts_seconds[wanted].tolist()
+            self._send_plan(plan)
+            wanted = wanted[request["skip"] :]
+            if use_decord:
+                pictures = _decord.read_frames(decord, source, index, wanted)
+            else:
+                pictures = _pyav.read_frames(source, index, wanted)
+            for picture in pictures:
+                self._send(_wire.FRAME, np.ascontiguousarray(picture).data.cast("B"))
+            self._send(_wire.DONE)
+        finally:
+            source.close()
+
+    def _index(self, source: Any) -> Any:
+        from nonlocal_video.video._probe import build_index
+
+        if self._last_index is None or self._last_index[0] != source.identity:
+            self._last_index = None
+            self._last_index = source.identity, build_index(source)
+        return self._last_index[1]
+
+    def _send_plan(self, plan: dict[str, Any]) -> None:
+        payload = json.dumps(plan).encode("ascii")
+        self._send(_wire.PLAN, payload)
+
+    def _send(self, kind: bytes, payload: memoryview | bytes = b"") -> None:
+        self._disarm()  # the parent may take its time
+        _wire.write_message(self._replies, kind, payload)
+        self._arm()
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self._arm()
+        try:
+            yield
+        finally:
+            self._disarm()
+
+    def _arm(self) -> None:
+        seconds = self._limits.timeout_seconds + _GRACE_SECONDS
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM's default action ends the process
+        if resource is not None:
+            from nonlocal_video.video._source import DECODER_THREADS
+
+            allowed = math.ceil(time.process_time() + seconds * (DECODER_THREADS + 1))
+            _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+            if hard == resource.RLIM_INFINITY or allowed < hard:
+                resource.setrlimit(resource.RLIMIT_CPU, (allowed, hard))
+
+    def _disarm(self) -> None:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _distinct_frames(index: Any, times_seconds: Any) -> tuple[Any, Any]:
+    """Frames to decode, and for each time which of them is shown then."""
+    import numpy as np
+
+    end = index.info.duration_seconds
+    tolerance = float(index.time_base) / 2
+    outside = (times_seconds < -tolerance) | (times_seconds > end + tolerance) | ~np.isfinite(times_seconds)
+    if outside.any():
+        first = float(times_seconds[outside][0])
+        raise UsageError(f"times_seconds has {first:g}, should lie between 0 and the video's end at {end:.3f} s.")
+    return np.unique(np.maximum(index.frames_at(times_seconds), 0), return_inverse=True)

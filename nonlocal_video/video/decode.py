@@ -1,0 +1,217 @@
+"""Read frames of a video at given times: the one way into this project for a video file."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import UsageError
+from nonlocal_video.video._child import DecoderProcess
+from nonlocal_video.video._choice import DecoderChoice
+from nonlocal_video.video._session import Session
+from nonlocal_video.video.info import FrameChunk, Frames, VideoInfo
+from nonlocal_video.video.limits import DecodeLimits
+
+_MAX_FILES_A_PROCESS = 200
+"""Libraries leak a little with every file; a new process costs a third of a second."""
+
+VideoPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+class VideoReader:
+    """Reads videos in one child process, which is started when needed and replaced after trouble.
+
+    Decoding never happens in the calling process: libraries that hang, crash, print or eat memory on a hostile file do
+    so in a child that is killed in time, and the file gets a `VideoError` with a code.
+
+    Safe to use from several threads, one request at a time; more at a time take more readers. After a fork the new
+    process starts a child of its own.
+
+    Example:
+        >>> with VideoReader() as reader:
+        ...     frames = reader.read("clip.mp4", [0.0, 0.5, 1.0])
+        >>> frames.frames_thwc.shape
+        (3, 240, 320, 3)
+    """
+
+    def __init__(self, *, decoder: DecoderChoice = "auto", limits: DecodeLimits | None = None) -> None:
+        """Create a reader; nothing is started yet.
+
+        Args:
+            decoder: "auto" takes the decoder that is measured to be exact for each file, and PyAV where decord fails.
+                With "decord" there is no second try: what decord cannot do is an error.
+            limits: What one video may cost.
+        """
+        if decoder not in get_args(DecoderChoice):
+            raise UsageError(f"{decoder = } should be one of {get_args(DecoderChoice)}.")
+        self.decoder: DecoderChoice = decoder
+        self.limits = limits or DecodeLimits()
+        self._lock = threading.Lock()
+        self._session_thread: int | None = None
+        self._process: DecoderProcess | None = None
+        self._process_files = 0
+        self._pid = os.getpid()
+
+    def probe(self, path: VideoPath) -> VideoInfo:
+        """Find out what a file holds, from its packets and its first picture.
+
+        Raises:
+            VideoError: If the file cannot be read.
+        """
+        session = self._session(path)
+        try:
+            return session.ask("probe").info
+        finally:
+            session.close()
+
+    def stream(self, path: VideoPath, times_seconds: Sequence[float], *, chunk_frames: int = 16) -> FrameStream:
+        """Decode the frames shown at the given times, a few at a time.
+
+        Memory does not grow with the number of times; the child waits while the caller is busy. The reader serves
+        nobody else until the stream is exhausted or closed.
+
+        Args:
+            path: The video file.
+            times_seconds: Seconds after the first shown frame, in any order, from 0 to the video's duration.
+            chunk_frames: At most so many frames in one chunk.
+
+        Raises:
+            VideoError: If the file cannot be read.
+            UsageError: If a time lies outside of the video.
+        """
+        if chunk_frames < 1:
+            raise UsageError(f"{chunk_frames = } should be at least 1.")
+        times = np.asarray(times_seconds, dtype=np.float64)
+        if times.ndim != 1 or len(times) == 0:
+            raise UsageError(f"times_seconds has shape {times.shape}, should be a list with at least one time.")
+        return FrameStream(self._session(path), times.tolist(), chunk_frames)
+
+    def read(self, path: VideoPath, times_seconds: Sequence[float]) -> Frames:
+        """Decode the frames shown at the given times, all at once; for many frames use `stream`.
+
+        Raises:
+            VideoError: If the file cannot be read.
+            UsageError: If a time lies outside of the video.
+        """
+        with self.stream(path, times_seconds, chunk_frames=max(1, len(times_seconds))) as stream:
+            (chunk,) = stream
+            return Frames(
+                frames_thwc=chunk.frames_thwc,
+                pts_seconds=chunk.pts_seconds,
+                frame_of_time=stream.frame_of_time,
+                info=stream.info,
+            )
+
+    def close(self) -> None:
+        """End the child process; the reader can still be used and would start another."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_process", None) is not None:
+            self.close()
+
+    def _session(self, path: VideoPath) -> Session:
+        if self._pid != os.getpid():  # forked: the lock and the child are the parent process's
+            self._lock, self._session_thread = threading.Lock(), None
+            self._process, self._pid = None, os.getpid()
+        if self._session_thread == threading.get_ident():
+            raise UsageError("This thread still holds an open stream of this reader; exhaust or close it first.")
+        self._lock.acquire()
+        self._session_thread = threading.get_ident()
+        return Session(
+            os.path.abspath(os.fsdecode(path)), self.decoder, self.limits, self._child, self.close, self._release
+        )
+
+    def _release(self) -> None:
+        self._session_thread = None
+        self._lock.release()
+
+    def _child(self) -> DecoderProcess:
+        if self._process is not None and self._process_files >= _MAX_FILES_A_PROCESS:
+            self.close()
+        if self._process is None:
+            self._process = DecoderProcess(self.limits)
+            self._process_files = 0
+        self._process_files += 1
+        return self._process
+
+
+class FrameStream(Iterator[FrameChunk]):
+    """Distinct frames in the order of their times; see `VideoReader.stream`.
+
+    Attributes:
+        frame_of_time: (times,) position, among the frames of the stream, of the frame shown at each time asked for.
+        pts_seconds: (frames,) the stream's own times of its frames.
+    """
+
+    def __init__(self, session: Session, times_seconds: list[float], chunk_frames: int) -> None:
+        self._session = session
+        self._chunk_frames = chunk_frames
+        self._position = 0
+        try:
+            plan = session.ask("stream", times_seconds)
+        except BaseException:
+            session.close()
+            raise
+        self.frame_of_time: NDArray[np.int64] = plan.frame_of_time
+        self.pts_seconds: NDArray[np.float64] = plan.pts_seconds
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the file holds; its decoder and notes change when decord is given up on the way."""
+        return self._session.info
+
+    def __len__(self) -> int:
+        """Number of distinct frames."""
+        return len(self.pts_seconds)
+
+    def __next__(self) -> FrameChunk:
+        start = self._position
+        end = min(start + self._chunk_frames, len(self))
+        if start == end:
+            raise StopIteration
+        try:
+            frames_thwc = np.empty((end - start, self.info.height, self.info.width, 3), dtype=np.uint8)
+            self._session.receive_frames(frames_thwc)
+            self._position = end
+            if end == len(self):
+                self._session.finish()
+                self.close()
+        except BaseException:
+            self._position = len(self)
+            self.close()
+            raise
+        return FrameChunk(frames_thwc=frames_thwc, pts_seconds=self.pts_seconds[start:end])
+
+    def close(self) -> None:
+        """Give the reader free for other requests; frames not taken are not decoded."""
+        self._position = len(self) if self._session.is_open and hasattr(self, "pts_seconds") else self._position
+        self._session.close()
+
+    def __enter__(self) -> FrameStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_session"):
+            self._session.close()

@@ -1,0 +1,138 @@
+"""Write frames as a video that every browser plays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable
+from fractions import Fraction
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import UsageError
+
+# From this height on, video is taken to be BT.709 where nothing is said; we say it, but not every player listens.
+_HD_HEIGHT = 720
+_BT709, _BT601 = 1, 6  # ISO/IEC 23091-4: matrix, primaries and transfer alike (6 is SMPTE 170M)
+
+
+class VideoWriter:
+    """Writes H.264 in MP4, one frame at a time; the file appears under its name only when it is complete.
+
+    Colours are 4:2:0 with limited range, the index comes first (a browser can start before it has all), and frames of
+    odd size get a copy of their last row or column.
+
+    Example:
+        >>> with VideoWriter("out.mp4", fps=25) as writer:
+        ...     writer.write(np.zeros((240, 320, 3), np.uint8))
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, fps: float | Fraction, crf: float = 20) -> None:
+        """Prepare to write; the file's size is that of the first frame.
+
+        Args:
+            path: An .mp4 file; an existing one is replaced.
+            fps: Frames per second.
+            crf: Quality of x264, 0 (lossless) to 51; about 6 less doubles the size.
+        """
+        if not 0 < fps < 1000:
+            raise UsageError(f"{fps = } should be above 0 and below 1000.")
+        if not 0 <= crf <= 51:
+            raise UsageError(f"{crf = } should be from 0 to 51.")
+        self._path = os.fspath(path)
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._crf = crf
+        self._container: Any = None
+        self._stream: Any = None
+        self._shape: tuple[int, ...] = ()
+        self._num_frames = 0
+        self._temporary_path = ""
+
+    def write(self, frame_hwc: NDArray[np.uint8]) -> None:
+        """Append one RGB frame (H, W, 3)."""
+        if frame_hwc.dtype != np.uint8 or frame_hwc.ndim != 3 or frame_hwc.shape[2] != 3:
+            raise UsageError(f"frame_hwc is {frame_hwc.dtype} {frame_hwc.shape}, should be uint8 (H, W, 3).")
+        if self._container is None:
+            self._open(frame_hwc.shape)
+        if frame_hwc.shape != self._shape:
+            raise UsageError(f"frame_hwc has shape {frame_hwc.shape}, should be {self._shape} as the first one.")
+        import av
+
+        height, width = frame_hwc.shape[:2]
+        even = np.pad(frame_hwc, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+        colours = self._stream.codec_context.colorspace
+        frame = frame.reformat(format="yuv420p", dst_colorspace=colours, dst_color_range=1, interpolation="BICUBIC")
+        frame.pts, frame.time_base = self._num_frames, 1 / self._rate
+        self._num_frames += 1
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Complete the file and give it its name."""
+        if self._container is None:
+            raise UsageError(f"No frame was written to {os.path.basename(self._path)!r}; a video has at least one.")
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        self._container = None
+        os.replace(self._temporary_path, self._path)
+
+    def discard(self) -> None:
+        """Stop without leaving a file."""
+        if self._container is not None:
+            with contextlib.suppress(Exception):  # the error that led here is the one to report
+                self._container.close()
+            self._container = None
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary_path)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.discard()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _open(self, shape: tuple[int, ...]) -> None:
+        import av
+
+        # In the same folder, so that the last step is a rename.
+        descriptor, self._temporary_path = tempfile.mkstemp(
+            prefix=".writing-", suffix=".mp4", dir=os.path.dirname(os.path.abspath(self._path))
+        )
+        os.close(descriptor)
+        self._container = av.open(self._temporary_path, "w", format="mp4", options={"movflags": "+faststart"})
+        options = {"crf": str(self._crf), "preset": "veryfast"}
+        self._stream = stream = self._container.add_stream("libx264", rate=self._rate, options=options)
+        self._shape = shape
+        stream.height, stream.width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        colours = _BT709 if stream.height >= _HD_HEIGHT else _BT601
+        context.colorspace = context.color_primaries = context.color_trc = colours
+        context.color_range = 1  # limited
+        context.thread_count = 2
+
+
+def write_video(
+    path: str | os.PathLike[str],
+    frames: Iterable[NDArray[np.uint8]],
+    *,
+    fps: float | Fraction,
+    crf: float = 20,
+) -> None:
+    """Write RGB frames (H, W, 3) as H.264 in MP4; see `VideoWriter`."""
+    with VideoWriter(path, fps=fps, crf=crf) as writer:
+        for frame_hwc in frames:
+            writer.write(frame_hwc)

@@ -1,0 +1,35 @@
+"""What one video may cost before it is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from nonlocal_video.errors import UsageError
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """Bounds on one request to the decoding process; the error code that each of them leads to is in brackets."""
+
+    timeout_seconds: float = 60.0
+    """Time that one probe, read or stream may make its caller wait, the caller's own work not counted [timeout]."""
+    max_bytes: int = 16 * 1024**3
+    """Size of the file [too_large]."""
+    max_pixels: int = 36_000_000
+    """Width times height of a frame; 8K video (7680 x 4320) fits [too_large]."""
+    max_duration_seconds: float = 24 * 3600.0
+    """Length of the video [too_long]."""
+    memory_bytes: int = 4 * 1024**3
+    """Address space of the decoding process, its libraries (about 0.5 GiB) included [out_of_memory]."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (math.isfinite(value) and value > 0):
+                raise UsageError(f"{field.name} = {value} should be a finite number above 0.")
+        if self.memory_bytes < 1024**3:
+            raise UsageError(
+                f"memory_bytes = {self.memory_bytes} should be at least {1024**3} (1 GiB): "
+                "the decoding libraries alone take half of that."
+            )

@@ -1,0 +1,147 @@
+"""From frames to a network's input, and back from the input's pixels to the frame's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from nonlocal_video.errors import UsageError
+
+Position = TypeVar("Position", float, NDArray[np.float64])
+
+
+@dataclass(frozen=True)
+class SpatialView:
+    """Where the square that a network sees lies in the frame.
+
+    The frame is resized as a whole, then a square is cut out of it. Positions are continuous: pixel i covers [i, i + 1)
+    and its centre is i + 0.5, the convention of bilinear resizing (`align_corners=False`), so mapping a position is a
+    shift and a scale and nothing else:
+
+        frame 640 wide, resized to 320, left = 40: input position 0 (the left edge of the first pixel) is frame
+        position 80, and the centre of the first input pixel, 0.5, is frame position 81, between frame pixels 80 and 81.
+    """
+
+    frame_height: int
+    frame_width: int
+    resized_height: int
+    resized_width: int
+    top: int
+    left: int
+    size: int
+
+    def __post_init__(self) -> None:
+        inside = 0 <= self.top <= self.resized_height - self.size and 0 <= self.left <= self.resized_width - self.size
+        if self.size < 1 or self.frame_height < 1 or self.frame_width < 1 or not inside:
+            raise UsageError(f"{self} should be a square inside of the resized frame.")
+
+    def input_to_frame(self, y: Position, x: Position) -> tuple[Position, Position]:
+        """Map positions (y, x) in the network's input, numbers or arrays, to the frame."""
+        return (
+            (self.top + y) * self.frame_height / self.resized_height,
+            (self.left + x) * self.frame_width / self.resized_width,
+        )
+
+    def frame_to_input(self, y: Position, x: Position) -> tuple[Position, Position]:
+        """Map positions (y, x) in the frame to the network's input; outside of [0, size] they are not seen."""
+        return (
+            y * self.resized_height / self.frame_height - self.top,
+            x * self.resized_width / self.frame_width - self.left,
+        )
+
+    @property
+    def frame_box(self) -> tuple[float, float, float, float]:
+        """What the network sees of the frame: top, left, bottom, right."""
+        return *self.input_to_frame(0.0, 0.0), *self.input_to_frame(float(self.size), float(self.size))
+
+
+def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width with the given shorter side, the longer one rounded down as pytorchvideo does."""
+    if width < height:
+        return math.floor(height / width * short_side), short_side
+    return short_side, math.floor(width / height * short_side)
+
+
+def resize_short_side(frames_thwc: Tensor, short_side: int) -> Tensor:
+    """Resize frames bilinearly, with smoothing where they shrink.
+
+    Args:
+        frames_thwc: uint8 (T, H, W, 3).
+        short_side: Length of the shorter side of the result, in pixels.
+
+    Returns:
+        uint8 (T, H', W', 3).
+    """
+    if frames_thwc.dtype != torch.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[3] != 3:
+        shape = tuple(frames_thwc.shape)
+        raise UsageError(f"frames_thwc is {frames_thwc.dtype} {shape}, should be uint8 (T, H, W, 3).")
+    size = resized_size(frames_thwc.shape[1], frames_thwc.shape[2], short_side)
+    if size == tuple(frames_thwc.shape[1:3]):
+        return frames_thwc
+    frames_tchw = frames_thwc.permute(0, 3, 1, 2)  # a view in channels-last layout, which the uint8 kernel likes best
+    resized = functional.resize(
+        frames_tchw, list(size), interpolation=functional.InterpolationMode.BILINEAR, antialias=True
+    )
+    return resized.permute(0, 2, 3, 1)
+
+
+def spatial_views(
+    height: int, width: int, *, short_side: int, crop: int, num_crops: int = 1
+) -> tuple[SpatialView, ...]:
+    """Place the squares that a network sees: the centre, or both ends of the longer side and the centre between them.
+
+    Args:
+        height: Of the frame.
+        width: Of the frame.
+        short_side: Of the resized frame, in pixels.
+        crop: Side of the square, in pixels.
+        num_crops: 1 for the centre; 3 for left, centre, right (top, centre, bottom of an upright frame).
+    """
+    if num_crops not in (1, 3):
+        raise UsageError(f"{num_crops = } should be 1 or 3.")
+    if not 1 <= crop <= short_side:
+        raise UsageError(f"{crop = } should be at least 1 and at most {short_side = }.")
+    resized_height, resized_width = resized_size(height, width, short_side)
+    free_y, free_x = resized_height - crop, resized_width - crop
+    # Rounded up like pytorchvideo's uniform_crop: ceil(5 / 2) = 3.
+    top, left = math.ceil(free_y / 2), math.ceil(free_x / 2)
+    if num_crops == 1:
+        corners = [(top, left)]
+    elif resized_height > resized_width:
+        corners = [(0, left), (top, left), (free_y, left)]
+    else:
+        corners = [(top, 0), (top, left), (top, free_x)]
+    return tuple(SpatialView(height, width, resized_height, resized_width, *corner, crop) for corner in corners)
+
+
+def cut(frames_thwc: Tensor, view: SpatialView) -> Tensor:
+    """Cut a view out of frames that were resized to its size: uint8 (T, H', W', 3) -> (T, size, size, 3)."""
+    size = tuple(frames_thwc.shape[1:3])
+    if size != (view.resized_height, view.resized_width):
+        raise UsageError(f"frames_thwc is {size}, should be {view.resized_height} x {view.resized_width}.")
+    return frames_thwc[:, view.top : view.top + view.size, view.left : view.left + view.size]
+
+
+def normalise(frames_thwc: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
+    """Make frames a network's input.
+
+    Args:
+        frames_thwc: uint8 (T, H, W, 3).
+        mean: Per RGB channel, of values from 0 to 1.
+        std: Per RGB channel.
+
+    Returns:
+        float32 (3, T, H, W), (x / 255 - mean) / std.
+    """
+    # (T, H, W, 3) -> (3, T, H, W); x * a + b is one pass with (x / 255 - mean) / std folded into a and b
+    channels = frames_thwc.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    deviation = torch.tensor(std, device=frames_thwc.device).view(3, 1, 1, 1)
+    shift = -torch.tensor(mean, device=frames_thwc.device).view(3, 1, 1, 1) / deviation
+    return channels.mul_(1 / (255 * deviation)).add_(shift)

@@ -1,0 +1,1 @@
+"""The catalogue of models and the readers of published weights."""

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 CLIP ?=
+CLIPS ?=
 
 .PHONY: demo serve test lint bench clean
 
@@ -32,9 +33,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/codespell
 
+# Which decoder returns which frames; with CLIPS=folder (of folders named like labels) also what a view may cost.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/decoders.py
-	$(BIN)/python benchmarks/default_views.py
+	$(if $(CLIPS),$(BIN)/python benchmarks/default_views.py $(CLIPS))
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info

@@ -41,7 +41,7 @@ class ModelCard:
 
     name: str
     architecture: str
-    """Which builder of `nonlocal_video.models.build` makes the network."""
+    """Which network `nonlocal_video.models.checkpoint.build_network` makes."""
     config: dict[str, Any]
     """Arguments of that builder's configuration dataclass."""
     input: InputSpec

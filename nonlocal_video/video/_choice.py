@@ -23,7 +23,12 @@ _TABLE = (
     DecoderRow((), ("mpeg4", "msmpeg4v3"), "pyav", "decord returns wrong frames of MPEG-4 with B-frames"),
     DecoderRow(("mpegts",), (), "pyav", "decord hangs on MPEG-TS"),
     DecoderRow((), ("av1", "gif"), "pyav", "decord cannot read it"),
-    DecoderRow(("mov", "matroska"), ("h264",), "decord", "exact where no edit list, mirroring or damage is seen"),
+    DecoderRow(
+        ("mov", "matroska"),
+        ("h264",),
+        "decord",
+        "exact if whole, without edit list, open groups, mirroring",
+    ),
     DecoderRow((), (), "pyav", "decord was not measured to be exact"),
 )
 
@@ -40,7 +45,8 @@ def choose(container: str, codec: str, *, has_edit_list: bool, is_plain: bool) -
         container: FFmpeg's name of the container.
         codec: FFmpeg's name of the codec.
         has_edit_list: Whether an edit list hides or reorders frames.
-        is_plain: Whether the file is whole, its times come from its packets and its picture is at most turned.
+        is_plain: Whether the file is whole, with one video stream of 8 bits whose times come from its packets, every
+            keyframe of which starts afresh, and whose picture is at most turned.
     """
     row = next(
         row
@@ -50,5 +56,5 @@ def choose(container: str, codec: str, *, has_edit_list: bool, is_plain: bool) -
     if row.decoder == "decord" and has_edit_list:
         return DecoderRow(row.containers, row.codecs, "pyav", "decord ignores edit lists and returns wrong frames")
     if row.decoder == "decord" and not is_plain:
-        return DecoderRow(row.containers, row.codecs, "pyav", "decord is not exact on cut, damaged or mirrored files")
+        return DecoderRow(row.containers, row.codecs, "pyav", "decord is not exact on this kind of file")
     return row

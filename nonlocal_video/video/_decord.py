@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MAX_BATCH_BYTES = 64 * 1024**2
 _STDERR = 2
+_MAX_PRINTED_BYTES = 1 << 20
 
 
 def load() -> Any | None:
@@ -41,6 +42,7 @@ def read_frames(
     """
     info = index.info
     printed = os.fstat(_STDERR).st_size
+    decord.logging.set_level(decord.logging.INFO)  # "concealing ... errors" is of this level
     try:
         reader = decord.VideoReader(source.path, num_threads=DECODER_THREADS)
         if len(reader) != info.num_frames:
@@ -53,12 +55,20 @@ def read_frames(
             pictures = reader.get_batch(wanted[start : start + batch]).asnumpy()
             if pictures.shape[1:] != (info.height, info.width, 3):
                 raise _given_up(source, "its frames have another size")
-            # decord shows damaged pictures as if nothing were wrong; only FFmpeg's log, which goes to stderr, tells.
-            if os.fstat(_STDERR).st_size != printed:
+            if _decoder_complained(since=printed):
                 raise _given_up(source, "it met damaged data")
             yield from pictures
     except decord.DECORDError:
         raise _given_up(source, "it reports an error") from None
+
+
+def _decoder_complained(since: int) -> bool:
+    """Whether FFmpeg's decoder had something to say.
+
+    decord shows damaged pictures as if nothing were wrong. Only the log tells, which goes to our standard error, and
+    there a line of the H.264 decoder is never good news; other parts (swscaler) also talk about sound files.
+    """
+    return b"[h264 @" in os.pread(_STDERR, _MAX_PRINTED_BYTES, since)
 
 
 def _given_up(source: Source, reason: str) -> VideoError:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video._choice import choose
+from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
 from nonlocal_video.video._orientation import Orientation
-from nonlocal_video.video._pyav import decoded_frames, from_first_sound
 from nonlocal_video.video._source import Source, map_error
 from nonlocal_video.video.info import VideoInfo
 
@@ -38,6 +38,7 @@ _SEEKABLE_CONTAINERS = {"mov", "matroska", "avi", "mpegts"}
 
 _LEAST_DECORD_SIDE = 32
 
+_H264_IDR_SLICE = 5
 _MPEG4_PICTURE = b"\x00\x00\x01\xb6"
 _MPEG4_NOTHING_CODED_BYTES = 19  # FFmpeg's own bound on the placeholder that packed streams put after a packed pair
 
@@ -83,6 +84,7 @@ class _Packets:
     key_dts: list[int]
     hides_frames: bool  # some packets are trimmed by an edit list
     one_to_one: bool  # packets can stand for frames
+    starts_afresh: bool  # known of H.264 only: nothing after a keyframe refers to what comes before it
     is_cut: bool  # the last packets are only partly there, or not at all
     cut_pts: frozenset[int | None]  # the times of those partly there
 
@@ -106,8 +108,9 @@ def build_index(source: Source) -> StreamIndex:
         time_base = stream.time_base
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         layout = _packet_layout(stream)
+        nal_length_bytes = _nal_length_bytes(stream.codec_context.extradata) if codec == "h264" else 0
         num_promised = stream.frames
-        packets = _read_packets(source, container, stream, codec)
+        packets = _read_packets(source, container, stream, codec, nal_length_bytes)
         notes = _truncation_notes(container, stream, len(layout), packets)
         num_video_streams = len(container.streams.video)
     if not packets.num_packets:
@@ -117,7 +120,11 @@ def build_index(source: Source) -> StreamIndex:
     first, early_pts = _decode_head(source, packets)
     pts = packets.pts
     if packets.has_early_pictures:
-        pts = np.concatenate([early_pts, pts[pts >= packets.key_pts[0]]])
+        num_early = int((pts < packets.key_pts[0]).sum())
+        pts = np.concatenate([early_pts, pts[num_early:]])
+        if len(early_pts) < num_early:
+            left_out = num_early - len(early_pts)
+            notes += (f"{left_out} frames before the first keyframe cannot be decoded: they are left out.",)
     counted = not packets.one_to_one or not packets.key_pts or len(pts) == 0 or bool((np.diff(pts) <= 0).any())
     if counted:
         pts, count_notes = _count_frames(source, packets, time_base, rate)
@@ -130,11 +137,13 @@ def build_index(source: Source) -> StreamIndex:
     side_data: Any = first.side_data  # a mapping from the type, which PyAV's annotations do not say
     matrix = side_data.get(SideDataType.DISPLAYMATRIX)
     orientation = Orientation.from_display_matrix(bytes(matrix)) if matrix else Orientation()
-    # decord may pick another video stream, fails on rows shorter than FFmpeg's alignment, rounds 10 bits otherwise.
+    # decord returns wrong frames where keyframes do not start afresh, may pick another video stream, fails on rows
+    # shorter than FFmpeg's alignment and rounds 10 bits otherwise.
     is_fragmented = container_name == "mov" and num_promised < packets.num_packets
     is_8_bit = first.format.components[0].bits == 8
     is_usual = (
-        num_video_streams == 1
+        packets.starts_afresh
+        and num_video_streams == 1
         and is_8_bit
         and not is_fragmented
         and min(first.width, first.height) >= _LEAST_DECORD_SIDE
@@ -179,7 +188,9 @@ def _check_duration(source: Source, seconds: float) -> None:
         raise VideoError("too_long", f"{message}; cut it into parts or raise max_duration_seconds.")
 
 
-def _read_packets(source: Source, container: InputContainer, stream: VideoStream, codec: str) -> _Packets:
+def _read_packets(
+    source: Source, container: InputContainer, stream: VideoStream, codec: str, nal_length_bytes: int
+) -> _Packets:
     assert stream.time_base is not None
     shown = array("q")
     key_pts: list[int] = []
@@ -188,6 +199,7 @@ def _read_packets(source: Source, container: InputContainer, stream: VideoStream
     lowest_pts, highest_pts = np.iinfo(np.int64).max, np.iinfo(np.int64).min
     previous_dts: int | None = None
     hides_frames = is_cut = False
+    starts_afresh = nal_length_bytes > 0
     # AVI has no times of showing; FFmpeg's guess is wrong where pictures are read in another order than shown.
     is_unordered = container.format.name == "avi" and codec in _REORDERING_CODECS_FOREIGN_TO_AVI
     one_to_one = codec in _ONE_FRAME_A_PACKET and not is_unordered
@@ -204,13 +216,15 @@ def _read_packets(source: Source, container: InputContainer, stream: VideoStream
                 partial_pts.clear()
             one_to_one &= packet.pts is not None and _is_one_picture(packet, codec)
             hides_frames |= packet.is_discard
-            if packet.pts is not None and not packet.is_discard and not _is_hidden(packet, codec):
+            if packet.pts is not None and not packet.is_discard and not is_hidden(packet, codec):
                 shown.append(packet.pts)
                 lowest_pts = min(lowest_pts, packet.pts)
                 if packet.pts >= highest_pts:
                     highest_pts, last_duration = packet.pts, packet.duration or 0
                 if highest_pts - lowest_pts > allowed_ticks:  # no need to read the rest of it
                     _check_duration(source, float((highest_pts - lowest_pts) * stream.time_base))
+            if starts_afresh and packet.is_keyframe:
+                starts_afresh = _is_instantaneous_refresh(bytes(packet), nal_length_bytes)
             if packet.is_keyframe and packet.pts is not None:
                 key_pts.append(packet.pts)
                 key_dts.append(packet.pts if packet.dts is None else packet.dts)
@@ -233,14 +247,26 @@ def _read_packets(source: Source, container: InputContainer, stream: VideoStream
         key_dts=key_dts,
         hides_frames=hides_frames,
         one_to_one=one_to_one,
+        starts_afresh=starts_afresh,
         is_cut=is_cut,
         cut_pts=frozenset(partial_pts),
     )
 
 
-def _is_hidden(packet: av.Packet[VideoStream], codec: str) -> bool:
-    """Whether a packet is a VP8 frame that is only a reference: bit 4 of a VP8 frame is show_frame (RFC 6386, 9.1)."""
-    return codec == "vp8" and not memoryview(packet)[0] & 0x10
+def _nal_length_bytes(extradata: bytes | None) -> int:
+    """Bytes of the length before each unit of H.264, as MP4 and Matroska store it (ISO/IEC 14496-15); 0 otherwise."""
+    return (extradata[4] & 3) + 1 if extradata is not None and len(extradata) > 4 and extradata[0] == 1 else 0
+
+
+def _is_instantaneous_refresh(packet: bytes, nal_length_bytes: int) -> bool:
+    """Whether an H.264 picture is an IDR one, not just one to begin at (open groups of pictures, gradual refresh)."""
+    position = 0
+    while position + nal_length_bytes < len(packet):
+        start = position + nal_length_bytes
+        if packet[start] & 0x1F == _H264_IDR_SLICE:
+            return True
+        position = start + int.from_bytes(packet[position:start], "big")
+    return False
 
 
 def _is_one_picture(packet: av.Packet[VideoStream], codec: str) -> bool:

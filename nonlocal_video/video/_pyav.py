@@ -1,10 +1,10 @@
-"""Decode frames with PyAV, and know which of them are sound. Runs in the decoding process only."""
+"""Decode the frames that are wanted with PyAV. Runs in the decoding process only."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import av
 import av.filter
@@ -15,105 +15,14 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import VideoError
-from nonlocal_video.video._source import DECODER_THREADS, Source, map_error
+from nonlocal_video.video._frames import decoded_frames, from_first_sound
+from nonlocal_video.video._source import Source, map_error
 
 if TYPE_CHECKING:
     from nonlocal_video.video._probe import StreamIndex
 
-DecodedFrame = tuple[VideoFrame, bool]
-"""A frame and whether it is damaged: not decoded from all that it refers to."""
-
 # Below this many packets to skip, decoding them is cheaper than a seek.
 _WORTH_SEEKING_PACKETS = 12
-
-
-def decoded_frames(
-    source: Source, container: InputContainer, stream: VideoStream, cut_pts: frozenset[int | None]
-) -> Iterator[DecodedFrame]:
-    """Decode from where the container stands to its end, going on after damage.
-
-    FFmpeg marks the picture in which it found an error, but not the later ones that are built on it. So everything that
-    was read after an error counts as damaged up to the next keyframe, including pictures shown before that keyframe:
-
-        read    K0 P4 B2 P8 B6 K12 B10 P16        shown   K0 B2 P4 B6 P8 B10 K12 P16
-        error         ^                           damaged    B2 P4 B6 P8 B10
-
-    P4 is counted in because a decoder with several threads reports an error up to as many packets late.
-    """
-    damage = _Damage()
-    for packet in _packets(source, container, stream):
-        if packet.size and packet.is_corrupt and packet.pts in cut_pts:
-            continue
-        damage.read(packet)
-        try:
-            frames = packet.decode()
-        except (av.error.MemoryError, av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
-            raise map_error(error, source.name, "decoding") from None
-        except av.FFmpegError:
-            damage.failed()
-            continue
-        for frame in frames:
-            yield frame, damage.spoils(frame)
-
-
-def from_first_sound(frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
-    """Leave out the pictures at the start of a stream that refer to what came before it."""
-    return itertools.dropwhile(lambda pair: pair[1], frames)
-
-
-def _packets(source: Source, container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
-    try:
-        for packet in container.demux(stream):
-            yield cast("av.Packet[VideoStream]", packet)
-    except av.error.MemoryError as error:
-        raise map_error(error, source.name, "reading it") from None
-    except av.FFmpegError:
-        # A tail that cannot be read: hand out what the decoder still holds.
-        flush: Any = av.Packet()
-        flush.stream = stream
-        yield flush
-
-
-class _Damage:
-    """Keeps track of which frames an error spoils, by the order in which their packets were read."""
-
-    def __init__(self) -> None:
-        self._num_read = 0
-        self._order_of_pts: dict[int, int] = {}
-        self._start: int | None = None  # order of the first packet spoilt
-        self._end: tuple[int, int] | None = None  # order and PTS of the keyframe that ends it
-
-    def read(self, packet: av.Packet[VideoStream]) -> None:
-        if packet.size == 0:
-            return
-        self._num_read += 1
-        if packet.pts is None:
-            return
-        self._order_of_pts[packet.pts] = self._num_read
-        if len(self._order_of_pts) > 1024:  # far more than a decoder holds back
-            self._order_of_pts = dict(list(self._order_of_pts.items())[-256:])
-        if self._start is not None and self._end is None and packet.is_keyframe:
-            self._end = self._num_read, packet.pts
-
-    def failed(self) -> None:
-        self._spoil(self._num_read - DECODER_THREADS)
-
-    def spoils(self, frame: VideoFrame) -> bool:
-        order = self._num_read if frame.pts is None else self._order_of_pts.get(frame.pts, self._num_read)
-        if frame.is_corrupt:
-            self._spoil(order)
-            return True
-        if self._start is None or order < self._start:
-            return False
-        if self._end is None:
-            return True
-        end_order, end_pts = self._end
-        return order < end_order or (frame.pts is not None and frame.pts < end_pts)
-
-    def _spoil(self, order: int) -> None:
-        is_open = self._start is not None and (self._end is None or order < self._end[0])
-        if not is_open:
-            self._start, self._end = order, None
 
 
 def read_frames(source: Source, index: StreamIndex, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:

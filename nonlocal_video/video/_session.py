@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.errors import ERROR_CODES, ErrorCode, UsageError, VideoError
 from nonlocal_video.video import _wire
 from nonlocal_video.video._child import DecoderEndedError, DecoderProcess
 from nonlocal_video.video._choice import DecoderChoice
@@ -88,7 +88,14 @@ class Session:
 
     def finish(self) -> None:
         """Receive the end of the answers."""
-        self._expect(_wire.DONE)
+        self._start_clock(self._limits.timeout_seconds)
+        try:
+            self._expect(_wire.DONE)
+        except VideoError:
+            if not self._uses_decord_by_itself:
+                raise
+            self._discard_child()  # decord failed when all frames were here
+            self._child_is_busy = False
 
     def close(self) -> None:
         """Give the reader free; its child is replaced if it is still at work."""
@@ -163,11 +170,14 @@ class Session:
         if kind != _wire.ERROR:
             raise self._nonsense()
         self._child_is_busy = False
-        if answer["code"] == "usage":
-            raise UsageError(answer["message"])
-        if answer["code"] in ("out_of_memory", "internal"):  # who knows in which state it is
+        code, message = answer.get("code"), str(answer.get("message"))
+        if code == "usage":
+            raise UsageError(message)
+        if code in ("out_of_memory", "internal"):  # who knows in which state it is
             self._discard_child()
-        raise VideoError(answer["code"], answer["message"])
+        if code not in ERROR_CODES:
+            raise self._nonsense()
+        raise VideoError(cast(ErrorCode, code), message)
 
     def _nonsense(self) -> VideoError:
         return VideoError("internal", f"{printable_name(self._path)}: the decoding process sent nonsense; report it.")

@@ -121,7 +121,11 @@ class Source:
             pixels = stream.codec_context.width * stream.codec_context.height
             if pixels > self.limits.max_pixels:
                 raise self.too_many_pixels(stream.codec_context.width, stream.codec_context.height)
-            stream.codec_context.options = {"max_pixels": str(self.limits.max_pixels)}
+            decoder_options = {"max_pixels": str(self.limits.max_pixels)}
+            if stream.codec_context.codec.canonical_name == "hevc":
+                # The other decoders mark a picture in which they met an error; this one shows it as it is unless told.
+                decoder_options["err_detect"] = "explode"
+            stream.codec_context.options = decoder_options
             stream.thread_type = "AUTO"
             stream.thread_count = DECODER_THREADS
             yield container, stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import uuid
 from collections.abc import Iterable
 from fractions import Fraction
 from types import TracebackType
@@ -79,6 +79,7 @@ class VideoWriter:
         self._container.close()
         self._container = None
         os.replace(self._temporary_path, self._path)
+        self._temporary_path = ""
 
     def discard(self) -> None:
         """Stop without leaving a file."""
@@ -86,8 +87,10 @@ class VideoWriter:
             with contextlib.suppress(Exception):  # the error that led here is the one to report
                 self._container.close()
             self._container = None
+        if self._temporary_path:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary_path)
+            self._temporary_path = ""
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -107,11 +110,11 @@ class VideoWriter:
     def _open(self, shape: tuple[int, ...]) -> None:
         import av
 
-        # In the same folder, so that the last step is a rename.
-        descriptor, self._temporary_path = tempfile.mkstemp(
-            prefix=".writing-", suffix=".mp4", dir=os.path.dirname(os.path.abspath(self._path))
-        )
-        os.close(descriptor)
+        # In the same folder, so that the last step is a rename; not of `tempfile`, whose files only we could read.
+        folder, name = os.path.split(os.path.abspath(self._path))
+        if not os.path.isdir(folder):
+            raise UsageError(f"path = {self._path!r} lies in a folder that does not exist; make it first.")
+        self._temporary_path = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.part")
         self._container = av.open(self._temporary_path, "w", format="mp4", options={"movflags": "+faststart"})
         options = {"crf": str(self._crf), "preset": "veryfast"}
         self._stream = stream = self._container.add_stream("libx264", rate=self._rate, options=options)

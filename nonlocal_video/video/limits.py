@@ -10,10 +10,10 @@ from nonlocal_video.errors import UsageError
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """Bounds on one request to the decoding process; the error code that each of them leads to is in brackets."""
+    """Bounds on what the decoding process may do with one file; the error code that each leads to is in brackets."""
 
     timeout_seconds: float = 60.0
-    """Time that one probe, read or stream may make its caller wait, the caller's own work not counted [timeout]."""
+    """Time for which one answer may keep its caller waiting: a probe, a read, one chunk of a stream [timeout]."""
     max_bytes: int = 16 * 1024**3
     """Size of the file [too_large]."""
     max_pixels: int = 36_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 import subprocess
@@ -28,9 +29,9 @@ ENCODED = {
     "h264_variable.mp4": (f"{_VARIABLE} {_H264}", True),
     "h264_variable.mkv": (f"{_VARIABLE} {_H264}", True),
     "h264_interlaced.mp4": (f"{_H264} -flags +ildct+ilme -x264-params tff=1", True),
-    "h264_open_gop.mp4": (_OPEN_H264, None),  # decord may find it wanting; what counts is that the frames are right
-    "h264_open_gop.mkv": (_OPEN_H264, None),
-    "h264_refresh.mkv": ("-c:v libx264 -pix_fmt yuv420p -x264-params intra-refresh=1:keyint=24", None),
+    "h264_open_gop.mp4": (_OPEN_H264, False),
+    "h264_open_gop.mkv": (_OPEN_H264, False),
+    "h264_refresh.mkv": ("-c:v libx264 -pix_fmt yuv420p -x264-params intra-refresh=1:keyint=24", False),
     "h264_fragmented.mp4": (f"{_H264} -movflags frag_keyframe+empty_moov", False),
     "h264.ts": (_H264, False),
     "h264.avi": (_H264, False),
@@ -142,6 +143,14 @@ def encode(path: Path, frames: list[NDArray[np.uint8]], arguments: str, rate: st
     ffmpeg(*raw, *arguments.split(), str(path), feed=b"".join(np.ascontiguousarray(f).tobytes() for f in frames))
 
 
+def pictures(path: Path, numbers: list[int], height: int, width: int) -> NDArray[np.uint8]:
+    """Decode some frames of a clip with ffmpeg, turned upright by it."""
+    select = "select=" + "+".join(f"eq(n\\,{number})" for number in numbers)
+    output = ["-map", "0:v:0", "-vf", select, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    return np.frombuffer(ffmpeg("-i", str(path), *output), np.uint8).reshape(-1, height, width, 3)
+
+
+@functools.lru_cache(maxsize=64)
 def reference(path: Path) -> Reference:
     """Decode all of a clip with ffmpeg, turned upright by it."""
     fields = "frame=best_effort_timestamp_time,width,height:stream_side_data=rotation"

@@ -1,0 +1,138 @@
+"""Sampling by time: where the views lie, and that they fit any frame rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numbered_clips
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nonlocal_video.errors import UsageError
+from nonlocal_video.video import VideoInfo, VideoReader, plan_views
+
+
+def video(duration_seconds: float, fps: float = 25.0) -> VideoInfo:
+    return VideoInfo(
+        container="mov",
+        codec="h264",
+        width=320,
+        height=240,
+        rotation_degrees=0,
+        num_frames=max(1, round(duration_seconds * fps)),
+        fps=fps,
+        start_seconds=0.0,
+        duration_seconds=duration_seconds,
+        has_edit_list=False,
+        decoder="pyav",
+    )
+
+
+def test_one_view_is_centred() -> None:
+    (view,) = plan_views(video(10.0), num_frames=4, frames_per_second=2.0)
+    assert (view.start_seconds, view.end_seconds, view.looped) == (4.0, 6.0, False)
+    assert view.times_seconds == (4.25, 4.75, 5.25, 5.75)
+
+
+def test_several_views_go_from_the_beginning_to_the_end() -> None:
+    views = plan_views(video(10.0), num_frames=4, frames_per_second=2.0, num_clips=5)
+    assert [view.start_seconds for view in views] == [0.0, 2.0, 4.0, 6.0, 8.0]
+    assert views[-1].end_seconds == 10.0
+    first, last = plan_views(video(10.0), num_frames=4, frames_per_second=2.0, num_clips=2)
+    assert (first.start_seconds, last.start_seconds) == (0.0, 8.0)
+
+
+def test_a_part_of_the_video_is_all_there_is() -> None:
+    (view,) = plan_views(video(10.0), num_frames=4, frames_per_second=2.0, start_seconds=1.0, end_seconds=4.0)
+    assert (view.start_seconds, view.end_seconds) == (1.5, 3.5)
+    views = plan_views(video(10.0), num_frames=4, frames_per_second=2.0, num_clips=3, start_seconds=7.0)
+    assert [view.start_seconds for view in views] == [7.0, 7.5, 8.0]
+
+
+def test_a_short_clip_is_looped() -> None:
+    (view,) = plan_views(video(1.0), num_frames=6, frames_per_second=4.0)
+    assert view.looped
+    assert (view.start_seconds, view.end_seconds) == (0.0, 1.0)
+    assert view.times_seconds == (0.125, 0.375, 0.625, 0.875, 0.125, 0.375)
+    (part,) = plan_views(video(9.0), num_frames=6, frames_per_second=4.0, start_seconds=2.0, end_seconds=3.0)
+    assert part.looped
+    assert part.times_seconds == tuple(2.0 + time for time in view.times_seconds)
+    assert all(other == view for other in plan_views(video(1.0), num_frames=6, frames_per_second=4.0, num_clips=3))
+
+
+def test_a_clip_that_fits_but_for_rounding_is_not_looped() -> None:
+    (view,) = plan_views(video(2.56 - 1e-6), num_frames=64, frames_per_second=25.0)
+    assert not view.looped
+    assert max(view.times_seconds) < 2.56 - 1e-6
+
+
+@pytest.mark.parametrize("rate", ["24000/1001", "25", "30000/1001", "30"])
+def test_a_video_at_the_networks_rate_gives_each_frame_once(tmp_path: Path, reader: VideoReader, rate: str) -> None:
+    frames = [numbered_clips.picture(number) for number in range(40)]
+    for name in ("clip.mp4", "clip.mkv"):  # Matroska rounds times to milliseconds
+        numbered_clips.encode(tmp_path / name, frames, "-c:v libx264 -pix_fmt yuv420p", rate=rate)
+        info = reader.probe(tmp_path / name)
+        (view,) = plan_views(info, num_frames=40, frames_per_second=info.fps)
+        shown = reader.read(tmp_path / name, view.times_seconds)
+        assert [numbered_clips.number_in(frame) for frame in shown.frames_thwc] == list(range(40))
+        np.testing.assert_array_equal(shown.frame_of_time, np.arange(40))
+
+
+@given(
+    duration=st.floats(0.03, 5000),
+    num_frames=st.integers(1, 64),
+    rate=st.floats(0.5, 60),
+    num_clips=st.integers(1, 10),
+    part=st.tuples(st.floats(0, 0.9), st.floats(0.01, 1)),
+)
+def test_times_lie_in_the_part_and_views_in_order(
+    duration: float, num_frames: int, rate: float, num_clips: int, part: tuple[float, float]
+) -> None:
+    start = part[0] * duration
+    end = min(duration, start + part[1] * duration)
+    views = plan_views(
+        video(duration),
+        num_frames=num_frames,
+        frames_per_second=rate,
+        num_clips=num_clips,
+        start_seconds=start,
+        end_seconds=end,
+    )
+    assert len(views) == num_clips
+    starts = [view.start_seconds for view in views]
+    assert starts == sorted(starts)
+    for view in views:
+        assert len(view.times_seconds) == num_frames
+        assert start <= view.start_seconds <= view.end_seconds <= end + 1e-9
+        assert all(view.start_seconds <= time <= view.end_seconds + 1e-9 for time in view.times_seconds)
+        if not view.looped and num_frames > 1:
+            np.testing.assert_allclose(np.diff(view.times_seconds), 1 / rate, atol=1.1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_frames": 0}, "num_frames"),
+        ({"num_clips": 0}, "num_clips"),
+        ({"frames_per_second": 0.0}, "frames_per_second"),
+        ({"frames_per_second": float("nan")}, "frames_per_second"),
+        ({"start_seconds": -1.0}, "start_seconds"),
+        ({"start_seconds": 10.0}, "start_seconds"),
+        ({"start_seconds": float("nan")}, "start_seconds"),
+        ({"start_seconds": 3.0, "end_seconds": 3.0}, "end_seconds"),
+        ({"end_seconds": 0.0}, "end_seconds"),
+        ({"end_seconds": 10.1}, "end_seconds"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, float], message: str) -> None:
+    defaults = {"num_frames": 8, "frames_per_second": 4.0}
+    with pytest.raises(UsageError, match=message):
+        plan_views(video(10.0), **{**defaults, **arguments})  # type: ignore[arg-type]
+
+
+def test_the_printed_end_is_a_good_end() -> None:
+    info = video(10.0104)  # printed as 10.010
+    (view,) = plan_views(video(10.0096), num_frames=8, frames_per_second=4.0, end_seconds=10.010)
+    assert view.end_seconds <= info.duration_seconds

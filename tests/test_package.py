@@ -21,7 +21,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     # From a copy of what git would hand out, so that nothing untracked or already built slips in or is left behind.
     names = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     ).stdout.split(b"\0")
     source = folder / "source"
     for name in filter(None, names):
@@ -49,7 +52,9 @@ def test_only_one_package_lands_in_the_environment(installed: Path) -> None:
         assert (installed / "nonlocal_video" / name).is_file(), name
 
 
-def test_it_classifies_with_the_embedded_default_from_anywhere(installed: Path, clip_folder: Path, tmp_path: Path) -> None:
+def test_it_classifies_with_the_embedded_default_from_anywhere(
+    installed: Path, clip_folder: Path, tmp_path: Path
+) -> None:
     environment = os.environ | {"PYTHONPATH": str(installed)}
     where = subprocess.run(
         [sys.executable, "-c", "import nonlocal_video.weights as w; print(w.__file__)"],
@@ -69,5 +74,7 @@ def test_it_classifies_with_the_embedded_default_from_anywhere(installed: Path, 
 
 def test_the_wheel_is_no_larger_than_its_weights_need(installed: Path) -> None:
     (wheel,) = installed.parent.glob("*.whl")
-    weights = sum(info.file_size for info in zipfile.ZipFile(wheel).infolist() if info.filename.endswith(".safetensors"))
+    weights = sum(
+        info.file_size for info in zipfile.ZipFile(wheel).infolist() if info.filename.endswith(".safetensors")
+    )
     assert wheel.stat().st_size < weights + 2**20

@@ -5,7 +5,8 @@ is (B, N, D'). N and M need not be equal. B counts independent sets of positions
 a block works on frames or places one by one.
 
 The `*_rows` functions give the weights f / C themselves, (B, Q, M) for the Q queries that they are given. The
-`*_kernel` functions give y and avoid holding the N x M matrix.
+`*_kernel` functions give y and hold the N x M matrix only where it is no larger than what comes in. Of float16 and
+bfloat16, products are added in float32. `nonlocal_video.blocks.reference` has the same as the paper writes it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nonlocal_video.blocks.precision import accumulation_dtype, without_autocast
+from nonlocal_video.blocks.threshold_sums import ramp_sums
+from nonlocal_video.blocks.tiled_softmax import tiled_softmax
+
 CHUNK_ENTRIES = 2**22
 """Entries of the N x M matrix held at a time by the functions that walk over it: 16 MiB in float32."""
+_SORTING_COSTS = 256
+"""Products per key or query, and channel of g, that take as long as sorting and adding, measured on a CPU: with as many
+keys as queries, sorting wins from about 512 of them."""
 
 
 def softmax_rows(theta: Tensor, phi: Tensor, *, scale: float = 1.0) -> Tensor:
     """softmax_j(scale * theta_i . phi_j), eq. 2 (Gaussian) and 3 (embedded Gaussian). (B, Q, D) -> (B, Q, M)."""
-    return torch.softmax(scale * (theta @ phi.transpose(1, 2)), dim=-1)
+    with without_autocast(theta):
+        dtype = accumulation_dtype(theta)
+        scores = (scale * theta.to(dtype)) @ phi.to(dtype).transpose(1, 2)
+        return torch.softmax(scores, dim=-1).to(theta.dtype)
 
 
 def softmax_kernel(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -32,18 +43,28 @@ def softmax_kernel(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0)
         # The matrix is no larger than what comes in, so there is nothing to save; and many small sets (each place
         # along time) would exceed the batch that some fused kernels take.
         return softmax_rows(theta, phi, scale=scale) @ g
-    # Rows of one depth, contiguous (B, 1, L, D): otherwise the fused CPU kernel silently falls back to the matrix.
-    # Zeros at the end of a row change no product, and those of g are cut off again.
-    depth, value_depth = theta.shape[2], g.shape[2]
-    widest = max(depth, value_depth)
-    query, key = (F.pad(rows, (0, widest - depth)).contiguous().unsqueeze(1) for rows in (theta, phi))
-    value = F.pad(g, (0, widest - value_depth)).contiguous().unsqueeze(1)
+    if theta.is_cuda and theta.dtype == torch.float64:  # the one type that no fused CUDA kernel takes
+        return memory_efficient_softmax_kernel(theta, phi, g, scale=scale)
+    # Rows of one depth, contiguous (B, 1, L, D): otherwise the fused CPU kernel silently falls back to the matrix. The
+    # CUDA kernels also need rows of whole 16 bytes. Zeros at the end of a row change no product, and those of g are
+    # cut off again.
+    value_depth = g.shape[2]
+    depth = max(theta.shape[2], value_depth)
+    depth += -depth % 8 if theta.is_cuda else 0
+    query, key, value = (_padded(rows, depth).contiguous().unsqueeze(1) for rows in (theta, phi, g))
     return F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)[..., :value_depth]
+
+
+def memory_efficient_softmax_kernel(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:
+    """`softmax_kernel` in tiles of CHUNK_ENTRIES weights, forward and backward, on any device and in any type."""
+    return tiled_softmax(theta, phi, g, scale=scale, tile_entries=CHUNK_ENTRIES)
 
 
 def dot_product_rows(theta: Tensor, phi: Tensor) -> Tensor:
     """theta_i . phi_j / M, eq. 4. (B, Q, D) -> (B, Q, M)."""
-    return theta @ (phi.transpose(1, 2) / phi.shape[1])
+    with without_autocast(theta):
+        dtype = accumulation_dtype(theta)
+        return (theta.to(dtype) @ (phi.to(dtype) / phi.shape[1]).transpose(1, 2)).to(theta.dtype)
 
 
 def dot_product_kernel(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
@@ -53,38 +74,58 @@ def dot_product_kernel(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     multiplications and holds D x D', (theta phi^T) g costs N M (D + D') and holds N x M. The cheaper one is taken.
     """
     num_queries, num_keys, depth, value_depth = theta.shape[1], phi.shape[1], theta.shape[2], g.shape[2]
+    divisor = num_keys
+    if theta.dtype == torch.float16:
+        # Half of the division on each side and before the sum over M keys, which would overflow; the whole of it on
+        # one side would underflow.
+        phi, g, divisor = phi * num_keys**-0.5, g * num_keys**-0.5, 1
     if depth * value_depth * (num_queries + num_keys) <= num_queries * num_keys * (depth + value_depth):
-        # Divided before it is summed over M keys: float16 would overflow otherwise.
-        return theta @ ((phi / num_keys).transpose(1, 2) @ g)
-    return dot_product_rows(theta, phi) @ g
+        return theta @ ((phi.transpose(1, 2) @ g) / divisor)
+    return (theta @ phi.transpose(1, 2)) @ (g / divisor)
 
 
 def concatenation_rows(theta: Tensor, phi: Tensor, weight: Tensor) -> Tensor:
-    """ReLU(w . [theta_i, phi_j]) / M, eq. 5. (B, Q, D) -> (B, Q, M); weight: (2 D,).
-
-    w . [theta_i, phi_j] = w_theta . theta_i + w_phi . phi_j, so no pair of rows is ever written out.
-    """
-    query_weight, key_weight = weight.chunk(2)
-    sums = (theta @ query_weight).unsqueeze(2) + (phi @ key_weight).unsqueeze(1)  # (B, Q, 1) + (B, 1, M)
-    return torch.relu(sums) / phi.shape[1]
+    """ReLU(w . [theta_i, phi_j]) / M, eq. 5. (B, Q, D) -> (B, Q, M); weight: (2 D,)."""
+    queries, keys = _split_projection(theta, phi, weight)
+    sums = queries.unsqueeze(2) + keys.unsqueeze(1)  # (B, Q, 1) + (B, 1, M)
+    return (torch.relu(sums) / phi.shape[1]).to(theta.dtype)
 
 
 def concatenation_kernel(theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tensor:
     """y_i = 1/M * sum_j ReLU(w . [theta_i, phi_j]) g_j, eq. 5. -> (B, N, D').
 
-    Queries are taken in chunks, so that the N x M matrix is not held at inference (autograd keeps every chunk).
+    ReLU(a_i + b_j) with a_i = w_theta . theta_i and b_j = w_phi . phi_j is linear in b_j beyond b_j = -a_i. With the
+    keys sorted by b_j, sums over them are differences of prefix sums: O((N + M) log M) comparisons and O((N + M) D')
+    additions, see `nonlocal_video.blocks.threshold_sums`.
     """
-    chunks = _query_chunks(theta, phi.shape[1])
-    return torch.cat([concatenation_rows(chunk, phi, weight) @ g for chunk in chunks], dim=1)
+    num_queries, num_keys, width = theta.shape[1], phi.shape[1], theta.shape[2] + g.shape[2]
+    if num_queries * num_keys <= (num_queries + num_keys) * min(width, _SORTING_COSTS):
+        # As with the softmax: no larger than what comes in; and so few products take less time than sorting.
+        return concatenation_rows(theta, phi, weight) @ g
+    queries, keys = _split_projection(theta, phi, weight)
+    return ramp_sums(queries, keys, g.to(queries.dtype)).div_(num_keys).to(g.dtype)
 
 
 def mean_row(rows: Callable[[Tensor], Tensor], theta: Tensor, num_keys: int) -> Tensor:
     """The mean over all queries of the weights that `rows` gives, without holding N x M: (B, N, D) -> (B, M)."""
-    total = sum(rows(chunk).sum(dim=1) for chunk in _query_chunks(theta, num_keys))
+    dtype = accumulation_dtype(theta)
+    total = sum(rows(chunk).sum(dim=1, dtype=dtype) for chunk in query_chunks(theta, num_keys))
     assert isinstance(total, Tensor)  # there is at least one chunk
-    return total / theta.shape[1]
+    return (total / theta.shape[1]).to(theta.dtype)
 
 
-def _query_chunks(theta: Tensor, num_keys: int) -> tuple[Tensor, ...]:
+def query_chunks(theta: Tensor, num_keys: int) -> tuple[Tensor, ...]:
     """theta in pieces along N whose weights have at most CHUNK_ENTRIES entries (or one query each)."""
     return theta.split(max(1, CHUNK_ENTRIES // (theta.shape[0] * num_keys)), dim=1)
+
+
+def _split_projection(theta: Tensor, phi: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """w . [theta_i, phi_j] = a_i + b_j, so no pair of rows is ever written out: -> a (B, N), b (B, M)."""
+    with without_autocast(theta):
+        dtype = accumulation_dtype(theta)
+        query_weight, key_weight = weight.to(dtype).chunk(2)
+        return theta.to(dtype) @ query_weight, phi.to(dtype) @ key_weight
+
+
+def _padded(rows: Tensor, depth: int) -> Tensor:
+    return rows if rows.shape[2] == depth else F.pad(rows, (0, depth - rows.shape[2]))

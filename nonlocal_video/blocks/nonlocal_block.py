@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, overload
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, Protocol, overload
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,17 @@ _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _EMBEDDING_STD = 0.01  # of new theta, phi, g and W, as in the authors' code
+
+Rows = Callable[[Tensor, Tensor], Tensor]
+"""theta (S, Q, D), phi (S, M', D) -> weights f / C, (S, Q, M')."""
+
+
+class KernelVariant(Protocol):
+    """Another way from weights to results; `rows` gives those of the full block. `nonlocal_video.blocks.variants`."""
+
+    def kernel(self, rows: Rows, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor: ...
+
+    def rows(self, rows: Rows, theta: Tensor, phi: Tensor) -> Tensor: ...
 
 
 class NonLocalBlock(nn.Module):
@@ -85,6 +97,7 @@ class NonLocalBlock(nn.Module):
         self.in_channels = in_channels
         self.inter_channels = inter_channels if inter_channels is not None else max(1, in_channels // 2)
         self.dimension = dimension
+        self.variant: KernelVariant | None = None
         self.scale = self.inter_channels**-0.5 if scale == "inverse_sqrt" else 1.0 if scale is None else scale
 
         conv = _CONV[dimension]
@@ -225,17 +238,21 @@ class NonLocalBlock(nn.Module):
             "pool_order": self.config.pool_order,
             "bn_layer": self.config.bn_layer,
             "scale": self.scale,
+            "variant": None if self.variant is None else str(self.variant),
             "parameters": sum(parameter.numel() for parameter in self.parameters()),
             "memory_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         }
 
     def extra_repr(self) -> str:
-        return f"{self.config.nonlocal_type}, sub_sample={self.config.sub_sample}, {self.config.pool_order}"
+        variant = "" if self.variant is None else f", {self.variant}"
+        return f"{self.config.nonlocal_type}, sub_sample={self.config.sub_sample}, {self.config.pool_order}{variant}"
 
-    # The kernel. A variant of the operation replaces these two.
+    # The kernel.
 
     def _kernel(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         """(S, N', D), (S, M', D), (S, M', D') -> y, (S, N', D')."""
+        if self.variant is not None:
+            return self.variant.kernel(self._full_rows, theta, phi, g)
         if self.config.nonlocal_type == "dot_product":
             return dot_product_kernel(theta, phi, g)
         if self.concat_project is not None:
@@ -244,6 +261,9 @@ class NonLocalBlock(nn.Module):
 
     def _rows(self, theta: Tensor, phi: Tensor) -> Tensor:
         """(S, Q, D), (S, M', D) -> the weights that `_kernel` gives the values, (S, Q, M')."""
+        return self._full_rows(theta, phi) if self.variant is None else self.variant.rows(self._full_rows, theta, phi)
+
+    def _full_rows(self, theta: Tensor, phi: Tensor) -> Tensor:
         if self.config.nonlocal_type == "dot_product":
             return dot_product_rows(theta, phi)
         if self.concat_project is not None:

@@ -56,6 +56,8 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
             conv, bn = parent._modules.get(conv_name), parent._modules.get(bn_name)
             if not isinstance(conv, _ConvNd) or conv.transposed or not isinstance(bn, _BatchNorm):
                 continue
+            if conv._forward_hooks or bn._forward_hooks:
+                continue  # something, such as an inserted block, stands between the two or right after them
             if bn.running_mean is not None and uses[conv] == uses[bn] == 1:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, nn.Identity().eval())

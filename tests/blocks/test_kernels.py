@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nonlocal_video.blocks import kernels
+from nonlocal_video.blocks import VideoNonLocalBlock, kernels
 
 Rows = Callable[[Tensor, Tensor], Tensor]
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -91,6 +91,15 @@ def test_softmax_rows_sum_to_one_and_others_divide_by_the_number_of_keys() -> No
     pairs = torch.cat([theta[:, :, None].expand(-1, -1, 7, -1), phi[:, None].expand(-1, 5, -1, -1)], dim=-1)
     weight = torch.randn(8)
     torch.testing.assert_close(kernels.concatenation_rows(theta, phi, weight) * 7, torch.relu(pairs @ weight))
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "embedded_gaussian", "dot_product", "concatenation"])
+@pytest.mark.parametrize("size", [(2, 2, 2), (4, 8, 8)], ids=["few positions", "many"])
+def test_blocks_can_be_exported(kernel: str, size: tuple[int, ...]) -> None:
+    block = VideoNonLocalBlock(4, sub_sample=False, nonlocal_type=kernel).eval()  # type: ignore[arg-type]
+    torch.nn.init.ones_(block.bn.weight)
+    x = torch.randn(1, 4, *size)
+    torch.testing.assert_close(torch.export.export(block, (x,)).module()(x), block(x))
 
 
 @pytest.mark.parametrize("name", ["softmax", "dot_product", "concatenation"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from nonlocal_video.blocks import NonLocalBlock, VideoNonLocalBlock
+from nonlocal_video.blocks import NonLocalBlock, VideoNonLocalBlock, insert_nonlocal
 from nonlocal_video.models import resnet3d_configs as configs
 from nonlocal_video.models.folding import _pairs, fold_batch_norms
 from nonlocal_video.models.inception3d import ConvUnit
@@ -159,3 +159,15 @@ def test_training_mode_is_refused() -> None:
     network[1].train()
     with pytest.raises(ValueError, match="1 is in training mode"):
         fold_batch_norms(network)
+
+
+@pytest.mark.parametrize("place", ["0", "1"])
+def test_a_block_inserted_between_convolution_and_batch_norm_stays_there(place: str) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
+    clip = torch.randn(2, 3, 12, 12)
+    for block in insert_nonlocal(network, at=[place]).values():
+        for parameter in block.parameters():
+            nn.init.normal_(parameter, std=0.5)
+    network.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(fold_batch_norms(network)(clip), network(clip))

@@ -1,0 +1,1 @@
+"""Benchmarks that write JSON with the machine's description: `nonlocal-video benchmark`."""

@@ -1,0 +1,113 @@
+"""Sums over all keys beyond a threshold, by sorting: what makes the concatenation kernel O((N + M) log M).
+
+For a query value a_i, key values b_j and vectors v_j,
+
+    step_i = sum_{j: a_i + b_j > 0} v_j        and        ramp_i = sum_j ReLU(a_i + b_j) v_j.
+
+With the keys in descending order, s_1 = -b_(1) <= s_2 = -b_(2) <= ..., query i sees the first n_i of them, those with
+s_j < a_i, and
+
+    P_n = v_(1) + ... + v_(n),
+    R_n = R_{n-1} + (s_n - s_{n-1}) P_{n-1},        R_1 = 0: the ramp of a query that stands at s_n,
+    step_i = P_{n_i},        ramp_i = R_{n_i} + (a_i - s_{n_i}) P_{n_i}.
+
+Example: b = (3, 1), so s = (-3, -1); a query a = 0 sees both, R_2 = 2 v_1 and ramp = 2 v_1 + 1 (v_1 + v_2), which is
+3 v_1 + v_2.
+
+The shorter a_i P_{n_i} + (b v)-prefix_{n_i} is not used: its two terms grow with the common offset of a and -b and
+cancel. Here only differences of sorted values occur, none of them negative, so an offset changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_BLOCK = 32
+"""Rows added one after the other. Sums of M rows are sums of sums of blocks, so that the rounding error grows with
+32 log_32(M) and not with M, also where the device's own cumulative sum adds one by one in float32."""
+_CHANNELS = 32
+"""Channels of v at a time: sums of 10^4 keys then stay in the cache, and few temporary rows are held."""
+
+
+def ramp_sums(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """sum_j ReLU(a_i + b_j) v_j without the N x M matrix, forward and backward, differentiable any number of times.
+
+    The gradients are such sums again, with queries and keys in each other's place: of v_j the ramp sums over the
+    queries, of a_i and b_j the step sums. As of ReLU, the derivative at a_i + b_j = 0 is 0.
+
+    Args:
+        queries: a, (B, N).
+        keys: b, (B, M).
+        values: v, (B, M, D).
+
+    Returns:
+        (B, N, D).
+    """
+    return _ThresholdSums.apply(queries, keys, values)[1]
+
+
+class _ThresholdSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        step, ramp = _threshold_sums(queries, keys, values)
+        ctx.save_for_backward(queries, keys, values, step)
+        ctx.set_materialize_grads(False)  # in a first backward there is no gradient of step
+        return step, ramp
+
+    @staticmethod
+    def backward(ctx: Any, grad_step: Tensor | None, grad_ramp: Tensor | None) -> tuple[Tensor | None, ...]:
+        queries, keys, values, step = ctx.saved_tensors
+        grad_queries = grad_keys = grad_values = None
+        if grad_ramp is not None:
+            step_over_queries, grad_values = _ThresholdSums.apply(keys, queries, grad_ramp)
+            grad_queries = (grad_ramp * step).sum(dim=2)
+            grad_keys = (values * step_over_queries).sum(dim=2)
+        if grad_step is not None:
+            own = _ThresholdSums.apply(keys, queries, grad_step)[0]
+            grad_values = own if grad_values is None else grad_values + own
+        return grad_queries, grad_keys, grad_values
+
+
+def _threshold_sums(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, N), (B, M), (B, M, D) -> step and ramp, (B, N, D) each."""
+    num_keys, depth = keys.shape[1], values.shape[2]
+    thresholds, order = (-keys).sort(dim=1)  # s
+    seen = torch.searchsorted(thresholds, queries.contiguous())  # n_i in [0, M]: how many s_j < a_i
+    place = (seen - 1).clamp(min=0)  # of s_{n_i}; where n_i = 0 the step is 0, and so is the first ramp
+    beyond = (queries - thresholds.gather(1, place)).unsqueeze(2)
+    # One row before the first, for n = 0, and as many after the last as fill a block.
+    tail = -(num_keys + 1) % _BLOCK
+    order = F.pad(order, (1, tail))
+    gaps = F.pad(thresholds.diff(dim=1), (1, 1 + tail)).unsqueeze(2)  # row n: s_{n+1} - s_n; 0 for n = 0 and n >= M
+    step, ramp = values.new_empty(*queries.shape, depth), values.new_empty(*queries.shape, depth)
+    for start in range(0, depth, _CHANNELS):
+        channels = slice(start, start + _CHANNELS)
+        counts = _take_rows(values[:, :, channels].contiguous(), order)
+        counts[:, 0] = counts[:, num_keys + 1 :] = 0
+        _accumulate(counts)  # row n: P_n
+        ramps = _accumulate(counts * gaps)  # row n: R_{n+1}
+        step[:, :, channels] = own_step = _take_rows(counts, seen)
+        ramp[:, :, channels] = _take_rows(ramps, place).addcmul_(beyond, own_step)
+    return step, ramp
+
+
+def _accumulate(rows: Tensor) -> Tensor:
+    """Make each row the sum of itself and all before it, in place: (B, L, D), contiguous, L a multiple of _BLOCK."""
+    blocks = rows.unflatten(1, (-1, _BLOCK))  # (B, L / _BLOCK, _BLOCK, D)
+    blocks.cumsum_(dim=2)
+    num_before = blocks.shape[1] - 1
+    if num_before:
+        before = _accumulate(F.pad(blocks[:, :-1, -1], (0, 0, 0, -num_before % _BLOCK)))
+        blocks[:, 1:] += before[:, :num_before].unsqueeze(2)
+    return rows
+
+
+def _take_rows(rows: Tensor, indices: Tensor) -> Tensor:
+    """rows[b, indices[b, i]]: (B, L, D) and (B, Q) -> (B, Q, D). Copies whole rows; `gather` goes by elements."""
+    batch, length, depth = rows.shape
+    first = length * torch.arange(batch, device=rows.device).unsqueeze(1)
+    return rows.view(-1, depth).index_select(0, (indices + first).flatten()).view(batch, -1, depth)

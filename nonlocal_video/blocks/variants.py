@@ -1,0 +1,174 @@
+"""Blocks that trade exactness or time for something else, made from any block, new or trained.
+
+    block = sparse_attention(VideoNonLocalBlock(512), top_k=64)
+
+Each function copies a `NonLocalBlock` or `VideoNonLocalBlock`, with its weights, and changes how the copy computes; the
+block that it is given stays as it is. The copy has the same interface, dimension and mode. docs/kernels.md has the
+errors and times of all of them against the full block on the features of the default model.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils.checkpoint import checkpoint
+
+from nonlocal_video.blocks.kernels import memory_efficient_softmax_kernel, query_chunks
+from nonlocal_video.blocks.nonlocal_block import NonLocalBlock, Rows
+
+Block = TypeVar("Block", bound=NonLocalBlock)
+_SOFTMAX = ("gaussian", "embedded_gaussian")
+
+
+def memory_efficient(block: Block) -> Block:
+    """The same block with memory that is bounded whatever the device, the type and the sizes; also in training.
+
+    The softmax kernels go in tiles with an online softmax, and the backward pass makes the tiles again. Equal to the
+    full block up to rounding (float32: 1e-6 of the largest value). Dot product and concatenation never hold the N x M
+    matrix anyway and stay as they are.
+
+    Raises:
+        ValueError: If the block is sparse (which is done in chunks) or memory-efficient already.
+    """
+    variant = _copied(block)
+    if block.config.nonlocal_type in _SOFTMAX:
+        variant.variant = _Tiled(block.scale)
+    return variant
+
+
+def sparse_attention(block: Block, top_k: int) -> Block:
+    """The block with only the `top_k` keys of largest weight (by magnitude) for each query; others weigh exactly 0.
+
+    The softmax runs over the keys that are kept, so a row still sums to 1; the other kernels keep their 1/M. With
+    `top_k` at least M it is the full block up to rounding. In softmax kernels a result is off by at most
+    2 (1 - p) max |g|, where p is the share of the softmax that the kept keys had. All products theta . phi are still
+    made, in chunks: the gain is in what is left of a row, not in time.
+
+    Raises:
+        ValueError: If `top_k` is below 1, or the block is sparse or memory-efficient already.
+    """
+    if top_k < 1:
+        raise ValueError(f"{top_k = } should be at least 1.")
+    variant = _copied(block)
+    variant.variant = _TopKeys(top_k, renormalise=block.config.nonlocal_type in _SOFTMAX)
+    return variant
+
+
+def factorized_attention(block: Block, rank: int) -> Block:
+    """The block with theta and phi of `rank` channels instead of `inter_channels`: fewer products for each weight.
+
+    theta_i . phi_j = x_i^T A x_j (x with a 1 for the biases) has a matrix A of rank at most `inter_channels`; the new
+    theta and phi are its best approximation of that rank, from the singular value decomposition. With
+    `rank = inter_channels` it is the full block up to rounding, provided nothing is pooled after phi: a maximum over
+    places is not the same in other channels, so with pool_order="conv_pool" and sub_sample=True the result is a
+    start for training.
+
+    Raises:
+        ValueError: If `rank` is not between 1 and `inter_channels`, or the block has no such product: the Gaussian
+            has no theta and phi, and the concatenation takes one number of each already.
+    """
+    if block.config.nonlocal_type not in ("embedded_gaussian", "dot_product"):
+        raise ValueError(
+            f"The block's nonlocal_type = {block.config.nonlocal_type!r} has no product of theta and phi to factorise; "
+            "take 'embedded_gaussian' or 'dot_product'."
+        )
+    assert block.theta is not None
+    assert block.phi is not None
+    channels = block.theta.out_channels
+    if not 1 <= rank <= channels:
+        raise ValueError(f"{rank = } should be from 1 to {channels}, the channels of theta and phi.")
+    theta, phi = (_affine(conv).double() for conv in (block.theta, block.phi))  # (D, C + 1)
+    theta_basis, theta_triangle = torch.linalg.qr(theta.T)
+    phi_basis, phi_triangle = torch.linalg.qr(phi.T)
+    left, values, right = torch.linalg.svd(theta_triangle @ phi_triangle.T)
+    root = values[:rank].sqrt()
+    variant = copy.deepcopy(block)
+    variant.theta = _resized(block.theta, root[:, None] * (theta_basis @ left[:, :rank]).T)
+    variant.phi = _resized(block.phi, root[:, None] * (phi_basis @ right[:rank].T).T)
+    return variant
+
+
+@dataclass(frozen=True)
+class _Tiled:
+    scale: float
+
+    def kernel(self, rows: Rows, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        return memory_efficient_softmax_kernel(theta, phi, g, scale=self.scale)
+
+    def rows(self, rows: Rows, theta: Tensor, phi: Tensor) -> Tensor:
+        return rows(theta, phi)
+
+    def __str__(self) -> str:
+        return "memory_efficient"
+
+
+@dataclass(frozen=True)
+class _TopKeys:
+    top_k: int
+    renormalise: bool
+
+    def kernel(self, rows: Rows, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        def attend(chunk: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+            weights, keys = self._kept(rows(chunk, phi))  # (S, q, k)
+            first = g.shape[1] * torch.arange(len(g), device=g.device)[:, None, None]
+            # Weighted sums of picked rows, without a copy of the k rows of every query.
+            sums = F.embedding_bag(
+                (keys + first).flatten(0, 1),
+                g.flatten(0, 1),
+                per_sample_weights=weights.to(g.dtype).flatten(0, 1),
+                mode="sum",
+            )
+            return sums.unflatten(0, weights.shape[:2])
+
+        # Checkpoints, or autograd would keep the rows of every chunk: the matrix.
+        chunks = (
+            checkpoint(attend, chunk, phi, g, use_reentrant=False, preserve_rng_state=False)
+            if torch.is_grad_enabled()
+            else attend(chunk, phi, g)
+            for chunk in query_chunks(theta, phi.shape[1])
+        )
+        return torch.cat(list(chunks), dim=1)
+
+    def rows(self, rows: Rows, theta: Tensor, phi: Tensor) -> Tensor:
+        full = rows(theta, phi)
+        weights, keys = self._kept(full)
+        return torch.zeros_like(full).scatter(2, keys, weights)
+
+    def _kept(self, full: Tensor) -> tuple[Tensor, Tensor]:
+        """The kept weights of rows (S, Q, M) and their keys, (S, Q, k) each."""
+        keys = full.detach().abs().topk(min(self.top_k, full.shape[2]), dim=2, sorted=False).indices
+        weights = full.gather(2, keys)
+        return (weights / weights.sum(dim=2, keepdim=True) if self.renormalise else weights), keys
+
+    def __str__(self) -> str:
+        return f"sparse_attention(top_k={self.top_k})"
+
+
+def _copied(block: Block) -> Block:
+    if block.variant is not None:
+        raise ValueError(f"The block is {block.variant} already; make the variant from the full block.")
+    return copy.deepcopy(block)
+
+
+def _affine(conv: _ConvNd) -> Tensor:
+    """A 1x1 convolution as one matrix on (x, 1): (D, C + 1)."""
+    weight = conv.weight.detach().flatten(1)
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach()
+    return torch.cat([weight, bias[:, None]], dim=1)
+
+
+def _resized(conv: _ConvNd, affine: Tensor) -> _ConvNd:
+    """A 1x1 convolution like `conv` that applies (D', C + 1), with a bias only if `conv` has one."""
+    resized = copy.deepcopy(conv)
+    resized.out_channels = len(affine)
+    weight = affine[:, :-1].to(conv.weight).reshape(len(affine), *conv.weight.shape[1:])
+    resized.weight = nn.Parameter(weight, requires_grad=conv.weight.requires_grad)
+    if conv.bias is not None:
+        resized.bias = nn.Parameter(affine[:, -1].to(conv.bias), requires_grad=conv.bias.requires_grad)
+    return resized

@@ -1,0 +1,81 @@
+"""`nonlocal-video benchmark`: measurements with the machine's description, as JSON and as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nonlocal_video.blocks import NonLocalBlock
+
+benchmark = typer.Typer(help="Measure this installation: JSON with the machine's description, and tables.")
+DEFAULT_BLOCK = "nonlocal_Mixed_4f"
+
+
+@benchmark.callback()
+def _group() -> None:
+    """Makes `ops` a verb of its own while it is the only one."""
+
+
+@benchmark.command()
+def ops(
+    output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny shapes, and no variants: a smoke test.")] = False,
+    large_softmax: Annotated[
+        bool, typer.Option("--large-softmax", help="Also softmax over 131,072 unpooled keys: minutes each.")
+    ] = False,
+    clip: Annotated[
+        str | None, typer.Option(help="Video on whose features the variants are compared; else a sample clip.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of PyTorch.")] = 1,
+    write_docs: Annotated[
+        Path | None, typer.Option(help="Page, docs/kernels.md, whose tables to write between its markers.")
+    ] = None,
+) -> None:
+    """The non-local operation, ours against the naive formula: time, memory, error, scaling; and the variants."""
+    import json
+    import sys
+
+    from rich.console import Console
+
+    from nonlocal_video.benchmark.ops import benchmark_ops, benchmark_variants
+    from nonlocal_video.benchmark.ops_report import screen_tables
+    from nonlocal_video.benchmark.ops_report import write_docs as write_page
+
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    real = None if quick else _real_features(clip)  # first: a clip that cannot be read is told at once
+    results = benchmark_ops(
+        quick=quick, large_softmax=large_softmax, threads=threads, say=lambda text: typer.echo(text, err=True)
+    )
+    if real is not None:
+        block, features = real
+        size = " x ".join(map(str, features.shape[2:]))
+        results["variants"] = {
+            "features": f"the default model's features {DEFAULT_BLOCK.removeprefix('nonlocal_')}, {size} positions",
+            "rows": benchmark_variants(block, features, threads=threads),
+        }
+    if output is not None:
+        output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    if write_docs is not None:
+        write_page(results, write_docs)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for table in screen_tables(results):
+        console.print(table)
+
+
+def _real_features(clip: str | None) -> tuple[NonLocalBlock, Tensor]:
+    """The default model's non-local block, and what goes into it for a clip."""
+    from nonlocal_video.blocks import NonLocalBlock
+    from nonlocal_video.inference.recognizer import load
+    from nonlocal_video.samples import fetch_samples
+
+    with load("default", device="cpu") as recognizer:
+        look = recognizer.look(clip or fetch_samples()[0].path)
+    block = look.network.get_submodule(DEFAULT_BLOCK)
+    assert isinstance(block, NonLocalBlock)
+    return block, look.block_inputs[DEFAULT_BLOCK][:1]

@@ -1,0 +1,201 @@
+"""Closed formulas for the operations and the memory of the non-local kernels and blocks.
+
+Everywhere one multiply-accumulate (MAC) is one multiplication and the addition that follows it in a convolution or a
+matrix product: what the papers' tables call FLOPs. Everything else (exponentials, comparisons, divisions, additions
+one by one) is counted apart, as elementwise operations; floating-point operations are 2 MACs + elementwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+from nonlocal_video.blocks import NonLocalConfig, NonLocalType
+
+Evaluation = Literal["matrix", "fused", "state", "sorted"]
+"""How a kernel is evaluated. matrix: the N x M weights are written out. fused: they are made and used piece by piece
+(scaled_dot_product_attention). state: dot product as theta (phi^T g), D x D'. sorted: concatenation by sorting the
+keys' half of the ReLU's argument, with prefix sums."""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What a computation costs, for all sets and samples together."""
+
+    macs: int
+    elementwise: int
+    working_entries: int
+    """Numbers that the kernel holds besides theta, phi, g and y."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 0:
+                raise ValueError(f"{field.name} = {getattr(self, field.name)} should not be negative.")
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations, and comparisons."""
+        return 2 * self.macs + self.elementwise
+
+    def __mul__(self, times: int) -> Operations:
+        return Operations(self.macs * times, self.elementwise * times, self.working_entries * times)
+
+    def to_row(self) -> dict[str, int]:
+        """Column -> number."""
+        return {**asdict(self), "flops": self.flops}
+
+
+def kernel_operations(
+    nonlocal_type: NonLocalType, evaluation: Evaluation, num_queries: int, num_keys: int, depth: int, value_depth: int
+) -> Operations:
+    """One kernel on one set: theta (N, D), phi (M, D), g (M, D').
+
+    Args:
+        nonlocal_type: The pairwise function.
+        evaluation: How it is evaluated; see `EVALUATIONS` for what exists.
+        num_queries: N.
+        num_keys: M.
+        depth: D.
+        value_depth: D'.
+    """
+    formula = _FORMULAS.get((nonlocal_type, evaluation))
+    if formula is None:
+        known = [way for kind, way in _FORMULAS if kind == nonlocal_type]
+        raise ValueError(f"{evaluation = } should be one of {known} for {nonlocal_type!r}.")
+    return formula(num_queries, num_keys, depth, value_depth)
+
+
+def _softmax_matrix(n: int, m: int, d: int, v: int) -> Operations:
+    # Per entry: scale, maximum, subtract it, exponential, sum, divide.
+    return Operations(n * m * (d + v), 6 * n * m, n * m)
+
+
+def _softmax_fused(n: int, m: int, d: int, v: int) -> Operations:
+    # Online: the division moves to the result; a row keeps its maximum and its sum. Fused kernels want rows of one
+    # depth, so the shorter of theta and g are filled up (the Gaussian's g: half of D).
+    depth = max(d, v)
+    filled = n * (depth - v) + m * (depth - v) + (n + m) * (depth - d)
+    return Operations(2 * n * m * depth, 5 * n * m + n * v, 2 * n + filled)
+
+
+def _dot_matrix(n: int, m: int, d: int, v: int) -> Operations:
+    return Operations(n * m * (d + v), m * v, n * m + m * v)  # 1 / M is applied to g
+
+
+def _dot_state(n: int, m: int, d: int, v: int) -> Operations:
+    return Operations(d * v * (n + m), d * v, 2 * d * v)  # 1 / M is applied to phi^T g
+
+
+def _concatenation_matrix(n: int, m: int, d: int, v: int) -> Operations:
+    # a_i and b_j are matrix-vector products. Per entry: add, ReLU, divide.
+    return Operations((n + m) * d + n * m * v, 3 * n * m, 2 * n * m + n + m)
+
+
+def _concatenation_sorted(n: int, m: int, d: int, v: int) -> Operations:
+    # Sort the b_j, find each -a_i among them; sums of g over the first keys; their steps and the sums of these; for
+    # each query one of each, times and plus; over M (`nonlocal_video.blocks.threshold_sums`).
+    search = math.ceil(math.log2(m)) if m > 1 else 1
+    working = max(4 * m * v, 2 * m * v + 3 * n * v) + 4 * (n + m)  # making the sums; picking from them
+    return Operations((n + m) * d, (n + m) * search + 3 * m * v + 3 * n * v, working)
+
+
+_FORMULAS: dict[tuple[NonLocalType, Evaluation], Callable[[int, int, int, int], Operations]] = {
+    ("gaussian", "matrix"): _softmax_matrix,
+    ("gaussian", "fused"): _softmax_fused,
+    ("embedded_gaussian", "matrix"): _softmax_matrix,
+    ("embedded_gaussian", "fused"): _softmax_fused,
+    ("dot_product", "matrix"): _dot_matrix,
+    ("dot_product", "state"): _dot_state,
+    ("concatenation", "matrix"): _concatenation_matrix,
+    ("concatenation", "sorted"): _concatenation_sorted,
+}
+EVALUATIONS: tuple[tuple[NonLocalType, Evaluation], ...] = tuple(_FORMULAS)
+
+
+@dataclass(frozen=True)
+class PositionSets:
+    """The sets of positions that see each other in a block: S sets of N queries and M keys, in each sample."""
+
+    num_sets: int
+    num_queries: int
+    num_keys: int
+
+    @property
+    def map_entries(self) -> int:
+        """Entries of all attention maps of a sample."""
+        return self.num_sets * self.num_queries * self.num_keys
+
+
+def position_sets(config: NonLocalConfig, size: Sequence[int]) -> PositionSets:
+    """Who sees whom for features of `size`: (L,), (H, W) or (T, H, W). `mode` acts on (T, H, W) only."""
+    pools = [config.sub_sample and side > 1 for side in size]
+    if len(size) == 3:
+        pools[0] = False  # time is never pooled
+    key_size = [side // 2 if pooled else side for side, pooled in zip(size, pools, strict=True)]
+    if len(size) != 3:
+        return PositionSets(1, math.prod(size), math.prod(key_size))
+    num_frames, places, keys = size[0], math.prod(size[1:]), math.prod(key_size[1:])
+    group = 1 if config.mode == "space_only" else config.temporal_groups or num_frames
+    if num_frames % group:
+        raise ValueError(f"temporal_groups = {group} does not divide the {num_frames} frames of {tuple(size)}.")
+    if config.mode == "time_only":
+        return PositionSets(num_frames // group * places, group, group)
+    return PositionSets(num_frames // group, group * places, group * keys)
+
+
+def cheapest_evaluation(nonlocal_type: NonLocalType, sets: PositionSets, depth: int, value_depth: int) -> Evaluation:
+    """The way of evaluating a kernel that costs fewest operations; for softmax, all the same, the one that holds less.
+
+    Fewest operations is not always least time: sorting and adding run slower than matrix products.
+    """
+    n, m = sets.num_queries, sets.num_keys
+    if nonlocal_type in ("gaussian", "embedded_gaussian"):
+        return "matrix" if n * m <= (n + m) * (depth + value_depth) else "fused"
+    ways = [way for kind, way in EVALUATIONS if kind == nonlocal_type]
+    return min(ways, key=lambda way: kernel_operations(nonlocal_type, way, n, m, depth, value_depth).flops)
+
+
+def block_operations(
+    in_channels: int, config: NonLocalConfig, input_shape: Sequence[int], *, evaluation: Evaluation | None = None
+) -> Operations:
+    """A whole block on (B, C, *size): theta, phi, g and W (1x1 convolutions), and the kernel.
+
+    Args:
+        in_channels: C.
+        config: The block.
+        input_shape: (B, C, *size).
+        evaluation: How the kernel is evaluated; None is the cheapest way.
+    """
+    if len(input_shape) not in (3, 4, 5) or input_shape[1] != in_channels:
+        raise ValueError(f"input_shape = {tuple(input_shape)} should be (B, {in_channels}, *size), one to three sides.")
+    size = tuple(input_shape[2:])
+    sets = position_sets(config, size)
+    inner = config.inter_channels or max(1, in_channels // 2)
+    embedded = config.nonlocal_type != "gaussian"
+    depth = inner if embedded else in_channels
+    way = evaluation or cheapest_evaluation(config.nonlocal_type, sets, depth, inner)
+    kernel = kernel_operations(config.nonlocal_type, way, sets.num_queries, sets.num_keys, depth, inner)
+    positions = math.prod(size)
+    # Keys that are pooled first are fewer for phi and g, too.
+    key_source = sets.num_sets * sets.num_keys if config.pool_order == "pool_conv" else positions
+    projections = 2 if embedded else 1  # theta and W look at positions, phi and g at keys; the Gaussian has W and g
+    convolutions = projections * in_channels * inner * (positions + key_source)
+    total = kernel * sets.num_sets
+    total = Operations(
+        macs=total.macs + convolutions,
+        elementwise=total.elementwise + 2 * in_channels * positions,  # the batch norm's bias, z = x + W y
+        working_entries=total.working_entries,
+    )
+    return total * input_shape[0]
+
+
+def block_parameters(in_channels: int, config: NonLocalConfig) -> int:
+    """Trained numbers of a block: theta, phi, g, W, the concatenation's w_f and the batch norm's gain and bias."""
+    inner = config.inter_channels or max(1, in_channels // 2)
+    embeddings = 1 if config.nonlocal_type == "gaussian" else 3
+    total = embeddings * (in_channels * inner + (inner if config.embed_bias else 0))
+    total += inner * in_channels + (in_channels if config.out_bias else 0)
+    total += 2 * inner if config.nonlocal_type == "concatenation" else 0
+    return total + (2 * in_channels if config.bn_layer else 0)

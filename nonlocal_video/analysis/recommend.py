@@ -1,0 +1,234 @@
+"""From counted operations and rates measured on this machine to settings that keep a user's limits."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from nonlocal_video.analysis.complexity import with_type
+from nonlocal_video.analysis.counting import count_run, shapes_only
+from nonlocal_video.analysis.networks import nonlocal_blocks
+from nonlocal_video.analysis.rates import Rates, Size, input_bytes
+from nonlocal_video.blocks import NonLocalConfig
+from nonlocal_video.models.inception3d import InceptionI3D
+from nonlocal_video.models.resnet3d import Video3DResNet
+
+CROP_STEP = 32
+"""Crops are multiples of the networks' total stride in space."""
+FRAMES_STEP = 8
+"""Numbers of frames are multiples of the largest total stride in time."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one forward pass of one clip may cost."""
+
+    memory_bytes: float | None = None
+    """Weights, input and everything the pass takes on its way."""
+    seconds_per_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} = {value} should be above 0, or None.")
+        if self.memory_bytes is None and self.seconds_per_clip is None:
+            raise ValueError("give a limit: memory_bytes, seconds_per_clip, or both.")
+
+    def excess(self, setting: Recommendation) -> float:
+        """The larger of predicted memory and time, each as a share of its limit; up to 1 the limits are kept."""
+        return _excess(self, setting.predicted_bytes, setting.predicted_seconds)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One setting with its predicted figures."""
+
+    change: str
+    """What is different, in words."""
+    keeps_weights: bool
+    """The trained weights still fit; if not, the blocks have to be trained."""
+    input_size: Size
+    nonlocal_blocks: Mapping[str, NonLocalConfig] | None
+    """The configuration's blocks; None where the network is not made from one."""
+    macs: int
+    predicted_seconds: float
+    predicted_bytes: float
+    """Weights, input, activations and scratch space of one clip."""
+    meets_limits: bool
+
+    def __post_init__(self) -> None:
+        if min(self.input_size) < 1 or self.predicted_seconds <= 0 or self.predicted_bytes <= 0:
+            raise ValueError(f"{self} should have positive sizes and figures.")
+
+    def to_row(self) -> dict[str, Any]:
+        """Column -> plain value."""
+        blocks = self.nonlocal_blocks
+        return {
+            **{name: getattr(self, name) for name in ("change", "keeps_weights", "macs")},
+            "input_size": list(self.input_size),
+            "nonlocal_blocks": None if blocks is None else {name: asdict(config) for name, config in blocks.items()},
+            "predicted_seconds": self.predicted_seconds,
+            "predicted_clips_per_second": 1 / self.predicted_seconds,
+            "predicted_bytes": round(self.predicted_bytes),
+            "meets_limits": self.meets_limits,
+        }
+
+
+def recommend(
+    network: nn.Module, input_size: Size, limits: Limits, rates: Rates, *, margin: float = 0.2
+) -> list[Recommendation]:
+    """Settings that keep the limits, the least change first.
+
+    Looked at: the network as it is; smaller inputs, which keep the trained weights; cheaper blocks (another kernel,
+    pooled keys, half the inner channels, only the last block, none), which have to be trained; and both together. Of
+    each kind the one with the most operations left is given.
+
+    Args:
+        network: Takes (1, 3, T, H, W).
+        input_size: What it is meant to take.
+        limits: The user's.
+        rates: From `measure_rates`, of the same network on the machine that shall run it.
+        margin: Predictions have to stay this share below the limits.
+
+    Returns:
+        One row for each kind that keeps the limits and sees half as much again of the clip as the rows before; where
+        nothing keeps them, the one setting that comes nearest, with `meets_limits` False.
+    """
+    if not 0 <= margin < 1:
+        raise ValueError(f"{margin = } should be at least 0 and below 1.")
+    strict = replace(
+        limits,
+        **{name: value * (1 - margin) for name, value in asdict(limits).items() if value is not None},
+    )
+    sizes = _smaller_sizes(network, input_size)
+    variants = _variants(network)
+    chosen: list[Recommendation] = []
+    tried: list[Recommendation] = []
+    # Nothing; a smaller input; other blocks; both.
+    for other_blocks, smaller in itertools.product((False, True), repeat=2):
+        settings = [
+            _predicted(variant, words, size, input_size, blocks, rates, strict)
+            for words, variant, blocks in variants
+            for size in sizes
+            if bool(words) == other_blocks and (size != input_size) == smaller
+        ]
+        tried += settings
+        fitting = [setting for setting in settings if setting.meets_limits]
+        best = max(fitting, key=lambda setting: setting.macs, default=None)
+        # A larger change has to be worth it.
+        if best and all(math.prod(best.input_size) >= 1.5 * math.prod(other.input_size) for other in chosen):
+            chosen.append(best)
+        if best and not (other_blocks or smaller):
+            break
+    return chosen or [min(tried, key=strict.excess)]
+
+
+def build_setting(network: nn.Module, setting: Recommendation) -> nn.Module:
+    """The recommended network, newly initialised; `network` itself where its blocks stay as they are."""
+    if setting.nonlocal_blocks is None or setting.keeps_weights:
+        return network
+    return _with_blocks(network, setting.nonlocal_blocks)
+
+
+def _predicted(
+    variant: nn.Module,
+    words: str,
+    size: Size,
+    input_size: Size,
+    blocks: Mapping[str, NonLocalConfig] | None,
+    rates: Rates,
+    limits: Limits,
+) -> Recommendation:
+    count = count_run(variant, (1, 3, *size))
+    weights = sum(tensor.numel() * tensor.itemsize for tensor in [*variant.parameters(), *variant.buffers()])
+    seconds = rates.seconds(count.macs)
+    memory = weights + input_bytes(size) + rates.peak_bytes(count.peak_bytes - input_bytes(size))
+    changes = [words] if words else []
+    changes += [] if size == input_size else [f"{size[0]} frames of {size[1]}x{size[2]} pixels"]
+    return Recommendation(
+        change=", ".join(changes) or "nothing",
+        keeps_weights=not words,
+        input_size=size,
+        nonlocal_blocks=blocks,
+        macs=count.macs,
+        predicted_seconds=seconds,
+        predicted_bytes=memory,
+        meets_limits=_excess(limits, memory, seconds) <= 1,
+    )
+
+
+def _smaller_sizes(network: nn.Module, input_size: Size) -> list[Size]:
+    """The size itself, and smaller ones of the same shape in space, down to a quarter of the frames."""
+    groups = [block.config.temporal_groups or 1 for block in nonlocal_blocks(network).values()]
+    step = math.lcm(FRAMES_STEP, *groups)
+    frames = {input_size[0], *(n // step * step for n in (input_size[0] // 2, input_size[0] // 4) if n >= step)}
+    side = min(input_size[1:])
+    sides = {side, *range(CROP_STEP * max(2, side // 2 // CROP_STEP), side, CROP_STEP)}
+    scaled = {(round(input_size[1] * s / side), round(input_size[2] * s / side)) for s in sides}
+    return sorted(((t, h, w) for t in frames for h, w in scaled), reverse=True)
+
+
+def _variants(network: nn.Module) -> list[tuple[str, nn.Module, Mapping[str, NonLocalConfig] | None]]:
+    """Words, network on the meta device and its blocks: the network itself first, with no words."""
+    unchanged = shapes_only(network)
+    if not isinstance(network, (InceptionI3D, Video3DResNet)):
+        return [("", unchanged, None)]
+    blocks = dict(network.config.nonlocal_blocks)
+    variants: list[tuple[str, nn.Module, Mapping[str, NonLocalConfig] | None]] = [("", unchanged, blocks)]
+    changes = {
+        "keys pooled": {name: replace(config, sub_sample=True) for name, config in blocks.items()},
+        "dot-product kernel": {name: with_type(config, "dot_product") for name, config in blocks.items()},
+        "half the inner channels": _half_inner(network, blocks),
+        "dot-product kernel, half the inner channels": {
+            name: with_type(config, "dot_product") for name, config in _half_inner(network, blocks).items()
+        },
+        "only the last block": _last(network, blocks),
+        "no non-local blocks": {},
+    }
+    for words, changed in changes.items():
+        if changed != blocks:
+            with torch.device("meta"):
+                variants.append((words, _with_blocks(network, changed), changed))
+    return variants
+
+
+def _with_blocks(network: nn.Module, blocks: Mapping[str, NonLocalConfig]) -> nn.Module:
+    if isinstance(network, InceptionI3D):
+        return InceptionI3D(replace(network.config, nonlocal_blocks=dict(blocks))).eval()
+    assert isinstance(network, Video3DResNet)  # `_variants` gives blocks for no other network
+    return Video3DResNet.from_config(replace(network.config, nonlocal_blocks=dict(blocks))).eval()
+
+
+def _half_inner(network: nn.Module, blocks: Mapping[str, NonLocalConfig]) -> dict[str, NonLocalConfig]:
+    """Half of what each block has, whether by its configuration or by default."""
+    modules = nonlocal_blocks(network)
+    return {
+        place: replace(config, inter_channels=max(1, modules[_module_name(network, place)].inter_channels // 2))
+        for place, config in blocks.items()
+    }
+
+
+def _last(network: nn.Module, blocks: Mapping[str, NonLocalConfig]) -> dict[str, NonLocalConfig]:
+    """Only the block that runs last; a configuration may name them in any order."""
+    running = list(nonlocal_blocks(network))
+    place = max(blocks, key=lambda place: running.index(_module_name(network, place)), default=None)
+    return {} if place is None else {place: blocks[place]}
+
+
+def _module_name(network: nn.Module, place: str) -> str:
+    """Place in a configuration -> the block's module."""
+    if isinstance(network, InceptionI3D):
+        return f"nonlocal_{place}"
+    stage, _, index = place.partition(".")
+    return f"{stage}.nonlocal{index}"
+
+
+def _excess(limits: Limits, memory_bytes: float, seconds: float) -> float:
+    pairs = ((memory_bytes, limits.memory_bytes), (seconds, limits.seconds_per_clip))
+    return max(cost / limit for cost, limit in pairs if limit is not None)

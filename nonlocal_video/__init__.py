@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from nonlocal_video.analysis.tutorial import NonLocalAnalyzer as NonLocalAnalyzer
+    from nonlocal_video.analysis.tutorial import NonLocalOptimizer as NonLocalOptimizer
     from nonlocal_video.attention.maps import AttentionMaps as AttentionMaps
+    from nonlocal_video.blocks.insertion import insert_nonlocal as insert_nonlocal
+    from nonlocal_video.blocks.insertion import remove_nonlocal as remove_nonlocal
     from nonlocal_video.blocks.nonlocal_block import NonLocalBlock as NonLocalBlock
+    from nonlocal_video.blocks.variants import factorized_attention as factorized_attention
+    from nonlocal_video.blocks.variants import memory_efficient as memory_efficient
+    from nonlocal_video.blocks.variants import sparse_attention as sparse_attention
     from nonlocal_video.blocks.video import VideoNonLocalBlock as VideoNonLocalBlock
     from nonlocal_video.errors import ModelError as ModelError
     from nonlocal_video.errors import NonlocalVideoError as NonlocalVideoError
@@ -32,8 +39,10 @@ _MODULE_OF_NAME = {
     "Failure": "inference.prediction",
     "InceptionI3D": "models.inception3d",
     "ModelError": "errors",
+    "NonLocalAnalyzer": "analysis.tutorial",
     "NonLocalBlock": "blocks.nonlocal_block",
     "NonLocalNet": "models.resnet2d",
+    "NonLocalOptimizer": "analysis.tutorial",
     "NonlocalVideoError": "errors",
     "Prediction": "inference.prediction",
     "Recognizer": "inference.recognizer",
@@ -42,7 +51,12 @@ _MODULE_OF_NAME = {
     "VideoError": "errors",
     "VideoNonLocalBlock": "blocks.video",
     "build": "zoo.catalogue",
+    "factorized_attention": "blocks.variants",
+    "insert_nonlocal": "blocks.insertion",
     "load": "inference.recognizer",
+    "memory_efficient": "blocks.variants",
+    "remove_nonlocal": "blocks.insertion",
+    "sparse_attention": "blocks.variants",
 }
 
 __all__ = sorted([*_MODULE_OF_NAME, "__version__"])

@@ -16,9 +16,24 @@ ALLOWED = {
     "video": {"errors"},
     "attention": {"models", "blocks", "video", "errors"},
     "inference": {"attention", "zoo", "models", "blocks", "video", "errors"},
+    "analysis": {"attention", "models", "blocks", "errors"},
+    "benchmark": {"blocks", "errors"},
     "samples": {"video", "errors"},
     "app": {"samples", "inference", "attention", "zoo", "models", "video", "errors"},
-    "cli": {"app", "samples", "inference", "attention", "zoo", "models", "blocks", "video", "errors", "__init__"},
+    "cli": {
+        "analysis",
+        "app",
+        "benchmark",
+        "samples",
+        "inference",
+        "attention",
+        "zoo",
+        "models",
+        "blocks",
+        "video",
+        "errors",
+        "__init__",
+    },
 }
 
 

@@ -7,6 +7,8 @@ import sys
 import typer
 
 from nonlocal_video import __version__
+from nonlocal_video.cli.analyze import app as analyze
+from nonlocal_video.cli.benchmark import benchmark
 from nonlocal_video.cli.classify import classify
 from nonlocal_video.cli.doctor import doctor
 from nonlocal_video.cli.explain import explain
@@ -24,6 +26,8 @@ app.command()(classify)
 app.command()(explain)
 app.command()(serve)
 app.command()(doctor)
+app.add_typer(analyze, name="analyze")
+app.add_typer(benchmark, name="benchmark")
 
 
 @app.callback(invoke_without_command=True)

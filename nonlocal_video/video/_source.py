@@ -21,6 +21,9 @@ from nonlocal_video.video.limits import DecodeLimits
 DECODER_THREADS = 2
 """Threads of one decoder. More workers, not more threads, use a large machine; decord is only exact up to two."""
 
+# Tags in any encoding are none of our business, and must not keep a file from opening; PyAV 19 sees to it by itself.
+_ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
 _STDERR = 2
 _MAX_PRINTED_BYTES = 1 << 16
 
@@ -112,8 +115,7 @@ class Source:
             file = "fd:"
             options.update(fd=str(self._fd), protocol_whitelist="fd")
         try:
-            # Tags in any encoding are none of our business, and must not keep a file from opening.
-            container = av.open(file, options=options, metadata_errors="replace")
+            container = av.open(file, options=options, **_ANY_TAGS)
         except av.FFmpegError as error:
             raise self._open_error(error) from None
         with container:

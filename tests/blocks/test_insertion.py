@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from importlib import import_module
 
 import pytest
 import torch
@@ -184,7 +185,7 @@ def test_example_input() -> None:
 
 
 def test_pytorchvideo() -> None:
-    resnet = pytest.importorskip("pytorchvideo.models.resnet")
+    resnet = import_module("pytorchvideo.models.resnet")
     network = resnet.create_resnet(model_num_class=5).eval()
     blocks = insert_nonlocal(network, ["blocks.2", "blocks.3.res_blocks.1"])
     assert {name: block.in_channels for name, block in blocks.items()} == {

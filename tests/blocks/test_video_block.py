@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 from torch import nn
@@ -98,7 +100,7 @@ def test_new_block_is_the_identity(mode: str) -> None:
 @pytest.mark.parametrize("instantiation", ["softmax", "dot_product"])
 def test_equals_pytorchvideos_block(instantiation: str) -> None:
     """An independent one, and PySlowFast's: keys pooled first, softmax scaled by inter_channels ** -0.5."""
-    nonlocal_net = pytest.importorskip("pytorchvideo.layers.nonlocal_net")
+    nonlocal_net = import_module("pytorchvideo.layers.nonlocal_net")
     theirs = nonlocal_net.create_nonlocal(
         dim_in=4, dim_inner=2, instantiation=instantiation, pool_size=(1, 2, 2)
     ).eval()

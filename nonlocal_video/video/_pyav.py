@@ -163,10 +163,9 @@ def _converter(source: Source, index: StreamIndex) -> Callable[[VideoFrame], NDA
 
 def _rgb_graph(frame: VideoFrame, index: StreamIndex) -> av.filter.Graph:
     graph = av.filter.Graph()
-    graph.threads = 1
     size_and_format = {"width": frame.width, "height": frame.height, "format": frame.format}
     source = graph.add_buffer(**size_and_format, time_base=index.time_base)  # type: ignore[arg-type]
-    steps = [source, graph.add("scale"), graph.add("format", "rgb24"), graph.add("buffersink")]
+    steps = [source, graph.add("scale", threads="1"), graph.add("format", "rgb24"), graph.add("buffersink")]
     for step, following in itertools.pairwise(steps):
         step.link_to(following)
     graph.configure()

@@ -62,7 +62,8 @@ STAND_IN_BACKEND = """
 import pathlib, sys
 
 def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
-    folder = pathlib.Path(metadata_directory, "stand_in.dist-info")
+    # Older versions of pip take the name from the folder's.
+    folder = pathlib.Path(metadata_directory, "{name}".replace("-", "_") + "-{version}.dist-info")
     folder.mkdir()
     folder.joinpath("METADATA").write_text("Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
     return folder.name

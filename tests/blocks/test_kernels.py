@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensor_watch import TensorWatch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nonlocal_video.blocks import VideoNonLocalBlock, kernels
 
@@ -106,22 +106,12 @@ def test_blocks_can_be_exported(kernel: str, size: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("value_depth", [2, 4, 6])
 def test_no_tensor_is_as_large_as_the_matrix(name: str, value_depth: int) -> None:
     """Every tensor made on the way is watched; N x M would be 16 times the largest allowed."""
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            for tensor in result if isinstance(result, tuple) else (result,):
-                if isinstance(tensor, Tensor):
-                    largest = max(largest, tensor.numel())
-            return result
-
+    watch = TensorWatch()
     length = 1024
     kernel, _ = kernel_and_rows(name, 4)
     # Transposed views, as the blocks' grids give them.
     inputs = [torch.randn(1, depth, length, dtype=torch.float64).mT for depth in (4, 4, value_depth)]
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad(), Watch():
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad(), watch:
         patch.setattr(kernels, "CHUNK_ENTRIES", length * length // 16)
         kernel(*inputs)
-    assert largest <= length * length // 16
+    assert watch.largest <= length * length // 16

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensor_watch import TensorWatch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nonlocal_video.blocks import kernels, threshold_sums
 from nonlocal_video.blocks.reference import concatenation_reference
@@ -124,18 +124,8 @@ def test_kernel_sorts_when_there_are_many_positions(monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_as_large_as_the_matrix_in_the_backward_pass() -> None:
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            for tensor in result if isinstance(result, tuple) else (result,):
-                if isinstance(tensor, Tensor):
-                    largest = max(largest, tensor.numel())
-            return result
-
+    watch = TensorWatch()
     inputs = double(1, 1000), double(1, 900), double(1, 900, 8)
-    with Watch():
+    with watch:
         ramp_sums(*inputs).sum().backward()
-    assert largest <= 2 * 1000 * 8
+    assert watch.largest <= 2 * 1000 * 8

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensor_watch import TensorWatch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nonlocal_video.blocks import kernels
 from nonlocal_video.blocks.reference import dot_product_reference, softmax_reference
@@ -86,23 +86,13 @@ def test_the_fused_cpu_kernel_serves_what_it_is_given(
 
 @pytest.mark.parametrize("kernel", [kernels.softmax_kernel, kernels.memory_efficient_softmax_kernel])
 def test_no_tensor_is_as_large_as_the_matrix_in_training(kernel: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            for tensor in result if isinstance(result, tuple) else (result,):
-                if isinstance(tensor, Tensor):
-                    largest = max(largest, tensor.numel())
-            return result
-
+    watch = TensorWatch()
     length = 1024
     monkeypatch.setattr(kernels, "CHUNK_ENTRIES", length * length // 16)
     inputs = [torch.randn(1, length, 4, requires_grad=True) for _ in range(3)]
-    with Watch():
+    with watch:
         kernel(*inputs).sum().backward()  # type: ignore[operator]
-    assert largest <= length * length // 16
+    assert watch.largest <= length * length // 16
 
 
 def test_rows_of_16_bits_have_scores_of_32() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from tensor_watch import TensorWatch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nonlocal_video.blocks import (
     NonLocalBlock,
@@ -190,17 +190,7 @@ def test_sparse_attention_in_16_bits(dtype: torch.dtype) -> None:
 
 def test_sparse_attention_holds_no_matrix_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither makes one, nor keeps all chunks for the backward pass."""
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            for tensor in result if isinstance(result, tuple) else (result,):
-                if isinstance(tensor, Tensor):
-                    largest = max(largest, tensor.numel())
-            return result
-
+    watch = TensorWatch()
     kept = 0
 
     def keep(tensor: Tensor) -> Tensor:
@@ -210,11 +200,11 @@ def test_sparse_attention_holds_no_matrix_in_training(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(kernels, "CHUNK_ENTRIES", 2**16)
     block = sparse_attention(NonLocalBlock(4, sub_sample=False), 8)
-    with Watch(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with watch, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         z = block(torch.randn(1, 4, 32, 32))  # N = M = 1024
         kept_forward = kept
         z.sum().backward()
-    assert largest <= 2**16
+    assert watch.largest <= 2**16
     assert kept_forward <= 2**17
 
 

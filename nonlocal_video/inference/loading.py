@@ -20,7 +20,7 @@ from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream, VideoReader
 from nonlocal_video.video.info import FrameChunk, VideoInfo
 from nonlocal_video.video.sampling import View, plan_views
-from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize_short_side, spatial_views
+from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize, resize_short_side, spatial_views
 
 MAX_RESIZED_PIXELS = 36_000_000
 """Of one frame at the model's short side: what a 16 x 4096 video would blow up to is no longer a picture."""
@@ -92,10 +92,12 @@ class ClipLoader:
             views = plan_views(
                 info,
                 num_frames=spec.num_frames,
-                frames_per_second=spec.frames_per_second,
+                frames_per_second=spec.rate_in(info.fps),
                 num_clips=request.views.num_clips,
                 start_seconds=request.start_seconds,
                 end_seconds=request.end_seconds,
+                clip_placement=spec.clip_placement,
+                frame_placement=spec.frame_placement,
             )
             crops = spatial_views(
                 info.height,
@@ -103,6 +105,7 @@ class ClipLoader:
                 short_side=spec.short_side,
                 crop=spec.crop,
                 num_crops=request.views.num_crops,
+                resize_to=spec.resize_to,
             )
             _check_not_too_elongated(path, info, crops[0])
             times = [seconds for view in views for seconds in view.times_seconds]
@@ -114,7 +117,9 @@ class ClipLoader:
                     frames = torch.from_numpy(chunk.frames_thwc)
                     if originals is not None:
                         originals.extend(_for_drawing(frames).numpy())
-                    resized = resize_short_side(frames, spec.short_side)
+                    resized = resize(
+                        frames, (crops[0].resized_height, crops[0].resized_width), antialias=spec.antialias
+                    )
                     for crop, kept in zip(crops, squares, strict=True):
                         kept.append(cut(resized, crop).clone())  # a view would keep the whole resized frame
                     transform_seconds += time.perf_counter() - before
@@ -124,7 +129,7 @@ class ClipLoader:
         if any(view.looped for view in views):
             notes.append(
                 f"The clip ({info.duration_seconds:.2f} s) is shorter than a view "
-                f"({spec.span_seconds:.2f} s) and was looped."
+                f"({spec.num_frames / spec.rate_in(info.fps):.2f} s) and was looped."
             )
         if isinstance(source, (list, tuple, np.ndarray)) and request.frames_per_second is None:
             notes.append(f"The frames came without a rate; {spec.frames_per_second:g} per second was assumed.")

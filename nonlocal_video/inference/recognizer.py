@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.errors import ModelError, UsageError, VideoError
+from nonlocal_video.inference.averaging import average_scores, window_logits
 from nonlocal_video.inference.device import choose_device
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, ClipSource, LoadedClip
 from nonlocal_video.inference.look import Look
@@ -280,13 +281,14 @@ class Recognizer:
         spec = self.input_spec(fast=fast)
         info = self._loader.probe(source, frames_per_second or spec.frames_per_second)
         length = info.duration_seconds
+        span = spec.num_frames / spec.rate_in(info.fps)
         if seconds > length:
             raise UsageError(f"query seconds = {seconds:g} is after the end of the clip, {length:.2f} s.")
-        middle = (length - spec.span_seconds) / 2
-        if length <= spec.span_seconds or middle <= seconds <= middle + spec.span_seconds:
+        middle = (length - span) / 2
+        if length <= span or middle <= seconds <= middle + span:
             return None, None
-        start = min(max(seconds - spec.span_seconds / 2, 0.0), length - spec.span_seconds)
-        return start, min(start + spec.span_seconds, length)
+        start = min(max(seconds - span / 2, 0.0), length - span)
+        return start, min(start + span, length)
 
     def _answer(
         self,
@@ -304,8 +306,9 @@ class Recognizer:
             for crop in range(len(clip.crops))
         ]
         kept: dict[str, Tensor] = {}
-        probabilities: list[list[NDArray[np.float64]]] = [[] for _ in clips]
+        logits_of: list[list[Tensor]] = [[] for _ in clips]
         seconds = [0.0] * len(clips)
+        head = [str(self.network.feature_layer)] if self.card.head_window else []
         position = 0
         with self._lock, torch.inference_mode():
             while position < len(views):
@@ -313,7 +316,9 @@ class Recognizer:
                 started = time.perf_counter()
                 inputs = torch.cat([self._view_inputs(clips[owner], view, crop) for owner, view, crop in batch])
                 try:
-                    logits, kept = forward_and_keep(self._folded, inputs, inputs_of=inputs_of, outputs_of=outputs_of)
+                    logits, kept = forward_and_keep(
+                        self._folded, inputs, inputs_of=inputs_of, outputs_of=[*outputs_of, *head]
+                    )
                 except torch.OutOfMemoryError as error:
                     if len(batch) == 1:
                         raise VideoError(
@@ -329,15 +334,17 @@ class Recognizer:
                         f"Model {self.card.name!r} gave scores that are not finite, first in layer "
                         f"{first_not_finite(self._folded, inputs)!r}; its weights file is damaged or wrong."
                     )
-                scores = logits.double().softmax(1).cpu().numpy()
+                # (B, P, classes): the view itself, or each window over its last features
+                logits = window_logits(self.card, self._folded, kept[head[0]]) if head else logits[:, None]
+                logits = logits.cpu()
                 elapsed = (time.perf_counter() - started) / len(batch)
-                for (owner, _, _), score in zip(batch, scores, strict=True):
-                    probabilities[owner].append(score)
+                for (owner, _, _), of_view in zip(batch, logits, strict=True):
+                    logits_of[owner].append(of_view)
                     seconds[owner] += elapsed
                 position += len(batch)
         return [
-            self._prediction(clip, np.mean(views_scores, axis=0), forward_seconds)
-            for clip, views_scores, forward_seconds in zip(clips, probabilities, seconds, strict=True)
+            self._prediction(clip, average_scores(self.card, torch.cat(logits)), forward_seconds)
+            for clip, logits, forward_seconds in zip(clips, logits_of, seconds, strict=True)
         ], kept
 
     def _prediction(self, clip: LoadedClip, scores: NDArray[np.float64], forward_seconds: float) -> Prediction:

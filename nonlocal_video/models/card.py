@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+ClipPlacement = Literal["both_ends", "left_of_parts", "middle_of_parts"]
+FramePlacement = Literal["middle_of_steps", "start_of_steps", "both_ends"]
 
 
 @dataclass(frozen=True)
@@ -12,6 +15,7 @@ class InputSpec:
 
     num_frames: int
     frames_per_second: float
+    """For a network trained on every n-th frame (`frame_stride`), what that is for a clip of 30 frames a second."""
     short_side: int
     """The frame's shorter side after the resize, in pixels."""
     crop: int
@@ -19,6 +23,18 @@ class InputSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     """x -> (x / 255 - mean) / std, per RGB channel."""
+    frame_stride: int | None = None
+    """Take every n-th frame of the clip whatever its rate, as the weights were trained; None samples by time."""
+    resize_to: tuple[int, int] | None = None
+    """Height and width of the resized frame where its proportions are not kept; the shorter one is `short_side`."""
+    antialias: bool = True
+    """Smooth frames that shrink. Most published weights were trained and tested without."""
+    clip_placement: ClipPlacement = "both_ends"
+    """Where several views begin: from the clip's beginning to its end; or in equal parts of what is free, at the left
+    of each (PySlowFast) or in its middle (MMAction2). A single view is always the middle one."""
+    frame_placement: FramePlacement = "middle_of_steps"
+    """Which frame of each of the view's `num_frames` equal steps: the middle one, the first (MMAction2, torchvision),
+    or the view's first and last frame and evenly spread ones between them (PySlowFast, pytorchvideo)."""
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "frames_per_second", "short_side", "crop"):
@@ -26,13 +42,31 @@ class InputSpec:
                 raise ValueError(f"{name} = {getattr(self, name)} should be above 0.")
         if self.crop > self.short_side:
             raise ValueError(f"crop = {self.crop} should not exceed short_side = {self.short_side}.")
+        if self.frame_stride is not None and self.frame_stride < 1:
+            raise ValueError(f"frame_stride = {self.frame_stride} should be at least 1, or None.")
+        if self.resize_to is not None and min(self.resize_to) != self.short_side:
+            raise ValueError(f"resize_to = {self.resize_to} should have short_side = {self.short_side} as its shorter.")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise ValueError(f"{self.mean = } and {self.std = } should have three numbers each.")
 
     @property
     def span_seconds(self) -> float:
-        """How much of the clip one view covers."""
+        """How much of a clip one view covers; with a `frame_stride`, of one of 30 frames a second."""
         return self.num_frames / self.frames_per_second
+
+    def rate_in(self, clip_frames_per_second: float) -> float:
+        """Frames per second to take of a clip that has `clip_frames_per_second`."""
+        return self.frames_per_second if self.frame_stride is None else clip_frames_per_second / self.frame_stride
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A published accuracy and the views it was measured with; percent, on the labels' validation set."""
+
+    top1: float
+    top5: float
+    views: str
+    """CLIPSxCROPS."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +84,12 @@ class ModelCard:
     """A cheaper view, measured; `--fast` uses it."""
     explain_layer: str | None = None
     """The non-local block that overlays show unless another is asked for."""
+    average: Literal["probabilities", "logits"] = "probabilities"
+    """What is averaged over views (and windows): the softmax of each, or the logits, of which then the softmax."""
+    head_window: tuple[int, int, int] | None = None
+    """Cells (T, H, W) of the last features that the classifier pools; a larger map is classified at every place of
+    the window (stride 1) and averaged, as PySlowFast tests at 256 pixels. None pools the whole map."""
+    published: Accuracy | None = None
     licence: str = ""
     source: str = ""
     notes: tuple[str, ...] = field(default_factory=tuple)

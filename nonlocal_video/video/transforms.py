@@ -70,11 +70,17 @@ def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def resize_short_side(frames_thwc: Tensor, short_side: int) -> Tensor:
-    """Resize frames bilinearly, with smoothing where they shrink.
+    """Resize frames to a shorter side, in pixels, as `resize` does: uint8 (T, H, W, 3) -> (T, H', W', 3)."""
+    return resize(frames_thwc, resized_size(frames_thwc.shape[1], frames_thwc.shape[2], short_side))
+
+
+def resize(frames_thwc: Tensor, size: tuple[int, int], *, antialias: bool = True) -> Tensor:
+    """Resize frames bilinearly.
 
     Args:
         frames_thwc: uint8 (T, H, W, 3).
-        short_side: Length of the shorter side of the result, in pixels.
+        size: Height and width of the result, in pixels.
+        antialias: Smooth frames that shrink.
 
     Returns:
         uint8 (T, H', W', 3).
@@ -82,18 +88,23 @@ def resize_short_side(frames_thwc: Tensor, short_side: int) -> Tensor:
     if frames_thwc.dtype != torch.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[3] != 3:
         shape = tuple(frames_thwc.shape)
         raise UsageError(f"frames_thwc is {frames_thwc.dtype} {shape}, should be uint8 (T, H, W, 3).")
-    size = resized_size(frames_thwc.shape[1], frames_thwc.shape[2], short_side)
     if size == tuple(frames_thwc.shape[1:3]):
         return frames_thwc
     frames_tchw = frames_thwc.permute(0, 3, 1, 2)  # a view in channels-last layout, which the uint8 kernel likes best
     resized = functional.resize(
-        frames_tchw, list(size), interpolation=functional.InterpolationMode.BILINEAR, antialias=True
+        frames_tchw, list(size), interpolation=functional.InterpolationMode.BILINEAR, antialias=antialias
     )
     return resized.permute(0, 2, 3, 1)
 
 
 def spatial_views(
-    height: int, width: int, *, short_side: int, crop: int, num_crops: int = 1
+    height: int,
+    width: int,
+    *,
+    short_side: int,
+    crop: int,
+    num_crops: int = 1,
+    resize_to: tuple[int, int] | None = None,
 ) -> tuple[SpatialView, ...]:
     """Place the squares that a network sees: the centre, or both ends of the longer side and the centre between them.
 
@@ -103,12 +114,13 @@ def spatial_views(
         short_side: Of the resized frame, in pixels.
         crop: Side of the square, in pixels.
         num_crops: 1 for the centre; 3 for left, centre, right (top, centre, bottom of an upright frame).
+        resize_to: Height and width of the resized frame; None keeps the frame's proportions.
     """
     if num_crops not in (1, 3):
         raise UsageError(f"{num_crops = } should be 1 or 3.")
     if not 1 <= crop <= short_side:
         raise UsageError(f"{crop = } should be at least 1 and at most {short_side = }.")
-    resized_height, resized_width = resized_size(height, width, short_side)
+    resized_height, resized_width = resize_to or resized_size(height, width, short_side)
     free_y, free_x = resized_height - crop, resized_width - crop
     # Rounded up like pytorchvideo's uniform_crop: ceil(5 / 2) = 3.
     top, left = math.ceil(free_y / 2), math.ceil(free_x / 2)

@@ -136,3 +136,36 @@ def test_the_printed_end_is_a_good_end() -> None:
     info = video(10.0104)  # printed as 10.010
     (view,) = plan_views(video(10.0096), num_frames=8, frames_per_second=4.0, end_seconds=10.010)
     assert view.end_seconds <= info.duration_seconds
+
+
+def test_views_of_the_other_protocols_begin_in_equal_parts_of_what_is_free() -> None:
+    clip = video(10.0)
+    lefts = plan_views(clip, num_frames=4, frames_per_second=2.0, num_clips=4, clip_placement="left_of_parts")
+    assert [view.start_seconds for view in lefts] == [0.0, 2.0, 4.0, 6.0]
+    middles = plan_views(clip, num_frames=4, frames_per_second=2.0, num_clips=4, clip_placement="middle_of_parts")
+    assert [view.start_seconds for view in middles] == [1.0, 3.0, 5.0, 7.0]
+    for placement in ("both_ends", "left_of_parts", "middle_of_parts"):
+        (single,) = plan_views(clip, num_frames=4, frames_per_second=2.0, clip_placement=placement)
+        assert single.start_seconds == 4.0
+
+
+def shown_frames(times_seconds: tuple[float, ...], fps: float) -> list[int]:
+    return [int(np.floor(time * fps)) for time in times_seconds]
+
+
+@given(fps=st.sampled_from([24000 / 1001, 25.0, 30000 / 1001, 30.0, 50.0]), stride=st.integers(1, 8))
+def test_frames_at_the_start_of_steps_are_every_stride_th(fps: float, stride: int) -> None:
+    """mmaction2's SampleFrames, whose clips are `start + arange(num_frames) * stride`."""
+    clip = video(400 / fps, fps)
+    views = plan_views(
+        clip, num_frames=8, frames_per_second=fps / stride, num_clips=2, frame_placement="start_of_steps"
+    )
+    assert shown_frames(views[0].times_seconds, fps) == [i * stride for i in range(8)]
+    assert shown_frames(views[1].times_seconds, fps) == [400 - 8 * stride + i * stride for i in range(8)]
+
+
+def test_frames_from_end_to_end_are_pyslowfasts() -> None:
+    """PySlowFast's temporal_sampling: linspace(start, start + clip_size - 1, num_frames), cut to whole frames."""
+    (view,) = plan_views(video(64 / 30, 30.0), num_frames=8, frames_per_second=30 / 8, frame_placement="both_ends")
+    assert shown_frames(view.times_seconds, 30.0) == [int(i) for i in np.linspace(0, 63, 8)]
+    assert not view.looped

@@ -9,11 +9,20 @@ import numpy as np
 import pytest
 import pytorchvideo
 import torch
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nonlocal_video.errors import UsageError
-from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize_short_side, resized_size, spatial_views
+from nonlocal_video.video.transforms import (
+    SpatialView,
+    cut,
+    normalise,
+    resize,
+    resize_short_side,
+    resized_size,
+    spatial_views,
+)
 
 SIZES = [(240, 320), (320, 240), (256, 256), (128, 171), (171, 128), (360, 641), (101, 77), (64, 300)]
 
@@ -139,3 +148,17 @@ def test_wrong_arguments_are_named() -> None:
         cut(torch.zeros(1, 10, 10, 3, dtype=torch.uint8), view)
     with pytest.raises(UsageError, match="inside"):
         SpatialView(10, 10, 8, 8, 4, 4, 8)
+
+
+def test_resize_without_smoothing_and_without_keeping_proportions_is_torchvisions_presets() -> None:
+    """torchvision's r3d_18 preset: (128, 171), antialias=False, then the centre square."""
+    frames = torch.randint(0, 256, (2, 240, 426, 3), dtype=torch.uint8)
+    preset = torchvision.models.video.R3D_18_Weights.KINETICS400_V1.transforms()
+    expected = preset(frames.permute(0, 3, 1, 2))  # (T, H, W, C) -> (T, C, H, W) in, (C, T, 112, 112) out
+    (view,) = spatial_views(240, 426, short_side=128, crop=112, resize_to=(128, 171))
+    square = cut(resize(frames, (128, 171), antialias=False), view)
+    ours = normalise(square, tuple(preset.mean), tuple(preset.std))
+    # theirs resizes in float32, ours gives whole levels: half a level of 255, and one more where theirs lies at a half
+    assert (ours - expected).abs().max() <= 1.01 / 255 / min(preset.std)
+    smoothed = cut(resize(frames, (128, 171)), view)
+    assert (smoothed.float() - square.float()).abs().max() > 20

@@ -1,0 +1,55 @@
+"""From the logits of several views to one score for each class, as a model's card says."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool3d
+
+from nonlocal_video.errors import ModelError
+from nonlocal_video.models.card import ModelCard
+
+
+def window_logits(card: ModelCard, network: nn.Module, features: Tensor) -> Tensor:
+    """The linear classifier `network.fc` at every place of the card's window over the last features.
+
+    PySlowFast's and the authors' networks are tested like this ("fully convolutional"): trained on 7 x 7 cells and
+    shown 8 x 8, they give 2 x 2 answers.
+
+    Args:
+        card: With a `head_window`, (T, H, W) cells.
+        network: With the classifier as its `fc`.
+        features: (B, C, T', H', W').
+
+    Returns:
+        Logits (B, P, classes), P places.
+
+    Raises:
+        ModelError: The features are smaller than the window.
+    """
+    window = card.head_window
+    classifier = getattr(network, "fc", None)
+    if window is None or not isinstance(classifier, nn.Linear):
+        raise ModelError(f"The card of {card.name!r} asks for a window of {window} under a head that is not linear.")
+    size = tuple(features.shape[2:])
+    if any(have < need for have, need in zip(size, window, strict=True)):
+        raise ModelError(f"Model {card.name!r} pools {window} cells and got {size}; give it larger or longer views.")
+    pooled = avg_pool3d(features, window, stride=1)
+    return classifier(pooled.flatten(2).transpose(1, 2))
+
+
+def average_scores(card: ModelCard, logits: Tensor) -> NDArray[np.float64]:
+    """One probability for each class.
+
+    Args:
+        card: Says whether probabilities are averaged or logits.
+        logits: (V, classes) of all views and windows of a clip.
+
+    Returns:
+        (classes,) probabilities.
+    """
+    logits = logits.double()
+    averaged = logits.softmax(1).mean(0) if card.average == "probabilities" else logits.mean(0).softmax(0)
+    result: NDArray[np.float64] = averaged.cpu().numpy()
+    return result

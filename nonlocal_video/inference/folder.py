@@ -9,12 +9,15 @@ import queue
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nonlocal_video.errors import NonlocalVideoError, UsageError, VideoError
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
+from nonlocal_video.inference.remote import is_remote, list_remote, local_copy
+from nonlocal_video.models.card import InputSpec
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
@@ -23,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def find_files(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[Path] = ()) -> Iterator[str]:
-    """Every file named by `paths`, one at a time: files, folders (recursive, in name order) and glob patterns.
+    """Every file named by `paths`, one at a time: files, folders (recursive, in name order), glob patterns and URLs.
 
     Every entry that is not a folder counts, whatever its name: what it is, the decoder finds out. A path that does
     not exist is handed on, so that it gets its row. Links to folders are not followed.
@@ -31,6 +34,9 @@ def find_files(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[Pat
     left_out = {os.path.realpath(path) for path in exclude}
     for given in paths:
         path = os.fspath(given)
+        if is_remote(path):
+            yield from list_remote(path)
+            continue
         if os.path.isdir(path):
             found: Iterable[str] = _walk(path)
         elif not os.path.lexists(path) and glob.has_magic(path):
@@ -85,7 +91,7 @@ def classify_files(
     for name, number in (("workers", workers), ("batch-size", batch_size)):
         if number < 1:
             raise UsageError(f"{name} = {number} should be at least 1.")
-    spec = recognizer.input_spec(fast=fast)
+    spec = recognizer.card.view(fast=fast)
     loaders: queue.SimpleQueue[ClipLoader] = queue.SimpleQueue()
     readers = [recognizer.new_reader() for _ in range(workers)]
     for reader in readers:
@@ -94,7 +100,7 @@ def classify_files(
     def load(path: str) -> LoadedClip:
         loader = loaders.get()
         try:
-            return loader.load(path, spec, request, originals=None)
+            return load_file(loader, path, spec, request)
         finally:
             loaders.put(loader)
 
@@ -105,11 +111,9 @@ def classify_files(
         for path in files:
             pending.append((path, pool.submit(load, path)))
             if len(pending) > ahead:
-                yield from _finish(recognizer, [pending.popleft() for _ in range(batch_size)], batch_size)
+                yield from _finish(recognizer, pending, batch_size)
         while pending:
-            yield from _finish(
-                recognizer, [pending.popleft() for _ in range(min(batch_size, len(pending)))], batch_size
-            )
+            yield from _finish(recognizer, pending, batch_size)
     finally:
         for _, future in pending:
             future.cancel()
@@ -118,17 +122,31 @@ def classify_files(
         pool.shutdown()
 
 
-def _finish(
-    recognizer: Recognizer, group: Sequence[tuple[str, Future[LoadedClip]]], batch_size: int
+def load_file(loader: ClipLoader, path: str, spec: InputSpec, request: ClipRequest) -> LoadedClip:
+    """One clip from a file or, through a copy that is deleted again, from object storage."""
+    if not is_remote(path):
+        return loader.load(path, spec, request, originals=None)
+    with local_copy(path, max_bytes=loader.reader.limits.max_bytes) as copy:
+        return replace(loader.load(copy, spec, request, originals=None), path=path)
+
+
+def answer(
+    recognizer: Recognizer, group: Sequence[tuple[str, LoadedClip | Exception]], batch_size: int
 ) -> Iterator[Outcome]:
-    """The outcomes of a few files, which share forward passes."""
+    """The outcomes of a few files, which share forward passes.
+
+    Args:
+        recognizer: Answers for the clips.
+        group: Each file's path with its clip or what went wrong while it was loaded.
+        batch_size: Views in one forward pass.
+    """
     outcomes: dict[int, Outcome] = {}
     clips: dict[int, LoadedClip] = {}
-    for position, (path, future) in enumerate(group):
-        try:
-            clips[position] = future.result()
-        except Exception as error:  # whatever it is, this file gets its row and the others go on
-            outcomes[position] = _failure(recognizer, path, error)
+    for position, (path, clip) in enumerate(group):
+        if isinstance(clip, Exception):
+            outcomes[position] = _failure(recognizer, path, clip)
+        else:
+            clips[position] = clip
     try:
         predictions = recognizer.predict(list(clips.values()), batch_size=batch_size)
         outcomes.update(zip(clips, predictions, strict=True))
@@ -138,6 +156,19 @@ def _finish(
             outcomes[position] = _alone(recognizer, clip)
     for position in range(len(group)):
         yield outcomes[position]
+
+
+def _finish(
+    recognizer: Recognizer, pending: deque[tuple[str, Future[LoadedClip]]], batch_size: int
+) -> Iterator[Outcome]:
+    group: list[tuple[str, LoadedClip | Exception]] = []
+    for _ in range(min(batch_size, len(pending))):
+        path, future = pending.popleft()
+        try:
+            group.append((path, future.result()))
+        except Exception as error:  # whatever it is, this file gets its row and the others go on
+            group.append((path, error))
+    yield from answer(recognizer, group, batch_size)
 
 
 def _alone(recognizer: Recognizer, clip: LoadedClip) -> Prediction | Failure:

@@ -25,7 +25,7 @@ from nonlocal_video.inference.loading import ClipLoader, ClipRequest, ClipSource
 from nonlocal_video.inference.look import Look
 from nonlocal_video.inference.prediction import Outcome, Prediction, StageSeconds
 from nonlocal_video.inference.views import ViewCount
-from nonlocal_video.models.card import InputSpec, ModelCard
+from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.video.decode import DecodeLimits, VideoReader
 from nonlocal_video.zoo.catalogue import load_network
@@ -158,21 +158,9 @@ class Recognizer:
 
             return list(classify_files(self, find_files([source]), request, fast=fast))
         on_stage("reading")
-        clip = self._loader.load(source, self.input_spec(fast=fast), request, originals=None)
+        clip = self._loader.load(source, self.card.view(fast=fast), request, originals=None)
         on_stage("network")
         return self.predict([clip])[0]
-
-    def input_spec(self, *, fast: bool = False) -> InputSpec:
-        """The view that is used: the card's own, or its cheaper one.
-
-        Raises:
-            UsageError: `fast` is asked of a model whose card has no cheaper view.
-        """
-        if not fast:
-            return self.card.input
-        if self.card.fast_input is None:
-            raise UsageError(f"model {self.card.name!r} has no fast view; leave --fast away.")
-        return self.card.fast_input
 
     def predict(self, clips: Sequence[LoadedClip], *, batch_size: int = 1) -> list[Prediction]:
         """Run the network on loaded clips, `batch_size` views at a time; clips may share a forward pass."""
@@ -210,7 +198,7 @@ class Recognizer:
             start_seconds, end_seconds = self._span_around(source, around_seconds, fast, frames_per_second)
         originals: list[NDArray[np.uint8]] = []
         request = ClipRequest(ViewCount(), start_seconds, end_seconds, frames_per_second)
-        clip = self._loader.load(source, self.input_spec(fast=fast), request, originals=originals)
+        clip = self._loader.load(source, self.card.view(fast=fast), request, originals=originals)
         on_stage("network")
         blocks = self.nonlocal_layers()
         feature_layer = getattr(self.network, "feature_layer", None)
@@ -278,7 +266,7 @@ class Recognizer:
         self, source: ClipSource, seconds: float, fast: bool, frames_per_second: float | None
     ) -> tuple[float | None, float | None]:
         """The default span if it shows `seconds`, else the one centred on it as far as the clip allows."""
-        spec = self.input_spec(fast=fast)
+        spec = self.card.view(fast=fast)
         info = self._loader.probe(source, frames_per_second or spec.frames_per_second)
         length = info.duration_seconds
         span = spec.num_frames / spec.rate_in(info.fps)

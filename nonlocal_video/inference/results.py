@@ -12,10 +12,13 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
+
+if TYPE_CHECKING:
+    import pyarrow
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 _ROWS_PER_GROUP = 1000
@@ -33,6 +36,14 @@ def columns(top_k: int) -> dict[str, type]:
     return found | {"notes": str}
 
 
+def arrow_schema(top_k: int) -> pyarrow.Schema:
+    """The flat table's columns as Parquet has them."""
+    import pyarrow as pa
+
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    return pa.schema([(name, kinds[kind]) for name, kind in columns(top_k).items()])
+
+
 def flatten(row: dict[str, Any], top_k: int) -> dict[str, Any]:
     """One row of `classify --json` as one row of the flat table."""
     flat: dict[str, Any] = dict.fromkeys(columns(top_k))
@@ -42,6 +53,19 @@ def flatten(row: dict[str, Any], top_k: int) -> dict[str, Any]:
     for part in ("error", "video", "seconds"):
         flat |= {f"{part}_{name}": value for name, value in (row[part] or {}).items()}
     return flat | {"notes": " ".join(row["notes"])}
+
+
+def refuse_other_settings(output: str, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Rows of two models or protocols do not belong into one table.
+
+    Raises:
+        UsageError: A setting is another than the earlier run's.
+    """
+    settings = json.loads(json.dumps(settings))
+    changed = [name for name in settings if settings[name] != earlier.get(name)]
+    if changed:
+        differences = ", ".join(f"{name} was {earlier.get(name)!r} and is {settings[name]!r}" for name in changed)
+        raise UsageError(f"{output!r} was begun with other settings: {differences}. Use another output name.")
 
 
 class ResultFile:
@@ -76,7 +100,7 @@ class ResultFile:
         self._done: dict[str, tuple[int, int]] = {}
         try:
             self._lock()
-            self._take_up(json.loads(json.dumps(settings)))
+            self._take_up(settings)
         except BaseException:
             self._journal.close()
             raise
@@ -94,9 +118,9 @@ class ResultFile:
             self._journal.close()
 
     @staticmethod
-    def files_of(path: Path | None) -> list[Path]:
+    def files_of(path: str | os.PathLike[str] | None) -> list[Path]:
         """The files that a run with this output writes, so that they are not taken for its input."""
-        return [] if path is None else [path, _journal_of(path)]
+        return [] if path is None else [Path(path), _journal_of(Path(path))]
 
     def still_to_do(self, files: Iterable[str]) -> Iterator[str]:
         """Those of `files` that have no row yet, or changed since; counts the others in `done_before`."""
@@ -132,13 +156,7 @@ class ResultFile:
             self._journal.write((json.dumps({"settings": settings}) + "\n").encode())
             self._journal.flush()
             return
-        earlier = json.loads(header)["settings"]
-        changed = [name for name in settings if settings[name] != earlier.get(name)]
-        if changed:
-            differences = ", ".join(f"{name} was {earlier.get(name)!r} and is {settings[name]!r}" for name in changed)
-            raise UsageError(
-                f"{str(self.path)!r} was begun with other settings: {differences}. Use another output name."
-            )
+        refuse_other_settings(str(self.path), json.loads(header)["settings"], settings)
         whole = self._journal.tell()
         while (line := self._journal.readline()).endswith(b"\n"):
             entry = json.loads(line)
@@ -196,8 +214,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], top_k: int) -> No
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in columns(top_k).items()])
+    schema = arrow_schema(top_k)
     with pq.ParquetWriter(path, schema) as writer:
         group: list[dict[str, Any]] = []
         for row in rows:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from nonlocal_video.errors import UsageError
+
 ClipPlacement = Literal["both_ends", "left_of_parts", "middle_of_parts"]
 FramePlacement = Literal["middle_of_steps", "start_of_steps", "both_ends"]
 
@@ -94,6 +96,18 @@ class ModelCard:
     source: str = ""
     notes: tuple[str, ...] = field(default_factory=tuple)
     """Sentences shown to whoever uses the model."""
+
+    def view(self, *, fast: bool = False) -> InputSpec:
+        """The model's own input, or its cheaper one.
+
+        Raises:
+            UsageError: `fast` is asked of a model that has no cheaper one.
+        """
+        if not fast:
+            return self.input
+        if self.fast_input is None:
+            raise UsageError(f"model {self.name!r} has no fast view; leave --fast away.")
+        return self.fast_input
 
     def __post_init__(self) -> None:
         if not self.labels:

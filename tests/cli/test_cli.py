@@ -103,7 +103,7 @@ def test_table_resume_and_refusal_to_overwrite(tiny_model: Path, clip_folder: Pa
         (("--device", "cuda:99"), "device = 'cuda:99'"),
         (("--resume",), "--output"),
         (("--output", "table.xlsx"), ".parquet"),
-        (("--model", "nope"), "Known models"),
+        (("--model", "nope"), "weights list"),
         (("--top-k", "0"), "top-k"),
     ],
 )

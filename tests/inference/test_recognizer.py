@@ -148,7 +148,7 @@ def test_scores_that_are_not_finite_are_an_error_that_names_the_layer(tiny_model
 
 
 def test_unknown_model_and_device_say_what_is_allowed(tiny_model: Path) -> None:
-    with pytest.raises(nlv.ModelError, match="Known models: default"):
+    with pytest.raises(nlv.ModelError, match="nonlocal-video weights list"):
         nlv.load("resnet-of-my-dreams")
     with pytest.raises(nlv.UsageError, match="auto, cpu, cuda"):
         nlv.load(tiny_model, device="tpu")

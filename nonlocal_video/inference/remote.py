@@ -1,0 +1,64 @@
+"""Clips in object storage, through fsspec: `s3://bucket/clips`, `gs://...`, `memory://...`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from nonlocal_video.errors import UsageError, VideoError
+
+
+def is_remote(path: str) -> bool:
+    """Whether `path` is a URL and not a file's name."""
+    return "://" in path and not os.path.lexists(path)
+
+
+def open_storage(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path inside it.
+
+    Raises:
+        UsageError: An unknown kind of storage, or one whose package (s3fs, gcsfs, adlfs, ...) is not installed.
+    """
+    import fsspec
+
+    try:
+        storage, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{url!r} cannot be opened: {error}") from error
+    return storage, path
+
+
+def list_remote(url: str) -> Iterator[str]:
+    """Every file below a URL, folder by folder, in name order; a file is itself, and so is what does not exist."""
+    storage, path = open_storage(url)
+    if not storage.isdir(path):
+        yield url
+        return
+    for folder, _, names in storage.walk(path):
+        yield from (storage.unstrip_protocol(f"{folder.rstrip('/')}/{name}") for name in sorted(names))
+
+
+@contextmanager
+def local_copy(url: str, *, max_bytes: int) -> Iterator[str]:
+    """A copy of a stored file for as long as it is decoded: the decoders read files only.
+
+    Raises:
+        VideoError: `not_found`, or `too_large` before anything is fetched.
+    """
+    storage, path = open_storage(url)
+    try:
+        size = storage.size(path)
+    except FileNotFoundError as error:
+        raise VideoError("not_found", f"There is no file {url}.") from error
+    if size is not None and size > max_bytes:
+        raise VideoError("too_large", f"{url} has {size:,} bytes; the limit is {max_bytes:,}.")
+    with tempfile.TemporaryDirectory(prefix="nonlocal-video-") as folder:
+        copy = Path(folder) / f"clip{PurePosixPath(path).suffix}"
+        with storage.open(path, "rb") as source, open(copy, "wb") as target:
+            shutil.copyfileobj(source, target, 1024 * 1024)
+        yield str(copy)

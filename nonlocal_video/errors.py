@@ -42,5 +42,9 @@ class ModelError(NonlocalVideoError):
     """A model is unknown, its file cannot be used, or it produced something that is not an answer."""
 
 
+class OutputError(NonlocalVideoError):
+    """A result could not be kept: the disk is full, a folder vanished. What was kept before stays usable."""
+
+
 class UsageError(NonlocalVideoError, ValueError):
     """An argument has a value that is not allowed."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import mmap
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.run_progress import RunProgress
+from nonlocal_video.cli.stopping import GentleStop
 from nonlocal_video.cli.text import describe
 from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.cluster import Cluster, ClusterJob
+    from nonlocal_video.inference.files import Selection
     from nonlocal_video.inference.loading import ClipRequest
     from nonlocal_video.inference.recognizer import Recognizer
 
@@ -53,6 +57,11 @@ def classify(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Views in one forward pass.")] = 1,
     decoder: options.Decoder = options.DecoderChoice.auto,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only files that match such a pattern, like *.mp4; may be repeated.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No file that matches such a pattern.")] = None,
+    shard: Annotated[str | None, typer.Option(help="K/N: only the K-th of N disjoint parts of the files.")] = None,
     engine: Annotated[Engine, typer.Option(help="ray: Ray Data, here or on a cluster.")] = Engine.local,
     ray_address: Annotated[
         str | None, typer.Option(help="Of a running Ray cluster, or auto; without it Ray is started here.")
@@ -72,15 +81,19 @@ def classify(
     if given and engine is not Engine.ray:
         raise UsageError(f"{', '.join(given)} only act with --engine ray.")
 
+    from nonlocal_video.inference.files import Selection
     from nonlocal_video.inference.loading import ClipRequest
     from nonlocal_video.inference.views import ViewCount
     from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.zoo.catalogue import find
 
     request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds)
-    card = read_card(find(model))
+    selection = Selection.parse(include or (), exclude or (), shard)
+    weights = find(model)
+    card = read_card(weights)
     settings: dict[str, Any] = {
         "model": card.name,
+        "weights_sha256": _sha256(weights) if output else None,
         "views": views,
         "fast": fast,
         "start_seconds": start_seconds,
@@ -95,7 +108,7 @@ def classify(
         job = ClusterJob(
             model, card.view(fast=fast), request, device, decoder.value, batch_size=batch_size, top_k=top_k
         )
-        counts, done_before = _on_ray(paths, job, cluster, settings, output, resume=resume, as_json=as_json)
+        counts, done_before = _on_ray(paths, selection, job, cluster, settings, output, resume=resume, as_json=as_json)
     else:
         from nonlocal_video.inference.recognizer import load
 
@@ -103,6 +116,7 @@ def classify(
             counts, done_before = _here(
                 recognizer,
                 paths,
+                selection,
                 request,
                 settings,
                 output,
@@ -111,19 +125,21 @@ def classify(
                 workers=workers or 1,
                 batch_size=batch_size,
             )
-    if counts.total() + done_before == 0:
+    together = counts + done_before
+    if not together:
         raise UsageError(f"There is no file in {', '.join(paths)}.")
-    if counts.total() + done_before > 1:
-        words = [f"{number} {code}" for code, number in counts.most_common()]
-        words += [f"{done_before} done before"] if done_before else []
-        typer.echo(f"{counts.total() + done_before} files: {', '.join(words)}", err=True)
-    if counts.total() > counts["ok"]:
+    if together.total() > 1:
+        words = ", ".join(f"{number} {code}" for code, number in together.most_common())
+        earlier = f" ({done_before.total()} of them done before)" if done_before else ""
+        typer.echo(f"{together.total()} files: {words}{earlier}", err=True)
+    if together.total() > together["ok"]:
         raise typer.Exit(STATUS_SOME_FAILED)
 
 
 def _here(
     recognizer: Recognizer,
     paths: Sequence[str],
+    selection: Selection,
     request: ClipRequest,
     settings: dict[str, Any],
     output: str | None,
@@ -132,40 +148,52 @@ def _here(
     as_json: bool,
     workers: int,
     batch_size: int,
-) -> tuple[Counter[str], int]:
-    """On this machine: counts of `ok` and of the error codes, and how many files were done before."""
-    from nonlocal_video.inference.folder import classify_files, find_files
+) -> tuple[Counter[str], Counter[str]]:
+    """On this machine: counts of `ok` and of the error codes, now and in earlier runs that were taken up."""
+    from nonlocal_video.inference.files import find_files
+    from nonlocal_video.inference.folder import classify_files
     from nonlocal_video.inference.results import ResultFile
 
     counts: Counter[str] = Counter()
     fast, top_k = settings["fast"], settings["top_k"]
     with ExitStack() as stack:
-        files = find_files(paths, exclude=ResultFile.files_of(output))
+        leave_out = ResultFile.files_of(output)
+        files = find_files(paths, selection=selection, leave_out=leave_out)
         results = None
         if output is not None:
             results = stack.enter_context(ResultFile(output, settings, top_k=top_k, resume=resume))
             files = results.still_to_do(files)
+        stop = stack.enter_context(GentleStop())
         outcomes = stack.enter_context(
-            closing(classify_files(recognizer, files, request, fast=fast, workers=workers, batch_size=batch_size))
+            closing(
+                classify_files(
+                    recognizer, stop.until_asked(files), request, fast=fast, workers=workers, batch_size=batch_size
+                )
+            )
         )
-        progress = stack.enter_context(_progress())
-        task = progress.add_task("")
+        progress = stack.enter_context(
+            RunProgress(lambda: sum(1 for _ in find_files(paths, selection=selection, leave_out=leave_out)))
+        )
         try:
             for outcome in outcomes:
                 row = outcome.to_row(top_k)
                 if results is not None:
                     results.append(outcome.path, row)
                 counts[row["error"]["code"] if row["error"] else "ok"] += 1
-                progress.update(task, advance=1, errors=counts.total() - counts["ok"])
+                progress.update(counts, results.done_before.total() if results else 0)
                 typer.echo(json.dumps(row) if as_json else describe(outcome, top_k))
+            if stop.asked:
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
-            typer.echo("Stopped." + (" The same command with --resume goes on." if results else ""), err=True)
+            kept = f" {counts.total()} rows were added to {output!r}; the same command with --resume goes on."
+            typer.echo("Stopped." + (kept if results else ""), err=True)
             raise typer.Exit(STATUS_INTERRUPTED) from None
-    return counts, 0 if results is None else results.done_before
+    return counts, Counter() if results is None else results.done_before
 
 
 def _on_ray(
     paths: Sequence[str],
+    selection: Selection,
     job: ClusterJob,
     cluster: Cluster,
     settings: dict[str, Any],
@@ -173,16 +201,16 @@ def _on_ray(
     *,
     resume: bool,
     as_json: bool,
-) -> tuple[Counter[str], int]:
-    """On a cluster: counts of `ok` and of the error codes, and how many files were done before."""
+) -> tuple[Counter[str], Counter[str]]:
+    """On a cluster: counts of `ok` and of the error codes, now and in earlier runs that were taken up."""
     if (output is None) != as_json:
         raise UsageError("--engine ray writes a table or prints rows: give --output NAME.parquet, or --json.")
 
     from nonlocal_video.inference.cluster import classify_on_ray
-    from nonlocal_video.inference.folder import find_files
+    from nonlocal_video.inference.files import find_files
     from nonlocal_video.inference.part_files import PartFolder
 
-    files = find_files(paths)
+    files = find_files(paths, selection=selection)
     if output is None:
         rows = classify_on_ray(files, job, cluster)
         counts: Counter[str] = Counter()
@@ -190,7 +218,7 @@ def _on_ray(
             error = json.loads(line["row"])["error"]
             counts[error["code"] if error else "ok"] += 1
             typer.echo(line["row"])
-        return counts, 0
+        return counts, Counter()
     parts = PartFolder(output, settings, top_k=job.top_k, resume=resume)
     before = parts.counts()
     rows = classify_on_ray(parts.still_to_do(files), job, cluster)
@@ -203,8 +231,6 @@ def _on_ray(
     return parts.counts() - before, parts.done_before
 
 
-def _progress() -> Progress:
-    """Files so far, errors so far and the time, on standard error when it is a terminal."""
-    columns = (TextColumn("{task.completed} files, {task.fields[errors]} errors"), TimeElapsedColumn())
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.sha256(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).hexdigest()

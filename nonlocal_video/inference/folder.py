@@ -1,72 +1,25 @@
-"""Many files: found one by one, decoded beside the network, an outcome for every one of them."""
+"""Many files: decoded beside the network, an outcome for every one of them."""
 
 from __future__ import annotations
 
-import glob
 import logging
-import os
 import queue
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nonlocal_video.errors import NonlocalVideoError, UsageError, VideoError
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
-from nonlocal_video.inference.remote import is_remote, list_remote, local_copy
+from nonlocal_video.inference.remote import is_remote, local_copy
 from nonlocal_video.models.card import InputSpec
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
 
 _log = logging.getLogger(__name__)
-
-
-def find_files(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[Path] = ()) -> Iterator[str]:
-    """Every file named by `paths`, one at a time: files, folders (recursive, in name order), glob patterns and URLs.
-
-    Every entry that is not a folder counts, whatever its name: what it is, the decoder finds out. A path that does
-    not exist is handed on, so that it gets its row. Links to folders are not followed.
-    """
-    left_out = {os.path.realpath(path) for path in exclude}
-    for given in paths:
-        path = os.fspath(given)
-        if is_remote(path):
-            yield from list_remote(path)
-            continue
-        if os.path.isdir(path):
-            found: Iterable[str] = _walk(path)
-        elif not os.path.lexists(path) and glob.has_magic(path):
-            found = _matches(path)
-        else:
-            found = [path]
-        yield from (file for file in found if os.path.realpath(file) not in left_out)
-
-
-def _matches(pattern: str) -> Iterator[str]:
-    """What a pattern matches, folders searched through; once each, as `**` goes round in circles of links."""
-    once: dict[str, str] = {}
-    for match in sorted(glob.glob(pattern, recursive=True), key=lambda match: (match.count(os.sep), match)):
-        once.setdefault(os.path.realpath(match), match)
-    for match in sorted(once.values()):
-        yield from _walk(match) if os.path.isdir(match) else [match]
-
-
-def _walk(folder: str) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except OSError:
-        yield folder  # gets a row that says it cannot be read
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
-        elif not entry.is_dir():
-            yield entry.path
 
 
 def classify_files(

@@ -35,11 +35,12 @@ class PartFolder:
     """
 
     def __init__(self, url: str, settings: dict[str, Any], *, top_k: int, resume: bool) -> None:
-        self.url, self.top_k, self.done_before = url, top_k, 0
+        self.url, self.top_k = url, top_k
+        self.done_before: Counter[str] = Counter()
         if not url.endswith(".parquet"):
             raise UsageError(f"output = {url!r}: --engine ray writes a folder of Parquet files; end it in .parquet.")
         self._storage, self._path = open_storage(url)
-        self._done: set[str] = set()
+        self._done: dict[str, str] = {}
         settings_path = posixpath.join(self._path, _SETTINGS)
         if not resume and self._storage.exists(self._path):
             raise UsageError(f"{url!r} exists. Use --resume to go on with it, or another name, or delete it.")
@@ -51,12 +52,13 @@ class PartFolder:
             self._storage.pipe_file(settings_path, json.dumps(settings).encode())
 
     def still_to_do(self, files: Iterable[str]) -> Iterator[str]:
-        """Those of `files` that have no row yet; counts the others in `done_before`."""
+        """Those of `files` that have no row yet; `done_before` counts the others by their code."""
         for path in files:
-            if printable(path) in self._done:
-                self.done_before += 1
-            else:
+            code = self._done.get(printable(path))
+            if code is None:
                 yield path
+            else:
+                self.done_before[code] += 1
 
     def write(self, rows: ray.data.Dataset) -> None:
         """Write the rows of `classify_on_ray` as they come."""
@@ -64,7 +66,7 @@ class PartFolder:
         flat.write_parquet(self._path, filesystem=self._arrow_filesystem())
 
     def counts(self) -> Counter[str]:
-        """How many files are `ok`, and how many have which error, earlier runs included."""
+        """How many rows are `ok`, and how many have which error, those of earlier runs included."""
         codes = self._table("error_code").column("error_code").to_pylist() if self._parts() else []
         return Counter(code or "ok" for code in codes)
 
@@ -75,9 +77,12 @@ class PartFolder:
         for part in self._parts():
             try:
                 with self._storage.open(part, "rb") as file:
-                    self._done.update(pq.read_table(file, columns=["path"]).column("path").to_pylist())
+                    part_rows = pq.read_table(file, columns=["path", "error_code"])
             except pa.ArrowInvalid:  # its writer was killed before the end, and its files are done again
                 self._storage.rm_file(part)
+                continue
+            codes = (code or "ok" for code in part_rows.column("error_code").to_pylist())
+            self._done.update(zip(part_rows.column("path").to_pylist(), codes, strict=True))
 
     def _parts(self) -> list[str]:
         return sorted(self._storage.glob(posixpath.join(self._path, "*.parquet")))

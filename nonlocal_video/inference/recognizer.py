@@ -154,7 +154,8 @@ class Recognizer:
         """
         request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, frames_per_second)
         if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
-            from nonlocal_video.inference.folder import classify_files, find_files
+            from nonlocal_video.inference.files import find_files
+            from nonlocal_video.inference.folder import classify_files
 
             return list(classify_files(self, find_files([source]), request, fast=fast))
         on_stage("reading")

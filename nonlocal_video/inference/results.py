@@ -1,7 +1,8 @@
 """The table of a folder run: a journal that survives a crash, and the file made from it.
 
-Every row is appended to `OUTPUT.journal` and forced to the disk before the next is taken up; the table itself is
-written in one piece from the journal when the run ends. A run that was cut off is taken up again from the journal.
+Every row is appended to `OUTPUT.journal` at once, and what was appended is forced to the disk every second: a killed
+run loses no row, a power cut at most a second's. The table itself is written in one piece from the journal when the run
+ends. A run that was cut off is taken up again from the journal.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 _ROWS_PER_GROUP = 1000
+_SYNC_SECONDS = 1.0
 
 
 def columns(top_k: int) -> dict[str, type]:
@@ -86,7 +91,7 @@ class ResultFile:
         self.path = Path(path)
         self.journal_path = _journal_of(self.path)
         self.top_k = top_k
-        self.done_before = 0
+        self.done_before: Counter[str] = Counter()
         if self.path.suffix.lower() not in FORMATS:
             raise UsageError(f"output = {str(path)!r} should end in one of {', '.join(FORMATS)}.")
         if not self.path.parent.is_dir():
@@ -97,7 +102,9 @@ class ResultFile:
                 f"or delete both."
             )
         self._journal: IO[bytes] = open(self.journal_path, "ab+")  # noqa: SIM115 - closed by __exit__
-        self._done: dict[str, tuple[int, int]] = {}
+        self._done: dict[str, tuple[tuple[int, int], str]] = {}  # file -> its stamp, and "ok" or an error code
+        self._done_again: set[str] = set()  # files with several rows in the journal, of which the last one counts
+        self._synced = time.monotonic()
         try:
             self._lock()
             self._take_up(settings)
@@ -113,9 +120,13 @@ class ResultFile:
     ) -> None:
         try:
             if kind is None:
+                os.fsync(self._journal.fileno())
                 self._write_table()
+        except OSError as problem:
+            raise self._cannot_write(self.path, problem) from problem
         finally:
-            self._journal.close()
+            with suppress(OSError):  # what could not be written was said already
+                self._journal.close()
 
     @staticmethod
     def files_of(path: str | os.PathLike[str] | None) -> list[Path]:
@@ -123,18 +134,36 @@ class ResultFile:
         return [] if path is None else [Path(path), _journal_of(Path(path))]
 
     def still_to_do(self, files: Iterable[str]) -> Iterator[str]:
-        """Those of `files` that have no row yet, or changed since; counts the others in `done_before`."""
+        """Those of `files` that have no row yet, or changed since; `done_before` counts the others by their code."""
         for path in files:
-            if path in self._done and self._done[path] == _stamp(path):
-                self.done_before += 1
+            stamp, code = self._done.get(path, (None, ""))
+            if stamp is not None and stamp == _stamp(path):
+                self.done_before[code] += 1
             else:
                 yield path
 
     def append(self, path: str, row: dict[str, Any]) -> None:
-        """Keep the row of one file; it is on the disk when this returns."""
-        self._journal.write(json.dumps({"file": path, "stamp": _stamp(path), "row": row}).encode() + b"\n")
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
+        """Keep the row of one file.
+
+        Raises:
+            OutputError: The disk is full or fails. All rows before this one are kept.
+        """
+        if path in self._done:
+            self._done_again.add(path)
+        try:
+            self._journal.write(json.dumps({"file": path, "stamp": _stamp(path), "row": row}).encode() + b"\n")
+            self._journal.flush()
+            if time.monotonic() - self._synced >= _SYNC_SECONDS:
+                os.fsync(self._journal.fileno())
+                self._synced = time.monotonic()
+        except OSError as error:
+            raise self._cannot_write(self.journal_path, error) from error
+
+    def _cannot_write(self, path: Path, error: OSError) -> OutputError:
+        return OutputError(
+            f"{str(path)!r} cannot be written: {error.strerror}. The rows so far are kept in "
+            f"{str(self.journal_path)!r}; make room and run the same command with --resume."
+        )
 
     def _lock(self) -> None:
         try:
@@ -160,17 +189,21 @@ class ResultFile:
         whole = self._journal.tell()
         while (line := self._journal.readline()).endswith(b"\n"):
             entry = json.loads(line)
-            self._done[entry["file"]] = tuple(entry["stamp"])
+            if entry["file"] in self._done:
+                self._done_again.add(entry["file"])
+            error = entry["row"]["error"]
+            self._done[entry["file"]] = tuple(entry["stamp"]), error["code"] if error else "ok"
             whole = self._journal.tell()
         self._journal.truncate(whole)  # a row that was cut off in the middle is done again
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         """The rows of the journal; of a file that was done again, only the last."""
         last: dict[str, int] = {}
+        for number, entry in enumerate(self._entries()) if self._done_again else ():
+            if entry["file"] in self._done_again:
+                last[entry["file"]] = number
         for number, entry in enumerate(self._entries()):
-            last[entry["file"]] = number
-        for number, entry in enumerate(self._entries()):
-            if last[entry["file"]] == number:
+            if last.get(entry["file"], number) == number:
                 yield entry["row"]
 
     def _entries(self) -> Iterator[dict[str, Any]]:

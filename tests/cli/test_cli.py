@@ -90,7 +90,7 @@ def test_table_resume_and_refusal_to_overwrite(tiny_model: Path, clip_folder: Pa
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
     again = run(*command, "--resume")
-    assert "4 files: 4 done before" in again.stderr
+    assert "4 files: 3 ok, 1 not_a_video (4 of them done before)" in again.stderr
     other = run(*command, "--resume", "--views", "2x1")
     assert other.returncode == 2
     assert "views was '1x1' and is '2x1'" in other.stderr

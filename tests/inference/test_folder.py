@@ -1,8 +1,7 @@
-"""Finding files, and an outcome for every one of them."""
+"""An outcome for every file."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 import nonlocal_video as nlv
-from nonlocal_video.inference.folder import classify_files, find_files
+from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.loading import ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Prediction
 
@@ -19,28 +18,6 @@ from nonlocal_video.inference.prediction import Failure, Prediction
 def recognizer(tiny_model: Path) -> Iterator[nlv.Recognizer]:
     with nlv.load(tiny_model, device="cpu") as loaded:
         yield loaded
-
-
-def test_files_folders_and_patterns_are_found_in_order(tmp_path: Path) -> None:
-    for name in ("b/2.mp4", "b/1.avi", "a.mp4", "b/c/no_extension", ".hidden"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    os.symlink(tmp_path, tmp_path / "b" / "loop")
-    os.symlink(tmp_path / "a.mp4", tmp_path / "link.mp4")
-
-    def names(*paths: object, **options: object) -> list[str]:
-        return [os.path.relpath(path, tmp_path) for path in find_files(map(str, paths), **options)]  # type: ignore[arg-type]
-
-    assert names(tmp_path) == [".hidden", "a.mp4", "b/1.avi", "b/2.mp4", "b/c/no_extension", "link.mp4"]
-    assert names(tmp_path / "*" / "*.mp4") == ["b/2.mp4"]
-    assert names(tmp_path / "**" / "[12].*") == ["b/1.avi", "b/2.mp4"]
-    assert names(tmp_path / "missing.mp4", tmp_path / "a.mp4") == ["missing.mp4", "a.mp4"]
-    assert names(tmp_path / "b", exclude=[tmp_path / "b" / "2.mp4"]) == ["b/1.avi", "b/c/no_extension"]
-
-
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
-    (tmp_path / "clip[1].mp4").touch()
-    assert list(find_files([str(tmp_path / "clip[1].mp4")])) == [str(tmp_path / "clip[1].mp4")]
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(1, 1), (2, 1), (1, 3), (3, 2)])

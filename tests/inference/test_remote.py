@@ -9,7 +9,8 @@ import fsspec
 import pytest
 
 import nonlocal_video as nlv
-from nonlocal_video.inference.folder import classify_files, find_files
+from nonlocal_video.inference.files import find_files
+from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.loading import ClipRequest
 from nonlocal_video.inference.prediction import Failure, Prediction
 from nonlocal_video.inference.remote import is_remote, local_copy

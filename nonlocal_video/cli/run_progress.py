@@ -1,0 +1,61 @@
+"""How far a folder run is: on standard error, when that is a terminal."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class RunProgress:
+    """Files done, files a second, errors, time gone and time left; a context manager.
+
+    Args:
+        count: Counts all files of the run; it works beside it, so that the first row does not wait for it.
+    """
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            BarColumn(),
+            TextColumn(
+                "{task.completed} of {task.fields[of]} files, {task.fields[rate]}, {task.fields[errors]} errors"
+            ),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=None, of="?", rate="-", errors=0)
+        if console.is_terminal:
+            threading.Thread(target=self._count, args=(count,), daemon=True).start()
+
+    def __enter__(self) -> RunProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, counts: Counter[str], done_before: int) -> None:
+        """After each row: counts of `ok` and of the error codes in this run, and the files of earlier ones."""
+        done = counts.total()
+        elapsed = self._progress.tasks[0].elapsed
+        self._progress.update(
+            self._task,
+            completed=done + done_before,
+            errors=done - counts["ok"],
+            rate=f"{done / elapsed:.2f}/s" if elapsed else "-",
+        )
+
+    def _count(self, count: Callable[[], int]) -> None:
+        total = count()
+        self._progress.update(self._task, total=total, of=total)

@@ -1,0 +1,46 @@
+"""Ctrl-C that loses nothing."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+import typer
+
+T = TypeVar("T")
+
+
+class GentleStop:
+    """The first Ctrl-C or SIGTERM lets what is in hand be finished; a second one stops at once. A context manager."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._earlier: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> GentleStop:
+        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._earlier[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def until_asked(self, items: Iterable[T]) -> Iterator[T]:
+        """`items`, until a stop was asked for."""
+        for item in items:
+            if self.asked:
+                return
+            yield item
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        typer.echo("Finishing what is in hand; once more stops at once.", err=True)

@@ -1,0 +1,144 @@
+"""Finding files: every one, once, in order, without holding them all; and parts that join."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nonlocal_video as nlv
+from nonlocal_video.inference import files as files_module
+from nonlocal_video.inference.files import Selection, find_files
+
+
+def test_files_folders_and_patterns_are_found_in_order(tmp_path: Path) -> None:
+    for name in ("b/2.mp4", "b/1.avi", "a.mp4", "b/c/no_extension", ".hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    os.symlink(tmp_path, tmp_path / "b" / "loop")
+    os.symlink(tmp_path / "a.mp4", tmp_path / "link.mp4")
+
+    def names(*paths: object, **options: object) -> list[str]:
+        return [os.path.relpath(path, tmp_path) for path in find_files(map(str, paths), **options)]  # type: ignore[arg-type]
+
+    assert names(tmp_path) == [".hidden", "a.mp4", "b/1.avi", "b/2.mp4", "b/c/no_extension", "link.mp4"]
+    assert names(tmp_path / "*" / "*.mp4") == ["b/2.mp4"]
+    assert names(tmp_path / "**" / "[12].*") == ["b/1.avi", "b/2.mp4"]
+    assert names(tmp_path / "missing.mp4", tmp_path / "a.mp4") == ["missing.mp4", "a.mp4"]
+    assert names(tmp_path / "b", leave_out=[tmp_path / "b" / "2.mp4"]) == ["b/1.avi", "b/c/no_extension"]
+
+
+def test_what_is_given_twice_comes_once(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("a.mp4", "b/1.mp4"):
+        (tmp_path / name).touch()
+    given = [tmp_path / "b" / "1.mp4", tmp_path, tmp_path / "b", tmp_path / "a.mp4", f"{tmp_path}/b/../a.mp4"]
+    assert list(find_files(given)) == [f"{tmp_path}/a.mp4", f"{tmp_path}/b/1.mp4"]
+    assert list(find_files([tmp_path / "gone.mp4"] * 2)) == [f"{tmp_path}/gone.mp4"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "clip[1].mp4").touch()
+    assert list(find_files([str(tmp_path / "clip[1].mp4")])) == [str(tmp_path / "clip[1].mp4")]
+
+
+def test_folders_nested_deeper_than_calls_may_be(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(1100):
+            os.mkdir("d", dir_fd=here)
+            inner = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = inner
+        os.close(os.open("clip.mp4", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        (found,) = find_files([tmp_path])
+        assert found.count("/d") >= 1100
+        assert found.endswith("clip.mp4")
+    finally:
+        os.close(here)
+        subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)  # Python's own rmtree recurses
+
+
+def test_a_folder_of_many_entries_is_not_listed_before_its_first_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_module, "_SORTED_ENTRIES", 10)
+    names = {f"{number:03}.mp4" for number in range(95)}
+    for name in names:
+        (tmp_path / name).touch()
+    read = 0
+    scandir = os.scandir
+
+    class Counting:
+        def __init__(self, path: str) -> None:
+            self.listing = scandir(path)
+
+        def __iter__(self) -> Counting:
+            return self
+
+        def __next__(self) -> os.DirEntry[str]:
+            nonlocal read
+            read += 1
+            return next(self.listing)
+
+        def __enter__(self) -> Counting:
+            return self
+
+        def __exit__(self, *_error: object) -> None:
+            self.listing.close()
+
+    monkeypatch.setattr(os, "scandir", Counting)
+    found = find_files([tmp_path])
+    assert len(list(islice(found, 3))) == 3
+    assert read == 10
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert {os.path.basename(path) for path in find_files([tmp_path])} == names
+
+
+def test_patterns_choose_by_name_or_by_path(tmp_path: Path) -> None:
+    for name in ("x/a.mp4", "x/b.avi", "y/a.mp4", "y/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def names(**options: list[str]) -> list[str]:
+        return [os.path.relpath(path, tmp_path) for path in find_files([tmp_path], selection=Selection(**options))]  # type: ignore[arg-type]
+
+    assert names(include=["*.mp4", "*.avi"]) == ["x/a.mp4", "x/b.avi", "y/a.mp4"]
+    assert names(include=["*.mp4"], exclude=["*/y/*"]) == ["x/a.mp4"]
+    assert names(exclude=["a.*"]) == ["x/b.avi", "y/notes.txt"]
+
+
+@given(parts=st.integers(1, 9))
+def test_shards_are_disjoint_and_together_everything(parts: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    for number in range(60):
+        (folder / f"{number}.mp4").touch()
+    of_part = [
+        set(find_files([folder], selection=Selection.parse((), (), f"{k}/{parts}"))) for k in range(1, parts + 1)
+    ]
+    assert sum(map(len, of_part)) == 60
+    assert set().union(*of_part) == set(find_files([folder]))
+    if parts == 2:
+        assert min(map(len, of_part)) > 15
+
+
+def test_a_shard_is_the_same_wherever_the_folder_is(tmp_path: Path) -> None:
+    chosen = []
+    for place in ("here", "there"):
+        (tmp_path / place / "deep").mkdir(parents=True)
+        for number in range(20):
+            (tmp_path / place / "deep" / f"{number}.mp4").touch()
+        part = find_files([tmp_path / place], selection=Selection(shard=(2, 3)))
+        chosen.append([os.path.basename(path) for path in part])
+    assert chosen[0] == chosen[1] != []
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "1", "a/b", "1/2/3", "-1/2"])
+def test_shards_that_are_none(text: str) -> None:
+    with pytest.raises(nlv.UsageError, match="should be K/N"):
+        Selection.parse((), (), text)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nonlocal_video.cli import options
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -14,11 +16,6 @@ if TYPE_CHECKING:
 
 benchmark = typer.Typer(help="Measure this installation: JSON with the machine's description, and tables.")
 DEFAULT_BLOCK = "nonlocal_Mixed_4f"
-
-
-@benchmark.callback()
-def _group() -> None:
-    """Makes `ops` a verb of its own while it is the only one."""
 
 
 @benchmark.command()
@@ -66,6 +63,46 @@ def ops(
     console = Console(width=None if sys.stdout.isatty() else 140)
     for table in screen_tables(results):
         console.print(table)
+
+
+@benchmark.command()
+def pipeline(
+    paths: Annotated[list[str], typer.Argument(help="Clips, folders and patterns; all clips must be readable.")],
+    model: options.Model = "default",
+    device: options.Device = "auto",
+    fast: options.Fast = False,
+    workers: Annotated[int, typer.Option(min=1, help="Decoding processes beside the network.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Views in one forward pass.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns; the median counts.")] = 3,
+    output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
+) -> None:
+    """The folder run: files per second of decoding alone, of the network alone, and of both together."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from nonlocal_video.benchmark.pipeline import benchmark_pipeline
+    from nonlocal_video.inference.files import find_files
+    from nonlocal_video.inference.recognizer import load
+
+    with load(model, device=device) as recognizer:
+        results = benchmark_pipeline(
+            recognizer,
+            list(find_files(paths)),
+            fast=fast,
+            workers=workers,
+            batch_size=batch_size,
+            rounds=rounds,
+            say=lambda text: typer.echo(text, err=True),
+        )
+    if output is not None:
+        output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    table = Table("", "files/s")
+    for name, rate in results["files_per_second"].items():
+        table.add_row(name.replace("_", " "), f"{rate:.3f}")
+    table.add_row("both, of the slower of the two", f"{results['both_against_slower']:.1%}")
+    Console().print(table)
 
 
 def _real_features(clip: str | None) -> tuple[NonLocalBlock, Tensor]:

@@ -1,0 +1,97 @@
+"""The folder run against its parts: decoding alone, the network alone, and both beside each other, in one run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from nonlocal_video.benchmark.machine import describe_machine
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.folder import classify_files, load_file
+from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.prediction import Failure
+from nonlocal_video.inference.recognizer import Recognizer
+
+
+def benchmark_pipeline(
+    recognizer: Recognizer,
+    files: Sequence[str],
+    *,
+    fast: bool = False,
+    workers: int = 1,
+    batch_size: int = 1,
+    rounds: int = 3,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Files per second of each, by turns, so that a busy machine disturbs all three alike.
+
+    Args:
+        recognizer: Whose network and decoder are measured.
+        files: Clips that can be read; all are held in memory, decoded, for the network alone.
+        fast: The card's cheaper view.
+        workers: Decoding processes, alone and beside the network.
+        batch_size: Views in one forward pass.
+        rounds: Turns of the three; the median counts.
+        say: Told about each round.
+
+    Raises:
+        UsageError: There is no file.
+        VideoError: One cannot be read.
+    """
+    if not files:
+        raise UsageError("There is no file to measure with.")
+    request = ClipRequest()
+    spec = recognizer.card.view(fast=fast)
+    seconds: dict[str, list[float]] = {"decode_only": [], "network_only": [], "both": []}
+    with ExitStack() as stack:
+        loaders = [ClipLoader(stack.enter_context(recognizer.new_reader())) for _ in range(workers)]
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+
+        def decode() -> list[LoadedClip]:
+            def share(index: int) -> list[LoadedClip]:
+                return [load_file(loaders[index], path, spec, request) for path in files[index::workers]]
+
+            return [clip for clips in pool.map(share, range(workers)) for clip in clips]
+
+        def both() -> Iterator[None]:
+            for outcome in classify_files(
+                recognizer, files, request, fast=fast, workers=workers, batch_size=batch_size
+            ):
+                if isinstance(outcome, Failure):
+                    raise outcome.error
+                yield
+
+        clips = decode()
+        recognizer.predict(clips[:batch_size], batch_size=batch_size)  # the first pass is slower
+        for number in range(rounds):
+            started = time.perf_counter()
+            decode()
+            decoded = time.perf_counter()
+            recognizer.predict(clips, batch_size=batch_size)
+            predicted = time.perf_counter()
+            for _ in both():
+                pass
+            ended = time.perf_counter()
+            for name, elapsed in zip(seconds, (decoded - started, predicted - decoded, ended - predicted), strict=True):
+                seconds[name].append(elapsed)
+            say(f"round {number + 1} of {rounds}: " + ", ".join(f"{n} {s[-1]:.1f} s" for n, s in seconds.items()))
+    rates = {name: len(files) / statistics.median(times) for name, times in seconds.items()}
+    return {
+        "machine": describe_machine(),
+        "model": recognizer.card.name,
+        "input": f"{spec.num_frames} frames of {spec.crop} pixels",
+        "device": str(recognizer.device),
+        "threads": torch.get_num_threads(),
+        "files": len(files),
+        "workers": workers,
+        "batch_size": batch_size,
+        "seconds": seconds,
+        "files_per_second": rates,
+        "both_against_slower": rates["both"] / min(rates["decode_only"], rates["network_only"]),
+    }

@@ -32,6 +32,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/hadolint Dockerfile
 
 # Which decoder returns which frames; with CLIPS=folder (of folders named like labels) also what a view may cost.
 bench: $(VENV)/.installed-dev

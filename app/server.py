@@ -13,18 +13,17 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 
 import fastapi
-import uvicorn
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import Recognizer, load
 from nonlocal_video.samples import Sample, available_samples
 from nonlocal_video.video.limits import DecodeLimits
 
+from .drain import DrainingServer
+
 DEFAULT_MAX_UPLOAD_MB = 500
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where a server that listens on every address is reached from its own machine."""
-STOP_WITHIN_SECONDS = 3
-"""How long open connections may take to end; every open page holds one."""
 
 
 def serve(
@@ -36,7 +35,9 @@ def serve(
     auth: tuple[str, str] | None = None,
     max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
 ) -> None:
-    """Load a model and serve the page until SIGINT or SIGTERM; to be called in the main thread.
+    """Load a model and serve the page until SIGINT or SIGTERM, and the answers then in progress to their end.
+
+    To be called in the main thread.
 
     Args:
         model: A catalogue name, or a weights file of this project.
@@ -66,9 +67,8 @@ def serve(
         recognizer = stack.enter_context(load(model, device=device, limits=limits))
         app = create_app([recognizer], samples=available_samples(), auth=auth, max_upload_mb=max_upload_mb)
         _announce(recognizer, host, listener.getsockname()[1], auth=auth)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=STOP_WITHIN_SECONDS)
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            DrainingServer(app).run(sockets=[listener])
 
 
 def create_app(

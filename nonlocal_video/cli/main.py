@@ -11,9 +11,11 @@ from nonlocal_video.cli.analyze import app as analyze
 from nonlocal_video.cli.benchmark import benchmark
 from nonlocal_video.cli.classify import classify
 from nonlocal_video.cli.doctor import doctor
+from nonlocal_video.cli.evaluate import evaluate
 from nonlocal_video.cli.explain import explain
 from nonlocal_video.cli.serve import serve
-from nonlocal_video.errors import NonlocalVideoError, VideoError
+from nonlocal_video.cli.weights import app as weights
+from nonlocal_video.errors import NonlocalVideoError, OutputError, VideoError
 
 app = typer.Typer(
     name="nonlocal-video",
@@ -24,10 +26,12 @@ app = typer.Typer(
 )
 app.command()(classify)
 app.command()(explain)
+app.command()(evaluate)
 app.command()(serve)
 app.command()(doctor)
 app.add_typer(analyze, name="analyze")
 app.add_typer(benchmark, name="benchmark")
+app.add_typer(weights, name="weights")
 
 
 @app.callback(invoke_without_command=True)
@@ -43,6 +47,9 @@ def main() -> None:
         app()
     except VideoError as error:
         typer.echo(f"{error.code}: {error.message}", err=True)
+        sys.exit(1)
+    except OutputError as error:
+        typer.echo(str(error), err=True)
         sys.exit(1)
     except NonlocalVideoError as error:
         typer.echo(str(error), err=True)

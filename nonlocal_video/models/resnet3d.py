@@ -1,8 +1,8 @@
 """3D residual networks with non-local blocks, from one configuration. Read from top to bottom.
 
 He et al., CVPR 2016 (residual networks); Wang et al., CVPR 2018, table 1 and section 4 (inflated, with non-local
-blocks); Tran et al., CVPR 2018 (mixed and (2+1)D convolutions); Hara et al., CVPR 2018 (full 3D). The configurations
-of the published networks are in `nonlocal_video.models.resnet3d_configs`.
+blocks); Tran et al., CVPR 2018 (mixed and (2+1)D convolutions); Hara et al., CVPR 2018 (full 3D). The published
+networks are rows of `weights/catalogue.yaml`, `nonlocal_video.zoo.catalogue`.
 """
 
 from __future__ import annotations

@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nonlocal_video.errors import ModelError
+from nonlocal_video.zoo.store import weights_path
 
 if TYPE_CHECKING:
     from torch import nn
 
     from nonlocal_video.models.card import ModelCard
+    from nonlocal_video.zoo.entry import CatalogueEntry
 
 DEFAULT = "i3d-nl-k400"
 EMBEDDED = (DEFAULT,)
 """Models whose weights travel inside the package."""
 
 
+@lru_cache
+def entries() -> dict[str, CatalogueEntry]:
+    """The published checkpoints by name, as `weights/catalogue.yaml` lists them.
+
+    Raises:
+        ValueError: A row does not fit `CatalogueEntry`.
+    """
+    import yaml
+    from pydantic import TypeAdapter
+
+    from nonlocal_video.zoo.entry import CatalogueEntry
+
+    text = (files("nonlocal_video.weights") / "catalogue.yaml").read_text("utf-8")
+    rows = TypeAdapter(list[CatalogueEntry]).validate_python(yaml.safe_load(text)["checkpoints"])
+    return {row.name: row for row in rows}
+
+
+def entry(name: str) -> CatalogueEntry:
+    """The catalogue's row of that name.
+
+    Raises:
+        ModelError: There is none; the message names the likeliest ones.
+    """
+    found = entries().get(name)
+    if found is None:
+        raise ModelError(_unknown(name))
+    return found
+
+
 def find(name_or_path: str | Path) -> Path:
     """The safetensors file of a catalogue name, `default`, or a path to a file of ours.
 
     Raises:
-        ModelError: Neither a known name nor an existing file.
+        ModelError: Neither a known name nor an existing file, or a name whose weights are not here yet.
     """
     name = DEFAULT if str(name_or_path) == "default" else str(name_or_path)
     if name in EMBEDDED:
@@ -30,10 +62,14 @@ def find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    raise ModelError(
-        f"There is no model or weights file {name!r}. Known models: default, {', '.join(EMBEDDED)}; "
-        "or give the path of a .safetensors file saved by this project."
-    )
+    if name not in entries():
+        raise ModelError(_unknown(name))
+    pulled = weights_path(name)
+    if pulled.is_file():
+        return pulled
+    if entries()[name].download is None:
+        raise ModelError(f"No weights were ever published for {name!r}; nlv.build({name!r}) gives the network alone.")
+    raise ModelError(f"The weights of {name!r} are not here yet: nonlocal-video weights pull {name}")
 
 
 def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
@@ -44,7 +80,20 @@ def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
 
 
 def build(name_or_path: str | Path) -> nn.Module:
-    """The network of a catalogue name, newly initialised, without reading its weights."""
+    """The network of a catalogue name, newly initialised, without reading (or having) its weights."""
     from nonlocal_video.models.checkpoint import build_network, read_card
 
-    return build_network(read_card(find(name_or_path)))
+    name = str(name_or_path)
+    return build_network(entries()[name].card if name in entries() else read_card(find(name)))
+
+
+def _unknown(name: str) -> str:
+    from difflib import get_close_matches
+
+    known = ["default", *EMBEDDED, *entries()]
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    return (
+        f"There is no model or weights file {name!r}. {hint}`nonlocal-video weights list` shows all {len(known)} "
+        "names. Or give the path of a .safetensors file saved by this project."
+    )

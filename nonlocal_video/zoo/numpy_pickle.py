@@ -19,12 +19,18 @@ MAX_DIMENSIONS = 32
 MAX_DIMENSION_SIZE = 2**31 - 1
 
 _RECONSTRUCT, _FROMBUFFER, _NDARRAY, _DTYPE = "_reconstruct", "_frombuffer", "ndarray", "dtype"
-# NumPy 2 moved `core` to `_core`; `_frombuffer` is how protocol 5 writes a contiguous array.
+_SCALAR, _ENCODE, _BYTES = "scalar", "encode", "bytes"
+# NumPy 2 moved `core` to `_core`; `_frombuffer` is how protocol 5 writes a contiguous array, `_codecs.encode` how
+# Python 3 writes bytes in protocol 2, `bytes` how it writes none.
 _GLOBALS: dict[tuple[str, str], str] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy.core.numeric", "_frombuffer"): _FROMBUFFER,
     ("numpy._core.numeric", "_frombuffer"): _FROMBUFFER,
+    ("numpy.core.multiarray", "scalar"): _SCALAR,
+    ("numpy._core.multiarray", "scalar"): _SCALAR,
+    ("_codecs", "encode"): _ENCODE,
+    ("__builtin__", "bytes"): _BYTES,
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _DTYPE,
 }
@@ -37,6 +43,8 @@ _LITERALS = frozenset(
         "BININT2",
         "LONG1",
         "BINFLOAT",
+        "BINSTRING",  # of Python 2: pickletools gives it as text, each byte the character of that number
+        "SHORT_BINSTRING",
         "BINUNICODE",
         "SHORT_BINUNICODE",
         "BINUNICODE8",
@@ -65,9 +73,9 @@ class _DType:
 
 
 class _Array:
-    """An array on its way: REDUCE makes it, BUILD gives its shape, dtype and bytes."""
+    """An array on its way: REDUCE makes it, BUILD gives its shape, dtype and bytes. A scalar is complete at once."""
 
-    def __init__(self, value: np.ndarray[Any, Any] | None = None) -> None:
+    def __init__(self, value: np.ndarray[Any, Any] | np.generic | None = None) -> None:
         self.value = value
 
 
@@ -75,11 +83,12 @@ _MARK = object()
 
 
 def read_numpy_pickle(data: bytes) -> Any:
-    """Reads nested dicts, lists and tuples of arrays, numbers, strings and None from a pickle of protocol 3, 4 or 5.
+    """Reads nested dicts, lists and tuples of arrays, numbers, strings and None from a pickle of protocol 2 to 5.
 
-    Arrays come back read-only and in the file's byte order, without a copy for each. Arrays of objects, strings, dates
-    or records, dicts with other keys than strings and integers, containers that occur twice, and every global except
-    NumPy's `_reconstruct`, `_frombuffer`, `ndarray` and `dtype` are refused.
+    Strings of Python 2 come back as text, their bytes read as latin-1. Arrays come back read-only and in the file's
+    byte order, from protocol 3 on without a copy for each. Arrays of objects, strings, dates or records, dicts with
+    other keys than strings and integers, containers that occur twice, and every global except NumPy's `_reconstruct`,
+    `_frombuffer`, `scalar`, `ndarray` and `dtype`, `_codecs.encode` and an empty `bytes` are refused.
 
     Args:
         data: The whole pickle.
@@ -90,7 +99,7 @@ def read_numpy_pickle(data: bytes) -> Any:
     Raises:
         ModelError: If the file is damaged or holds anything but such data; the message names what and where.
     """
-    machine = _Machine()
+    machine = _Machine(len(data))
     try:
         for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
             if count >= MAX_OPCODES:
@@ -102,9 +111,11 @@ def read_numpy_pickle(data: bytes) -> Any:
 
 
 class _Machine:
-    def __init__(self) -> None:
+    def __init__(self, num_bytes: int) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.to_encode = num_bytes
+        """How many more bytes text may become: a file's own size, or one text would do for any number of arrays."""
 
     def step(self, name: str, argument: Any, position: int) -> None:
         """Carries out one opcode; the names are those of `pickletools`."""
@@ -151,10 +162,10 @@ class _Machine:
             self._push_global(module, attribute, position)
         elif name == "REDUCE":
             arguments, function = self._pop(), self._pop()
-            stack.append(_reduce(function, arguments))
+            stack.append(self._reduce(function, arguments))
         elif name == "BUILD":
             state = self._pop()
-            _build(self._top(), state)
+            self._build(self._top(), state)
         else:
             raise ModelError(f"this pickle uses the opcode {name} (byte {position}); weights need none such: not read.")
 
@@ -215,6 +226,55 @@ class _Machine:
                 raise ModelError(f"this pickle has a dict key of type {type(key).__name__}; only str and int are read.")
             target[key] = value
 
+    def _reduce(self, function: object, arguments: object) -> _Array | _DType | bytes | bytearray:
+        if not isinstance(function, _Global) or not isinstance(arguments, tuple):
+            raise ValueError("something is called that is not a function")
+        if function.recipe == _RECONSTRUCT and len(arguments) == 3:
+            kind = arguments[0]
+            if isinstance(kind, _Global) and kind.recipe == _NDARRAY:
+                return _Array()
+        elif function.recipe == _FROMBUFFER and len(arguments) == 4:
+            contents, dtype, shape, order = arguments
+            return _Array(_array(self._bytes(contents), dtype, shape, fortran=order == "F"))
+        elif function.recipe == _SCALAR and len(arguments) == 2:
+            dtype, contents = arguments
+            return _Array(_array(self._bytes(contents), dtype, (), fortran=False)[()])
+        elif function.recipe == _ENCODE and len(arguments) == 2 and arguments[1] == "latin1":
+            return self._bytes(arguments[0])
+        elif function.recipe == _BYTES and not arguments:
+            return b""
+        elif function.recipe == _DTYPE and arguments:
+            code = arguments[0]
+            if code not in _DTYPES:
+                raise ModelError(f"this pickle has an array of dtype {code!r}; only {sorted(_DTYPES)} are read.")
+            return _DType(code)
+        raise ValueError(f"{function.recipe} is called with unexpected arguments")
+
+    def _build(self, target: object, state: object) -> None:
+        if not isinstance(state, tuple):
+            raise ValueError("an object's state is not a tuple")
+        if isinstance(target, _Array) and target.value is None and len(state) == 5:
+            _, shape, dtype, fortran, contents = state
+            target.value = _array(self._bytes(contents), dtype, shape, fortran=bool(fortran))
+        elif isinstance(target, _DType) and target.value is None and len(state) >= 8:
+            order, subdtype, names, fields = state[1:5]
+            if order not in ("<", ">", "|", "=") or any(part is not None for part in (subdtype, names, fields)):
+                raise ModelError("this pickle has an array of records; only plain numbers are read.")
+            target.value = np.dtype(target.code).newbyteorder(order)
+        else:
+            raise ValueError("an object gets a state that does not fit it")
+
+    def _bytes(self, contents: object) -> bytes | bytearray:
+        """The bytes that a text stands for in protocol 2; bytes as they are."""
+        if isinstance(contents, str):
+            self.to_encode -= len(contents)
+            if self.to_encode < 0:
+                raise ValueError("one text stands for several arrays")
+            return contents.encode("latin-1")
+        if not isinstance(contents, bytes | bytearray):
+            raise ValueError("an array's contents are missing")
+        return contents
+
 
 def _finished(values: list[Any]) -> list[Any]:
     """Arrays in place of arrays on their way; recipes may stay, they are the arguments of REDUCE and BUILD."""
@@ -228,42 +288,9 @@ def _finished(values: list[Any]) -> list[Any]:
     return finished
 
 
-def _reduce(function: object, arguments: object) -> _Array | _DType:
-    if not isinstance(function, _Global) or not isinstance(arguments, tuple):
-        raise ValueError("something is called that is not a function")
-    if function.recipe == _RECONSTRUCT and len(arguments) == 3:
-        kind = arguments[0]
-        if isinstance(kind, _Global) and kind.recipe == _NDARRAY:
-            return _Array()
-    elif function.recipe == _FROMBUFFER and len(arguments) == 4:
-        contents, dtype, shape, order = arguments
-        return _Array(_array(contents, dtype, shape, fortran=order == "F"))
-    elif function.recipe == _DTYPE and arguments:
-        code = arguments[0]
-        if code not in _DTYPES:
-            raise ModelError(f"this pickle has an array of dtype {code!r}; only {sorted(_DTYPES)} are read.")
-        return _DType(code)
-    raise ValueError(f"{function.recipe} is called with unexpected arguments")
-
-
-def _build(target: object, state: object) -> None:
-    if not isinstance(state, tuple):
-        raise ValueError("an object's state is not a tuple")
-    if isinstance(target, _Array) and target.value is None and len(state) == 5:
-        _, shape, dtype, fortran, contents = state
-        target.value = _array(contents, dtype, shape, fortran=bool(fortran))
-    elif isinstance(target, _DType) and target.value is None and len(state) >= 8:
-        order, subdtype, names, fields = state[1:5]
-        if order not in ("<", ">", "|", "=") or any(part is not None for part in (subdtype, names, fields)):
-            raise ModelError("this pickle has an array of records; only plain numbers are read.")
-        target.value = np.dtype(target.code).newbyteorder(order)
-    else:
-        raise ValueError("an object gets a state that does not fit it")
-
-
-def _array(contents: object, dtype: object, shape: object, *, fortran: bool) -> np.ndarray[Any, Any]:
-    if not isinstance(dtype, _DType) or dtype.value is None or not isinstance(contents, (bytes, bytearray)):
-        raise ValueError("an array's dtype or contents are missing")
+def _array(contents: bytes | bytearray, dtype: object, shape: object, *, fortran: bool) -> np.ndarray[Any, Any]:
+    if not isinstance(dtype, _DType) or dtype.value is None:
+        raise ValueError("an array's dtype is missing")
     if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
         raise ValueError(f"an array's shape is not a tuple of up to {MAX_DIMENSIONS} sizes")
     if not all(isinstance(size, int) and 0 <= size <= MAX_DIMENSION_SIZE for size in shape):

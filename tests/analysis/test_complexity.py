@@ -30,47 +30,28 @@ from nonlocal_video.analysis.formulas import EVALUATIONS, block_parameters, posi
 from nonlocal_video.blocks import NonLocalBlock, NonLocalConfig, NonLocalType, VideoNonLocalBlock, kernels
 from nonlocal_video.models.resnet2d import NonLocalNet
 from nonlocal_video.models.resnet3d import Video3DResNet
-from nonlocal_video.models.resnet3d_configs import (
-    EMBEDDED_GAUSSIAN_PYSLOWFAST,
-    FIVE_BLOCKS,
-    ResNet3DConfig,
-    i3d,
-    mmaction2_i3d,
-    nonlocal_after,
-    r3d_18,
-    slow,
-)
+from nonlocal_video.zoo.catalogue import entry
 
 TYPES: tuple[NonLocalType, ...] = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 
 
 @pytest.mark.parametrize(
-    ("config", "size", "gmacs", "parameters"),
+    ("name", "size", "gmacs", "parameters"),
     [
         # What the authors' projects state, CHECKPOINTS of PySlowFast, pytorchvideo, mmaction2 and torchvision.
-        (i3d(), (8, 224, 224), 28.4, 28_043_472),
-        (i3d(), (8, 256, 256), 37.1, 28_043_472),
-        (
-            i3d(nonlocal_blocks=nonlocal_after(FIVE_BLOCKS, EMBEDDED_GAUSSIAN_PYSLOWFAST)),
-            (8, 224, 224),
-            36.5,
-            35_401_936,
-        ),
-        (
-            i3d(nonlocal_blocks=nonlocal_after(FIVE_BLOCKS, EMBEDDED_GAUSSIAN_PYSLOWFAST)),
-            (8, 256, 256),
-            48.9,
-            35_401_936,
-        ),
-        (slow(), (8, 224, 224), 41.7, 32_454_096),
-        (slow(), (8, 256, 256), 54.5, 32_454_096),
-        (mmaction2_i3d(), (32, 224, 224), 33.1, 28_043_472),
-        (r3d_18(), (16, 112, 112), 40.70, 33_371_472),
+        ("i3d-r50-8x8-k400-pyslowfast", (8, 224, 224), 28.4, 28_043_472),
+        ("i3d-r50-8x8-k400-pyslowfast", (8, 256, 256), 37.1, 28_043_472),
+        ("i3d-nl-r50-8x8-k400-pyslowfast", (8, 224, 224), 36.5, 35_401_936),
+        ("i3d-nl-r50-8x8-k400-pyslowfast", (8, 256, 256), 48.9, 35_401_936),
+        ("slow-r50-8x8-k400-pyslowfast", (8, 224, 224), 41.7, 32_454_096),
+        ("slow-r50-8x8-k400-pyslowfast", (8, 256, 256), 54.5, 32_454_096),
+        ("i3d-r50-32x2-k400-mmaction2", (32, 224, 224), 33.1, 28_043_472),
+        ("r3d-18-k400-torchvision", (16, 112, 112), 40.70, 33_371_472),
     ],
 )
-def test_published_networks(config: ResNet3DConfig, size: tuple[int, ...], gmacs: float, parameters: int) -> None:
+def test_published_networks(name: str, size: tuple[int, ...], gmacs: float, parameters: int) -> None:
     with torch.device("meta"):
-        network = Video3DResNet.from_config(config)
+        network = Video3DResNet.from_config(entry(name).network_config)
     counted = network_complexity(network, (1, 3, *size))
     assert counted.macs / 1e9 == pytest.approx(gmacs, abs=0.06)
     assert counted.parameters == parameters

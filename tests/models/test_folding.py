@@ -12,18 +12,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from nonlocal_video.blocks import NonLocalBlock, VideoNonLocalBlock, insert_nonlocal
-from nonlocal_video.models import resnet3d_configs as configs
 from nonlocal_video.models.folding import _pairs, fold_batch_norms
 from nonlocal_video.models.inception3d import ConvUnit
 from nonlocal_video.models.resnet2d import NonLocalNet
 from nonlocal_video.models.resnet3d import Video3DResNet, stagewise_config
+from nonlocal_video.zoo.catalogue import entry
 
-BLOCKS = configs.nonlocal_after({1: (0,), 2: (1,)}, configs.EMBEDDED_GAUSSIAN_PYSLOWFAST)
+I3D, R3D, R2PLUS1D = (
+    entry(name).network_config
+    for name in ("i3d-nl-r50-8x8-k400-pyslowfast", "r3d-18-k400-torchvision", "r2plus1d-18-k400-torchvision")
+)
+BLOCK = I3D.nonlocal_blocks["layer2.1"]
+BLOCKS = {"layer1.0": BLOCK, "layer2.1": BLOCK}
 CLIP = (2, 3, 4, 32, 32)
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "basic": (lambda: Video3DResNet.from_config(replace(stagewise_config(5), width=8)), CLIP),
-    "bottleneck": (lambda: Video3DResNet.from_config(replace(configs.i3d(nonlocal_blocks=BLOCKS), width=4)), CLIP),
-    "(2+1)D": (lambda: Video3DResNet.from_config(replace(configs.r2plus1d_18(), width=4)), CLIP),
+    "bottleneck": (lambda: Video3DResNet.from_config(replace(I3D, nonlocal_blocks=BLOCKS, width=4)), CLIP),
+    "(2+1)D": (lambda: Video3DResNet.from_config(replace(R2PLUS1D, width=4)), CLIP),
     "images": (lambda: NonLocalNet(5), (2, 3, 32, 32)),
     "inception unit": (lambda: nn.Sequential(ConvUnit(3, 6, (3, 3, 3), (2, 2, 2)), nn.Conv3d(6, 2, 1)), CLIP),
     "sequential": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, bias=True), nn.BatchNorm2d(4)), (2, 3, 9, 9)),
@@ -85,8 +90,8 @@ def test_pairs_are_what_the_forward_does(name: str) -> None:
 @pytest.mark.parametrize("bn_layer", [True, False])
 def test_blocks_that_do_nothing_are_left_out(bn_layer: bool) -> None:
     torch.manual_seed(0)
-    blocks = {"layer2.0": replace(configs.EMBEDDED_GAUSSIAN_PYSLOWFAST, bn_layer=bn_layer)}
-    config = replace(configs.r3d_18(num_classes=5), width=4, nonlocal_blocks=blocks)
+    blocks = {"layer2.0": replace(BLOCK, bn_layer=bn_layer)}
+    config = replace(R3D, num_classes=5, width=4, nonlocal_blocks=blocks)
     network, x = Video3DResNet.from_config(config).eval(), torch.randn(CLIP)
     plain = Video3DResNet.from_config(replace(config, nonlocal_blocks={})).eval()
     plain.load_state_dict({key: tensor for key, tensor in network.state_dict().items() if "nonlocal" not in key})

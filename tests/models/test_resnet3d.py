@@ -3,51 +3,52 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor, nn
+from torch import nn
 
 from nonlocal_video.blocks import NonLocalConfig, VideoNonLocalBlock
-from nonlocal_video.models import resnet3d_configs as configs
 from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet, stagewise_config
+from nonlocal_video.zoo.catalogue import entry
 
-EMBEDDED = configs.nonlocal_after(configs.FIVE_BLOCKS, configs.EMBEDDED_GAUSSIAN_PYSLOWFAST)
-DOT = configs.nonlocal_after(configs.FIVE_BLOCKS, configs.DOT_PRODUCT_PYSLOWFAST)
-CAFFE2 = {
-    "32x2": configs.caffe2("i3d", "32x2", with_nonlocal=True),
-    "32x4": configs.caffe2("i3d", "32x4", with_nonlocal=True),
-    "128x1": configs.caffe2("i3d", "128x1", with_nonlocal=True),
-}
+
+def published(name: str, **changes: object) -> ResNet3DConfig:
+    """A network of the catalogue."""
+    return replace(entry(name).network_config, **changes)  # type: ignore[arg-type]
+
+
+I3D_NL = published("i3d-nl-r50-8x8-k400-pyslowfast")
+SLOW_NL_DOT = published("slow-nl-dot-r50-4x16-k400-pyslowfast")
+MMACTION2_GAUSSIAN = published("i3d-nl-gaussian-r50-32x2-k400-mmaction2")
+SLOWONLY = published("slowonly-nl-embedded-r50-4x16-k400-mmaction2")
+CAFFE2 = {sampling: published(f"i3d-nl-r50-{sampling}-k400-caffe2") for sampling in ("32x2", "32x4", "128x1")}
 
 # A file of published weights -> its network and the number of parameters that its publishers or papers state.
 PUBLISHED: dict[str, tuple[ResNet3DConfig, int]] = {
-    "pyslowfast_I3D_NLN_8x8_R50": (configs.i3d(nonlocal_blocks=EMBEDDED), 35_401_936),
-    "pyslowfast_I3D_8x8_R50": (configs.i3d(), 28_043_472),
-    "pyslowfast_SLOW_8x8_R50": (configs.slow(), 32_454_096),
-    "pyslowfast_SLOW_NLN_4x16_R50_dot": (configs.slow(nonlocal_blocks=DOT), 39_812_560),
-    "pyslowfast_C2D_NLN_8x8_R50": (configs.c2d(nonlocal_blocks=EMBEDDED), 31_686_096),
-    "pytorchvideo_c2d_r50": (configs.c2d(), 24_327_632),
-    "pytorchvideo_i3d_r50": (configs.i3d(), 28_043_472),
-    "pytorchvideo_slow_r50": (configs.slow(), 32_454_096),
+    "pyslowfast_I3D_NLN_8x8_R50": (I3D_NL, 35_401_936),
+    "pyslowfast_I3D_8x8_R50": (published("i3d-r50-8x8-k400-pyslowfast"), 28_043_472),
+    "pyslowfast_SLOW_8x8_R50": (published("slow-r50-8x8-k400-pyslowfast"), 32_454_096),
+    "pyslowfast_SLOW_NLN_4x16_R50_dot": (SLOW_NL_DOT, 39_812_560),
+    "pyslowfast_C2D_NLN_8x8_R50": (published("c2d-nl-r50-8x8-k400-pyslowfast"), 31_686_096),
+    "pytorchvideo_c2d_r50": (published("c2d-r50-8x8-k400-pytorchvideo"), 24_327_632),
+    "pytorchvideo_i3d_r50": (published("i3d-r50-8x8-k400-pytorchvideo"), 28_043_472),
+    "pytorchvideo_slow_r50": (published("slow-r50-8x8-k400-pytorchvideo"), 32_454_096),
     "videononlocalnet_i3d_nl_32x2_r50": (CAFFE2["32x2"], 35_401_936),
-    "mmaction2_i3d_r50": (configs.mmaction2_i3d(), 28_043_472),
-    "mmaction2_i3d_nl_dot_product_r50": (configs.mmaction2_i3d("dot_product"), 35_397_840),
-    "mmaction2_i3d_nl_embedded_gaussian_r50": (configs.mmaction2_i3d("embedded_gaussian"), 35_397_840),
-    "mmaction2_i3d_nl_gaussian_r50": (configs.mmaction2_i3d("gaussian"), 31_723_728),
-    "mmaction2_slowonly_nl_embedded_gaussian_4x16_r50": (configs.mmaction2_slowonly_nonlocal(), 39_808_464),
-    "torchvision_r3d_18": (configs.r3d_18(), 33_371_472),
-    "torchvision_mc3_18": (configs.mc3_18(), 11_695_440),
-    "torchvision_r2plus1d_18": (configs.r2plus1d_18(), 31_505_325),
-    "kenshohara_r3d34_K700": (configs.kenshohara(34), 63_872_636),
-    "kenshohara_r3d50_K700": (configs.kenshohara(50), 47_633_276),
+    "mmaction2_i3d_r50": (published("i3d-r50-32x2-k400-mmaction2"), 28_043_472),
+    "mmaction2_i3d_nl_dot_product_r50": (published("i3d-nl-dot-r50-32x2-k400-mmaction2"), 35_397_840),
+    "mmaction2_i3d_nl_embedded_gaussian_r50": (published("i3d-nl-embedded-r50-32x2-k400-mmaction2"), 35_397_840),
+    "mmaction2_i3d_nl_gaussian_r50": (MMACTION2_GAUSSIAN, 31_723_728),
+    "mmaction2_slowonly_nl_embedded_gaussian_4x16_r50": (SLOWONLY, 39_808_464),
+    "torchvision_r3d_18": (published("r3d-18-k400-torchvision"), 33_371_472),
+    "torchvision_mc3_18": (published("mc3-18-k400-torchvision"), 11_695_440),
+    "torchvision_r2plus1d_18": (published("r2plus1d-18-k400-torchvision"), 31_505_325),
+    "kenshohara_r3d34_K700": (published("r3d-34-k700-kenshohara"), 63_872_636),
+    "kenshohara_r3d50_K700": (published("r3d-50-k700-kenshohara"), 47_633_276),
 }
 SHAPES = json.loads((Path(__file__).parent / "data" / "published_resnet3d_shapes.json").read_text())
 
@@ -60,15 +61,6 @@ def on_meta(config: ResNet3DConfig) -> Video3DResNet:
 def tiny(config: ResNet3DConfig, **changes: object) -> Video3DResNet:
     torch.manual_seed(0)
     return Video3DResNet.from_config(replace(config, width=4, num_classes=5, **changes))  # type: ignore[arg-type]
-
-
-def randomise_batch_norms(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
 
 
 def output_sizes(config: ResNet3DConfig, num_frames: int) -> dict[str, tuple[int, ...]]:
@@ -136,15 +128,15 @@ def test_tutorial_network_runs(mode: str) -> None:
     [
         # Without padding in the first pooling stage 1 is 55x55; from stage 2 on nothing shows.
         (CAFFE2["32x2"], 32, {"stage1": (256, 8, 55, 55), "stage2": (512, 4, 28, 28)}),
-        (configs.caffe2("c2d", "8x8", with_nonlocal=True), 8, {"stage1": (256, 8, 55, 55), "stage2": (512, 4, 28, 28)}),
+        (published("c2d-nl-r50-8x8-k400-caffe2"), 8, {"stage1": (256, 8, 55, 55), "stage2": (512, 4, 28, 28)}),
         (CAFFE2["32x4"], 32, {"stage1": (256, 32, 55, 55), "stage3": (1024, 16, 14, 14)}),
         (CAFFE2["128x1"], 128, {"stage1": (256, 32, 55, 55), "stage4": (2048, 16, 7, 7)}),
-        (configs.mmaction2_i3d("gaussian"), 32, {"stage1": (256, 8, 56, 56), "stage4": (2048, 4, 7, 7)}),
-        (configs.i3d(nonlocal_blocks=EMBEDDED), 8, {"stage1": (256, 8, 56, 56), "stage4": (2048, 4, 7, 7)}),
-        (configs.c2d(temporal_pool=1), 8, {"stage2": (512, 8, 28, 28), "stage4": (2048, 8, 7, 7)}),
-        (configs.mmaction2_slowonly_nonlocal(), 4, {"stage2": (512, 4, 28, 28), "stage4": (2048, 4, 7, 7)}),
-        (configs.kenshohara(34), 16, {"stage1": (64, 8, 56, 56), "stage4": (512, 1, 7, 7)}),
-        (configs.mc3_18(), 16, {"stage1": (64, 16, 112, 112), "stage4": (512, 16, 14, 14)}),
+        (MMACTION2_GAUSSIAN, 32, {"stage1": (256, 8, 56, 56), "stage4": (2048, 4, 7, 7)}),
+        (I3D_NL, 8, {"stage1": (256, 8, 56, 56), "stage4": (2048, 4, 7, 7)}),
+        (published("c2d-r50-8x8-k400-pyslowfast"), 8, {"stage2": (512, 8, 28, 28), "stage4": (2048, 8, 7, 7)}),
+        (SLOWONLY, 4, {"stage2": (512, 4, 28, 28), "stage4": (2048, 4, 7, 7)}),
+        (published("r3d-34-k700-kenshohara"), 16, {"stage1": (64, 8, 56, 56), "stage4": (512, 1, 7, 7)}),
+        (published("mc3-18-k400-torchvision"), 16, {"stage1": (64, 16, 112, 112), "stage4": (512, 16, 14, 14)}),
     ],
 )
 def test_feature_sizes(config: ResNet3DConfig, num_frames: int, sizes: dict[str, tuple[int, ...]]) -> None:
@@ -162,86 +154,13 @@ def test_long_clips_see_groups_of_four_frames_in_stage_2_only() -> None:
         "layer3.nonlocal5": None,
     }
     assert [block.scale for block in blocks.values()] == [256**-0.5] * 2 + [512**-0.5] * 3
-    assert not on_meta(configs.caffe2("i3d", "32x4", with_nonlocal=False)).nonlocal_layers()
+    assert not on_meta(published("i3d-r50-32x4-k400-caffe2")).nonlocal_layers()
 
 
 def test_101_layers_with_the_papers_placement() -> None:
-    blocks = configs.nonlocal_after({2: (1, 3), 3: (6, 13, 20)}, configs.EMBEDDED_GAUSSIAN_PYSLOWFAST)
-    network = on_meta(configs.i3d(101, nonlocal_blocks=blocks))
+    network = on_meta(published("i3d-nl-r101-128x1-k400-caffe2"))
     assert len(network.layer3) == 23 + 3
     assert [network.layer3[i].conv1.conv.kernel_size[0] for i in range(6)] == [3, 1, 3, 1, 3, 1]
-
-
-TORCHVISION_NAMES = {
-    r"^stem\.0": "stem.conv",
-    r"^stem\.1": "stem.bn",
-    r"(conv\d)\.0": r"\1.conv",
-    r"(conv\d)\.1": r"\1.bn",
-    r"downsample\.0": "shortcut.conv",
-    r"downsample\.1": "shortcut.bn",
-}
-TORCHVISION_FACTORISED_NAMES = {
-    r"^stem\.0": "stem.0.conv",
-    r"^stem\.1": "stem.0.bn",
-    r"^stem\.3": "stem.1.conv",
-    r"^stem\.4": "stem.1.bn",
-    r"(conv\d)\.0\.0": r"\1.0.conv",
-    r"(conv\d)\.0\.1": r"\1.0.bn",
-    r"(conv\d)\.0\.3": r"\1.1.conv",
-    r"(conv\d)\.1": r"\1.1.bn",
-    r"downsample\.0": "shortcut.conv",
-    r"downsample\.1": "shortcut.bn",
-}
-
-
-def torchvision_name(key: str, names: dict[str, str]) -> str:
-    return next((re.sub(pattern, name, key) for pattern, name in names.items() if re.search(pattern, key)), key)
-
-
-def pytorchvideo_name(key: str, has_temporal_pool: bool) -> str:
-    _, number, rest = key.replace("norm", "bn").split(".", 2)
-    if number == "0":
-        return f"stem.{rest}"
-    if rest.startswith("proj"):
-        return rest.replace("proj", "fc")
-    rest = rest.removeprefix("res_blocks.").replace("branch1_", "shortcut.")
-    rest = re.sub(r"branch2\.(conv|bn)_([abc])", lambda m: f"conv{'abc'.index(m[2]) + 1}.{m[1]}", rest)
-    stage = int(number) - (has_temporal_pool and int(number) > 2)  # the pool is blocks.2
-    return f"layer{stage}.{rest}"
-
-
-def assert_same_logits(theirs: nn.Module, ours: Video3DResNet, rename: Callable[[str], str], clip: Tensor) -> None:
-    randomise_batch_norms(theirs)
-    ours.load_state_dict({rename(key): tensor for key, tensor in theirs.state_dict().items()})
-    with torch.inference_mode():
-        expected, actual = theirs.eval()(clip), ours.eval()(clip)
-    assert float((actual - expected).abs().max() / expected.abs().max()) < 1e-4
-
-
-@pytest.mark.parametrize("name", ["r3d_18", "mc3_18", "r2plus1d_18"])
-def test_logits_are_torchvisions(name: str) -> None:
-    from torchvision.models import video
-
-    torch.manual_seed(0)
-    theirs = getattr(video, name)(num_classes=7)
-    ours = Video3DResNet.from_config(getattr(configs, name)(num_classes=7))
-
-    names = TORCHVISION_FACTORISED_NAMES if name == "r2plus1d_18" else TORCHVISION_NAMES
-    assert_same_logits(theirs, ours, lambda key: torchvision_name(key, names), torch.randn(1, 3, 5, 28, 28))
-
-
-@pytest.mark.parametrize("name", ["slow_r50", "i3d_r50", "c2d_r50"])
-def test_logits_are_pytorchvideos(name: str) -> None:
-    hub = import_module("pytorchvideo.models.hub")
-
-    torch.manual_seed(0)
-    theirs = getattr(hub, name)(pretrained=False, model_num_class=7)
-    theirs.blocks[-1].pool = nn.AdaptiveAvgPool3d(1)  # its window fits 224x224 only; global at any size, as ours
-    ours = Video3DResNet.from_config(getattr(configs, name.removesuffix("_r50"))(num_classes=7))
-
-    has_temporal_pool = ours.config.temporal_pool > 1
-    clip = torch.randn(1, 3, 4, 40, 48)
-    assert_same_logits(theirs, ours, lambda key: pytorchvideo_name(key, has_temporal_pool), clip)
 
 
 # ---- Non-local blocks in the network
@@ -250,9 +169,9 @@ def test_logits_are_pytorchvideos(name: str) -> None:
 NETWORKS = {
     "tutorial": stagewise_config(5, [1, 2, 3, 4]),
     "time_only": stagewise_config(5, [2, 3], "time_only"),
-    "i3d": configs.i3d(nonlocal_blocks=EMBEDDED),
-    "slow dot": configs.slow(nonlocal_blocks=DOT),
-    "mmaction2 gaussian": configs.mmaction2_i3d("gaussian"),
+    "i3d": I3D_NL,
+    "slow dot": SLOW_NL_DOT,
+    "mmaction2 gaussian": MMACTION2_GAUSSIAN,
     "no batch norm": replace(stagewise_config(), nonlocal_blocks={"layer1.0": NonLocalConfig(bn_layer=False)}),
 }
 
@@ -296,7 +215,7 @@ def test_gradients_reach_every_parameter_after_one_step() -> None:
 
 
 def test_blocks_act_where_they_are_placed() -> None:
-    network = tiny(configs.i3d(nonlocal_blocks=EMBEDDED))
+    network = tiny(I3D_NL)
     assert [name for name, _ in network.layer2.named_children()] == ["0", "1", "nonlocal1", "2", "3", "nonlocal3"]
     assert all(isinstance(block, VideoNonLocalBlock) for block in network.nonlocal_layers().values())
 
@@ -319,14 +238,14 @@ def test_features_stop_after_the_last_stage_asked_for() -> None:
 
 
 def test_features_include_the_blocks_of_their_stage() -> None:
-    network, outputs = tiny(configs.i3d(nonlocal_blocks=EMBEDDED)).eval(), []
+    network, outputs = tiny(I3D_NL).eval(), []
     network.get_submodule("layer2.nonlocal3").register_forward_hook(lambda m, i, output: outputs.append(output))
     features = network.extract_features(torch.randn(1, 3, 4, 32, 32), ["stage2"])
     assert features["stage2"] is outputs[0]
 
 
 def test_class_activation_map_sums_to_the_logit() -> None:
-    network, outputs = tiny(configs.i3d(nonlocal_blocks=EMBEDDED)).eval(), []
+    network, outputs = tiny(I3D_NL).eval(), []
     network.get_submodule(network.feature_layer).register_forward_hook(lambda m, i, output: outputs.append(output))
     with torch.inference_mode():
         logits = network(torch.randn(2, 3, 4, 64, 96))
@@ -371,8 +290,6 @@ def test_bad_configurations(changes: dict[str, object], message: str) -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"nonlocal_stages = \[3, 5\] has \[5\]; the stages are 1, 2, 3 and 4"):
         Video3DResNet(nonlocal_stages=[3, 5])
-    with pytest.raises(ValueError, match=r"depth = 34 should be one of \[50, 101, 152, 200\]"):
-        configs.i3d(34)
     network = tiny(stagewise_config())
     with pytest.raises(ValueError, match="return_stages has \\['layer3'\\]; the stages are stage1, stage2"):
         network.extract_features(torch.randn(1, 3, 4, 32, 32), ["layer3"])

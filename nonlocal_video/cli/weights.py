@@ -1,0 +1,268 @@
+"""`nonlocal-video weights`: published checkpoints, from their publisher's server to a file that loads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nonlocal_video.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nonlocal_video.zoo.transfer import Progress
+
+app = typer.Typer(help="Published weights: list, pull, verify, look at, convert.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of text.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of `nonlocal-video weights list`.")]
+
+
+class StateLayout(str, Enum):
+    """Whose parameter names a state dict gets."""
+
+    pyslowfast = "pyslowfast"
+    mmaction2 = "mmaction2"
+
+
+@app.command("list")
+def list_weights(as_json: AsJson = False) -> None:
+    """Show which weights are here and which can be had, with size, accuracy and licence."""
+    from nonlocal_video.cli.weights_text import accuracy_in_words, embedded_row, entry_row
+    from nonlocal_video.zoo.catalogue import EMBEDDED, entries
+
+    rows = [*map(embedded_row, EMBEDDED), *map(entry_row, entries().values())]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    console = _console()
+    longest = max(len(row["name"]) for row in rows)
+    name = Column("name", min_width=longest if console.width > 2 * longest else None, overflow="fold")  # to be copied
+    table = Table(name, "here", "params", "GMAC", "top-1 / top-5 (views)", "licence")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["state"] if row["bytes"] is None else f"yes, {row['bytes'] / 1e6:.0f} MB",
+            "" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f} M",
+            "" if row["gmacs"] is None else f"{row['gmacs']:.1f}",
+            accuracy_in_words(row["accuracy"]),
+            escape(row["licence"]) + (" (non-commercial)" if row["non_commercial"] else ""),
+        )
+    console.print(table)
+    console.print(
+        "Accuracy in percent as published, views as CLIPSxCROPS; GMAC of one view, 1e9 multiply-accumulates. "
+        "To get one: nonlocal-video weights pull NAME"
+    )
+
+
+@app.command()
+def pull(
+    names: Names,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Agree to licences that forbid commercial use.")
+    ] = False,
+    keep_original: Annotated[
+        bool, typer.Option("--keep-original", help="Keep the publisher's file beside the converted one.")
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="No network; so does NONLOCAL_VIDEO_OFFLINE=1. Takes files put by hand.")
+    ] = False,
+) -> None:
+    """Download, check and convert weights; prints where they are. A cut download goes on where it broke."""
+    from nonlocal_video.zoo.catalogue import entry
+    from nonlocal_video.zoo.download import check_licence
+    from nonlocal_video.zoo.download import pull as pull_entry
+    from nonlocal_video.zoo.store import weights_path
+
+    rows = [None if _is_embedded(name) else entry(name) for name in names]
+    for row in rows:  # all consents before the first long download
+        if row is not None and not weights_path(row.name).is_file():
+            check_licence(row, accepted=accept_licence)
+    failed = 0
+    for name, row in zip(names, rows, strict=True):
+        if row is None:
+            typer.echo(f"{name} comes with the package: there is nothing to pull.", err=True)
+            continue
+        try:
+            with _progress_bar(name) as progress:
+                path = pull_entry(
+                    row,
+                    accept_licence=accept_licence,
+                    keep_original=keep_original,
+                    offline=offline,
+                    progress=progress,
+                    say=lambda text: typer.echo(text, err=True),
+                )
+        except ModelError as error:
+            typer.echo(f"{name}: {error}", err=True)
+            failed += 1
+        else:
+            typer.echo(path)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="All that are here, if none.")] = None,
+) -> None:
+    """Compare weights that are here with the published or recorded hashes, and load them strictly."""
+    from nonlocal_video.models.checkpoint import load_checkpoint
+    from nonlocal_video.zoo.catalogue import EMBEDDED, entries, entry, find
+    from nonlocal_video.zoo.download import verify as verify_entry
+    from nonlocal_video.zoo.store import weights_path
+
+    here = [*EMBEDDED, *(name for name in entries() if weights_path(name).is_file())]
+    rows = {name: None if _is_embedded(name) else entry(name) for name in names or here}
+    failed = 0
+    for name, row in rows.items():
+        try:
+            if row is None:
+                load_checkpoint(find(name))
+                seen = "comes with the package, and loads, every tensor in its place"
+            else:
+                seen = verify_entry(row)
+        except ModelError as error:
+            typer.echo(f"{name}: {error}", err=True)
+            failed += 1
+        else:
+            typer.echo(f"{name}: {seen}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Catalogue name, or a file of this project.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what is known about weights: network, input, labels, accuracy, licence, source, hashes."""
+    from dataclasses import asdict
+
+    from nonlocal_video.models.checkpoint import read_card
+    from nonlocal_video.zoo.catalogue import entries, entry, find
+    from nonlocal_video.zoo.store import read_record, weights_path
+
+    row = entries().get(model)
+    if row is None and not _is_embedded(model) and not Path(model).is_file():
+        entry(model)  # says what is likely meant
+    record = None if row is None else read_record(row.name)
+    path = weights_path(row.name) if row else find(model)
+    card = read_card(path) if path.is_file() or row is None else row.card
+    if as_json:
+        values = {
+            "name": card.name,
+            "file": str(path) if path.is_file() else None,
+            "card": asdict(card),
+            "catalogue": row.to_dict() if row else None,
+            "record": asdict(record) if record else None,
+        }
+        typer.echo(json.dumps(values, ensure_ascii=False))
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    from nonlocal_video.cli.weights_text import card_in_words, entry_in_words
+
+    table = Table(show_header=False)
+    for what, text in {
+        **card_in_words(card),
+        **(entry_in_words(row) if row else {}),
+        "file": str(path) if path.is_file() else "not here",
+        "seen at the download": f"SHA-256 {record.sha256}, {record.num_bytes:,} bytes" if record else "",
+    }.items():
+        if text:
+            table.add_row(what, escape(text))
+    _console().print(table)
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="Published weights: .pth, .pyth or .pkl. Nothing in it is run.")],
+    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    as_name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Catalogue name, where the file alone cannot tell.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Class names of a fine-tuned network, one a line, in the order of its outputs.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a file that loads from weights of PySlowFast, MMAction2, video-nonlocal-net, PyTorchVideo and others."""
+    if output.suffix != ".safetensors":
+        raise UsageError(f"output = {output} should end in .safetensors.")
+    names = None if labels is None else _read_labels(labels)
+
+    from nonlocal_video.zoo.convert import convert_file
+
+    done = convert_file(file, output, name=as_name, labels=names)
+    if as_json:
+        values = {
+            "name": done.name,
+            "source": done.source,
+            "output": str(done.output),
+            "input_sha256": done.input_sha256,
+            "tensors_used": done.tensors_used,
+            "ignored": done.ignored,
+        }
+        typer.echo(json.dumps(values))
+        return
+    typer.echo(f"{done.output}: {done.name}, from {file} (SHA-256 {done.input_sha256})")
+    typer.echo(f"{done.tensors_used} tensors used; ignored: {', '.join(done.ignored) or 'none'}")
+
+
+@app.command("export-state")
+def export_state(
+    model: Annotated[str, typer.Argument(help="Catalogue name whose weights are here, or a file of this project.")],
+    layout: Annotated[StateLayout, typer.Option(help="Whose parameter names.")],
+    output: Annotated[Path, typer.Option(help="The PyTorch file to write, .pyth or .pth.")],
+) -> None:
+    """Write a 3D ResNet's weights back under the names of PySlowFast or MMAction2."""
+    from nonlocal_video.zoo.export_state import export_state as write_state
+
+    typer.echo(write_state(model, output, layout=layout.value))
+
+
+def _is_embedded(name: str) -> bool:
+    from nonlocal_video.zoo.catalogue import EMBEDDED
+
+    return name == "default" or name in EMBEDDED
+
+
+def _read_labels(path: Path) -> list[str]:
+    try:
+        names = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"labels = {path} cannot be read: {error}") from error
+    if not all(name.strip() for name in names):
+        raise UsageError(f"labels = {path} has an empty line; every line names a class.")
+    return names
+
+
+@contextmanager
+def _progress_bar(name: str) -> Iterator[Progress]:
+    """A bar on standard error, if that is a terminal; gives what moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+        task = bars.add_task(name, total=None)
+        yield lambda here, total: bars.update(task, completed=here, total=total)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 140)

@@ -1,0 +1,103 @@
+"""Weights as rows of a table and as words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from nonlocal_video.models.card import ModelCard
+from nonlocal_video.models.checkpoint import read_card
+from nonlocal_video.zoo.catalogue import find
+from nonlocal_video.zoo.entry import CatalogueEntry
+from nonlocal_video.zoo.store import weights_path
+
+
+def entry_row(entry: CatalogueEntry) -> dict[str, Any]:
+    """A catalogue entry in `weights list`."""
+    path = weights_path(entry.name)
+    if path.is_file():
+        state = "here"
+    elif entry.download is None:
+        state = "unpublished"
+    else:
+        state = "by hand" if entry.download.by_hand else "no"
+    return {
+        "name": entry.name,
+        "state": state,
+        "path": str(path) if state == "here" else None,
+        "bytes": path.stat().st_size if state == "here" else None,
+        "parameters": entry.parameters,
+        "gmacs": entry.gmacs,
+        "accuracy": asdict(entry.accuracy) if entry.accuracy else None,
+        "licence": entry.licence.name,
+        "non_commercial": entry.licence.non_commercial,
+        "source": entry.source,
+        "url": entry.download.url if entry.download else None,
+        "sha256": entry.download.sha256 if entry.download else None,
+    }
+
+
+def embedded_row(name: str) -> dict[str, Any]:
+    """A model of the package in `weights list`, with the same keys."""
+    path = find(name)
+    card = read_card(path)
+    return {
+        "name": name,
+        "state": "in the package",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "parameters": None,
+        "gmacs": None,
+        "accuracy": asdict(card.published) if card.published else None,
+        "licence": card.licence,
+        "non_commercial": False,
+        "source": "nonlocal-video",
+        "url": None,
+        "sha256": None,
+    }
+
+
+def accuracy_in_words(accuracy: dict[str, Any] | None) -> str:
+    """Top-1 and top-5 in percent, and the views."""
+    return "" if accuracy is None else f"{accuracy['top1']:.1f} / {accuracy['top5']:.1f} ({accuracy['views']})"
+
+
+def card_in_words(card: ModelCard) -> dict[str, str]:
+    """What a card says, by what it is about; empty where it says nothing."""
+    spec = card.input
+    if spec.frame_stride is None:
+        frames = f"{spec.num_frames} frames at {spec.frames_per_second:g} a second"
+    else:
+        frames = f"{spec.num_frames} frames, one in {spec.frame_stride} of the clip"
+    resized = f"to {' x '.join(map(str, spec.resize_to))}" if spec.resize_to else f"shorter side to {spec.short_side}"
+    normalised = ", ".join(f"{mean:.4g} ± {std:.4g}" for mean, std in zip(spec.mean, spec.std, strict=True))
+    return {
+        "name": card.name,
+        "network": card.architecture,
+        "non-local blocks after": ", ".join(card.config.get("nonlocal_blocks", {})),
+        "input": f"{frames}; {resized}, crop {spec.crop} pixels",
+        "normalised": f"{normalised} (mean ± deviation of R, G, B from 0 to 1)",
+        "labels": f"{len(card.labels)}: {card.labels[0]}, ..., {card.labels[-1]}",
+        "accuracy, published": accuracy_in_words(asdict(card.published) if card.published else None),
+        "licence": card.licence,
+        "source": card.source,
+        "notes": "\n".join(card.notes),
+    }
+
+
+def entry_in_words(entry: CatalogueEntry) -> dict[str, str]:
+    """What the catalogue knows beside the card."""
+    words = {
+        "parameters": f"{entry.parameters:,}",
+        "GMAC": "" if entry.gmacs is None else f"{entry.gmacs:.1f} (1e9 multiply-accumulates) a view",
+        "commercial use": "forbidden by the licence" if entry.licence.non_commercial else "",
+    }
+    if entry.download is None:
+        return words | {"source": "no weights were published"}
+    sha256 = entry.download.sha256
+    how = "by hand from its page" if entry.download.by_hand else entry.download.file_format
+    digits = "" if sha256 is None or len(sha256) == 64 else " (its first digits)"
+    return words | {
+        "source": f"{entry.download.url} ({how})",
+        "published SHA-256": "none" if sha256 is None else f"{sha256}{digits}",
+    }

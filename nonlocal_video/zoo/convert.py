@@ -1,0 +1,286 @@
+"""Published weights -> a file of ours: every tensor accounted for, nothing guessed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from nonlocal_video.errors import ModelError
+from nonlocal_video.models.card import ModelCard
+from nonlocal_video.models.checkpoint import build_network, save_checkpoint
+from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet
+from nonlocal_video.zoo import caffe2, kenshohara, mmaction2, pyslowfast, pytorchvideo, torchvision, tushar_n
+from nonlocal_video.zoo.catalogue import entries, entry
+from nonlocal_video.zoo.entry import CatalogueEntry, Source
+from nonlocal_video.zoo.layout import COUNTER, Layout
+from nonlocal_video.zoo.weights_file import WeightsFile, read_weights_file
+
+_LAYOUTS: dict[Source, tuple[Layout, ...]] = {
+    "pyslowfast": (pyslowfast.LAYOUT, caffe2.LAYOUT),
+    "video-nonlocal-net": (caffe2.LAYOUT, tushar_n.LAYOUT),
+    "mmaction2": (mmaction2.LAYOUT,),
+    "pytorchvideo": (pytorchvideo.LAYOUT,),
+    "torchvision": (torchvision.LAYOUT,),
+    "kenshohara": (kenshohara.LAYOUT,),
+}
+_HEAD = ("fc.weight", "fc.bias")
+_MAX_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was read, as what, and what became of it."""
+
+    name: str
+    """The catalogue's row."""
+    source: Source
+    card: ModelCard
+    output: Path
+    input_sha256: str
+    tensors_used: int
+    """Tensors of the file that are now in the network: all but those ignored."""
+    ignored: tuple[str, ...]
+    """What the file holds beside the weights: momentum, learning rate, counters."""
+
+
+def recognise(path: str | Path) -> list[str]:
+    """Names of the catalogue's networks that a file's names and shapes fit; often several, as shapes show little.
+
+    Raises:
+        ModelError: The file cannot be read.
+    """
+    file = read_weights_file(path)
+    return [row.name for row in _likely_rows(file) if _best_match(file, row, row.card).fits]
+
+
+def convert_file(
+    path: str | Path, output: str | Path, *, name: str | None = None, labels: Sequence[str] | None = None
+) -> Conversion:
+    """Writes published weights as a file that `nlv.load` takes, with their catalogue row's card inside, in float32.
+
+    Args:
+        path: A checkpoint of PySlowFast, video-nonlocal-net, MMAction2, PyTorchVideo, torchvision, 3D-ResNets-PyTorch
+            or Tushar-N's port, or a network of theirs that was fine-tuned.
+        output: The .safetensors file to write.
+        name: The catalogue's row. Can be left out where one row alone fits, or where the file's hash is published.
+        labels: Class names of a network that was fine-tuned, or of one whose names the catalogue does not know, in the
+            order of its outputs; its head then has that many.
+
+    Raises:
+        ModelError: The file is not what `name` says, or fits no row, or several: the message lists what is missing,
+            unexpected and misshapen, or the candidates. Nothing is written then.
+    """
+    file, output = read_weights_file(path), Path(output)
+    if not output.absolute().parent.is_dir():
+        raise ModelError(f"There is no folder {output.absolute().parent} to write {output.name} to; make it first.")
+    if output.exists() and output.samefile(path):
+        raise ModelError(f"{output} is the file to convert; give the output another name.")
+    row, match = _chosen(file, name, labels)
+    with torch.device("meta"):
+        network = build_network(match.card)
+    network.load_state_dict(_filled(file, match), assign=True)
+    save_checkpoint(output, network, match.card, dtype=torch.float32)
+    return Conversion(
+        name=row.name,
+        source=row.source,
+        card=match.card,
+        output=output,
+        input_sha256=file.sha256,
+        tensors_used=len(match.names),
+        ignored=(*file.ignored, *match.ignored),
+    )
+
+
+@dataclass(frozen=True)
+class _Match:
+    """A file held against a network in one layout."""
+
+    card: ModelCard
+    layout: Layout
+    names: dict[str, str]
+    """Our name -> the file's, for every tensor that both have."""
+    ignored: tuple[str, ...] = ()
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    misshapen: dict[str, str] = field(default_factory=dict)
+    """The file's name -> what is wrong with it."""
+
+    @property
+    def fits(self) -> bool:
+        return not (self.missing or self.unexpected or self.misshapen)
+
+    @property
+    def num_problems(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.misshapen)
+
+    def problems(self) -> str:
+        """The problems as sentences, each kind cut to the first few."""
+        parts = []
+        misshapen = [f"{name} is {problem}" for name, problem in self.misshapen.items()]
+        for kind, names in (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", misshapen)):
+            if names:
+                more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+                parts.append(f"{len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}{more}")
+        return "; ".join(parts)
+
+
+def _chosen(file: WeightsFile, name: str | None, labels: Sequence[str] | None) -> tuple[CatalogueEntry, _Match]:
+    """The row that the file is to be read as, and how."""
+    rows = _likely_rows(file) if name is None else [entry(name)]
+    matches = {row.name: _best_match(file, row, _card(row, labels)) for row in rows}
+    if name is None:
+        fitting = [row for row in rows if matches[row.name].fits]
+        row = _only(file, fitting) if fitting else min(rows, key=lambda row: matches[row.name].num_problems)
+    else:
+        row = rows[0]
+    match = matches[row.name]
+    if not match.fits:
+        subject = f"is not {row.name}" if name else f"fits no network of the catalogue; the closest is {row.name}"
+        hint = ""
+        if labels is None and _only_the_head(match):
+            hint = (
+                " Only the classifier differs: for a fine-tuned network give its labels, in the order of its outputs."
+            )
+        raise ModelError(f"{file.path} {subject} ({match.layout.title} names). {match.problems()}.{hint}")
+    if name is not None:
+        _refuse_anothers_hash(file, row)
+    return row, match
+
+
+def _likely_rows(file: WeightsFile) -> list[CatalogueEntry]:
+    """The rows whose classifier's name the file has, so that not all networks have to be built; else all rows."""
+    rows = list(entries().values())
+    likely = []
+    for row in rows:
+        config = row.network_config
+        if any(
+            name in file.tensors for layout in _LAYOUTS[row.source] for name in layout.names(_HEAD, config).values()
+        ):
+            likely.append(row)
+    return likely or rows
+
+
+def _only(file: WeightsFile, fitting: list[CatalogueEntry]) -> CatalogueEntry:
+    """The only row of several that fit, or the one whose published hash the file has."""
+    by_hash = [row for row in fitting if _has_published_hash(file, row)]
+    if len(by_hash) == 1:
+        return by_hash[0]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise ModelError(
+        f"{file.path} fits {len(fitting)} networks of the catalogue, whose differences (padding, scale, order of "
+        f"pooling, frames) no file of weights shows: {', '.join(row.name for row in fitting)}. "
+        "Say which it is: --as NAME."
+    )
+
+
+def _has_published_hash(file: WeightsFile, row: CatalogueEntry) -> bool:
+    published = row.download.sha256 if row.download else None
+    return published is not None and file.sha256.startswith(published)
+
+
+def _refuse_anothers_hash(file: WeightsFile, row: CatalogueEntry) -> None:
+    owners = [other.name for other in entries().values() if _has_published_hash(file, other)]
+    if owners and row.name not in owners:
+        raise ModelError(f"By its SHA-256, {file.path} is {owners[0]} and not {row.name}: --as {owners[0]}.")
+
+
+def _card(row: CatalogueEntry, labels: Sequence[str] | None) -> ModelCard:
+    if labels is None:
+        return row.card
+    try:
+        if len(labels) == row.labels:  # the network as published, whose classes the catalogue cannot name
+            return replace(row.card, labels=tuple(labels), notes=())
+        return replace(
+            row.card,
+            config={**row.config, "num_classes": len(labels)},
+            labels=tuple(labels),
+            published=None,
+            source=f"fine-tuned from {row.name}, or in its shape",
+            notes=(),
+        )
+    except ValueError as error:
+        raise ModelError(f"These labels cannot be used: {error}") from error
+
+
+def _best_match(file: WeightsFile, row: CatalogueEntry, card: ModelCard) -> _Match:
+    """The file held against a row, in the layout of its source that fits best."""
+    affine = row.download is not None and row.download.affine
+    matches = [_held_against(file, card, layout, affine=affine) for layout in _LAYOUTS[row.source]]
+    return min(matches, key=lambda match: match.num_problems)
+
+
+def _held_against(file: WeightsFile, card: ModelCard, layout: Layout, *, affine: bool) -> _Match:
+    config, ours = _network_on_meta(json.dumps(card.config))
+    names = layout.names(ours, config)
+    optional = _optional(names, file, affine=affine)
+    names = {name: theirs for name, theirs in names.items() if name not in optional}
+    is_ignored = caffe2.IGNORED.fullmatch if layout is caffe2.LAYOUT else lambda name: None
+    ignored = tuple(name for name in file.tensors if name not in names.values() and is_ignored(name))
+    known = {*names.values(), *ignored}
+    misshapen = {}
+    for name, theirs in names.items():
+        tensor = file.tensors.get(theirs)
+        if tensor is not None and tensor.shape != ours[name].shape:
+            misshapen[theirs] = f"{tuple(tensor.shape)} instead of {tuple(ours[name].shape)}"
+        elif tensor is not None and tensor.is_floating_point() != ours[name].is_floating_point():
+            misshapen[theirs] = f"of {tensor.dtype}"
+    return _Match(
+        card=card,
+        layout=layout,
+        names=names,
+        ignored=ignored,
+        missing=[theirs for theirs in names.values() if theirs not in file.tensors],
+        unexpected=[theirs for theirs in file.tensors if theirs not in known],
+        misshapen=misshapen,
+    )
+
+
+def _optional(names: dict[str, str], file: WeightsFile, *, affine: bool) -> set[str]:
+    """Tensors of the network that this file need not have: all of a kind, or none."""
+    optional = set()
+    if not any(name.endswith(COUNTER) for name in file.tensors):
+        optional |= {name for name in names if name.endswith(COUNTER)}
+    if affine:
+        optional |= {name for name in names if name.endswith(caffe2.STATISTICS)}
+        of_blocks = {name for name in names if "nonlocal" in name and ".bn." in name}
+        if not any(names[name] in file.tensors for name in of_blocks):
+            optional |= of_blocks
+    return optional
+
+
+def _only_the_head(match: _Match) -> bool:
+    head = {match.names[name] for name in _HEAD}
+    return not match.missing and not match.unexpected and match.misshapen.keys() <= head
+
+
+def _filled(file: WeightsFile, match: _Match) -> dict[str, Tensor]:
+    """Every tensor of the network: the file's, or what stands for a file that does not keep it."""
+    config, network = _network_on_meta(json.dumps(match.card.config))
+    filled = {}
+    for name, tensor in network.items():
+        if name in match.names:
+            filled[name] = file.tensors[match.names[name]].to(tensor.dtype).clone()
+        elif name.endswith("running_var"):
+            # An affine layer has no statistics: y = gain x + bias is a batch norm whose var + eps is 1.
+            filled[name] = torch.full(tensor.shape, 1 - config.bn_eps)
+        elif name.endswith("bn.weight"):
+            filled[name] = torch.ones(tensor.shape)
+        else:
+            filled[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+    return filled
+
+
+@lru_cache(maxsize=64)
+def _network_on_meta(config: str) -> tuple[ResNet3DConfig, dict[str, Tensor]]:
+    """The network of a configuration (JSON) and its state dict, without memory for the weights."""
+    typed = TypeAdapter(ResNet3DConfig).validate_json(config)
+    with torch.device("meta"):
+        return typed, Video3DResNet.from_config(typed).state_dict()

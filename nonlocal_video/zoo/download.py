@@ -1,0 +1,273 @@
+"""Gets published weights: downloads the publisher's file, checks its hash, converts it, remembers what was seen."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nonlocal_video.errors import ModelError, UsageError
+from nonlocal_video.zoo import transfer
+from nonlocal_video.zoo.store import (
+    Record,
+    original_path,
+    read_record,
+    record_path,
+    weights_folder,
+    weights_path,
+    write_record,
+)
+
+if TYPE_CHECKING:
+    from nonlocal_video.zoo.entry import CatalogueEntry, Download
+
+OFFLINE_VARIABLE = "NONLOCAL_VIDEO_OFFLINE"
+
+
+def check_licence(entry: CatalogueEntry, *, accepted: bool) -> None:
+    """Asks for consent to a licence that forbids commercial use.
+
+    Raises:
+        UsageError: It does, and was not accepted.
+    """
+    if entry.licence.non_commercial and not accepted:
+        raise UsageError(
+            f"The weights of {entry.name!r} may not be used commercially (licence: {entry.licence.name}). "
+            f"If you agree to that: nonlocal-video weights pull {entry.name} --accept-licence"
+        )
+
+
+def pull(
+    entry: CatalogueEntry,
+    *,
+    accept_licence: bool = False,
+    keep_original: bool = False,
+    offline: bool = False,
+    policy: transfer.RetryPolicy | None = None,
+    progress: transfer.Progress | None = None,
+    say: transfer.Say = print,
+) -> Path:
+    """Makes a catalogue entry's weights ready for use; does nothing if they are.
+
+    Several processes may pull at once: one works, the others wait and find it done.
+
+    Args:
+        entry: A row of the catalogue.
+        accept_licence: Consent to a licence that forbids commercial use.
+        keep_original: Keep the publisher's file, too, at `original_path(entry)`. One put there by hand is always kept.
+        offline: Don't use the network; so does the environment variable NONLOCAL_VIDEO_OFFLINE=1.
+        policy: How long to wait for the server and how often to try.
+        progress: Called with the bytes that are here, and with all where known.
+        say: Called with a sentence for whoever waits.
+
+    Returns:
+        The converted file, `weights_path(entry.name)`.
+
+    Raises:
+        UsageError: The licence was not accepted.
+        ModelError: No weights were published, or they can't be fetched, aren't the right ones, or don't convert.
+    """
+    with _locked(entry, say):
+        path = weights_path(entry.name)
+        if path.is_file():
+            return path
+        check_licence(entry, accepted=accept_licence)
+        original = original_path(entry)
+        put_by_hand = original.is_file()
+        _fetch(entry, offline=offline, policy=policy, progress=progress, say=say)
+        try:
+            _convert(entry, original, path, say)
+        except ModelError as error:
+            raise ModelError(
+                f"{error} The publisher's file stays at {original}; delete it to fetch it anew."
+            ) from error
+        if not (keep_original or put_by_hand):
+            original.unlink()
+        return path
+
+
+def fetch(
+    entry: CatalogueEntry,
+    *,
+    offline: bool = False,
+    policy: transfer.RetryPolicy | None = None,
+    progress: transfer.Progress | None = None,
+    say: transfer.Say = print,
+) -> Path:
+    """The publisher's file as it is, its hash checked; arguments and errors as of `pull`.
+
+    Returns:
+        `original_path(entry)`.
+    """
+    with _locked(entry, say):
+        return _fetch(entry, offline=offline, policy=policy, progress=progress, say=say)
+
+
+def verify(entry: CatalogueEntry) -> str:
+    """Compares what was pulled with the hashes published and recorded, and loads it strictly.
+
+    Returns:
+        A sentence that says what was compared.
+
+    Raises:
+        ModelError: The weights are not here or not right; the message names every problem.
+    """
+    from nonlocal_video.models.checkpoint import load_checkpoint
+
+    path = weights_path(entry.name)
+    if not path.is_file():
+        raise ModelError(f"{entry.name} is not here: nonlocal-video weights pull {entry.name}")
+    problems = []
+    record = read_record(entry.name)
+    download = _published(entry)
+    if record is None:
+        seen = f"was not pulled here ({record_path(entry.name).name} is missing), so there is no hash to compare"
+    else:
+        seen = _hash_in_words(download, record.sha256)
+        problems += _differences(entry, record, record.sha256, "what was downloaded")
+        if (converted := sha256_of(path)) != record.converted_sha256:
+            problems.append(f"{path} has SHA-256 {converted}, and had {record.converted_sha256} when it was made")
+    if (original := original_path(entry)).is_file():
+        problems += _differences(entry, record, sha256_of(original), str(original))
+    try:
+        _, card = load_checkpoint(path)
+    except ModelError as error:
+        problems.append(str(error).rstrip("."))
+    else:
+        if replace(card, source="") != replace(entry.card, source=""):  # an address may change
+            problems.append(f"the card in {path} differs from the catalogue's")
+    if problems:
+        raise ModelError(f"{'; '.join(problems)}. Delete {path} and pull again.")
+    return f"the publisher's file {seen}; the converted one loads, every tensor in its place"
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, 64 hex digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _fetch(
+    entry: CatalogueEntry,
+    *,
+    offline: bool,
+    policy: transfer.RetryPolicy | None,
+    progress: transfer.Progress | None,
+    say: transfer.Say,
+) -> Path:
+    download = _published(entry)
+    record = read_record(entry.name)
+    path = original_path(entry)
+    if path.is_file():  # put there by hand, or kept
+        sha256 = sha256_of(path)
+        if problems := _differences(entry, record, sha256, str(path)):
+            raise ModelError(
+                f"{'; '.join(problems)}. It was not used; put the right file there, or none to download it."
+            )
+        say(f"{path} {_hash_in_words(download, sha256)}.")
+        return path
+    yourself = f"save it as {path}, and run this again."
+    if download.by_hand:
+        raise ModelError(
+            f"Only a person can fetch the weights of {entry.name!r}: open {download.url} "
+            f"(`nonlocal-video weights info {entry.name}` says what is there), {yourself}"
+        )
+    if offline or os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0"):
+        raise ModelError(
+            f"The weights of {entry.name!r} are not here, and offline (--offline or {OFFLINE_VARIABLE}) nothing is "
+            f"downloaded. Fetch {download.url} elsewhere, {yourself}"
+        )
+    part = path.with_name(f"{path.name}.part")
+    path.parent.mkdir(exist_ok=True)
+    try:
+        transfer.download(download.url, part, policy=policy, progress=progress, say=say)
+    except transfer.TransferError as error:
+        raise ModelError(f"{error} Or fetch the file yourself, {yourself}") from error
+    sha256 = sha256_of(part)
+    if problems := _differences(entry, record, sha256, download.url):
+        transfer.discard(part)
+        raise ModelError(f"{'; '.join(problems)}. The file was removed, nothing is installed.")
+    os.replace(part, path)
+    transfer.discard(part)
+    say(f"{download.url} {_hash_in_words(download, sha256)}.")
+    return path
+
+
+def _convert(entry: CatalogueEntry, original: Path, path: Path, say: transfer.Say) -> None:
+    """Makes the weights file; it appears when its record is written, so that there is none without."""
+    from nonlocal_video.zoo.convert import convert_file
+
+    temporary = path.with_name(f".{entry.name}.{os.getpid()}.safetensors")
+    try:
+        conversion = convert_file(original, temporary, name=entry.name)
+        record = Record(
+            url=_published(entry).url,
+            sha256=conversion.input_sha256,
+            num_bytes=original.stat().st_size,
+            converted_sha256=sha256_of(temporary),
+        )
+        write_record(entry.name, record)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    say(f"Its hash is kept in {record_path(entry.name)}.")
+
+
+@contextmanager
+def _locked(entry: CatalogueEntry, say: transfer.Say) -> Iterator[None]:
+    """One process at a time works on an entry; a storage that fails becomes a `ModelError`."""
+    from filelock import FileLock, Timeout
+
+    folder = weights_folder()
+    lock = FileLock(folder / f".{entry.name}.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"Another process is getting {entry.name}; waiting for it.")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        raise ModelError(
+            f"{folder} cannot be used: {error}. NONLOCAL_VIDEO_WEIGHTS may name another folder."
+        ) from error
+
+
+def _published(entry: CatalogueEntry) -> Download:
+    if entry.download is None:
+        raise ModelError(
+            f"No weights were ever published for {entry.name!r}; nlv.build({entry.name!r}) gives the network alone."
+        )
+    return entry.download
+
+
+def _differences(entry: CatalogueEntry, record: Record | None, sha256: str, what: str) -> list[str]:
+    """How a file of this hash differs from the published hash and from the one seen before."""
+    download = _published(entry)
+    problems = []
+    if download.sha256 and not sha256.startswith(download.sha256):
+        problems.append(f"{what} has SHA-256 {sha256} instead of the published {download.sha256}")
+    elif record is not None and record.url == download.url and sha256 != record.sha256:
+        problems.append(
+            f"{what} has SHA-256 {sha256} instead of {record.sha256}, as when it was first pulled "
+            f"(if you trust the new file, delete {record_path(entry.name)})"
+        )
+    return problems
+
+
+def _hash_in_words(download: Download, sha256: str) -> str:
+    if download.sha256 is None:
+        return f"has SHA-256 {sha256} (its publisher gives none to compare)"
+    digits = "" if len(download.sha256) == 64 else f" first {len(download.sha256)} digits of the"
+    return f"has the published{digits} SHA-256 {sha256}"

@@ -1,0 +1,145 @@
+"""One published checkpoint: everything that has to be known beside its tensors."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import TypeAdapter
+
+from nonlocal_video.models.card import Accuracy, ClipPlacement, FramePlacement, InputSpec, ModelCard
+from nonlocal_video.zoo.labels import LabelList, read_labels
+
+if TYPE_CHECKING:
+    from nonlocal_video.models.resnet3d import ResNet3DConfig
+
+Source = Literal[
+    "nonlocal-video", "pyslowfast", "video-nonlocal-net", "mmaction2", "pytorchvideo", "torchvision", "kenshohara"
+]
+FileFormat = Literal["safetensors", "torch", "caffe2"]
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What one may do with the weights."""
+
+    name: str
+    """SPDX identifier where there is one, else the words of the publisher."""
+    non_commercial: bool = False
+
+
+@dataclass(frozen=True)
+class Download:
+    """The published file."""
+
+    url: str
+    file_format: FileFormat
+    sha256: str | None = None
+    """All 64 hex digits, or the first 8 where only these are published, or None where no hash is."""
+    affine: bool = False
+    """The file's batch norms are a gain and a bias alone, without statistics; its non-local blocks may have none."""
+    by_hand: bool = False
+    """The address is a page that asks a person, not a file that can be fetched."""
+
+    def __post_init__(self) -> None:
+        if self.sha256 is not None and (len(self.sha256) not in (8, 64) or set(self.sha256) - set("0123456789abcdef")):
+            raise ValueError(f"sha256 = {self.sha256!r} should be 8 or 64 lower-case hex digits, or left away.")
+
+
+@dataclass(frozen=True)
+class PublishedInput:
+    """The input in its publisher's own terms: T frames every `frame_stride`, values from 0 to `value_range`."""
+
+    num_frames: int
+    frame_stride: int
+    stride_counts: Literal["frames", "thirtieths"]
+    """Of the clip's own frames; or of frames at 30 a second whatever the clip's rate."""
+    short_side: int
+    crop: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    value_range: Literal[1, 255] = 1
+    channel_order: Literal["RGB"] = "RGB"
+    resize_to: tuple[int, int] | None = None
+    antialias: bool = False
+    clip_placement: ClipPlacement = "both_ends"
+    frame_placement: FramePlacement = "start_of_steps"
+
+    def spec(self) -> InputSpec:
+        """The same as this project's `InputSpec`, whose mean and std are of values from 0 to 1."""
+        mean, std = (
+            (a / self.value_range, b / self.value_range, c / self.value_range) for a, b, c in (self.mean, self.std)
+        )
+        return InputSpec(
+            num_frames=self.num_frames,
+            frames_per_second=30 / self.frame_stride,
+            short_side=self.short_side,
+            crop=self.crop,
+            mean=mean,
+            std=std,
+            frame_stride=self.frame_stride if self.stride_counts == "frames" else None,
+            resize_to=self.resize_to,
+            antialias=self.antialias,
+            clip_placement=self.clip_placement,
+            frame_placement=self.frame_placement,
+        )
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """A row of the catalogue."""
+
+    name: str
+    source: Source
+    config: dict[str, Any]
+    """What differs from the defaults of `ResNet3DConfig`, as in a model card; `nonlocal_blocks` holds the details of
+    the blocks: where, kernel, scale, pooling order, biases."""
+    input: PublishedInput
+    labels: LabelList | int
+    """A list that comes with the package, or, where the order of the classes is not known, their number."""
+    parameters: int
+    gmacs: float | None
+    """Multiply-accumulates of one view at 224 pixels (112 for networks trained at that), in 10^9."""
+    licence: Licence
+    download: Download | None = None
+    """None: no weights were published, only the configuration."""
+    accuracy: Accuracy | None = None
+    average: Literal["probabilities", "logits"] = "probabilities"
+    head_window: tuple[int, int, int] | None = None
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def card(self) -> ModelCard:
+        """The model card that travels with the converted weights."""
+        blocks = list(self.config.get("nonlocal_blocks", {}))
+        stage_and_block = blocks[-1].split(".") if blocks else None
+        return ModelCard(
+            name=self.name,
+            architecture="resnet3d",
+            config=deepcopy(self.config),  # rows share parts of theirs
+            input=self.input.spec(),
+            labels=read_labels(self.labels) if isinstance(self.labels, str) else _numbered(self.labels),
+            explain_layer=f"{stage_and_block[0]}.nonlocal{stage_and_block[1]}" if stage_and_block else None,
+            average=self.average,
+            head_window=self.head_window,
+            published=self.accuracy,
+            licence=self.licence.name,
+            source=self.download.url if self.download else self.source,
+            notes=self.notes,
+        )
+
+    @property
+    def network_config(self) -> ResNet3DConfig:
+        """`config` as `Video3DResNet.from_config` takes it."""
+        from nonlocal_video.models.resnet3d import ResNet3DConfig
+
+        return TypeAdapter(ResNet3DConfig).validate_python(self.config)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"class {index}" for index in range(count))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nonlocal_video import __version__
-from nonlocal_video.errors import NonlocalVideoError
+from nonlocal_video.errors import NonlocalVideoError, VideoError
 
 PACKAGES = ("torch", "torchvision", "pytorchvideo", "av", "decord", "gradio", "safetensors", "pyarrow", "grad-cam")
 EXTRA_OF_PACKAGE = {"openvino": "openvino", "ray": "ray", "lightning": "train"}
@@ -35,6 +36,7 @@ def doctor() -> None:
     for name, needed, check in (
         ("decoder pyav", True, lambda: _decode("pyav")),
         ("decoder decord", False, lambda: _decode("decord")),
+        ("decoding confined", False, _confinement),
         ("default model", True, _default_model),
         ("device cuda", False, _cuda),
     ):
@@ -90,6 +92,19 @@ def _decode(decoder: Literal["decord", "pyav"]) -> str:
     if len(seen) != len(brightness) or np.abs(seen - brightness).max() > 4:
         raise NonlocalVideoError(f"wrong frames: brightness {seen.round().tolist()} instead of {brightness}")
     return f"{'av' if decoder == 'pyav' else 'decord'} {_version('av' if decoder == 'pyav' else 'decord')}"
+
+
+def _confinement() -> str:
+    """What a process that decodes is kept from."""
+    from nonlocal_video.video.decode import VideoReader
+
+    with VideoReader() as reader:
+        with contextlib.suppress(VideoError):  # starts the process
+            reader.probe(os.devnull)
+        confined = reader.confined
+    if not confined:
+        raise NonlocalVideoError("this system enforces nothing beyond limits of memory and time; see docs/security.md")
+    return ", ".join(confined)
 
 
 def _default_model() -> str:

@@ -75,6 +75,7 @@ class DecoderProcess:
         self._returncode: int | None = None
         self._printed_tail = b""
         self.seconds_left = 0.0
+        self.confined: tuple[str, ...] = ()
         threading.Thread(target=self._keep, name="nonlocal-video-decoder", daemon=True).start()
         self._started.wait()
         if self._start_error is not None:
@@ -180,6 +181,7 @@ class DecoderProcess:
         if kind == _wire.ERROR:
             self.close()
             raise VideoError("internal", str(answer.get("message")))
+        self.confined = tuple(answer["confined"])
 
     def _last_printed_line(self) -> str:
         lines = self._printed_tail.decode(errors="replace").strip().splitlines()

@@ -1,7 +1,8 @@
 """The decoding process: serves one request after another until its pipe is closed. Nothing here runs in the parent.
 
-Hostile files are met here, so this process limits itself: memory, processor time, the size of what libraries print, and
-a timer of the kernel's that ends it even where a library keeps the interpreter's lock in an endless loop.
+Hostile files are met here, so this process limits itself: memory, processor time, the size of what libraries print,
+where Linux allows it also network, writing and starting programs (`_confine`), and a timer of the kernel's that ends it
+even where a library keeps the interpreter's lock in an endless loop.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import IO, Any
 
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.video import _wire
+from nonlocal_video.video._confine import confine
 from nonlocal_video.video._messages import ended_error, printable_name
 from nonlocal_video.video.limits import DecodeLimits
 
@@ -39,6 +41,7 @@ def main(parent_pid: int, limits_json: str) -> None:
     limits = DecodeLimits(**json.loads(limits_json))
     _die_with_parent(parent_pid)
     _limit_resources(limits)
+    confined = confine()  # before any library starts a thread
     replies.write(_wire.MAGIC)
     try:
         import av
@@ -52,7 +55,7 @@ def main(parent_pid: int, limits_json: str) -> None:
     # What FFmpeg has to say goes to standard error, which is the parent's temporary file.
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.ERROR)
-    _wire.write_message(replies, _wire.DONE)
+    _wire.write_json(replies, _wire.DONE, {"confined": confined})
     server = _Server(limits, replies)
     while True:
         try:

@@ -108,6 +108,11 @@ class VideoReader:
                 info=stream.info,
             )
 
+    @property
+    def confined(self) -> tuple[str, ...]:
+        """What the running child process cannot do, as the kernel enforces it; empty before the first file."""
+        return () if self._process is None else self._process.confined
+
     def close(self) -> None:
         """End the child process; the reader can still be used and would start another."""
         if self._process is not None:

@@ -131,15 +131,18 @@ def test_decord_may_fail_after_its_first_frames(clips: Path, fake_decord) -> Non
 
 
 @linux_only
-def test_the_child_limits_itself(clips: Path, fake_decord, tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
+def test_the_child_limits_itself(clips: Path, fake_decord) -> None:
     names = ("AS", "CORE", "CPU", "FSIZE")
     limits = ", ".join(f"'{name}': resource.getrlimit(resource.RLIMIT_{name})[0]" for name in names)
-    statement = f"json.dump({{{limits}, 'alarm': signal.getitimer(signal.ITIMER_REAL)[0]}}, open({str(report)!r}, 'w'))"
+    # What it prints goes to the parent's temporary file, the only one that it may write to.
+    statement = f"print(json.dumps({{{limits}, 'alarm': signal.getitimer(signal.ITIMER_REAL)[0]}}), flush=True)"
     fake_decord(f"{statement}; raise DECORDError")
-    with VideoReader(limits=DecodeLimits(timeout_seconds=20, memory_bytes=3 << 30)) as reader:
-        reader.read(clips / "h264.mp4", [0.0])
-    found = json.loads(report.read_text())
+    limits_of_test = DecodeLimits(timeout_seconds=20, memory_bytes=3 << 30)
+    with VideoReader(decoder="decord", limits=limits_of_test) as reader:
+        with pytest.raises(VideoError):
+            reader.read(clips / "h264.mp4", [0.0])
+        assert reader._process is not None
+        found = json.loads(os.pread(reader._process._printed.fileno(), 4096, 0).splitlines()[-1])
     assert (found["AS"], found["CORE"], found["FSIZE"]) == (3 << 30, 0, 1 << 20)
     assert 20 < found["alarm"] <= 30
     assert 20 < found["CPU"] < 200

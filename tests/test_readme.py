@@ -52,6 +52,13 @@ def test_command_works(command: str, there: Path) -> None:
         assert (there / "explained" / "overlay.mp4").is_file()
 
 
+def test_number_of_checkpoints_is_the_catalogues() -> None:
+    from nonlocal_video.zoo.catalogue import entries
+
+    with_weights = [row for row in entries().values() if row.download is not None]
+    assert f"shows {len(with_weights)} [published checkpoints]" in README
+
+
 def test_python_code_works(there: Path) -> None:
     (code,) = blocks("python")
     exec(compile(code, "README.md", "exec"), {})

@@ -8,6 +8,7 @@ import mmap
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,6 +58,9 @@ def classify(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Views in one forward pass.")] = 1,
     decoder: options.Decoder = options.DecoderChoice.auto,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="What a file may cost, like max_duration_seconds=600; may be repeated.")
+    ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Only files that match such a pattern, like *.mp4; may be repeated.")
     ] = None,
@@ -85,10 +89,12 @@ def classify(
     from nonlocal_video.inference.loading import ClipRequest
     from nonlocal_video.inference.views import ViewCount
     from nonlocal_video.models.checkpoint import read_card
+    from nonlocal_video.video.limits import DecodeLimits
     from nonlocal_video.zoo.catalogue import find
 
     request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds)
     selection = Selection.parse(include or (), exclude or (), shard)
+    limits = DecodeLimits.parse(limit or ())
     weights = find(model)
     card = read_card(weights)
     settings: dict[str, Any] = {
@@ -100,19 +106,18 @@ def classify(
         "end_seconds": end_seconds,
         "top_k": top_k,
         "decoder": decoder.value,
+        "limits": asdict(limits),
     }
     if engine is Engine.ray:
         from nonlocal_video.inference.cluster import Cluster, ClusterJob
 
         cluster = Cluster(ray_address, ray_actors, ray_gpus, ray_cpus or 1.0, workers)
-        job = ClusterJob(
-            model, card.view(fast=fast), request, device, decoder.value, batch_size=batch_size, top_k=top_k
-        )
+        job = ClusterJob(model, card.view(fast=fast), request, device, decoder.value, limits, batch_size, top_k)
         counts, done_before = _on_ray(paths, selection, job, cluster, settings, output, resume=resume, as_json=as_json)
     else:
         from nonlocal_video.inference.recognizer import load
 
-        with load(model, device=device, decoder=decoder.value) as recognizer:
+        with load(model, device=device, decoder=decoder.value, limits=limits) as recognizer:
             counts, done_before = _here(
                 recognizer,
                 paths,

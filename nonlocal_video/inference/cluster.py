@@ -77,7 +77,6 @@ class ClusterJob:
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     batch_size: int = 1
     top_k: int = 5
-    fast: bool = False
 
 
 def connect(cluster: Cluster) -> None:

@@ -218,6 +218,9 @@ def _read_packets(
             hides_frames |= packet.is_discard
             if packet.pts is not None and not packet.is_discard and not is_hidden(packet, codec):
                 shown.append(packet.pts)
+                if len(shown) > source.limits.max_frames:
+                    message = f"{source.name}: it has more than {source.limits.max_frames:,} frames"
+                    raise VideoError("too_long", f"{message}; cut it into parts or raise max_frames.")
                 lowest_pts = min(lowest_pts, packet.pts)
                 if packet.pts >= highest_pts:
                     highest_pts, last_duration = packet.pts, packet.duration or 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import Any
 
 from nonlocal_video.errors import UsageError
 
@@ -20,6 +22,8 @@ class DecodeLimits:
     """Width times height of a frame; 8K video (7680 x 4320) fits [too_large]."""
     max_duration_seconds: float = 24 * 3600.0
     """Length of the video [too_long]."""
+    max_frames: int = 10_000_000
+    """Frames of the video, two days of 60 a second; an index of them takes 8 bytes each [too_long]."""
     memory_bytes: int = 4 * 1024**3
     """Address space of the decoding process, its libraries (about 0.5 GiB) included [out_of_memory]."""
 
@@ -33,3 +37,18 @@ class DecodeLimits:
                 f"memory_bytes = {self.memory_bytes} should be at least {1024**3} (1 GiB): "
                 "the decoding libraries alone take half of that."
             )
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> DecodeLimits:
+        """The defaults with some changed, each written NAME=VALUE: `["max_duration_seconds=600"]`."""
+        known = {field.name: field.type for field in fields(cls)}
+        changed: dict[str, Any] = {}
+        for text in texts:
+            name, _, value = text.partition("=")
+            if name not in known:
+                raise UsageError(f"limit = {text!r} should be NAME=VALUE with NAME one of {', '.join(known)}.")
+            try:
+                changed[name] = int(value) if known[name] == "int" else float(value)
+            except ValueError as error:
+                raise UsageError(f"limit = {text!r}: {value!r} is not a number ({known[name]}).") from error
+        return cls(**changed)

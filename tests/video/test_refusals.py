@@ -90,10 +90,38 @@ def test_a_path_that_looks_like_an_address_is_a_path(
 
 
 def test_limits_have_codes(clips: Path, tmp_path: Path) -> None:
-    limits = (DecodeLimits(max_bytes=1000), DecodeLimits(max_pixels=1000), DecodeLimits(max_duration_seconds=2))
-    for limit, code in zip(limits, ("too_large", "too_large", "too_long"), strict=True):
+    for limit, code in (
+        (DecodeLimits(max_bytes=1000), "too_large"),
+        (DecodeLimits(max_pixels=1000), "too_large"),
+        (DecodeLimits(max_duration_seconds=2), "too_long"),
+        (DecodeLimits(max_frames=10), "too_long"),
+    ):
         with VideoReader(limits=limit) as reader:
             assert failure(reader, clips / "h264.mp4").code == code
+
+
+def test_limits_are_read_from_words() -> None:
+    parsed = DecodeLimits.parse(["max_duration_seconds=600", "max_frames=100"])
+    assert parsed == DecodeLimits(max_duration_seconds=600.0, max_frames=100)
+    assert DecodeLimits.parse([]) == DecodeLimits()
+    for text, message in (
+        ("max_size=3", "NAME one of timeout_seconds, max_bytes"),
+        ("max_frames", "'' is not a number"),
+        ("max_frames=1.5", "not a number"),
+        ("max_frames=-1", "above 0"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            DecodeLimits.parse([text])
+
+
+def test_an_hour_of_black_is_refused_quickly_where_it_is_too_long(tmp_path: Path) -> None:
+    path = tmp_path / "hour.mp4"
+    numbered_clips.ffmpeg("-f", "lavfi", "-i", "color=black:s=64x64:r=1:d=3600", "-c:v", "libx264", str(path))
+    with VideoReader(limits=DecodeLimits(max_duration_seconds=600)) as reader:
+        assert failure(reader, path).code == "too_long"
+    with VideoReader() as reader:  # allowed, it costs no more than what is looked at
+        assert reader.probe(path).num_frames == 3600
+        assert reader.read(path, [1800.0]).frames_thwc.shape == (1, 64, 64, 3)
 
 
 def test_giant_frames_are_refused_before_they_are_decoded(tmp_path: Path, reader: VideoReader) -> None:

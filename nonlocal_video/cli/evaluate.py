@@ -1,0 +1,213 @@
+"""`nonlocal-video evaluate`: labelled clips in, accuracy with its uncertainty out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nonlocal_video.cli import options
+from nonlocal_video.cli.run_progress import RunProgress
+from nonlocal_video.cli.stopping import GentleStop
+from nonlocal_video.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from nonlocal_video.evaluation.answers import Answer, Truth
+    from nonlocal_video.inference.loading import ClipRequest
+    from nonlocal_video.inference.recognizer import Recognizer
+    from nonlocal_video.models.card import Accuracy, ModelCard
+
+STATUS_SOME_UNREADABLE = 1
+STATUS_INTERRUPTED = 130
+
+
+class Protocol(str, Enum):
+    """Whose views are averaged."""
+
+    published = "published"
+
+
+def evaluate(
+    source: Annotated[
+        str, typer.Argument(metavar="DIR|CSV", help="One folder of clips a class, or a CSV path,label[,group][,split].")
+    ],
+    model: options.Model = "default",
+    device: options.Device = "auto",
+    views: Annotated[str | None, typer.Option(help="CLIPSxCROPS to average; 1x1 if not given.")] = None,
+    fast: options.Fast = False,
+    protocol: Annotated[
+        Protocol | None,
+        typer.Option(help="published: the views of the accuracy that the model's card quotes, and that beside it."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only the CSV's rows of this split.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for figures, all answers and the confusion matrix; else only printed.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Decoding processes beside the network.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Views in one forward pass.")] = 1,
+    decoder: options.Decoder = options.DecoderChoice.auto,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
+) -> None:
+    """Measure a model on labelled clips; those that cannot be read are counted, too."""
+    if resume and output is None:
+        raise UsageError("--resume goes on with an evaluation; name its folder with --output.")
+
+    from nonlocal_video.evaluation.answers import Truth
+    from nonlocal_video.evaluation.labelled import class_indices, read_labelled
+    from nonlocal_video.inference.loading import ClipRequest
+    from nonlocal_video.inference.recognizer import load
+    from nonlocal_video.inference.views import ViewCount
+    from nonlocal_video.models.checkpoint import read_card
+    from nonlocal_video.zoo.catalogue import find
+    from nonlocal_video.zoo.download import sha256_of
+
+    weights = find(model)
+    card = read_card(weights)
+    published = None
+    if protocol is Protocol.published:
+        published = _published(card, views, fast=fast)
+        views = published.views
+    request = ClipRequest(ViewCount.parse(views or "1x1"))
+    card.view(fast=fast)  # refuses --fast, if it has to, before anything is read
+    clips = read_labelled(source, split=split)
+    indices = class_indices(clips, card.labels)
+    truths = {
+        clip.path: Truth(card.labels[index], index, clip.group) for clip, index in zip(clips, indices, strict=True)
+    }
+    splits = sorted({clip.split for clip in clips if clip.split})
+    if split is None and len(splits) > 1:
+        typer.echo(f"All splits are measured together: {', '.join(splits)}. --split takes one.", err=True)
+    settings: dict[str, Any] = {
+        "model": card.name,
+        "weights_sha256": sha256_of(weights),
+        "views": str(request.views),
+        "fast": fast,
+        "decoder": decoder.value,
+        "labelled_clips_sha256": _digest(truths),
+    }
+    with load(model, device=device, decoder=decoder.value) as recognizer:
+        answers = _answers(
+            recognizer, truths, request, settings, output, resume=resume, workers=workers, batch_size=batch_size
+        )
+
+    from rich.console import Console
+
+    from nonlocal_video.cli.evaluate_text import print_evaluation
+    from nonlocal_video.evaluation.metrics import measure
+    from nonlocal_video.evaluation.report import Evaluation
+
+    metrics = measure(answers, len(card.labels), seed=seed)
+    about = {**settings, "source": source, "split": split, "protocol": protocol.value if protocol else None}
+    evaluation = Evaluation(about, card.labels, answers, metrics, published, seed)
+    written = [] if output is None else evaluation.write(output)
+    if as_json:
+        typer.echo(json.dumps(evaluation.summary()))
+    else:
+        print_evaluation(evaluation, Console(width=None if sys.stdout.isatty() else 140))
+        if written:
+            typer.echo(f"Written to {output}: {', '.join(path.name for path in written)}.")
+    if evaluation.unreadable:
+        raise typer.Exit(STATUS_SOME_UNREADABLE)
+
+
+def _published(card: ModelCard, views: str | None, *, fast: bool) -> Accuracy:
+    if card.published is None:
+        raise UsageError(
+            f"The card of model {card.name!r} quotes no published accuracy, so there is no protocol to repeat; leave "
+            f"--protocol away and choose --views. `nonlocal-video weights list` shows the models that have one."
+        )
+    if views is not None or fast:
+        raise UsageError(
+            f"--protocol published sets the views itself ({card.published.views} of the whole view); leave "
+            f"{'--views' if views is not None else '--fast'} away."
+        )
+    return card.published
+
+
+def _answers(
+    recognizer: Recognizer,
+    truths: Mapping[str, Truth],
+    request: ClipRequest,
+    settings: dict[str, Any],
+    output: Path | None,
+    *,
+    resume: bool,
+    workers: int,
+    batch_size: int,
+) -> list[Answer]:
+    """What the model says of every clip, in the order of `truths`; earlier runs' answers included."""
+    from nonlocal_video.evaluation.answers import TOP_K, from_row, to_row
+    from nonlocal_video.inference.folder import classify_files
+    from nonlocal_video.inference.prediction import printable
+    from nonlocal_video.inference.results import ResultFile
+
+    rows: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+    with ExitStack() as stack:
+        files: Iterator[str] = iter(truths)
+        results = None
+        if output is not None:
+            _make_folder(output)
+            results = stack.enter_context(
+                ResultFile(output / "predictions.jsonl", settings, top_k=TOP_K, resume=resume)
+            )
+            files = results.still_to_do(files)
+        stop = stack.enter_context(GentleStop())
+        outcomes = stack.enter_context(
+            closing(
+                classify_files(
+                    recognizer,
+                    stop.until_asked(files),
+                    request,
+                    fast=settings["fast"],
+                    workers=workers,
+                    batch_size=batch_size,
+                )
+            )
+        )
+        progress = stack.enter_context(RunProgress(lambda: len(truths)))
+        try:
+            for outcome in outcomes:
+                row = to_row(outcome, truths[outcome.path])
+                if results is None:
+                    rows.append(row)
+                else:
+                    results.append(outcome.path, row)
+                counts[row["error"]["code"] if row["error"] else "ok"] += 1
+                progress.update(counts, results.done_before.total() if results else 0)
+            if stop.asked:
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            kept = f" {counts.total()} answers were added to {str(output)!r}; the same command with --resume goes on."
+            typer.echo("Stopped." + (kept if results else ""), err=True)
+            raise typer.Exit(STATUS_INTERRUPTED) from None
+    if output is not None:
+        with open(output / "predictions.jsonl", encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+    by_path = {row["path"]: row for row in rows}
+    return [from_row(by_path[printable(path)], truth) for path, truth in truths.items()]
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"output = {str(folder)!r} cannot be made: {error.strerror}. Choose another folder."
+        ) from error
+
+
+def _digest(truths: Mapping[str, Truth]) -> str:
+    """Of paths and classes: answers to one list of clips are not taken for another's."""
+    lines = sorted(f"{path}\0{truth.label}\n" for path, truth in truths.items())
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,73 @@
+"""An evaluation as a person reads it on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from nonlocal_video.evaluation.report import Evaluation, percent
+
+_SHOWN = 10
+"""Mistakes and unreadable clips; the files of --output have all."""
+
+
+def print_evaluation(evaluation: Evaluation, console: Console) -> None:
+    """Figures, the worst mistakes, what could not be read, and what to know about all this."""
+    summary, metrics = evaluation.summary(), evaluation.metrics
+    _say(
+        console,
+        f"{summary['model']}, {summary['views']} views{', fast' if summary['fast'] else ''}: "
+        f"{summary['clips']} clips, {summary['classes']} of {summary['classes_of_model']} classes, "
+        f"{evaluation.unreadable_in_words() or 'all readable'}, {summary['groups']} groups",
+    )
+    if metrics is None:
+        _say(console, "No clip can be read: there is nothing to measure.")
+    else:
+        console.print(_figures(evaluation))
+        _say(
+            console,
+            f"Calibration: expected error {percent(metrics.calibration_error):.1f} points; mean confidence "
+            f"{percent(metrics.mean_confidence):.1f}%",
+        )
+    mistakes = [answer for answer in evaluation.worst_first if answer.readable and not answer.right]
+    if mistakes:
+        clip = Column("clip", overflow="fold")
+        table = Table(clip, "is", "answer", "score", "score of the true class", "its place", title_justify="left")
+        table.title = f"Mistakes, worst first ({min(_SHOWN, len(mistakes))} of {len(mistakes)})"
+        for answer in mistakes[:_SHOWN]:
+            table.add_row(
+                *map(escape, (answer.path, answer.truth.label, answer.top[0].label)),
+                f"{answer.top[0].score:.1%}",
+                f"{answer.true_score:.1%}",
+                str(answer.true_rank),
+            )
+        console.print(table)
+    for answer in evaluation.unreadable[:_SHOWN]:
+        if answer.error:
+            _say(console, f"unreadable: {answer.path}: {answer.error[0]}: {answer.error[1]}")
+    if len(evaluation.unreadable) > _SHOWN:
+        _say(console, f"and {len(evaluation.unreadable) - _SHOWN} more unreadable")
+    for note in evaluation.notes:
+        _say(console, note)
+
+
+def _figures(evaluation: Evaluation) -> Table:
+    names = {"top1": "top-1", "mean_class": "mean class"}
+    summary = evaluation.summary()
+    columns = ["%", "measured", "95% interval"]
+    columns += ["unreadable as wrong"] if evaluation.unreadable else []
+    columns += [f"published ({evaluation.published.views})"] if evaluation.published else []
+    table = Table(*columns)
+    for name, row in summary["accuracy_percent"].items():
+        cells = [names.get(name, name.replace("top", "top-")), f"{row['value']:.1f}"]
+        cells.append("{:.1f} to {:.1f}".format(*row["interval_95"]) if row["interval_95"] else "-")
+        cells += [f"{row['unreadable_as_wrong']:.1f}"] if evaluation.unreadable else []
+        quoted = getattr(evaluation.published, name, None)
+        cells += ["-" if quoted is None else f"{quoted:.1f}"] if evaluation.published else []
+        table.add_row(*cells)
+    return table
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

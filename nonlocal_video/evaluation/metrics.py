@@ -1,0 +1,171 @@
+"""Accuracy, calibration and confusion, with intervals that know which clips belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_accuracy,
+    multiclass_confusion_matrix,
+    multiclass_recall,
+)
+
+from nonlocal_video.evaluation.answers import TOP_K, Answer
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+NUM_BINS = 15
+"""Of the calibration error, of equal width; the number of Guo et al., ICML 2017."""
+
+Statistic = Callable[[NDArray[np.float64]], float]
+"""From a weight for every clip to a figure."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An accuracy, from 0 to 1."""
+
+    value: float
+    """Of the clips that can be read."""
+    interval: tuple[float, float] | None
+    """95%, by bootstrap over groups; None for a single group, which says nothing about others."""
+    unreadable_as_wrong: float
+    """The same over all clips, with no credit for those that cannot be read."""
+
+
+@dataclass(frozen=True, repr=False)
+class Metrics:
+    """How good the answers are."""
+
+    accuracies: dict[str, Figure]
+    """`top1`, `top5` (`topK` of a model with K < 5 classes) and `mean_class`, the mean of the accuracies of the classes
+    that have clips."""
+    calibration_error: float
+    """Expected calibration error of the likeliest class, from 0 to 1: mean distance of confidence and accuracy in
+    `NUM_BINS` bins of confidence (Guo et al., ICML 2017, eq. 3)."""
+    mean_confidence: float
+    """Mean score of the likeliest class; above the top-1 accuracy the model is too sure of itself."""
+    confusion: NDArray[np.int64]
+    """(classes, classes) clips, true class by answer."""
+    num_groups: int
+
+
+def measure(answers: Sequence[Answer], num_classes: int, *, seed: int = 0) -> Metrics | None:
+    """The figures of all answers; None if no clip can be read.
+
+    Args:
+        answers: One a clip, those that cannot be read included.
+        num_classes: Of the model.
+        seed: Of the bootstrap.
+    """
+    readable = [answer for answer in answers if answer.readable]
+    if not readable:
+        return None
+    truth = np.array([answer.truth.index for answer in readable])
+    answered = np.array([answer.top[0].index for answer in readable])
+    confidence = np.array([answer.top[0].score for answer in readable])
+    ranks = np.array([answer.true_rank for answer in readable])
+    groups = group_numbers([answer.truth.group for answer in readable])
+
+    k = min(TOP_K, num_classes)
+    right, in_top_k = (ranks == 1).astype(float), (ranks <= k).astype(float)
+    all_truth = np.array([answer.truth.index for answer in answers])
+    right_of_all = np.array([answer.right for answer in answers], float)
+    intervals = bootstrap(
+        {
+            "top1": lambda weights: float(np.average(right, weights=weights)),
+            f"top{k}": lambda weights: float(np.average(in_top_k, weights=weights)),
+            "mean_class": lambda weights: _mean_class(truth, right, num_classes, weights),
+        },
+        groups,
+        seed=seed,
+    )
+    values = {
+        "top1": float(multiclass_accuracy(*_tensors(answered, truth), num_classes, average="micro")),
+        f"top{k}": float(in_top_k.mean()),
+        "mean_class": mean_class_accuracy(answered, truth, num_classes),
+    }
+    share_readable = len(readable) / len(answers)
+    with_unreadable = {
+        "top1": values["top1"] * share_readable,
+        f"top{k}": values[f"top{k}"] * share_readable,
+        "mean_class": _mean_class(all_truth, right_of_all, num_classes, np.ones(len(answers))),
+    }
+    return Metrics(
+        accuracies={name: Figure(values[name], intervals[name], with_unreadable[name]) for name in values},
+        calibration_error=calibration_error(confidence, right),
+        mean_confidence=float(confidence.mean()),
+        confusion=multiclass_confusion_matrix(*_tensors(answered, truth), num_classes).numpy(),
+        num_groups=len(np.unique(groups)),
+    )
+
+
+def mean_class_accuracy(answered: NDArray[np.int64], truth: NDArray[np.int64], num_classes: int) -> float:
+    """Mean over the classes that occur in `truth`, (N,), of the share of their clips that are answered rightly."""
+    recall = multiclass_recall(*_tensors(answered, truth), num_classes, average=None)
+    # torchmetrics' own mean counts a class without clips as 0 as soon as one clip is taken for it
+    return float(recall[torch.from_numpy(np.unique(truth))].double().mean())
+
+
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    """Expected calibration error of (N,) confidences in answers that are right (1) or not (0)."""
+    # Above 1, by rounding, torchmetrics would take the confidences for logits.
+    confidences = torch.from_numpy(np.minimum(confidence, 1.0))
+    return float(binary_calibration_error(confidences, torch.from_numpy(right).long(), n_bins=NUM_BINS, norm="l1"))
+
+
+def group_numbers(groups: Sequence[str | None]) -> NDArray[np.int64]:
+    """(N,) the number of each clip's group, from 0; a clip without one is a group of its own."""
+    numbers: dict[tuple[str | None, int], int] = {}
+    keys = [(group, -1 if group is not None else position) for position, group in enumerate(groups)]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+
+
+def bootstrap(
+    statistics: Mapping[str, Statistic], groups: NDArray[np.int64], *, seed: int, resamples: int = RESAMPLES
+) -> dict[str, tuple[float, float] | None]:
+    """The 95% percentile interval of each statistic when whole groups are drawn with replacement.
+
+    Clips of one group rise and fall together, so drawing single clips would give intervals that are too narrow.
+
+    Args:
+        statistics: Called with how often each clip was drawn, (N,).
+        groups: (N,) group numbers from 0.
+        seed: Of the draws; all statistics see the same ones.
+        resamples: Number of draws.
+    """
+    num_groups = int(groups.max()) + 1
+    if num_groups == 1:
+        return dict.fromkeys(statistics)
+    random = np.random.default_rng(seed)
+    drawn: dict[str, list[float]] = {name: [] for name in statistics}
+    for _ in range(resamples):
+        times = np.bincount(random.integers(0, num_groups, num_groups), minlength=num_groups)
+        weights = times[groups].astype(float)
+        for name, statistic in statistics.items():
+            drawn[name].append(statistic(weights))
+    tail = (1 - CONFIDENCE) / 2
+    return {name: _ends(np.quantile(values, [tail, 1 - tail])) for name, values in drawn.items()}
+
+
+def _ends(quantiles: NDArray[np.float64]) -> tuple[float, float]:
+    return float(quantiles[0]), float(quantiles[1])
+
+
+def _mean_class(
+    truth: NDArray[np.int64], right: NDArray[np.float64], num_classes: int, weights: NDArray[np.float64]
+) -> float:
+    """Mean class accuracy of weighted clips, over the classes that have any weight."""
+    of_class = np.bincount(truth, weights, num_classes)
+    right_of_class = np.bincount(truth, weights * right, num_classes)
+    present = of_class > 0
+    return float((right_of_class[present] / of_class[present]).mean())
+
+
+def _tensors(answered: NDArray[np.int64], truth: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(answered), torch.from_numpy(truth)

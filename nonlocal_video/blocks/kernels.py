@@ -23,6 +23,8 @@ from nonlocal_video.blocks.tiled_softmax import tiled_softmax
 
 CHUNK_ENTRIES = 2**22
 """Entries of the N x M matrix held at a time by the functions that walk over it: 16 MiB in float32."""
+_FUSED_QUERIES = 768
+"""At least so many queries are given to the fused kernel at a time on a CPU: with fewer it works on smaller tiles."""
 _SORTING_COSTS = 256
 """Products per key or query, and channel of g, that take as long as sorting and adding, measured on a CPU: with as many
 keys as queries, sorting wins from about 512 of them."""
@@ -51,8 +53,22 @@ def softmax_kernel(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0)
     value_depth = g.shape[2]
     depth = max(theta.shape[2], value_depth)
     depth += -depth % 8 if theta.is_cuda else 0
-    query, key, value = (_padded(rows, depth).contiguous().unsqueeze(1) for rows in (theta, phi, g))
-    return F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)[..., :value_depth]
+    key, value = (_padded(rows, depth).contiguous().unsqueeze(1) for rows in (phi, g))
+
+    def attend(queries: Tensor) -> Tensor:
+        query = _padded(queries, depth).contiguous().unsqueeze(1)
+        return F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)[..., :value_depth]
+
+    wants_gradient = torch.is_grad_enabled() and any(rows.requires_grad for rows in (theta, phi, g))
+    num_chunks = num_queries // _FUSED_QUERIES
+    if theta.is_cuda or wants_gradient or num_chunks < 2 or torch.compiler.is_compiling():
+        return attend(theta)
+    # On a CPU the fused kernel goes through the queries one tile after the other anyway: given some at a time, it needs
+    # a contiguous copy of only those.
+    result = theta.new_empty(theta.shape[0], num_queries, value_depth)
+    for queries, rows in zip(theta.tensor_split(num_chunks, 1), result.tensor_split(num_chunks, 1), strict=True):
+        rows.copy_(attend(queries))
+    return result
 
 
 def memory_efficient_softmax_kernel(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:

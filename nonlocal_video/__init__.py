@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.prediction import Prediction as Prediction
     from nonlocal_video.inference.recognizer import Recognizer as Recognizer
     from nonlocal_video.inference.recognizer import load as load
+    from nonlocal_video.inference.timeline import Timeline as Timeline
     from nonlocal_video.models.inception3d import InceptionI3D as InceptionI3D
     from nonlocal_video.models.resnet2d import NonLocalNet as NonLocalNet
     from nonlocal_video.models.resnet3d import Video3DResNet as Video3DResNet
@@ -46,6 +47,7 @@ _MODULE_OF_NAME = {
     "NonlocalVideoError": "errors",
     "Prediction": "inference.prediction",
     "Recognizer": "inference.recognizer",
+    "Timeline": "inference.timeline",
     "UsageError": "errors",
     "Video3DResNet": "models.resnet3d",
     "VideoError": "errors",

@@ -37,6 +37,19 @@ class QueryPoint:
             raise UsageError(f"query seconds = {self.seconds} should not be below 0.")
 
 
+@dataclass(frozen=True)
+class Target:
+    """A place of the clip and the value that a map has there."""
+
+    index: int
+    """Which of the T sampled frames it lies in."""
+    seconds: float
+    x: float
+    """Fraction of the frame's width; `y` of its height."""
+    y: float
+    value: float
+
+
 @dataclass(frozen=True, repr=False)
 class AttentionMaps:
     """A value for every pixel of every sampled frame, kept on the cells it was measured on."""
@@ -91,6 +104,61 @@ class AttentionMaps:
     def maps(self) -> Iterator[NDArray[np.float32]]:
         """`frame_map` of every sampled frame in turn."""
         return (self.frame_map(index) for index in range(len(self)))
+
+    def spaced_frames(self, count: int) -> list[int]:
+        """Up to `count` evenly spaced sampled frames.
+
+        A frame that was sampled more than once (a looped clip, a low frame rate) counts once.
+        """
+        first_of_frame: dict[int, int] = {}
+        for index, frame in enumerate(self.frame_of_time):
+            first_of_frame.setdefault(int(frame), index)
+        distinct = list(first_of_frame.values())
+        count = min(len(distinct), count)
+        return [distinct[(position * (len(distinct) - 1)) // max(count - 1, 1)] for position in range(count)]
+
+    def strongest(self, count: int) -> list[Target]:
+        """The cells with the greatest values, best first, none a neighbour of a better one or of the query's cell."""
+        values = self.cells.astype(np.float64)
+        if self.query is not None and self.query_index is not None:
+            y, x = self.place.frame_to_input(
+                self.query.y * self.place.frame_height, self.query.x * self.place.frame_width
+            )
+            coordinates = (float(self.query_index), y - 0.5, x - 0.5)
+            _take_out(values, [self.grid.nearest(axis, place) for axis, place in enumerate(coordinates)])
+        found = []
+        for _ in range(count):
+            cell = np.unravel_index(int(np.argmax(values)), values.shape)
+            if values[cell] <= 0:
+                break
+            found.append(self._target([int(index) for index in cell]))
+            _take_out(values, cell)
+        return found
+
+    @property
+    def entropy_nats(self) -> float | None:
+        """Entropy of the attention over the M cells, 0 to `maximum_entropy_nats`; None for what is no distribution."""
+        shares = self._shares()
+        if shares is None:
+            return None
+        seen = shares[shares > 0]
+        return float(-(seen * np.log(seen)).sum())
+
+    @property
+    def maximum_entropy_nats(self) -> float:
+        """ln M: the same weight on every cell."""
+        return float(np.log(self.cells.size))
+
+    @property
+    def temporal_spread_seconds(self) -> float | None:
+        """Standard deviation of the time that attention goes to, in seconds; None for what is no distribution."""
+        shares = self._shares()
+        return None if shares is None else self._deviation(shares.sum(axis=(1, 2)))
+
+    @property
+    def even_temporal_spread_seconds(self) -> float:
+        """What `temporal_spread_seconds` is for the same weight on every cell."""
+        return self._deviation(np.full(self.cells.shape[0], 1 / self.cells.shape[0]))
 
     def value_range(self) -> tuple[float, float]:
         """What overlays show as nothing and as full: 0 and the 99.5th percentile of the positive part of the cells."""
@@ -152,6 +220,32 @@ class AttentionMaps:
                 archive.writestr(f"{name}.npy", buffer.getvalue())
         return path
 
+    def _shares(self) -> NDArray[np.float64] | None:
+        """Attention as weights that sum to 1; None for class evidence and for kernels without normalised weights."""
+        shares = self.cells.astype(np.float64) / self.cells.size
+        is_attention = self.method != "gradcam" and shares.min() >= 0 and np.isclose(shares.sum(), 1, atol=1e-3)
+        return shares if is_attention else None
+
+    def _deviation(self, shares_of_time: NDArray[np.float64]) -> float:
+        seconds = self.seconds[[self._frame_of_cell(index) for index in range(self.cells.shape[0])]]
+        mean = shares_of_time @ seconds
+        return float(np.sqrt(shares_of_time @ (seconds - mean) ** 2))
+
+    def _frame_of_cell(self, time_index: int) -> int:
+        """The sampled frame nearest to a cell's centre."""
+        return min(max(round(self.grid.centre(0, time_index)), 0), len(self) - 1)
+
+    def _target(self, cell: Sequence[int]) -> Target:
+        index = self._frame_of_cell(cell[0])
+        y, x = self.place.input_to_frame(self.grid.centre(1, cell[1]) + 0.5, self.grid.centre(2, cell[2]) + 0.5)
+        return Target(
+            index=index,
+            seconds=float(self.seconds[index]),
+            x=min(max(x / self.place.frame_width, 0.0), 1.0),
+            y=min(max(y / self.place.frame_height, 0.0), 1.0),
+            value=float(self.cells[cell[0], cell[1], cell[2]]),
+        )
+
     def _pixels(self, axis: int, length: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Interpolation weights of the frame's rows (axis 1) or columns (axis 2), and which of them the network saw."""
         whole = self.place.frame_height if axis == 1 else self.place.frame_width
@@ -161,3 +255,8 @@ class AttentionMaps:
         seen = y if axis == 1 else x
         inside = (seen >= 0) & (seen < self.place.size)
         return self.grid.interpolation(axis, seen - 0.5), inside
+
+
+def _take_out(values: NDArray[np.float64], cell: Sequence[int]) -> None:
+    """Let neither a cell nor a neighbour of it be the greatest."""
+    values[tuple(slice(max(index - 1, 0), index + 2) for index in cell)] = -np.inf

@@ -55,7 +55,7 @@ def draw(maps: AttentionMaps, index: int) -> NDArray[np.uint8]:
     width, height = picture.size
     text_size = max(height // 24, 9)
     if width >= 160 and height >= 90:  # on smaller frames the words would cover what they speak of
-        _write(pen, (text_size // 2, text_size // 2), f"{maps.seconds[index]:.2f} s  {maps.caption}", text_size)
+        _write(pen, (text_size // 2, text_size // 2), f"{maps.seconds[index]:.2f} s  {maps.caption}".rstrip(), text_size)
     if maps.query is not None and index == maps.query_index:
         _mark(pen, maps.query.x * width, maps.query.y * height, radius=max(height // 40, 3))
     return np.asarray(picture)

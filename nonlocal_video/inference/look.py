@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -17,6 +18,10 @@ from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.inference.loading import LoadedClip
 from nonlocal_video.inference.prediction import Prediction, ScoredLabel
+from nonlocal_video.video.transforms import resize
+
+_GRAD_CAM = threading.Lock()
+"""Grad-CAM hooks the network and switches its gradients: two threads at once would read each other's."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,7 +38,10 @@ class Look:
     """(1, C, T', H', W') what the head sees."""
     feature_layer: str | None
     default_block: str | None
-    network_input: Tensor  # (1, 3, T, S, S)
+    network_input: Tensor | None
+    """(1, 3, T, S, S); None where it is made again from the clip when it is needed."""
+    grids: dict[str, CellGrid] = field(default_factory=dict)
+    """The cell grids of the layers that were asked for."""
 
     def __repr__(self) -> str:
         return f"Look({self.prediction!r}, blocks={list(self.block_inputs)})"
@@ -42,6 +50,24 @@ class Look:
     def seconds(self) -> NDArray[np.float64]:
         """(T,) time of each sampled frame, from the clip's first frame."""
         return self.clip.seconds[self.clip.frame_of_time[0]]
+
+    @property
+    def num_bytes(self) -> int:
+        """What this look keeps in memory, the network not counted."""
+        tensors = [*self.block_inputs.values(), *self.clip.squares, self.features, self.network_input]
+        return sum(frame.nbytes for frame in self.originals) + sum(
+            tensor.nbytes for tensor in tensors if tensor is not None
+        )
+
+    def lightened(self, long_side: int) -> Look:
+        """The same look for keeping: frames with this longer side, in pixels, and no network input."""
+        frames = []
+        for frame in self.originals:
+            height, width = frame.shape[:2]
+            scale = long_side / max(height, width)
+            size = max(1, round(height * scale)), max(1, round(width * scale))
+            frames.append(resize(torch.from_numpy(frame)[None], size)[0].numpy())
+        return replace(self, originals=frames, network_input=None)
 
     def frame(self, index: int) -> NDArray[np.uint8]:
         """Sampled frame `index` in its own pixels, (height, width, 3)."""
@@ -103,7 +129,11 @@ class Look:
             quantity = "share of the logit, exact"
         else:
             self._require_layer(name)
-            cells = grad_cam(self.network, self.network_input, name, target.index)
+            inputs = self.network_input
+            if inputs is None:
+                inputs = self.clip.network_input(0, 0, device=next(self.network.parameters()).device)
+            with _GRAD_CAM:
+                cells = grad_cam(self.network, inputs, name, target.index)
             quantity = "Grad-CAM"
         caption = f"evidence for {target.label} {target.score:.2f}"
         return self._maps("gradcam", name, cells, self._grid(name), quantity, caption)
@@ -137,7 +167,10 @@ class Look:
         return f"Its outermost layers are: {', '.join(name for name, _ in self.network.named_children())}."
 
     def _grid(self, layer: str) -> CellGrid:
-        return layer_grids(self.network, self.network_input.shape[2:], [layer])[layer]
+        if layer not in self.grids:
+            size = self.clip.crops[0].size
+            self.grids[layer] = layer_grids(self.network, (len(self.seconds), size, size), [layer])[layer]
+        return self.grids[layer]
 
     def _cell(self, point: QueryPoint, grid: CellGrid) -> tuple[int, tuple[int, int, int]]:
         """The sampled frame nearest to a point's second, and the feature cell nearest to the point."""

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ from nonlocal_video.inference.device import choose_device
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, ClipSource, LoadedClip
 from nonlocal_video.inference.look import Look
 from nonlocal_video.inference.prediction import Outcome, Prediction, StageSeconds
+from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.folding import fold_batch_norms
@@ -257,6 +259,42 @@ class Recognizer:
             frames_per_second=frames_per_second,
         )
         return look.explain(method=method, query=point, label=label, layer=layer)
+
+    def timeline(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        window_seconds: float | None = None,
+        stride_seconds: float | None = None,
+        fast: bool = False,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        batch_size: int = 1,
+    ) -> Timeline:
+        """What happens when in a long video; `inference.sliding.slide` gives the windows as they are computed.
+
+        Args:
+            path: A video file.
+            window_seconds: Length of a window; None is the model's own span.
+            stride_seconds: From one window to the next; None is half a window.
+            fast: The model card's cheaper view.
+            start_seconds: Only look from here on.
+            end_seconds: Only look up to here.
+            batch_size: Windows in one forward pass.
+        """
+        from nonlocal_video.inference.sliding import slide
+
+        steps = slide(
+            self,
+            path,
+            window_seconds=window_seconds,
+            stride_seconds=stride_seconds,
+            fast=fast,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            batch_size=batch_size,
+        )
+        return deque(steps, maxlen=1).pop()
 
     def nonlocal_layers(self) -> dict[str, nn.Module]:
         """The network's non-local blocks by dotted name."""

@@ -20,6 +20,8 @@ from nonlocal_video.video.limits import DecodeLimits
 
 _MAX_FILES_A_PROCESS = 200
 """Libraries leak a little with every file; a new process costs a third of a second."""
+_REPLACED_ABOVE_BYTES = 1 << 30
+"""A process that keeps so much memory after a file is replaced before the next one, on Linux."""
 
 VideoPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -148,7 +150,9 @@ class VideoReader:
         self._lock.release()
 
     def _child(self) -> DecoderProcess:
-        if self._process is not None and self._process_files >= _MAX_FILES_A_PROCESS:
+        if self._process is not None and (
+            self._process_files >= _MAX_FILES_A_PROCESS or self._process.resident_bytes() > _REPLACED_ABOVE_BYTES
+        ):
             self.close()
         if self._process is None:
             self._process = DecoderProcess(self.limits)

@@ -19,6 +19,7 @@ def test_all_three_are_measured_in_every_round(tiny_model: Path, clip_folder: Pa
     assert {name: len(times) for name, times in results["seconds"].items()} == {
         "decode_only": 2, "network_only": 2, "both": 2,
     }  # fmt: skip
+    assert 0.05 < results["child_start_seconds"] < 60
     rates = results["files_per_second"]
     assert rates["both"] == pytest.approx(2 / (sum(results["seconds"]["both"]) / 2))
     assert results["both_against_slower"] == rates["both"] / min(rates["decode_only"], rates["network_only"])

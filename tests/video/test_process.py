@@ -175,6 +175,21 @@ def test_one_child_serves_many_files_and_is_renewed(clips: Path, monkeypatch: py
     assert all(wait_until_gone(child) for child in set(children))
 
 
+@linux_only
+def test_a_child_that_has_grown_is_renewed(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with VideoReader() as reader:
+        reader.probe(clips / "h264.mp4")
+        first = child_of(reader)
+        assert reader._process is not None
+        assert 10 << 20 < reader._process.resident_bytes() < 1 << 30
+        reader.probe(clips / "h264.mp4")
+        assert child_of(reader) == first
+        monkeypatch.setattr("nonlocal_video.video.decode._REPLACED_ABOVE_BYTES", 1 << 20)
+        reader.probe(clips / "h264.mp4")
+        assert child_of(reader) != first
+        assert wait_until_gone(first)
+
+
 def test_errors_of_files_do_not_cost_the_child(clips: Path, tmp_path: Path, reader: VideoReader) -> None:
     reader.probe(clips / "h264.mp4")
     child = child_of(reader)

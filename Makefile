@@ -39,7 +39,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/decoders.py
 	$(if $(CLIPS),$(BIN)/python benchmarks/default_views.py $(CLIPS))
 
-# Twenty thousand damaged videos: a quarter of an hour.
+# A hundred thousand damaged videos: ten minutes or so.
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/fuzz.py --output benchmarks/results/fuzz.json
 

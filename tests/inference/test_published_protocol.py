@@ -1,0 +1,115 @@
+"""A checkpoint's own test protocol, written down once more: which frames, which pixels, what is averaged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor
+
+import nonlocal_video as nlv
+from nonlocal_video.models.card import ModelCard
+from nonlocal_video.models.checkpoint import build_network
+from nonlocal_video.models.resnet3d import Video3DResNet
+from nonlocal_video.video.decode import VideoReader
+from nonlocal_video.video.encode import write_video
+from nonlocal_video.zoo.catalogue import entry
+
+NUM_FRAMES = 100
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 frames of 320 x 256 at 30 a second, each of its own colours; the short side needs no resize at 256."""
+    path = tmp_path_factory.mktemp("protocol") / "clip.mp4"
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (NUM_FRAMES, 4, 5, 3), np.uint8)
+    write_video(path, (frame.repeat(64, 0).repeat(64, 1) for frame in small), fps=30)
+    return path
+
+
+@pytest.fixture(scope="module")
+def frames(clip: Path) -> Tensor:
+    """(T, 3, 256, 320) uint8, as decoded."""
+    with VideoReader() as reader:
+        decoded = reader.read(clip, [(i + 0.5) / 30 for i in range(NUM_FRAMES)]).frames_thwc
+    assert decoded.shape == (NUM_FRAMES, 256, 320, 3)
+    return torch.from_numpy(decoded).permute(0, 3, 1, 2)
+
+
+def thin(name: str) -> tuple[Video3DResNet, ModelCard]:
+    """The catalogue's network at an eighth of its width, untrained, with logits that differ between clips."""
+    row = entry(name)
+    card = replace(row, config={**row.config, "width": 8}).card
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = build_network(card).eval()
+        assert isinstance(network, Video3DResNet)
+        with torch.no_grad():  # logits of different clips, some units apart: no class has all the probability
+            features = network.extract_features(torch.randn(1, 3, 16, 56, 56), ["stage4"])["stage4"]
+            network.fc.weight.normal_(std=3 / float(features.mean((2, 3, 4)).norm()))
+    return network, card
+
+
+def normalised(clip_tchw: Tensor, mean: float, std: float) -> Tensor:
+    return ((clip_tchw.float() / 255 - mean) / std).permute(1, 0, 2, 3)[None]
+
+
+def test_pyslowfasts_protocol(clip: Path, frames: Tensor) -> None:
+    """Clips at k/2 of what is free, linspace within, three squares of 256, softmax of every 7 x 7 window averaged."""
+    network, card = thin("i3d-nl-r50-8x8-k400-pyslowfast")
+    probabilities = []
+    with torch.inference_mode():
+        for k in range(2):
+            start = (NUM_FRAMES - 64) * k / 2
+            indices = np.linspace(start, start + 63, 8).astype(int)
+            for left in (0, 32, 64):
+                square = frames[indices][:, :, :, left : left + 256]
+                features = network.extract_features(normalised(square, 0.45, 0.225), ["stage4"])["stage4"]
+                assert features.shape[2:] == (4, 8, 8)
+                for y in range(2):
+                    for x in range(2):
+                        pooled = features[:, :, :, y : y + 7, x : x + 7].mean((2, 3, 4))
+                        probabilities.append(network.fc(pooled).softmax(1))
+    expected = torch.cat(probabilities).mean(0)
+    with nlv.Recognizer(network, card, device="cpu") as recognizer:
+        scores = recognizer.classify(clip, views="2x3").scores
+    np.testing.assert_allclose(scores, expected.numpy(), rtol=1e-3, atol=1e-6)
+
+
+def test_mmaction2s_protocol(clip: Path, frames: Tensor) -> None:
+    """Clips in the middle of two parts, every second frame of the clip, the mean of the softmax of whole maps."""
+    network, card = thin("i3d-nl-dot-r50-32x2-k400-mmaction2")
+    mean, std = (
+        torch.tensor(values).view(3, 1, 1, 1) for values in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    )
+    probabilities = []
+    with torch.inference_mode():
+        for k in range(2):
+            start = int((NUM_FRAMES - 64) * (k + 0.5) / 2)
+            for left in (0, 32, 64):
+                square = frames[start : start + 64 : 2][:, :, :, left : left + 256].permute(1, 0, 2, 3)
+                probabilities.append(network(((square.float() - mean) / std)[None]).softmax(1))
+    expected = torch.cat(probabilities).mean(0)
+    with nlv.Recognizer(network, card, device="cpu") as recognizer:
+        scores = recognizer.classify(clip, views="2x3").scores
+    np.testing.assert_allclose(scores, expected.numpy(), rtol=1e-3, atol=1e-6)
+
+
+def test_torchvisions_protocol(clip: Path, frames: Tensor) -> None:
+    """16 frames at 15 a second from end to end, through torchvision's own preset."""
+    network, card = thin("r3d-18-k400-torchvision")
+    preset = torchvision.models.video.R3D_18_Weights.KINETICS400_V1.transforms()
+    with torch.inference_mode():
+        probabilities = [network(preset(frames[start : start + 32 : 2])[None]).softmax(1) for start in (0, 34, 68)]
+    expected = torch.cat(probabilities).mean(0)
+    with nlv.Recognizer(network, card, device="cpu") as recognizer:
+        scores = recognizer.classify(clip, views="3x1").scores
+        other = recognizer.classify(clip, views="1x1").scores
+    # the preset resizes in float32, ours to whole levels of 255
+    np.testing.assert_allclose(scores, expected.numpy(), rtol=0.05, atol=1e-5)
+    assert (np.abs(other - scores) / scores).max() > 0.1

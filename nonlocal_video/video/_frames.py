@@ -13,7 +13,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from nonlocal_video.video._source import DECODER_THREADS, Source, map_error
+from nonlocal_video.video._source import DECODER_THREADS, Source, demux, map_error
 
 DecodedFrame = tuple[VideoFrame, bool]
 """A frame and whether it is damaged: not decoded from all that it refers to."""
@@ -73,7 +73,7 @@ def is_hidden(packet: av.Packet[VideoStream], codec: str) -> bool:
 
 def _packets(source: Source, container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
     try:
-        for packet in container.demux(stream):
+        for packet in demux(container, stream):
             yield cast("av.Packet[VideoStream]", packet)
     except av.error.MemoryError as error:
         raise map_error(error, source.name, "reading it") from None

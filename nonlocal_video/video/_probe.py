@@ -23,7 +23,7 @@ from nonlocal_video.errors import VideoError
 from nonlocal_video.video._choice import choose
 from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
 from nonlocal_video.video._orientation import Orientation
-from nonlocal_video.video._source import Source, map_error
+from nonlocal_video.video._source import Source, demux, map_error
 from nonlocal_video.video.info import VideoInfo
 
 # Codecs whose shown frames are their packets, one to one, as measured; frames of any other are counted by decoding.
@@ -206,7 +206,7 @@ def _read_packets(
     partial_pts: list[int | None] = []
     allowed_ticks = source.limits.max_duration_seconds / float(stream.time_base)
     try:
-        for packet in container.demux(stream):
+        for packet in demux(container, stream):
             if packet.size == 0:  # the end's empty packet, and frames that an AVI recorder dropped
                 continue
             num_packets += 1

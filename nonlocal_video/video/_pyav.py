@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video._frames import decoded_frames, from_first_sound
-from nonlocal_video.video._source import Source, map_error
+from nonlocal_video.video._source import Source, demux, map_error
 
 if TYPE_CHECKING:
     from nonlocal_video.video._probe import StreamIndex
@@ -121,7 +121,7 @@ def _seek(index: StreamIndex, container: InputContainer, stream: VideoStream, pt
     for target in (index.key_pts[key], index.key_dts[key], index.key_pts[max(key - 1, 0)]):
         try:
             container.seek(int(target), stream=stream)
-            landed = next((p for p in container.demux(stream) if p.size and p.is_keyframe and p.pts is not None), None)
+            landed = next((p for p in demux(container, stream) if p.size and p.is_keyframe and p.pts is not None), None)
             if landed is not None and landed.pts is not None and landed.pts <= pts:
                 container.seek(int(target), stream=stream)
                 return

@@ -7,11 +7,12 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from nonlocal_video.errors import VideoError
@@ -168,3 +169,13 @@ class Source:
             message = f"{self.name}: it is damaged or cut off (its index cannot be read); get the file again."
             return VideoError("corrupt", message)
         return VideoError("not_a_video", f"{self.name}: it is not a video file of a known format; give a video.")
+
+
+def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """A stream's packets, and the empty one at their end.
+
+    In a damaged file FFmpeg may find further streams while it reads. PyAV does not know them, and fails on their empty
+    packets after ours has come (`InputContainer.demux`, 18.1).
+    """
+    with suppress(IndexError):
+        yield from container.demux(stream)

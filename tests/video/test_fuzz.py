@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from nonlocal_video.video._source import demux
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
 
@@ -41,3 +44,14 @@ def test_mutants_differ_from_their_seed_and_come_again(fuzzing: ModuleType) -> N
     mutants = [fuzzing.mutate(data, [other], random.Random(number)) for number in range(50)]
     assert sum(mutant != data for mutant in mutants) >= 48
     assert mutants == [fuzzing.mutate(data, [other], random.Random(number)) for number in range(50)]
+
+
+def test_streams_that_turn_up_in_a_damaged_file_end_the_packets_and_nothing_else() -> None:
+    """PyAV raises IndexError for a stream that FFmpeg found while reading, after the known ones' last packets."""
+
+    class Container:
+        def demux(self, stream: int) -> Iterator[int]:
+            yield from range(3)
+            raise IndexError(stream)
+
+    assert list(demux(Container(), 7)) == [0, 1, 2]  # type: ignore[arg-type]

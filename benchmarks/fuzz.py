@@ -13,6 +13,8 @@ import argparse
 import json
 import os
 import random
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -77,9 +79,17 @@ class Report:
 
 
 def make_seeds(folder: Path) -> list[Path]:
-    """Clips of 24 frames of 96 x 64 pixels with moving content."""
-    os.environ.setdefault("SVT_LOG", "0")  # or the AV1 encoder says how many threads it has
-    paths = []
+    """Clips of 24 frames of 96 x 64 pixels with moving content.
+
+    In a process of its own: SVT-AV1 takes real-time priority where it may (as root), for the thread that calls it and
+    so for all that this one starts, and the machine would do nothing else.
+    """
+    environment = {**os.environ, "SVT_LOG": "0"}  # or it says how many threads it has
+    subprocess.run([sys.executable, __file__, "--only-seeds", str(folder)], env=environment, check=True)
+    return [folder / name for name, *_ in SEEDS]
+
+
+def _encode_seeds(folder: Path) -> None:
     y, x = np.mgrid[0:64, 0:96]
     for name, codec, pixel_format, codec_options in SEEDS:
         path = folder / name
@@ -90,8 +100,6 @@ def make_seeds(folder: Path) -> list[Path]:
                 wave = np.stack([(x * 2 + number * 9) % 256, (y * 3 + number * 5) % 256, (x + y) * 2 % 256], axis=-1)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(wave.astype(np.uint8), format="rgb24")))
             container.mux(stream.encode())
-        paths.append(path)
-    return paths
 
 
 def mutate(data: bytes, others: list[bytes], chance: random.Random) -> bytes:
@@ -177,7 +185,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="decoding processes")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--only-seeds", type=Path, metavar="FOLDER", help="only write the seeds there")
     arguments = parser.parse_args()
+    if arguments.only_seeds is not None:
+        _encode_seeds(arguments.only_seeds)
+        return
     started = time.perf_counter()
     report = fuzz(arguments.files, seed=arguments.seed, workers=arguments.workers, say=print)
     row = report.to_row() | {

@@ -38,7 +38,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_commands_are_the_ones_this_test_knows() -> None:
-    assert [command.split()[1] for command in commands()] == ["classify", "classify", "explain", "doctor"]
+    assert [command.split()[1] for command in commands()] == ["classify", "classify", "explain", "timeline", "doctor"]
 
 
 @pytest.mark.parametrize("command", commands())
@@ -48,6 +48,8 @@ def test_command_works(command: str, there: Path) -> None:
     assert done.returncode == 0, done.stderr
     if "--output table.csv" in command:
         assert len((there / "table.csv").read_text().splitlines()) == 2
+    if "timeline" in command:
+        assert (there / "timeline.vtt").read_text().startswith("WEBVTT")
     if "explain" in command:
         assert (there / "explained" / "overlay.mp4").is_file()
 

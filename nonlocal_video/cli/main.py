@@ -14,6 +14,7 @@ from nonlocal_video.cli.doctor import doctor
 from nonlocal_video.cli.evaluate import evaluate
 from nonlocal_video.cli.explain import explain
 from nonlocal_video.cli.serve import serve
+from nonlocal_video.cli.timeline import timeline
 from nonlocal_video.cli.weights import app as weights
 from nonlocal_video.errors import NonlocalVideoError, OutputError, VideoError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command()(classify)
 app.command()(explain)
+app.command()(timeline)
 app.command()(evaluate)
 app.command()(serve)
 app.command()(doctor)

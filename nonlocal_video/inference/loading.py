@@ -107,7 +107,7 @@ class ClipLoader:
                 num_crops=request.views.num_crops,
                 resize_to=spec.resize_to,
             )
-            _check_not_too_elongated(path, info, crops[0])
+            check_not_too_elongated(path, info, crops[0])
             times = [seconds for view in views for seconds in view.times_seconds]
             squares: list[list[torch.Tensor]] = [[] for _ in crops]
             transform_seconds = 0.0
@@ -153,7 +153,7 @@ class ClipLoader:
             return clip.probe()
 
 
-def _check_not_too_elongated(path: str, info: VideoInfo, place: SpatialView) -> None:
+def check_not_too_elongated(path: str, info: VideoInfo, place: SpatialView) -> None:
     if place.resized_height * place.resized_width > MAX_RESIZED_PIXELS:
         raise VideoError(
             "too_large",

@@ -1,0 +1,168 @@
+"""`nonlocal-video timeline`: a long video in, what happens when out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nonlocal_video.cli import options
+from nonlocal_video.cli.stopping import GentleStop
+from nonlocal_video.errors import OutputError, VideoError
+
+if TYPE_CHECKING:
+    from nonlocal_video.inference.recognizer import Recognizer
+    from nonlocal_video.inference.timeline import Timeline
+
+STATUS_VIDEO_BROKE = 1
+STATUS_INTERRUPTED = 130
+
+
+def timeline(
+    video: Annotated[str, typer.Argument(help="The video file, of any length.")],
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(help="File to write: .json, .csv, .vtt (subtitles) or .png (picture); may be repeated."),
+    ] = None,
+    window_seconds: Annotated[
+        float | None, typer.Option(help="Length of a window; the model's own if not given.")
+    ] = None,
+    stride_seconds: Annotated[
+        float | None, typer.Option(help="From one window to the next; half a window if not given.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Score, 0 to 1, below which a segment has no class.")] = 0.0,
+    min_seconds: Annotated[float, typer.Option(help="Segments that are shorter go to their neighbours.")] = 0.0,
+    model: options.Model = "default",
+    device: options.Device = "auto",
+    fast: options.Fast = False,
+    start_seconds: options.StartSeconds = None,
+    end_seconds: options.EndSeconds = None,
+    top_k: options.TopK = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows in one forward pass.")] = 1,
+    decoder: options.Decoder = options.DecoderChoice.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole as one JSON object on standard output.")] = False,
+) -> None:
+    """Find out what happens when: a window slides over the video, and its answers become segments."""
+    from nonlocal_video.inference.recognizer import load
+    from nonlocal_video.inference.timeline import check_segment_rule
+    from nonlocal_video.inference.timeline_files import check_output, to_json, write_timeline
+
+    outputs = [check_output(path) for path in output or ()]
+    check_segment_rule(threshold, min_seconds)
+    settings: dict[str, Any] = {
+        "window_seconds": window_seconds,
+        "stride_seconds": stride_seconds,
+        "fast": fast,
+        "start_seconds": start_seconds,
+        "end_seconds": end_seconds,
+        "batch_size": batch_size,
+    }
+    with load(model, device=device, decoder=decoder.value) as recognizer:
+        result = _follow(recognizer, video, settings)
+    if result is None:
+        typer.echo("Stopped before the first window was done; nothing was written.", err=True)
+        raise typer.Exit(STATUS_INTERRUPTED)
+
+    if as_json:
+        typer.echo(json.dumps(to_json(result, top_k=top_k, threshold=threshold, min_seconds=min_seconds)))
+    else:
+        typer.echo("\n".join(_lines(result, threshold, min_seconds)))
+    unwritten: list[OutputError] = []
+    for path in outputs:
+        try:
+            write_timeline(path, result, top_k=top_k, threshold=threshold, min_seconds=min_seconds)
+        except OutputError as error:  # the others are written all the same
+            unwritten.append(error)
+        else:
+            typer.echo(path, err=as_json)
+    if not result.is_complete:
+        kept = f"{len(result)} of {result.num_planned} windows, up to {result.ends[-1]:.2f} s, were kept."
+        why = f"{result.error.code}: {result.error.message}\n" if result.error else "Stopped. "
+        typer.echo(why + kept, err=True)
+    for failure in unwritten[:-1]:
+        typer.echo(str(failure), err=True)
+    if unwritten:
+        raise unwritten[-1]
+    if result.error:
+        raise typer.Exit(STATUS_VIDEO_BROKE)
+    if not result.is_complete:
+        raise typer.Exit(STATUS_INTERRUPTED)
+
+
+def _follow(recognizer: Recognizer, video: str, settings: dict[str, Any]) -> Timeline | None:
+    """The timeline as far as it came: to the end, to where the video broke, or to a Ctrl-C."""
+    from nonlocal_video.inference.sliding import slide
+
+    result: Timeline | None = None
+    with GentleStop() as stop, _Progress() as progress, closing(slide(recognizer, video, **settings)) as steps:
+        try:
+            for result in steps:
+                progress.update(result)
+                if stop.asked:
+                    break
+        except VideoError as error:
+            if result is None:
+                raise
+            result = replace(result, error=error)
+        except KeyboardInterrupt:  # the second one
+            pass
+    return result
+
+
+def _lines(result: Timeline, threshold: float, min_seconds: float) -> Iterator[str]:
+    from nonlocal_video.inference.prediction import printable
+    from nonlocal_video.inference.timeline_files import clock
+
+    yield printable(result.path)
+    for segment in result.segments(threshold=threshold, min_seconds=min_seconds):
+        span = f"{clock(segment.start_seconds)} - {clock(segment.end_seconds)}"
+        label = segment.label or f"(nothing reaches {threshold:.0%})"
+        yield f"  {span}  {segment.score:6.1%}  {label}"
+    yield f"  {result.used}"
+    yield from (f"  {note}" for note in result.notes)
+
+
+class _Progress:
+    """Windows done, where in the video and what is seen there: on standard error, when that is a terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            BarColumn(),
+            TextColumn("{task.completed} of {task.total} windows, {task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("reading", total=None)
+
+    def __enter__(self) -> _Progress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, result: Timeline) -> None:
+        """After each window."""
+        best = result.top(len(result) - 1, 1)[0]
+        self._progress.update(
+            self._task,
+            total=result.num_planned,
+            completed=len(result),
+            description=escape(f"{result.ends[-1]:.0f} s: {best.label} {best.score:.0%}"),
+        )

@@ -1,0 +1,288 @@
+"""Slide a window over a long video: one pass through its frames, in memory that its length does not change."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.loading import LoadedClip, check_not_too_elongated
+from nonlocal_video.inference.prediction import StageSeconds
+from nonlocal_video.inference.timeline import Timeline
+from nonlocal_video.models.card import InputSpec
+from nonlocal_video.video.decode import FrameStream
+from nonlocal_video.video.info import VideoInfo
+from nonlocal_video.video.sampling import View, plan_views
+from nonlocal_video.video.transforms import SpatialView, cut, resize, spatial_views
+
+if TYPE_CHECKING:
+    from nonlocal_video.inference.recognizer import Recognizer
+
+MAX_TIMES = 5_000_000
+"""Windows times frames of a window: a day of 25 frames a second at the default stride fits."""
+MAX_HELD_BYTES = 1 << 30
+"""Of the resized frames that overlapping windows share."""
+_SAME_SECONDS = Fraction(1, 1000)  # lengths that differ by less are the same to sampling, too
+
+
+@dataclass(frozen=True, repr=False)
+class WindowPlan:
+    """W windows and the T times at which the network looks at each."""
+
+    starts: NDArray[np.float64]  # (W,) seconds from the first frame
+    ends: NDArray[np.float64]  # (W,)
+    times: NDArray[np.float64]  # (W, T)
+    looped: bool
+    window_seconds: float
+    stride_seconds: float
+    notes: tuple[str, ...]
+
+    def view(self, window: int) -> View:
+        """One window as `plan_views` gives it."""
+        times = tuple(self.times[window].tolist())
+        return View(float(self.starts[window]), float(self.ends[window]), times, self.looped)
+
+
+def plan_windows(
+    info: VideoInfo,
+    spec: InputSpec,
+    *,
+    window_seconds: float | None = None,
+    stride_seconds: float | None = None,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+) -> WindowPlan:
+    """Place windows over a video; the last one ends where the video does.
+
+    A window is what `plan_views` makes of its span, so that a window of the model's own length holds the frames that
+    `classify` takes of that span. In a longer or shorter window the model's number of frames is spread evenly. A video
+    shorter than a window is one window, looped.
+
+    Args:
+        info: The video.
+        spec: The model's input.
+        window_seconds: None is the model's own span.
+        stride_seconds: From one window's start to the next one's; None is half a window.
+        start_seconds: Where the part to look at begins.
+        end_seconds: Where it ends.
+
+    Raises:
+        UsageError: A number is out of range, or there are too many windows.
+    """
+    rate = spec.rate_in(info.fps)
+    span = spec.num_frames / Fraction(rate)
+    window = _above_zero("window-seconds", window_seconds) or span
+    stride = _above_zero("stride-seconds", stride_seconds) or window / 2
+    if stride > window + Fraction(1, 10**6):
+        raise UsageError(
+            f"stride-seconds = {float(stride):g} should not exceed the window's {float(window):g} s: no window would "
+            f"see what is between. A longer window spreads its frames over more time."
+        )
+    notes = []
+    if abs(window - span) > _SAME_SECONDS:
+        rate = float(spec.num_frames / window)
+        notes.append(
+            f"The windows last {float(window):.2f} s, the model's own {float(span):.2f} s: their {spec.num_frames} "
+            f"frames are spread evenly, {rate:.2f} a second instead of {spec.num_frames / float(span):.2f}."
+        )
+    (whole,) = plan_views(
+        info, num_frames=1, frames_per_second=1e-9, start_seconds=start_seconds, end_seconds=end_seconds
+    )  # one endless view: it has the bounds of the part, checked
+    start, end = Fraction(whole.start_seconds), Fraction(whole.end_seconds)
+    num_before = max(0, math.ceil((end - start - window - _SAME_SECONDS) / stride))  # windows that end before the end
+    if (num_before + 1) * spec.num_frames > MAX_TIMES:
+        raise UsageError(
+            f"stride-seconds = {float(stride):g} makes {num_before + 1} windows of {spec.num_frames} frames, and "
+            f"{MAX_TIMES // spec.num_frames} are allowed; take a longer stride, or a part of the video."
+        )
+    # In whole microseconds, so that what is printed is what was done.
+    spans = [(_rounded(start + k * stride), _rounded(start + k * stride + window)) for k in range(num_before)]
+    spans.append((max(whole.start_seconds, _rounded(end - window)), whole.end_seconds))
+    times = np.empty((len(spans), spec.num_frames))
+    looped = False
+    for row, (first, last) in zip(times, spans, strict=True):
+        (view,) = plan_views(
+            info,
+            num_frames=spec.num_frames,
+            frames_per_second=rate,
+            start_seconds=first,
+            end_seconds=last,
+            frame_placement=spec.frame_placement,
+        )
+        row[:] = view.times_seconds
+        looped = view.looped
+    if looped:
+        notes.append(
+            f"The video ({float(end - start):.2f} s) is shorter than a window ({float(window):.2f} s) and was looped."
+        )
+    starts, ends = np.array(spans).T
+    return WindowPlan(starts, ends, times, looped, float(window), float(stride), tuple(notes))
+
+
+def slide(
+    recognizer: Recognizer,
+    path: str | os.PathLike[str],
+    *,
+    fast: bool = False,
+    window_seconds: float | None = None,
+    stride_seconds: float | None = None,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    batch_size: int = 1,
+) -> Generator[Timeline, None, None]:
+    """A timeline that grows by up to `batch_size` windows with each step; the last one is complete.
+
+    The frames are decoded once, in order, by a child of this generator's own, and dropped when no later window needs
+    them. Closing the generator stops the decoding. See `plan_windows` for the arguments and where the windows lie.
+
+    Raises:
+        VideoError: The video cannot be read from here on; the timelines before stay good.
+        UsageError: An argument has a value that is not allowed.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch-size = {batch_size} should be at least 1.")
+    spec, path = recognizer.card.view(fast=fast), os.fspath(path)
+    with recognizer.new_reader() as reader:
+        info = reader.probe(path)
+        plan = plan_windows(
+            info,
+            spec,
+            window_seconds=window_seconds,
+            stride_seconds=stride_seconds,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+        )
+        (place,) = spatial_views(
+            info.height, info.width, short_side=spec.short_side, crop=spec.crop, resize_to=spec.resize_to
+        )
+        check_not_too_elongated(path, info, place)
+        scores = np.empty((len(plan.starts), len(recognizer.card.labels)), dtype=np.float32)
+        done, spent = 0, StageSeconds(0.0, 0.0, 0.0)
+        # One frame a chunk: where a video breaks, no sound frame before the damage is lost with it.
+        with (
+            reader.stream(path, plan.times.ravel().tolist(), chunk_frames=1) as stream,
+            closing(_clips(path, stream, plan, spec, place)) as clips,
+        ):
+            for batch in _batches(clips, batch_size):
+                for prediction in recognizer.predict(batch, batch_size=batch_size):
+                    scores[done] = prediction.scores
+                    done += 1
+                    spent = StageSeconds(
+                        spent.decode + prediction.seconds.decode,
+                        spent.transform + prediction.seconds.transform,
+                        spent.forward + prediction.seconds.forward,
+                    )
+                yield Timeline(
+                    path=path,
+                    model=recognizer.card.name,
+                    labels=recognizer.card.labels,
+                    starts=plan.starts[:done],
+                    ends=plan.ends[:done],
+                    scores=scores[:done],
+                    info=stream.info,
+                    window_seconds=plan.window_seconds,
+                    stride_seconds=plan.stride_seconds,
+                    num_planned=len(plan.starts),
+                    num_frames=spec.num_frames,
+                    crop=spec.crop,
+                    device=str(recognizer.device),
+                    seconds=spent,
+                    notes=(*stream.info.notes, *plan.notes),
+                )
+
+
+def _clips(
+    path: str, stream: FrameStream, plan: WindowPlan, spec: InputSpec, place: SpatialView
+) -> Generator[LoadedClip, None, None]:
+    """Each window as a clip, as soon as its last frame is there."""
+    frame_of_time = stream.frame_of_time.reshape(plan.times.shape)
+    last_window = np.zeros(len(stream), dtype=np.int64)  # that needs a frame
+    np.maximum.at(last_window, frame_of_time, np.arange(len(plan.times))[:, None])
+    _check_held(frame_of_time, last_window, spec, plan)
+    seconds = stream.pts_seconds - stream.info.start_seconds
+    held: dict[int, torch.Tensor] = {}  # number of a frame -> uint8 (crop, crop, 3)
+    num_read, started, transform = 0, time.perf_counter(), 0.0
+    for window, frames_of_window in enumerate(frame_of_time):
+        while num_read <= frames_of_window.max():
+            chunk = next(stream)
+            before = time.perf_counter()
+            resized = resize(
+                torch.from_numpy(chunk.frames_thwc),
+                (place.resized_height, place.resized_width),
+                antialias=spec.antialias,
+            )
+            held[num_read] = cut(resized, place)[0].clone()  # a view would keep the whole resized frame
+            num_read += 1
+            transform += time.perf_counter() - before
+        frames, position_of_time = np.unique(frames_of_window, return_inverse=True)
+        yield LoadedClip(
+            path=path,
+            info=stream.info,
+            input=spec,
+            views=(plan.view(window),),
+            crops=(place,),
+            squares=(torch.stack([held[frame] for frame in frames.tolist()]),),
+            seconds=seconds[frames],
+            frame_of_time=position_of_time.reshape(1, -1),
+            decode_seconds=time.perf_counter() - started - transform,
+            transform_seconds=transform,
+            notes=stream.info.notes,
+        )
+        for frame in [frame for frame in held if last_window[frame] <= window]:
+            del held[frame]
+        started, transform = time.perf_counter(), 0.0
+
+
+def _check_held(
+    frame_of_time: NDArray[np.int64], last_window: NDArray[np.int64], spec: InputSpec, plan: WindowPlan
+) -> None:
+    num_read = np.maximum.accumulate(frame_of_time.max(axis=1)) + 1
+    num_done_with = np.bincount(last_window, minlength=len(frame_of_time))
+    held = int((num_read - (np.cumsum(num_done_with) - num_done_with)).max())
+    if held * 3 * spec.crop**2 > MAX_HELD_BYTES:
+        raise UsageError(
+            f"windows of {plan.window_seconds:g} s every {plan.stride_seconds:g} s share {held} frames at a time, and "
+            f"{MAX_HELD_BYTES // (3 * spec.crop**2)} fit in memory; take a longer stride or shorter windows."
+        )
+
+
+def _batches(clips: Iterator[LoadedClip], size: int) -> Iterator[list[LoadedClip]]:
+    """Up to `size` clips at a time; those that came before an error are not lost with it."""
+    batch: list[LoadedClip] = []
+    broken: VideoError | None = None
+    while broken is None:
+        try:
+            clip = next(clips, None)
+        except VideoError as error:
+            broken, clip = error, None
+        if clip is not None:
+            batch.append(clip)
+        if batch and (clip is None or len(batch) == size):
+            yield batch
+            batch = []
+        if clip is None:
+            break
+    if broken is not None:
+        raise broken
+
+
+def _above_zero(name: str, value: float | None) -> Fraction | None:
+    if value is None:
+        return None
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"{name} = {value:g} should be a finite number above 0.")
+    return Fraction(str(value))  # 2.56 is 64/25, as it was meant, not the float beside it
+
+
+def _rounded(seconds: Fraction) -> float:
+    return float(round(seconds, 6))

@@ -1,0 +1,214 @@
+"""What happens when in a video: the scores of a sliding window, and the segments made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.prediction import ScoredLabel, StageSeconds
+from nonlocal_video.video.info import VideoInfo
+
+_LEAST_MOMENT_SECONDS = 0.002  # bounds of windows that are closer than this differ by rounding alone
+_GAP_SECONDS = 1e-5  # between windows that touch, by rounding
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the video with one answer; seconds count from the first frame."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str | None
+    """None where no class reaches the threshold."""
+    index: int | None
+    score: float
+    """The class's score, averaged over the segment's time; of a segment without a class, the likeliest one's."""
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return self.end_seconds - self.start_seconds
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The time between two neighbouring bounds of windows, where the same windows look."""
+
+    start_seconds: float
+    end_seconds: float
+    scores: NDArray[np.float64]
+    """(classes,) mean over the windows that cover it."""
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return self.end_seconds - self.start_seconds
+
+
+@dataclass(frozen=True, repr=False)
+class Timeline:
+    """The scores of W windows that cover a video, or of those computed so far; seconds count from the first frame."""
+
+    path: str
+    model: str
+    labels: tuple[str, ...]
+    starts: NDArray[np.float64]
+    """(W,) seconds, ascending."""
+    ends: NDArray[np.float64]
+    """(W,) seconds, ascending; the last window of a complete timeline ends where the video does."""
+    scores: NDArray[np.float32]
+    """(W, classes) probabilities, for each window those that `Recognizer.classify` gives for its span."""
+    info: VideoInfo
+    window_seconds: float
+    stride_seconds: float
+    num_planned: int
+    """Windows of the whole video."""
+    num_frames: int
+    """Frames that the network saw of each window."""
+    crop: int
+    """Side of the square that it saw, in pixels of its input."""
+    device: str
+    seconds: StageSeconds
+    """What all windows so far cost together."""
+    notes: tuple[str, ...] = ()
+    """What a user should know: windows of another length than the model's, a looped video."""
+    error: VideoError | None = None
+    """Why there are fewer windows than planned, if the video broke."""
+
+    def __post_init__(self) -> None:
+        if not len(self.starts) or self.scores.shape != (len(self.starts), len(self.labels)):
+            raise ValueError(
+                f"{self.scores.shape = } should be ({len(self.starts)}, {len(self.labels)}): a row a window (at least "
+                f"one), a column a label."
+            )
+        if len(self.ends) != len(self.starts) or (self.ends <= self.starts).any():
+            raise ValueError("ends should have one time a window, after its start.")
+        if (np.diff(self.starts) <= 0).any() or (np.diff(self.ends) <= 0).any():
+            raise ValueError("starts and ends should ascend.")
+        if (self.starts[1:] > self.ends[:-1] + _GAP_SECONDS).any():
+            raise ValueError("windows should leave no gap.")
+
+    def __repr__(self) -> str:
+        return f"Timeline({self.path!r}, {len(self)} of {self.num_planned} windows, {self.used})"
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.starts)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the windows reach the end of the video, or of the part that was asked for."""
+        return len(self) == self.num_planned
+
+    @property
+    def used(self) -> str:
+        """What was looked at, in words."""
+        return (
+            f"{len(self)} windows of {self.window_seconds:.2f} s every {self.stride_seconds:.2f} s, each of "
+            f"{self.num_frames} frames, {self.crop} px, {self.info.decoder}, {self.device}"
+        )
+
+    def top(self, window: int, k: int = 5) -> list[ScoredLabel]:
+        """The k likeliest classes of a window (all of them when there are fewer), best first.
+
+        Raises:
+            UsageError: k is below 1.
+        """
+        if k < 1:
+            raise UsageError(f"top-k = {k} should be at least 1.")
+        scores = self.scores[window]
+        order = np.argsort(-scores, kind="stable")[:k]
+        return [ScoredLabel(self.labels[i], int(i), float(scores[i])) for i in order]
+
+    def moments(self) -> Iterator[Moment]:
+        """The covered time cut at every start and end of a window, in order.
+
+        Overlapping windows see most of the video several times; a moment's scores are the mean of all that see it:
+
+            windows 0-2, 1-3 and 2-4 s: the moments are 0-1 (first window), 1-2 (first and second), 2-3, 3-4.
+        """
+        bounds = [float(self.starts[0])]
+        for bound in np.unique(np.concatenate([self.starts, self.ends])).tolist():
+            if bound - bounds[-1] >= _LEAST_MOMENT_SECONDS:
+                bounds.append(bound)
+        if len(bounds) == 1:  # a video of a single, very short picture
+            bounds.append(bounds[0])
+        bounds[-1] = float(self.ends[-1])
+        for start, end in pairwise(bounds):
+            middle = (start + end) / 2
+            first = int(np.searchsorted(self.ends, middle, side="right"))
+            behind = int(np.searchsorted(self.starts, middle, side="right"))
+            yield Moment(start, end, self.scores[first:behind].mean(axis=0, dtype=np.float64))
+
+    def segments(self, *, threshold: float = 0.0, min_seconds: float = 0.0) -> list[Segment]:
+        """Who wins when: segments that cover the windows' time without gap or overlap.
+
+        1. Each moment (see `moments`) goes to the class with the highest mean score of the windows that see it, the
+           first of equal ones; to none if that score is below the threshold.
+        2. Neighbouring moments of the same class are one segment.
+        3. While a segment is shorter than `min_seconds`, the shortest (first of equals) goes to its longer neighbour
+           (the earlier of equals), and then to the other one too if that has the same class.
+
+        Args:
+            threshold: Score from 0 to 1 that a class must reach.
+            min_seconds: A single segment that is all there is may be shorter.
+
+        Raises:
+            UsageError: A number is out of range.
+        """
+        check_segment_rule(threshold, min_seconds)
+        found: list[Segment] = []
+        for moment in self.moments():
+            best = int(moment.scores.argmax())
+            index = best if moment.scores[best] >= threshold else None
+            if found and found[-1].index == index:
+                found[-1] = replace(found[-1], end_seconds=moment.end_seconds)
+            else:
+                label = None if index is None else self.labels[index]
+                found.append(Segment(moment.start_seconds, moment.end_seconds, label, index, 0.0))
+        _give_short_ones_away(found, min_seconds)
+        return self._scored(found)
+
+    def _scored(self, segments: list[Segment]) -> list[Segment]:
+        """The segments with their scores."""
+        sums = np.zeros(len(self.labels))
+        scored: list[Segment] = []
+        for moment in self.moments():
+            sums += moment.scores * moment.seconds
+            segment = segments[len(scored)]
+            if moment.end_seconds == segment.end_seconds:
+                total = sums.max() if segment.index is None else sums[segment.index]
+                scored.append(replace(segment, score=float(total / segment.seconds)))
+                sums[:] = 0
+        return scored
+
+
+def check_segment_rule(threshold: float, min_seconds: float) -> None:
+    """Refuse what `Timeline.segments` would refuse, before there is a timeline.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
+    if not 0 <= threshold <= 1:
+        raise UsageError(f"threshold = {threshold:g} should be from 0 to 1.")
+    if not (math.isfinite(min_seconds) and min_seconds >= 0):
+        raise UsageError(f"min-seconds = {min_seconds:g} should be a finite number, 0 or above.")
+
+
+def _give_short_ones_away(segments: list[Segment], min_seconds: float) -> None:
+    while len(segments) > 1:
+        short = min(range(len(segments)), key=lambda i: segments[i].seconds)
+        if segments[short].seconds >= min_seconds - 1e-9:
+            return
+        neighbours = [i for i in (short - 1, short + 1) if 0 <= i < len(segments)]
+        taker = segments[max(neighbours, key=lambda i: segments[i].seconds)]
+        together = [short, *(i for i in neighbours if segments[i].index == taker.index)]
+        first, last = min(together), max(together)
+        whole = replace(taker, start_seconds=segments[first].start_seconds, end_seconds=segments[last].end_seconds)
+        segments[first : last + 1] = [whole]

@@ -1,0 +1,198 @@
+"""A timeline as a file: JSON, CSV, WebVTT subtitles, a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS, printable
+from nonlocal_video.inference.timeline import Segment, Timeline
+
+FORMATS = (".json", ".csv", ".vtt", ".png")
+_MAX_ROWS = 14
+"""Classes in the picture."""
+_VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "})
+_DOTS_PER_INCH = 110
+
+
+def check_output(path: str | os.PathLike[str]) -> Path:
+    """The path, if a timeline can be written under it; asked before the work, not after it.
+
+    Raises:
+        UsageError: Unknown ending, or the folder is not there.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"output = {str(path)!r} should end in one of {', '.join(FORMATS)}.")
+    if not path.parent.is_dir():
+        raise UsageError(f"output = {str(path)!r} is in a folder that does not exist; make it first.")
+    return path
+
+
+def write_timeline(
+    path: str | os.PathLike[str],
+    timeline: Timeline,
+    *,
+    top_k: int = 5,
+    threshold: float = 0.0,
+    min_seconds: float = 0.0,
+) -> Path:
+    """Write a file in the format that its ending names; an existing one is replaced in one piece.
+
+    Args:
+        path: .json (windows and segments), .csv (windows), .vtt (segments) or .png (a heat map of the classes).
+        timeline: Complete or not.
+        top_k: Classes of each window.
+        threshold: See `Timeline.segments`.
+        min_seconds: See `Timeline.segments`.
+
+    Raises:
+        UsageError: Unknown ending, or the folder is not there.
+        OutputError: It cannot be written.
+    """
+    path = check_output(path)
+    ending = path.suffix.lower()
+    if ending == ".csv":
+        content = to_csv(timeline, top_k=top_k).encode()
+    elif ending == ".json":
+        found = to_json(timeline, top_k=top_k, threshold=threshold, min_seconds=min_seconds)
+        content = json.dumps(found, indent=1).encode() + b"\n"
+    else:
+        segments = timeline.segments(threshold=threshold, min_seconds=min_seconds)
+        content = to_vtt(segments).encode() if ending == ".vtt" else draw(timeline, segments)
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(
+            f"output = {str(path)!r} cannot be written: {error.strerror}. Choose another place or make room."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def to_json(timeline: Timeline, *, top_k: int = 5, threshold: float = 0.0, min_seconds: float = 0.0) -> dict[str, Any]:
+    """The timeline as `timeline --json` prints it; a key that `classify` has too means the same."""
+    error = timeline.error
+    return {
+        "path": printable(timeline.path),
+        "status": "error" if error else "ok" if timeline.is_complete else "stopped",
+        "model": timeline.model,
+        "window_seconds": timeline.window_seconds,
+        "stride_seconds": timeline.stride_seconds,
+        "planned_windows": timeline.num_planned,
+        "windows": [
+            {
+                "start_seconds": float(start),
+                "end_seconds": float(end),
+                "top": [asdict(s) for s in timeline.top(i, top_k)],
+            }
+            for i, (start, end) in enumerate(zip(timeline.starts, timeline.ends, strict=True))
+        ],
+        "threshold": threshold,
+        "min_seconds": min_seconds,
+        "segments": [asdict(s) for s in timeline.segments(threshold=threshold, min_seconds=min_seconds)],
+        "error": {"code": error.code, "message": error.message} if error else None,
+        "video": {name: getattr(timeline.info, name) for name in VIDEO_FIELDS},
+        "seconds": {name: getattr(timeline.seconds, name) for name in SECONDS_FIELDS},
+        "notes": list(timeline.notes),
+    }
+
+
+def to_csv(timeline: Timeline, *, top_k: int = 5) -> str:
+    """A row a window: its bounds, and its likeliest classes in the columns that `classify` gives them."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    ranks = range(1, len(timeline.top(0, top_k)) + 1)
+    names = [f"top{rank}_{name}" for rank in ranks for name in ("label", "index", "score")]
+    table.writerow(["start_seconds", "end_seconds", *names])
+    for i, (start, end) in enumerate(zip(timeline.starts, timeline.ends, strict=True)):
+        best = timeline.top(i, top_k)
+        table.writerow([float(start), float(end), *(value for s in best for value in (s.label, s.index, s.score))])
+    return text.getvalue()
+
+
+def to_vtt(segments: Sequence[Segment]) -> str:
+    """WebVTT (W3C): a cue for each segment that has a class, which any player shows over the video."""
+    cues = [
+        f"{clock(segment.start_seconds)} --> {clock(segment.end_seconds)}\n"
+        f"{segment.label.translate(_VTT_ESCAPES)} {segment.score:.0%}\n"
+        for segment in segments
+        if segment.label is not None
+    ]
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes, seconds and milliseconds: 3723.5 -> 01:02:03.500."""
+    milliseconds = math.floor(seconds * 1000 + 0.5)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}.{milliseconds % 1000:03d}"
+
+
+def draw(timeline: Timeline, segments: Sequence[Segment]) -> bytes:
+    """A PNG: the scores over time of each class that has a segment, in the order of the first ones."""
+    from matplotlib.figure import Figure  # not pyplot, which would choose a window system
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    won: dict[int, float] = {}  # class -> its score times its seconds
+    for segment in segments:
+        if segment.index is not None:
+            won[segment.index] = won.get(segment.index, 0.0) + segment.score * segment.seconds
+    strongest = sorted(won, key=lambda index: -won[index])[:_MAX_ROWS]
+    rows = [index for index in won if index in strongest]
+    if not rows:  # no class reaches the threshold: the likeliest ones
+        rows = np.argsort(-timeline.scores.mean(axis=0), kind="stable")[:3].tolist()
+    bounds = [float(timeline.starts[0])]
+    columns = []
+    for moment in timeline.moments():
+        bounds.append(moment.end_seconds)
+        columns.append(moment.scores[rows])
+
+    figure = Figure(figsize=(12, 1.5 + 0.3 * len(rows)), dpi=_DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    edges = np.arange(len(rows) + 1) - 0.5
+    mesh = axes.pcolormesh(bounds, edges, np.array(columns).T, cmap="Blues", vmin=0, vmax=1, rasterized=True)
+    for row, index in enumerate(rows):
+        spans = [(s.start_seconds, s.seconds) for s in segments if s.index == index]
+        axes.broken_barh(spans, (row + 0.36, 0.12), color="#d1495b", linewidth=0)
+    axes.set_yticks(range(len(rows)), [timeline.labels[index] for index in rows], parse_math=False)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(edges, minor=True)
+    axes.grid(axis="y", which="minor", color="#dddddd", linewidth=0.6)
+    axes.tick_params(axis="y", which="both", length=0)
+    axes.set_xlim(bounds[0], bounds[-1])
+    axes.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 1.5, 2, 3, 6, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _short_clock(seconds, bounds[-1])))
+    axes.set_xlabel("time")
+    left_out = f"; {len(rows)} strongest of {len(won)} winners" if len(won) > len(rows) else ""
+    title = f"{os.path.basename(printable(timeline.path))}, {timeline.model}{left_out}"
+    if not timeline.is_complete:
+        title += f"; not complete: {len(timeline)} of {timeline.num_planned} windows"
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+    figure.colorbar(mesh, ax=axes, label="score", pad=0.01, ticks=[0, 0.5, 1])
+    axes.text(1, 1.02, "red: segments", transform=axes.transAxes, ha="right", fontsize=8, color="#d1495b")
+    png = io.BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    return png.getvalue()
+
+
+def _short_clock(seconds: float, longest: float) -> str:
+    """For the picture: as much of the clock as the video needs."""
+    shown = clock(max(seconds, 0.0))
+    if longest < 60:
+        return f"{seconds:g} s"
+    return shown[:8] if longest >= 3600 else shown[3:8]

@@ -9,6 +9,7 @@ import typer
 from nonlocal_video import __version__
 from nonlocal_video.cli.analyze import app as analyze
 from nonlocal_video.cli.benchmark import benchmark
+from nonlocal_video.cli.check import check
 from nonlocal_video.cli.classify import classify
 from nonlocal_video.cli.doctor import doctor
 from nonlocal_video.cli.evaluate import evaluate
@@ -29,6 +30,7 @@ app.command()(classify)
 app.command()(explain)
 app.command()(timeline)
 app.command()(evaluate)
+app.command()(check)
 app.command()(serve)
 app.command()(doctor)
 app.add_typer(analyze, name="analyze")

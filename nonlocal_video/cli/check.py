@@ -1,0 +1,121 @@
+"""`nonlocal-video check`: labelled clips in, the manifest that training uses out, with all that is wrong named."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nonlocal_video.cli import options
+from nonlocal_video.cli.run_progress import RunProgress
+from nonlocal_video.errors import UsageError
+
+if TYPE_CHECKING:
+    from nonlocal_video.evaluation.labelled import LabelledClip
+    from nonlocal_video.training.check import CheckedClip
+    from nonlocal_video.training.splits import SplitPlan
+    from nonlocal_video.video.decode import VideoReader
+
+STATUS_SOME_UNUSABLE = 1
+STATUS_INTERRUPTED = 130
+_DEFAULT_SHARE = 0.2
+
+
+def check(
+    source: Annotated[
+        str, typer.Argument(metavar="DIR|CSV", help="One folder of clips a class, or a CSV path,label[,group][,split].")
+    ],
+    model: options.Model = "default",
+    output: Annotated[
+        Path | None, typer.Option(help="Manifest to write for training, .csv or .jsonl; else only printed.")
+    ] = None,
+    validation_share: Annotated[
+        float | None, typer.Option(help="Of the clips to measure on, for clips without a split; 0.2 if not given.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="Divide clips without a split into so many folds instead.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the division.")] = 0,
+    every_frame: Annotated[
+        bool, typer.Option("--every-frame", help="Decode every clip as a whole, not a few frames of it.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Decoding processes.")] = 1,
+    decoder: options.Decoder = options.DecoderChoice.auto,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="What a file may cost, like max_duration_seconds=600; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on standard output.")] = False,
+) -> None:
+    """Read every labelled clip as training would: what is unusable, short, there twice, and who is measured on."""
+    from nonlocal_video.evaluation.labelled import read_labelled
+    from nonlocal_video.models.checkpoint import read_card
+    from nonlocal_video.training.manifest import check_format, write_manifest
+    from nonlocal_video.training.report import make_report
+    from nonlocal_video.training.splits import SplitPlan
+    from nonlocal_video.video.decode import VideoReader
+    from nonlocal_video.video.limits import DecodeLimits
+    from nonlocal_video.zoo.catalogue import find
+
+    if output is not None:
+        check_format(output)
+    asked = validation_share is not None or folds is not None
+    plan = SplitPlan(validation_share if asked else _DEFAULT_SHARE, folds, seed)
+    limits = DecodeLimits.parse(limit or ())
+    spec = read_card(find(model)).input
+    clips = read_labelled(source)
+    if asked and all(clip.split for clip in clips):
+        raise UsageError("Every clip has a split already, and it is kept; leave --validation-share and --folds away.")
+
+    started = time.perf_counter()
+    readers = [VideoReader(decoder=decoder.value, limits=limits) for _ in range(min(workers, len(clips)))]
+    checked = _checked(clips, readers, every_frame=every_frame)
+    report = make_report(checked, spec, plan)
+    if output is not None:
+        write_manifest(output, report.manifest)
+    seconds = time.perf_counter() - started
+    if as_json:
+        about = {"source": source, "model": model, "every_frame": every_frame, "seed": seed}
+        typer.echo(json.dumps({**about, **report.summary(), "check_seconds": round(seconds, 3)}))
+    else:
+        from rich.console import Console
+
+        from nonlocal_video.cli.check_text import print_report
+
+        print_report(report, spec, Console(width=None if sys.stdout.isatty() else 140), every_frame=every_frame)
+        if report.undivided is None:
+            _say_splits(clips, plan)
+        typer.echo(f"Checked in {seconds:.1f} s." + (f" Written to {output}." if output is not None else ""))
+    if not report.all_well or (asked and report.undivided):
+        raise typer.Exit(STATUS_SOME_UNUSABLE)
+
+
+def _checked(clips: list[LabelledClip], readers: list[VideoReader], *, every_frame: bool) -> list[CheckedClip]:
+    from nonlocal_video.training.check import check_clips
+
+    found: list[CheckedClip] = []
+    counts: Counter[str] = Counter()
+    with ExitStack() as stack:
+        outcomes = stack.enter_context(closing(check_clips(clips, readers, every_frame=every_frame)))
+        progress = stack.enter_context(RunProgress(lambda: len(clips)))
+        try:
+            for one in outcomes:
+                found.append(one)
+                counts[one.error.code if one.error else "ok"] += 1
+                progress.update(counts, 0)
+        except KeyboardInterrupt:
+            typer.echo("Stopped; nothing was written.", err=True)
+            raise typer.Exit(STATUS_INTERRUPTED) from None
+    return found
+
+
+def _say_splits(clips: list[LabelledClip], plan: SplitPlan) -> None:
+    given = sum(clip.split is not None for clip in clips)
+    if given:
+        typer.echo(f"{given} clips have a split in the list of clips; it was kept.")
+    if given < len(clips):
+        what = f"{plan.folds} folds" if plan.folds else f"{plan.validation_share:.0%} to measure on"
+        typer.echo(f"Divided with seed {plan.seed}: {what}; clips of one group or one content are never on two sides.")

@@ -1,0 +1,81 @@
+"""A check as a person reads it on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nonlocal_video.inference.prediction import printable
+from nonlocal_video.models.card import InputSpec
+from nonlocal_video.training.check import NUM_THUMBNAILS
+from nonlocal_video.training.report import CheckReport, SameContent
+
+_SHOWN = 10
+"""Of each kind of finding; --json and the manifest have all."""
+
+
+def print_report(report: CheckReport, spec: InputSpec, console: Console, *, every_frame: bool) -> None:
+    """Classes, what cannot be used, what is there twice, and notes."""
+    summary = report.summary()
+    what = "every frame" if every_frame else f"up to {NUM_THUMBNAILS} frames of each, the first and the last among them"
+    console.print(
+        f"{summary['clips']} clips, {summary['usable']} usable ({summary['seconds']:.0f} s); decoded: {what} "
+        f"({summary['frames_decoded']} in all)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(_classes(report))
+    _say(console, [report.balance()])
+    _say(console, (f"unusable: {printable(row.path)}: {row.problem}" for row in report.unusable))
+    _say(console, (_twice(same) for same in report.same if not same.contradictory))
+    _say(
+        console,
+        (
+            f"group {group!r} is in {' and '.join(splits)}: what is measured there is not independent of the training"
+            for group, splits in report.split_groups
+        ),
+    )
+    _say(console, (f"note: {printable(path)}: {note}" for path, note in report.file_notes))
+    view = f"{spec.num_frames} frames, {spec.span_seconds:.2f} s"
+    _say(console, _some(report.short, f"shorter than the model's view ({view}) and looped in training"))
+    _say(console, _some(report.small, f"smaller than the model's view ({spec.crop} pixels) and enlarged in training"))
+    _say(console, report.notes)
+    if report.undivided:
+        _say(console, [f"not divided: {report.undivided}"])
+
+
+def _classes(report: CheckReport) -> Table:
+    splits = report.manifest.splits
+    table = Table("class", *("clips", "groups", "seconds", "unusable"), *splits)
+    for row in report.per_class():
+        counts = [row["clips"], row["groups"], f"{row['seconds']:.0f}", row["unusable"], *row["splits"].values()]
+        table.add_row(escape(row["label"]), *map(str, counts))
+    return table
+
+
+def _twice(same: SameContent) -> str:
+    text = f"same {same.by}: {', '.join(map(printable, same.paths))}"
+    if same.leaks:
+        return f"{text}; in {' and '.join(same.given_splits)}: keep them in one split, or delete all but one"
+    if len(same.groups) > 1:
+        return f"{text}; in the groups {' and '.join(same.groups)}, which are kept on one side because of it"
+    return f"{text}; each counts in training: delete all but one if that is not meant"
+
+
+def _some(paths: tuple[str, ...], what: str) -> list[str]:
+    if not paths:
+        return []
+    named = ", ".join(map(printable, paths[:_SHOWN]))
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return [f"{len(paths)} clip{'s are' if len(paths) > 1 else ' is'} {what}: {named}{more}"]
+
+
+def _say(console: Console, lines: Iterable[str]) -> None:
+    every = list(lines)
+    for line in every[:_SHOWN]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if len(every) > _SHOWN:
+        console.print(f"and {len(every) - _SHOWN} more like this", highlight=False)

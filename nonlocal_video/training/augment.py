@@ -1,0 +1,142 @@
+"""What is changed at random in a clip before it is learnt from, alike in all of its frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from nonlocal_video.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly clips are changed."""
+
+    crop_area: tuple[float, float] = (0.5, 1.0)
+    """Share of the frame that the random crop covers, from and to, before it is resized to the model's square."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width by height of that crop."""
+    flip: float = 0.5
+    """Probability of mirroring left and right."""
+    left_right_classes: tuple[str, ...] = ()
+    """Classes that mirroring would make another one (`swiping left`); their clips are never mirrored."""
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    """Factors are drawn from 1 - x to 1 + x."""
+    hue: float = 0.0
+    """Drawn from -x to x, of the whole circle. It costs much more time than the other three."""
+    start: float = 1.0
+    """How far the view may begin from its middle place: 0 never moves it, 1 lets it begin anywhere."""
+    speed: tuple[float, float] = (0.8, 1.25)
+    """The clip is played so many times as fast, from and to."""
+    mixup: float = 0.0
+    """Alpha of mixup's beta distribution (Zhang et al., 2018); 0 is off."""
+    cutmix: float = 0.0
+    """Alpha of CutMix's (Yun et al., 2019); with mixup on, too, each batch gets one of the two."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("crop_area", 0.01, 1.0), ("crop_ratio", 0.1, 10.0), ("speed", 0.1, 10.0)):
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise UsageError(f"{name} = {(low, high)} should be two numbers from {least:g} to {most:g}, in order.")
+        for name, most in (("flip", 1.0), ("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("start", 1.0)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UsageError(f"{name} = {getattr(self, name)} should be from 0 to {most:g}.")
+        if not 0 <= self.hue <= 0.5:
+            raise UsageError(f"hue = {self.hue} should be from 0 to 0.5.")
+        for name in ("mixup", "cutmix"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise UsageError(f"{name} = {getattr(self, name)} should be a finite number, 0 or above.")
+
+    def check_classes(self, labels: tuple[str, ...]) -> None:
+        """Refuse classes that there are not: a misspelt one would be mirrored.
+
+        Raises:
+            UsageError: A class of `left_right_classes` is not among the labels.
+        """
+        unknown = [name for name in self.left_right_classes if name not in labels]
+        if unknown:
+            raise UsageError(
+                f"left_right_classes has {', '.join(map(repr, unknown))}; the classes are: {', '.join(labels)}."
+            )
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Torch's random numbers of the CPU start anew from these numbers, and go on afterwards as if nothing had been.
+
+    torchvision's transforms draw from torch's global generator and take no other.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        yield
+
+
+class ClipAugmenter:
+    """Draws one change and makes it in every frame; what it draws from is torch's generator, see `seeded`."""
+
+    def __init__(self, augmentation: Augmentation, size: int) -> None:
+        """Prepare for squares of `size` pixels."""
+        self.augmentation = a = augmentation
+        self._crop = v2.RandomResizedCrop(size, scale=a.crop_area, ratio=a.crop_ratio, antialias=True)
+        self._flip = v2.RandomHorizontalFlip(a.flip)
+        self._colour = v2.ColorJitter(a.brightness, a.contrast, a.saturation, a.hue)
+
+    def draw_time(self) -> tuple[float, float]:
+        """Speed, and where the view begins: 0 as early as the clip allows, 0.5 in the middle, 1 as late."""
+        slow, fast = self.augmentation.speed
+        speed = slow * (fast / slow) ** torch.rand(()).item()  # twice as fast is as likely as half as fast
+        return speed, 0.5 + self.augmentation.start * (torch.rand(()).item() - 0.5)
+
+    def __call__(self, frames_thwc: Tensor, label: str) -> Tensor:
+        """Crop, mirror and tint: uint8 (T, H, W, 3) -> (T, size, size, 3).
+
+        Contrast is changed around each frame's own mean, as torchvision does; the factors are the clip's.
+        """
+        clip = tv_tensors.Video(frames_thwc.permute(0, 3, 1, 2))
+        clip = self._crop(clip)
+        if label not in self.augmentation.left_right_classes:
+            clip = self._flip(clip)
+        return self._colour(clip).as_subclass(Tensor).permute(0, 2, 3, 1)
+
+
+class BatchMixer:
+    """Mixes the clips of a batch with each other, and their classes with them (mixup, CutMix)."""
+
+    def __init__(self, augmentation: Augmentation, num_classes: int) -> None:
+        """Prepare for `num_classes` classes; with both options at 0 classes become one-hot and nothing is mixed."""
+        self.num_classes = num_classes
+        self._mixers: list[v2.Transform] = []
+        if augmentation.mixup:
+            self._mixers.append(v2.MixUp(alpha=augmentation.mixup, num_classes=num_classes))
+        if augmentation.cutmix:
+            self._mixers.append(v2.CutMix(alpha=augmentation.cutmix, num_classes=num_classes))
+
+    def __call__(self, clips: Tensor, classes: Tensor, *, seed: int, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+        """Mix each clip with the one before it in the batch.
+
+        Args:
+            clips: (N, 3, T, H, W), any dtype of floating point, any device.
+            classes: (N,) int64.
+            seed: With `epoch` and `batch` all that the mixture depends on.
+            epoch: See `seed`.
+            batch: Number of the batch in the epoch.
+
+        Returns:
+            Clips of the same shape, and float (N, classes) targets whose rows sum to 1.
+        """
+        if not self._mixers:
+            return clips, torch.nn.functional.one_hot(classes, self.num_classes).float()
+        with seeded(seed, epoch, batch):
+            mixer = self._mixers[int(torch.randint(len(self._mixers), ()))]
+            mixed, targets = mixer(tv_tensors.Video(clips), classes)
+        return mixed.as_subclass(Tensor), targets

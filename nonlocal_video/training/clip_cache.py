@@ -1,0 +1,108 @@
+"""Decoded small clips on the disk, within a bound, shared by all processes that read the same folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import OutputError, UsageError
+
+GIBIBYTE = 1024**3
+_ENDING = ".npy"
+_UNFINISHED = ".part"
+
+
+class ClipCache:
+    """uint8 frames by name, until the folder is full.
+
+    What is in stays in: training goes round all clips in every epoch, and a cache that throws out the longest unused
+    clip would throw out each one just before its turn. A folder is for one set of clips; delete it to start again. The
+    system keeps what it reads in free memory, so a folder that fits there is as fast as memory.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], *, max_bytes: int = 8 * GIBIBYTE, max_clip_bytes: int = 128 * 1024**2
+    ) -> None:
+        """Open or make the folder.
+
+        Args:
+            folder: Used by this cache alone; several processes may use it at the same time.
+            max_bytes: Of all frames together. A folder that holds more already takes no more.
+            max_clip_bytes: Of the frames of one clip; larger ones are not kept.
+        """
+        if not 0 < max_clip_bytes <= max_bytes:
+            raise UsageError(f"{max_clip_bytes = } should be above 0 and at most {max_bytes = }.")
+        self.folder, self.max_bytes, self.max_clip_bytes = Path(folder), max_bytes, max_clip_bytes
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._lock():
+                for left in self.folder.glob(f"*{_UNFINISHED}"):  # of a process that was killed
+                    left.unlink()
+                self._write_total(sum(entry.stat().st_size for entry in self.folder.glob(f"*{_ENDING}")))
+        except OSError as error:
+            raise OutputError(f"The cache {str(folder)!r} cannot be used: {error.strerror}. Choose another.") from error
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that are in it now."""
+        return int((self.folder / "bytes").read_text("ascii"))
+
+    def has_room(self, num_bytes: int) -> bool:
+        """Whether a clip of this size would be kept, if nobody else is faster."""
+        return num_bytes <= self.max_clip_bytes and self.num_bytes + num_bytes <= self.max_bytes
+
+    def frames(self, name: str, places: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.uint8] | None:
+        """The frames under a name, or those at some places of them; only they are read. None if they are not there.
+
+        Raises:
+            OutputError: The file is damaged.
+        """
+        path = self.folder / f"{name}{_ENDING}"
+        try:
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)
+            return np.array(stored if places is None else stored[places])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError, IndexError) as error:
+            raise OutputError(f"{str(path)!r} is damaged ({error}); delete the cache folder.") from error
+
+    def put(self, name: str, frames: NDArray[np.uint8]) -> bool:
+        """Keep frames under a name; False if there is no room.
+
+        Raises:
+            OutputError: The disk is full, or the folder has vanished.
+        """
+        path = self.folder / f"{name}{_ENDING}"
+        unfinished = path.with_suffix(_UNFINISHED)
+        with self._lock():
+            total = self.num_bytes
+            if path.exists():
+                return True
+            if frames.nbytes > self.max_clip_bytes or total + frames.nbytes > self.max_bytes:
+                return False
+            try:
+                with open(unfinished, "wb") as file:
+                    np.save(file, frames)
+                size = unfinished.stat().st_size
+                os.replace(unfinished, path)
+            except OSError as error:
+                unfinished.unlink(missing_ok=True)
+                raise OutputError(
+                    f"The cache {str(self.folder)!r} cannot be written: {error.strerror}. Free the disk, or allow the "
+                    f"cache fewer bytes."
+                ) from error
+            self._write_total(total + size)
+        return True
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.folder / "lock")  # a new one each time: a lock held over a fork belongs to two processes
+
+    def _write_total(self, num_bytes: int) -> None:
+        new = self.folder / "bytes.new"
+        new.write_text(str(num_bytes), "ascii")
+        os.replace(new, self.folder / "bytes")

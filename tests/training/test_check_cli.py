@@ -1,0 +1,192 @@
+"""`nonlocal-video check` as a user meets it, on a folder in which everything is wrong that can be."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from nonlocal_video.cli.main import app, main
+from nonlocal_video.evaluation.labelled import read_labelled
+from nonlocal_video.training.check import check_clips
+from nonlocal_video.training.manifest import Manifest, read_manifest, write_manifest
+from nonlocal_video.video.decode import VideoReader
+
+
+@dataclass
+class Done:
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "training_data.md").read_text("utf-8")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_model: Path) -> Run:
+    """The command line in this process, which has torch already; the model's view takes 0.8 s."""
+
+    def program(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["nonlocal-video", "check", *map(str, arguments), "--model", str(tiny_model)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(ended.value.code or 0), captured.out, captured.err)
+
+    return program
+
+
+def of_folder(folder: Path, *names: str) -> list[str]:
+    return [str(folder / name) for name in names]
+
+
+def test_everything_that_is_wrong_is_named(run: Run, bad_clips: Path, tmp_path: Path) -> None:
+    output = tmp_path / "manifest.csv"
+    done = run(bad_clips, "--output", output, "--workers", 2, "--validation-share", 0.5, "--json")
+    assert done.status == 1
+    found: dict[str, Any] = json.loads(done.out)
+    assert (found["clips"], found["usable"]) == (11, 8)
+    problems = {row["path"]: row["problem"] for row in found["unusable"]}
+    assert list(problems) == of_folder(bad_clips, "jump/note.mp4", "swipe left/odd.mkv", "wave/1.mp4")
+    assert problems[str(bad_clips / "jump/note.mp4")].startswith("not_a_video: note.mp4")
+    assert "labelled 'swipe left', with the same content as" in problems[str(bad_clips / "swipe left/odd.mkv")]
+    assert "odd.mkv' ('swipe left')" in problems[str(bad_clips / "wave/1.mp4")]
+    same = {tuple(one["paths"]): (one["by"], one["labels"]) for one in found["same_content"]}
+    assert same == {
+        tuple(of_folder(bad_clips, "jump/0.mp4", "jump/remuxed.mkv")): ("pictures", ["jump"]),
+        tuple(of_folder(bad_clips, "swipe left/odd.mkv", "wave/1.mp4")): ("pictures", ["swipe left", "wave"]),
+        tuple(of_folder(bad_clips, "wave/0.mp4", "wave/copy.mp4")): ("bytes", ["wave"]),
+    }
+    assert found["shorter_than_a_view"] == of_folder(bad_clips, "swipe left/short.mp4")
+    assert [(row["label"], row["clips"], row["unusable"]) for row in found["classes"]] == [
+        ("jump", 3, 1), ("swipe left", 3, 1), ("wave", 2, 1),
+    ]  # fmt: skip
+    assert found["frames_decoded"] == 9 * 4 + 3
+
+    manifest = read_manifest(output)
+    assert len(manifest.rows) == 11
+    assert {row.path: row.problem for row in manifest.rows if not row.usable} == problems
+    splits = {row.path: row.split for row in manifest.rows}
+    assert splits[str(bad_clips / "jump/0.mp4")] == splits[str(bad_clips / "jump/remuxed.mkv")]
+    # The other two clips of `wave` have one content: nothing is left of the class to measure on.
+    assert splits[str(bad_clips / "wave/0.mp4")] == splits[str(bad_clips / "wave/copy.mp4")] == "train"
+    assert found["notes"] == ["Class 'wave' has 2 clips of 1 independent group: none in validation."]
+
+
+def test_the_text_says_the_same(run: Run, bad_clips: Path) -> None:
+    done = run(bad_clips)
+    assert done.status == 1
+    for said in (
+        "11 clips, 8 usable",
+        "up to 4 frames of each",
+        "The classes are fairly equal: 2 ('wave') to 3 ('jump') clips a class.",
+        f"unusable: {bad_clips}/jump/note.mp4: not_a_video",
+        "contradiction: labelled 'wave'",
+        f"same bytes: {bad_clips}/wave/0.mp4, {bad_clips}/wave/copy.mp4; each counts",
+        f"same pictures: {bad_clips}/jump/0.mp4",
+        "1 clip is shorter than the model's view (8 frames, 0.80 s)",
+        "Divided with seed 0: 20% to measure on",
+    ):
+        assert said in done.out
+
+
+def test_good_clips_are_status_0_and_given_splits_stay(run: Run, good_clips: Path, tmp_path: Path) -> None:
+    rows = [(clip.path, clip.label) for clip in read_labelled(good_clips)]
+    table = tmp_path / "clips.csv"
+    splits = ("train", "test") * 3
+    lines = [f"{path},{label},{split}\n" for (path, label), split in zip(rows, splits, strict=True)]
+    table.write_text("path,label,split\n" + "".join(lines))
+    done = run(table, "--output", tmp_path / "manifest.jsonl")
+    assert done.status == 0
+    assert "6 clips have a split in the list of clips; it was kept." in done.out
+    assert [row.split for row in read_manifest(tmp_path / "manifest.jsonl").rows] == list(splits)
+    refused = run(table, "--folds", 2)
+    assert refused.status == 2
+    assert "has a split already" in refused.err
+
+
+def test_content_and_groups_on_both_sides_of_given_splits_are_named(run: Run, good_clips: Path, tmp_path: Path) -> None:
+    shutil.copy(good_clips / "wave/0.mp4", tmp_path / "again.mp4")
+    clips = [(good_clips / "wave/0.mp4", "ann", "train"), (tmp_path / "again.mp4", "ben", "test")]
+    clips += [(good_clips / "wave/1.mp4", "ann", "test")]
+    table = tmp_path / "clips.csv"
+    table.write_text("path,label,group,split\n" + "".join(f"{p},wave,{group},{split}\n" for p, group, split in clips))
+    done = run(table)
+    assert done.status == 1
+    assert "again.mp4; in test and train: keep them in one split" in done.out
+    assert "group 'ann' is in test and train" in done.out
+
+
+def test_clips_that_cannot_be_divided_are_still_reported(run: Run, good_clips: Path, tmp_path: Path) -> None:
+    for name in ("jump", "wave"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        shutil.copy(good_clips / name / "0.mp4", tmp_path / "clips" / name)
+    done = run(tmp_path / "clips", "--output", tmp_path / "manifest.csv")
+    assert done.status == 0
+    assert "All 2 classes have equally many clips: 1." in done.out
+    assert "not divided: Every independent group is the only one of some class" in done.out
+    assert [row.split for row in read_manifest(tmp_path / "manifest.csv").rows] == [None, None]
+    assert run(tmp_path / "clips", "--folds", 3).status == 1
+
+
+def test_every_frame_is_decoded_where_that_is_asked(good_clips: Path) -> None:
+    (whole,) = check_clips(read_labelled(good_clips)[:1], [VideoReader()], every_frame=True)
+    (some,) = check_clips(read_labelled(good_clips)[:1], [VideoReader()])
+    assert (whole.num_decoded, some.num_decoded) == (20, 4)
+    assert whole.thumbnails is not None
+    assert some.thumbnails is not None
+    assert (whole.thumbnails == some.thumbnails).all()
+
+
+def test_a_file_that_is_cut_off_is_used_and_that_is_said(run: Run, good_clips: Path, tmp_path: Path) -> None:
+    shutil.copytree(good_clips / "wave", tmp_path / "clips" / "wave")
+    path = tmp_path / "clips" / "wave" / "0.mp4"
+    path.write_bytes(path.read_bytes()[:-8000])
+    done = run(tmp_path / "clips")
+    assert done.status == 0
+    assert re.search(rf"note: {path}: The file is cut off: \d+ of 20 frames are there", done.out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--output", "manifest.txt"), "a .csv or a .jsonl file"),
+        (("--folds", "1"), "folds = 1 should be at least 2"),
+        (("--validation-share", "0.9"), "from 0.05 to 0.5"),
+        (("--folds", "3", "--validation-share", "0.2"), "not both"),
+        (("--limit", "frames=3"), "NAME=VALUE"),
+    ],
+)
+def test_wrong_usage_is_status_2_before_anything_is_read(run: Run, options, message, good_clips: Path) -> None:  # type: ignore[no-untyped-def]
+    done = run(good_clips, *options)
+    assert (done.status, done.out) == (2, "")
+    assert message in done.err
+
+
+def test_the_guides_commands_are_understood() -> None:
+    commands = [shlex.split(line)[2:] for line in re.findall(r"^nonlocal-video check .*$", GUIDE, re.MULTILINE)]
+    assert len(commands) == 3
+    verb = typer.main.get_command(app).commands["check"]  # type: ignore[attr-defined]
+    for arguments in commands:
+        assert verb.make_context("check", list(arguments)).params["source"] == arguments[0]
+
+
+def test_the_guides_python_runs(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_manifest("manifest.csv", manifest)
+    names: dict[str, Any] = {}
+    exec(re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)[1], names)  # type: ignore[index]
+    assert names["clip"].shape == (3, 16, 112, 112)
+    assert names["label"] == manifest.labels.index(names["train"][0].label)
+    names["dataset"].close()

@@ -1,0 +1,84 @@
+"""The bound holds, what is in comes back, and what is damaged is not handed out."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.training.clip_cache import ClipCache
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (10, 10, 10, 3), dtype=np.uint8)
+"""3,000 bytes, and a header of 128 in the file."""
+
+
+def on_disk(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.npy"))
+
+
+def test_frames_come_back_whole_or_in_part(tmp_path: Path) -> None:
+    cache = ClipCache(tmp_path / "cache")
+    assert cache.frames("a") is None
+    assert cache.put("a", FRAMES)
+    assert cache.put("a", FRAMES)  # another worker was faster
+    np.testing.assert_array_equal(cache.frames("a"), FRAMES)
+    np.testing.assert_array_equal(cache.frames("a", np.array([9, 0, 0])), FRAMES[[9, 0, 0]])
+    assert cache.num_bytes == on_disk(cache.folder) == 3128
+
+
+def test_the_first_that_fit_stay_and_no_more_come_in(tmp_path: Path) -> None:
+    cache = ClipCache(tmp_path, max_bytes=10_000, max_clip_bytes=4_000)
+    assert [cache.put(name, FRAMES) for name in "abcd"] == [True, True, True, False]
+    assert cache.frames("a") is not None
+    assert cache.frames("d") is None
+    assert cache.num_bytes == on_disk(tmp_path) <= 10_000
+    assert not cache.has_room(3000)
+    assert cache.has_room(100)
+    assert not ClipCache(tmp_path / "other", max_bytes=10_000, max_clip_bytes=2_000).put("a", FRAMES)
+
+
+def test_a_folder_is_taken_up_again_and_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    ClipCache(tmp_path).put("a", FRAMES)
+    (tmp_path / "b.part").write_bytes(b"half")
+    (tmp_path / "bytes").write_text("0")
+    again = ClipCache(tmp_path, max_bytes=6_000, max_clip_bytes=6_000)
+    assert again.num_bytes == 3128
+    assert not again.put("b", FRAMES)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".npy", ".part")) == ["a.npy"]
+
+
+def put_ten(folder: str, first: int) -> None:
+    cache = ClipCache(folder, max_bytes=40_000, max_clip_bytes=4_000)
+    for number in range(first, first + 10):
+        cache.put(str(number), FRAMES)
+
+
+def test_the_bound_holds_for_several_processes_together(tmp_path: Path) -> None:
+    workers = [multiprocessing.get_context("fork").Process(target=put_ten, args=(tmp_path, n)) for n in (0, 10)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert on_disk(tmp_path) == ClipCache(tmp_path).num_bytes == 12 * 3128  # the most that 40,000 holds
+
+
+@pytest.mark.parametrize("content", [b"", b"not numpy", b"short"])
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
+    cache = ClipCache(tmp_path)
+    cache.put("a", FRAMES)
+    path = tmp_path / "a.npy"
+    path.write_bytes(path.read_bytes()[:2000] if content == b"short" else content)
+    with pytest.raises(OutputError, match=r"a\.npy' is damaged.*delete the cache folder"):
+        cache.frames("a")
+
+
+def test_bounds_and_folders_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="max_clip_bytes = 2 should be above 0 and at most max_bytes = 1"):
+        ClipCache(tmp_path, max_bytes=1, max_clip_bytes=2)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file' cannot be used"):
+        ClipCache(tmp_path / "file")

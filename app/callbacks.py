@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import html
-import logging
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -16,16 +12,17 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from nonlocal_video.attention.maps import AttentionMaps
+from nonlocal_video.attention.maps import AttentionMaps, spaced_frames
 from nonlocal_video.attention.overlay import draw
-from nonlocal_video.errors import NonlocalVideoError, VideoError
+from nonlocal_video.errors import VideoError
 from nonlocal_video.inference.look import Look
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
 
+from .asking import RECOGNISE_FIRST
 from .choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
-
-LOGGER = logging.getLogger(__name__)
+from .looks import KeptLooks
+from .messages import GONE, plain_errors
 
 TOP_K = 5
 STAGES: Mapping[Stage, tuple[int, str]] = {"reading": (0, "Reading the clip"), "network": (1, "Running the network")}
@@ -36,9 +33,9 @@ INVITATION = """**Choose a clip, then press Recognise.** You will see
 - the five likeliest actions with their scores,
 - the clip, with an overlay of where the network looked,
 - the frames that it saw, with their times.
+
+Then ask about any point of them.
 """
-INTERNAL_ERROR = "Something went wrong inside; the server's log has the details."
-GONE = "This clip is no longer on the server; please upload it again."
 
 
 class Outcome(NamedTuple):
@@ -52,15 +49,20 @@ class Outcome(NamedTuple):
 
 
 def choose(clip: str | None) -> tuple[Any, ...]:
-    """Allow "Recognise" for a clip, and take the last answer off the page: it never stands beside another clip."""
-    return gr.update(interactive=clip is not None), *Outcome(INVITATION, gr.update(visible=False), None, None, None)
+    """Allow "Recognise" for a clip, and take the last answer off the page: it never stands beside another clip.
+
+    Behind the outcome come the questions, which go with it, and the words in their place.
+    """
+    hidden, invitation = gr.update(visible=False), gr.update(value=RECOGNISE_FIRST, visible=True)
+    return gr.update(interactive=clip is not None), *Outcome(INVITATION, hidden, None, None, None), hidden, invitation
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """The callbacks of a page; they keep nothing between calls, so any number of visitors may use them."""
+    """The callbacks of a page, for any number of visitors; of each, the last look is kept for questions."""
 
     recognizers: Mapping[str, Recognizer]
+    looks: KeptLooks = field(default_factory=KeptLooks)
 
     def offer(self, model: str) -> tuple[Any, Any, str]:
         """The choices and the notes that belong to a model."""
@@ -72,19 +74,24 @@ class Callbacks:
             notes_of(recognizer),
         )
 
+    def forget(self, request: gr.Request) -> None:
+        """Free what was kept for this visitor's questions."""
+        self.looks.drop(request.session_hash)
+
     def recognise(
         self,
         clip: str | None,
         model: str,
         views: str,
         overlay: Overlay,
+        request: gr.Request | None = None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - this default is how Gradio hands the bar over
     ) -> Iterator[Outcome]:
         """Show the scores as soon as they are known, and the overlays after them."""
         if clip is None:
             raise gr.Error("Choose a clip first.", print_exception=False)
         path = Path(clip)
-        with plain_errors(path):
+        with plain_errors(path.parent):
             if not path.is_file():
                 raise VideoError("not_found", GONE)
             recognizer = self.recognizers[model]
@@ -104,37 +111,19 @@ class Callbacks:
                 prediction = look.prediction
                 yield _scores(prediction)
             progress((stages - 1, stages), desc="Drawing where it looked", unit="stages")
-            maps = _maps(look, prediction, overlay)
+            look = replace(look, prediction=prediction)
+            if request is not None and request.session_hash:
+                self.looks.keep(request.session_hash, look)
+            maps = _maps(look, overlay)
             with TemporaryDirectory() as folder:
                 # Gradio copies the file before it asks for the next outcome, and so before the folder goes.
                 video = maps.overlay(Path(folder) / f"{path.stem} overlay.mp4")
                 yield Outcome(gr.skip(), gr.skip(), gr.skip(), str(video), _strip(maps))
 
 
-@contextmanager
-def plain_errors(clip: Path) -> Iterator[None]:
-    """Turn every exception into one sentence without a traceback or a path of the server."""
-    try:
-        yield
-    except NonlocalVideoError as error:
-        # Gradio shows messages as HTML, and a file's name is whatever its sender chose.
-        message = html.escape(_without_folder(str(error), clip))
-        raise gr.Error(message, duration=None, print_exception=False) from None
-    except Exception:
-        LOGGER.exception("Recognising %s failed", clip)
-        raise gr.Error(INTERNAL_ERROR, duration=None, print_exception=False) from None
-
-
 def notes_of(recognizer: Recognizer) -> str:
     """What a user of this model should know, as Markdown."""
     return " ".join(recognizer.card.notes)
-
-
-def _without_folder(message: str, clip: Path) -> str:
-    """The message with the clip's bare name: where uploads lie on the server is nobody's business."""
-    for folder in {clip.parent, clip.parent.resolve()}:
-        message = message.replace(f"{folder}{os.sep}", "")
-    return message
 
 
 def _scores(prediction: Prediction) -> Outcome:
@@ -148,25 +137,14 @@ def _scores(prediction: Prediction) -> Outcome:
     )
 
 
-def _maps(look: Look, prediction: Prediction, overlay: Overlay) -> AttentionMaps:
-    """The maps to draw, with the caption of the answer that stands on the page (the look may be one view of many)."""
-    best = prediction.top(1)[0]
-    answer = f"{best.label} {best.score:.2f}"
-    if overlay == "evidence":
-        return replace(look.class_evidence(best.label), caption=f"evidence for {answer}")
-    return replace(look.attention_received(), caption=answer)
+def _maps(look: Look, overlay: Overlay) -> AttentionMaps:
+    """The maps to draw; `look` has the prediction that stands on the page."""
+    return look.class_evidence() if overlay == "evidence" else look.attention_received()
 
 
 def _strip(maps: AttentionMaps) -> list[tuple[NDArray[np.uint8], str]]:
     """Up to `MAX_STRIP_FRAMES` overlays, evenly chosen, with their times."""
-    return [(draw(maps, index), f"{maps.seconds[index]:.2f} s") for index in _evenly_chosen(maps)]
-
-
-def _evenly_chosen(maps: AttentionMaps) -> list[int]:
-    """Evenly spaced frames; one that was sampled more than once (a looped clip, a low frame rate) counts once."""
-    first_of_frame: dict[int, int] = {}
-    for index, frame in enumerate(maps.frame_of_time):
-        first_of_frame.setdefault(int(frame), index)
-    distinct = list(first_of_frame.values())
-    count = min(len(distinct), MAX_STRIP_FRAMES)
-    return [distinct[(position * (len(distinct) - 1)) // max(count - 1, 1)] for position in range(count)]
+    return [
+        (draw(maps, index), f"{maps.seconds[index]:.2f} s")
+        for index in spaced_frames(maps.frame_of_time, MAX_STRIP_FRAMES)
+    ]

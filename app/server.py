@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
@@ -34,6 +35,7 @@ def serve(
     port: int = 7860,
     auth: tuple[str, str] | None = None,
     max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
+    folder_root: Path | None = None,
 ) -> None:
     """Load a model and serve the page until SIGINT or SIGTERM, and the answers then in progress to their end.
 
@@ -46,6 +48,7 @@ def serve(
         port: Port to listen on; 0 takes a free one.
         auth: User name and password; None lets everybody in.
         max_upload_mb: Largest clip that is accepted.
+        folder_root: Visitors may classify folders of this server at and below it; None offers none.
 
     Raises:
         UsageError: An argument has a value that is not allowed, or the port is taken.
@@ -55,6 +58,8 @@ def serve(
         raise UsageError(f"--max-upload-mb {max_upload_mb} should be at least 1.")
     if auth is not None and not all(auth):
         raise UsageError("--auth should be USER:PASS, neither of them empty.")
+    if folder_root is not None and not folder_root.is_dir():
+        raise UsageError(f"--folder-root {str(folder_root)!r} should be a folder that exists.")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with ExitStack() as stack:
         # First what fails soonest: a taken port should not cost the loading of a model.
@@ -65,7 +70,13 @@ def serve(
         os.environ["GRADIO_TEMP_DIR"] = stack.enter_context(TemporaryDirectory(prefix="nonlocal-video-"))
         limits = DecodeLimits(max_bytes=max_upload_mb * 1024**2)
         recognizer = stack.enter_context(load(model, device=device, limits=limits))
-        app = create_app([recognizer], samples=available_samples(), auth=auth, max_upload_mb=max_upload_mb)
+        app = create_app(
+            [recognizer],
+            samples=available_samples(),
+            auth=auth,
+            max_upload_mb=max_upload_mb,
+            folder_root=folder_root,
+        )
         _announce(recognizer, host, listener.getsockname()[1], auth=auth)
         with suppress(KeyboardInterrupt):
             DrainingServer(app).run(sockets=[listener])
@@ -77,13 +88,16 @@ def create_app(
     samples: Sequence[Sample] = (),
     auth: tuple[str, str] | None = None,
     max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
+    folder_root: Path | None = None,
 ) -> fastapi.FastAPI:
     """The page at `/` and the health check at `/healthz`, as an ASGI application."""
     # Gradio takes seconds to import, and makes its folder while it is imported: `serve` says first where that is to be.
     import gradio as gr
 
+    from .fetching import forbid_fetching
     from .page import STYLE, build_page, theme
 
+    forbid_fetching()
     app = fastapi.FastAPI(openapi_url=None)
     names = [recognizer.card.name for recognizer in recognizers]
 
@@ -96,12 +110,17 @@ def create_app(
     def process_recording() -> fastapi.Response:
         return fastapi.Response(status_code=404)
 
+    page = build_page(recognizers, samples=samples, max_upload_mb=max_upload_mb, folder_root=folder_root)
+    # Gradio checks only on launched pages that a file which a client names was uploaded, and a mounted page is none:
+    # without this line anybody could have any file of the server read.
+    page.has_launched = True
     return gr.mount_gradio_app(
         app,
-        build_page(recognizers, samples=samples, max_upload_mb=max_upload_mb),
+        page,
         path="/",
         auth=auth,
         max_file_size=max_upload_mb * 1024**2,
+        allowed_paths=[str(sample.path) for sample in samples],
         theme=theme(),
         css_paths=STYLE,
         footer_links=[],

@@ -105,18 +105,6 @@ class AttentionMaps:
         """`frame_map` of every sampled frame in turn."""
         return (self.frame_map(index) for index in range(len(self)))
 
-    def spaced_frames(self, count: int) -> list[int]:
-        """Up to `count` evenly spaced sampled frames.
-
-        A frame that was sampled more than once (a looped clip, a low frame rate) counts once.
-        """
-        first_of_frame: dict[int, int] = {}
-        for index, frame in enumerate(self.frame_of_time):
-            first_of_frame.setdefault(int(frame), index)
-        distinct = list(first_of_frame.values())
-        count = min(len(distinct), count)
-        return [distinct[(position * (len(distinct) - 1)) // max(count - 1, 1)] for position in range(count)]
-
     def strongest(self, count: int) -> list[Target]:
         """The cells with the greatest values, best first, none a neighbour of a better one or of the query's cell."""
         values = self.cells.astype(np.float64)
@@ -128,10 +116,10 @@ class AttentionMaps:
             _take_out(values, [self.grid.nearest(axis, place) for axis, place in enumerate(coordinates)])
         found = []
         for _ in range(count):
-            cell = np.unravel_index(int(np.argmax(values)), values.shape)
-            if values[cell] <= 0:
+            cell = [int(index) for index in np.unravel_index(int(np.argmax(values)), values.shape)]
+            if values[tuple(cell)] <= 0:
                 break
-            found.append(self._target([int(index) for index in cell]))
+            found.append(self._target(cell))
             _take_out(values, cell)
         return found
 
@@ -255,6 +243,19 @@ class AttentionMaps:
         seen = y if axis == 1 else x
         inside = (seen >= 0) & (seen < self.place.size)
         return self.grid.interpolation(axis, seen - 0.5), inside
+
+
+def spaced_frames(frame_of_time: NDArray[np.int64], count: int) -> list[int]:
+    """Up to `count` evenly spaced sampled frames, of which `frame_of_time` (T,) says the frame each of them is.
+
+    A frame that was sampled more than once (a looped clip, a low frame rate) counts once.
+    """
+    first_of_frame: dict[int, int] = {}
+    for index, frame in enumerate(frame_of_time):
+        first_of_frame.setdefault(int(frame), index)
+    distinct = list(first_of_frame.values())
+    count = min(len(distinct), count)
+    return [distinct[(position * (len(distinct) - 1)) // max(count - 1, 1)] for position in range(count)]
 
 
 def _take_out(values: NDArray[np.float64], cell: Sequence[int]) -> None:

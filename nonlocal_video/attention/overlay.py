@@ -48,14 +48,19 @@ def tint(
     return (drawn + 0.5).astype(np.uint8)
 
 
-def draw(maps: AttentionMaps, index: int) -> NDArray[np.uint8]:
-    """Sampled frame `index` with its map, its time, the caption, and the query point where it lies in this frame."""
+def draw(maps: AttentionMaps, index: int, *, lines: int = 24) -> NDArray[np.uint8]:
+    """Sampled frame `index` with its map, its time, the caption, and the query point where it lies in this frame.
+
+    Text is so large that `lines` of it would fill the frame's height.
+    """
     picture = Image.fromarray(tint(maps.frame(index), maps.frame_map(index), value_range=maps.value_range()))
     pen = ImageDraw.Draw(picture, "RGBA")
     width, height = picture.size
-    text_size = max(height // 24, 9)
+    text_size = max(height // lines, 9)
     if width >= 160 and height >= 90:  # on smaller frames the words would cover what they speak of
-        _write(pen, (text_size // 2, text_size // 2), f"{maps.seconds[index]:.2f} s  {maps.caption}".rstrip(), text_size)
+        _write(
+            pen, (text_size // 2, text_size // 2), f"{maps.seconds[index]:.2f} s  {maps.caption}".rstrip(), text_size
+        )
     if maps.query is not None and index == maps.query_index:
         _mark(pen, maps.query.x * width, maps.query.y * height, radius=max(height // 40, 3))
     return np.asarray(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
     auth: Annotated[str | None, typer.Option(help="USER:PASS that the page asks for.")] = None,
     max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest upload, in megabytes.")] = 500,
+    folder_root: Annotated[
+        Path | None, typer.Option(help="Visitors may classify folders of this machine at and below it.")
+    ] = None,
     model: options.Model = "default",
     device: options.Device = "auto",
 ) -> None:
@@ -28,4 +32,12 @@ def serve(
 
     from nonlocal_video.app import serve as serve_page
 
-    serve_page(model=model, device=device, host=host, port=port, auth=user_and_password, max_upload_mb=max_upload_mb)
+    serve_page(
+        model=model,
+        device=device,
+        host=host,
+        port=port,
+        auth=user_and_password,
+        max_upload_mb=max_upload_mb,
+        folder_root=folder_root,
+    )

@@ -49,7 +49,12 @@ class Look:
     @property
     def seconds(self) -> NDArray[np.float64]:
         """(T,) time of each sampled frame, from the clip's first frame."""
-        return self.clip.seconds[self.clip.frame_of_time[0]]
+        return self.clip.seconds[self.frame_of_time]
+
+    @property
+    def frame_of_time(self) -> NDArray[np.int64]:
+        """(T,) which of the distinct frames each sampled one is."""
+        return self.clip.frame_of_time[0]
 
     @property
     def num_bytes(self) -> int:
@@ -71,7 +76,7 @@ class Look:
 
     def frame(self, index: int) -> NDArray[np.uint8]:
         """Sampled frame `index` in its own pixels, (height, width, 3)."""
-        return self.originals[self.clip.frame_of_time[0][index]]
+        return self.originals[self.frame_of_time[index]]
 
     def explain(
         self,
@@ -176,10 +181,11 @@ class Look:
         """The sampled frame nearest to a point's second, and the feature cell nearest to the point."""
         span, place = self.clip.views[0], self.clip.crops[0]
         shown = self.seconds
-        if not span.looped and not span.start_seconds <= point.seconds <= span.end_seconds:
+        start = min(span.start_seconds, float(shown.min()))  # the first frame may have begun before the span
+        if not span.looped and not start <= point.seconds <= span.end_seconds:
             raise UsageError(
                 f"query seconds = {point.seconds:g} is outside the span that was looked at, "
-                f"{span.start_seconds:.2f} to {span.end_seconds:.2f} s."
+                f"{start:.2f} to {span.end_seconds:.2f} s."
             )
         index = int(np.argmin(np.abs(shown - point.seconds)))
         y, x = place.frame_to_input(point.y * place.frame_height, point.x * place.frame_width)
@@ -242,7 +248,7 @@ class Look:
             grid=grid,
             place=self.clip.crops[0],
             frames=self.originals,
-            frame_of_time=self.clip.frame_of_time[0],
+            frame_of_time=self.frame_of_time,
             seconds=self.seconds,
             caption=caption,
             query=query,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from serving import Server, serving
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGUMENTS = (
@@ -35,6 +37,14 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def small_server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, clip_folder: Path) -> Iterator[Server]:
+    """The page with a small model, whose answers mean nothing, and a folder that it offers."""
+    folder = tmp_path_factory.mktemp("small")
+    with serving(folder, "--model", str(tiny_model), "--folder-root", str(clip_folder)) as server:
+        yield server
 
 
 @pytest.fixture

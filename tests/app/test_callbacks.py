@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
 
-from nonlocal_video.app.callbacks import INTERNAL_ERROR, MAX_STRIP_FRAMES, Callbacks, Outcome, choose
+from nonlocal_video.app.callbacks import MAX_STRIP_FRAMES, Callbacks, Outcome, choose
+from nonlocal_video.app.messages import INTERNAL_ERROR
 from nonlocal_video.errors import ModelError, UsageError, VideoError
 from nonlocal_video.inference.recognizer import Recognizer, load
 from nonlocal_video.video.decode import VideoReader
@@ -71,6 +73,16 @@ def test_overlays_follow_the_scores(callbacks: Callbacks, clip: str, overlay: An
     assert 1 < len(times) <= MAX_STRIP_FRAMES
     assert list(outcomes) == []
     assert not Path(second.overlay).exists(), "nothing is left behind"
+
+
+def test_the_look_is_kept_for_its_visitor_until_the_clip_changes(callbacks: Callbacks, clip: str) -> None:
+    request: Any = SimpleNamespace(session_hash="ann")
+    list(callbacks.recognise(clip, "tiny", "3x1", "attention", request))
+    kept = callbacks.looks.of("ann")
+    assert kept is not None
+    assert len(kept.prediction.views) == 3, "the answer that stands on the page"
+    callbacks.forget(request)
+    assert len(callbacks.looks) == 0
 
 
 def test_a_looped_clip_shows_each_frame_once(callbacks: Callbacks, recognizer: Recognizer, clip_folder: Path) -> None:
@@ -158,8 +170,9 @@ def test_a_folder_is_no_clip(callbacks: Callbacks, clip_folder: Path) -> None:
 def test_choosing_a_clip_takes_the_last_answer_away(clip: str | None, may_recognise: bool) -> None:
     button, *outcome = choose(clip)
     assert button["interactive"] is may_recognise
-    assert len(outcome) == len(Outcome._fields)
-    assert Outcome(*outcome).results["visible"] is False
+    *answer, questions, invitation = outcome
+    assert Outcome(*answer).results["visible"] is False
+    assert (questions["visible"], invitation["visible"]) == (False, True)
 
 
 def test_another_model_brings_its_choices(callbacks: Callbacks) -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,10 @@ def press(client: httpx.Client, clip: Path) -> httpx.Response:
     (path,) = client.post("/gradio_api/upload", files={"files": (clip.name, clip.read_bytes())}).json()
     config = client.get("/config").json()
     components = {component["id"]: component["props"] for component in config["components"]}
-    (press,) = [listener for listener in config["dependencies"] if len(listener["inputs"]) == 4]
+    (button,) = [
+        component["id"] for component in config["components"] if component["props"].get("elem_id") == "recognise"
+    ]
+    (press,) = [listener for listener in config["dependencies"] if [button, "click"] in listener["targets"]]
     values = [components[number].get("value") for number in press["inputs"]]
     values[0] = {"path": path, "orig_name": clip.name, "meta": {"_type": "gradio.FileData"}}
     return client.post(
@@ -92,4 +96,5 @@ def test_a_request_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.wait_for(serving, 30)
             writer.close()
 
-    asyncio.run(told_to_end_during_a_request())
+    with ThreadPoolExecutor(1) as pool:  # this thread may have the loop of the browser's tests
+        pool.submit(asyncio.run, told_to_end_during_a_request()).result()

@@ -88,16 +88,20 @@ def test_uploads_are_deleted_when_the_server_ends(start: StartClient, tmp_path: 
     assert not Path(path).exists()
 
 
-def test_nothing_is_public_but_the_page(start: StartClient) -> None:
+def test_nothing_is_public_but_the_page_and_two_endpoints(start: StartClient) -> None:
     client = start()
-    assert client.get("/gradio_api/info").json()["named_endpoints"] == {}
+    assert list(client.get("/gradio_api/info").json()["named_endpoints"]) == ["/classify", "/explain"]
     assert client.post("/gradio_api/process_recording", files={"video": b"\0"}).status_code == 404
     assert client.get("/docs").status_code == 404
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"max_upload_mb": 0}, "--max-upload-mb 0 should be at least 1"), ({"auth": ("ann", "")}, "--auth should be")],
+    [
+        ({"max_upload_mb": 0}, "--max-upload-mb 0 should be at least 1"),
+        ({"auth": ("ann", "")}, "--auth should be"),
+        ({"folder_root": Path("no such folder")}, "--folder-root 'no such folder' should be a folder that exists"),
+    ],
 )
 def test_wrong_settings(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -1,0 +1,141 @@
+"""The page's API: what programs call with `gradio_client`, named and documented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gradio as gr
+
+from nonlocal_video.attention.maps import AttentionMaps, QueryPoint
+from nonlocal_video.attention.sheet import NUM_ARROWS
+from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.prediction import Failure, printable
+from nonlocal_video.inference.recognizer import Recognizer
+
+from .choices import FAST, ONE_VIEW, PAPER, THOROUGH
+from .messages import GONE, plain_errors, without_folder
+
+NETWORK = "network"
+"""The queue of everything that runs the network for one clip."""
+MAX_TOP_K = 400
+METHODS = ["", "attention", "query", "gradcam"]
+"""Without one it is query if there is a point, gradcam if there is a label, and else attention."""
+CLASSIFY = """The likeliest actions of one clip, as one row of `nonlocal-video classify --json`.
+
+The row has the keys file (there its path), status ("ok" or "error"), model, top (label, index, score), error (code,
+message), video, seconds and notes. A clip that cannot be read gives a row with an error."""
+EXPLAIN = """Where the network looked in one clip: a JSON object, and an overlay video in H.264.
+
+The object has the row of /classify as `prediction`; `method`, `layer`, `quantity`, `seconds` of the sampled frames;
+`query`; `entropy_nats`, `maximum_entropy_nats` and `temporal_spread_seconds` of an attention map; and `strongest`, the
+places with the greatest values (seconds, x and y as fractions of the frame, value). Method query needs query_seconds,
+query_x and query_y."""
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """The functions behind the endpoints."""
+
+    recognizers: Mapping[str, Recognizer]
+
+    def classify(self, clip: str | None, model: str, views: str, top_k: float) -> dict[str, Any]:
+        path = _uploaded(clip)
+        with plain_errors(path.parent):
+            try:
+                how = {"fast": True} if views == FAST else {"views": views}
+                row = self.recognizers[model].classify(path, **how).to_row(int(top_k))
+            except VideoError as error:
+                error = VideoError(error.code, without_folder(error.message, path.parent))
+                row = Failure(clip or "", model, error).to_row()
+            return _row(row, path)
+
+    def explain(
+        self,
+        clip: str | None,
+        model: str,
+        fast: bool,
+        method: str,
+        query_seconds: float | None = None,
+        query_x: float | None = None,
+        query_y: float | None = None,
+        label: str | None = None,
+        layer: str | None = None,
+    ) -> Iterator[tuple[dict[str, Any], str]]:
+        path = _uploaded(clip)
+        with plain_errors(path.parent):
+            given = [value for value in (query_seconds, query_x, query_y) if value is not None]
+            if len(given) not in (0, 3):
+                raise UsageError("A query point is query_seconds, query_x and query_y, all three.")
+            query = QueryPoint(*given) if given else None
+            look = self.recognizers[model].look(
+                path, fast=fast, around_seconds=None if query is None else query.seconds
+            )
+            maps = look.explain(method=method or None, query=query, label=label or None, layer=layer or None)  # type: ignore[arg-type]
+            row = _row(look.prediction.to_row(), path)
+            with TemporaryDirectory() as folder:
+                # Gradio copies the file before it asks for more, and so before the folder goes.
+                yield {"prediction": row, **_described(maps)}, str(maps.overlay(Path(folder) / "overlay.mp4"))
+
+
+def add_endpoints(recognizers: Mapping[str, Recognizer]) -> None:
+    """Add /classify and /explain to the page that is being built; nothing of them is seen on it."""
+    endpoints = Endpoints(recognizers)
+    names = list(recognizers)
+    with gr.Column(visible=False):
+        clip = gr.File(label="clip")
+        model = gr.Dropdown(names, value=names[0], label="model")
+        views = gr.Dropdown([ONE_VIEW, FAST, THOROUGH, PAPER], value=ONE_VIEW, label="views")
+        top_k = gr.Slider(1, MAX_TOP_K, 5, step=1, label="top_k")
+        row = gr.JSON(label="row")
+        gr.Button().click(
+            endpoints.classify,
+            [clip, model, views, top_k],
+            row,
+            api_name="classify",
+            api_description=CLASSIFY,
+            concurrency_id=NETWORK,
+        )
+        fast = gr.Checkbox(False, label="fast")
+        method = gr.Dropdown(METHODS, value="", label="method")
+        query = [gr.Number(None, label=f"query_{name}") for name in ("seconds", "x", "y")]
+        label, layer = gr.Textbox("", label="label"), gr.Textbox("", label="layer")
+        gr.Button().click(
+            endpoints.explain,
+            [clip, model, fast, method, *query, label, layer],
+            [gr.JSON(label="explanation"), gr.File(label="overlay")],
+            api_name="explain",
+            api_description=EXPLAIN,
+            concurrency_id=NETWORK,
+        )
+
+
+def _uploaded(clip: str | None) -> Path:
+    if clip is None:
+        raise gr.Error("Give a clip: handle_file(path).", print_exception=False)
+    path = Path(clip)
+    if not path.is_file():
+        raise gr.Error(GONE, print_exception=False)
+    return path
+
+
+def _row(row: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The row with the clip's bare name, as `file`: gradio_client tries to download whatever has a `path`."""
+    return {"file": printable(path.name), **{name: value for name, value in row.items() if name != "path"}}
+
+
+def _described(maps: AttentionMaps) -> dict[str, Any]:
+    return {
+        "method": maps.method,
+        "layer": maps.layer,
+        "quantity": maps.quantity,
+        "seconds": [float(second) for second in maps.seconds],
+        "query": None if maps.query is None else asdict(maps.query),
+        "entropy_nats": maps.entropy_nats,
+        "maximum_entropy_nats": maps.maximum_entropy_nats,
+        "temporal_spread_seconds": maps.temporal_spread_seconds,
+        "strongest": [asdict(target) for target in maps.strongest(NUM_ARROWS)],
+    }

@@ -1,0 +1,74 @@
+"""The layout of the tab in which a visitor asks about a point."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from .asking import HINT, METHODS, RECOGNISE_FIRST, Answer, Asking, Controls
+from .looks import MAX_BYTES, UNUSED_SECONDS, KeptLooks
+
+KEPT = f"""The features of your last clip are kept for {UNUSED_SECONDS // 60} minutes after your last question, or until
+you close the page. When those of all visitors take more than {MAX_BYTES // 1024**2} MB, the longest unused go first."""
+
+
+class AskTab(NamedTuple):
+    """What other parts of the page update."""
+
+    invitation: gr.Markdown
+    questions: gr.Column
+    answer: Answer
+
+
+def ask_tab(looks: KeptLooks) -> AskTab:
+    """Lay out the questions, with what happens when they are asked."""
+    asking = Asking(looks)
+    invitation = gr.Markdown(RECOGNISE_FIRST, container=True, elem_id="ask-invitation")
+    visitor = gr.State(None, time_to_live=UNUSED_SECONDS, delete_callback=looks.drop)
+    with gr.Column(visible=False, elem_id="ask") as questions, gr.Row():
+        with gr.Column(scale=4, min_width=320):
+            sheet = gr.Image(
+                label="Click a place",
+                interactive=False,
+                format="jpeg",
+                buttons=["download", "fullscreen"],
+                alt_text="Frames of the clip",
+                elem_id="sheet",
+            )
+        with gr.Column(scale=2, min_width=320):
+            controls, ask = _controls()
+            numbers = gr.Markdown(HINT["attention"], container=True, elem_id="numbers")
+            gr.Markdown(KEPT, elem_id="kept")
+    answer = Answer(sheet, numbers, *controls, visitor)
+    # Questions do not wait for other visitors' clips: they have a queue of their own.
+    how: dict[str, Any] = {
+        "outputs": list(answer),
+        "concurrency_limit": 2,
+        "concurrency_id": "ask",
+        "show_progress_on": sheet,
+        "show_progress": "minimal",
+        "api_visibility": "private",
+    }
+    sheet.select(asking.click, [controls.block, controls.label], trigger_mode="always_last", **how)
+    ask.click(asking.ask, [controls.block, controls.label, controls.frame, controls.x, controls.y], **how)
+    gr.on(
+        [controls.method.input, controls.block.input, controls.label.input],
+        asking.show,
+        list(controls),
+        trigger_mode="always_last",
+        **how,
+    )
+    return AskTab(invitation, questions, answer)
+
+
+def _controls() -> tuple[Controls, gr.Button]:
+    method = gr.Radio(METHODS, value="attention", label="Show", elem_id="ask-method")
+    block = gr.Dropdown([], label="Non-local block", elem_id="ask-block")
+    label = gr.Dropdown([], label="Action", visible=False, elem_id="ask-label")
+    with gr.Accordion("Ask by numbers instead of a click", open=False, elem_id="ask-by-numbers"):
+        frame = gr.Dropdown([], label="Frame at", elem_id="ask-frame")
+        x = gr.Slider(0, 100, 50, label="From the left, %", elem_id="ask-x")
+        y = gr.Slider(0, 100, 50, label="From the top, %", elem_id="ask-y")
+        ask = gr.Button("Ask", elem_id="ask-button")
+    return Controls(method, block, label, frame, x, y), ask

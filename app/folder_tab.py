@@ -1,0 +1,80 @@
+"""The layout of the tab for many clips at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import gradio as gr
+
+from nonlocal_video.inference.recognizer import Recognizer
+
+from .choices import view_choices
+from .folder_run import HEADERS, FolderRuns, Update
+
+INVITATION = "**Choose some clips.** Every file gets a row, those that cannot be read too."
+
+
+def folder_tab(recognizers: Mapping[str, Recognizer], root: Path | None, limits: str) -> FolderRuns:
+    """Lay out the tab, with what happens on it.
+
+    Args:
+        recognizers: By name; the first is chosen to begin with.
+        root: Folders at and below it may be named.
+        limits: Of uploads, in words.
+    """
+    runs = FolderRuns(recognizers, root)
+    first = next(iter(recognizers.values()))
+    views = view_choices(first.card)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            uploads = gr.File(label="Several videos", file_count="multiple", height=200, elem_id="files")
+            gr.Markdown(limits, elem_id="folder-limits")
+            folder = gr.Textbox(
+                label="Or a folder on the server",
+                info=f"Below {root.name}: its name, or . for everything." if root else None,
+                visible=root is not None,
+                elem_id="folder-name",
+            )
+            view = gr.Radio(views, value=views[0][1], label="How closely to look", elem_id="folder-views")
+            model = gr.Dropdown(
+                list(recognizers),
+                value=first.card.name,
+                label="Model",
+                visible=len(recognizers) > 1,
+                elem_id="folder-model",
+            )
+            with gr.Row():
+                start = gr.Button("Classify all", variant="primary", elem_id="folder-start")
+                stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="folder-stop")
+        with gr.Column(scale=3, min_width=320):
+            status = gr.Markdown(INVITATION, container=True, min_height=60, elem_id="folder-status")
+            table = gr.Dataframe(
+                headers=HEADERS,
+                datatype=["str", "str", "number", "str"],
+                column_widths=["200px", "170px", "80px", "250px"],
+                value=[],
+                interactive=False,
+                wrap=True,
+                max_height=480,
+                label="Actions",
+                elem_id="folder-table",
+            )
+            downloads = gr.File(
+                label="The whole table",
+                file_count="multiple",
+                interactive=False,
+                visible=False,
+                elem_id="folder-downloads",
+            )
+    start.click(
+        runs.run,
+        [uploads, folder, model, view],
+        Update(status, table, downloads, start, stop),
+        show_progress_on=status,
+        show_progress="minimal",
+        concurrency_id="folder",
+        api_visibility="private",
+    )
+    stop.click(runs.stop, None, status, queue=False, show_progress="hidden", api_visibility="private")
+    return runs

@@ -1,0 +1,45 @@
+"""Errors as the page says them: one plain sentence, nothing of the server in it."""
+
+from __future__ import annotations
+
+import html
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gradio as gr
+
+from nonlocal_video.errors import NonlocalVideoError
+
+LOGGER = logging.getLogger(__name__)
+
+INTERNAL_ERROR = "Something went wrong inside; the server's log has the details."
+GONE = "This clip is no longer on the server; please upload it again."
+
+
+def refusal(message: str) -> gr.Error:
+    """An error that stays on the page until it is closed; Gradio shows messages as HTML, so this is escaped."""
+    return gr.Error(html.escape(message), duration=None, print_exception=False)
+
+
+@contextmanager
+def plain_errors(folder: Path) -> Iterator[None]:
+    """Turn every exception into one sentence without a traceback, or this folder of the server in a file's name."""
+    try:
+        yield
+    except gr.Error:
+        raise
+    except NonlocalVideoError as error:
+        raise refusal(without_folder(str(error), folder)) from None
+    except Exception:
+        LOGGER.exception("A visitor's request failed, on files in %s", folder)
+        raise gr.Error(INTERNAL_ERROR, duration=None, print_exception=False) from None
+
+
+def without_folder(message: str, folder: Path) -> str:
+    """The message with bare names: where files lie on the server is nobody's business."""
+    for name in {folder, folder.resolve()}:
+        message = message.replace(f"{name}{os.sep}", "")
+    return message

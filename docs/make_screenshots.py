@@ -1,0 +1,106 @@
+"""Make the pictures of the page, and time the clicks: `python docs/make_screenshots.py`.
+
+Needs the test extra and a Chromium, and fetches the sample clips if they are not there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+from nonlocal_video.samples import fetch_samples
+
+IMAGES = Path(__file__).parent / "images"
+WITHIN_MS = 120_000
+POINTS = ((0.06, 0.12), (0.31, 0.13), (0.81, 0.47), (0.44, 0.45), (0.56, 0.14))
+"""Clicked one after another, in fractions of the sheet; the last one stays in the pictures: a hand."""
+
+
+def main() -> None:
+    dancer, pianist = (sample.path for sample in fetch_samples())
+    with tempfile.TemporaryDirectory() as folder, serving() as address, sync_playwright() as playwright:
+        note = Path(folder) / "holiday.mp4"
+        note.write_text("This is not a video.\n" * 20)
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        recognise(page, address, dancer)
+        save(page, "page_recognise.jpg")
+        ask(page)
+        save(page, "page_ask.jpg")
+        page.get_by_role("tab", name="Folder").click()
+        page.locator("#files input[type=file]").set_input_files([dancer, pianist, note])
+        expect(page.locator("#files")).to_contain_text("holiday", timeout=WITHIN_MS)
+        page.locator("#folder-start").click()
+        expect(page.locator("#folder-status")).to_contain_text("Done", timeout=WITHIN_MS)
+        expect(page.locator("#folder-downloads")).to_be_visible()
+        save(page, "page_folder.jpg")
+        phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+        recognise(phone, address, dancer)
+        ask(phone)
+        save(phone, "page_phone.jpg")
+        browser.close()
+
+
+def recognise(page: Page, address: str, clip: Path) -> None:
+    page.goto(address)
+    page.locator("#clip input[type=file]").set_input_files(clip)
+    started = time.perf_counter()
+    page.locator("#recognise:enabled").click(timeout=WITHIN_MS)
+    expect(page.locator("#scores h2")).to_be_visible(timeout=WITHIN_MS)
+    print(f"scores after {time.perf_counter() - started:.2f} s", flush=True)
+    expect(page.locator("#strip img").first).to_be_visible(timeout=WITHIN_MS)
+    page.wait_for_function("document.querySelector('#overlay video').currentTime > 0")
+
+
+def ask(page: Page) -> None:
+    page.locator("#to-ask").click()
+    picture, numbers = page.locator("#sheet img"), page.locator("#numbers")
+    expect(picture).to_be_visible(timeout=WITHIN_MS)
+    for x, y in POINTS:
+        words, before, box = numbers.inner_text(), picture.get_attribute("src"), picture.bounding_box()
+        assert box is not None
+        started = time.perf_counter()
+        picture.click(position={"x": box["width"] * x, "y": box["height"] * y})
+        expect(numbers).not_to_have_text(words, use_inner_text=True, timeout=WITHIN_MS)
+        expect(picture).not_to_have_attribute("src", before or "", timeout=WITHIN_MS)
+        page.wait_for_function("document.querySelector('#sheet img').complete")
+        print(f"answer to a click after {time.perf_counter() - started:.2f} s", flush=True)
+
+
+def save(page: Page, name: str) -> None:
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)
+    picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
+    picture.save(IMAGES / name, quality=66, optimize=True)
+    print(f"{name}: {(IMAGES / name).stat().st_size / 1000:.0f} kB", flush=True)
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """`nonlocal-video serve` on a free port; its address."""
+    command = [sys.executable, "-m", "nonlocal_video", "serve", "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    try:
+        assert process.stderr is not None
+        found = next(filter(None, (re.search(r"http://\S+", line) for line in process.stderr)))
+        yield found[0]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The sampled frames of a clip in one picture, with arrows from a query to where its attention goes.
+
+After figures 1 and 3 of Wang et al. (CVPR 2018), whose arrows go from one place to those with the greatest weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import atan2, cos, hypot, sin
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from nonlocal_video.attention.maps import AttentionMaps, Target, spaced_frames
+from nonlocal_video.attention.overlay import draw
+
+MAX_FRAMES = 12
+NUM_ARROWS = 5
+GAP = 6
+"""Pixels between frames."""
+_TEXT_LINES = 14  # of a frame's height: still read where the sheet is drawn smaller
+_BACKGROUND = (128, 128, 128)  # as good on a dark page as on a white one
+_ARROW = (0, 255, 255)
+_BOW = 0.12  # how far an arrow's control point lies beside its middle, of its length
+_SMOOTH = 2  # Pillow draws steps: arrows are drawn so much larger and made smaller
+
+
+class SampledFrames(Protocol):
+    """What a look and its maps have in common."""
+
+    @property
+    def frame_of_time(self) -> NDArray[np.int64]:
+        """(T,) which distinct frame each sampled one is."""
+        ...
+
+    def frame(self, index: int) -> NDArray[np.uint8]:
+        """Sampled frame `index`, (height, width, 3)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Which sampled frames stand where in the picture."""
+
+    frames: tuple[int, ...]
+    """Sampled frames, in rows from left to right."""
+    width: int
+    """Of one frame, in pixels; `height` likewise."""
+    height: int
+
+    @classmethod
+    def of(cls, sampled: SampledFrames) -> Sheet:
+        """Up to `MAX_FRAMES` evenly spaced frames of a look, or of its maps."""
+        height, width = sampled.frame(0).shape[:2]
+        return cls(tuple(spaced_frames(sampled.frame_of_time, MAX_FRAMES)), width, height)
+
+    @property
+    def columns(self) -> int:
+        """Frames in a row."""
+        return min(len(self.frames), 4 if self.width >= self.height else 6)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture, in pixels."""
+        rows = -(-len(self.frames) // self.columns)
+        return self.columns * (self.width + GAP) - GAP, rows * (self.height + GAP) - GAP
+
+    def corner(self, position: int) -> tuple[int, int]:
+        """Left and upper edge of the frame at `position`."""
+        row, column = divmod(position, self.columns)
+        return column * (self.width + GAP), row * (self.height + GAP)
+
+    def point_at(self, left: float, top: float) -> tuple[int, float, float] | None:
+        """The sampled frame at a pixel, and which fraction (x, y) of it; None between frames."""
+        column, x = divmod(left, self.width + GAP)
+        row, y = divmod(top, self.height + GAP)
+        position = int(row) * self.columns + int(column)
+        inside = x < self.width and y < self.height and 0 <= column < self.columns and 0 <= position < len(self.frames)
+        return (self.frames[position], x / self.width, y / self.height) if inside else None
+
+    def pixel_of(self, index: int, x: float, y: float) -> tuple[float, float]:
+        """Where a place of sampled frame `index` is in the picture, in the nearest frame that is shown."""
+        position = min(range(len(self.frames)), key=lambda position: abs(self.frames[position] - index))
+        left, top = self.corner(position)
+        return left + x * self.width, top + y * self.height
+
+    def draw(self, maps: AttentionMaps, targets: Sequence[Target] = ()) -> NDArray[np.uint8]:
+        """The frames with their maps, and an arrow from the query to each target.
+
+        Args:
+            maps: Of the clip that this sheet was made for.
+            targets: Places that the query attends to; with maps of another method there are none.
+
+        Returns:
+            (height, width, 3) RGB.
+        """
+        picture = Image.new("RGB", self.size, _BACKGROUND)
+        maps = replace(maps, caption="")  # every frame says its time, and the page the rest
+        for position, index in enumerate(self.frames):
+            picture.paste(Image.fromarray(draw(maps, index, lines=_TEXT_LINES)), self.corner(position))
+        if maps.query is not None and maps.query_index is not None:
+            start = self.pixel_of(maps.query_index, maps.query.x, maps.query.y)
+            ends = [self.pixel_of(target.index, target.x, target.y) for target in targets]
+            radius = max(self.height // 40, 3)
+            for width, colour in ((5, (0, 0, 0)), (2, _ARROW)):
+                mask = Image.new("L", (self.size[0] * _SMOOTH, self.size[1] * _SMOOTH))
+                pen = ImageDraw.Draw(mask)
+                for end in ends:
+                    _arrow(pen, start, end, radius, width)
+                picture.paste(colour, mask=mask.resize(self.size, Image.Resampling.BOX))
+        return np.asarray(picture)
+
+
+def _arrow(
+    pen: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float], radius: float, width: int
+) -> None:
+    """A bow from the edge of the query's mark to `end`, where its head has its tip; bows in one row do not overlap."""
+    across, down = end[0] - start[0], end[1] - start[1]
+    length = hypot(across, down)
+    if length <= 2 * radius:
+        return
+    middle = start[0] + across / 2 + _BOW * down, start[1] + down / 2 - _BOW * across
+    share = np.linspace(radius / length, 1 - 6 / length, 24)[:, None]  # the line ends inside of the head
+    bow = (1 - share) ** 2 * np.array(start) + 2 * share * (1 - share) * np.array(middle) + share**2 * np.array(end)
+    pen.line([(x * _SMOOTH, y * _SMOOTH) for x, y in bow], fill=255, width=width * _SMOOTH, joint="curve")
+    angle = atan2(end[1] - middle[1], end[0] - middle[0])
+    border = (width - 2) / 2  # the dark edge around the head, as wide as that around the line
+    corners = ((2 * border, 0.0), (-11 - 2 * border, 0.42), (-11 - 2 * border, -0.42))
+    pen.polygon(
+        [
+            ((end[0] + far * cos(angle + turn)) * _SMOOTH, (end[1] + far * sin(angle + turn)) * _SMOOTH)
+            for far, turn in corners
+        ],
+        fill=255,
+    )

@@ -1,0 +1,122 @@
+"""Many clips at once, without a page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pyarrow.parquet as pq
+import pytest
+
+from nonlocal_video.app import folder_run
+from nonlocal_video.app.folder_run import HEADERS, NOTHING, OUTSIDE, FolderRuns, Update
+from nonlocal_video.inference.recognizer import Recognizer, load
+
+VISITOR: Any = SimpleNamespace(session_hash="ann")
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
+    with load(tiny_model, device="cpu") as recognizer:
+        yield recognizer
+
+
+@pytest.fixture
+def root(clip_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(clip_folder, tmp_path / "offered"))
+
+
+@pytest.fixture
+def runs(recognizer: Recognizer, root: Path, monkeypatch: pytest.MonkeyPatch) -> FolderRuns:
+    monkeypatch.setattr(folder_run, "UPDATE_SECONDS", 0.0)  # an update after every file
+    return FolderRuns({"tiny": recognizer}, root)
+
+
+def test_uploads_give_a_row_each_and_three_tables(runs: FolderRuns, recognizer: Recognizer, root: Path) -> None:
+    uploads = [str(root / "a.mp4"), str(root / "b" / "note.mp4"), str(root / "z with space.mp4")]
+    read: dict[str, list[dict[str, Any]]] = {}
+    updates = []
+    for update in runs.run(uploads, None, "tiny", "1x1", VISITOR):
+        updates.append(update)
+        if isinstance(update.downloads, dict) and update.downloads.get("value"):
+            tables = {Path(table).suffix: Path(table) for table in update.downloads["value"]}
+            read[".jsonl"] = [json.loads(line) for line in tables[".jsonl"].read_text().splitlines()]
+            read[".csv"] = list(csv.DictReader(tables[".csv"].open()))
+            read[".parquet"] = pq.read_table(tables[".parquet"]).to_pylist()
+    assert [len(update.table) for update in updates] == [0, 1, 2, 3, 3], "the table grows"
+    last = updates[-1]
+    assert last.status == "Done. 3 of 3 files: 2 ok, 1 not_a_video."
+    names = ["a.mp4", "b/note.mp4", "z with space.mp4"]
+    assert [row[0] for row in last.table] == names
+    assert all(len(row) == len(HEADERS) for row in last.table)
+    best = recognizer.classify(root / "a.mp4").top(1)[0]
+    assert last.table[0][1:3] == [best.label, round(best.score, 3)]
+    assert "not a video" in last.table[1][3]
+    assert str(root) not in json.dumps(read)
+    assert {ending: [row["path"] for row in rows] for ending, rows in read.items()} == dict.fromkeys(read, names)
+    assert not tables[".csv"].exists(), "nothing is left behind"
+    assert runs.stops == {}
+
+
+def test_a_folder_of_the_server_is_the_folder_run_of_classify(
+    runs: FolderRuns, recognizer: Recognizer, root: Path
+) -> None:
+    last = list(runs.run(None, ".", "tiny", "fast", VISITOR))[-1]
+    expected = recognizer.classify(root, fast=True)
+    assert [row[0] for row in last.table] == [str(Path(outcome.path).relative_to(root)) for outcome in expected]
+    labels = [row["top"][0]["label"] if row["top"] else "" for row in (outcome.to_row() for outcome in expected)]
+    assert [row[1] for row in last.table] == labels
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("..", OUTSIDE), ("/", OUTSIDE), ("b/../../..", OUTSIDE), ("out", OUTSIDE), ("c", "no folder"), ("", NOTHING)],
+)
+def test_only_folders_below_the_root(runs: FolderRuns, root: Path, tmp_path: Path, folder: str, message: str) -> None:
+    (tmp_path / "private").mkdir()
+    (root / "out").symlink_to(tmp_path / "private")
+    with pytest.raises(gr.Error, match=message) as raised:
+        list(runs.run(None, folder, "tiny", "fast", VISITOR))
+    assert str(tmp_path) not in raised.value.message
+
+
+def test_a_link_out_of_the_root_is_not_read_and_gets_its_row(runs: FolderRuns, root: Path, tmp_path: Path) -> None:
+    shutil.copy(root / "a.mp4", tmp_path / "private.mp4")
+    (root / "b" / "link.mp4").symlink_to(tmp_path / "private.mp4")
+    last = list(runs.run(None, "b", "tiny", "fast", VISITOR))[-1]
+    rows = {row[0]: row for row in last.table}
+    assert set(rows) == {"b/c.mp4", "b/link.mp4", "b/note.mp4"}
+    assert rows["b/link.mp4"][1] == ""
+    assert "link out of the folder" in rows["b/link.mp4"][3]
+    assert str(tmp_path) not in str(rows)
+
+
+def test_without_a_root_there_are_no_folders(recognizer: Recognizer, root: Path) -> None:
+    runs = FolderRuns({"tiny": recognizer})
+    with pytest.raises(gr.Error, match=NOTHING):
+        list(runs.run(None, str(root), "tiny", "fast", VISITOR))
+
+
+def test_a_stop_ends_the_run_after_the_clips_in_hand_and_gives_the_table_so_far(runs: FolderRuns, root: Path) -> None:
+    for number in range(20):
+        shutil.copy(root / "a.mp4", root / f"a{number}.mp4")
+    updates: list[Update] = []
+    for update in runs.run(None, ".", "tiny", "fast", VISITOR):
+        updates.append(update)
+        if len(updates) == 3:
+            runs.stop(SimpleNamespace(session_hash="ben"))  # type: ignore[arg-type]
+            runs.stop(VISITOR)
+    assert updates[-1].status.startswith("Stopped. ")
+    assert 2 <= len(updates[-1].table) <= 2 + 4, "those in hand"
+    assert len(updates[-1].downloads["value"]) == 3
+
+
+def test_uploads_that_were_deleted(runs: FolderRuns, tmp_path: Path) -> None:
+    with pytest.raises(gr.Error, match="upload it again"):
+        list(runs.run([str(tmp_path / "gone.mp4")], None, "tiny", "fast", VISITOR))

@@ -88,7 +88,8 @@ def _found(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield from ((path, url) for url in list_remote(path))
             continue
         real = os.path.realpath(path)
-        if real in seen or any(str(parent) in folders for parent in Path(real).parents):
+        comes_with_folder = os.path.lexists(path) and any(str(parent) in folders for parent in Path(real).parents)
+        if real in seen or comes_with_folder:
             continue
         seen.add(real)
         if os.path.isdir(path):

@@ -40,6 +40,10 @@ def test_what_is_given_twice_comes_once(tmp_path: Path) -> None:
     given = [tmp_path / "b" / "1.mp4", tmp_path, tmp_path / "b", tmp_path / "a.mp4", f"{tmp_path}/b/../a.mp4"]
     assert list(find_files(given)) == [f"{tmp_path}/a.mp4", f"{tmp_path}/b/1.mp4"]
     assert list(find_files([tmp_path / "gone.mp4"] * 2)) == [f"{tmp_path}/gone.mp4"]
+    assert list(find_files([tmp_path / "b", tmp_path / "b" / "gone.mp4"])) == [
+        f"{tmp_path}/b/1.mp4",
+        f"{tmp_path}/b/gone.mp4",  # is not found in its folder, and gets its row all the same
+    ]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""The reliability page says what was measured, and what it names is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+
+
+def test_tables_are_the_results() -> None:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "make_reliability_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.page_with_tables(PAGE) == PAGE
+    assert "| seed |" in PAGE
+
+
+def test_nothing_unexpected_was_measured() -> None:
+    results = {name: json.loads((ROOT / f"benchmarks/results/{name}.json").read_text()) for name in ("fuzz", "soak")}
+    assert results["fuzz"]["unexpected"] == []
+    assert results["fuzz"]["files"] >= 10_000
+    assert results["soak"]["outcomes"] == {"ok": results["soak"]["files"]}
+
+
+def test_the_tests_that_it_names_exist() -> None:
+    for name in re.findall(r"`(?:tests/inference/)?(test_\w+\.py)`", PAGE):
+        assert (ROOT / "tests" / "inference" / name).is_file(), name

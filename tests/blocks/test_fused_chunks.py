@@ -10,7 +10,7 @@ from nonlocal_video.blocks.kernels import softmax_kernel
 from nonlocal_video.blocks.reference import softmax_reference
 
 
-@pytest.mark.parametrize("num_queries", [1535, 1536, 3136, 3137])
+@pytest.mark.parametrize("num_queries", [2047, 2048, 3136, 3137])
 def test_some_queries_at_a_time_give_what_all_at_once_give(num_queries: int) -> None:
     theta, phi, g = (
         torch.randn(2, count, 16).transpose(1, 2).contiguous().transpose(1, 2) for count in (num_queries, 700, 700)
@@ -24,7 +24,7 @@ def test_some_queries_at_a_time_give_what_all_at_once_give(num_queries: int) -> 
     assert (at_once.double() - reference).abs().max() < 2e-6
 
 
-@pytest.mark.parametrize(("with_gradient", "sizes"), [(False, [784, 784, 784, 784]), (True, [3136])])
+@pytest.mark.parametrize(("with_gradient", "sizes"), [(False, [1024, 1024, 1088]), (True, [3136])])
 def test_a_gradient_is_worth_one_call(with_gradient: bool, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     fused, seen = F.scaled_dot_product_attention, []
 

@@ -108,7 +108,10 @@ def connect(cluster: Cluster) -> None:
             socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
         ray.init(address=cluster.address, **quiet)
     except OSError as error:
-        raise UsageError(f"ray-address = {cluster.address!r}: no cluster answers there ({error}).") from error
+        raise UsageError(
+            f"ray-address = {cluster.address!r}: no cluster answers there, or not to us ({error}). One that was started "
+            f"with token authentication wants the same token here (RAY_AUTH_TOKEN), or RAY_AUTH_MODE=disabled on both."
+        ) from error
 
 
 def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> ray.data.Dataset | None:

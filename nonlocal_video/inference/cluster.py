@@ -109,8 +109,8 @@ def connect(cluster: Cluster) -> None:
         ray.init(address=cluster.address, **quiet)
     except OSError as error:
         raise UsageError(
-            f"ray-address = {cluster.address!r}: no cluster answers there, or not to us ({error}). One that was started "
-            f"with token authentication wants the same token here (RAY_AUTH_TOKEN), or RAY_AUTH_MODE=disabled on both."
+            f"ray-address = {cluster.address!r}: no cluster answers there, or not to us ({error}). One that was "
+            f"started with a token wants the same here (RAY_AUTH_TOKEN), or RAY_AUTH_MODE=disabled on both sides."
         ) from error
 
 

@@ -125,6 +125,8 @@ def test_the_stored_results_hold_the_claims() -> None:
         assert rows[kernel, 3136]["time_ratio"] >= at_3136
         assert rows[kernel, 12544]["time_ratio"] >= 50
         assert max(results["scaling"][kernel].values()) <= 1.15
+    assert rows["embedded_gaussian", 3136]["time_ratio"] >= 1.4
+    assert rows["embedded_gaussian", 3136]["memory_ratio"] >= 6
     assert {row["kernel"] for row in results["large"]} == {
         "gaussian",
         "embedded_gaussian",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 import nonlocal_video as nlv
 from nonlocal_video.cli.classify import classify as classify_verb
@@ -21,8 +21,6 @@ from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.loading import ClipRequest
 from nonlocal_video.inference.part_files import PartFolder
 from nonlocal_video.models.checkpoint import read_card
-
-ray = pytest.importorskip("ray") if not os.environ.get("CI") else __import__("ray")
 
 
 @pytest.fixture(scope="module")

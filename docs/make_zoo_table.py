@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nonlocal_video.cli.weights_text import download_in_words
 from nonlocal_video.zoo.catalogue import entries
 from nonlocal_video.zoo.entry import CatalogueEntry
 
@@ -19,8 +20,8 @@ def main() -> None:
 def table() -> str:
     """The catalogue as Markdown."""
     lines = [
-        "| name | non-local blocks | input | top-1, top-5 (views) | GMAC | parameters | licence |",
-        "| --- | --- | --- | --- | ---: | ---: | --- |",
+        "| name | non-local blocks | input | top-1, top-5 (views) | GMAC | parameters | download | licence |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | --- |",
     ]
     lines += [f"| {' | '.join(cells(row))} |" for row in entries().values()]
     return "\n".join(lines)
@@ -36,6 +37,7 @@ def cells(row: CatalogueEntry) -> list[str]:
         measured if row.download else "no weights published",
         "" if row.gmacs is None else str(row.gmacs),
         f"{row.parameters / 1e6:.1f} M",
+        download_in_words(row.download_mb, is_stated=row.download is not None and row.download.size_mb is not None),
         row.licence.name + (", non-commercial" if row.licence.non_commercial else ""),
     ]
 

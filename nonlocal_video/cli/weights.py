@@ -35,7 +35,7 @@ class StateLayout(str, Enum):
 @app.command("list")
 def list_weights(as_json: AsJson = False) -> None:
     """Show which weights are here and which can be had, with size, accuracy and licence."""
-    from nonlocal_video.cli.weights_text import accuracy_in_words, embedded_row, entry_row
+    from nonlocal_video.cli.weights_text import accuracy_in_words, download_in_words, embedded_row, entry_row
     from nonlocal_video.zoo.catalogue import EMBEDDED, entries
 
     rows = [*map(embedded_row, EMBEDDED), *map(entry_row, entries().values())]
@@ -48,11 +48,12 @@ def list_weights(as_json: AsJson = False) -> None:
     console = _console()
     longest = max(len(row["name"]) for row in rows)
     name = Column("name", min_width=longest if console.width > 2 * longest else None, overflow="fold")  # to be copied
-    table = Table(name, "here", "params", "GMAC", "top-1 / top-5 (views)", "licence")
+    table = Table(name, "here", "download", "params", "GMAC", "top-1 / top-5 (views)", "licence")
     for row in rows:
         table.add_row(
             row["name"],
             row["state"] if row["bytes"] is None else f"yes, {row['bytes'] / 1e6:.0f} MB",
+            download_in_words(row["download_mb"], is_stated=row["download_mb_is_stated"]),
             "" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f} M",
             "" if row["gmacs"] is None else f"{row['gmacs']:.1f}",
             accuracy_in_words(row["accuracy"]),
@@ -60,7 +61,8 @@ def list_weights(as_json: AsJson = False) -> None:
         )
     console.print(table)
     console.print(
-        "Accuracy in percent as published, views as CLIPSxCROPS; GMAC of one view, 1e9 multiply-accumulates. "
+        "Download: ~ is an estimate, 4 bytes a parameter; a file with the optimiser's state is larger. Accuracy in "
+        "percent as published, views as CLIPSxCROPS; GMAC of one view, 1e9 multiply-accumulates. "
         "To get one: nonlocal-video weights pull NAME"
     )
 
@@ -265,4 +267,4 @@ def _progress_bar(name: str) -> Iterator[Progress]:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 140)
+    return Console(width=None if sys.stdout.isatty() else 150)

@@ -26,6 +26,8 @@ def entry_row(entry: CatalogueEntry) -> dict[str, Any]:
         "state": state,
         "path": str(path) if state == "here" else None,
         "bytes": path.stat().st_size if state == "here" else None,
+        "download_mb": entry.download_mb,
+        "download_mb_is_stated": entry.download is not None and entry.download.size_mb is not None,
         "parameters": entry.parameters,
         "gmacs": entry.gmacs,
         "accuracy": asdict(entry.accuracy) if entry.accuracy else None,
@@ -46,6 +48,8 @@ def embedded_row(name: str) -> dict[str, Any]:
         "state": "in the package",
         "path": str(path),
         "bytes": path.stat().st_size,
+        "download_mb": None,
+        "download_mb_is_stated": False,
         "parameters": None,
         "gmacs": None,
         "accuracy": asdict(card.published) if card.published else None,
@@ -55,6 +59,11 @@ def embedded_row(name: str) -> dict[str, Any]:
         "url": None,
         "sha256": None,
     }
+
+
+def download_in_words(megabytes: float | None, *, is_stated: bool) -> str:
+    """Size of a published file; `~` where it is estimated from the parameters."""
+    return "" if megabytes is None else f"{'' if is_stated else '~'}{megabytes:.0f} MB"
 
 
 def accuracy_in_words(accuracy: dict[str, Any] | None) -> str:
@@ -90,6 +99,9 @@ def entry_in_words(entry: CatalogueEntry) -> dict[str, str]:
     words = {
         "parameters": f"{entry.parameters:,}",
         "GMAC": "" if entry.gmacs is None else f"{entry.gmacs:.1f} (1e9 multiply-accumulates) a view",
+        "download": download_in_words(
+            entry.download_mb, is_stated=entry.download is not None and entry.download.size_mb is not None
+        ),
         "commercial use": "forbidden by the licence" if entry.licence.non_commercial else "",
     }
     if entry.download is None:

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from nonlocal_video.errors import UsageError
 
-ClipPlacement = Literal["both_ends", "left_of_parts", "middle_of_parts"]
+ClipPlacement = Literal[
+    "both_ends", "both_ends_in_steps", "first_to_last_frame", "left_of_parts", "middle_of_parts", "wrapping_parts"
+]
 FramePlacement = Literal["middle_of_steps", "start_of_steps", "both_ends"]
 
 
@@ -32,8 +34,10 @@ class InputSpec:
     antialias: bool = True
     """Smooth frames that shrink. Most published weights were trained and tested without."""
     clip_placement: ClipPlacement = "both_ends"
-    """Where several views begin: from the clip's beginning to its end; or in equal parts of what is free, at the left
-    of each (PySlowFast) or in its middle (MMAction2). A single view is always the middle one."""
+    """Where several views begin: from the clip's beginning to its end; the same in whole steps of the network's rate
+    (torchvision), or so that the last frame is the clip's last (MMAction2 1.x); in equal parts of what is free, at the
+    left of each (PySlowFast, pytorchvideo) or in its middle (MMAction2 0.x); or at the left of equal parts of the whole
+    clip, going on at its beginning after its end (video-nonlocal-net). A single view is always the middle one."""
     frame_placement: FramePlacement = "middle_of_steps"
     """Which frame of each of the view's `num_frames` equal steps: the middle one, the first (MMAction2, torchvision),
     or the view's first and last frame and evenly spread ones between them (PySlowFast, pytorchvideo)."""

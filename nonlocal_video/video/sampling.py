@@ -10,10 +10,10 @@ from typing import Literal
 from nonlocal_video.errors import UsageError
 from nonlocal_video.video.info import VideoInfo
 
-ClipPlacement = Literal["both_ends", "left_of_parts", "middle_of_parts"]
+ClipPlacement = Literal[
+    "both_ends", "both_ends_in_steps", "first_to_last_frame", "left_of_parts", "middle_of_parts", "wrapping_parts"
+]
 FramePlacement = Literal["middle_of_steps", "start_of_steps", "both_ends"]
-
-_INTO_FRAME = Fraction(1, 100)  # of a frame; a time that names a frame lies this far inside it, safe from rounding
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class View:
     """One input of the network along time; seconds count from the first shown frame."""
 
     start_seconds: float
-    end_seconds: float  # of what is seen: the end of the span, or of the clip where it is looped
+    end_seconds: float  # of what is seen: the end of the span, or of the clip where it goes on at its beginning
     times_seconds: tuple[float, ...]  # one for each frame of the input
     looped: bool  # the clip is shorter than the network's span, so it is seen more than once
 
@@ -59,8 +59,8 @@ def plan_views(
         num_clips: Number of views along time.
         start_seconds: Where the part to look at begins; the video's beginning if not given.
         end_seconds: Where it ends; the video's end if not given.
-        clip_placement: Where several views begin: `both_ends`, from the part's beginning to its end; or, of as many
-            equal stretches of the seconds that are free as there are views, `left_of_parts` or `middle_of_parts`.
+        clip_placement: Where several views begin, one of `both_ends`, from the part's beginning to its end, and the
+            rules that published weights were tested with, which count in frames; `_clip_starts` has them.
         frame_placement: Frame of each step of a view: `middle_of_steps`, `start_of_steps`, or `both_ends`, which are
             the view's first and last frame and evenly spread ones between.
 
@@ -76,15 +76,22 @@ def plan_views(
     span = num_frames / Fraction(frames_per_second)
     # A video of 64 frames at 25/s may miss the span of 64 frames at 25/s by the rounding of its times; that is no loop.
     looped = span - part > Fraction(1, 1000)
+    fps = Fraction(info.fps)
+    names_frames = frame_placement != "middle_of_steps"
+    around = _whole_frames(part, fps) / fps if names_frames else part
     views = []
-    within = _times_within(num_frames, span, Fraction(info.fps), frame_placement)
-    for offset in _clip_starts(part, min(span, part), num_clips, clip_placement):
+    within = _times_within(num_frames, span, fps, frame_placement)
+    for offset in _clip_starts(part, span, fps, num_frames, num_clips, clip_placement):
         times = [offset + time for time in within]
-        times = [time % part if looped else min(time, part) for time in times]
+        if looped or clip_placement == "wrapping_parts":
+            times = [time % around for time in times]
+        if names_frames:
+            times = [_middle_of_frame(time, fps) for time in times]
+        times = [min(time, part) for time in times]
         views.append(
             View(
                 start_seconds=float(start + offset),
-                end_seconds=float(start + offset + min(span, part)),
+                end_seconds=float(start + min(offset + span, part)),
                 times_seconds=tuple(float(start + time) for time in times),
                 looped=looped,
             )
@@ -109,27 +116,73 @@ def _times_within(num_frames: int, span: Fraction, fps: Fraction, placement: Fra
     """Times of a view's frames, counted from its beginning; `fps` is the video's rate."""
     if placement == "middle_of_steps":
         return [(i + Fraction(1, 2)) * span / num_frames for i in range(num_frames)]
-    first = _INTO_FRAME / fps
     steps, way = (num_frames, span) if placement == "start_of_steps" else (max(1, num_frames - 1), span - 1 / fps)
-    return [first + i * max(way, Fraction(0)) / steps for i in range(num_frames)]
+    return [i * max(way, Fraction(0)) / steps for i in range(num_frames)]
 
 
-def _clip_starts(part: Fraction, span: Fraction, num_clips: int, placement: ClipPlacement) -> list[Fraction]:
-    """Starts of the views, as pytorchvideo's sampler chooses them; a single one is centred.
+def _middle_of_frame(time: Fraction, fps: Fraction) -> Fraction:
+    """A time that names the frame shown at `time`, as far as can be from the times at which frames change."""
+    return (math.floor(_exact(time * fps)) + Fraction(1, 2)) / fps
 
-    The sampler divides the free seconds by its number of clips, so its clips are at the left of equal parts: its first
-    begins at 0 and its last one ends `1 / clips` of the free seconds before the end. Asked for twice as many, every
-    second one is in the middle of such a part. Asked for one clip fewer than wanted it gives all but the last of clips
-    that go from end to end.
+
+def _clip_starts(
+    part: Fraction, span: Fraction, fps: Fraction, num_frames: int, num_clips: int, placement: ClipPlacement
+) -> list[Fraction]:
+    """Seconds from the part's beginning to each view's; a single view is centred.
+
+    All but `both_ends` are another project's rule, and count whole frames as its code does:
+
+    - `left_of_parts`, PySlowFast (`get_start_end_idx` and the decoders of slowfast/datasets/decoder.py, which begin at
+      the first frame at or after that time) and PyTorchVideo, tested with it (slowfast/datasets/ptv_datasets.py);
+    - `middle_of_parts`, MMAction2 0.x (`SampleFrames._get_test_clips` of mmaction/datasets/pipelines/loading.py);
+    - `first_to_last_frame`, the same of MMAction2 1.x (mmaction/datasets/transforms/loading.py): the last view's last
+      frame is the last one;
+    - `both_ends_in_steps`, torchvision (`VideoClips` at a frame rate, `UniformClipSampler`);
+    - `wrapping_parts`, video-nonlocal-net (`DecodeClipFromVideoFileFlex` of customized_video_io.cc): equal parts of all
+      frames; a view that runs over the end goes on at the beginning.
     """
+    if num_clips == 1:
+        return [max(part - span, Fraction(0)) / 2]
+    if placement == "both_ends":
+        return _spread(part, span, num_clips)
+    frames = _whole_frames(part, fps)
+    length = _exact(span * fps)
+    step = length / num_frames
+    starts: list[Fraction | int]
+    if placement == "left_of_parts":
+        starts = [math.ceil(start) for start in _lefts(frames, length, num_clips)]
+    elif placement == "middle_of_parts":
+        starts = [math.floor(start) for start in _lefts(frames + 1, length, 2 * num_clips)[1::2]]
+    elif placement == "first_to_last_frame":
+        starts = [round(start) for start in _spread(frames, length - step + 1, num_clips)]
+    elif placement == "both_ends_in_steps":
+        # Torchvision takes every n-th frame, the last included, or rounds their number down where n is not whole.
+        cut = math.ceil if step.denominator == 1 else math.floor
+        in_steps = Fraction(cut(_exact(frames / step)))
+        starts = [step * math.floor(start) for start in _spread(in_steps, Fraction(num_frames), num_clips)]
+    else:
+        starts = [math.floor(start) for start in _lefts(frames, Fraction(0), num_clips)]
+    return [start / fps for start in starts]
+
+
+def _whole_frames(seconds: Fraction, fps: Fraction) -> Fraction:
+    return Fraction(max(1, round(seconds * fps)))
+
+
+def _exact(frames: Fraction) -> Fraction:
+    """Rates are floats: what should be 64 frames may be 63.9999999."""
+    whole = Fraction(round(frames))
+    return whole if abs(frames - whole) < Fraction(1, 10**6) else frames
+
+
+def _lefts(total: Fraction, span: Fraction, count: int) -> list[Fraction]:
+    """The left ends of `count` equal parts of what a span leaves free, as pytorchvideo's sampler chooses them."""
     from pytorchvideo.data.clip_sampling import ConstantClipsPerVideoSampler  # late: it loads torch
 
-    def lefts(count: int) -> list[Fraction]:
-        sampler = ConstantClipsPerVideoSampler(clip_duration=span, clips_per_video=count)
-        return [sampler(0, part, {}).clip_start_sec for _ in range(count)]
+    sampler = ConstantClipsPerVideoSampler(clip_duration=span, clips_per_video=count)
+    return [sampler(0, total, {}).clip_start_sec for _ in range(count)]
 
-    if num_clips == 1 or placement == "middle_of_parts":
-        return lefts(2 * num_clips)[1::2]
-    if placement == "left_of_parts":
-        return lefts(num_clips)
-    return [*lefts(num_clips - 1), part - span]
+
+def _spread(total: Fraction, span: Fraction, count: int) -> list[Fraction]:
+    """Starts from one end to the other."""
+    return [*_lefts(total, span, count - 1), max(total - span, Fraction(0))]

@@ -75,7 +75,7 @@ def convert_file(
 
     Raises:
         ModelError: The file is not what `name` says, or fits no row, or several: the message lists what is missing,
-            unexpected and misshapen, or the candidates. Nothing is written then.
+            unexpected and misshapen, or the candidates. Or the labels cannot be its. Nothing is written then.
     """
     file, output = read_weights_file(path), Path(output)
     if not output.absolute().parent.is_dir():
@@ -83,6 +83,11 @@ def convert_file(
     if output.exists() and output.samefile(path):
         raise ModelError(f"{output} is the file to convert; give the output another name.")
     row, match = _chosen(file, name, labels)
+    if labels is not None and len(labels) == row.labels and list(labels) == sorted(labels):
+        raise ModelError(
+            f"These labels are in alphabetical order, and the outputs of {row.name} are not. "
+            f"`nonlocal-video weights info {row.name}` says where their order is."
+        )
     with torch.device("meta"):
         network = build_network(match.card)
     network.load_state_dict(_filled(file, match), assign=True)

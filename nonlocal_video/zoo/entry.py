@@ -41,10 +41,14 @@ class Download:
     """The file's batch norms are a gain and a bias alone, without statistics; its non-local blocks may have none."""
     by_hand: bool = False
     """The address is a page that asks a person, not a file that can be fetched."""
+    size_mb: float | None = None
+    """Of the file, in 10^6 bytes, where its publisher states it."""
 
     def __post_init__(self) -> None:
         if self.sha256 is not None and (len(self.sha256) not in (8, 64) or set(self.sha256) - set("0123456789abcdef")):
             raise ValueError(f"sha256 = {self.sha256!r} should be 8 or 64 lower-case hex digits, or left away.")
+        if self.size_mb is not None and self.size_mb <= 0:
+            raise ValueError(f"size_mb = {self.size_mb} should be above 0, or left away.")
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,17 @@ class CatalogueEntry:
             source=self.download.url if self.download else self.source,
             notes=self.notes,
         )
+
+    @property
+    def download_mb(self) -> float | None:
+        """Size of the published file in 10^6 bytes; None where there is none.
+
+        Where its publisher states no size (`download.size_mb`), about: 4 bytes for each parameter. A file that also
+        holds the optimiser's state is larger.
+        """
+        if self.download is None:
+            return None
+        return 4 * self.parameters / 1e6 if self.download.size_mb is None else self.download.size_mb
 
     @property
     def network_config(self) -> ResNet3DConfig:

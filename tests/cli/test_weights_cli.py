@@ -68,12 +68,18 @@ def test_list_has_every_name_and_says_what_it_costs_to_use(run: Run) -> None:
     row = rows["i3d-nl-r50-32x2-k400-caffe2"]
     assert (row["state"], row["non_commercial"], row["parameters"]) == ("no", True, 35401936)
     assert row["accuracy"] == {"top1": 74.9, "top5": 91.6, "views": "10x3"}
+    assert (row["download_mb"], row["download_mb_is_stated"]) == (pytest.approx(4 * 35.401936), False)
+    stated = rows["mc3-18-k400-torchvision"]
+    assert (stated["download_mb"], stated["download_mb_is_stated"]) == (46.8, True)
+    assert all((row["download_mb"] is None) == (row["url"] is None) for row in rows.values())
     assert rows["r3d-34-k700-kenshohara"]["state"] == "by hand"
     assert rows["i3d-nl-r101-8x8-k400-pyslowfast"]["state"] == "unpublished"
     _, table, _ = run("list")
     for name in rows:
         assert f" {name} " in table
     assert "CC-BY-NC-4.0 (non-commercial)" in table
+    assert " ~142 MB " in table
+    assert " 47 MB " in table
 
 
 def test_a_file_put_there_by_hand_becomes_weights_that_verify(run: Run, folder: Path, published: Path) -> None:
@@ -133,7 +139,7 @@ def test_info_reads_a_file_and_shows_a_row_that_is_not_here(run: Run, tiny_model
     assert "7: action 0, ..., action 6" in out
     status, out, _ = run("info", "i3d-nl-r50-32x2-k400-caffe2")
     assert status == 0
-    for words in ("not here", "forbidden by the licence", "35,401,936", "layer2.1, layer2.3, layer3.1"):
+    for words in ("not here", "~142 MB", "forbidden by the licence", "35,401,936", "layer2.1, layer2.3, layer3.1"):
         assert words in out
 
 

@@ -81,18 +81,46 @@ def test_pyslowfasts_protocol(clip: Path, frames: Tensor) -> None:
     np.testing.assert_allclose(scores, expected.numpy(), rtol=1e-3, atol=1e-6)
 
 
-def test_mmaction2s_protocol(clip: Path, frames: Tensor) -> None:
-    """Clips in the middle of two parts, every second frame of the clip, the mean of the softmax of whole maps."""
-    network, card = thin("i3d-nl-dot-r50-32x2-k400-mmaction2")
+def test_video_nonlocal_nets_protocol(clip: Path, frames: Tensor) -> None:
+    """Clips at halves of the video, the second one over its end and on at its start; else as PySlowFast."""
+    network, card = thin("i3d-nl-r50-8x8-k400-caffe2")
+    probabilities = []
+    with torch.inference_mode():
+        for start in (0, 50):
+            indices = (start + 8 * np.arange(8)) % NUM_FRAMES
+            assert (indices < start).any() == (start == 50)
+            for left in (0, 32, 64):
+                square = frames[indices][:, :, :, left : left + 256].float().permute(1, 0, 2, 3)[None]
+                features = network.extract_features((square - 114.75) / 57.375, ["stage4"])["stage4"]
+                windows = features.unfold(3, 7, 1).unfold(4, 7, 1)[0].mean((1, 4, 5))  # (C, 2, 2)
+                probabilities.append(network.fc(windows.flatten(1).T).softmax(1).mean(0))
+    expected = torch.stack(probabilities).mean(0)
+    with nlv.Recognizer(network, card, device="cpu") as recognizer:
+        prediction = recognizer.classify(clip, views="2x3")
+    np.testing.assert_allclose(prediction.scores, expected.numpy(), rtol=1e-3, atol=1e-6)
+    assert [view.start_seconds for view in prediction.views] == pytest.approx([0, 50 / 30])
+
+
+@pytest.mark.parametrize(
+    ("name", "starts"),
+    [
+        ("i3d-nl-dot-r50-32x2-k400-mmaction2", (0, NUM_FRAMES - 63)),  # to the last frame
+        ("i3d-nl-dot-r50-32x2-k400-mmaction2-v0", (9, 27)),  # (k + 1/2) / 2 of 100 - 64 + 1 frames
+        ("i3d-dense-r50-32x2-k400-mmaction2", (0, NUM_FRAMES - 64)),
+    ],
+)
+def test_mmaction2s_protocol(clip: Path, frames: Tensor, name: str, starts: tuple[int, int]) -> None:
+    """Every second frame of the clip, the mean of the softmax of whole maps."""
+    network, card = thin(name)
     mean, std = (
         torch.tensor(values).view(3, 1, 1, 1) for values in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
     )
     probabilities = []
     with torch.inference_mode():
-        for k in range(2):
-            start = int((NUM_FRAMES - 64) * (k + 0.5) / 2)
+        for start in starts:
             for left in (0, 32, 64):
-                square = frames[start : start + 64 : 2][:, :, :, left : left + 256].permute(1, 0, 2, 3)
+                square = frames[start : start + 63 : 2][:, :, :, left : left + 256].permute(1, 0, 2, 3)
+                assert square.shape[1] == 32
                 probabilities.append(network(((square.float() - mean) / std)[None]).softmax(1))
     expected = torch.cat(probabilities).mean(0)
     with nlv.Recognizer(network, card, device="cpu") as recognizer:
@@ -101,14 +129,16 @@ def test_mmaction2s_protocol(clip: Path, frames: Tensor) -> None:
 
 
 def test_torchvisions_protocol(clip: Path, frames: Tensor) -> None:
-    """16 frames at 15 a second from end to end, through torchvision's own preset."""
+    """16 of the 50 frames at 15 a second, begun at five of them from 0 to 34, through torchvision's own preset."""
     network, card = thin("r3d-18-k400-torchvision")
     preset = torchvision.models.video.R3D_18_Weights.KINETICS400_V1.transforms()
     with torch.inference_mode():
-        probabilities = [network(preset(frames[start : start + 32 : 2])[None]).softmax(1) for start in (0, 34, 68)]
+        probabilities = [
+            network(preset(frames[start : start + 32 : 2])[None]).softmax(1) for start in (0, 16, 34, 50, 68)
+        ]
     expected = torch.cat(probabilities).mean(0)
     with nlv.Recognizer(network, card, device="cpu") as recognizer:
-        scores = recognizer.classify(clip, views="3x1").scores
+        scores = recognizer.classify(clip, views="5x1").scores
         other = recognizer.classify(clip, views="1x1").scores
     # the preset resizes in float32, ours to whole levels of 255
     np.testing.assert_allclose(scores, expected.numpy(), rtol=0.05, atol=1e-5)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import numbered_clips
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pytorchvideo.data.clip_sampling import ConstantClipsPerVideoSampler
+from torchvision.datasets.samplers import UniformClipSampler
+from torchvision.datasets.video_utils import VideoClips
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.models.card import ClipPlacement as CardClipPlacement
+from nonlocal_video.models.card import FramePlacement as CardFramePlacement
 from nonlocal_video.video import VideoInfo, VideoReader, plan_views
+from nonlocal_video.video.sampling import ClipPlacement, FramePlacement
 
 
 def video(duration_seconds: float, fps: float = 25.0) -> VideoInfo:
@@ -138,19 +148,160 @@ def test_the_printed_end_is_a_good_end() -> None:
     assert view.end_seconds <= info.duration_seconds
 
 
-def test_views_of_the_other_protocols_begin_in_equal_parts_of_what_is_free() -> None:
-    clip = video(10.0)
-    lefts = plan_views(clip, num_frames=4, frames_per_second=2.0, num_clips=4, clip_placement="left_of_parts")
-    assert [view.start_seconds for view in lefts] == [0.0, 2.0, 4.0, 6.0]
-    middles = plan_views(clip, num_frames=4, frames_per_second=2.0, num_clips=4, clip_placement="middle_of_parts")
-    assert [view.start_seconds for view in middles] == [1.0, 3.0, 5.0, 7.0]
-    for placement in ("both_ends", "left_of_parts", "middle_of_parts"):
-        (single,) = plan_views(clip, num_frames=4, frames_per_second=2.0, clip_placement=placement)
-        assert single.start_seconds == 4.0
+def test_a_models_card_names_the_same_placements() -> None:
+    assert get_args(CardClipPlacement) == get_args(ClipPlacement)
+    assert get_args(CardFramePlacement) == get_args(FramePlacement)
+
+
+def test_a_single_view_is_centred_whatever_the_placement() -> None:
+    for placement in get_args(ClipPlacement):
+        (single,) = plan_views(video(10.0), num_frames=4, frames_per_second=2.0, clip_placement=placement)
+        assert (single.start_seconds, single.looped) == (4.0, False)
 
 
 def shown_frames(times_seconds: tuple[float, ...], fps: float) -> list[int]:
     return [int(np.floor(time * fps)) for time in times_seconds]
+
+
+# ---- Other projects' rules, written down from their code: frame numbers of `num_clips` views of `num_frames` frames,
+# one in `stride`, of a video of `total` frames. Sources: nonlocal_video.video.sampling._clip_starts.
+
+
+def video_nonlocal_net(total: int, num_frames: int, stride: int, num_clips: int) -> list[list[int]]:
+    gap = np.float32(total) / np.float32(num_clips)
+    starts = [int(gap * np.float32(clip)) % total for clip in range(num_clips)]
+    return [[(start + i * stride) % total for i in range(num_frames)] for start in starts]
+
+
+def mmaction2_0(total: int, num_frames: int, stride: int, num_clips: int) -> list[list[int]]:
+    # in whole numbers; theirs are floats, in which 7.5 * 164 / 10 is a hair below 123
+    free = max(total - num_frames * stride + 1, 0)
+    starts = [(2 * clip + 1) * free // (2 * num_clips) for clip in range(num_clips)]
+    return [[(start + i * stride) % total for i in range(num_frames)] for start in starts]
+
+
+def mmaction2_1(total: int, num_frames: int, stride: int, num_clips: int) -> list[list[int]]:
+    free = max(total - ((num_frames - 1) * stride + 1), 0)
+    starts = np.round(np.arange(num_clips) * (free / float(num_clips - 1))).astype(int)
+    return [[int(start + i * stride) % total for i in range(num_frames)] for start in starts]
+
+
+def mmaction2_dense(total: int, num_frames: int, stride: int, num_clips: int) -> list[list[int]]:
+    positions = max(1, 1 + total - num_frames * stride)
+    starts = np.linspace(0, positions - 1, num=num_clips, dtype=int)
+    return [[int(start + i * stride) % total for i in range(num_frames)] for start in starts]
+
+
+SHAPES = st.sampled_from([(8, 8), (32, 2), (32, 4), (128, 1), (4, 16)])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "placement", "loops"),
+    [
+        (video_nonlocal_net, "wrapping_parts", True),
+        (mmaction2_0, "middle_of_parts", True),
+        (mmaction2_1, "first_to_last_frame", True),
+        (mmaction2_dense, "both_ends", False),
+    ],
+)
+@settings(deadline=None)
+@given(
+    total=st.integers(20, 400),
+    shape=SHAPES,
+    num_clips=st.sampled_from([2, 3, 10]),
+    fps=st.sampled_from([24000 / 1001, 25.0, 30000 / 1001, 30.0]),
+)
+def test_every_stride_th_frame_of_the_projects_that_count_frames(
+    theirs: Callable[[int, int, int, int], list[list[int]]],
+    placement: ClipPlacement,
+    loops: bool,
+    total: int,
+    shape: tuple[int, int],
+    num_clips: int,
+    fps: float,
+) -> None:
+    num_frames, stride = shape
+    assume(loops or total >= num_frames * stride)
+    views = plan_views(
+        video(total / fps, fps),
+        num_frames=num_frames,
+        frames_per_second=fps / stride,
+        num_clips=num_clips,
+        clip_placement=placement,
+        frame_placement="start_of_steps",
+    )
+    assert [shown_frames(view.times_seconds, fps) for view in views] == theirs(total, num_frames, stride, num_clips)
+    assert all(view.looped == (total < num_frames * stride) for view in views)
+    assert all(0 <= view.start_seconds < view.end_seconds <= total / fps + 1e-9 for view in views)
+
+
+def test_a_view_that_runs_over_the_end_goes_on_at_the_beginning() -> None:
+    first, last = plan_views(
+        video(5.0, 10.0),
+        num_frames=4,
+        frame_placement="start_of_steps",
+        frames_per_second=1.0,
+        num_clips=2,
+        clip_placement="wrapping_parts",
+    )
+    assert (first.start_seconds, first.end_seconds, shown_frames(first.times_seconds, 10)) == (0, 4, [0, 10, 20, 30])
+    assert (last.start_seconds, last.end_seconds, shown_frames(last.times_seconds, 10)) == (2.5, 5, [25, 35, 45, 5])
+    assert not last.looped
+    (_, part) = plan_views(
+        video(9.0, 10.0),
+        num_frames=4,
+        frame_placement="start_of_steps",
+        frames_per_second=1.0,
+        num_clips=2,
+        start_seconds=2.0,
+        end_seconds=7.0,
+        clip_placement="wrapping_parts",
+    )
+    assert shown_frames(part.times_seconds, 10) == [45, 55, 65, 25]  # goes on where the part begins
+
+
+@settings(deadline=None)
+@given(total=st.integers(64, 500), num_frames=st.sampled_from([4, 8]), num_clips=st.sampled_from([2, 10]))
+def test_left_of_parts_is_pyslowfasts_and_pytorchvideos(total: int, num_frames: int, num_clips: int) -> None:
+    """Both decode from the first frame at or after `free * k / clips`, then take the linspace over 64 frames of it."""
+    views = plan_views(
+        video(total / 30, 30.0),
+        num_frames=num_frames,
+        frames_per_second=num_frames * 30 / 64,
+        num_clips=num_clips,
+        clip_placement="left_of_parts",
+        frame_placement="both_ends",
+    )
+    sampler = ConstantClipsPerVideoSampler(Fraction(64, 30), num_clips)
+    for view in views:
+        clip = sampler(0, Fraction(total, 30), {})
+        decoded = [i for i in range(total) if clip.clip_start_sec <= Fraction(i, 30) < clip.clip_end_sec]
+        expected = [decoded[int(i)] for i in torch.linspace(0, len(decoded) - 1, num_frames)]
+        assert shown_frames(view.times_seconds, 30.0) == expected
+
+
+@settings(deadline=None)
+@given(
+    total=st.integers(60, 400),
+    num_clips=st.sampled_from([2, 5]),
+    fps=st.sampled_from([15.0, 24000 / 1001, 25.0, 30000 / 1001, 30.0, 50.0]),
+)
+def test_both_ends_in_steps_are_torchvisions_clips(total: int, num_clips: int, fps: float) -> None:
+    assume(total / fps > 17 / 15)  # torchvision leaves out shorter videos
+    frames = torch.arange(total)
+    clips, _ = VideoClips.compute_clips_for_video(frames, num_frames=16, step=1, fps=fps, frame_rate=15)
+    all_clips = object.__new__(VideoClips)
+    all_clips.clips = [clips]
+    expected = [clips[index].tolist() for index in UniformClipSampler(all_clips, num_clips)]
+    views = plan_views(
+        video(total / fps, fps),
+        num_frames=16,
+        frames_per_second=15.0,
+        num_clips=num_clips,
+        clip_placement="both_ends_in_steps",
+        frame_placement="start_of_steps",
+    )
+    assert [shown_frames(view.times_seconds, fps) for view in views] == expected
 
 
 @given(fps=st.sampled_from([24000 / 1001, 25.0, 30000 / 1001, 30.0, 50.0]), stride=st.integers(1, 8))

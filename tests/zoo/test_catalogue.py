@@ -149,6 +149,7 @@ def test_torchvisions_own_metadata_say_the_same() -> None:
         metrics = published.meta["_metrics"]["Kinetics-400"]
         assert (row.accuracy.top1, row.accuracy.top5) == (metrics["acc@1"], metrics["acc@5"])
         assert row.parameters == published.meta["num_params"]
+        assert row.download.size_mb == pytest.approx(published.meta["_file_size"] * 2**20 / 1e6, abs=0.05)
         assert row.gmacs == pytest.approx(published.meta["_ops"], abs=0.01)
         assert list(row.card.labels) == published.meta["categories"]
         assert list(row.input.mean) == list(transforms.mean)
@@ -183,6 +184,14 @@ def test_changing_a_card_leaves_the_catalogue_alone() -> None:
     card = entry("i3d-nl-r50-8x8-k400-pyslowfast").card
     card.config["nonlocal_blocks"]["layer2.1"]["scale"] = None
     assert entry("i3d-nl-r50-8x8-k400-pyslowfast").config["nonlocal_blocks"]["layer2.1"]["scale"] == "inverse_sqrt"
+
+
+def test_sizes_are_stated_or_estimated_from_the_parameters() -> None:
+    assert entry("mc3-18-k400-torchvision").download_mb == 46.8
+    assert entry("i3d-nl-r50-8x8-k400-pyslowfast").download_mb == pytest.approx(4 * 35.401936)
+    assert entry("c2d-nl-r50-8x8-k400-pyslowfast").download_mb is None
+    with pytest.raises(ValueError, match="size_mb = -1 should be above 0"):
+        Download("https://example.org/a.pth", "torch", size_mb=-1)
 
 
 @pytest.mark.parametrize("hash_", ["abc", "G" * 8, "A" * 64])

@@ -24,6 +24,7 @@ from nonlocal_video.errors import ModelError
 from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.zoo import convert
 from nonlocal_video.zoo.convert import convert_file, recognise
+from nonlocal_video.zoo.labels import read_labels
 
 pytestmark = pytest.mark.usefixtures("thin_catalogue")
 
@@ -303,6 +304,8 @@ def test_labels_name_classes_that_the_catalogue_cannot(tmp_path: Path) -> None:
     assert "order" in card.notes[0]
     named = convert_file(file, output, labels=[f"action {index}" for index in range(700)]).card
     assert (named.labels[:2], named.notes, named.source) == (("action 0", "action 1"), (), card.source)
+    with pytest.raises(ModelError, match="alphabetical order, and the outputs of r3d-34-k700-kenshohara are not"):
+        convert_file(file, output, labels=read_labels("kinetics700"))
 
 
 # ---- Files that are something else

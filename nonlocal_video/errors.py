@@ -46,5 +46,9 @@ class OutputError(NonlocalVideoError):
     """A result could not be kept: the disk is full, a folder vanished. What was kept before stays usable."""
 
 
+class TrainingError(NonlocalVideoError):
+    """Training cannot go on: the loss is not finite. What was kept before stays usable."""
+
+
 class UsageError(NonlocalVideoError, ValueError):
     """An argument has a value that is not allowed."""

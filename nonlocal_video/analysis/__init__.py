@@ -15,9 +15,9 @@ from nonlocal_video.analysis.patterns import AttentionPattern, block_pattern, ne
 from nonlocal_video.analysis.rates import Rates, measure_rates
 from nonlocal_video.analysis.receptive_field import LayerField, theoretical_fields
 from nonlocal_video.analysis.recommend import Limits, Recommendation, recommend
-from nonlocal_video.analysis.schedule import ProgressiveSchedule
 from nonlocal_video.analysis.speed import Speed, measure_speed, peak_memory
 from nonlocal_video.analysis.tutorial import NonLocalAnalyzer, NonLocalOptimizer
+from nonlocal_video.blocks.schedule import ProgressiveSchedule
 
 __all__ = [
     "AttentionPattern",

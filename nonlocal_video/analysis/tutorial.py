@@ -14,9 +14,9 @@ from nonlocal_video.analysis.effective import FieldComparison, compare_fields
 from nonlocal_video.analysis.networks import nonlocal_blocks
 from nonlocal_video.analysis.patterns import AttentionPattern, network_patterns
 from nonlocal_video.analysis.receptive_field import theoretical_fields
-from nonlocal_video.analysis.schedule import ProgressiveSchedule
 from nonlocal_video.analysis.speed import Speed, measure_speed
 from nonlocal_video.blocks import NonLocalBlock, NonLocalType, variants
+from nonlocal_video.blocks.schedule import ProgressiveSchedule
 from nonlocal_video.errors import UsageError
 
 Block = TypeVar("Block", bound=NonLocalBlock)

@@ -60,6 +60,10 @@ class NonLocalBlock(nn.Module):
         pool_order: Max-pooling before ("pool_conv") or after ("conv_pool") phi and g.
         embed_bias: Bias in theta, phi and g.
         out_bias: Bias in W.
+
+    Attributes:
+        gate: z = x + gate * BN(W y). For training that lets blocks join little by little; it is not part of
+            `state_dict`, `absorb_gate` makes it part of the weights.
     """
 
     conv_bn_pairs: ClassVar[tuple[tuple[str, str], ...]] = (("W", "bn"),)
@@ -98,6 +102,7 @@ class NonLocalBlock(nn.Module):
         self.inter_channels = inter_channels if inter_channels is not None else max(1, in_channels // 2)
         self.dimension = dimension
         self.variant: KernelVariant | None = None
+        self.gate = 1.0
         self.scale = self.inter_channels**-0.5 if scale == "inverse_sqrt" else 1.0 if scale is None else scale
 
         conv = _CONV[dimension]
@@ -160,8 +165,18 @@ class NonLocalBlock(nn.Module):
         source = self._key_source(x)
         theta, phi, g = (self._fold(grid) for grid in (self._queries(x), self._keys(source), self._values(source)))
         y = self._unfold(self._kernel(theta, phi, g), x)  # (S, N', D') -> (B, D', *size)
-        z = x + self.bn(self.W(y))
+        change = self.bn(self.W(y))
+        z = x + (change if self.gate == 1 else self.gate * change)
         return (z, self._shape_map(self._rows(theta, phi), x)) if return_nl_map else z
+
+    @torch.no_grad()
+    def absorb_gate(self) -> None:
+        """Scale what the block adds by its gate for good, and open the gate."""
+        last = self.bn if isinstance(self.bn, _BatchNorm) else self.W
+        for parameter in (last.weight, last.bias):
+            if parameter is not None:
+                parameter.mul_(self.gate)
+        self.gate = 1.0
 
     def attention(self, x: Tensor, query_indices: Tensor) -> Tensor:
         """What some positions attend to, without making the whole map.
@@ -216,6 +231,8 @@ class NonLocalBlock(nn.Module):
     @property
     def is_identity(self) -> bool:
         """Whether in eval mode the block adds exactly zero to whatever finite input, as a new one does."""
+        if self.gate == 0:
+            return True
         weight, bias = self.W.weight, self.W.bias
         if isinstance(self.bn, _BatchNorm):
             bn = self.bn

@@ -72,7 +72,7 @@ def check(
 
     started = time.perf_counter()
     readers = [VideoReader(decoder=decoder.value, limits=limits) for _ in range(min(workers, len(clips)))]
-    checked = _checked(clips, readers, every_frame=every_frame)
+    checked = check_with_progress(clips, readers, every_frame=every_frame)
     report = make_report(checked, spec, plan)
     if output is not None:
         write_manifest(output, report.manifest)
@@ -93,7 +93,10 @@ def check(
         raise typer.Exit(STATUS_SOME_UNUSABLE)
 
 
-def _checked(clips: list[LabelledClip], readers: list[VideoReader], *, every_frame: bool) -> list[CheckedClip]:
+def check_with_progress(
+    clips: list[LabelledClip], readers: list[VideoReader], *, every_frame: bool
+) -> list[CheckedClip]:
+    """Every clip as `check_clips` reads it; Ctrl-C ends the verb."""
     from nonlocal_video.training.check import check_clips
 
     found: list[CheckedClip] = []

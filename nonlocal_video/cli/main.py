@@ -16,8 +16,9 @@ from nonlocal_video.cli.evaluate import evaluate
 from nonlocal_video.cli.explain import explain
 from nonlocal_video.cli.serve import serve
 from nonlocal_video.cli.timeline import timeline
+from nonlocal_video.cli.train import train
 from nonlocal_video.cli.weights import app as weights
-from nonlocal_video.errors import NonlocalVideoError, OutputError, VideoError
+from nonlocal_video.errors import NonlocalVideoError, OutputError, TrainingError, VideoError
 
 app = typer.Typer(
     name="nonlocal-video",
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(classify)
 app.command()(explain)
 app.command()(timeline)
+app.command()(train)
 app.command()(evaluate)
 app.command()(check)
 app.command()(serve)
@@ -52,7 +54,7 @@ def main() -> None:
     except VideoError as error:
         typer.echo(f"{error.code}: {error.message}", err=True)
         sys.exit(1)
-    except OutputError as error:
+    except (OutputError, TrainingError) as error:
         typer.echo(str(error), err=True)
         sys.exit(1)
     except NonlocalVideoError as error:

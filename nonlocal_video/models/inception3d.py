@@ -204,13 +204,37 @@ class InceptionI3D(nn.Module):
         """Dotted name of the module whose output goes into the head."""
         return self.layer_names[-1]
 
+    @property
+    def last_stage_input(self) -> str:
+        """Dotted name of the module whose output goes into the last stage, Mixed_5b and Mixed_5c."""
+        return "MaxPool3d_5a_2x2"
+
+    @property
+    def head_layer(self) -> str:
+        """Dotted name of the linear map to the classes."""
+        return "logits"
+
     def nonlocal_layers(self) -> dict[str, VideoNonLocalBlock]:
         """The non-local blocks by dotted module name, in the order in which they run."""
         return {name: layer for name, layer in self.named_modules() if isinstance(layer, VideoNonLocalBlock)}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 3, T, H, W) -> logits (B, num_classes)."""
-        return self.head(self.extract_features(x, [self.feature_layer])[self.feature_layer])
+        return self.head(self.forward_to(self.feature_layer, x))
+
+    def forward_to(self, layer: str, x: torch.Tensor) -> torch.Tensor:
+        """Clips (B, 3, T, H, W) -> the output of a layer."""
+        return self.extract_features(x, [layer])[layer]
+
+    def forward_from(self, layer: str, features: torch.Tensor) -> torch.Tensor:
+        """The output of a layer -> logits (B, num_classes); after `forward_to` of the same layer this is `forward`."""
+        for name in self.layers_after(layer):
+            features = self.get_submodule(name)(features)
+        return self.head(features)
+
+    def layers_after(self, layer: str) -> tuple[str, ...]:
+        """The layers between `layer` and the head, by module name, in the order in which they run."""
+        return tuple(self.layer_names[self.layer_names.index(layer) + 1 :])
 
     def extract_features(self, x: torch.Tensor, endpoints: Iterable[str]) -> dict[str, torch.Tensor]:
         """Outputs of the named layers; nothing after the last of them is computed.

@@ -20,6 +20,8 @@ from nonlocal_video.blocks import NonLocalConfig, NonLocalMode, VideoNonLocalBlo
 Triple = tuple[int, int, int]
 """Sizes along (T, H, W)."""
 STAGES = ("stage1", "stage2", "stage3", "stage4")
+_LAYERS = ("stem", "stem_pool", "layer1", "temporal_pool", "layer2", "layer3", "layer4")
+"""In the order in which they run; the head comes after them."""
 _EXPANSION = {"basic": 1, "bottleneck": 4}
 
 
@@ -262,8 +264,26 @@ class Video3DResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> logits (B, num_classes)."""
-        features = self.extract_features(x, ["stage4"])["stage4"]
-        return self.fc(self.dropout(features.mean(dim=(2, 3, 4))))  # (B, C, T', H', W') -> (B, C)
+        return self.head(self.extract_features(x, ["stage4"])["stage4"])
+
+    def head(self, features: Tensor) -> Tensor:
+        """The classifier: output of `feature_layer` (B, C, T', H', W') -> logits (B, num_classes)."""
+        return self.fc(self.dropout(features.mean(dim=(2, 3, 4))))
+
+    def forward_to(self, layer: str, x: Tensor) -> Tensor:
+        """Clips (B, 3, T, H, W) -> the output of "layer3" or "layer4"."""
+        stage = {"layer3": "stage3", "layer4": "stage4"}[layer]
+        return self.extract_features(x, [stage])[stage]
+
+    def forward_from(self, layer: str, features: Tensor) -> Tensor:
+        """The output of a layer -> logits (B, num_classes); after `forward_to` of the same layer this is `forward`."""
+        for name in self.layers_after(layer):
+            features = getattr(self, name)(features)
+        return self.head(features)
+
+    def layers_after(self, layer: str) -> tuple[str, ...]:
+        """The layers between `layer` and the head, by module name, in the order in which they run."""
+        return _LAYERS[_LAYERS.index(layer) + 1 :]
 
     def extract_features(self, x: Tensor, return_stages: Sequence[str] = ("stage3", "stage4")) -> dict[str, Tensor]:
         """Outputs of some stages, each with its non-local blocks; nothing after the last of them is computed.
@@ -296,6 +316,16 @@ class Video3DResNet(nn.Module):
     def feature_layer(self) -> str:
         """Dotted name of the module whose output is pooled and goes into the classifier."""
         return "layer4"
+
+    @property
+    def last_stage_input(self) -> str:
+        """Dotted name of the module whose output goes into the last stage."""
+        return "layer3"
+
+    @property
+    def head_layer(self) -> str:
+        """Dotted name of the linear map to the classes."""
+        return "fc"
 
     def class_activation_map(self, features: Tensor, class_indices: Tensor | Sequence[int]) -> Tensor:
         """How much each cell adds to the logits of some classes. Exact, as the head is linear.

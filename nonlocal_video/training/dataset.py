@@ -155,6 +155,15 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         self._count("clips")
         return clip, int(self.classes[index])
 
+    def view_name(self, index: int, epoch: int) -> str:
+        """What tells a clip's view of an epoch from all others, see `name_view`."""
+        row = self.rows[index]
+        if self._augmenter is None:
+            return name_view(row.sha256, self._digest)
+        augmentation = self._augmenter.augmentation
+        mirrored = row.label not in augmentation.left_right_classes
+        return name_view(row.sha256, self._digest, mirrored, self.seed, epoch, index, augmentation=augmentation)
+
     def close(self) -> None:
         """End this process's decoding child; it is started again when it is needed."""
         if self._reader is not None:
@@ -254,6 +263,23 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         worker = get_worker_info()
         row = 0 if worker is None else 1 + worker.id % _MAX_WORKERS  # each writes its own: no lock is needed
         self._counts[row, _COUNTS.index(name)] += by
+
+
+def name_view(*depends: object, augmentation: Augmentation | None = None) -> str:
+    """A name for a view, 64 hex digits: the same for the same pixels, another where anything differs.
+
+    Args:
+        depends: All that the view depends on; their `repr` counts.
+        augmentation: What is changed at random, if anything.
+
+    Raises:
+        UsageError: Clips are mixed, so that what the network sees is no view of one clip.
+    """
+    if augmentation is not None and (augmentation.mixup or augmentation.cutmix):
+        raise UsageError(
+            "With mixup or cutmix the network sees no view of one clip; set both to 0, or keep no answers."
+        )
+    return hashlib.sha256(repr((depends, augmentation)).encode()).hexdigest()
 
 
 def _info_of(row: ManifestRow) -> VideoInfo:

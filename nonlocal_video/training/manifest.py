@@ -180,6 +180,15 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     return Manifest(tuple(rows))
 
 
+def is_manifest(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a manifest that `check` wrote, and not a list of clips that were not checked."""
+    file_path = Path(path)
+    if file_path.suffix.lower() not in FORMATS or not file_path.is_file():
+        return False
+    with open(file_path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return file_path.suffix.lower() == ".jsonl" or "sha256" in next(csv.reader(file), [])
+
+
 def check_format(path: Path) -> None:
     """Refuse a name whose ending says no format of a manifest."""
     if path.suffix.lower() not in FORMATS:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 DEFAULT = "i3d-nl-k400"
 EMBEDDED = (DEFAULT,)
 """Models whose weights travel inside the package."""
+RUN_CONFIG, RUN_WEIGHTS = "config.json", "best.safetensors"
+"""What makes a folder that of a training run, and the file in it that is the model."""
 
 
 @lru_cache
@@ -51,10 +53,10 @@ def entry(name: str) -> CatalogueEntry:
 
 
 def find(name_or_path: str | Path) -> Path:
-    """The safetensors file of a catalogue name, `default`, or a path to a file of ours.
+    """The safetensors file of a catalogue name, `default`, a training run's folder, or a path to a file of ours.
 
     Raises:
-        ModelError: Neither a known name nor an existing file, or a name whose weights are not here yet.
+        ModelError: Neither a known name nor an existing file or run, or one whose weights are not here yet.
     """
     name = DEFAULT if str(name_or_path) == "default" else str(name_or_path)
     if name in EMBEDDED:
@@ -63,6 +65,8 @@ def find(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     if name not in entries():
+        if path.is_dir():
+            return _weights_of_run(path)
         raise ModelError(_unknown(name))
     pulled = weights_path(name)
     if pulled.is_file():
@@ -87,6 +91,21 @@ def build(name_or_path: str | Path) -> nn.Module:
     return build_network(entries()[name].card if name in entries() else read_card(find(name)))
 
 
+def _weights_of_run(folder: Path) -> Path:
+    weights = folder / RUN_WEIGHTS
+    if not (folder / RUN_CONFIG).is_file():
+        raise ModelError(
+            f"The folder {str(folder)!r} holds no training run (it has no {RUN_CONFIG}). Give the folder that `train "
+            f"--output` wrote, a .safetensors file saved by this project, or a name of `nonlocal-video weights list`."
+        )
+    if not weights.is_file():
+        raise ModelError(
+            f"The run in {str(folder)!r} has no {RUN_WEIGHTS} yet: it comes when the network was measured for the "
+            f"first time. Wait for that, or go on with a run that was cut off: nonlocal-video train ... --resume"
+        )
+    return weights
+
+
 def _unknown(name: str) -> str:
     from difflib import get_close_matches
 
@@ -95,5 +114,5 @@ def _unknown(name: str) -> str:
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return (
         f"There is no model or weights file {name!r}. {hint}`nonlocal-video weights list` shows all {len(known)} "
-        "names. Or give the path of a .safetensors file saved by this project."
+        "names. Or give the path of a .safetensors file saved by this project, or of a training run's folder."
     )

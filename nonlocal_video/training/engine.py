@@ -1,0 +1,294 @@
+"""The training loop: epochs of optimisation steps, a measurement after each, and a state to go on from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from nonlocal_video.errors import TrainingError
+from nonlocal_video.models.card import ModelCard
+from nonlocal_video.training.augment import BatchMixer
+from nonlocal_video.training.config import TrainConfig
+from nonlocal_video.training.learning_part import Gates, set_training, with_absorbed_gates
+from nonlocal_video.training.loading import EpochBatches, EveryClip, TrainingData, loaded, make_loader
+from nonlocal_video.training.measuring import measure
+from nonlocal_video.training.metrics_log import MetricsLog
+from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
+from nonlocal_video.training.optimisation import learning_rate, make_optimizer, set_learning_rate
+from nonlocal_video.training.run_folder import RunFolder
+
+TRAIN_LOSS = "train/loss"
+VALIDATION = "validation/"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is."""
+
+    step: int
+    """Optimisation steps done."""
+    steps: int
+    """Of the whole run."""
+    epoch: float
+    """Epochs done."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """After a measurement, as in `metrics.csv`."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    step: int
+    best: dict[str, float]
+    """The measurement of the best weights, by column, with `epoch` and `step`."""
+    finished: bool
+    """Or it was asked to stop before its end."""
+    early: bool
+    """It stopped as it got no better."""
+    train_seconds: float
+    """Spent in training steps by this start of the run, loading included, measuring not."""
+    train_clips: int
+    """Clips that went through them, in all processes together."""
+
+
+class Training:
+    """One start of a run: new, or gone on with.
+
+    Everything random depends on the seed, the epoch, the step and a clip's place alone, and everything else is in the
+    state, so a run that is killed at any moment and resumed ends with the same bits as one that never was.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        card: ModelCard,
+        config: TrainConfig,
+        *,
+        train: TrainingData,
+        validation: TrainingData,
+        names: Callable[[int], str],
+        frozen: str | None,
+        fabric: Fabric,
+        folder: RunFolder,
+        batch_size: int,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            objective: Around the network as it begins.
+            card: What is saved with the weights.
+            config: The settings, resolved.
+            train: What is learnt from.
+            validation: What is measured on after every epoch.
+            names: Place in `train` -> what the clip is called in messages.
+            frozen: The last layer that does not learn.
+            fabric: Launched. Of its processes only the first writes.
+            folder: Created or opened by the first process.
+            batch_size: Clips of all processes in one forward pass; a multiple of the number of processes.
+        """
+        self.config, self.card, self.fabric, self.folder = config, card, fabric, folder
+        self._names, self._frozen, self._train_data = names, frozen, train
+        self.objective = objective.to(fabric.device)
+        self._gates = Gates(objective.network, config.progressive)
+        self._averaged: AveragedModel | None = None
+        if config.ema_decay is not None:
+            self._averaged = AveragedModel(
+                objective, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True
+            )
+        module: torch.nn.Module = torch.compile(objective) if config.compile else objective  # type: ignore[assignment]
+        self.optimizer = make_optimizer(objective, config)
+        self._wrapped, self._optimizer = fabric.setup(module, self.optimizer)
+        rank, world = fabric.global_rank, fabric.world_size
+        pin = fabric.device.type == "cuda"
+        self._batches = EpochBatches(
+            len(train), batch_size, seed=config.seed, shuffle=True, rank=rank, world_size=world
+        )
+        workers = 0 if config.keeps_features else config.workers
+        self._loader = make_loader(train, self._batches, workers=workers, pin_memory=pin)
+        share = max(1, batch_size // world)
+        self._validation = make_loader(
+            validation,
+            EveryClip(len(validation), share, rank=rank, world_size=world),
+            workers=workers,
+            pin_memory=pin,
+        )
+        self._mixer = BatchMixer(config.augmentation, len(card.labels))
+        self.steps_per_epoch = self._batches.num_batches // config.accumulate
+        self.steps = config.epochs * self.steps_per_epoch
+        self.step = 0
+        self._sums: dict[str, Tensor] = {}
+        self._best: dict[str, float] = {}
+        self._epochs_since_best = 0
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `_state` gave."""
+        self.step, self._best = state["step"], state["best"]
+        self._epochs_since_best = state["epochs_since_best"]
+        self._sums = dict(state["sums"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if self._averaged is not None:
+            self._averaged.load_state_dict(state["averaged"])
+        for name, block in self.objective.network.nonlocal_layers().items():
+            block.gate = state["gates"][name]
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "best": self._best,
+            "epochs_since_best": self._epochs_since_best,
+            "sums": self._sums,
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "averaged": None if self._averaged is None else self._averaged.state_dict(),
+            "gates": self._gates.values(),
+        }
+
+    def run(
+        self,
+        log: MetricsLog | None,
+        *,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> TrainResult:
+        """Train to the end, or until asked to stop.
+
+        Args:
+            log: Of the first process.
+            on_progress: Called after every step and every measurement.
+            should_stop: Asked after every step; the state is then saved.
+
+        Raises:
+            TrainingError: The loss is not finite; the message names the batch.
+            VideoError: A clip cannot be read.
+            OutputError: Something cannot be written.
+        """
+        seconds, clips = 0.0, 0
+        early = stopped = False
+        while self.step < self.steps and not early and not stopped:
+            epoch = self.step // self.steps_per_epoch
+            self._train_data.set_epoch(epoch)
+            self._batches.epoch = epoch
+            self._batches.first = self.step % self.steps_per_epoch * self.config.accumulate
+            batches = iter(self._loader)
+            started = time.perf_counter()
+            while self.step < (epoch + 1) * self.steps_per_epoch and not stopped:
+                clips += self._one_step(batches, epoch)
+                on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch))
+                stopped = self._agreed(should_stop())
+                every = self.config.save_every_steps
+                if stopped or (every and self.step % every == 0 and self.step % self.steps_per_epoch):
+                    self._save_state()
+            seconds += time.perf_counter() - started
+            del batches  # what was loaded ahead belongs to batches that a last, partial group leaves away
+            if self.step % self.steps_per_epoch == 0:
+                metrics = self._end_epoch(log)
+                early = bool(self.config.patience and self._epochs_since_best >= self.config.patience)
+                on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch, metrics))
+                self._save_state()
+        finished = early or self.step >= self.steps
+        return TrainResult(self.step, self._best, finished, early, seconds, clips)
+
+    def _one_step(self, batches: Any, epoch: int) -> int:
+        """One optimisation step; the number of clips it saw in all processes."""
+        config, fabric = self.config, self.fabric
+        set_training(self.objective.network, self._frozen, config.batch_norm or "frozen")
+        self._gates.move(self.step / self.steps_per_epoch)
+        set_learning_rate(self.optimizer, learning_rate(config, self.step, self.steps_per_epoch))
+        # Dropout draws from the global generators: seeded for each step they need not be saved.
+        torch.manual_seed(_seed(config.seed, self.step, fabric.global_rank))
+        sums: dict[str, Tensor] = {}
+        for part in range(config.accumulate):
+            clips, classes, places = (tensor.to(fabric.device) for tensor in loaded(next(batches)))
+            if config.channels_last and clips.ndim == 5:
+                clips = clips.contiguous(memory_format=torch.channels_last_3d)
+            number = self._batches.first + part
+            targets = one_hot(classes, len(self.card.labels))
+            if config.augmentation.mixup or config.augmentation.cutmix:
+                clips, targets = self._mixer(clips, classes, seed=config.seed, epoch=epoch, batch=number)
+            with fabric.no_backward_sync(self._wrapped, enabled=part + 1 < config.accumulate):
+                losses: Losses = self._wrapped(Batch(clips, targets, places, epoch))
+                self._check_finite(losses.total, places)
+                fabric.backward(losses.total / config.accumulate)
+            for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
+                sums[name] = sums.get(name, 0) + value.double() / config.accumulate
+        if config.clip_norm is not None:
+            fabric.clip_gradients(self._wrapped, self._optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._averaged is not None:
+            self._averaged.update_parameters(self.objective)
+        for name, value in sums.items():
+            mean = fabric.all_reduce(value, reduce_op="mean")
+            self._sums[name] = self._sums.get(name, torch.zeros_like(mean)) + mean
+        self._batches.first += config.accumulate
+        self.step += 1
+        return self._batches.batch_size * config.accumulate
+
+    def _check_finite(self, loss: Tensor, places: Tensor) -> None:
+        if not torch.isfinite(loss):
+            names = ", ".join(self._names(place) for place in places.tolist())
+            raise TrainingError(
+                f"The loss of step {self.step + 1} is {loss.item()}, for the clips {names}. What was saved before "
+                f"stays usable. Try a lower --learning-rate, --clip-norm 1, or bf16-mixed or 32-true as --precision."
+            )
+
+    def _end_epoch(self, log: MetricsLog | None) -> dict[str, float]:
+        """Measure, write the row, and keep the weights if they are the best so far."""
+        epoch = self.step / self.steps_per_epoch
+        measured: Objective = self.objective if self._averaged is None else self._averaged.module  # type: ignore[assignment]
+        self._copy_gates(measured)
+        found = measure(measured, self._validation, len(self.card.labels), self.fabric)
+        metrics = {f"train/{name}": float(total / self.steps_per_epoch) for name, total in self._sums.items()}
+        metrics |= {f"{VALIDATION}{name}": value for name, value in found.items()}
+        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        metrics |= {f"gate/{name}": gate for name, gate in self._gates.values().items()}
+        self._sums = {}
+        better = not self._best or _rank(metrics) > _rank(self._best)
+        self._epochs_since_best = 0 if better else self._epochs_since_best + 1
+        if better:
+            self._best = {"step": self.step, "epoch": epoch, **metrics}
+        if self.fabric.global_rank == 0:
+            assert log is not None
+            log.add(self.step, epoch, metrics)
+            network = with_absorbed_gates(measured.network)
+            self.folder.save_last(network, self.card)
+            if better:
+                self.folder.save_best(network, self.card)
+        return metrics
+
+    def _copy_gates(self, to: Objective) -> None:
+        for name, block in to.network.nonlocal_layers().items():
+            block.gate = self._gates.values()[name]
+
+    def _save_state(self) -> None:
+        if self.fabric.global_rank == 0:
+            self.folder.save_state(self._state())
+        self.fabric.barrier()
+
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any process was asked to stop: all stop after the same step."""
+        if self.fabric.world_size == 1:
+            return stop
+        asked = self.fabric.all_reduce(torch.tensor(float(stop), device=self.fabric.device), reduce_op="sum")
+        return bool(asked > 0)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _rank(metrics: Mapping[str, float]) -> tuple[float, float]:
+    """Higher is better: top-1 where there are labels, and among equals the lower loss."""
+    return metrics.get(f"{VALIDATION}top1", 0.0), -metrics[f"{VALIDATION}loss"]

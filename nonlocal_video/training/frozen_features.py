@@ -1,0 +1,148 @@
+"""What the part that does not learn makes of each view, computed once and kept on the disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.models.folding import fold_batch_norms
+from nonlocal_video.models.inception3d import InceptionI3D
+from nonlocal_video.models.resnet3d import Video3DResNet
+from nonlocal_video.training.loading import EveryClip, TrainingData, loaded, make_loader
+
+
+class FrozenFeatures:
+    """Stands in for a dataset: the output of the last frozen layer, float32 (C, T', H', W'), and the class.
+
+    Of each clip there are `num_views` random views, and the epoch chooses among them in turn. They are computed by
+    `compute`, which goes on where an earlier call was cut off. The frozen part runs with its batch norms folded, like
+    everywhere in this project where nothing learns.
+
+    Attributes:
+        num_views: Views of each clip.
+    """
+
+    def __init__(self, data: TrainingData, folder: Path, *, num_views: int, shape: tuple[int, ...]) -> None:
+        """Open or make the files; every process of a run does.
+
+        Args:
+            data: The clips.
+            folder: For these features alone.
+            num_views: At least 1.
+            shape: Of the features of one view.
+        """
+        self.num_views = num_views
+        self._data, self._folder, self._view = data, folder, 0
+        self._shape = (num_views, len(data), *shape)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._features = self._open("features", np.float32, self._shape)
+            self._classes = self._open("classes", np.int64, self._shape[:2])
+            self._done = self._open("done", np.uint8, self._shape[:2])
+        except OSError as error:
+            raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}. Make room for it.") from error
+
+    def _open(self, name: str, kind: type, shape: tuple[int, ...]) -> np.memmap:
+        path = self._folder / name
+        size = math.prod(shape) * np.dtype(kind).itemsize
+        with open(path, "ab") as file:
+            if file.tell() != size:
+                file.truncate(size)  # zeros: nothing is done
+        return np.memmap(path, dtype=kind, mode="r+", shape=shape)
+
+    def compute(
+        self,
+        network: Video3DResNet | InceptionI3D,
+        layer: str,
+        fabric: Fabric,
+        *,
+        batch_size: int,
+        workers: int,
+        on_clip: Callable[[int, int], None] = lambda done, of: None,
+    ) -> None:
+        """Fill in what is missing: every process its share.
+
+        Args:
+            network: In the state in which the run begins; it is not changed.
+            layer: The last layer that does not learn.
+            fabric: Says where and in which precision to compute.
+            batch_size: Views in one forward pass.
+            workers: Processes that load clips.
+            on_clip: Called with views done and all views of this process.
+
+        Raises:
+            VideoError: A clip cannot be read.
+        """
+        folded = fold_batch_norms(network.eval()).to(fabric.device).to(memory_format=torch.channels_last_3d)
+        assert isinstance(folded, (Video3DResNet, InceptionI3D))
+        mine = np.arange(self._shape[1]) % fabric.world_size == fabric.global_rank
+        done = int(self._done[:, mine].sum())
+        for view in range(self.num_views):
+            if self._done[view, mine].all():
+                continue
+            self._data.set_epoch(view)
+            batches = EveryClip(self._shape[1], batch_size, rank=fabric.global_rank, world_size=fabric.world_size)
+            left = [places for places in batches if not self._done[view, places].all()]
+            for batch in make_loader(self._data, _Listed(left), workers=workers, pin_memory=False):
+                clips, classes, places = loaded(batch)
+                with torch.no_grad(), fabric.autocast():
+                    inputs = clips.to(fabric.device, memory_format=torch.channels_last_3d)
+                    features = folded.forward_to(layer, inputs).float().cpu()
+                self._features[view, places] = features.numpy()
+                self._classes[view, places] = classes.numpy()
+                self._done[view, places] = 1  # after the features: a kill between the two costs one batch
+                done += len(places)
+                on_clip(done, self.num_views * int(mine.sum()))
+        self._data.close()
+        fabric.barrier()
+
+    def set_epoch(self, epoch: int) -> None:
+        self._view = epoch % self.num_views
+
+    def __len__(self) -> int:
+        return self._shape[1]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        view: NDArray[np.float32] = np.array(self._features[self._view, index])
+        return torch.from_numpy(view), int(self._classes[self._view, index])
+
+    def close(self) -> None:
+        self._data.close()
+
+
+def feature_shape(
+    network: Video3DResNet | InceptionI3D, layer: str, view_shape: tuple[int, ...], device: torch.device
+) -> tuple[int, ...]:
+    """(C, T', H', W') of a layer for one view (3, T, S, S)."""
+    with torch.no_grad():
+        return tuple(network.eval().forward_to(layer, torch.zeros(1, *view_shape, device=device)).shape[1:])
+
+
+def check_room(shape: tuple[int, ...], num_clips: int, num_views: int, max_bytes: int) -> None:
+    """Refuse what would not fit.
+
+    Raises:
+        UsageError: The features of all views take more than `max_bytes`.
+    """
+    needed = 4 * math.prod(shape) * num_clips * num_views
+    if needed > max_bytes:
+        raise UsageError(
+            f"The features of {num_views} views of {num_clips} clips take {needed / 2**30:.1f} GiB, above the cache's "
+            f"{max_bytes / 2**30:.1f}. Allow more with --cache-gib, take fewer views with --frozen-views, or none "
+            f"with --frozen-views 0."
+        )
+
+
+class _Listed(EveryClip):
+    """These batches."""
+
+    def __init__(self, batches: list[list[int]]) -> None:
+        self._batches = batches

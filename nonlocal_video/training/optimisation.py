@@ -1,0 +1,37 @@
+"""The optimiser and its learning rate, a function of the step alone: nothing of it has to be saved."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from nonlocal_video.training.config import TrainConfig
+
+
+def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Of everything in `module` that learns; weight decay on weights alone, not on biases and batch norms."""
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in learning if parameter.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter in learning if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Of a step, counted from 0: linear warm-up, then half a cosine (Loshchilov & Hutter, SGDR, ICLR 2017, eq. 5)."""
+    total = config.epochs * steps_per_epoch
+    warmup = min(config.warmup_epochs * steps_per_epoch, total - 1)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / (warmup + 1)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = value

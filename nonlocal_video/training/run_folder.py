@@ -1,0 +1,278 @@
+"""The folder of a training run: what lies in it, and how it is written so that a kill at any moment leaves a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from nonlocal_video.errors import ModelError, OutputError, UsageError
+from nonlocal_video.models.card import ModelCard
+from nonlocal_video.models.checkpoint import save_checkpoint
+from nonlocal_video.training.manifest import Manifest, read_manifest, write_manifest
+from nonlocal_video.training.run_settings import describe_start, note_changed_versions, refuse_other_settings
+from nonlocal_video.zoo.catalogue import RUN_CONFIG, RUN_WEIGHTS
+
+_LOCK_SECONDS = 10.0
+"""How long to wait for another process: the loading workers of a killed run live on for up to 5 s (torch's
+`MP_STATUS_CHECK_INTERVAL`), and may have a copy of its lock."""
+
+
+class RunFolder:
+    """The names of everything in a run's folder. `create` or `open` it before anything is written; a context manager.
+
+    Of several processes that train together only the first (rank 0) opens it.
+
+    Attributes:
+        path: The folder, as it was given.
+        config: `config.json`: the settings of the run, and for each start of it the command, the time and the versions.
+        manifest: `manifest.csv`: the clips and their splits.
+        metrics: `metrics.csv`, of `MetricsLog`.
+        tensorboard: The folder of TensorBoard's event files.
+        curves: `curves.png`.
+        best: The weights with the best validation figure so far. What `--model RUN` takes.
+        last: The weights of the last epoch.
+        state: `state.pt`, all that resuming needs.
+        readme: The run's model card.
+        notes: After `open`: what a resumed run should tell its user.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Nothing is read or written yet."""
+        self.path = Path(path)
+        self.config = self.path / RUN_CONFIG
+        self.manifest = self.path / "manifest.csv"
+        self.metrics = self.path / "metrics.csv"
+        self.tensorboard = self.path / "tensorboard"
+        self.curves = self.path / "curves.png"
+        self.best = self.path / RUN_WEIGHTS
+        self.last = self.path / "last.safetensors"
+        self.state = self.path / "state.pt"
+        self.readme = self.path / "README.md"
+        self.notes: tuple[str, ...] = ()
+        self._lock_file = self.path / ".lock"
+        self._lock: FileLock | None = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes in."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def create(self, settings: Mapping[str, Any], manifest: Manifest, *, command: Sequence[str]) -> RunFolder:
+        """Make the folder of a new run, and write `config.json` and `manifest.csv`.
+
+        Args:
+            settings: All that the run's result depends on: values that JSON knows, dicts among them.
+            manifest: The clips, with their splits.
+            command: What was typed, for whoever wants to repeat it.
+
+        Raises:
+            UsageError: The folder holds another run or anything else, or another process trains in it.
+            OutputError: It cannot be written.
+        """
+        self._refuse_occupied()  # before a lock file is made in somebody's folder
+        self._make_and_lock()
+        try:
+            self._refuse_occupied()  # by another process, since
+            write_manifest(self.manifest, manifest)
+            self._write_config({"settings": dict(settings), "starts": [describe_start(command)]})
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def open(
+        self, settings: Mapping[str, Any], *, command: Sequence[str], may_differ: Collection[str] = ()
+    ) -> RunFolder:
+        """Take up a run, and add this start of it to `config.json`.
+
+        Args:
+            settings: As for `create`.
+            command: As for `create`.
+            may_differ: Settings on which the result does not depend, such as the number of workers; of nested ones the
+                dotted name. The new values are kept.
+
+        Raises:
+            UsageError: There is no run, a setting is another, or another process trains in the folder.
+            OutputError: It cannot be written.
+        """
+        self.read_settings()  # before a lock file is made in a folder that is no run's
+        self._make_and_lock()
+        try:
+            for pattern in (".*.part", ".*.tmp"):  # what a kill left half written
+                for leftover in self.path.glob(pattern):
+                    leftover.unlink()
+            earlier = self._read_config()
+            refuse_other_settings(self.path, earlier["settings"], json.loads(json.dumps(settings)), may_differ)
+            start = describe_start(command)
+            self.notes = note_changed_versions(earlier["starts"][-1]["versions"], start["versions"])
+            self._write_config({"settings": dict(settings), "starts": [*earlier["starts"], start]})
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def read_settings(self) -> dict[str, Any]:
+        """The settings of the run that the folder holds.
+
+        Raises:
+            UsageError: It holds none.
+        """
+        settings: dict[str, Any] = self._read_config()["settings"]
+        return settings
+
+    def read_manifest(self) -> Manifest:
+        """The clips and splits of the run.
+
+        Raises:
+            UsageError: There is no manifest, or it is not one.
+        """
+        return read_manifest(self.manifest)
+
+    def save_best(self, network: nn.Module, card: ModelCard) -> None:
+        """Replace `best.safetensors`. In float32: its measured figures are those of exactly these numbers."""
+        self._writing(self.best, lambda: save_checkpoint(self.best, network, card, dtype=torch.float32))
+
+    def save_last(self, network: nn.Module, card: ModelCard) -> None:
+        """Replace `last.safetensors`."""
+        self._writing(self.last, lambda: save_checkpoint(self.last, network, card, dtype=torch.float32))
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the state to resume from. Until the new one is whole on the disk, the earlier one stays.
+
+        Args:
+            state: Tensors and plain values, in dicts, lists and tuples.
+
+        Raises:
+            OutputError: The disk is full or fails.
+        """
+        self._write(self.state, lambda file: torch.save(dict(state), file))
+
+    def load_state(self, *, map_location: torch.device | str = "cpu") -> dict[str, Any] | None:
+        """What `save_state` kept last; None if the run was cut off before that, and begins anew.
+
+        Raises:
+            ModelError: The file is damaged, or holds more than tensors and plain values; nothing in it was run.
+        """
+        if not self.state.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.state, map_location=map_location, weights_only=True)
+        except Exception as error:  # whatever the damage leads to
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"{str(self.state)!r} cannot be read ({reason}), so the run cannot be resumed. {self.best.name} and "
+                f"{self.last.name} stay usable, also to start another run from."
+            ) from error
+        return state
+
+    def write_readme(self, text: str) -> None:
+        """Replace `README.md`."""
+        self._write(self.readme, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+    def _refuse_occupied(self) -> None:
+        if self.config.exists():
+            raise UsageError(
+                f"{str(self.path)!r} holds a run already. Go on with it by --resume, or choose another folder."
+            )
+        # What a run leaves that was killed before it had a configuration.
+        beginnings = {self._lock_file.name, self.manifest.name, *map(_part_of, (self.manifest, self.config))}
+        others = sorted({entry.name for entry in self.path.iterdir()} - beginnings) if self.path.is_dir() else []
+        if others:
+            raise UsageError(
+                f"{str(self.path)!r} is not empty and holds no run (there is {others[0]!r}). Choose another folder."
+            )
+
+    def _make_and_lock(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._lock_file)
+            lock.acquire(timeout=_LOCK_SECONDS)
+        except Timeout as error:
+            raise UsageError(
+                f"Another process trains in {str(self.path)!r}. Wait for it, or choose another folder."
+            ) from error
+        except OSError as error:
+            raise OutputError(
+                f"output = {str(self.path)!r} cannot be written: {error.strerror}. Choose another folder."
+            ) from error
+        self._lock = lock
+
+    def _read_config(self) -> dict[str, Any]:
+        try:
+            config: dict[str, Any] = json.loads(self.config.read_text("utf-8"))
+            if not isinstance(config["settings"], dict) or not config["starts"]:
+                raise ValueError("it has no settings or no starts")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UsageError(
+                f"{str(self.path)!r} holds no run (there is no {self.config.name}). Leave --resume away to start one."
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{str(self.config)!r} is not the configuration of a run: {error}. Choose another folder."
+            ) from error
+        return config
+
+    def _write_config(self, config: Mapping[str, Any]) -> None:
+        text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+        self._write(self.config, lambda file: file.write(text.encode()))
+
+    def _write(self, path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+        """Replace a file in one step: written beside it, forced to the disk, renamed."""
+        temporary = path.with_name(_part_of(path))
+
+        def write() -> None:
+            try:
+                with open(temporary, "wb") as file:
+                    fill(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+                _sync_folder(self.path)  # else a power cut may undo the rename
+            finally:
+                temporary.unlink(missing_ok=True)
+
+        self._writing(path, write)
+
+    def _writing(self, path: Path, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except (OSError, RuntimeError) as error:
+            cause = error if isinstance(error, OSError) else error.__context__  # torch.save raises another one over it
+            if not isinstance(cause, OSError):
+                raise
+            kept = " The earlier one is kept." if path.exists() else ""
+            raise OutputError(
+                f"{str(path)!r} cannot be written: {cause.strerror}.{kept} Make room and run the same command with "
+                f"--resume."
+            ) from error
+
+
+def _part_of(path: Path) -> str:
+    return f".{path.name}.part"
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # Windows opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,95 @@
+"""Clips without a label: a teacher says what they show."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import torch
+
+from nonlocal_video.evaluation.labelled import LabelledClip
+from nonlocal_video.inference.files import Selection, find_files
+from nonlocal_video.models.card import InputSpec
+from nonlocal_video.training.augment import Augmentation
+from nonlocal_video.training.check import check_clips
+from nonlocal_video.training.clip_cache import ClipCache
+from nonlocal_video.training.dataset import ClipDataset
+from nonlocal_video.training.manifest import TRAIN, ManifestRow
+from nonlocal_video.training.objective import UNLABELLED
+from nonlocal_video.training.report import CheckReport, make_report
+from nonlocal_video.training.splits import SplitPlan
+from nonlocal_video.video.decode import DecoderChoice, VideoReader
+from nonlocal_video.video.limits import DecodeLimits
+
+NO_LABEL = "unlabelled"
+"""Stands in the manifest's column `label`."""
+_NOT_HIDDEN = Selection(exclude=(".*",))
+
+
+def check_unlabelled(
+    paths: Iterable[str | os.PathLike[str]],
+    spec: InputSpec,
+    readers: Iterable[VideoReader],
+    *,
+    selection: Selection = _NOT_HIDDEN,
+    measured_on: Iterable[ManifestRow] = (),
+    every_frame: bool = False,
+) -> CheckReport:
+    """Read every file once, as `check` reads labelled clips; its manifest has a row for each, broken ones included.
+
+    Args:
+        paths: Files, folders, patterns and URLs, as for `classify`.
+        spec: The view that is trained on.
+        readers: As many files are read at the same time; closed at the end.
+        selection: Which files count; those whose name begins with a dot do not.
+        measured_on: Clips that a model is measured on. The same file is not learnt from: its row says so.
+        every_frame: Decode whole clips.
+    """
+    clips = (LabelledClip(path, NO_LABEL, split=TRAIN) for path in find_files(paths, selection=selection))
+    with closing(check_clips(clips, readers, every_frame=every_frame)) as checked:
+        report = make_report(list(checked), spec, SplitPlan())
+    held_out = {row.sha256: row.path for row in measured_on if row.sha256}
+    rows = tuple(
+        replace(row, split=None, problem=f"held_out: it is {held_out[row.sha256]!r}, which is measured on.")
+        if row.sha256 in held_out and row.usable
+        else row
+        for row in report.manifest.rows
+    )
+    return replace(report, manifest=replace(report.manifest, rows=rows))
+
+
+class UnlabelledClips(ClipDataset):
+    """A view of each clip, as `ClipDataset` makes it, and `UNLABELLED` for its class.
+
+    All clips may be mirrored: the teacher is asked about the mirrored one. `set_epoch`, statistics, cache and workers
+    are as in `ClipDataset`.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[ManifestRow],
+        spec: InputSpec,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        cache: ClipCache | None = None,
+        decoder: DecoderChoice = "auto",
+        limits: DecodeLimits | None = None,
+    ) -> None:
+        """As `ClipDataset`; the rows may have any labels, which are not looked at."""
+        if augmentation is not None:
+            augmentation = replace(augmentation, left_right_classes=())
+        super().__init__(
+            [replace(row, label=NO_LABEL) for row in rows],
+            (NO_LABEL,),
+            spec,
+            augmentation=augmentation,
+            seed=seed,
+            cache=cache,
+            decoder=decoder,
+            limits=limits,
+        )
+        self.labels = ()
+        self.classes = torch.full((len(rows),), UNLABELLED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,12 +16,17 @@ from nonlocal_video.attention.sheet import NUM_ARROWS
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.prediction import Failure, printable
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.timeline import check_segment_rule
+from nonlocal_video.inference.timeline_files import to_json
 
 from .choices import FAST, ONE_VIEW, PAPER, THOROUGH
 from .messages import GONE, plain_errors, without_folder
+from .timeline_run import so_far
 
 NETWORK = "network"
 """The queue of everything that runs the network for one clip."""
+LONG = "timeline"
+"""The queue of long videos: one runs at a time and shares the network with the others, window by window."""
 MAX_TOP_K = 400
 METHODS = ["", "attention", "query", "gradcam"]
 """Without one it is query if there is a point, gradcam if there is a label, and else attention."""
@@ -34,6 +40,13 @@ The object has the row of /classify as `prediction`; `method`, `layer`, `quantit
 `query`; `entropy_nats`, `maximum_entropy_nats` and `temporal_spread_seconds` of an attention map; and `strongest`, the
 places with the greatest values (seconds, x and y as fractions of the frame, value). Method query needs query_seconds,
 query_x and query_y."""
+TIMELINE = """What happens when in a long clip: the JSON object of `nonlocal-video timeline --json`.
+
+The object has windows and segments, each with start_seconds and end_seconds, and status: "ok" if the windows reach the
+end, "error" if the video broke off, with its error. `submit()` gives what there is every few seconds, with the status
+"stopped", and its `cancel()` ends the work. window_seconds and stride_seconds are the model's own and half a window if
+they are not given. A clip of which not even one window can be read is refused."""
+UPDATE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -80,9 +93,36 @@ class Endpoints:
                 # Gradio copies the file before it asks for more, and so before the folder goes.
                 yield {"prediction": row, **_described(maps)}, str(maps.overlay(Path(folder) / "overlay.mp4"))
 
+    def timeline(
+        self,
+        clip: str | None,
+        model: str,
+        fast: bool,
+        window_seconds: float | None = None,
+        stride_seconds: float | None = None,
+        threshold: float = 0.0,
+        min_seconds: float = 0.0,
+        top_k: float = 5,
+    ) -> Iterator[dict[str, Any]]:
+        path = _uploaded(clip)
+        rule = {"threshold": threshold, "min_seconds": min_seconds}
+        with plain_errors(path.parent):
+            check_segment_rule(**rule)
+            steps = so_far(
+                self.recognizers[model],
+                path,
+                update_seconds=UPDATE_SECONDS,
+                fast=fast,
+                window_seconds=window_seconds,
+                stride_seconds=stride_seconds,
+            )
+            with closing(steps):
+                for timeline in steps:
+                    yield _row(to_json(timeline, top_k=int(top_k), **rule), path)
+
 
 def add_endpoints(recognizers: Mapping[str, Recognizer]) -> None:
-    """Add /classify and /explain to the page that is being built; nothing of them is seen on it."""
+    """Add /classify, /explain and /timeline to the page that is being built; nothing of them is seen on it."""
     endpoints = Endpoints(recognizers)
     names = list(recognizers)
     with gr.Column(visible=False):
@@ -110,6 +150,16 @@ def add_endpoints(recognizers: Mapping[str, Recognizer]) -> None:
             api_name="explain",
             api_description=EXPLAIN,
             concurrency_id=NETWORK,
+        )
+        lengths = [gr.Number(None, label=f"{name}_seconds") for name in ("window", "stride")]
+        rule = [gr.Number(0, label=name) for name in ("threshold", "min_seconds")]
+        gr.Button().click(
+            endpoints.timeline,
+            [clip, model, fast, *lengths, *rule, top_k],
+            gr.JSON(label="timeline"),
+            api_name="timeline",
+            api_description=TIMELINE,
+            concurrency_id=LONG,
         )
 
 

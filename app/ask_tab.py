@@ -39,7 +39,7 @@ def ask_tab(looks: KeptLooks) -> AskTab:
         with gr.Column(scale=2, min_width=320):
             controls, ask = _controls()
             numbers = gr.Markdown(HINT["attention"], container=True, elem_id="numbers")
-            gr.Markdown(KEPT, elem_id="kept")
+            gr.Markdown(KEPT, elem_id="kept", elem_classes="small-print")
     answer = Answer(sheet, numbers, *controls, visitor)
     # Questions do not wait for other visitors' clips: they have a queue of their own.
     how: dict[str, Any] = {

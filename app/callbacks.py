@@ -19,7 +19,6 @@ from nonlocal_video.inference.look import Look
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
 
-from .asking import RECOGNISE_FIRST
 from .choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
 from .looks import KeptLooks
 from .messages import GONE, plain_errors
@@ -36,6 +35,7 @@ INVITATION = """**Choose a clip, then press Recognise.** You will see
 
 Then ask about any point of them.
 """
+CANCELLED = "Cancelled. Press Recognise to begin again."
 
 
 class Outcome(NamedTuple):
@@ -46,15 +46,6 @@ class Outcome(NamedTuple):
     scores: Any
     overlay: Any
     strip: Any
-
-
-def choose(clip: str | None) -> tuple[Any, ...]:
-    """Allow "Recognise" for a clip, and take the last answer off the page: it never stands beside another clip.
-
-    Behind the outcome come the questions, which go with it, and the words in their place.
-    """
-    hidden, invitation = gr.update(visible=False), gr.update(value=RECOGNISE_FIRST, visible=True)
-    return gr.update(interactive=clip is not None), *Outcome(INVITATION, hidden, None, None, None), hidden, invitation
 
 
 @dataclass(frozen=True)
@@ -73,6 +64,16 @@ class Callbacks:
             gr.update(choices=overlays, value=overlays[0][1]),
             notes_of(recognizer),
         )
+
+    def choose(self, request: gr.Request) -> Outcome:
+        """Take the last answer off the page: it never stands beside another clip."""
+        self.forget(request)
+        return _nothing(INVITATION)
+
+    def cancel(self, request: gr.Request) -> Outcome:
+        """Take off the page what there is of an answer that was cancelled."""
+        self.forget(request)
+        return _nothing(CANCELLED)
 
     def forget(self, request: gr.Request) -> None:
         """Free what was kept for this visitor's questions."""
@@ -124,6 +125,10 @@ class Callbacks:
 def notes_of(recognizer: Recognizer) -> str:
     """What a user of this model should know, as Markdown."""
     return " ".join(recognizer.card.notes)
+
+
+def _nothing(words: str) -> Outcome:
+    return Outcome(words, gr.update(visible=False), None, None, None)
 
 
 def _scores(prediction: Prediction) -> Outcome:

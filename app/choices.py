@@ -17,6 +17,9 @@ FAST = "fast"
 ONE_VIEW = "1x1"
 THOROUGH = "3x1"
 PAPER = "10x3"
+WIDE = "wide"
+WIDE_TIMES = 4
+"""How much longer a wide window is than the model's own."""
 
 
 def is_averaged(views: str) -> bool:
@@ -39,6 +42,33 @@ def standard_view(card: ModelCard) -> str:
     """What the standard view is, in words."""
     spec = card.input
     return f"Standard looks at {spec.num_frames} frames, {spec.span_seconds:.1f} s from the middle of the clip."
+
+
+def window_choices(card: ModelCard) -> list[Choice]:
+    """How much of a long video one look takes in; the model's own span comes first."""
+    span, frames = card.input.span_seconds, card.input.num_frames
+    choices = [(f"Standard: {span:.1f} s, {frames} frames", ONE_VIEW)]
+    if (fast := card.fast_input) is not None:
+        choices.append((f"Short: {fast.span_seconds:.1f} s, {fast.num_frames} frames", FAST))
+    choices.append((f"Wide: {WIDE_TIMES * span:.1f} s, {frames} frames spread out; less exact", WIDE))
+    return choices
+
+
+STRIDES: list[tuple[str, float]] = [
+    ("Half a window: most moments are seen twice", 0.5),
+    ("A whole window: half the work", 1.0),
+    ("A quarter: finer bounds, twice the work", 0.25),
+]
+
+
+def timeline_cost(card: ModelCard, window: str, stride: float) -> str:
+    """What a minute of video costs, in words."""
+    spec = card.view(fast=window == FAST)
+    looks = 60 / (stride * spec.span_seconds * (WIDE_TIMES if window == WIDE else 1))
+    return (
+        f"A minute of video takes {looks:.0f} looks at {spec.num_frames} frames, as much as "
+        f"{looks * _work(spec) / _work(card.input):.0f} standard looks of Recognise."
+    )
 
 
 def overlay_choices(recognizer: Recognizer) -> list[Choice]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +97,7 @@ class FolderRuns:
                 ]
                 yield Update(
                     _status(counts, total),
-                    [],
+                    _table([]),
                     gr.update(value=None, visible=False),
                     gr.update(interactive=False),
                     gr.update(interactive=True),
@@ -113,12 +113,12 @@ class FolderRuns:
                     counts[row["error"]["code"] if row["error"] else "ok"] += 1
                     shown.append(_shown(row))
                     if time.monotonic() - updated >= UPDATE_SECONDS:
-                        yield Update(_status(counts, total), list(shown), gr.skip(), gr.skip(), gr.skip())
+                        yield Update(_status(counts, total), _table(shown), gr.skip(), gr.skip(), gr.skip())
                         updated = time.monotonic()
             ended = "Stopped." if asked.is_set() and counts.total() < total else "Done."
             yield Update(
                 f"{ended} {_status(counts, total)}",
-                list(shown),
+                _table(shown),
                 gr.update(value=[str(table) for table in tables], visible=True),
                 gr.update(interactive=True),
                 gr.update(interactive=False),
@@ -176,6 +176,12 @@ def _status(counts: Counter[str], total: int) -> str:
     words = ", ".join(f"{number} {code}" for code, number in counts.most_common())
     more = f" The last {SHOWN_ROWS} rows are shown." if counts.total() > SHOWN_ROWS else ""
     return f"{counts.total()} of {total} files{': ' if words else ''}{words}.{more}"
+
+
+def _table(rows: Iterable[list[Any]]) -> Any:
+    """Nothing is shown of a table without rows: it would be a place to scroll that no key reaches."""
+    rows = list(rows)
+    return gr.update(value=rows, visible=bool(rows))
 
 
 def _shown(row: dict[str, Any]) -> list[Any]:

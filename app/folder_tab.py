@@ -57,6 +57,7 @@ def folder_tab(recognizers: Mapping[str, Recognizer], root: Path | None, limits:
                 interactive=False,
                 wrap=True,
                 max_height=480,
+                visible=False,
                 label="Actions",
                 elem_id="folder-table",
             )

@@ -21,8 +21,11 @@ from nonlocal_video.samples import Sample, available_samples
 from nonlocal_video.video.limits import DecodeLimits
 
 from .drain import DrainingServer
+from .sweeping import KEEP_SECONDS, sweeping
 
 DEFAULT_MAX_UPLOAD_MB = 500
+MAX_SESSIONS = 500
+"""Visitors whose page Gradio remembers, closed ones too, at about 0.1 MB each; who comes back later starts anew."""
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where a server that listens on every address is reached from its own machine."""
 
@@ -35,6 +38,7 @@ def serve(
     port: int = 7860,
     auth: tuple[str, str] | None = None,
     max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
+    keep_seconds: float = KEEP_SECONDS,
     folder_root: Path | None = None,
 ) -> None:
     """Load a model and serve the page until SIGINT or SIGTERM, and the answers then in progress to their end.
@@ -48,6 +52,7 @@ def serve(
         port: Port to listen on; 0 takes a free one.
         auth: User name and password; None lets everybody in.
         max_upload_mb: Largest clip that is accepted.
+        keep_seconds: How long uploads and what is made from them stay on the server.
         folder_root: Visitors may classify folders of this server at and below it; None offers none.
 
     Raises:
@@ -56,6 +61,8 @@ def serve(
     """
     if max_upload_mb < 1:
         raise UsageError(f"--max-upload-mb {max_upload_mb} should be at least 1.")
+    if not keep_seconds > 0:
+        raise UsageError(f"--keep-minutes {keep_seconds / 60:g} should be above 0.")
     if auth is not None and not all(auth):
         raise UsageError("--auth should be USER:PASS, neither of them empty.")
     if folder_root is not None and not folder_root.is_dir():
@@ -67,7 +74,8 @@ def serve(
         # Uvicorn hands the signal on after its own clean end: as an exception it unwinds this block.
         signal.signal(signal.SIGTERM, _exit)
         # Uploads lie in a folder of this server's own, which nobody else can read and which goes when it ends.
-        os.environ["GRADIO_TEMP_DIR"] = stack.enter_context(TemporaryDirectory(prefix="nonlocal-video-"))
+        folder = stack.enter_context(TemporaryDirectory(prefix="nonlocal-video-"))
+        os.environ["GRADIO_TEMP_DIR"] = folder
         limits = DecodeLimits(max_bytes=max_upload_mb * 1024**2)
         recognizer = stack.enter_context(load(model, device=device, limits=limits))
         app = create_app(
@@ -75,8 +83,10 @@ def serve(
             samples=available_samples(),
             auth=auth,
             max_upload_mb=max_upload_mb,
+            keep_seconds=keep_seconds,
             folder_root=folder_root,
         )
+        stack.enter_context(sweeping(Path(folder), keep_seconds))
         _announce(recognizer, host, listener.getsockname()[1], auth=auth)
         with suppress(KeyboardInterrupt):
             DrainingServer(app).run(sockets=[listener])
@@ -88,6 +98,7 @@ def create_app(
     samples: Sequence[Sample] = (),
     auth: tuple[str, str] | None = None,
     max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
+    keep_seconds: float = KEEP_SECONDS,
     folder_root: Path | None = None,
 ) -> fastapi.FastAPI:
     """The page at `/` and the health check at `/healthz`, as an ASGI application."""
@@ -110,17 +121,21 @@ def create_app(
     def process_recording() -> fastapi.Response:
         return fastapi.Response(status_code=404)
 
-    page = build_page(recognizers, samples=samples, max_upload_mb=max_upload_mb, folder_root=folder_root)
+    # A copy in the upload folder would be deleted like an upload, while the page goes on offering it.
+    gr.set_static_paths([str(sample.path) for sample in samples])
+    page = build_page(
+        recognizers, samples=samples, max_upload_mb=max_upload_mb, keep_seconds=keep_seconds, folder_root=folder_root
+    )
     # Gradio checks only on launched pages that a file which a client names was uploaded, and a mounted page is none:
     # without this line anybody could have any file of the server read.
     page.has_launched = True
+    page.state_session_capacity = MAX_SESSIONS
     return gr.mount_gradio_app(
         app,
         page,
         path="/",
         auth=auth,
         max_file_size=max_upload_mb * 1024**2,
-        allowed_paths=[str(sample.path) for sample in samples],
         theme=theme(),
         css_paths=STYLE,
         footer_links=[],

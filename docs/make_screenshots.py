@@ -13,23 +13,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from nonlocal_video.samples import fetch_samples
+from nonlocal_video.samples import Sample, fetch_samples
+from nonlocal_video.video.decode import VideoReader
+from nonlocal_video.video.encode import write_video
 
 IMAGES = Path(__file__).parent / "images"
 WITHIN_MS = 120_000
 POINTS = ((0.06, 0.12), (0.31, 0.13), (0.81, 0.47), (0.44, 0.45), (0.56, 0.14))
 """Clicked one after another, in fractions of the sheet; the last one stays in the pictures: a hand."""
 
+SIZE, RATE = (340, 256), 25
+"""Of the video for the timeline: width and height in pixels, frames a second."""
+
 
 def main() -> None:
-    dancer, pianist = (sample.path for sample in fetch_samples())
+    samples = fetch_samples()
+    dancer, pianist = (sample.path for sample in samples)
     with tempfile.TemporaryDirectory() as folder, serving() as address, sync_playwright() as playwright:
         note = Path(folder) / "holiday.mp4"
         note.write_text("This is not a video.\n" * 20)
@@ -47,10 +55,15 @@ def main() -> None:
         expect(page.locator("#folder-status")).to_contain_text("Done", timeout=WITHIN_MS)
         expect(page.locator("#folder-downloads")).to_be_visible()
         save(page, "page_folder.jpg")
+        both = one_behind_the_other(samples, Path(folder) / "two scenes.mp4")
+        timeline(page, both)
+        save(page, "page_timeline.jpg")
         phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
         recognise(phone, address, dancer)
         ask(phone)
         save(phone, "page_phone.jpg")
+        timeline(phone, both)
+        save(phone, "page_timeline_phone.jpg")
         browser.close()
 
 
@@ -78,6 +91,34 @@ def ask(page: Page) -> None:
         expect(picture).not_to_have_attribute("src", before or "", timeout=WITHIN_MS)
         page.wait_for_function("document.querySelector('#sheet img').complete")
         print(f"answer to a click after {time.perf_counter() - started:.2f} s", flush=True)
+
+
+def one_behind_the_other(samples: Sequence[Sample], path: Path) -> Path:
+    """The samples as one video."""
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        with VideoReader() as reader:
+            for sample in samples:
+                count = int((sample.end_seconds - sample.start_seconds) * RATE)
+                for chunk in reader.stream(sample.path, [index / RATE for index in range(count)]):
+                    for frame in chunk.frames_thwc:
+                        yield np.asarray(Image.fromarray(frame).resize(SIZE))
+
+    write_video(path, frames(), fps=RATE)
+    return path
+
+
+def timeline(page: Page, video: Path) -> None:
+    page.get_by_role("tab", name="Timeline").click()
+    page.locator("#timeline-clip input[type=file]").set_input_files(video)
+    page.get_by_label("Short").check()
+    page.locator("#timeline-start:enabled").click(timeout=WITHIN_MS)
+    expect(page.locator("#timeline-status")).to_contain_text("Done", timeout=WITHIN_MS)
+    area = page.locator("#timeline-plot .area")
+    box = area.bounding_box()
+    assert box is not None
+    area.click(position={"x": box["width"] * 0.2, "y": 60})
+    page.wait_for_function("document.querySelector('#timeline-player video').currentTime > 0")
 
 
 def save(page: Page, name: str) -> None:

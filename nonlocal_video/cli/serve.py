@@ -16,6 +16,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
     auth: Annotated[str | None, typer.Option(help="USER:PASS that the page asks for.")] = None,
     max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest upload, in megabytes.")] = 500,
+    keep_minutes: Annotated[float, typer.Option(help="How long uploads stay on the server.")] = 60,
     folder_root: Annotated[
         Path | None, typer.Option(help="Visitors may classify folders of this machine at and below it.")
     ] = None,
@@ -39,5 +40,6 @@ def serve(
         port=port,
         auth=user_and_password,
         max_upload_mb=max_upload_mb,
+        keep_seconds=60 * keep_minutes,
         folder_root=folder_root,
     )

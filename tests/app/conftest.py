@@ -21,6 +21,7 @@ CHROMIUM_ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",  # a camera
 )
 OWN_HOSTS = ("127.0.0.1", "")  # data: and blob: have none
 

@@ -16,6 +16,7 @@ from serving import Server
 
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
 from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.timeline_files import to_json
 from nonlocal_video.video.decode import VideoReader
 
 SECRET = "a secret of the server"
@@ -37,16 +38,25 @@ def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
 
 def test_endpoints_are_documented(client: Client) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert list(endpoints) == ["/classify", "/explain"]
+    assert list(endpoints) == ["/classify", "/explain", "/timeline"]
     names = {
         name: [given["parameter_name"] for given in endpoint["parameters"]] for name, endpoint in endpoints.items()
     }
     assert names["/classify"] == ["clip", "model", "views", "top_k"]
     assert names["/explain"][:4] == ["clip", "model", "fast", "method"]
-    required = [
-        given["parameter_name"] for given in endpoints["/explain"]["parameters"] if not given["parameter_has_default"]
+    assert names["/timeline"] == [
+        "clip",
+        "model",
+        "fast",
+        "window_seconds",
+        "stride_seconds",
+        "threshold",
+        "min_seconds",
+        "top_k",
     ]
-    assert required == ["clip"]
+    for endpoint in endpoints.values():
+        required = [given["parameter_name"] for given in endpoint["parameters"] if not given["parameter_has_default"]]
+        assert required == ["clip"]
     assert all("clip" in endpoint["description"] for endpoint in endpoints.values())
 
 
@@ -92,6 +102,34 @@ def test_explain_a_point(client: Client, recognizer: Recognizer, clip_folder: Pa
 def test_explain_the_evidence_for_a_label(client: Client, clip_folder: Path) -> None:
     explained, _ = client.predict(handle_file(clip_folder / "a.mp4"), label="action 2", api_name="/explain")
     assert (explained["method"], explained["entropy_nats"]) == ("gradcam", None)
+
+
+def test_timeline_is_the_json_of_the_command_line(client: Client, recognizer: Recognizer, clip_folder: Path) -> None:
+    how = {"window_seconds": 0.6, "stride_seconds": 0.4}
+    rule = {"threshold": 0.3, "min_seconds": 0.5, "top_k": 2}
+    given = client.predict(handle_file(clip_folder / "a.mp4"), **how, **rule, api_name="/timeline")
+    expected = to_json(recognizer.timeline(clip_folder / "a.mp4", **how), **rule)  # type: ignore[arg-type]
+    for row in (given, expected):
+        del row["seconds"]
+    assert given.pop("file") == "a.mp4"
+    del expected["path"]
+    assert json.loads(json.dumps(given)) == json.loads(json.dumps(expected))
+    assert len(given["windows"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("clip", "how", "message"),
+    [
+        ("a.mp4", {"threshold": 2.0}, "threshold = 2 should be from 0 to 1"),
+        ("a.mp4", {"stride_seconds": 5.0}, "should not exceed the window"),
+        ("b/note.mp4", {}, "^note.mp4: it is not a video"),
+    ],
+)
+def test_a_timeline_that_cannot_begin_is_refused(
+    client: Client, clip_folder: Path, clip: str, how: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AppError, match=message):
+        client.predict(handle_file(clip_folder / clip), **how, api_name="/timeline")
 
 
 @pytest.mark.parametrize(
@@ -179,19 +217,3 @@ def test_the_server_fetches_nothing_from_an_address(small_server: Server, how: d
     assert not list(small_server.temporary.rglob("clip.mp4"))
     if not how:
         assert "fetches nothing from an address" in answer["output"]["error"]
-
-
-def test_awkward_files_give_one_plain_sentence(client: Client, small_server: Server, data_folder: Path) -> None:
-    """All that are small, one after another, on one server."""
-    files = sorted(path for path in (data_folder / "awkward").iterdir() if path.is_file())
-    refused = 0
-    for path in files:
-        row = client.predict(handle_file(path), views="fast", api_name="/classify")
-        if row["status"] == "error":
-            refused += 1
-            message = row["error"]["message"]
-            assert message.startswith(path.name) or path.name in message, message
-            assert "\n" not in message
-            assert "Traceback" not in message
-            assert "/" not in message.replace(path.name, ""), message
-    assert 0 < refused < len(files)

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from nonlocal_video.app.callbacks import MAX_STRIP_FRAMES, Callbacks, Outcome, choose
+from nonlocal_video.app.callbacks import CANCELLED, INVITATION, MAX_STRIP_FRAMES, Callbacks, Outcome
 from nonlocal_video.app.messages import INTERNAL_ERROR
 from nonlocal_video.errors import ModelError, UsageError, VideoError
 from nonlocal_video.inference.recognizer import Recognizer, load
@@ -166,13 +166,15 @@ def test_a_folder_is_no_clip(callbacks: Callbacks, clip_folder: Path) -> None:
         next(callbacks.recognise(str(clip_folder), "tiny", "3x1", "attention"))
 
 
-@pytest.mark.parametrize(("clip", "may_recognise"), [("clip.mp4", True), (None, False)])
-def test_choosing_a_clip_takes_the_last_answer_away(clip: str | None, may_recognise: bool) -> None:
-    button, *outcome = choose(clip)
-    assert button["interactive"] is may_recognise
-    *answer, questions, invitation = outcome
-    assert Outcome(*answer).results["visible"] is False
-    assert (questions["visible"], invitation["visible"]) == (False, True)
+@pytest.mark.parametrize(("how", "words"), [("choose", INVITATION), ("cancel", CANCELLED)])
+def test_another_clip_and_a_cancel_take_the_last_answer_away(
+    callbacks: Callbacks, clip: str, how: str, words: str
+) -> None:
+    request: Any = SimpleNamespace(session_hash="ann")
+    list(callbacks.recognise(clip, "tiny", "fast", "attention", request))
+    outcome = getattr(callbacks, how)(request)
+    assert outcome == Outcome(words, gr.update(visible=False), None, None, None)
+    assert len(callbacks.looks) == 0
 
 
 def test_another_model_brings_its_choices(callbacks: Callbacks) -> None:

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from nonlocal_video.app.choices import is_averaged, overlay_choices, standard_view, view_choices
+from nonlocal_video.app.choices import (
+    STRIDES,
+    is_averaged,
+    overlay_choices,
+    standard_view,
+    timeline_cost,
+    view_choices,
+    window_choices,
+)
 from nonlocal_video.models.card import InputSpec, ModelCard
 
 SPEC = InputSpec(
@@ -45,6 +53,29 @@ def test_cost_counts_pixels() -> None:
 
 def test_standard_view_in_words() -> None:
     assert standard_view(CARD) == "Standard looks at 64 frames, 2.6 s from the middle of the clip."
+
+
+def test_windows_say_what_they_take_in() -> None:
+    assert window_choices(CARD) == [
+        ("Standard: 2.6 s, 64 frames", "1x1"),
+        ("Short: 1.3 s, 32 frames", "fast"),
+        ("Wide: 10.2 s, 64 frames spread out; less exact", "wide"),
+    ]
+    assert [value for _, value in window_choices(replace(CARD, fast_input=None))] == ["1x1", "wide"]
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "words"),
+    [
+        ("1x1", 0.5, "47 looks at 64 frames, as much as 47 standard"),  # 60 / 1.28
+        ("1x1", 1.0, "23 looks at 64 frames, as much as 23 standard"),
+        ("fast", 0.5, "94 looks at 32 frames, as much as 47 standard"),
+        ("wide", 0.25, "23 looks at 64 frames, as much as 23 standard"),
+    ],
+)
+def test_a_timeline_comes_with_its_cost(window: str, stride: float, words: str) -> None:
+    assert words in timeline_cost(CARD, window, stride)
+    assert stride in [value for _, value in STRIDES]
 
 
 @pytest.mark.parametrize(("views", "averaged"), [("1x1", False), ("fast", False), ("3x1", True), ("10x3", True)])

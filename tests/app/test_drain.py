@@ -42,7 +42,11 @@ def press(client: httpx.Client, clip: Path) -> httpx.Response:
     (button,) = [
         component["id"] for component in config["components"] if component["props"].get("elem_id") == "recognise"
     ]
-    (press,) = [listener for listener in config["dependencies"] if [button, "click"] in listener["targets"]]
+    (press,) = [
+        listener
+        for listener in config["dependencies"]
+        if [button, "click"] in listener["targets"] and listener["queue"] is not False
+    ]
     values = [components[number].get("value") for number in press["inputs"]]
     values[0] = {"path": path, "orig_name": clip.name, "meta": {"_type": "gradio.FileData"}}
     return client.post(

@@ -38,6 +38,13 @@ def runs(recognizer: Recognizer, root: Path, monkeypatch: pytest.MonkeyPatch) ->
     return FolderRuns({"tiny": recognizer}, root)
 
 
+def shown(update: Update) -> list[list[Any]]:
+    """What the table shows."""
+    assert update.table["visible"] is bool(update.table["value"])
+    rows: list[list[Any]] = update.table["value"]
+    return rows
+
+
 def test_uploads_give_a_row_each_and_three_tables(runs: FolderRuns, recognizer: Recognizer, root: Path) -> None:
     uploads = [str(root / "a.mp4"), str(root / "b" / "note.mp4"), str(root / "z with space.mp4")]
     read: dict[str, list[dict[str, Any]]] = {}
@@ -49,15 +56,15 @@ def test_uploads_give_a_row_each_and_three_tables(runs: FolderRuns, recognizer: 
             read[".jsonl"] = [json.loads(line) for line in tables[".jsonl"].read_text().splitlines()]
             read[".csv"] = list(csv.DictReader(tables[".csv"].open()))
             read[".parquet"] = pq.read_table(tables[".parquet"]).to_pylist()
-    assert [len(update.table) for update in updates] == [0, 1, 2, 3, 3], "the table grows"
+    assert [len(shown(update)) for update in updates] == [0, 1, 2, 3, 3], "the table grows"
     last = updates[-1]
     assert last.status == "Done. 3 of 3 files: 2 ok, 1 not_a_video."
     names = ["a.mp4", "b/note.mp4", "z with space.mp4"]
-    assert [row[0] for row in last.table] == names
-    assert all(len(row) == len(HEADERS) for row in last.table)
+    assert [row[0] for row in shown(last)] == names
+    assert all(len(row) == len(HEADERS) for row in shown(last))
     best = recognizer.classify(root / "a.mp4").top(1)[0]
-    assert last.table[0][1:3] == [best.label, round(best.score, 3)]
-    assert "not a video" in last.table[1][3]
+    assert shown(last)[0][1:3] == [best.label, round(best.score, 3)]
+    assert "not a video" in shown(last)[1][3]
     assert str(root) not in json.dumps(read)
     assert {ending: [row["path"] for row in rows] for ending, rows in read.items()} == dict.fromkeys(read, names)
     assert not tables[".csv"].exists(), "nothing is left behind"
@@ -69,9 +76,9 @@ def test_a_folder_of_the_server_is_the_folder_run_of_classify(
 ) -> None:
     last = list(runs.run(None, ".", "tiny", "fast", VISITOR))[-1]
     expected = recognizer.classify(root, fast=True)
-    assert [row[0] for row in last.table] == [str(Path(outcome.path).relative_to(root)) for outcome in expected]
+    assert [row[0] for row in shown(last)] == [str(Path(outcome.path).relative_to(root)) for outcome in expected]
     labels = [row["top"][0]["label"] if row["top"] else "" for row in (outcome.to_row() for outcome in expected)]
-    assert [row[1] for row in last.table] == labels
+    assert [row[1] for row in shown(last)] == labels
 
 
 @pytest.mark.parametrize(
@@ -90,7 +97,7 @@ def test_a_link_out_of_the_root_is_not_read_and_gets_its_row(runs: FolderRuns, r
     shutil.copy(root / "a.mp4", tmp_path / "private.mp4")
     (root / "b" / "link.mp4").symlink_to(tmp_path / "private.mp4")
     last = list(runs.run(None, "b", "tiny", "fast", VISITOR))[-1]
-    rows = {row[0]: row for row in last.table}
+    rows = {row[0]: row for row in shown(last)}
     assert set(rows) == {"b/c.mp4", "b/link.mp4", "b/note.mp4"}
     assert rows["b/link.mp4"][1] == ""
     assert "link out of the folder" in rows["b/link.mp4"][3]
@@ -113,7 +120,7 @@ def test_a_stop_ends_the_run_after_the_clips_in_hand_and_gives_the_table_so_far(
             runs.stop(SimpleNamespace(session_hash="ben"))  # type: ignore[arg-type]
             runs.stop(VISITOR)
     assert updates[-1].status.startswith("Stopped. ")
-    assert 2 <= len(updates[-1].table) <= 2 + 4, "those in hand"
+    assert 2 <= len(shown(updates[-1])) <= 2 + 4, "those in hand"
     assert len(updates[-1].downloads["value"]) == 3
 
 

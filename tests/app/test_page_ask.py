@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -123,28 +121,3 @@ def test_several_files_and_a_folder(page: Page, small_server: Server, clip_folde
     page.get_by_label("Or a folder on the server").fill("..")
     page.locator("#folder-start").click()
     expect(page.locator(".toast-body")).to_contain_text("not below the one that the server offers", timeout=WITHIN_MS)
-
-
-KNOWN_FINDINGS = {"label-content-name-mismatch"}
-"""Gradio's own names for its upload button and thumbnails, which no setting changes."""
-
-
-@pytest.mark.parametrize("colours", ["light", "dark"])
-def test_no_serious_finding_of_axe(
-    browser: Browser, small_server: Server, clip_folder: Path, colours: Literal["light", "dark"]
-) -> None:
-    """axe-core is not a dependency: `npm pack axe-core`, and AXE_CORE names its axe.min.js."""
-    if "AXE_CORE" not in os.environ:
-        pytest.skip("AXE_CORE does not name an axe.min.js")
-    context = browser.new_context(viewport={"width": 390, "height": 900}, color_scheme=colours)
-    page = context.new_page()
-    recognised(page, small_server, clip_folder / "a.mp4")
-    page.evaluate(Path(os.environ["AXE_CORE"]).read_text())
-    for name in ("Recognise", "Ask a point", "Folder"):
-        page.get_by_role("tab", name=name).click()
-        violations = page.evaluate("async () => (await axe.run(document)).violations")
-        serious = {found["id"] for found in violations if found["impact"] in ("serious", "critical")}
-        assert serious <= KNOWN_FINDINGS, (
-            f"{name}: {[found['nodes'] for found in violations if found['id'] in serious]}"
-        )
-    context.close()

@@ -73,7 +73,7 @@ def test_the_page_names_no_other_host(start: StartClient) -> None:
 
 def test_limits_are_stated_and_enforced(start: StartClient, tmp_path: Path) -> None:
     client = start(max_upload_mb=1)
-    assert "Up to 1 MB." in client.get("/").text
+    assert "Up to 1 MB, 24 hours and 36 megapixels a frame." in client.get("/").text
     assert upload(client, MEGABYTE).status_code == 200
     assert upload(client, MEGABYTE + 1).status_code in (400, 413)
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1, "what was refused is not kept"
@@ -88,9 +88,9 @@ def test_uploads_are_deleted_when_the_server_ends(start: StartClient, tmp_path: 
     assert not Path(path).exists()
 
 
-def test_nothing_is_public_but_the_page_and_two_endpoints(start: StartClient) -> None:
+def test_nothing_is_public_but_the_page_and_three_endpoints(start: StartClient) -> None:
     client = start()
-    assert list(client.get("/gradio_api/info").json()["named_endpoints"]) == ["/classify", "/explain"]
+    assert list(client.get("/gradio_api/info").json()["named_endpoints"]) == ["/classify", "/explain", "/timeline"]
     assert client.post("/gradio_api/process_recording", files={"video": b"\0"}).status_code == 404
     assert client.get("/docs").status_code == 404
 

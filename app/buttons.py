@@ -1,0 +1,33 @@
+"""A button that starts something, and the one that cancels it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.events import Dependency
+
+AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""How a listener is set that only changes what the page shows."""
+
+MIN_WIDTH = 120
+"""In pixels: both fit side by side on a phone."""
+
+
+def offer_cancel(start: gr.Button, cancel: gr.Button) -> None:
+    """Let only "cancel" be pressed from now on; to be set before what "start" runs: listeners take turns."""
+    start.click(lambda: [gr.update(interactive=False), gr.update(interactive=True)], None, [start, cancel], **AT_ONCE)
+
+
+def offer_start(start: gr.Button, cancel: gr.Button, clip: gr.File, run: Dependency) -> None:
+    """Let only "start" be pressed when the run is over or the clip is another, and not without a clip.
+
+    A cancelled run is over when Gradio's page says so: until then it would not listen to another press.
+    """
+    run.then(_idle, clip, [start, cancel], **AT_ONCE)
+    run.failure(_idle, clip, [start, cancel], **AT_ONCE)  # after an error Gradio 6 sends no "then"
+    clip.change(_idle, clip, [start, cancel], **AT_ONCE)
+
+
+def _idle(clip: str | None) -> list[Any]:
+    return [gr.update(interactive=clip is not None), gr.update(interactive=False)]

@@ -1,0 +1,32 @@
+"""A player for the clip that a visitor chose: the browser's own, for which the server neither reads nor converts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from .buttons import AT_ONCE
+
+CANNOT_PLAY = "Your browser cannot play this kind of file. Everything else on this page works with it."
+_SCRIPT = Path(__file__).with_name("player.js").read_text(encoding="utf-8")
+_TEMPLATE = f"""<video controls playsinline preload="metadata" aria-label="The chosen video" hidden></video>
+<p hidden>{CANNOT_PLAY}</p>"""
+_ADDRESS = "(file) => file ? file.url : ''"
+
+
+def player_of(clip: gr.File, *, elem_id: str) -> gr.HTML:
+    """Lay out a player that follows the clip.
+
+    A `gr.Video` would have the server run ffprobe, and ffmpeg if need be, on what was uploaded.
+    """
+    player = gr.HTML(
+        "",
+        html_template=_TEMPLATE,
+        js_on_load=_SCRIPT,
+        apply_default_css=False,
+        elem_id=elem_id,
+        elem_classes="player",
+    )
+    clip.change(None, clip, player, js=_ADDRESS, **AT_ONCE)
+    return player

@@ -1,0 +1,181 @@
+"""The layout of the tab in which a clip is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import gradio as gr
+from gradio.events import Dependency
+
+from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.samples import Sample
+
+from .api import NETWORK
+from .ask_tab import AskTab
+from .asking import RECOGNISE_FIRST, Asking
+from .buttons import AT_ONCE, MIN_WIDTH, offer_cancel, offer_start
+from .callbacks import INVITATION, TOP_K, Callbacks, Outcome, notes_of
+from .choices import overlay_choices, standard_view, view_choices
+from .player import player_of
+
+RECORDED_WIDTH = 640
+"""What the camera is asked for, in pixels: the network sees less."""
+_HAND_OVER = "(recording) => [recording, null]"
+
+
+class Inputs(NamedTuple):
+    """What a visitor sets."""
+
+    clip: gr.File
+    model: gr.Dropdown
+    view: gr.Radio
+    overlay: gr.Radio
+
+
+class RecogniseTab(NamedTuple):
+    """What other parts of the page follow."""
+
+    callbacks: Callbacks
+    clip: gr.File
+    answer: Dependency
+    cancel: Dependency
+    outcome: Outcome
+    ask: gr.Button
+
+
+def recognise_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], limits: str) -> RecogniseTab:
+    """Lay out the tab, with what happens on it.
+
+    Args:
+        recognizers: By name; the first is chosen to begin with.
+        samples: Clips that can be picked instead of an upload; the row is left away when there are none.
+        limits: Of uploads, in words.
+    """
+    callbacks = Callbacks(recognizers)
+    first = next(iter(recognizers.values()))
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            inputs = _inputs(recognizers, samples, limits)
+            with gr.Row():
+                recognise = gr.Button(
+                    "Recognise", variant="primary", interactive=False, min_width=MIN_WIDTH, elem_id="recognise"
+                )
+                cancel = gr.Button(
+                    "Cancel", variant="stop", interactive=False, min_width=MIN_WIDTH, elem_id="recognise-cancel"
+                )
+        with gr.Column(scale=3, min_width=320):
+            outcome, notes, ask = _outputs(first)
+    offer_cancel(recognise, cancel)
+    answer = recognise.click(
+        callbacks.recognise,
+        inputs,
+        outcome,
+        show_progress_on=outcome.status,
+        concurrency_id=NETWORK,
+        api_visibility="private",
+    )
+    cancel.click(None, cancels=answer)
+    end = cancel.click(callbacks.cancel, None, outcome, **AT_ONCE)
+    inputs.clip.change(None, cancels=answer)  # what is still on its way is the answer to the clip before
+    inputs.clip.change(callbacks.choose, None, outcome, **AT_ONCE)
+    offer_start(recognise, cancel, inputs.clip, answer)
+    inputs.model.change(callbacks.offer, inputs.model, [inputs.view, inputs.overlay, notes], **AT_ONCE)
+    return RecogniseTab(callbacks, inputs.clip, answer, end, outcome, ask)
+
+
+def offer_questions(recognise: RecogniseTab, asked: AskTab, tabs: gr.Tabs) -> None:
+    """Let the questions follow the recognitions."""
+    asking = Asking(recognise.callbacks.looks)
+    questions = [asked.questions, asked.invitation, *asked.answer]
+    recognise.answer.success(
+        asking.begin, None, questions, show_progress="hidden", concurrency_id="ask", api_visibility="private"
+    )
+    for gone in (recognise.clip.change, recognise.cancel.then):
+        gone(
+            lambda: (gr.update(visible=False), gr.update(value=RECOGNISE_FIRST, visible=True)),
+            None,
+            [asked.questions, asked.invitation],
+            **AT_ONCE,
+        )
+    recognise.ask.click(lambda: gr.Tabs(selected="ask"), None, tabs, queue=False, api_visibility="private")
+
+
+def _inputs(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], limits: str) -> Inputs:
+    first = next(iter(recognizers.values()))
+    views, overlays = view_choices(first.card), overlay_choices(first)
+    # A File takes a clip of any name; a Video would show a broken player for what browsers cannot play, like AVI.
+    clip = gr.File(label="A video of any kind", height=160, elem_id="clip")
+    player_of(clip, elem_id="preview")
+    gr.Markdown(limits, elem_id="limits", elem_classes="small-print")
+    if samples:
+        gr.Examples(
+            [[str(sample.path)] for sample in samples],
+            clip,
+            label="Or a sample",
+            example_labels=[sample.title for sample in samples],
+            elem_id="samples",
+            api_visibility="private",
+        )
+    with gr.Accordion("Or record with your camera", open=False, elem_id="recording"):
+        _camera(clip)
+    view = gr.Radio(
+        views, value=views[0][1], label="How closely to look", info=standard_view(first.card), elem_id="views"
+    )
+    overlay = gr.Radio(
+        overlays,
+        value=overlays[0][1],
+        label="What the overlay shows",
+        info="The places that all others look at, or those that speak for the first action.",
+        elem_id="overlay-kind",
+    )
+    model = gr.Dropdown(
+        list(recognizers),
+        value=first.card.name,
+        label="Model",
+        interactive=len(recognizers) > 1,
+        elem_id="model",
+    )
+    return Inputs(clip, model, view, overlay)
+
+
+def _camera(clip: gr.File) -> None:
+    """A camera whose recording becomes the clip, in the browser: the server sees an upload like any other."""
+    camera = gr.Video(
+        sources=["webcam"],
+        # Without mirror and with "audio" Gradio leaves the recording as it is; else it would run ffmpeg on it. No
+        # microphone is asked for all the same.
+        include_audio=True,
+        webcam_options=gr.WebcamOptions(
+            mirror=False, constraints={"audio": False, "video": {"width": {"ideal": RECORDED_WIDTH}}}
+        ),
+        label="Camera",
+        elem_id="camera",
+    )
+    camera.stop_recording(None, camera, [clip, camera], js=_HAND_OVER, **AT_ONCE)
+
+
+def _outputs(first: Recognizer) -> tuple[Outcome, gr.Markdown, gr.Button]:
+    """The components of an answer, the notes on the model, and the way to the questions."""
+    status = gr.Markdown(INVITATION, container=True, min_height=76, elem_id="status", elem_classes="status")
+    with gr.Column(visible=False, elem_id="results") as results:
+        scores = gr.Label(label="Action", num_top_classes=TOP_K, elem_id="scores")
+        overlay = gr.Video(
+            label="Where it looked",
+            interactive=False,
+            autoplay=True,
+            loop=True,
+            buttons=["download"],
+            elem_id="overlay",
+        )
+        strip = gr.Gallery(
+            label="Sampled frames",
+            interactive=False,
+            format="jpeg",
+            object_fit="contain",
+            buttons=["fullscreen"],
+            elem_id="strip",
+        )
+        ask = gr.Button("Ask about any point", elem_id="to-ask")
+        notes = gr.Markdown(notes_of(first), elem_id="notes", elem_classes="small-print")
+    return Outcome(status, results, scores, overlay, strip), notes, ask

@@ -1,0 +1,171 @@
+// Draws scores over time. props.value is null, or
+// {end, bounds: [N + 1 times], rows: [{label, scores: [N]}], segments: [{start, end, label, score}]}, all times in seconds.
+// Hovering says what was seen when; a click or the arrow keys seek the video in #{props.player}, whose time is marked.
+const SVG = "http://www.w3.org/2000/svg";
+const COLOURS = 8;
+const TICKS = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
+const part = (name) => element.querySelector(`.${name}`);
+const colourOf = new Map(); // label -> number: a class keeps its colour while more of the video is looked at
+let seconds = 0;
+let captions = null;
+
+const video = () => document.querySelector(`#${props.player} video`);
+const percent = (score) => `${Math.round(100 * score)}%`;
+const across = (time) => `${(100 * time) / props.value.end}%`;
+const within = (time) => Math.min(Math.max(time, 0), props.value.end);
+
+function clock(time, digits) {
+    const [minutes, rest] = [Math.floor(time / 60), time % 60];
+    const hours = Math.floor(minutes / 60);
+    const padded = rest.toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
+    return hours ? `${hours}:${String(minutes % 60).padStart(2, "0")}:${padded}` : `${minutes}:${padded}`;
+}
+
+function colour(label) {
+    if (!colourOf.has(label)) {
+        colourOf.set(label, colourOf.size % COLOURS);
+    }
+    return `series-${colourOf.get(label)}`;
+}
+
+function made(tag, className, text = "") {
+    const node = document.createElement(tag);
+    node.className = className;
+    node.textContent = text;
+    return node;
+}
+
+function line(bounds, scores) {
+    const points = scores.flatMap((score, i) =>
+        [bounds[i], bounds[i + 1]].map((time) => `${(1000 * time) / props.value.end},${100 * (1 - score)}`),
+    );
+    const node = document.createElementNS(SVG, "polyline");
+    node.setAttribute("points", points.join(" "));
+    return node;
+}
+
+function seenAt(time) {
+    const { bounds, rows } = props.value;
+    const index = bounds.findLastIndex((bound) => bound <= time);
+    if (index < 0 || time > bounds[bounds.length - 1]) {
+        return [];
+    }
+    const at = Math.min(index, bounds.length - 2);
+    return rows
+        .map(({ label, scores }) => ({ label, score: scores[at] }))
+        .sort((a, b) => b.score - a.score)
+        .slice(0, 3);
+}
+
+function inWords(time) {
+    const seen = seenAt(time).map(({ label, score }) => `${label} ${percent(score)}`);
+    return [clock(time, 1), ...(seen.length ? seen : ["not looked at yet"])];
+}
+
+function placeMark(time) {
+    seconds = within(time);
+    part("mark").style.left = across(seconds);
+    const area = part("area");
+    area.setAttribute("aria-valuenow", seconds.toFixed(1));
+    area.setAttribute("aria-valuetext", inWords(seconds).join(", "));
+}
+
+function seek(time) {
+    placeMark(time);
+    const player = video();
+    if (player && player.readyState) {
+        player.currentTime = seconds;
+    }
+}
+
+function showTip(time) {
+    const tip = part("tip");
+    tip.replaceChildren(...inWords(time).map((words, i) => made(i ? "div" : "b", "", words)));
+    const place = across(time);
+    tip.style.left = place;
+    tip.style.transform = `translateX(-${place})`; // so it stays inside at both ends
+    tip.hidden = false;
+}
+
+function caption() {
+    const player = video();
+    if (!player) {
+        return;
+    }
+    captions ??= player.addTextTrack("captions", "Actions");
+    captions.mode = "showing";
+    for (const cue of [...(captions.cues ?? [])]) {
+        captions.removeCue(cue);
+    }
+    for (const { start, end, label, score } of props.value?.segments ?? []) {
+        if (label !== null) {
+            captions.addCue(new VTTCue(start, end - 0.001, `${label} ${percent(score)}`)); // the next one begins at the end
+        }
+    }
+}
+
+function draw() {
+    const found = props.value;
+    element.hidden = !found;
+    caption();
+    if (!found) {
+        colourOf.clear();
+        seconds = 0;
+        return;
+    }
+    const { end, bounds, rows, segments } = found;
+    const lines = rows.map(({ label, scores }) => {
+        const node = line(bounds, scores);
+        node.setAttribute("class", colour(label));
+        return node;
+    });
+    part("lines").replaceChildren(...lines);
+    part("legend").replaceChildren(...rows.map(({ label }) => made("span", colour(label), label)));
+    const blocks = segments.map((segment) => {
+        const known = segment.label !== null && rows.some(({ label }) => label === segment.label);
+        const block = made("div", known ? colour(segment.label) : "other", segment.label ?? "");
+        block.style.left = across(segment.start);
+        block.style.width = across(segment.end - segment.start);
+        return block;
+    });
+    part("strip").replaceChildren(...blocks);
+    const step = TICKS.find((tick) => end / tick <= 8) ?? 28800;
+    const ticks = Array.from({ length: Math.floor(end / step) + 1 }, (_, i) => {
+        const tick = made("span", "", clock(i * step, step < 1 ? 1 : 0));
+        tick.style.left = across(i * step);
+        return tick;
+    });
+    part("axis").replaceChildren(...ticks);
+    part("area").setAttribute("aria-valuemax", end.toFixed(1));
+    placeMark(seconds);
+}
+
+const area = part("area");
+const timeOf = (event) => {
+    const box = area.getBoundingClientRect();
+    return within((props.value.end * (event.clientX - box.left)) / box.width);
+};
+area.addEventListener("pointermove", (event) => showTip(timeOf(event)));
+area.addEventListener("pointerleave", () => (part("tip").hidden = true));
+area.addEventListener("click", (event) => seek(timeOf(event)));
+area.addEventListener("keydown", (event) => {
+    const { bounds, end } = props.value;
+    const next = bounds.find((bound) => bound > seconds + 0.01) ?? end;
+    const previous = bounds.findLast((bound) => bound < seconds - 0.01) ?? 0;
+    const target = { ArrowRight: next, ArrowUp: next, ArrowLeft: previous, ArrowDown: previous, Home: 0, End: end };
+    if (event.key in target) {
+        event.preventDefault();
+        seek(target[event.key]);
+        showTip(seconds);
+    }
+});
+area.addEventListener("blur", () => (part("tip").hidden = true));
+document.addEventListener("timeline-seek", (event) => props.value && seek(event.detail));
+// Media events do not bubble, but they can be caught on their way down.
+document.addEventListener(
+    "timeupdate",
+    (event) => props.value && event.target === video() && placeMark(event.target.currentTime),
+    true,
+);
+watch("value", draw);
+draw();

@@ -1,0 +1,143 @@
+"""The layout of the tab for videos longer than one look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.samples import Sample
+
+from .api import LONG
+from .buttons import AT_ONCE, MIN_WIDTH, offer_cancel, offer_start
+from .choices import STRIDES, timeline_cost, window_choices
+from .player import player_of
+from .timeline_plot import timeline_plot
+from .timeline_run import HEADERS, INVITATION, TimelineRuns, Update, seconds_of
+
+_SEEK = "(seconds) => document.dispatchEvent(new CustomEvent('timeline-seek', {detail: seconds}))"
+
+
+def timeline_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], limits: str) -> TimelineRuns:
+    """Lay out the tab, with what happens on it.
+
+    Args:
+        recognizers: By name; the first is chosen to begin with.
+        samples: Clips that can be picked instead of an upload.
+        limits: Of uploads, in words.
+    """
+    runs = TimelineRuns(recognizers)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            clip = gr.File(label="A long video of any kind", height=160, elem_id="timeline-clip")
+            gr.Markdown(limits, elem_id="timeline-limits", elem_classes="small-print")
+            if samples:
+                gr.Examples(
+                    [[str(sample.path)] for sample in samples],
+                    clip,
+                    label="Or a sample",
+                    example_labels=[sample.title for sample in samples],
+                    elem_id="timeline-samples",
+                    api_visibility="private",
+                )
+            choices = _choices(recognizers)
+            with gr.Row():
+                start = gr.Button(
+                    "Start", variant="primary", interactive=False, min_width=MIN_WIDTH, elem_id="timeline-start"
+                )
+                cancel = gr.Button(
+                    "Cancel", variant="stop", interactive=False, min_width=MIN_WIDTH, elem_id="timeline-cancel"
+                )
+        with gr.Column(scale=3, min_width=320):
+            status = gr.Markdown(
+                INVITATION, container=True, min_height=60, elem_id="timeline-status", elem_classes="status"
+            )
+            player_of(clip, elem_id="timeline-player")
+            with gr.Column(visible=False, elem_id="timeline-results") as results:
+                shown = Update(
+                    status, results, timeline_plot(player="timeline-player", elem_id="timeline-plot"), *_results()
+                )
+    offer_cancel(start, cancel)
+    run = start.click(
+        runs.run,
+        [clip, *choices],
+        shown,
+        show_progress_on=shown.status,
+        show_progress="minimal",
+        concurrency_id=LONG,
+        api_visibility="private",
+    )
+    cancel.click(None, cancels=run)
+    cancel.click(runs.cancel, None, shown, **AT_ONCE)
+    clip.change(None, cancels=run)
+    clip.change(runs.choose, None, shown, **AT_ONCE)
+    offer_start(start, cancel, clip, run)
+    _seek_from(shown.table)
+    return runs
+
+
+def _choices(recognizers: Mapping[str, Recognizer]) -> list[gr.Component]:
+    """Model, window, stride, threshold and shortest segment, as `TimelineRuns.run` takes them."""
+    first = next(iter(recognizers.values())).card
+    windows = window_choices(first)
+    window = gr.Radio(windows, value=windows[0][1], label="One look takes in", elem_id="timeline-window")
+    stride = gr.Radio(STRIDES, value=STRIDES[0][1], label="The next look begins after", elem_id="timeline-stride")
+    cost = gr.Markdown(
+        timeline_cost(first, windows[0][1], STRIDES[0][1]), elem_id="timeline-cost", elem_classes="small-print"
+    )
+    with gr.Accordion("Segments", open=False, elem_id="timeline-rule"):
+        threshold = gr.Slider(0, 1, 0, step=0.05, label="Below this score there is no action", elem_id="threshold")
+        shortest = gr.Slider(
+            0, 30, 0, step=0.5, label="Shorter ones go to their neighbours, seconds", elem_id="shortest"
+        )
+    model = gr.Dropdown(
+        list(recognizers),
+        value=first.name,
+        label="Model",
+        visible=len(recognizers) > 1,
+        elem_id="timeline-model",
+    )
+
+    def offer(name: str) -> Any:
+        return gr.update(choices=window_choices(recognizers[name].card), value=windows[0][1])
+
+    def count(name: str, chosen: str, every: float) -> str:
+        return timeline_cost(recognizers[name].card, chosen, every)
+
+    model.change(offer, model, window, **AT_ONCE)
+    gr.on([model.change, window.change, stride.change], count, [model, window, stride], cost, **AT_ONCE)
+    return [model, window, stride, threshold, shortest]
+
+
+def _results() -> tuple[gr.Dataframe, gr.File]:
+    table = gr.Dataframe(
+        headers=HEADERS,
+        datatype="str",
+        column_widths=["24%", "24%", "32%", "20%"],
+        value=[],
+        interactive=False,
+        wrap=True,
+        max_height=360,
+        label="Segments",
+        elem_id="timeline-table",
+    )
+    downloads = gr.File(
+        label="The whole timeline",
+        file_count="multiple",
+        interactive=False,
+        visible=False,
+        elem_id="timeline-downloads",
+    )
+    return table, downloads
+
+
+def _seek_from(table: gr.Dataframe) -> None:
+    """A click on a segment goes to its beginning."""
+
+    def begin(event: gr.SelectData) -> float:
+        return seconds_of(event.row_value[0])
+
+    seconds = gr.Number(visible=False)
+    table.select(begin, None, seconds, **AT_ONCE).then(None, seconds, None, js=_SEEK, **AT_ONCE)

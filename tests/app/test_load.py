@@ -1,0 +1,144 @@
+"""The page under load: many visitors at once, more than may wait, and many one after another."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from playwright.sync_api import Page, expect
+from serving import Server, serving
+
+from nonlocal_video.app.page import MAX_WAITING
+from nonlocal_video.inference.prediction import Prediction
+from nonlocal_video.inference.recognizer import load
+from nonlocal_video.video.encode import write_video
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from page_soak import held_by, soak
+from page_visitor import Refused, Visitor, make_clip
+
+NUM_VISITORS = 20
+WARM_UP_VISITS, VISITS = 8, 16
+GROWTH_MIB = 40
+"""A megabyte of each visit is more than a megapixel of it; what is free but not given back varies by less than this."""
+WITHIN_MS = 60_000
+DELETED_WITHIN_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A clip of its own for each visitor, each longer than the one before."""
+    folder = tmp_path_factory.mktemp("own")
+    random = np.random.default_rng(0)
+    paths = [folder / f"visitor {number}.mp4" for number in range(NUM_VISITORS)]
+    for number, path in enumerate(paths):
+        tiles = random.integers(0, 256, (5 + number, 3, 4, 3), dtype=np.uint8)
+        write_video(path, (np.kron(picture, np.ones((16, 16, 1), np.uint8)) for picture in tiles), fps=10)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def expected(clips: list[Path], tiny_model: Path) -> list[Prediction]:
+    """The answers, no two of which are the same."""
+    with load(tiny_model, device="cpu") as recognizer:
+        predictions = [recognizer.classify(clip, fast=True) for clip in clips]
+    assert len({prediction.used for prediction in predictions}) == len(clips)
+    return predictions
+
+
+def test_twenty_visitors_at_once_get_the_answers_to_their_own_clips(
+    small_server: Server, clips: list[Path], expected: list[Prediction]
+) -> None:
+    def visit(clip: Path) -> dict[str, Any]:
+        with Visitor(small_server.url) as visitor:
+            return visitor.press("recognise", clip=visitor.upload(clip), views="fast")
+
+    with ThreadPoolExecutor(NUM_VISITORS) as pool:
+        answers = list(pool.map(visit, clips))
+    for clip, answer, prediction in zip(clips, answers, expected, strict=True):
+        assert prediction.used in answer["status"]
+        shown = {found["label"]: found["confidence"] for found in answer["scores"]["confidences"]}
+        assert shown == pytest.approx({scored.label: scored.score for scored in prediction.top(5)}, abs=1e-5)
+        assert Path(answer["overlay"]["path"]).name == f"{clip.stem} overlay.mp4"
+        assert "of the clip" in answer["sheet"]["alt_text"], "what follows by itself is there, too"
+
+
+@pytest.fixture
+def stopped(small_server: Server, clips: list[Path]) -> Iterator[psutil.Process]:
+    """The process that decodes for the server; while it stands still, nothing is answered."""
+    with Visitor(small_server.url) as visitor:
+        visitor.press("recognise", clip=visitor.upload(clips[0]), views="fast")
+    (child,) = psutil.Process(small_server.process.pid).children()
+    child.suspend()
+    yield child
+    child.resume()
+
+
+@pytest.mark.browser
+def test_who_waits_sees_the_position_and_one_too_many_is_told(
+    small_server: Server, clips: list[Path], stopped: psutil.Process, page: Page
+) -> None:
+    def begin(stack: ExitStack) -> tuple[Visitor, Any]:
+        visitor = stack.enter_context(Visitor(small_server.url))
+        return visitor, visitor.begin("recognise", clip=visitor.upload(clips[0]), views="fast")
+
+    too_many = page.context.new_page()
+    for one in (page, too_many):
+        one.goto(small_server.url)
+        one.locator("#clip input[type=file]").set_input_files(clips[1])
+        one.get_by_label("Quick look").check()
+    with ExitStack() as stack:
+        begun = [begin(stack) for _ in range(2)]  # one of them runs, one waits
+        page.locator("#recognise:enabled").click()
+        expect(page.locator("#status")).to_contain_text("queue: 2/2")
+        begun += [begin(stack) for _ in range(MAX_WAITING - 2)]
+        with pytest.raises(Refused, match=r"^Queue is full\. Max size is 32"):
+            begin(stack)
+        too_many.locator("#recognise:enabled").click()
+        expect(too_many.locator(".toast-body")).to_contain_text("busy. Please try again.")
+        stopped.resume()
+        with ThreadPoolExecutor(len(begun)) as pool:
+            answers = list(pool.map(lambda visit: visit[0].finish(visit[1]), begun))
+        assert all(answer["scores"]["confidences"] for answer in answers)
+    too_many.locator("#recognise:enabled").click()
+    for one in (page, too_many):
+        expect(one.locator("#scores h2")).to_be_visible(timeout=WITHIN_MS)
+
+
+def test_many_visits_leave_nothing_behind_but_the_samples(tmp_path: Path, tiny_model: Path) -> None:
+    clip, note, temporary = tmp_path / "clip.mp4", tmp_path / "note.mp4", tmp_path / "server"
+    (tmp_path / "samples").mkdir()
+    make_clip(clip, seconds=1, width=640, height=480)
+    make_clip(tmp_path / "samples" / "dancer.mp4", seconds=1, width=64, height=48)
+    cache = {"NONLOCAL_VIDEO_CACHE": str(tmp_path)}
+    note.write_text("not a video at all\n" * 20)
+    temporary.mkdir()
+    in_turn = [clip, clip, clip, note]
+    arguments = ("--model", str(tiny_model), "--keep-minutes", "0.1")
+    with serving(temporary, *arguments, environment=cache) as small:
+        server = psutil.Process(small.process.pid)
+        outcomes, (warm, *_, last) = soak(
+            small.url, server, temporary, in_turn, WARM_UP_VISITS + VISITS, every=WARM_UP_VISITS
+        )
+        assert outcomes["answered"] == 3 * (WARM_UP_VISITS + VISITS) // 4
+        assert set(outcomes) == {"answered", "the file: it is not a video file of a known format; give a video."}
+        assert last["server_mib"] - warm["server_mib"] < GROWTH_MIB
+        assert last["children"] == warm["children"] == 1
+        assert last["open_files"] <= warm["open_files"] + 2, "connections that just end"
+        assert last["temporary_files"] > 0
+        deadline = time.monotonic() + DELETED_WITHIN_SECONDS
+        while time.monotonic() < deadline and held_by(server, temporary)["temporary_files"]:
+            time.sleep(0.2)
+        assert not [path for path in temporary.rglob("*") if path.is_file()]
+        with Visitor(small.url) as visitor:
+            sample = visitor.pick("samples", 0)
+            assert visitor.press("recognise", clip=sample, views="fast")["scores"]["confidences"]

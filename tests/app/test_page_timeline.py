@@ -1,0 +1,213 @@
+"""Long videos as visitors meet them: a real browser, a small model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import psutil
+import pytest
+import torch
+from numpy.typing import NDArray
+from playwright.sync_api import Page, expect
+from serving import Server, serving
+
+from nonlocal_video.inference.recognizer import load
+from nonlocal_video.models.checkpoint import save_checkpoint
+from nonlocal_video.video.encode import write_video
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+WITHIN_MS = 60_000
+PLAYER = "#timeline-player video"
+
+
+def colours(num_seconds: int) -> NDArray[np.uint8]:
+    """A colour for two seconds each, ten frames a second: (T, 72, 96, 3)."""
+    chosen = np.random.default_rng(2).integers(0, 256, (num_seconds // 2, 1, 1, 3), dtype=np.uint8)
+    return np.broadcast_to(chosen.repeat(20, axis=0), (num_seconds // 2 * 20, 72, 96, 3))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Server]:
+    """The page with a small model that takes each of these colours for something else."""
+    with load(tiny_model, device="cpu") as recognizer:
+        network, card = recognizer.network, recognizer.card
+    side = card.input.crop
+    seen = torch.from_numpy(colours(8)[::20, :1, :1].copy()).reshape(4, 3, 1, 1, 1).expand(4, 3, 8, side, side)
+    with torch.no_grad():
+        logits = network(seen / 127.5 - 1)
+        network.fc.bias -= logits.mean(dim=0)
+        for parameter in network.fc.parameters():
+            parameter *= 3 / (logits - logits.mean(dim=0)).std()
+    folder = tmp_path_factory.mktemp("timeline")
+    save_checkpoint(folder / "tiny.safetensors", network, card, dtype=torch.float32)
+    with serving(folder, "--model", str(folder / "tiny.safetensors")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("videos") / "holiday.mp4"
+    write_video(path, colours(8), fps=10)
+    return path
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten minutes: more than this test waits for."""
+    path = tmp_path_factory.mktemp("videos") / "long.mp4"
+    write_video(path, colours(600), fps=10)
+    return path
+
+
+@pytest.fixture(scope="module")
+def unplayable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MPEG-4 AVI, which no browser plays."""
+    path = tmp_path_factory.mktemp("videos") / "old.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width = 72, 96
+        for picture in colours(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def choose(page: Page, server: Server, clip: Path) -> None:
+    page.goto(server.url)
+    page.get_by_role("tab", name="Timeline").click()
+    expect(page.locator("#timeline-start")).to_be_disabled()
+    page.locator("#timeline-clip input[type=file]").set_input_files(clip)
+    expect(page.locator("#timeline-start")).to_be_enabled(timeout=WITHIN_MS)
+
+
+def seconds_of_player(page: Page) -> float:
+    return float(page.evaluate(f"document.querySelector('{PLAYER}').currentTime"))
+
+
+def marked_seconds(page: Page) -> float:
+    return float(page.locator("#timeline-plot .area").get_attribute("aria-valuenow") or "nan")
+
+
+def point_at(page: Page, share: float, *, click: bool) -> str:
+    """Point at a place of the plot, in a fraction of its width; what it says there."""
+    area = page.locator("#timeline-plot .area")
+    box = area.bounding_box()
+    assert box is not None
+    position = {"x": box["width"] * share, "y": 40.0}
+    (area.click if click else area.hover)(position=position)  # type: ignore[operator]
+    return page.locator("#timeline-plot .tip").inner_text()
+
+
+def test_a_timeline_is_shown_and_seeks_the_player(page: Page, server: Server, video: Path) -> None:
+    choose(page, server, video)
+    expect(page.locator("#timeline-cost")).to_contain_text("A minute of video takes 150 looks at 8 frames")
+    page.get_by_label("A quarter").check()
+    expect(page.locator("#timeline-cost")).to_contain_text("300 looks", timeout=WITHIN_MS)
+    page.locator("#timeline-start").click()
+    status = page.locator("#timeline-status")
+    expect(status).to_contain_text("Done. tiny looked at 37 windows of 0.80 s every 0.20 s", timeout=WITHIN_MS)
+    expect(page.locator("#timeline-start")).to_be_enabled()
+
+    contents = {}
+    for ending in ("json", "csv", "vtt"):
+        with page.expect_download() as download:
+            page.locator(f"#timeline-downloads a[download$={ending}]").first.click()
+        contents[ending] = download.value.path().read_text()
+    found = json.loads(contents["json"])
+    assert (found["path"], found["status"], len(found["windows"])) == ("holiday.mp4", "ok", 37)
+    assert contents["csv"].startswith("start_seconds,end_seconds,top1_label")
+    assert contents["vtt"].startswith("WEBVTT\n\n00:00:00.000 --> ")
+
+    segments = found["segments"]
+    labels = {segment["label"] for segment in segments}
+    assert len(labels) > 1, "a video in which something changes"
+    expect(page.locator("#timeline-plot .legend span")).to_have_count(len(labels))
+    table = page.locator("#timeline-table")
+    for label in labels:
+        expect(table).to_contain_text(label)
+
+    page.wait_for_function(f"document.querySelector('{PLAYER}').readyState >= 1")
+    tip = point_at(page, 0.5, click=False)
+    assert re.match(r"0:0[34]\.\d\naction \d \d+%", tip)
+    assert seconds_of_player(page) == 0, "pointing does not seek"
+    point_at(page, 0.5, click=True)
+    assert seconds_of_player(page) == pytest.approx(4, abs=0.1)
+    assert marked_seconds(page) == pytest.approx(4, abs=0.1)
+    point_at(page, 0.9, click=True)
+    assert seconds_of_player(page) == pytest.approx(7.2, abs=0.1)
+    table.get_by_text(segments[1]["label"], exact=True).first.click()
+    begin = segments[1]["start_seconds"]
+    page.wait_for_function(f"Math.abs(document.querySelector('{PLAYER}').currentTime - {begin}) < 0.05")
+
+    page.locator("#timeline-plot .area").focus()
+    page.keyboard.press("Home")
+    assert seconds_of_player(page) == 0
+    page.keyboard.press("ArrowRight")
+    assert seconds_of_player(page) == pytest.approx(0.2, abs=0.01)
+    said = page.locator("#timeline-plot .area").get_attribute("aria-valuetext") or ""
+    assert re.match(r"0:00\.2, action \d \d+%", said)
+    page.evaluate(f"document.querySelector('{PLAYER}').play()")
+    page.wait_for_function("document.querySelector('#timeline-plot .area').getAttribute('aria-valuenow') > 0.5")
+    captions = page.evaluate(f"[...document.querySelector('{PLAYER}').textTracks[0].cues].map(cue => cue.text)")
+    assert captions == [f"{segment['label']} {segment['score']:.0%}" for segment in segments]
+
+    page.locator("#timeline-clip").get_by_label("Clear").click()
+    expect(page.locator("#timeline-results")).to_be_hidden()
+    expect(page.locator("#timeline-player")).to_be_hidden()
+    expect(page.locator("#timeline-start")).to_be_disabled()
+
+
+def test_results_come_while_a_video_is_looked_at_and_cancel_stops_the_work(
+    page: Page, server: Server, long_video: Path
+) -> None:
+    process = psutil.Process(server.process.pid)
+    before = set(process.children(recursive=True))
+    choose(page, server, long_video)
+    page.locator("#timeline-start").click()
+    expect(page.locator("#timeline-start")).to_be_disabled()
+    status = page.locator("#timeline-status")
+    expect(status).to_contain_text(re.compile(r"Window \d+ of 1499.* left\."), timeout=WITHIN_MS)
+    expect(page.locator("#timeline-plot polyline").first).to_be_attached()
+    tip = point_at(page, 0.99, click=False)
+    assert "not looked at yet" in tip
+    expect(page.locator("#timeline-downloads")).to_be_hidden()
+
+    page.locator("#timeline-cancel").click()
+    expect(status).to_contain_text(re.compile(r"Cancelled\. .* \d+ of 1499 windows"), timeout=WITHIN_MS)
+    expect(page.locator("#timeline-cancel")).to_be_disabled(timeout=WITHIN_MS)
+    with page.expect_download() as download:
+        page.locator("#timeline-downloads a").first.click()
+    assert json.loads(download.value.path().read_text())["status"] == "stopped"
+    _, alive = psutil.wait_procs(
+        [child for child in process.children(recursive=True) if child not in before], timeout=30
+    )
+    assert not alive, "the process that decoded this video is gone"
+
+    page.locator("#timeline-start:enabled").click(timeout=WITHIN_MS)
+    expect(status).to_contain_text("Window ", timeout=WITHIN_MS)
+    page.locator("#timeline-cancel").click()
+    expect(status).to_contain_text("Cancelled.", timeout=WITHIN_MS)
+
+
+def test_what_the_browser_cannot_play_is_said_and_answered(page: Page, server: Server, unplayable: Path) -> None:
+    choose(page, server, unplayable)
+    expect(page.locator("#timeline-player")).to_contain_text("cannot play this kind of file")
+    expect(page.locator(PLAYER)).to_be_hidden()
+    page.locator("#timeline-start").click()
+    expect(page.locator("#timeline-status")).to_contain_text("Done.", timeout=WITHIN_MS)
+    assert re.match(r"0:02\.0\naction", point_at(page, 0.5, click=True))
+    assert marked_seconds(page) == pytest.approx(2, abs=0.05)
+
+
+def test_a_file_that_is_no_video_is_said(page: Page, server: Server, clip_folder: Path) -> None:
+    choose(page, server, clip_folder / "b" / "note.mp4")
+    page.locator("#timeline-start").click()
+    expect(page.locator(".toast-body")).to_contain_text("note.mp4: it is not a video", timeout=WITHIN_MS)
+    expect(page.locator("#timeline-start")).to_be_enabled()
+    expect(page.locator("#timeline-cancel")).to_be_disabled()

@@ -138,12 +138,13 @@ class _Server:
             if request["decoder"] == "decord" and decord is None:
                 raise UsageError("decoder = 'decord' needs decord: pip install decord, or leave the decoder to 'auto'.")
             use_decord = decord is not None and (request["decoder"] == "decord" or index.info.decoder == "decord")
-            info = dataclasses.replace(index.info, decoder="decord" if use_decord else "pyav")
-            plan: dict[str, Any] = {"info": dataclasses.asdict(info)}
             if request["op"] == "probe":
-                self._send_plan(plan)
+                self._send_plan({"info": _named(index.info, use_decord=use_decord)})
                 return
             wanted, frame_of_time = _distinct_frames(index, np.asarray(request["times_seconds"], dtype=np.float64))
+            if len(wanted) > _decord.MAX_FRAMES:
+                use_decord = use_decord and request["decoder"] == "decord"
+            plan: dict[str, Any] = {"info": _named(index.info, use_decord=use_decord)}
             plan["frame_of_time"] = frame_of_time.tolist()
             plan["pts_seconds"] = index.pts_seconds[wanted].tolist()
             self._send_plan(plan)
@@ -198,6 +199,11 @@ class _Server:
     def _disarm(self) -> None:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _named(info: Any, *, use_decord: bool) -> dict[str, Any]:
+    """The info with the decoder that serves this request."""
+    return dataclasses.asdict(dataclasses.replace(info, decoder="decord" if use_decord else "pyav"))
 
 
 def _distinct_frames(index: Any, times_seconds: Any) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,10 +19,12 @@ from nonlocal_video.errors import UsageError
 if TYPE_CHECKING:
     from nonlocal_video.models.card import InputSpec
     from nonlocal_video.training.manifest import Manifest
-    from nonlocal_video.training.run import RunClips, RunSettings
+    from nonlocal_video.training.run import RunSettings
+    from nonlocal_video.training.run_clips import RunClips
     from nonlocal_video.training.stills import StillRow
 
 STATUS_INTERRUPTED = 130
+TO_MEASURE_ON, SHARE_TO_MEASURE_ON = "validation", 0.2
 
 
 class Stage(str, Enum):
@@ -59,10 +62,12 @@ def train(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting, like augmentation.flip=0; repeatable.")
     ] = None,
-    validation: Annotated[str, typer.Option(help="The split to measure on, as fold1 of check --folds.")] = "validation",
+    validation: Annotated[
+        str, typer.Option(help="The split to measure on, as fold1 of check --folds.")
+    ] = TO_MEASURE_ON,
     validation_share: Annotated[
         float, typer.Option(help="Of clips that no list has divided yet, what is measured on.")
-    ] = 0.2,
+    ] = SHARE_TO_MEASURE_ON,
     fast: options.Fast = False,
     new_weights: Annotated[
         bool, typer.Option("--new-weights", help="Begin with random weights instead of the model's.")
@@ -79,7 +84,8 @@ def train(
 
     from nonlocal_video.training.config import MAY_DIFFER
     from nonlocal_video.training.manifest import Manifest
-    from nonlocal_video.training.run import RunClips, make_fabric
+    from nonlocal_video.training.run import make_fabric
+    from nonlocal_video.training.run_clips import RunClips, check_clips_fit
     from nonlocal_video.training.run_folder import RunFolder
 
     folder = RunFolder(output)
@@ -96,8 +102,15 @@ def train(
         asked["batch_size"] = _batch_size(batch_size)
     with ExitStack() as stack:
         if resume:
-            _refuse_beside_resume(source, recipe, model, teacher, unlabelled, stills, setting, asked, MAY_DIFFER)
-            settings = _resumed(folder, asked)
+            given = {
+                "DIR": source, "--model": model, "--recipe": recipe, "--progressive": progressive,
+                "--teacher": teacher, "--unlabelled": unlabelled, "--stills": stills, "--fast": fast,
+                "--new-weights": new_weights, "--validation": validation != TO_MEASURE_ON,
+                "--validation-share": validation_share != SHARE_TO_MEASURE_ON, "--device": device != "auto",
+            }  # fmt: skip
+            changed = _values_of(setting) | asked
+            _refuse_beside_resume([name for name, value in given.items() if value], changed)
+            settings = _resumed(folder, changed)
             if first:
                 stack.enter_context(folder.open(settings.to_dict(), command=sys.argv, may_differ=_dotted(MAY_DIFFER)))
                 for note in folder.notes:
@@ -110,8 +123,14 @@ def train(
                 spec = _spec(settings)
                 labelled = _labelled(source, spec, validation_share, settings) if source else Manifest(())
                 clips = RunClips(labelled, _unlabelled(unlabelled, spec, labelled), _stills(stills))
-                stack.enter_context(folder.create(settings.to_dict(), labelled, command=sys.argv))
-                clips.write(folder.path)
+                check_clips_fit(settings.train, clips, validation=settings.validation)
+                created = folder.create(
+                    settings.to_dict(),
+                    labelled,
+                    command=sys.argv,
+                    write_more=lambda: clips.write_unlabelled(folder),
+                )
+                stack.enter_context(created)
         fabric = make_fabric(settings.device, settings.train)
         fabric.barrier()
         _run(folder, settings, RunClips.read(folder), fabric, resume=resume, first=first)
@@ -168,35 +187,37 @@ def _settings(
     device: str,
 ) -> RunSettings:
     """The recipe's settings, over which go `--set`, over which go the other options."""
-    import yaml
-
     from nonlocal_video.training.config import make_config, read_recipe
     from nonlocal_video.training.run import RunSettings
     from nonlocal_video.training.starting_point import read_new_model
 
     values = read_recipe(recipe) if recipe is not None else {}
     of_recipe = values.pop("model", "default")
-    for one in setting or ():
-        name, equals, text = one.partition("=")
-        if not equals:
-            raise UsageError(f"--set {one!r} should be NAME=VALUE.")
+    for name, value in _values_of(setting).items():
         *parents, last = name.split(".")
         place = values
         for parent in parents:
-            place[parent] = dict(place.get(parent) or {})
-            place = place[parent]
-        place[last] = yaml.safe_load(text)
+            inner = place.get(parent) or {}
+            if not isinstance(inner, dict):
+                raise UsageError(f"--set {name}: {parent} is {inner!r} and has no settings of its own.")
+            place[parent] = place = dict(inner)
+        place[last] = value
     if teacher is not None:
         values["distillation"] = {**(values.get("distillation") or {}), "teacher": teacher}
         values.setdefault("stage", "all")
     if progressive:
         values["progressive"] = values.get("progressive") or {}
-    chosen = model if model is not None else of_recipe
-    if model is not None and model.endswith((".yaml", ".yml")):
-        chosen = read_recipe(model)
+    config = make_config({**values, **asked})
+    if config.distillation is not None:
+        found = replace(config.distillation, teacher=_from_anywhere(config.distillation.teacher))
+        config = replace(config, distillation=found)
+    chosen: Any = of_recipe if model is None else model
+    where = str(recipe)
+    if isinstance(chosen, str) and chosen.endswith((".yaml", ".yml")):
+        chosen, where = read_recipe(chosen), chosen
     return RunSettings(
-        model=chosen if isinstance(chosen, str) else read_new_model(chosen, str(recipe if model is None else model)),
-        train=make_config({**values, **asked}),
+        model=_from_anywhere(chosen) if isinstance(chosen, str) else read_new_model(chosen, where),
+        train=config,
         fast=fast,
         new_weights=new_weights,
         validation=validation,
@@ -205,23 +226,47 @@ def _settings(
     )
 
 
-def _resumed(folder: Any, asked: dict[str, Any]) -> RunSettings:
-    from dataclasses import replace
+def _from_anywhere(model: str) -> str:
+    """A path as a run that is resumed from another folder finds it; a name as it is."""
+    from nonlocal_video.zoo.catalogue import EMBEDDED, entries
 
+    is_name = model in ("default", *EMBEDDED, *entries()) or not Path(model).exists()
+    return model if is_name else os.path.abspath(model)
+
+
+def _values_of(setting: list[str] | None) -> dict[str, Any]:
+    """Dotted name -> value of what `--set` gives."""
+    import yaml
+
+    values = {}
+    for one in setting or ():
+        name, equals, text = one.partition("=")
+        if not equals:
+            raise UsageError(f"--set {one!r} should be NAME=VALUE.")
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {one!r} has no value: {error}") from error
+    return values
+
+
+def _resumed(folder: Any, asked: dict[str, Any]) -> RunSettings:
+    from nonlocal_video.training.config import make_config
     from nonlocal_video.training.run import RunSettings
 
     settings = RunSettings.from_dict(folder.read_settings())
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return replace(settings, train=replace(settings.train, **asked), processes=processes)
+    return replace(settings, train=make_config({**settings.train.to_dict(), **asked}), processes=processes)
 
 
-def _refuse_beside_resume(*given: Any) -> None:
-    *others, asked, may_differ = given
-    wrong = [one for one in others if one] or sorted(set(asked) - set(may_differ))
+def _refuse_beside_resume(given: list[str], changed: dict[str, Any]) -> None:
+    from nonlocal_video.training.config import MAY_DIFFER
+
+    wrong = [*given, *(name for name in changed if name not in MAY_DIFFER)]
     if wrong:
         raise UsageError(
-            f"--resume goes on with the run's own clips and settings; leave everything away but --output"
-            f"{', '.join(['', '--workers'])} (given: {wrong[0]})."
+            f"--resume goes on with the run's own clips and settings; leave {', '.join(wrong)} away. Beside --output "
+            f"it takes --set of {', '.join(MAY_DIFFER)}."
         )
 
 

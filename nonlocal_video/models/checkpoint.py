@@ -134,7 +134,7 @@ _BUILDERS: dict[str, Callable[[ModelCard], nn.Module]] = {"inception_i3d": _ince
 
 def _typed_config(config_type: type[T], card: ModelCard) -> T:
     try:
-        return _typed(config_type, card.config)
+        return typed(config_type, card.config)
     except ValueError as error:
         raise ModelError(f"The card of {card.name!r} does not describe a {card.architecture}: {error}") from error
 
@@ -166,12 +166,12 @@ def _read(path: Path, *, with_tensors: bool = True) -> tuple[ModelCard, dict[str
             f"Give a file that this project saved (nonlocal_video.models.checkpoint.save_checkpoint)."
         )
     try:
-        return _typed(ModelCard, json.loads(metadata[CARD_KEY])), tensors
+        return typed(ModelCard, json.loads(metadata[CARD_KEY])), tensors
     except ValueError as error:
         raise ModelError(f"The model card inside {path} cannot be used: {error}") from error
 
 
-def _typed(kind: type[T], values: Any) -> T:
+def typed(kind: type[T], values: Any) -> T:
     """A dataclass from plain JSON values: lists become tuples, nested dicts become nested dataclasses.
 
     Raises:

@@ -117,26 +117,29 @@ class BatchMixer:
         self.num_classes = num_classes
         self._mixers: list[v2.Transform] = []
         if augmentation.mixup:
-            self._mixers.append(v2.MixUp(alpha=augmentation.mixup, num_classes=num_classes))
+            self._mixers.append(v2.MixUp(alpha=augmentation.mixup, num_classes=num_classes + 1))
         if augmentation.cutmix:
-            self._mixers.append(v2.CutMix(alpha=augmentation.cutmix, num_classes=num_classes))
+            self._mixers.append(v2.CutMix(alpha=augmentation.cutmix, num_classes=num_classes + 1))
 
     def __call__(self, clips: Tensor, classes: Tensor, *, seed: int, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
         """Mix each clip with the one before it in the batch.
 
         Args:
             clips: (N, 3, T, H, W), any dtype of floating point, any device.
-            classes: (N,) int64.
+            classes: (N,) int64; negative for a clip without a label.
             seed: With `epoch` and `batch` all that the mixture depends on.
             epoch: See `seed`.
             batch: Number of the batch in the epoch.
 
         Returns:
-            Clips of the same shape, and float (N, classes) targets whose rows sum to 1.
+            Clips of the same shape, and float (N, classes) targets whose rows sum to the share of labelled clips, 1 if
+            both have a label.
         """
+        no_label = self.num_classes  # a class of its own while clips are mixed
+        classes = torch.where(classes < 0, no_label, classes)
         if not self._mixers:
-            return clips, torch.nn.functional.one_hot(classes, self.num_classes).float()
+            return clips, torch.nn.functional.one_hot(classes, self.num_classes + 1)[:, :no_label].float()
         with seeded(seed, epoch, batch):
             mixer = self._mixers[int(torch.randint(len(self._mixers), ()))]
             mixed, targets = mixer(tv_tensors.Video(clips), classes)
-        return mixed.as_subclass(Tensor), targets
+        return mixed.as_subclass(Tensor), targets[:, :no_label]

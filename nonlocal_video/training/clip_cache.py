@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nonlocal_video.errors import OutputError, UsageError
 
 GIBIBYTE = 1024**3
+MAX_CLIP_BYTES = 128 * 1024**2
 _ENDING = ".npy"
 _UNFINISHED = ".part"
 
@@ -26,7 +27,7 @@ class ClipCache:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, max_bytes: int = 8 * GIBIBYTE, max_clip_bytes: int = 128 * 1024**2
+        self, folder: str | os.PathLike[str], *, max_bytes: int = 8 * GIBIBYTE, max_clip_bytes: int = MAX_CLIP_BYTES
     ) -> None:
         """Open or make the folder.
 

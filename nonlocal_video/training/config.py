@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
 from nonlocal_video.blocks.schedule import ProgressiveSchedule
 from nonlocal_video.errors import UsageError
+from nonlocal_video.models.checkpoint import typed
 from nonlocal_video.training.augment import Augmentation
 from nonlocal_video.training.distillation import DistillConfig
 
@@ -142,10 +141,9 @@ def make_config(values: dict[str, Any]) -> TrainConfig:
     if unknown:
         raise UsageError(f"{', '.join(unknown)} is no setting of training; there are: {', '.join(known)}.")
     try:
-        return TypeAdapter(TrainConfig).validate_python(values)
-    except ValidationError as error:
-        reasons = [f"{'.'.join(map(str, part['loc'])) or 'settings'}: {part['msg']}" for part in error.errors()]
-        raise UsageError("; ".join(reasons)) from error
+        return typed(TrainConfig, values)
+    except ValueError as error:
+        raise UsageError(f"The settings of training cannot be used: {error}.") from error
 
 
 def resolved(config: TrainConfig, *, has_weights: bool) -> TrainConfig:

@@ -81,6 +81,7 @@ class Distillation(Objective):
         adaptors: The convolutions, in the order of `config.layers`.
         embedding_adaptor: The linear map; the identity where the widths agree.
         kd_head: The second head, or None.
+        sees_kept_views: Batches hold the student's views, which `ask` gave, in the place of `view`.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Distillation(Objective):
         super().__init__()
         self.network, self.config, self.student, self.view = network, config, student, view
         self.label_smoothing = label_smoothing
+        self.sees_kept_views = False
         self._teacher, self._cache, self._measured_cache = teacher, cache, measured_cache
         self._same_classes = tuple(labels) == teacher.labels
         if config.logits_weight and not (config.second_head or self._same_classes):
@@ -143,11 +145,12 @@ class Distillation(Objective):
         config = self.config
         # The network's mode, not this module's: whoever trains may set that of the network alone.
         cache = self._cache if self.network.training else self._measured_cache
+        of = self.student if self.sees_kept_views else self.view
         if cache is not None:
-            theirs = cache.answers(self._teacher, batch, self.view, self._wanted)
+            theirs = cache.answers(self._teacher, batch, of, self._wanted)
         else:
-            theirs = self._teacher.answers(batch.clips, self.view, self._wanted)
-        clips = derive_view(batch.clips, self.view, self.student)
+            theirs = self._teacher.answers(batch.clips, of, self._wanted)
+        clips = derive_view(batch.clips, of, self.student)
         ours = observe(self.network, clips, [mine for mine, _ in config.layers])
         # With weight 0, too: every parameter then has a gradient, as DDP needs.
         label_loss = cross_entropy(ours.logits, batch.targets, self.label_smoothing)
@@ -171,6 +174,24 @@ class Distillation(Objective):
             loss = relative_error(self.embedding_adaptor(ours.embedding), theirs.embedding)
             add("embedding", config.embedding_weight, loss)
         return Losses(total, terms, ours.logits)
+
+    def ask(self, batch: Batch) -> Tensor:
+        """Have the teacher's answers kept, and give the student's view of the clips, (N, 3, T', S', S')."""
+        assert self._cache is not None
+        self._cache.answers(self._teacher, batch, self.view, self._wanted)
+        return derive_view(batch.clips, self.view, self.student)
+
+    def ask_measured(self, batch: Batch) -> Tensor:
+        """The same for the clips of measuring."""
+        assert self._measured_cache is not None
+        self._measured_cache.answers(self._teacher, batch, self.view, self._wanted)
+        return derive_view(batch.clips, self.view, self.student)
+
+    def settle(self) -> None:
+        """Where only the embedding is learnt, the teacher's classifier is the student's head."""
+        config = self.config
+        if config.embedding_weight and self._same_classes and not (config.logits_weight or config.label_weight):
+            student_head_from_teacher(self)
 
 
 def softened_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

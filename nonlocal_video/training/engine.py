@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from nonlocal_video.errors import TrainingError
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.training.augment import BatchMixer
 from nonlocal_video.training.config import TrainConfig
+from nonlocal_video.training.kept_views import KeptViews
 from nonlocal_video.training.learning_part import Gates, set_training, with_absorbed_gates
 from nonlocal_video.training.loading import EpochBatches, EveryClip, TrainingData, loaded, make_loader
 from nonlocal_video.training.measuring import measure
@@ -112,7 +114,7 @@ class Training:
         self._batches = EpochBatches(
             len(train), batch_size, seed=config.seed, shuffle=True, rank=rank, world_size=world
         )
-        workers = 0 if config.keeps_features else config.workers
+        workers = 0 if isinstance(train, KeptViews) else config.workers
         self._loader = make_loader(train, self._batches, workers=workers, pin_memory=pin)
         share = max(1, batch_size // world)
         self._validation = make_loader(
@@ -145,6 +147,7 @@ class Training:
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step,
+            "batch_size": self._batches.batch_size,
             "best": self._best,
             "epochs_since_best": self._epochs_since_best,
             "sums": self._sums,
@@ -153,6 +156,8 @@ class Training:
             "precision": self.fabric.strategy.precision.state_dict(),
             "averaged": None if self._averaged is None else self._averaged.state_dict(),
             "gates": self._gates.values(),
+            "finished": self._finished,
+            "early": self._early,
         }
 
     def run(
@@ -174,9 +179,8 @@ class Training:
             VideoError: A clip cannot be read.
             OutputError: Something cannot be written.
         """
-        seconds, clips = 0.0, 0
-        early = stopped = False
-        while self.step < self.steps and not early and not stopped:
+        seconds, clips, stopped = 0.0, 0, False
+        while not self._finished and not stopped:
             epoch = self.step // self.steps_per_epoch
             self._train_data.set_epoch(epoch)
             self._batches.epoch = epoch
@@ -188,21 +192,30 @@ class Training:
                 on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch))
                 stopped = self._agreed(should_stop())
                 every = self.config.save_every_steps
-                if stopped or (every and self.step % every == 0 and self.step % self.steps_per_epoch):
+                # Not after the epoch's last step: a state without its measurement would never be measured.
+                if self.step % self.steps_per_epoch and (stopped or (every and self.step % every == 0)):
                     self._save_state()
             seconds += time.perf_counter() - started
             del batches  # what was loaded ahead belongs to batches that a last, partial group leaves away
             if self.step % self.steps_per_epoch == 0:
                 metrics = self._end_epoch(log)
-                early = bool(self.config.patience and self._epochs_since_best >= self.config.patience)
                 on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch, metrics))
                 self._save_state()
-        finished = early or self.step >= self.steps
-        return TrainResult(self.step, self._best, finished, early, seconds, clips)
+        return TrainResult(self.step, self._best, self._finished, self._early, seconds, clips)
+
+    @property
+    def _finished(self) -> bool:
+        return self._early or self.step >= self.steps
+
+    @property
+    def _early(self) -> bool:
+        patience = self.config.patience
+        return self.step < self.steps and patience is not None and self._epochs_since_best >= patience
 
     def _one_step(self, batches: Any, epoch: int) -> int:
         """One optimisation step; the number of clips it saw in all processes."""
         config, fabric = self.config, self.fabric
+        self.objective.train()
         set_training(self.objective.network, self._frozen, config.batch_norm or "frozen")
         self._gates.move(self.step / self.steps_per_epoch)
         set_learning_rate(self.optimizer, learning_rate(config, self.step, self.steps_per_epoch))
@@ -241,7 +254,7 @@ class Training:
             names = ", ".join(self._names(place) for place in places.tolist())
             raise TrainingError(
                 f"The loss of step {self.step + 1} is {loss.item()}, for the clips {names}. What was saved before "
-                f"stays usable. Try a lower --learning-rate, --clip-norm 1, or bf16-mixed or 32-true as --precision."
+                f"stays usable. Try a lower --learning-rate, --set clip_norm=1, or --set precision=32-true."
             )
 
     def _end_epoch(self, log: MetricsLog | None) -> dict[str, float]:
@@ -249,9 +262,15 @@ class Training:
         epoch = self.step / self.steps_per_epoch
         measured: Objective = self.objective if self._averaged is None else self._averaged.module  # type: ignore[assignment]
         self._copy_gates(measured)
+        measured.settle()
         found = measure(measured, self._validation, len(self.card.labels), self.fabric)
         metrics = {f"train/{name}": float(total / self.steps_per_epoch) for name, total in self._sums.items()}
         metrics |= {f"{VALIDATION}{name}": value for name, value in found.items()}
+        if not math.isfinite(found["loss"]):
+            raise TrainingError(
+                f"After step {self.step} the loss of held-out clips is {found['loss']}. What was saved before stays "
+                f"usable. Try a lower --learning-rate, --set clip_norm=1, or --set precision=32-true."
+            )
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         metrics |= {f"gate/{name}": gate for name, gate in self._gates.values().items()}
         self._sums = {}

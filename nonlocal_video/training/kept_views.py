@@ -1,4 +1,4 @@
-"""What the part that does not learn makes of each view, computed once and kept on the disk."""
+"""What does not learn sees each view once, be it a frozen part or a teacher; what it leaves to learn from is kept."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.training.loading import EveryClip, TrainingData, loaded, make_loader
+from nonlocal_video.training.objective import Batch
 
 
-class FrozenFeatures:
-    """Stands in for a dataset: the output of the last frozen layer, float32 (C, T', H', W'), and the class.
+class KeptViews:
+    """Stands in for a dataset: what was made of each view, float32 (C, T', H', W'), and the class.
 
-    Of each clip there are `num_views` random views, and the epoch chooses among them in turn. They are computed by
-    `compute`, which goes on where an earlier call was cut off. The frozen part runs with its batch norms folded, like
-    everywhere in this project where nothing learns.
+    Of each clip there are `num_views` random views, and the epoch chooses among them in turn. They are made by
+    `compute`, which goes on where an earlier call was cut off.
 
     Attributes:
         num_views: Views of each clip.
@@ -35,16 +35,16 @@ class FrozenFeatures:
 
         Args:
             data: The clips.
-            folder: For these features alone.
+            folder: For these alone.
             num_views: At least 1.
-            shape: Of the features of one view.
+            shape: Of what is kept of one view.
         """
         self.num_views = num_views
         self._data, self._folder, self._view = data, folder, 0
         self._shape = (num_views, len(data), *shape)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._features = self._open("features", np.float32, self._shape)
+            self._kept = self._open("views", np.float32, self._shape)
             self._classes = self._open("classes", np.int64, self._shape[:2])
             self._done = self._open("done", np.uint8, self._shape[:2])
         except OSError as error:
@@ -60,8 +60,7 @@ class FrozenFeatures:
 
     def compute(
         self,
-        network: Video3DResNet | InceptionI3D,
-        layer: str,
+        make: Callable[[Batch], Tensor],
         fabric: Fabric,
         *,
         batch_size: int,
@@ -71,8 +70,7 @@ class FrozenFeatures:
         """Fill in what is missing: every process its share.
 
         Args:
-            network: In the state in which the run begins; it is not changed.
-            layer: The last layer that does not learn.
+            make: A batch of views, with the number of the view as its epoch -> what is kept, (N, *shape).
             fabric: Says where and in which precision to compute.
             batch_size: Views in one forward pass.
             workers: Processes that load clips.
@@ -81,8 +79,6 @@ class FrozenFeatures:
         Raises:
             VideoError: A clip cannot be read.
         """
-        folded = fold_batch_norms(network.eval()).to(fabric.device).to(memory_format=torch.channels_last_3d)
-        assert isinstance(folded, (Video3DResNet, InceptionI3D))
         mine = np.arange(self._shape[1]) % fabric.world_size == fabric.global_rank
         done = int(self._done[:, mine].sum())
         for view in range(self.num_views):
@@ -92,13 +88,13 @@ class FrozenFeatures:
             batches = EveryClip(self._shape[1], batch_size, rank=fabric.global_rank, world_size=fabric.world_size)
             left = [places for places in batches if not self._done[view, places].all()]
             for batch in make_loader(self._data, _Listed(left), workers=workers, pin_memory=False):
-                clips, classes, places = loaded(batch)
+                clips, classes, numbers = loaded(batch)
+                places = numbers.numpy()  # a tensor with one number would index like that number
                 with torch.no_grad(), fabric.autocast():
-                    inputs = clips.to(fabric.device, memory_format=torch.channels_last_3d)
-                    features = folded.forward_to(layer, inputs).float().cpu()
-                self._features[view, places] = features.numpy()
+                    views = Batch(clips.to(fabric.device), torch.empty(0), numbers, view)
+                    self._kept[view, places] = make(views).float().cpu().numpy()
                 self._classes[view, places] = classes.numpy()
-                self._done[view, places] = 1  # after the features: a kill between the two costs one batch
+                self._done[view, places] = 1  # at last: a kill between the two costs one batch
                 done += len(places)
                 on_clip(done, self.num_views * int(mine.sum()))
         self._data.close()
@@ -111,11 +107,22 @@ class FrozenFeatures:
         return self._shape[1]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        view: NDArray[np.float32] = np.array(self._features[self._view, index])
+        view: NDArray[np.float32] = np.array(self._kept[self._view, index])
         return torch.from_numpy(view), int(self._classes[self._view, index])
 
     def close(self) -> None:
         self._data.close()
+
+
+def frozen_part(network: Video3DResNet | InceptionI3D, layer: str, device: torch.device) -> Callable[[Batch], Tensor]:
+    """What `KeptViews.compute` takes for the output of the last frozen layer.
+
+    The network stays as it is; a copy runs with its batch norms folded, like everywhere in this project where nothing
+    learns.
+    """
+    folded = fold_batch_norms(network.eval()).to(device).to(memory_format=torch.channels_last_3d)
+    assert isinstance(folded, (Video3DResNet, InceptionI3D))
+    return lambda batch: folded.forward_to(layer, batch.clips.contiguous(memory_format=torch.channels_last_3d))
 
 
 def feature_shape(
@@ -126,18 +133,23 @@ def feature_shape(
         return tuple(network.eval().forward_to(layer, torch.zeros(1, *view_shape, device=device)).shape[1:])
 
 
+def bytes_needed(shape: tuple[int, ...], num_clips: int, num_views: int) -> int:
+    """Of the disk."""
+    return 4 * math.prod(shape) * num_clips * num_views
+
+
 def check_room(shape: tuple[int, ...], num_clips: int, num_views: int, max_bytes: int) -> None:
     """Refuse what would not fit.
 
     Raises:
         UsageError: The features of all views take more than `max_bytes`.
     """
-    needed = 4 * math.prod(shape) * num_clips * num_views
+    needed = bytes_needed(shape, num_clips, num_views)
     if needed > max_bytes:
         raise UsageError(
             f"The features of {num_views} views of {num_clips} clips take {needed / 2**30:.1f} GiB, above the cache's "
-            f"{max_bytes / 2**30:.1f}. Allow more with --cache-gib, take fewer views with --frozen-views, or none "
-            f"with --frozen-views 0."
+            f"{max_bytes / 2**30:.1f}. Allow more with --set cache_gib=..., take fewer views with --set "
+            f"frozen_views=..., or none with --set frozen_views=0."
         )
 
 

@@ -116,14 +116,16 @@ def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], Abstract
 def _keeping_statistics(module: nn.Module) -> Iterator[None]:
     """The second computation must not move batch norms' running statistics once more."""
     norms = [child for child in module.modules() if isinstance(child, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    before = [(norm.momentum, copy.deepcopy(norm.num_batches_tracked)) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, (momentum, count) in zip(norms, before, strict=True):
             norm.momentum = momentum
+            if norm.num_batches_tracked is not None and count is not None:
+                norm.num_batches_tracked.copy_(count)
 
 
 def _stage_of(block: str) -> int:

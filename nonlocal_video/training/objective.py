@@ -52,6 +52,9 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """Called before the network is measured and saved: what is not learnt by gradients is put into it here."""
+
 
 class CrossEntropy(Objective):
     """Cross entropy to soft targets, with label smoothing (Szegedy et al., CVPR 2016, section 7)."""

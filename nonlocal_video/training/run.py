@@ -6,39 +6,39 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
-from torch import nn
+from torch import Tensor, nn
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.device import choose_device
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training.batch_size import find_batch_size
-from nonlocal_video.training.clip_cache import GIBIBYTE, ClipCache
+from nonlocal_video.training.clip_cache import GIBIBYTE, MAX_CLIP_BYTES, ClipCache
 from nonlocal_video.training.config import TrainConfig, make_config, resolved
 from nonlocal_video.training.curves import draw_curves
 from nonlocal_video.training.dataset import ClipDataset
 from nonlocal_video.training.distillation import Distillation
 from nonlocal_video.training.engine import Progress, Training, TrainResult
-from nonlocal_video.training.frozen_features import FrozenFeatures, check_room, feature_shape
+from nonlocal_video.training.kept_views import KeptViews, bytes_needed, check_room, feature_shape, frozen_part
 from nonlocal_video.training.learning_part import checkpoint_activations, freeze, last_frozen_layer
 from nonlocal_video.training.loading import TrainingData
-from nonlocal_video.training.manifest import VALIDATION, Manifest, ManifestRow, read_manifest, write_manifest
+from nonlocal_video.training.manifest import VALIDATION
 from nonlocal_video.training.metrics_log import MetricsLog, read_metrics
 from nonlocal_video.training.objective import Batch, CrossEntropy, Objective, one_hot
 from nonlocal_video.training.run_card import RunCard
+from nonlocal_video.training.run_clips import RunClips, classes_of, sides_of_unlabelled
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.starting_point import NewModel, StartingPoint, read_new_model, start_from
-from nonlocal_video.training.stills import StillDataset, StillRow
+from nonlocal_video.training.stills import StillDataset
 from nonlocal_video.training.teacher_cache import AnswerCache, Teacher
 from nonlocal_video.training.teacher_view import viewing_spec
 from nonlocal_video.training.training_set import TrainingSet
-from nonlocal_video.training.unlabelled import NO_LABEL, UnlabelledClips
+from nonlocal_video.training.unlabelled import UnlabelledClips
 from nonlocal_video.zoo.catalogue import find
 
 
@@ -73,39 +73,18 @@ class RunSettings:
         )
 
 
-@dataclass(frozen=True, repr=False)
-class RunClips:
-    """What a run learns from and is measured on."""
-
-    labelled: Manifest
-    unlabelled: Manifest = field(default_factory=lambda: Manifest(()))
-    stills: tuple[StillRow, ...] = ()
-
-    def write(self, folder: Path) -> None:
-        """Beside the run's manifest of labelled clips."""
-        if self.unlabelled.rows:
-            write_manifest(folder / "unlabelled.csv", self.unlabelled)
-        if self.stills:
-            (folder / "stills.json").write_text(json.dumps([asdict(row) for row in self.stills]), "utf-8")
-
-    @classmethod
-    def read(cls, folder: RunFolder) -> RunClips:
-        """What a run was begun with."""
-        unlabelled, stills = folder.path / "unlabelled.csv", folder.path / "stills.json"
-        return cls(
-            folder.read_manifest(),
-            read_manifest(unlabelled) if unlabelled.is_file() else Manifest(()),
-            tuple(StillRow(**row) for row in json.loads(stills.read_text("utf-8"))) if stills.is_file() else (),
-        )
-
-
 def make_fabric(device: str, config: TrainConfig) -> Fabric:
     """One process on one device, or those that torchrun has started, each on its own.
 
     Raises:
-        UsageError: The device is not here.
+        UsageError: The device is not here, or cannot learn in this precision.
     """
     chosen = choose_device(device)
+    if chosen.type == "cpu" and config.precision != "32-true" and config.stage != "head":
+        raise UsageError(
+            f"precision = {config.precision!r} with stage = {config.stage!r} is for GPUs: on CPUs the gradients of 3D "
+            f"convolutions in bfloat16 are not reproducible and sometimes not finite (PyTorch 2.14). Take 32-true."
+        )
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     devices: Any = local
@@ -158,9 +137,14 @@ def train(
         OutputError: The folder cannot be written.
     """
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.train.seed)  # of what a teacher's student learns besides its network
         return _Run(folder, settings, clips, fabric, say).train(
             resume=resume, on_progress=on_progress, on_features=on_features, should_stop=should_stop
         )
+
+
+class _StopError(Exception):
+    """Asked to stop while views are computed; a resumed run goes on with them."""
 
 
 class _Run:
@@ -181,20 +165,41 @@ class _Run:
             self.spec = viewing_spec(self.start.card.input, self.teacher.spec)
         self.training, self.validation = self._data()
 
-    def train(self, *, resume: bool, on_features: Callable[[int, int], None], **calls: Any) -> TrainResult:
+    def train(
+        self,
+        *,
+        resume: bool,
+        on_progress: Callable[[Progress], None],
+        on_features: Callable[[int, int], None],
+        should_stop: Callable[[], bool],
+    ) -> TrainResult:
         network, config, fabric = self.start.network, self.config, self.fabric
         state = self.folder.load_state() if resume else None
+        if state is not None and state["finished"]:
+            done = TrainResult(state["step"], state["best"], True, state["early"], train_seconds=0.0, train_clips=0)
+            return self._ended(done)
         train: TrainingData = self.training
         validation: TrainingData = self.validation
-        objective = self._objective()
-        batch_size = self._batch_size(objective)
-        kept: list[FrozenFeatures] = []
-        if config.keeps_features:
-            assert self.frozen is not None
-            kept = self._features(network, self.frozen, batch_size, on_features)
-            train, validation = kept
         if config.gradient_checkpointing:
             checkpoint_activations(network)
+        objective = self._objective()
+        batch_size = self._batch_size() if state is None else int(state["batch_size"])
+
+        def on_view(done: int, of: int) -> None:
+            on_features(done, of)
+            if should_stop():
+                raise _StopError
+
+        try:
+            if config.keeps_features:
+                train, validation = self._features(batch_size, on_view)
+            elif isinstance(objective, Distillation) and self._has_room_for_views():
+                train, validation = self._student_views(objective, batch_size, on_view)
+        except _StopError:
+            self.training.close()
+            self.validation.close()
+            step, best = (0, {}) if state is None else (state["step"], state["best"])
+            return TrainResult(step, best, False, False, train_seconds=0.0, train_clips=0)
         if config.channels_last:
             objective.to(memory_format=torch.channels_last_3d)
         if fabric.world_size > 1 and fabric.device.type == "cuda" and config.batch_norm == "batch":
@@ -218,15 +223,18 @@ class _Run:
             step = None if not resume else training.step if state is not None else -1
             log = MetricsLog(self.folder.metrics, self.folder.tensorboard, resume_step=step)
         try:
-            result = training.run(log, **calls)
+            result = training.run(log, on_progress=on_progress, should_stop=should_stop)
         finally:
             train.close()
             validation.close()
             if log is not None:
                 log.close()
-        if fabric.global_rank == 0 and result.best:
+        return self._ended(result)
+
+    def _ended(self, result: TrainResult) -> TrainResult:
+        if self.fabric.global_rank == 0 and result.best:
             self._describe(result)
-        if result.finished and fabric.global_rank == 0:
+        if self.fabric.global_rank == 0 and result.finished:
             shutil.rmtree(self.folder.path / "cache", ignore_errors=True)
         return result
 
@@ -234,15 +242,9 @@ class _Run:
         return None if config.distillation is None else Teacher.load(config.distillation.teacher)
 
     def _start(self, settings: RunSettings) -> StartingPoint:
-        labels = self.clips.labelled.labels
-        distillation = settings.train.distillation
-        if self.teacher is not None and distillation is not None and not distillation.second_head:
-            labels = self.teacher.labels if distillation.logits_weight or not labels else labels
-        if len(labels) < 2:
-            raise UsageError(f"Training needs at least two classes; the clips have {', '.join(labels) or 'none'}.")
         return start_from(
             settings.model,
-            labels,
+            classes_of(settings.train, self.clips, () if self.teacher is None else self.teacher.labels),
             name=self.folder.path.resolve().name,
             fast=settings.fast,
             new_weights=settings.new_weights,
@@ -252,9 +254,12 @@ class _Run:
     def _data(self) -> tuple[TrainingSet, TrainingSet]:
         """What is learnt from and what is measured on, as views of the clips."""
         config, labels = self.config, self.start.card.labels
-        cache = ClipCache(self.folder.path / "cache" / "clips", max_bytes=_bytes(config.cache_gib)) if (
-            config.cache_gib and not config.keeps_features
-        ) else None  # fmt: skip
+        cache = None
+        if config.cache_gib and not config.keeps_features:
+            room = _bytes(config.cache_gib)
+            cache = ClipCache(
+                self.folder.path / "cache" / "clips", max_bytes=room, max_clip_bytes=min(room, MAX_CLIP_BYTES)
+            )
         shared: dict[str, Any] = {"seed": config.seed, "cache": cache}
         parts: list[Any] = []
         held_out: list[Any] = []
@@ -263,26 +268,24 @@ class _Run:
             parts.append(ClipDataset(learnt, labels, self.spec, augmentation=config.augmentation, **shared))
             held_out.append(ClipDataset(measured, labels, self.spec, **shared))
         if self.clips.unlabelled.usable:
-            learnt, measured = _sides_of_unlabelled(self.clips.unlabelled, divide=not held_out)
+            learnt, measured = sides_of_unlabelled(self.clips.unlabelled, divide=not held_out)
             parts.append(UnlabelledClips(learnt, self.spec, augmentation=config.augmentation, **shared))
             if measured:
                 held_out.append(UnlabelledClips(measured, self.spec, **shared))
-        usable = [row for row in self.clips.stills if row.problem is None]
-        if usable:
-            parts.append(StillDataset(usable, self.spec, augmentation=config.augmentation, seed=config.seed))
-        if len(parts) > 1 and config.distillation is None:
-            raise UsageError("Unlabelled clips and stills are learnt from through a teacher; name one with --teacher.")
+        stills = self.clips.usable_stills
+        if stills:
+            parts.append(StillDataset(stills, self.spec, augmentation=config.augmentation, seed=config.seed))
         if not held_out:
             raise UsageError("There is no clip to measure on: give labelled clips, or unlabelled ones, besides stills.")
         return TrainingSet(parts, views=config.teacher_views or None), TrainingSet(held_out)
 
-    def _objective(self) -> Objective:
+    def _objective(self, *, cached: bool = True) -> Objective:
         config, network = self.config, self.start.network
         if self.teacher is None or config.distillation is None:
             frozen = self.frozen if config.keeps_features else None
             return CrossEntropy(network, config.label_smoothing, frozen=frozen)
         folder, room = self.folder.path / "cache" / "answers", _bytes(config.cache_gib)
-        of = (self.training, self.validation) if config.teacher_views else ()
+        of = (self.training, self.validation) if config.teacher_views and cached else ()
         caches = [AnswerCache(folder, data.view_name, max_bytes=room) for data in of]
         return Distillation(
             network,
@@ -296,16 +299,18 @@ class _Run:
             measured_cache=caches[1] if caches else None,
         )
 
-    def _batch_size(self, objective: Objective) -> int:
+    def _batch_size(self) -> int:
         """Of all processes together: what was asked for, or what fits; never more than there are clips."""
         world, clips = self.fabric.world_size, len(self.training)
         asked = self.config.batch_size
         if asked is None:
             shape = (3, self.spec.num_frames, self.spec.crop, self.spec.crop)
-            found = self._largest_batch(objective, shape, max(1, clips // world))
+            found = self._largest_batch(self._objective(cached=False), shape, max(1, clips // world))
             asked = found * world
         size = min(asked, clips)
         size -= size % world
+        if len(self.validation) < world:
+            raise UsageError(f"{world} processes measure on {len(self.validation)} clips; start fewer processes.")
         if size < 1 or clips < size * self.config.accumulate:
             raise UsageError(
                 f"A step takes {self.config.accumulate} x {max(size, world)} clips for {world} processes, and there "
@@ -336,30 +341,62 @@ class _Run:
         self.say(found.explanation)
         return int(self.fabric.all_reduce(torch.tensor(float(found.size), device=device), reduce_op="min"))
 
-    def _features(
-        self, network: Any, frozen: str, batch_size: int, on_features: Callable[[int, int], None]
-    ) -> list[FrozenFeatures]:
-        config, fabric = self.config, self.fabric
-        network.to(fabric.device)
+    def _features(self, batch_size: int, on_features: Callable[[int, int], None]) -> tuple[KeptViews, KeptViews]:
+        """The frozen part's output for every view in the place of the clips."""
+        network, frozen, config = self.start.network, self.frozen, self.config
+        assert frozen is not None
+        network.to(self.fabric.device)
         view = (3, self.spec.num_frames, self.spec.crop, self.spec.crop)
-        shape = feature_shape(network, frozen, view, fabric.device)
+        shape = feature_shape(network, frozen, view, self.fabric.device)
         check_room(shape, len(self.training), config.frozen_views, _bytes(config.cache_gib))
         self.say(
             f"{frozen} and all before it stay as they are: their features of {config.frozen_views} random views of "
             f"{len(self.training)} clips, and of the middle of {len(self.validation)}, are computed once."
         )
-        found = []
-        for data, name, views in (
-            (self.training, "train", config.frozen_views),
-            (self.validation, "validation", 1),
-        ):
-            features = FrozenFeatures(data, self.folder.path / "cache" / name, num_views=views, shape=shape)
-            fabric.barrier()
-            features.compute(
-                network, frozen, fabric, batch_size=min(batch_size, 4), workers=config.workers, on_clip=on_features
-            )
-            found.append(features)
-        return found
+        make = frozen_part(network, frozen, self.fabric.device)
+        return (
+            self._kept(self.training, config.frozen_views, shape, make, batch_size, on_features),
+            self._kept(self.validation, 1, shape, make, batch_size, on_features),
+        )
+
+    def _has_room_for_views(self) -> bool:
+        """Whether the student's views can be kept beside the teacher's answers to them."""
+        student, views = self.start.card.input, self.config.teacher_views
+        shape = (3, student.num_frames, student.crop, student.crop)
+        return views > 0 and bytes_needed(shape, len(self.training), views) <= _bytes(self.config.cache_gib)
+
+    def _student_views(
+        self, objective: Distillation, batch_size: int, on_features: Callable[[int, int], None]
+    ) -> tuple[KeptViews, KeptViews]:
+        """The student's views in the place of the clips, after the teacher was asked about all of them."""
+        objective.to(self.fabric.device)
+        student, views = self.start.card.input, self.config.teacher_views
+        shape = (3, student.num_frames, student.crop, student.crop)
+        self.say(
+            f"The teacher answers {views} random views of {len(self.training)} clips, and the middle of "
+            f"{len(self.validation)}, once; what the student sees of them is kept."
+        )
+        kept = (
+            self._kept(self.training, views, shape, objective.ask, batch_size, on_features),
+            self._kept(self.validation, 1, shape, objective.ask_measured, batch_size, on_features),
+        )
+        objective.sees_kept_views = True
+        return kept
+
+    def _kept(
+        self,
+        data: TrainingSet,
+        views: int,
+        shape: tuple[int, ...],
+        make: Callable[[Batch], Tensor],
+        batch_size: int,
+        on_features: Callable[[int, int], None],
+    ) -> KeptViews:
+        folder = self.folder.path / "cache" / ("training" if data is self.training else "validation")
+        kept = KeptViews(data, folder, num_views=views, shape=shape)
+        self.fabric.barrier()
+        kept.compute(make, self.fabric, batch_size=min(batch_size, 4), workers=self.config.workers, on_clip=on_features)
+        return kept
 
     def _describe(self, result: TrainResult) -> None:
         """The picture of the curves and the model card."""
@@ -371,8 +408,8 @@ class _Run:
             notes.append(f"Training stopped after {rows[-1]['epoch']:g} epochs: it got no better.")
         if self.clips.unlabelled.rows or self.clips.stills:
             notes.append(
-                f"It also learnt from {len(self.clips.unlabelled.usable)} clips and {len(self.clips.stills)} pictures "
-                f"without labels."
+                f"It also learnt from {len(self.clips.unlabelled.usable)} clips and {len(self.clips.usable_stills)} "
+                f"pictures without labels."
             )
         distillation = self.config.distillation
         card = RunCard(
@@ -400,17 +437,3 @@ class _Run:
 
 def _bytes(gibibytes: float) -> int:
     return max(1, int(gibibytes * GIBIBYTE))
-
-
-def _sides_of_unlabelled(
-    manifest: Manifest, *, divide: bool
-) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
-    """All of them to learn from; where nothing else is measured on, every tenth by its content to measure on."""
-    rows = [replace(row, label=NO_LABEL) for row in manifest.usable]
-    if not divide:
-        return tuple(rows), ()
-    held_out = {row.path for row in rows if int(row.sha256 or "0", 16) % 10 == 0}
-    return (
-        tuple(row for row in rows if row.path not in held_out),
-        tuple(row for row in rows if row.path in held_out),
-    )

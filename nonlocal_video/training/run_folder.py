@@ -34,6 +34,8 @@ class RunFolder:
         path: The folder, as it was given.
         config: `config.json`: the settings of the run, and for each start of it the command, the time and the versions.
         manifest: `manifest.csv`: the clips and their splits.
+        unlabelled: `unlabelled.csv`: the same for clips without a label, where there are any.
+        stills: `stills.json`: pictures, where there are any.
         metrics: `metrics.csv`, of `MetricsLog`.
         tensorboard: The folder of TensorBoard's event files.
         curves: `curves.png`.
@@ -49,6 +51,8 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / RUN_CONFIG
         self.manifest = self.path / "manifest.csv"
+        self.unlabelled = self.path / "unlabelled.csv"
+        self.stills = self.path / "stills.json"
         self.metrics = self.path / "metrics.csv"
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
@@ -74,13 +78,21 @@ class RunFolder:
             self._lock.release()
             self._lock = None
 
-    def create(self, settings: Mapping[str, Any], manifest: Manifest, *, command: Sequence[str]) -> RunFolder:
+    def create(
+        self,
+        settings: Mapping[str, Any],
+        manifest: Manifest,
+        *,
+        command: Sequence[str],
+        write_more: Callable[[], None] = lambda: None,
+    ) -> RunFolder:
         """Make the folder of a new run, and write `config.json` and `manifest.csv`.
 
         Args:
             settings: All that the run's result depends on: values that JSON knows, dicts among them.
             manifest: The clips, with their splits.
             command: What was typed, for whoever wants to repeat it.
+            write_more: Called to write what else the run begins with. Only then there is a run, which can be resumed.
 
         Raises:
             UsageError: The folder holds another run or anything else, or another process trains in it.
@@ -91,6 +103,7 @@ class RunFolder:
         try:
             self._refuse_occupied()  # by another process, since
             write_manifest(self.manifest, manifest)
+            write_more()
             self._write_config({"settings": dict(settings), "starts": [describe_start(command)]})
         except BaseException:
             self.close()
@@ -192,7 +205,8 @@ class RunFolder:
                 f"{str(self.path)!r} holds a run already. Go on with it by --resume, or choose another folder."
             )
         # What a run leaves that was killed before it had a configuration.
-        beginnings = {self._lock_file.name, self.manifest.name, *map(_part_of, (self.manifest, self.config))}
+        written = (self.manifest, self.unlabelled, self.stills)
+        beginnings = {self._lock_file.name, *(path.name for path in written), *map(_part_of, (*written, self.config))}
         others = sorted({entry.name for entry in self.path.iterdir()} - beginnings) if self.path.is_dir() else []
         if others:
             raise UsageError(

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from nonlocal_video.errors import ModelError, UsageError
+from nonlocal_video.errors import UsageError
 from nonlocal_video.models.card import InputSpec, ModelCard
-from nonlocal_video.models.checkpoint import build_network, load_checkpoint
+from nonlocal_video.models.checkpoint import build_network, load_checkpoint, typed
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.zoo.catalogue import entries, find
@@ -131,16 +131,10 @@ def read_new_model(values: Any, where: str) -> NewModel:
     Raises:
         UsageError: It is none.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     try:
-        found = TypeAdapter(NewModel).validate_python(values)
-    except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors())
-        raise UsageError(f"The model in {where} should have name, architecture, config and input; {reasons}") from error
-    unknown = sorted(set(values) - {"name", "architecture", "config", "input"})
-    if unknown:
-        raise ModelError(f"The model in {where} has {', '.join(unknown)}, which this version does not know.")
+        found = typed(NewModel, values)
+    except ValueError as error:
+        raise UsageError(f"The model in {where} should have name, architecture, config and input; {error}.") from error
     if "num_classes" in found.config:
         raise UsageError(f"The model in {where} has num_classes; the run's classes decide it. Leave it away.")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from training_clips import SPEC, remux, write_clip
 
 from nonlocal_video.evaluation.labelled import read_labelled
 from nonlocal_video.training.check import check_clips
-from nonlocal_video.training.manifest import Manifest
+from nonlocal_video.training.manifest import Manifest, write_manifest
 from nonlocal_video.training.report import make_report
 from nonlocal_video.training.splits import SplitPlan
 from nonlocal_video.video.decode import VideoReader
@@ -36,6 +37,21 @@ def bad_clips(good_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "jump" / "note.mp4").write_text("not a video at all\n" * 20)
     write_clip(folder / "swipe left/short.mp4", 100, num_frames=3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def divided_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest: of two classes four clips each to learn from, and two to measure on."""
+    folder = tmp_path_factory.mktemp("divided")
+    splits = {}
+    for number in range(12):
+        path = folder / ("jump", "wave")[number % 2] / f"{number}.mp4"
+        write_clip(path, 200 + number)
+        splits[str(path)] = "train" if number < 8 else "validation"
+    clips = (replace(clip, split=splits[clip.path]) for clip in read_labelled(folder))
+    report = make_report(list(check_clips(clips, [VideoReader()])), SPEC, SplitPlan())
+    write_manifest(folder / "manifest.csv", report.manifest)
+    return folder / "manifest.csv"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,113 @@
+"""The clips of a run: what it learns from, what it is measured on, and its classes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+
+from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.inference.remote import is_remote
+from nonlocal_video.models.checkpoint import read_card
+from nonlocal_video.training.config import TrainConfig
+from nonlocal_video.training.manifest import Manifest, ManifestRow, read_manifest, write_manifest
+from nonlocal_video.training.run_folder import RunFolder
+from nonlocal_video.training.stills import StillRow
+from nonlocal_video.training.unlabelled import NO_LABEL
+from nonlocal_video.zoo.catalogue import find
+
+
+@dataclass(frozen=True, repr=False)
+class RunClips:
+    """What a run learns from and is measured on."""
+
+    labelled: Manifest
+    unlabelled: Manifest = field(default_factory=lambda: Manifest(()))
+    stills: tuple[StillRow, ...] = ()
+
+    def write_unlabelled(self, folder: RunFolder) -> None:
+        """What the run's manifest of labelled clips does not have.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        if self.unlabelled.rows:
+            write_manifest(folder.unlabelled, self.unlabelled)
+        if self.stills:
+            rows = [
+                {**asdict(row), "path": row.path if is_remote(row.path) else os.path.abspath(row.path)}
+                for row in self.stills
+            ]
+            try:
+                folder.stills.write_text(json.dumps(rows), "utf-8")
+            except OSError as error:
+                raise OutputError(
+                    f"{str(folder.stills)!r} cannot be written: {error.strerror}. Choose another place."
+                ) from error
+
+    @property
+    def usable_stills(self) -> list[StillRow]:
+        return [row for row in self.stills if row.problem is None]
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> RunClips:
+        """What a run was begun with."""
+        stills = json.loads(folder.stills.read_text("utf-8")) if folder.stills.is_file() else ()
+        return cls(
+            folder.read_manifest(),
+            read_manifest(folder.unlabelled) if folder.unlabelled.is_file() else Manifest(()),
+            tuple(StillRow(**row) for row in stills),
+        )
+
+
+def check_clips_fit(config: TrainConfig, clips: RunClips, *, validation: str) -> None:
+    """Refuse clips that a run cannot be made of, before its folder is.
+
+    Raises:
+        UsageError: There are too few classes, a split is missing, or something needs a teacher.
+        ModelError: There is no such teacher.
+    """
+    distillation = config.distillation
+    labels = classes_of(config, clips, () if distillation is None else read_card(find(distillation.teacher)).labels)
+    config.augmentation.check_classes(labels)
+    unknown = sorted(set(clips.labelled.labels) - set(labels))
+    if unknown:
+        raise UsageError(
+            f"The teacher has no class {', '.join(map(repr, unknown))}, which clips have. With --set "
+            f"distillation.second_head=true the model has the clips' own classes."
+        )
+    if clips.labelled.usable:
+        clips.labelled.sides(validation)
+    if distillation is None and (clips.unlabelled.rows or clips.stills):
+        raise UsageError("Unlabelled clips and stills are learnt from through a teacher; name one with --teacher.")
+
+
+def classes_of(config: TrainConfig, clips: RunClips, teacher: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of the run's model: those of its clips or of its teacher, in the order of the outputs.
+
+    Raises:
+        UsageError: There are less than two.
+    """
+    labels = clips.labelled.labels
+    if config.distillation is not None and not config.distillation.second_head:
+        labels = teacher if config.distillation.logits_weight or not labels else labels
+    if len(labels) < 2:
+        raise UsageError(
+            f"Training needs clips of at least two classes; they are of {', '.join(labels) or 'none'}. Give a folder "
+            f"with one folder of clips a class, or a CSV."
+        )
+    return labels
+
+
+def sides_of_unlabelled(manifest: Manifest, *, divide: bool) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
+    """All of them to learn from; where nothing else is measured on, every tenth by its content to measure on."""
+    rows = [replace(row, label=NO_LABEL) for row in manifest.usable]
+    if not divide:
+        return tuple(rows), ()
+    contents = {row.sha256 or "0" for row in rows}
+    measured = {content for content in contents if int(content, 16) % 10 == 0} or {min(contents)}
+    held_out = {row.path for row in rows if (row.sha256 or "0") in measured}
+    return (
+        tuple(row for row in rows if row.path not in held_out),
+        tuple(row for row in rows if row.path in held_out),
+    )

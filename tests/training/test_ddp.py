@@ -1,0 +1,57 @@
+"""Two processes under torchrun learn what one learns from the same global batches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from engine_parts import tiny_card, tiny_network, wake_blocks
+
+from nonlocal_video.cli.main import main
+from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint
+from nonlocal_video.training.metrics_log import read_metrics
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nonlocal_video")
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
+def test_two_processes_are_one(divided_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = tiny_card(blocks=True)
+    model = tmp_path / "tiny.safetensors"
+    save_checkpoint(model, wake_blocks(tiny_network(card)), card, dtype=torch.float32)
+    settings = ("optimizer=sgd", "accumulate=2", "ema_decay=0.5", "workers=0", "clip_norm=1", "label_smoothing=0.1")
+    command = [
+        "train", str(divided_clips), "--model", str(model), "--stage", "all", "--epochs", "2", "--batch-size", "4",
+        "--learning-rate", "0.02", "--device", "cpu", *(f"--set={one}" for one in settings), "--output",
+    ]  # fmt: skip
+
+    done = subprocess.run(
+        [sys.executable, *TORCHRUN, *command, str(tmp_path / "two" / "run")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Best after epoch") == 1  # one process speaks
+    monkeypatch.setattr(sys, "argv", ["nonlocal-video", *command, str(tmp_path / "one" / "run")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+
+    one, two = (tmp_path / name / "run" for name in ("one", "two"))
+    for name in ("best.safetensors", "last.safetensors"):
+        (expected, card), (found, other_card) = (load_checkpoint(run / name) for run in (one, two))
+        assert other_card == card
+        began = load_checkpoint(model)[0].state_dict()
+        for key, tensor in expected.state_dict().items():
+            torch.testing.assert_close(found.state_dict()[key], tensor, rtol=1e-3, atol=1e-5, msg=key)
+        assert any(not torch.equal(tensor, began[key]) for key, tensor in expected.state_dict().items())
+    rows = [read_metrics(run / "metrics.csv") for run in (one, two)]
+    assert [row["step"] for row in rows[0]] == [1, 2]
+    for of_one, of_two in zip(*rows, strict=True):
+        assert of_two == pytest.approx(of_one, rel=1e-3, abs=1e-5)

@@ -1,0 +1,137 @@
+"""What a frozen part makes of each view: computed once, gone on with after a kill, and the same to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from engine_parts import MemoryClips, SameClips, fabric, run, tiny_card, tiny_network, training, wake_blocks
+from torch import Tensor
+
+from nonlocal_video.errors import OutputError, UsageError, VideoError
+from nonlocal_video.models.resnet3d import Video3DResNet
+from nonlocal_video.training.config import TrainConfig
+from nonlocal_video.training.kept_views import KeptViews, check_room, feature_shape, frozen_part
+from nonlocal_video.training.loading import TrainingData
+from nonlocal_video.training.metrics_log import read_metrics
+from nonlocal_video.training.objective import Batch
+
+CPU = torch.device("cpu")
+SHAPE = (32, 2, 2, 2)
+
+
+class TwoViews(MemoryClips):
+    """Epochs see two views in turn."""
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch % 2)
+
+
+@pytest.fixture
+def network() -> Video3DResNet:
+    return wake_blocks(tiny_network(tiny_card(blocks=True)))
+
+
+def kept_of(
+    network: Video3DResNet, data: TrainingData, folder: Path, *, views: int, layer: str = "layer3"
+) -> KeptViews:
+    shape = feature_shape(network, layer, (3, 4, 32, 32), CPU)
+    kept = KeptViews(data, folder, num_views=views, shape=shape)
+    kept.compute(frozen_part(network, layer, CPU), fabric(), batch_size=3, workers=0)
+    return kept
+
+
+def test_every_view_is_what_the_frozen_part_makes_of_it(network: Video3DResNet, tmp_path: Path) -> None:
+    data = MemoryClips(7)
+    assert feature_shape(network, "layer3", (3, 4, 32, 32), CPU) == SHAPE
+    kept = kept_of(network, data, tmp_path, views=2)
+    assert data.closed
+    network.eval()
+    for epoch in range(4):
+        kept.set_epoch(epoch)
+        data.set_epoch(epoch % 2)
+        for index in range(7):
+            clip, label = data[index]
+            features, kept_label = kept[index]
+            torch.testing.assert_close(features, network.forward_to("layer3", clip[None])[0], rtol=1e-4, atol=1e-5)
+            assert kept_label == label
+    assert len(kept) == 7
+
+
+def test_cut_off_it_goes_on(network: Video3DResNet, tmp_path: Path) -> None:
+    data, made = MemoryClips(8), 0
+    part = frozen_part(network, "layer3", CPU)
+
+    def cut_off(batch: Batch) -> Tensor:
+        nonlocal made
+        made += 1
+        if made == 4:  # in the second view
+            raise KeyboardInterrupt
+        return part(batch)
+
+    first = KeptViews(data, tmp_path / "cut", num_views=2, shape=SHAPE)
+    with pytest.raises(KeyboardInterrupt):
+        first.compute(cut_off, fabric(), batch_size=3, workers=0)
+    data.asked.clear()
+    seen: list[tuple[int, int]] = []
+    again = KeptViews(data, tmp_path / "cut", num_views=2, shape=SHAPE)
+    again.compute(part, fabric(), batch_size=3, workers=0, on_clip=lambda done, of: seen.append((done, of)))
+    assert data.asked == [(1, index) for index in range(8)]
+    assert seen == [(11, 16), (14, 16), (16, 16)]
+    whole = kept_of(network, MemoryClips(8), tmp_path / "whole", views=2)
+    for view in range(2):
+        again.set_epoch(view)
+        whole.set_epoch(view)
+        for index in range(8):
+            torch.testing.assert_close(again[index][0], whole[index][0])
+
+    data.asked.clear()
+    again.compute(part, fabric(), batch_size=3, workers=0)
+    assert data.asked == []
+
+
+def test_a_broken_clip_is_its_error_and_the_rest_is_kept(network: Video3DResNet, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="clip 4 is broken"):
+        kept_of(network, MemoryClips(6, broken=4), tmp_path, views=1)
+    mended = MemoryClips(6)
+    kept_of(network, mended, tmp_path, views=1)
+    assert mended.asked == [(0, 3), (0, 4), (0, 5)]
+
+
+@pytest.mark.parametrize(("stage", "layer"), [("head", "layer4"), ("top", "layer3")])
+def test_learning_from_kept_features_is_learning_from_the_clips(tmp_path: Path, stage: str, layer: str) -> None:
+    config = TrainConfig(
+        stage=stage,  # type: ignore[arg-type]
+        epochs=3, batch_size=4, optimizer="sgd", learning_rate=0.05, batch_norm="batch", workers=0,
+    )  # fmt: skip
+    card, states = tiny_card(blocks=True), []
+    for name, views in (("kept", 2), ("clips", 0)):
+        network = wake_blocks(tiny_network(card))
+        train: TrainingData = TwoViews(8)
+        validation: TrainingData = SameClips(4, seed=1)
+        if views:
+            train = kept_of(network, MemoryClips(8), tmp_path / "train", views=2, layer=layer)
+            validation = kept_of(network, validation, tmp_path / "validation", views=1, layer=layer)
+        run(
+            training(
+                tmp_path / name, network, card, replace(config, frozen_views=views),
+                train=train, validation=validation, sees_features=bool(views),
+            )
+        )  # fmt: skip
+        states.append(network.state_dict())
+    for key, tensor in states[1].items():
+        torch.testing.assert_close(states[0][key], tensor, rtol=1e-3, atol=1e-5, msg=key)
+    kept, clips = (read_metrics(tmp_path / name / "metrics.csv") for name in ("kept", "clips"))
+    for of_kept, of_clips in zip(kept, clips, strict=True):
+        assert of_kept == pytest.approx(of_clips, rel=1e-3, abs=1e-5)
+
+
+def test_what_does_not_fit_is_refused_before_it_is_computed(tmp_path: Path) -> None:
+    check_room((64, 2, 2, 2), 100, 8, 4 * 64 * 8 * 100 * 8)
+    with pytest.raises(UsageError, match=r"8 views of 100 clips take .* --set cache_gib=.* --set frozen_views=0"):
+        check_room((64, 2, 2, 2), 100, 8, 4 * 64 * 8 * 100 * 8 - 1)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        KeptViews(MemoryClips(2), tmp_path / "file", num_views=1, shape=(1, 1, 1, 1))

@@ -1,0 +1,452 @@
+"""`nonlocal-video train` as a user meets it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_parts import LABELS, VIEW, tiny_card, tiny_network, wake_blocks
+from PIL import Image
+from safetensors.torch import load_file
+from training_clips import write_clip
+
+from nonlocal_video.cli.main import main
+from nonlocal_video.cli.train_text import TrainProgress
+from nonlocal_video.models.checkpoint import load_checkpoint, read_card, save_checkpoint
+from nonlocal_video.training import engine
+from nonlocal_video.training.manifest import read_manifest, write_manifest
+from nonlocal_video.training.metrics_log import read_metrics
+from nonlocal_video.training.run_folder import RunFolder
+
+
+@dataclass
+class Done:
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process, which has torch already."""
+
+    def program(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["nonlocal-video", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(ended.value.code or 0), captured.out, captured.err)
+
+    return program
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the clips' two classes."""
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    card = tiny_card(blocks=True)
+    save_checkpoint(path, wake_blocks(tiny_network(card)), replace(card, name="tiny parent"), dtype=torch.float32)
+    return path
+
+
+@pytest.fixture
+def train(run: Run, model: Path, tmp_path: Path) -> Run:
+    """A short run of the tiny model into `tmp_path / "run"`, without loading processes."""
+
+    def program(*arguments: object, **changes: object) -> Done:
+        options: dict[str, Any] = {"model": model, "epochs": 1, "workers": 0, "device": "cpu", **changes}
+        named = [part for name, value in options.items() if value is not None for part in (f"--{name}", value)]
+        return run("train", *arguments, *named, "--output", tmp_path / "run")
+
+    return program
+
+
+def test_from_a_folder_of_clips_to_answers(train: Run, run: Run, divided_clips: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    shutil.copytree(divided_clips.parent, clips, ignore=shutil.ignore_patterns("*.csv"))
+    (clips / "wave").rename(clips / "drink")
+    folder = tmp_path / "run"
+    done = train(clips, "--validation-share", 0.34, "--set", "frozen_views=2", epochs=2)
+    assert (done.status, done.err.count("\n")) == (0, 5)
+    assert "Checking" in done.err
+    assert "tensors of the trunk of 'tiny parent' were loaded; the head for 2 classes is new." in done.err
+    assert "layer4 and all before it stay as they are: their features of 2 random views of 8 clips" in done.err
+    assert "epoch 2: loss" in done.err
+    assert "12 clips, 12 usable" in done.out
+    assert "Best after epoch" in done.out
+    assert f"nonlocal-video classify CLIP --model {folder}" in done.out
+
+    written = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert written == {
+        "README.md", "best.safetensors", "config.json", "curves.png", "last.safetensors", "manifest.csv", "metrics.csv",
+        "state.pt", "tensorboard",
+    }  # fmt: skip
+    card = read_card(folder / "best.safetensors")
+    assert (card.name, card.labels, card.source) == ("run", ("drink", "jump"), "trained from tiny parent")
+    assert card.input == VIEW
+    rows = read_metrics(folder / "metrics.csv")
+    assert [row["epoch"] for row in rows] == [1.0, 2.0]
+    settings = json.loads((folder / "config.json").read_text())["settings"]
+    assert (settings["train"]["stage"], settings["train"]["epochs"], settings["train"]["batch_size"]) == ("head", 2, 8)
+    assert {row.split for row in read_manifest(folder / "manifest.csv").rows} == {"train", "validation"}
+
+    answer = run("classify", clips / "jump" / "0.mp4", "--model", folder, "--json")
+    assert answer.status == 0
+    assert {one["label"] for one in json.loads(answer.out)["top"]} == {"drink", "jump"}
+    best = max(rows, key=lambda row: (row["validation/top1"], -row["validation/loss"]))  # type: ignore[arg-type, operator]
+    measured = run("evaluate", folder / "manifest.csv", "--split", "validation", "--model", folder, "--json")
+    summary = json.loads(measured.out)
+    assert summary["clips"] == 4
+    assert summary["accuracy_percent"]["top1"]["value"] == 100 * best["validation/top1"]  # type: ignore[operator]
+
+    before = {name: (folder / name).read_bytes() for name in ("metrics.csv", "best.safetensors", "README.md")}
+    again = train(clips)
+    assert again.status == 2
+    assert "holds a run already. Go on with it by --resume" in again.err
+    finished = run("train", "--output", folder, "--resume")
+    assert (finished.status, "computed once" in finished.err) == (0, False)
+    assert finished.out == done.out[done.out.index("Best after") :]
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_a_manifest_is_taken_as_it_is(train: Run, divided_clips: Path, tmp_path: Path) -> None:
+    done = train(divided_clips, "--stage", "all", "--set", "cache_gib=0.01", "--set", "gradient_checkpointing=true")
+    assert done.status == 0, done.err
+    assert "Checking" not in done.err
+    assert "its head among them: the classes are the same" in done.err
+    assert read_manifest(tmp_path / "run" / "manifest.csv") == read_manifest(divided_clips)
+    assert not (tmp_path / "run" / "cache").exists()
+
+
+def test_folds_are_measured_in_turn(train: Run, divided_clips: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(divided_clips)
+    rows = tuple(replace(row, split=f"fold{1 + place % 3}") for place, row in enumerate(manifest.rows))
+    write_manifest(tmp_path / "folds.csv", replace(manifest, rows=rows))
+    done = train(tmp_path / "folds.csv", "--validation", "fold2", "--set", "frozen_views=1", "--batch-size", 5)
+    assert done.status == 0, done.err
+    assert "random views of 8 clips, and of the middle of 4" in done.err
+
+
+class TestBatchSize:
+    def test_it_is_found_by_memory(self, train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", self.three)
+        done = train(divided_clips, "--stage", "all", "--batch-size", "auto")
+        assert done.status == 0, done.err
+        assert "3 fit." in done.err
+
+    def three(self, step: Callable[[int], object], *, maximum: int, device: torch.device) -> Any:
+        from nonlocal_video.training.batch_size import FoundBatchSize
+
+        assert maximum == 8
+        step(3)
+        return FoundBatchSize(3, "3 fit.")
+
+    def test_a_resumed_run_keeps_what_was_found(
+        self, train: Run, run: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", self.three)
+        _stop_in_step(monkeypatch, 3)
+        stopped = train(divided_clips, "--stage", "all", "--batch-size", "auto", epochs=2)
+        assert (stopped.status, "Stopped after step 3" in stopped.err) == (130, True)
+        monkeypatch.undo()
+        monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", None)  # not asked again
+        monkeypatch.setattr(sys, "argv", [])
+        assert run("train", "--output", tmp_path / "run", "--resume").status == 0
+        assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.csv")] == [2, 4]
+
+    def test_it_is_never_more_than_there_are_clips(self, train: Run, divided_clips: Path) -> None:
+        done = train(divided_clips, "--batch-size", 64, "--set", "frozen_views=1")
+        assert done.status == 0
+        assert "batch_size is 8 instead of 64: there are 8 clips for 1 processes." in done.err
+
+
+def _stop_in_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C while a step is computed."""
+    original = engine.Training._one_step
+
+    def interrupted(self: engine.Training, *args: Any) -> int:
+        clips = original(self, *args)
+        if self.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return clips
+
+    monkeypatch.setattr(engine.Training, "_one_step", interrupted)
+
+
+class TestResume:
+    @pytest.fixture
+    def stopped(self, train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+        _stop_in_step(monkeypatch, 1)
+        done = train(divided_clips, "--stage", "all", "--batch-size", 4)
+        assert done.status == 130
+        assert "Stopped after step 1. The same command with --resume goes on." in done.err
+        return tmp_path / "run"
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--epochs", 5), ("--model", "default"), ("clips",), ("--progressive",), ("--validation", "fold1"),
+            ("--set", "optimizer=sgd"), ("--fast",), ("--new-weights",), ("--device", "cuda"), ("--seed", 1),
+            ("--validation-share", 0.5), ("--teacher", "default"), ("--batch-size", 8),
+        ],
+        ids=lambda options: str(options[0]),
+    )  # fmt: skip
+    def test_other_settings_are_refused(self, run: Run, tmp_path: Path, options: tuple[object, ...]) -> None:
+        done = run("train", "--output", tmp_path, "--resume", *options)
+        assert done.status == 2
+        assert "--resume goes on with the run's own clips and settings; leave" in done.err
+        assert not list(tmp_path.iterdir())
+
+    def test_what_changes_nothing_may_differ(self, run: Run, stopped: Path) -> None:
+        done = run("train", "--output", stopped, "--resume", "--workers", 1, "--set", "save_every_steps=1")
+        assert done.status == 0
+        settings = json.loads((stopped / "config.json").read_text())["settings"]["train"]
+        assert (settings["workers"], settings["save_every_steps"], settings["batch_size"]) == (1, 1, 4)
+        assert read_metrics(stopped / "metrics.csv")[-1]["step"] == 2
+
+    def test_it_goes_on_from_any_folder(  # type: ignore[no-untyped-def]
+        self, run: Run, train: Run, divided_clips: Path, model: Path, teacher: Path, stills: Path, tmp_path, monkeypatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for path in (model, teacher, stills, divided_clips.parent):
+            os.symlink(path, path.name)
+        _stop_in_step(monkeypatch, 1)
+        options = ("--teacher", teacher.name, "--stills", stills.name, "--batch-size", 5)
+        stopped = train(f"{divided_clips.parent.name}/manifest.csv", *options, model=model.name)
+        assert stopped.status == 130, stopped.err
+        monkeypatch.undo()
+        monkeypatch.setattr(sys, "argv", [])
+        assert run("train", "--output", tmp_path / "run", "--resume").status == 0
+
+    def test_another_number_of_processes_is_refused(
+        self, run: Run, stopped: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        done = run("train", "--output", stopped, "--resume")
+        assert done.status == 2
+        assert "processes was 1 and is 2" in done.err
+
+    def test_there_has_to_be_a_run(self, run: Run, tmp_path: Path) -> None:
+        done = run("train", "--output", tmp_path / "run", "--resume")
+        assert done.status == 2
+        assert "holds no run" in done.err
+        assert not (tmp_path / "run").exists()
+
+    def test_features_are_gone_on_with(
+        self, train: Run, run: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        seen: list[tuple[int, int]] = []
+
+        def interrupted(self: TrainProgress, done: int, of: int) -> None:
+            seen.append((done, of))
+            if len(seen) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(TrainProgress, "features", interrupted)
+        done = train(divided_clips, "--set", "frozen_views=2")
+        assert (done.status, "Stopped after step 0" in done.err) == (130, True)
+        assert run("train", "--output", tmp_path / "run", "--resume").status == 0
+        assert seen == [(4, 16), (8, 16), (12, 16), (16, 16), (4, 4)]
+
+
+class TestRefusedBeforeThereIsAFolder:
+    def refused(self, done: Done, tmp_path: Path, message: str) -> None:
+        assert done.status == 2
+        assert message in done.err
+        assert not (tmp_path / "run").exists()
+
+    def test_one_class(self, train: Run, divided_clips: Path, tmp_path: Path) -> None:
+        manifest = read_manifest(divided_clips)
+        rows = tuple(row for row in manifest.rows if row.label == "jump")
+        write_manifest(tmp_path / "one.csv", replace(manifest, rows=rows))
+        self.refused(train(tmp_path / "one.csv"), tmp_path, "at least two classes; they are of jump")
+
+    def test_no_clips(self, train: Run, tmp_path: Path) -> None:
+        self.refused(train(), tmp_path, "at least two classes; they are of none. Give a folder")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--validation", "fold1"), "split = 'fold1' is in no row of the manifest"),
+            (("--set", "augmentation.left_right_classes=[jmup]"), "left_right_classes has 'jmup'"),
+            (("--set", "augmentation.flpi=0"), "this version does not know ['augmentation.flpi']"),
+            (("--set", "epoch=3"), "epoch is no setting of training"),
+            (("--set", "epochs"), "should be NAME=VALUE"),
+            (("--set", "stage=all", "--set", "stage.x=1"), "stage is 'all' and has no settings of its own"),
+            (("--set", "momentum=1"), "momentum = 1.0 should be from 0 to below 1"),
+            (("--batch-size", "many"), "should be a number from 1, or auto"),
+            (("--model", "nonexistent"), "There is no model or weights file"),
+            (("--recipe", "nonexistent.yaml"), "cannot be read"),
+            (("--unlabelled", "CLIPS"), "name one with --teacher"),
+            (("--teacher", "nonexistent"), "There is no model or weights file"),
+        ],
+        ids=lambda one: " ".join(one) if isinstance(one, tuple) else "",
+    )
+    def test_what_cannot_work(
+        self, train: Run, divided_clips: Path, tmp_path: Path, options: tuple[str, ...], message: str
+    ) -> None:
+        given = [str(divided_clips.parent / "jump") if one == "CLIPS" else one for one in options]
+        changes = {"model": None} if "--model" in options else {}
+        self.refused(train(divided_clips, *given, **changes), tmp_path, message)
+
+    def test_bfloat16_convolutions_on_the_cpu(self, train: Run, divided_clips: Path, tmp_path: Path) -> None:
+        done = train(divided_clips, "--stage", "top", "--set", "precision=bf16-mixed")
+        assert done.status == 2
+        assert "is for GPUs" in done.err
+
+
+def test_a_head_can_be_trained_in_bfloat16(train: Run, divided_clips: Path) -> None:
+    done = train(divided_clips, "--set", "precision=bf16-mixed", "--set", "frozen_views=1")
+    assert done.status == 0, done.err
+
+
+def test_a_loss_that_is_not_finite_ends_with_status_1_and_a_usable_folder(
+    train: Run, run: Run, divided_clips: Path, tmp_path: Path
+) -> None:
+    done = train(
+        divided_clips, "--stage", "all", "--learning-rate", 1e30, "--batch-size", 4, "--set", "warmup_epochs=0"
+    )
+    assert done.status == 1
+    assert "The loss of step 2 is nan, for the clips" in done.err
+    assert ".mp4" in done.err
+    assert "Traceback" not in done.err
+    again = run("train", "--output", tmp_path / "run", "--resume")
+    assert again.status == 1  # it begins anew, and is the same
+    assert "The loss of step 2 is nan" in again.err
+
+
+def test_a_clip_that_vanishes_is_its_error(train: Run, divided_clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    shutil.copytree(divided_clips.parent, folder)
+    (folder / "jump" / "0.mp4").unlink()
+    done = train(folder / "manifest.csv", workers=1)
+    assert done.status == 1
+    assert done.err.splitlines()[-1].startswith(f"not_found: {folder}/jump/0.mp4: ")
+    assert "check the clips again" in done.err
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of three classes, the clips' two among them; it sees more than the student."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    card = tiny_card()
+    spec = replace(VIEW, num_frames=8, frames_per_second=10.0, short_side=48, crop=40)
+    card = replace(card, name="teacher", input=spec, labels=("clap", *LABELS), config={**card.config, "num_classes": 3})
+    save_checkpoint(path, tiny_network(card, seed=5), card, dtype=torch.float32)
+    return path
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unlabelled")
+    for number in range(3):
+        write_clip(folder / f"{number}.mp4", 300 + number)
+    (folder / "note.mp4").write_text("not a video\n" * 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stills(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stills")
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+class TestTeacher:
+    def test_answers_about_kept_views_of_clips_and_pictures(
+        self, train: Run, run: Run, divided_clips: Path, teacher: Path, unlabelled: Path, stills: Path, tmp_path: Path
+    ) -> None:
+        done = train(
+            divided_clips, "--teacher", teacher, "--unlabelled", unlabelled, "--stills", stills,
+            "--set", "teacher_views=2", "--set", "distillation.label_weight=0", "--batch-size", 4, epochs=8,
+        )  # fmt: skip
+        assert done.status == 0, done.err
+        assert "not used: " in done.err
+        assert "3 of 4 files without labels can be used." in done.err
+        assert "2 of 2 files without labels can be used." in done.err
+        assert "The teacher answers 2 random views of 13 clips" in done.err
+        folder = tmp_path / "run"
+        assert read_card(folder / "best.safetensors").labels == ("clap", *LABELS)
+        rows = read_metrics(folder / "metrics.csv")
+        assert rows[-1]["train/kl"] < rows[0]["train/kl"] / 2  # type: ignore[operator]
+        assert "3 clips and 2 pictures without labels" in (folder / "README.md").read_text()
+        answer = run("classify", divided_clips.parent / "jump" / "0.mp4", "--model", folder, "--json")
+        assert json.loads(answer.out)["model"] == "run"
+
+    def test_without_labels_some_clips_are_held_out(
+        self, train: Run, teacher: Path, unlabelled: Path, tmp_path: Path
+    ) -> None:
+        done = train("--teacher", teacher, "--unlabelled", unlabelled, "--set", "augmentation.mixup=0.2")
+        assert done.status == 0, done.err
+        columns = next(csv.reader((tmp_path / "run" / "metrics.csv").open()))
+        assert "validation/kl" in columns
+        assert "validation/top1" not in columns
+
+    def test_a_run_that_has_not_all_its_clips_yet_is_none(  # type: ignore[no-untyped-def]
+        self, train: Run, run: Run, teacher: Path, unlabelled: Path, stills: Path, monkeypatch, tmp_path: Path
+    ) -> None:
+        def cut_off(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        command = ("--teacher", teacher, "--unlabelled", unlabelled, "--stills", stills)
+        monkeypatch.setattr(RunFolder, "_write_config", cut_off)
+        train(*command)
+        assert {path.name for path in (tmp_path / "run").iterdir()} >= {"unlabelled.csv", "stills.json"}
+        monkeypatch.undo()
+        assert "holds no run" in run("train", "--output", tmp_path / "run", "--resume").err
+        monkeypatch.setattr(sys, "argv", [])
+        assert train(*command).status == 0
+
+    def test_mixed_with_clips_that_have_labels(
+        self, train: Run, divided_clips: Path, teacher: Path, unlabelled: Path
+    ) -> None:
+        done = train(divided_clips, "--teacher", teacher, "--unlabelled", unlabelled, "--set", "augmentation.cutmix=1")
+        assert done.status == 0, done.err
+
+    def test_a_second_head_serves_training_only(
+        self, train: Run, divided_clips: Path, teacher: Path, tmp_path: Path
+    ) -> None:
+        manifest = read_manifest(divided_clips)
+        rows = tuple(replace(row, label={"jump": "hop", "wave": "greet"}[row.label]) for row in manifest.rows)
+        write_manifest(tmp_path / "own.csv", replace(manifest, rows=rows))
+        refused = train(tmp_path / "own.csv", "--teacher", teacher)
+        assert refused.status == 2
+        assert "The teacher has no class 'greet', 'hop'" in refused.err
+        assert "distillation.second_head=true" in refused.err
+        assert not (tmp_path / "run").exists()
+        done = train(tmp_path / "own.csv", "--teacher", teacher, "--set", "distillation.second_head=true")
+        assert done.status == 0, done.err
+        network, card = load_checkpoint(tmp_path / "run" / "best.safetensors")
+        assert card.labels == ("greet", "hop")
+        assert set(network.state_dict()) == set(load_file(tmp_path / "run" / "last.safetensors"))
+
+    def test_finding_the_batch_size_leaves_no_answers_behind(
+        self, train: Run, divided_clips: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", TestBatchSize().three)
+        rows = []
+        for size in ("auto", 3):
+            done = train(
+                divided_clips, "--teacher", teacher, "--set", "teacher_views=1", "--set", "distillation.label_weight=0",
+                "--batch-size", size,
+            )  # fmt: skip
+            assert done.status == 0, done.err
+            rows.append(read_metrics(tmp_path / "run" / "metrics.csv"))
+            shutil.rmtree(tmp_path / "run")
+        assert rows[0] == rows[1]

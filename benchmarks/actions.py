@@ -1,0 +1,222 @@
+"""Ways to train on a few clips of one's own: 6 yoga poses by 16 people, measured on people who were not trained on.
+
+    python benchmarks/actions.py CLIPS.csv --output benchmarks/results/actions.json
+
+CLIPS.csv is a list `path,label,group`; it is divided by group into folds, and every clip is measured once, by the
+network that was trained on the other folds. Nothing is chosen by what is measured: settings are the same for all folds,
+and the weights after the last epoch count, not the best ones. The ways:
+
+- `head`: the default with a new head, its trunk as it is.
+- `top`: the default, its last stage (Mixed_5b and Mixed_5c) and a new head.
+- `scratch`: a Video3DResNet on the labels alone.
+- `distilled`: the same network, first on the default's answers to the same clips (no labels), then on the labels.
+- `distilled_blocks`: with spacetime non-local blocks after stages 3 and 4, all from the start.
+- `distilled_progressive`: with the same blocks, which join one after another.
+
+Ways and folds that the output file has already are kept, so the command can be interrupted and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nonlocal_video.benchmark.machine import describe_machine
+from nonlocal_video.blocks.schedule import ProgressiveSchedule
+from nonlocal_video.evaluation.answers import Answer, Truth, from_row, to_row
+from nonlocal_video.evaluation.labelled import read_labelled
+from nonlocal_video.evaluation.metrics import measure
+from nonlocal_video.inference.folder import classify_files
+from nonlocal_video.inference.loading import ClipRequest
+from nonlocal_video.inference.recognizer import load
+from nonlocal_video.models.card import InputSpec
+from nonlocal_video.training.check import check_clips
+from nonlocal_video.training.config import TrainConfig
+from nonlocal_video.training.distillation import DistillConfig
+from nonlocal_video.training.manifest import Manifest, ManifestRow
+from nonlocal_video.training.report import make_report
+from nonlocal_video.training.run import RunClips, RunSettings, make_fabric, train
+from nonlocal_video.training.run_folder import RunFolder
+from nonlocal_video.training.splits import SplitPlan
+from nonlocal_video.training.starting_point import NewModel
+from nonlocal_video.video.decode import VideoReader
+
+WAYS = ("head", "top", "scratch", "distilled", "distilled_blocks", "distilled_progressive")
+INPUT = InputSpec(16, 6.25, short_side=128, crop=112, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
+STUDENTS: dict[str, dict[str, Any]] = {
+    "slim18": {"width": 32, "blocks_per_stage": (2, 2, 2, 2)},
+    "resnet34": {},
+}
+DISTILL_EPOCHS, TUNE_EPOCHS = 40, 30
+SCHEDULE = ProgressiveSchedule(warmup_epochs=8, ramp_epochs=8, stages=(4, 3))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--student", choices=tuple(STUDENTS), default="slim18")
+    parser.add_argument("--model", default="default", help="The default's weights file, where it is not installed.")
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--epochs-factor", type=float, default=1.0, help="Below 1 for a quick look.")
+    arguments = parser.parse_args()
+
+    found: dict[str, Any] = {"runs": []}
+    if arguments.output.is_file():
+        found = json.loads(arguments.output.read_text("utf-8"))
+    manifest = divide(arguments.clips, arguments.folds, arguments.seed)
+    for fold in manifest.splits:
+        for way in arguments.ways:
+            key = {"way": way, "fold": fold, "student": arguments.student, "seed": arguments.seed}
+            if any(all(run[name] == value for name, value in key.items()) for run in found["runs"]):
+                continue
+            started = time.perf_counter()
+            with tempfile.TemporaryDirectory(prefix="actions-") as folder:
+                answers, speed = run_fold(way, manifest, fold, Path(folder), arguments)
+            right = sum(answer.right for answer in answers)
+            seconds = time.perf_counter() - started
+            print(f"{fold} {way}: {right} of {len(answers)} right, {seconds:.0f} s", flush=True)
+            found["runs"].append(
+                {
+                    **key,
+                    "seconds": round(seconds, 1),
+                    **speed,
+                    "answers": [row_of(answer) for answer in answers],
+                }
+            )
+            found |= {"machine": describe_machine(), "device": arguments.device, "precision": arguments.precision}
+            found["figures"] = figures(found["runs"], len(manifest.labels))
+            arguments.output.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+def divide(clips: str, folds: int, seed: int) -> Manifest:
+    """Every clip checked, and in one of the folds with all others of its group."""
+    labelled = [replace(clip, split=None) for clip in read_labelled(clips)]
+    checked = list(check_clips(labelled, [VideoReader() for _ in range(2)]))
+    return make_report(checked, INPUT, SplitPlan(None, folds, seed)).manifest
+
+
+def run_fold(
+    way: str, manifest: Manifest, fold: str, folder: Path, arguments: argparse.Namespace
+) -> tuple[list[Answer], dict[str, float]]:
+    """Train without one fold; the answers for it, and how fast the last training was."""
+    epochs = [max(2, round(count * arguments.epochs_factor)) for count in (DISTILL_EPOCHS, TUNE_EPOCHS)]
+    common = {"seed": arguments.seed, "precision": arguments.precision, "workers": arguments.workers}
+    model: Any = arguments.model
+    if way == "head":
+        config = TrainConfig(stage="head", epochs=epochs[0], learning_rate=3e-3, frozen_views=4, **common)
+    elif way == "top":
+        config = TrainConfig(stage="top", epochs=epochs[1], learning_rate=3e-4, frozen_views=4, **common)
+    else:
+        student = dict(STUDENTS[arguments.student])
+        if way in ("distilled_blocks", "distilled_progressive"):
+            last = [count - 1 for count in student.get("blocks_per_stage", (3, 4, 6, 3))]
+            student["nonlocal_blocks"] = {f"layer3.{last[2]}": {}, f"layer4.{last[3]}": {}}
+        model = NewModel("student", "resnet3d", INPUT, student)
+        if way != "scratch":
+            learn = TrainConfig(
+                stage="all",
+                epochs=epochs[0],
+                learning_rate=1e-3,
+                teacher_views=6,
+                distillation=DistillConfig(arguments.model, embedding_weight=1.0, label_weight=0.0),
+                progressive=SCHEDULE if way == "distilled_progressive" else None,
+                **common,
+            )
+            learnt, _ = manifest.sides(fold)
+            rows = Manifest(tuple(replace(row, split="train") for row in learnt))
+            clips = RunClips(Manifest(()), unlabelled=rows)
+            fit(folder / "student", RunSettings(model, learn, device=arguments.device), clips)
+            model = str(folder / "student" / "last.safetensors")
+        config = TrainConfig(
+            stage="all",
+            epochs=sum(epochs) if way == "scratch" else epochs[1],
+            learning_rate=1e-3 if way == "scratch" else 3e-4,
+            batch_norm="batch",
+            label_smoothing=0.1,
+            **common,
+        )
+    settings = RunSettings(model, config, validation=fold, device=arguments.device)
+    speed = fit(folder / "model", settings, RunClips(manifest))
+    return list(answer_all(folder / "model" / "last.safetensors", manifest, fold, arguments.device)), speed
+
+
+def fit(folder: Path, settings: RunSettings, clips: RunClips) -> dict[str, float]:
+    fabric = make_fabric(settings.device, settings.train)
+    with RunFolder(folder).create(settings.to_dict(), clips.labelled, command=("benchmarks/actions.py",)) as run:
+        result = train(run, settings, clips, fabric)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    return {"train_clips_per_second": round(result.train_clips / result.train_seconds, 2)}
+
+
+def answer_all(weights: Path, manifest: Manifest, fold: str, device: str) -> Iterable[Answer]:
+    rows: dict[str, ManifestRow] = {row.path: row for row in manifest.of_split(fold)}
+    with load(str(weights), device=device) as recognizer:
+        index_of = {label: index for index, label in enumerate(recognizer.card.labels)}
+        for outcome in classify_files(recognizer, iter(rows), ClipRequest()):
+            row = rows[outcome.path]
+            truth = Truth(row.label, index_of[row.label], row.group)
+            yield from_row(to_row(outcome, truth), truth)
+
+
+def row_of(answer: Answer) -> dict[str, Any]:
+    path = Path(answer.path)
+    return {
+        "clip": f"{path.parent.name}/{path.name}",
+        "label": answer.truth.label,
+        "group": answer.truth.group,
+        "true_rank": answer.true_rank,
+        "answer": answer.top[0].label,
+        "score": round(answer.top[0].score, 4),
+        "true_score": round(answer.true_score or 0.0, 4),
+    }
+
+
+def figures(runs: list[dict[str, Any]], num_classes: int) -> dict[str, Any]:
+    """Top-1 of each way over all folds that were run, with its interval by bootstrap over people."""
+    from nonlocal_video.inference.prediction import ScoredLabel
+
+    found = {}
+    for way, student in dict.fromkeys((run["way"], run["student"]) for run in runs):
+        rows = [row for run in runs if (run["way"], run["student"]) == (way, student) for row in run["answers"]]
+        labels = sorted({row["label"] for row in rows})
+        answers = [
+            Answer(
+                row["clip"],
+                Truth(row["label"], labels.index(row["label"]), row["group"]),
+                (ScoredLabel(row["answer"], labels.index(row["answer"]), row["score"]),),
+                row["true_rank"],
+                row["true_score"],
+            )
+            for row in rows
+            if row["answer"] in labels
+        ]
+        if len(answers) < len(rows):
+            continue  # the folds so far lack a class
+        metrics = measure(answers, num_classes)
+        assert metrics is not None
+        top1, mean_class = metrics.accuracies["top1"], metrics.accuracies["mean_class"]
+        found[f"{way} {student}" if way not in ("head", "top") else way] = {
+            "clips": len(rows),
+            "folds": len([run for run in runs if (run["way"], run["student"]) == (way, student)]),
+            "top1": round(top1.value, 4),
+            "top1_interval": None if top1.interval is None else [round(end, 4) for end in top1.interval],
+            "mean_class": round(mean_class.value, 4),
+        }
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -24,8 +24,9 @@ demo: $(VENV)/.installed
 serve: $(VENV)/.installed
 	$(BIN)/nonlocal-video serve
 
+# Two at a time, each file's tests together: many of them start processes, and wait for them.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

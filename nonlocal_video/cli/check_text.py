@@ -12,6 +12,7 @@ from nonlocal_video.inference.prediction import printable
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.check import NUM_THUMBNAILS
 from nonlocal_video.training.report import CheckReport, SameContent
+from nonlocal_video.video.sampling import FILLED
 
 _SHOWN = 10
 """Of each kind of finding; --json and the manifest have all."""
@@ -40,7 +41,8 @@ def print_report(report: CheckReport, spec: InputSpec, console: Console, *, ever
     )
     _say(console, (f"note: {printable(path)}: {note}" for path, note in report.file_notes))
     view = f"{spec.num_frames} frames, {spec.span_seconds:.2f} s"
-    _say(console, _some(report.short, f"shorter than the model's view ({view}) and looped in training"))
+    filled = FILLED[spec.short_clips]
+    _say(console, _some(report.short, f"shorter than the model's view ({view}) and {filled} in training"))
     _say(console, _some(report.small, f"smaller than the model's view ({spec.crop} pixels) and enlarged in training"))
     _say(console, report.notes)
     if report.undivided:

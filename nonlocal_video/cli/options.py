@@ -16,7 +16,9 @@ class DecoderChoice(str, Enum):
     pyav = "pyav"
 
 
-Model = Annotated[str, typer.Option(help="Catalogue name, or a .safetensors file saved by this project.")]
+Model = Annotated[
+    str, typer.Option(help="Catalogue name, a .safetensors file saved by this project, or a training run's folder.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Decoder = Annotated[DecoderChoice, typer.Option(help="auto takes for each file the decoder measured to be exact.")]
 Fast = Annotated[bool, typer.Option("--fast", help="The model card's cheaper view.")]

@@ -19,7 +19,7 @@ from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream, VideoReader
 from nonlocal_video.video.info import FrameChunk, VideoInfo
-from nonlocal_video.video.sampling import View, plan_views
+from nonlocal_video.video.sampling import FILLED, View, plan_views
 from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize, resize_short_side, spatial_views
 
 MAX_RESIZED_PIXELS = 36_000_000
@@ -98,6 +98,7 @@ class ClipLoader:
                 end_seconds=request.end_seconds,
                 clip_placement=spec.clip_placement,
                 frame_placement=spec.frame_placement,
+                short_clips=spec.short_clips,
             )
             crops = spatial_views(
                 info.height,
@@ -106,6 +107,8 @@ class ClipLoader:
                 crop=spec.crop,
                 num_crops=request.views.num_crops,
                 resize_to=spec.resize_to,
+                crop_placement=spec.crop_placement,
+                longer_side=spec.longer_side,
             )
             check_not_too_elongated(path, info, crops[0])
             times = [seconds for view in views for seconds in view.times_seconds]
@@ -126,10 +129,10 @@ class ClipLoader:
             elapsed = time.perf_counter() - started
         info = stream.info
         notes = list(info.notes)
-        if any(view.looped for view in views):
+        if (filled := views[0].filled) is not None:
             notes.append(
                 f"The clip ({info.duration_seconds:.2f} s) is shorter than a view "
-                f"({spec.num_frames / spec.rate_in(info.fps):.2f} s) and was looped."
+                f"({spec.num_frames / spec.rate_in(info.fps):.2f} s) and was {FILLED[filled]}."
             )
         if isinstance(source, (list, tuple, np.ndarray)) and request.frames_per_second is None:
             notes.append(f"The frames came without a rate; {spec.frames_per_second:g} per second was assumed.")

@@ -22,7 +22,7 @@ from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream
 from nonlocal_video.video.info import VideoInfo
-from nonlocal_video.video.sampling import View, plan_views
+from nonlocal_video.video.sampling import FILLED, ShortClips, View, plan_views
 from nonlocal_video.video.transforms import SpatialView, cut, resize, spatial_views
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class WindowPlan:
     starts: NDArray[np.float64]  # (W,) seconds from the first frame
     ends: NDArray[np.float64]  # (W,)
     times: NDArray[np.float64]  # (W, T)
-    looped: bool
+    filled: ShortClips | None  # as in `View`
     window_seconds: float
     stride_seconds: float
     notes: tuple[str, ...]
@@ -50,7 +50,7 @@ class WindowPlan:
     def view(self, window: int) -> View:
         """One window as `plan_views` gives it."""
         times = tuple(self.times[window].tolist())
-        return View(float(self.starts[window]), float(self.ends[window]), times, self.looped)
+        return View(float(self.starts[window]), float(self.ends[window]), times, self.filled)
 
 
 def plan_windows(
@@ -66,7 +66,7 @@ def plan_windows(
 
     A window is what `plan_views` makes of its span, so that a window of the model's own length holds the frames that
     `classify` takes of that span. In a longer or shorter window the model's number of frames is spread evenly. A video
-    shorter than a window is one window, looped.
+    shorter than a window is one window, filled as the model's input says (`InputSpec.short_clips`).
 
     Args:
         info: The video.
@@ -109,7 +109,7 @@ def plan_windows(
     spans = [(_rounded(start + k * stride), _rounded(start + k * stride + window)) for k in range(num_before)]
     spans.append((max(whole.start_seconds, _rounded(end - window)), whole.end_seconds))
     times = np.empty((len(spans), spec.num_frames))
-    looped = False
+    filled: ShortClips | None = None
     for row, (first, last) in zip(times, spans, strict=True):
         (view,) = plan_views(
             info,
@@ -118,15 +118,17 @@ def plan_windows(
             start_seconds=first,
             end_seconds=last,
             frame_placement=spec.frame_placement,
+            short_clips=spec.short_clips,
         )
         row[:] = view.times_seconds
-        looped = view.looped
-    if looped:
+        filled = view.filled
+    if filled is not None:
         notes.append(
-            f"The video ({float(end - start):.2f} s) is shorter than a window ({float(window):.2f} s) and was looped."
+            f"The video ({float(end - start):.2f} s) is shorter than a window ({float(window):.2f} s) and was "
+            f"{FILLED[filled]}."
         )
     starts, ends = np.array(spans).T
-    return WindowPlan(starts, ends, times, looped, float(window), float(stride), tuple(notes))
+    return WindowPlan(starts, ends, times, filled, float(window), float(stride), tuple(notes))
 
 
 def slide(
@@ -163,7 +165,13 @@ def slide(
             end_seconds=end_seconds,
         )
         (place,) = spatial_views(
-            info.height, info.width, short_side=spec.short_side, crop=spec.crop, resize_to=spec.resize_to
+            info.height,
+            info.width,
+            short_side=spec.short_side,
+            crop=spec.crop,
+            resize_to=spec.resize_to,
+            crop_placement=spec.crop_placement,
+            longer_side=spec.longer_side,
         )
         check_not_too_elongated(path, info, place)
         scores = np.empty((len(plan.starts), len(recognizer.card.labels)), dtype=np.float32)

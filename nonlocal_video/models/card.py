@@ -11,6 +11,9 @@ ClipPlacement = Literal[
     "both_ends", "both_ends_in_steps", "first_to_last_frame", "left_of_parts", "middle_of_parts", "wrapping_parts"
 ]
 FramePlacement = Literal["middle_of_steps", "start_of_steps", "both_ends"]
+ShortClips = Literal["loop", "hold_last_frame", "spread"]
+CropPlacement = Literal["centre_rounded_up", "steps_rounded_down"]
+LongerSide = Literal["rounded_down", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class InputSpec:
     frame_placement: FramePlacement = "middle_of_steps"
     """Which frame of each of the view's `num_frames` equal steps: the middle one, the first (MMAction2, torchvision),
     or the view's first and last frame and evenly spread ones between them (PySlowFast, pytorchvideo)."""
+    short_clips: ShortClips = "loop"
+    """What fills a view that is longer than the clip: the clip over and over (video-nonlocal-net, MMAction2), its last
+    frame (PySlowFast), or nothing, as the view's frames are spread over the clip (pytorchvideo)."""
+    crop_placement: CropPlacement = "centre_rounded_up"
+    """Where three squares lie along the f pixels that they leave free, and a single one in their middle: at 0,
+    ceil(f / 2), f (PySlowFast, pytorchvideo), or at 0, s, 2 s with s = floor(f / 2) (video-nonlocal-net, MMAction2)."""
+    longer_side: LongerSide = "rounded_down"
+    """Pixels of the resized frame's longer side: whole ones only, or the nearest number (MMAction2)."""
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "frames_per_second", "short_side", "crop"):
@@ -52,6 +63,10 @@ class InputSpec:
             raise ValueError(f"frame_stride = {self.frame_stride} should be at least 1, or None.")
         if self.resize_to is not None and min(self.resize_to) != self.short_side:
             raise ValueError(f"resize_to = {self.resize_to} should have short_side = {self.short_side} as its shorter.")
+        if self.clip_placement == "wrapping_parts" and self.short_clips != "loop":
+            raise ValueError(
+                f"short_clips = {self.short_clips!r} should be 'loop': views of 'wrapping_parts' go round."
+            )
         if len(self.mean) != 3 or len(self.std) != 3:
             raise ValueError(f"{self.mean = } and {self.std = } should have three numbers each.")
 

@@ -61,8 +61,8 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
     workers, on who asks first, or on the cache. Without one it is the view that `classify` takes.
 
     Random views see the clip's frames at the model's short side, at moments of a fixed grid with `GRID` moments a step
-    of the model's rate. So a cached clip has few frames, and gives the same pictures as one that is decoded again. Like
-    the middle view, a random one goes round and round in a clip that is shorter than the view.
+    of the model's rate. So a cached clip has few frames, and gives the same pictures as one that is decoded again. A
+    clip that is shorter than a random view fills it as it fills the middle one, see `InputSpec.short_clips`.
 
     One decoding process serves each process that asks, and is started there when it is needed.
 
@@ -184,6 +184,7 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
             num_frames=self.spec.num_frames,
             frames_per_second=self.spec.rate_in(info.fps),
             frame_placement=self.spec.frame_placement,
+            short_clips=self.spec.short_clips,
         )
         frames, shown = self._decode(row, np.asarray(view.times_seconds))
         seen = cut(frames, self._place(row))[shown]
@@ -196,7 +197,7 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         speed, start = augmenter.draw_time()
         rate = self.spec.rate_in(info.fps)
         grid = _grid(info, rate)
-        wanted = _places_in_grid(info, grid, self.spec.num_frames, rate / speed, start)
+        wanted = _places_in_grid(info, grid, self.spec, rate / speed, start)
         name = f"{row.sha256}-grid-{self._digest}"
         frames = self._from_cache(name, wanted)
         if frames is None:
@@ -216,7 +217,13 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
     def _place(self, row: ManifestRow) -> SpatialView:
         info, spec = _info_of(row), self.spec
         (place,) = spatial_views(
-            info.height, info.width, short_side=spec.short_side, crop=spec.crop, resize_to=spec.resize_to
+            info.height,
+            info.width,
+            short_side=spec.short_side,
+            crop=spec.crop,
+            resize_to=spec.resize_to,
+            crop_placement=spec.crop_placement,
+            longer_side=spec.longer_side,
         )
         return place
 
@@ -313,15 +320,19 @@ def _grid(info: VideoInfo, rate: float) -> NDArray[np.float64]:
 
 
 def _places_in_grid(
-    info: VideoInfo, grid: NDArray[np.float64], num_frames: int, rate: float, start: float
+    info: VideoInfo, grid: NDArray[np.float64], spec: InputSpec, rate: float, start: float
 ) -> NDArray[np.int64]:
     """(num_frames,) places in the grid: the middles of a view's steps, from `start` (0 to 1) of what is free on."""
-    span, duration = num_frames / rate, info.duration_seconds
-    steps = (np.arange(num_frames) + 0.5) / rate
-    if span - duration > 0.001:  # as `plan_views`; the middle start is the clip's beginning
-        times = (steps + (start - 0.5) * duration) % duration
-    else:
+    span, duration = spec.num_frames / rate, info.duration_seconds
+    steps = (np.arange(spec.num_frames) + 0.5) / rate
+    if span - duration <= 0.001:  # as `plan_views`
         times = steps + start * max(0.0, duration - span)
+    elif spec.short_clips == "loop":  # the middle start is the clip's beginning
+        times = (steps + (start - 0.5) * duration) % duration
+    elif spec.short_clips == "spread":
+        times = steps * duration / span
+    else:
+        times = steps  # what is after the end is the grid's last moment
     step = grid[0] * 2 if len(grid) > 1 else duration
     # A moment on the border of two steps belongs to the later one, whatever the rounding of its time.
     return np.clip((times / step + 1e-6).astype(np.int64), 0, len(grid) - 1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from nonlocal_video.errors import TrainingError
 from nonlocal_video.models.card import ModelCard
@@ -24,7 +24,7 @@ from nonlocal_video.training.loading import EpochBatches, EveryClip, TrainingDat
 from nonlocal_video.training.measuring import measure
 from nonlocal_video.training.metrics_log import MetricsLog
 from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
-from nonlocal_video.training.optimisation import learning_rate, make_optimizer, set_learning_rate
+from nonlocal_video.training.optimisation import learning_rate, make_optimizer, moving_average, set_learning_rate
 from nonlocal_video.training.run_folder import RunFolder
 
 TRAIN_LOSS = "train/loss"
@@ -103,9 +103,9 @@ class Training:
         self._gates = Gates(objective.network, config.progressive)
         self._averaged: AveragedModel | None = None
         if config.ema_decay is not None:
-            self._averaged = AveragedModel(
-                objective, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True
-            )
+            # Statistics of batch norms are means already, and are copied: averaged once more they would stay those of a
+            # new network for a thousand steps.
+            self._averaged = AveragedModel(objective, multi_avg_fn=moving_average(config.ema_decay))
         module: torch.nn.Module = torch.compile(objective) if config.compile else objective  # type: ignore[assignment]
         self.optimizer = make_optimizer(objective, config)
         self._wrapped, self._optimizer = fabric.setup(module, self.optimizer)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nonlocal_video.training.config import TrainConfig
 
@@ -35,3 +36,19 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = value
+
+
+def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """For `AveragedModel`: a <- d a + (1 - d) w, where d = min(decay, (1 + n) / (10 + n)) after n steps.
+
+    Without the growth the first averages would be the weights that training began with.
+    """
+
+    @torch.no_grad()
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
+        done = int(steps)
+        weight = 1 - min(decay, (1 + done) / (10 + done))
+        for old, new in zip(averaged, current, strict=True):
+            old.lerp_(new, weight)
+
+    return update

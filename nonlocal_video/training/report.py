@@ -260,7 +260,7 @@ def _is_short(info: VideoInfo, spec: InputSpec) -> bool:
 
 def _is_too_elongated(info: VideoInfo, spec: InputSpec) -> bool:
     """As `ClipLoader` sees it."""
-    height, width = spec.resize_to or resized_size(info.height, info.width, spec.short_side)
+    height, width = spec.resize_to or resized_size(info.height, info.width, spec.short_side, spec.longer_side)
     return height * width > MAX_RESIZED_PIXELS
 
 

@@ -242,7 +242,7 @@ class StillDataset(Dataset[tuple[Tensor, int]]):
         (picture,) = resize(picture[None], resized_size(height, width, short_side))
         decoded = time.perf_counter()
         with seeded(self.seed, int(self._epoch), index):
-            size = resized_size(height, width, self.spec.short_side)
+            size = resized_size(height, width, self.spec.short_side, self.spec.longer_side)
             frames = self._augmenter(film(picture, self.spec.num_frames, size, self.motion), "")
         clip = normalise(frames, self.spec.mean, self.spec.std)
         worker = get_worker_info()

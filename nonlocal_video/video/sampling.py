@@ -14,6 +14,14 @@ ClipPlacement = Literal[
     "both_ends", "both_ends_in_steps", "first_to_last_frame", "left_of_parts", "middle_of_parts", "wrapping_parts"
 ]
 FramePlacement = Literal["middle_of_steps", "start_of_steps", "both_ends"]
+ShortClips = Literal["loop", "hold_last_frame", "spread"]
+
+FILLED: dict[ShortClips, str] = {
+    "loop": "looped",
+    "hold_last_frame": "held at its last frame",
+    "spread": "spread over it",
+}
+"""What happens to a clip that is shorter than a view, in words."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,16 @@ class View:
     start_seconds: float
     end_seconds: float  # of what is seen: the end of the span, or of the clip where it goes on at its beginning
     times_seconds: tuple[float, ...]  # one for each frame of the input
-    looped: bool  # the clip is shorter than the network's span, so it is seen more than once
+    filled: ShortClips | None  # how a clip that is shorter than the network's span fills it; None if it is not shorter
+
+    @property
+    def looped(self) -> bool:
+        """The clip is shorter than the network's span, and seen more than once."""
+        return self.filled == "loop"
 
     def __repr__(self) -> str:
         span = f"{self.start_seconds:.3f}-{self.end_seconds:.3f} s, {len(self.times_seconds)} times"
-        return f"{type(self).__name__}({span}{', looped' if self.looped else ''})"
+        return f"{type(self).__name__}({span}{f', {FILLED[self.filled]}' if self.filled else ''})"
 
 
 def plan_views(
@@ -40,6 +53,7 @@ def plan_views(
     end_seconds: float | None = None,
     clip_placement: ClipPlacement = "both_ends",
     frame_placement: FramePlacement = "middle_of_steps",
+    short_clips: ShortClips = "loop",
 ) -> tuple[View, ...]:
     """Choose the times at which a network looks at a video.
 
@@ -49,8 +63,8 @@ def plan_views(
 
         4 frames at 2/s from 1 s on: the parts begin at 1.0, 1.5, 2.0, 2.5, the times are 1.25, 1.75, 2.25, 2.75.
 
-    Published weights were tested with other rules for both; `clip_placement` and `frame_placement` choose them.
-    A clip shorter than the span is looped, as the published protocols do.
+    Published weights were tested with other rules for both; `clip_placement` and `frame_placement` choose them, and
+    `short_clips` what becomes of a clip shorter than the span.
 
     Args:
         info: The video.
@@ -63,28 +77,38 @@ def plan_views(
             rules that published weights were tested with, which count in frames; `_clip_starts` has them.
         frame_placement: Frame of each step of a view: `middle_of_steps`, `start_of_steps`, or `both_ends`, which are
             the view's first and last frame and evenly spread ones between.
+        short_clips: What fills a view that is longer than the part: `loop`, the part over and over
+            (video-nonlocal-net, MMAction2's `SampleFrames`); `hold_last_frame`, the part once and then its last frame
+            (`temporal_sampling` of PySlowFast's slowfast/datasets/decoder.py); `spread`, the part once, its frames
+            spread over the view (pytorchvideo's `uniform_temporal_subsample`).
 
     Raises:
-        UsageError: If the part is not inside of the video or a number is out of range.
+        UsageError: If the part is not inside of the video, a number is out of range, or the views of `wrapping_parts`
+            should not loop.
     """
     if num_frames < 1 or num_clips < 1:
         raise UsageError(f"{num_frames = } and {num_clips = } should be at least 1.")
     if not (math.isfinite(frames_per_second) and frames_per_second > 0):
         raise UsageError(f"{frames_per_second = } should be above 0.")
+    if clip_placement == "wrapping_parts" and short_clips != "loop":
+        raise UsageError(f"{short_clips = } should be 'loop' with clip_placement = 'wrapping_parts', which goes round.")
     start, end = _part(info, start_seconds, end_seconds)
     part = end - start
     span = num_frames / Fraction(frames_per_second)
-    # A video of 64 frames at 25/s may miss the span of 64 frames at 25/s by the rounding of its times; that is no loop.
-    looped = span - part > Fraction(1, 1000)
+    # A video of 64 frames at 25/s may miss the span of 64 frames at 25/s by the rounding of its times; it fits.
+    filled = short_clips if span - part > Fraction(1, 1000) else None
     fps = Fraction(info.fps)
     names_frames = frame_placement != "middle_of_steps"
     around = _whole_frames(part, fps) / fps if names_frames else part
+    last_frame = (_whole_frames(part, fps) - Fraction(1, 2)) / fps
     views = []
-    within = _times_within(num_frames, span, fps, frame_placement)
+    within = _times_within(num_frames, around if filled == "spread" else span, fps, frame_placement)
     for offset in _clip_starts(part, span, fps, num_frames, num_clips, clip_placement):
         times = [offset + time for time in within]
-        if looped or clip_placement == "wrapping_parts":
+        if filled == "loop" or clip_placement == "wrapping_parts":
             times = [time % around for time in times]
+        elif filled == "hold_last_frame":
+            times = [min(time, last_frame) for time in times]
         if names_frames:
             times = [_middle_of_frame(time, fps) for time in times]
         times = [min(time, part) for time in times]
@@ -93,7 +117,7 @@ def plan_views(
                 start_seconds=float(start + offset),
                 end_seconds=float(start + min(offset + span, part)),
                 times_seconds=tuple(float(start + time) for time in times),
-                looped=looped,
+                filled=filled,
             )
         )
     return tuple(views)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from torchvision.transforms.v2 import functional
 from nonlocal_video.errors import UsageError
 
 Position = TypeVar("Position", float, NDArray[np.float64])
+CropPlacement = Literal["centre_rounded_up", "steps_rounded_down"]
+LongerSide = Literal["rounded_down", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,17 @@ class SpatialView:
         return *self.input_to_frame(0.0, 0.0), *self.input_to_frame(float(self.size), float(self.size))
 
 
-def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width with the given shorter side, the longer one rounded down as pytorchvideo does."""
-    if width < height:
-        return math.floor(height / width * short_side), short_side
-    return short_side, math.floor(width / height * short_side)
+def resized_size(height: int, width: int, short_side: int, longer_side: LongerSide = "rounded_down") -> tuple[int, int]:
+    """Height and width with the given shorter side, in pixels.
+
+    The longer one is rounded down as pytorchvideo does, or to the nearest pixel, halves up, as mmcv's `rescale_size`.
+    """
+    shorter, longer = sorted((height, width))
+    if longer_side == "nearest":
+        resized = math.floor(longer * (short_side / shorter) + 0.5)  # in mmcv's order of operations, for its halves
+    else:
+        resized = math.floor(longer / shorter * short_side)
+    return (resized, short_side) if width < height else (short_side, resized)
 
 
 def resize_short_side(frames_thwc: Tensor, short_side: int) -> Tensor:
@@ -105,8 +113,15 @@ def spatial_views(
     crop: int,
     num_crops: int = 1,
     resize_to: tuple[int, int] | None = None,
+    crop_placement: CropPlacement = "centre_rounded_up",
+    longer_side: LongerSide = "rounded_down",
 ) -> tuple[SpatialView, ...]:
     """Place the squares that a network sees: the centre, or both ends of the longer side and the centre between them.
+
+    Where the squares leave an odd number of pixels free, 5 say, they lie at one of
+
+        0, 3, 5  `centre_rounded_up`: PySlowFast's `spatial_shift_crop_list`, pytorchvideo's `uniform_crop`
+        0, 2, 4  `steps_rounded_down`: video-nonlocal-net's `ClipTransformFlex`, MMAction2's `ThreeCrop`
 
     Args:
         height: Of the frame.
@@ -115,21 +130,27 @@ def spatial_views(
         crop: Side of the square, in pixels.
         num_crops: 1 for the centre; 3 for left, centre, right (top, centre, bottom of an upright frame).
         resize_to: Height and width of the resized frame; None keeps the frame's proportions.
+        crop_placement: Of an odd number of free pixels, see above.
+        longer_side: As in `resized_size`.
     """
     if num_crops not in (1, 3):
         raise UsageError(f"{num_crops = } should be 1 or 3.")
     if not 1 <= crop <= short_side:
         raise UsageError(f"{crop = } should be at least 1 and at most {short_side = }.")
-    resized_height, resized_width = resize_to or resized_size(height, width, short_side)
+    resized_height, resized_width = resize_to or resized_size(height, width, short_side, longer_side)
     free_y, free_x = resized_height - crop, resized_width - crop
-    # Rounded up like pytorchvideo's uniform_crop: ceil(5 / 2) = 3.
-    top, left = math.ceil(free_y / 2), math.ceil(free_x / 2)
+    if crop_placement == "steps_rounded_down":
+        top, left = free_y // 2, free_x // 2
+        bottom, right = 2 * top, 2 * left
+    else:
+        top, left = math.ceil(free_y / 2), math.ceil(free_x / 2)
+        bottom, right = free_y, free_x
     if num_crops == 1:
         corners = [(top, left)]
     elif resized_height > resized_width:
-        corners = [(0, left), (top, left), (free_y, left)]
+        corners = [(0, left), (top, left), (bottom, left)]
     else:
-        corners = [(top, 0), (top, left), (top, free_x)]
+        corners = [(top, 0), (top, left), (top, right)]
     return tuple(SpatialView(height, width, resized_height, resized_width, *corner, crop) for corner in corners)
 
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
-from nonlocal_video.models.card import Accuracy, ClipPlacement, FramePlacement, InputSpec, ModelCard
+from nonlocal_video.models.card import (
+    Accuracy,
+    ClipPlacement,
+    CropPlacement,
+    FramePlacement,
+    InputSpec,
+    LongerSide,
+    ModelCard,
+    ShortClips,
+)
 from nonlocal_video.zoo.labels import LabelList, read_labels
 
 if TYPE_CHECKING:
@@ -69,6 +78,9 @@ class PublishedInput:
     antialias: bool = False
     clip_placement: ClipPlacement = "both_ends"
     frame_placement: FramePlacement = "start_of_steps"
+    short_clips: ShortClips = "loop"
+    crop_placement: CropPlacement = "centre_rounded_up"
+    longer_side: LongerSide = "rounded_down"
 
     def spec(self) -> InputSpec:
         """The same as this project's `InputSpec`, whose mean and std are of values from 0 to 1."""
@@ -87,6 +99,9 @@ class PublishedInput:
             antialias=self.antialias,
             clip_placement=self.clip_placement,
             frame_placement=self.frame_placement,
+            short_clips=self.short_clips,
+            crop_placement=self.crop_placement,
+            longer_side=self.longer_side,
         )
 
 

@@ -23,9 +23,7 @@ def trained(kind: str, mode: str = "spacetime") -> NonLocalBlock:
 
 @pytest.mark.parametrize("mode", ["spacetime", "space_only", "time_only"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), PRECISIONS
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 def test_forward_and_gradients_are_those_of_float64_on_the_cpu(
     kind: str, mode: str, dtype: torch.dtype, tolerance: float
 ) -> None:

@@ -12,6 +12,9 @@ import torchvision
 from torch import Tensor
 
 import nonlocal_video as nlv
+from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.sliding import plan_windows
+from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import build_network
 from nonlocal_video.models.resnet3d import Video3DResNet
@@ -143,3 +146,64 @@ def test_torchvisions_protocol(clip: Path, frames: Tensor) -> None:
     # the preset resizes in float32, ours to whole levels of 255
     np.testing.assert_allclose(scores, expected.numpy(), rtol=0.05, atol=1e-5)
     assert (np.abs(other - scores) / scores).max() > 0.1
+
+
+# ---- Clips and frames of sizes at which the projects differ: which frames and pixels, without a network
+
+PYSLOWFAST = "i3d-nl-r50-8x8-k400-pyslowfast"
+CAFFE2 = "i3d-nl-r50-8x8-k400-caffe2"
+MMACTION2 = "i3d-nl-dot-r50-32x2-k400-mmaction2"
+PYTORCHVIDEO = "i3d-r50-8x8-k400-pytorchvideo"
+
+
+def load(name: str, frames: Tensor, *, num_clips: int = 1, num_crops: int = 1) -> LoadedClip:
+    """What the catalogue's network sees of uint8 (T, H, W, 3), 30 a second."""
+    request = ClipRequest(ViewCount(num_clips, num_crops), frames_per_second=30)
+    with VideoReader() as reader:
+        return ClipLoader(reader).load(frames.numpy(), entry(name).card.input, request, originals=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "lefts"),
+    [(PYSLOWFAST, [0, 3, 5]), (PYTORCHVIDEO, [0, 3, 5]), (CAFFE2, [0, 2, 4]), (MMACTION2, [0, 2, 4])],
+)
+def test_squares_of_frames_that_leave_five_pixels_free(name: str, lefts: list[int]) -> None:
+    """ceil(5 / 2) and all 5, or 5 // 2 once and twice."""
+    one = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (1, 256, 261, 3), np.uint8))
+    loaded = load(name, one, num_crops=3)
+    for square, left in zip(loaded.squares, lefts, strict=True):
+        assert torch.equal(square, one[:, :, left : left + 256])
+    assert torch.equal(load(name, one).squares[0], loaded.squares[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "left"),
+    [(PYSLOWFAST, 455, 100), (PYTORCHVIDEO, 455, 100), (CAFFE2, 455, 99), (MMACTION2, 456, 100)],
+)
+def test_a_longer_side_of_455_and_eight_tenths(name: str, width: int, left: int) -> None:
+    """641 x 256 / 360 = 455.82; the centre of 199 or 200 free pixels."""
+    one = torch.from_numpy(np.random.default_rng(2).integers(0, 256, (1, 360, 641, 3), np.uint8))
+    resized = torchvision.transforms.v2.functional.resize(one.permute(0, 3, 1, 2), [256, width], antialias=False)
+    (square,) = load(name, one).squares
+    assert torch.equal(square, resized[:, :, :, left : left + 256].permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "indices", "filled"),
+    [
+        (PYSLOWFAST, [[0, 9, 18, 19, 19, 19, 19, 19]] * 2, "held at its last frame"),
+        (PYTORCHVIDEO, [[0, 2, 5, 8, 10, 13, 16, 19]] * 2, "spread over it"),
+        (CAFFE2, [[0, 8, 16, 4, 12, 0, 8, 16], [10, 18, 6, 14, 2, 10, 18, 6]], "looped"),
+        (MMACTION2, [[*range(0, 20, 2)] * 3 + [0, 2]] * 2, "looped"),
+    ],
+)
+def test_twenty_frames_where_a_view_spans_sixty_four(name: str, indices: list[list[int]], filled: str) -> None:
+    """linspace(0, 63) held at 19, linspace(0, 19), every eighth frame modulo 20 from 0 and 10, every second one."""
+    grey = torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 256, 256, 3).contiguous()
+    loaded = load(name, grey, num_clips=2)
+    shown = [loaded.squares[0][torch.from_numpy(rows), 0, 0, 0].tolist() for rows in loaded.frame_of_time]
+    assert shown == indices
+    assert loaded.notes == (f"The clip (0.67 s) is shorter than a view (2.13 s) and was {filled}.",)
+    plan = plan_windows(loaded.info, entry(name).card.input)
+    assert plan.notes == (f"The video (0.67 s) is shorter than a window (2.13 s) and was {filled}.",)
+    assert np.floor(plan.times * 30).astype(int).tolist() == indices[:1]

@@ -45,14 +45,26 @@ def dataset(manifest: Manifest) -> Iterator[ClipDataset]:
     made.close()
 
 
-def test_without_augmentation_it_is_what_classify_sees(manifest: Manifest, tmp_path: Path) -> None:
-    dataset = ClipDataset(manifest.usable, LABELS, SPEC, cache=ClipCache(tmp_path))
+# Longer than the clips and with every rule that is not the default.
+OTHERS_RULES = replace(
+    SPEC,
+    num_frames=40,
+    short_side=47,
+    short_clips="hold_last_frame",
+    crop_placement="steps_rounded_down",
+    longer_side="nearest",
+)
+
+
+@pytest.mark.parametrize("spec", [SPEC, OTHERS_RULES])
+def test_without_augmentation_it_is_what_classify_sees(manifest: Manifest, tmp_path: Path, spec: InputSpec) -> None:
+    dataset = ClipDataset(manifest.usable, LABELS, spec, cache=ClipCache(tmp_path))
     with VideoReader() as reader:
         for _ in range(2):  # decoded, then from the cache
             for row, (clip, label) in zip(manifest.usable, loaded(dataset), strict=True):
-                seen = ClipLoader(reader).load(row.path, SPEC, ClipRequest(), originals=None)
+                seen = ClipLoader(reader).load(row.path, spec, ClipRequest(), originals=None)
                 assert torch.equal(clip, seen.network_input(0, 0)[0])
-                assert clip.shape == (3, 8, 40, 40)
+                assert clip.shape == (3, spec.num_frames, 40, 40)
                 assert clip.dtype == torch.float32
                 assert LABELS[label] == row.label
     assert (dataset.statistics.clips, dataset.statistics.from_cache, dataset.statistics.put_in_cache) == (12, 6, 6)
@@ -134,6 +146,9 @@ def test_speed_start_and_loops_show_the_frames_that_they_should(tmp_path: Path, 
         assert view == list(range(view[0], view[0] + 8))
     long_view = replace(spec, num_frames=40)
     assert numbers(long_view, start=0.0, speed=(1, 1)) == [[*range(20), *range(20)]] * 12
+    held, spread = replace(long_view, short_clips="hold_last_frame"), replace(long_view, short_clips="spread")
+    assert numbers(held, start=1.0, speed=(1, 1)) == [[*range(20), *[19] * 20]] * 12
+    assert numbers(spread, start=1.0, speed=(1, 1)) == [[number // 2 for number in range(40)]] * 12
 
 
 def test_a_file_that_changed_or_vanished_stops_and_is_named(manifest: Manifest, tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def test_it_is_a_plain_loop_with_averaged_weights(tmp_path: Path) -> None:
         for name, tensor in by_hand.state_dict().items():
             kept = averaged.get(name)
             moves = kept is not None and tensor.is_floating_point()
-            averaged[name] = kept + (tensor - kept) * 0.3 if moves else tensor.clone()  # type: ignore[operator]
+            share = 1 - min(0.7, (1 + step) / (10 + step))
+            averaged[name] = kept + (tensor - kept) * share if moves else tensor.clone()  # type: ignore[operator]
     same(network.state_dict(), by_hand.state_dict(), rtol=1e-4, atol=1e-6)
     last, _ = load_checkpoint(tmp_path / "run" / "last.safetensors")
     same(last.state_dict(), averaged, rtol=1e-4, atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_the_small_ones_are_what_was_measured(way: str, tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("actions", ROOT / "benchmarks" / "actions.py")
     assert spec is not None
     assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
+    benchmark: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
     measured: list[TrainConfig] = []
     benchmark.fit = lambda folder, settings, clips: measured.append(settings.train)

@@ -158,6 +158,14 @@ def test_the_described_network_can_be_built() -> None:
     assert start.card.input.num_frames == 4 * VIEW.num_frames
 
 
+def test_the_readme_has_the_same_commands() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8").partition("## Train it")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
+    for line in block.splitlines():
+        command = line.partition("#")[0].strip()
+        assert command.replace("runs/head", "runs/top") in COMMANDS or command in COMMANDS, command
+
+
 def section(title: str) -> str:
     return PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
 

@@ -20,8 +20,10 @@ from torchvision.datasets.video_utils import VideoClips
 from nonlocal_video.errors import UsageError
 from nonlocal_video.models.card import ClipPlacement as CardClipPlacement
 from nonlocal_video.models.card import FramePlacement as CardFramePlacement
+from nonlocal_video.models.card import InputSpec
+from nonlocal_video.models.card import ShortClips as CardShortClips
 from nonlocal_video.video import VideoInfo, VideoReader, plan_views
-from nonlocal_video.video.sampling import ClipPlacement, FramePlacement
+from nonlocal_video.video.sampling import ClipPlacement, FramePlacement, ShortClips
 
 
 def video(duration_seconds: float, fps: float = 25.0) -> VideoInfo:
@@ -72,6 +74,47 @@ def test_a_short_clip_is_looped() -> None:
     assert all(other == view for other in plan_views(video(1.0), num_frames=6, frames_per_second=4.0, num_clips=3))
 
 
+def test_a_short_clip_is_held_at_its_last_frame() -> None:
+    (view,) = plan_views(video(1.0, 4.0), num_frames=6, frames_per_second=4.0, short_clips="hold_last_frame")
+    assert (view.filled, view.looped) == ("hold_last_frame", False)
+    assert (view.start_seconds, view.end_seconds) == (0.0, 1.0)
+    assert view.times_seconds == (0.125, 0.375, 0.625, 0.875, 0.875, 0.875)
+    (part,) = plan_views(
+        video(9.0, 4.0),
+        num_frames=6,
+        frames_per_second=4.0,
+        start_seconds=2.0,
+        end_seconds=3.0,
+        short_clips="hold_last_frame",
+    )
+    assert part.times_seconds == tuple(2.0 + time for time in view.times_seconds)  # the part's last, not the next one
+
+
+def test_a_short_clip_is_spread_over_the_view() -> None:
+    (view,) = plan_views(video(1.0, 4.0), num_frames=8, frames_per_second=4.0, short_clips="spread")
+    assert (view.filled, view.looped) == ("spread", False)
+    assert view.times_seconds == tuple((i + 0.5) / 8 for i in range(8))
+
+
+@pytest.mark.parametrize("short_clips", get_args(ShortClips))
+def test_a_clip_that_is_long_enough_is_not_filled(short_clips: ShortClips) -> None:
+    for seconds in (10.0, 1.5, 1.5 - 1e-6):
+        arguments = {"num_frames": 6, "frames_per_second": 4.0, "num_clips": 3}
+        views = plan_views(video(seconds), **arguments, short_clips=short_clips)  # type: ignore[arg-type]
+        assert views == plan_views(video(seconds), **arguments)  # type: ignore[arg-type]
+        assert {view.filled for view in views} == {None}
+
+
+def test_views_that_go_round_can_only_loop() -> None:
+    with pytest.raises(UsageError, match="short_clips = 'spread' should be 'loop'"):
+        plan_views(
+            video(1.0), num_frames=6, frames_per_second=4.0, clip_placement="wrapping_parts", short_clips="spread"
+        )
+    grey = (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="short_clips = 'hold_last_frame' should be 'loop'"):
+        InputSpec(8, 4.0, 64, 56, grey, grey, clip_placement="wrapping_parts", short_clips="hold_last_frame")
+
+
 def test_a_clip_that_fits_but_for_rounding_is_not_looped() -> None:
     (view,) = plan_views(video(2.56 - 1e-6), num_frames=64, frames_per_second=25.0)
     assert not view.looped
@@ -90,6 +133,7 @@ def test_a_video_at_the_networks_rate_gives_each_frame_once(tmp_path: Path, read
         np.testing.assert_array_equal(shown.frame_of_time, np.arange(40))
 
 
+@settings(deadline=None)
 @given(
     duration=st.floats(0.03, 5000),
     num_frames=st.integers(1, 64),
@@ -151,6 +195,7 @@ def test_the_printed_end_is_a_good_end() -> None:
 def test_a_models_card_names_the_same_placements() -> None:
     assert get_args(CardClipPlacement) == get_args(ClipPlacement)
     assert get_args(CardFramePlacement) == get_args(FramePlacement)
+    assert get_args(CardShortClips) == get_args(ShortClips)
 
 
 def test_a_single_view_is_centred_whatever_the_placement() -> None:
@@ -278,6 +323,38 @@ def test_left_of_parts_is_pyslowfasts_and_pytorchvideos(total: int, num_frames: 
         decoded = [i for i in range(total) if clip.clip_start_sec <= Fraction(i, 30) < clip.clip_end_sec]
         expected = [decoded[int(i)] for i in torch.linspace(0, len(decoded) - 1, num_frames)]
         assert shown_frames(view.times_seconds, 30.0) == expected
+
+
+@settings(deadline=None)
+@given(
+    total=st.integers(1, 49),
+    num_frames=st.sampled_from([4, 8]),
+    num_clips=st.sampled_from([1, 2, 10]),
+    fps=st.sampled_from([24000 / 1001, 25.0, 30000 / 1001, 30.0]),
+)
+def test_short_videos_as_pyslowfast_and_as_pytorchvideo_take_them(
+    total: int, num_frames: int, num_clips: int, fps: float
+) -> None:
+    """PySlowFast: the linspace over 64 / 30 seconds, held at the last frame; pytorchvideo: over the video's frames."""
+    clamped = np.minimum(np.linspace(0, 64 / 30 * fps - 1, num_frames), total - 1)
+    expected: dict[ShortClips, list[int]] = {
+        "hold_last_frame": [int(i + 1e-9) for i in clamped],
+        "spread": [int(i) for i in torch.linspace(0, total - 1, num_frames)],
+    }
+    for short_clips, frames in expected.items():
+        views = plan_views(
+            video(total / fps, fps),
+            num_frames=num_frames,
+            frames_per_second=num_frames * 30 / 64,
+            num_clips=num_clips,
+            clip_placement="left_of_parts",
+            frame_placement="both_ends",
+            short_clips=short_clips,
+        )
+        assert len(views) == num_clips
+        for view in views:
+            assert view.filled == short_clips
+            assert shown_frames(view.times_seconds, fps) == frames
 
 
 @settings(deadline=None)

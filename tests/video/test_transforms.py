@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 from types import ModuleType
+from typing import get_args
 
 import numpy as np
 import pytest
 import pytorchvideo
 import torch
 import torchvision
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.models.card import CropPlacement as CardCropPlacement
+from nonlocal_video.models.card import LongerSide as CardLongerSide
 from nonlocal_video.video.transforms import (
+    CropPlacement,
+    LongerSide,
     SpatialView,
     cut,
     normalise,
@@ -134,6 +139,51 @@ def test_resized_size_rounds_the_long_side_down() -> None:
     assert resized_size(240, 320, 256) == (256, 341)
     assert resized_size(320, 240, 256) == (341, 256)
     assert resized_size(100, 100, 7) == (7, 7)
+
+
+def test_resized_size_to_the_nearest_pixel_is_mmcvs() -> None:
+    """`int(side * scale + 0.5)` of both sides, the scale being 256 / the shorter one."""
+    assert resized_size(300, 400, 256, "nearest") == (256, 341)  # 341.33
+    assert resized_size(360, 641, 256, "nearest") == (256, 456)  # 455.82
+    assert resized_size(641, 360, 256, "nearest") == (456, 256)
+    assert resized_size(512, 769, 256, "nearest") == (256, 385)  # 384.5: halves go up
+    assert resized_size(360, 641, 256) == (256, 455)
+
+
+@settings(deadline=None)
+@given(height=st.integers(32, 1200), width=st.integers(32, 1200), short_side=st.integers(32, 320))
+def test_the_nearest_longer_side_is_mmcvs_for_all_sizes(height: int, width: int, short_side: int) -> None:
+    scale = short_side / min(height, width)
+    theirs = int(height * scale + 0.5), int(width * scale + 0.5)
+    assert resized_size(height, width, short_side, "nearest") == theirs
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 321), (240, 322), (321, 240), (240, 240), (240, 241)])
+def test_steps_rounded_down_are_those_of_video_nonlocal_net_and_mmaction2(height: int, width: int) -> None:
+    """They halve what is free in whole numbers and take that step 0, 1 and 2 times: 81 free pixels end at 80."""
+    views = spatial_views(height, width, short_side=240, crop=240, num_crops=3, crop_placement="steps_rounded_down")
+    step = (max(height, width) - 240) // 2
+    assert [view.left for view in views] == ([0, step, 2 * step] if width >= height else [0] * 3)
+    assert [view.top for view in views] == ([0, step, 2 * step] if height > width else [0] * 3)
+    (centre,) = spatial_views(height, width, short_side=240, crop=240, crop_placement="steps_rounded_down")
+    assert centre == views[1]
+
+
+def test_an_odd_number_of_free_pixels_is_where_the_placements_differ() -> None:
+    up = [view.left for view in spatial_views(256, 261, short_side=256, crop=256, num_crops=3)]
+    down = spatial_views(256, 261, short_side=256, crop=256, num_crops=3, crop_placement="steps_rounded_down")
+    assert (up, [view.left for view in down]) == ([0, 3, 5], [0, 2, 4])
+
+
+def test_the_longer_side_counts_where_the_squares_are_placed() -> None:
+    (down,) = spatial_views(360, 641, short_side=256, crop=256)
+    (nearest,) = spatial_views(360, 641, short_side=256, crop=256, longer_side="nearest")
+    assert ((down.resized_width, down.left), (nearest.resized_width, nearest.left)) == ((455, 100), (456, 100))
+
+
+def test_a_models_card_names_the_same_crops_and_sides() -> None:
+    assert get_args(CardCropPlacement) == get_args(CropPlacement)
+    assert get_args(CardLongerSide) == get_args(LongerSide)
 
 
 def test_wrong_arguments_are_named() -> None:

@@ -17,13 +17,11 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def page_with_figures(text: str) -> str:
     """The page's text with what stands between its markers as the results say."""
-    figures = _first_answer(json.loads((RESULTS / "page_first_answer.json").read_text("utf-8")))
-    return re.sub(
-        r"<!-- first-answer -->\n.*?<!-- /first-answer -->",
-        lambda _: f"<!-- first-answer -->\n{figures}\n<!-- /first-answer -->",
-        text,
-        flags=re.DOTALL,
-    )
+    for name, describe in (("first-answer", _first_answer), ("soak", _soak)):
+        results = json.loads((RESULTS / f"page_{name.replace('-', '_')}.json").read_text("utf-8"))
+        between = f"<!-- {name} -->\n{describe(results)}\n<!-- /{name} -->"
+        text = re.sub(rf"<!-- {name} -->\n.*?<!-- /{name} -->", lambda _, new=between: new, text, flags=re.DOTALL)
+    return text
 
 
 def _first_answer(results: dict[str, Any]) -> str:
@@ -34,6 +32,16 @@ def _first_answer(results: dict[str, Any]) -> str:
         f"{table}\n\nA clip of {results['clip']}, {results['view']}, warm model, {results['visits']} visits, "
         f"{machine['cores']} cores of {machine['processor']}, which had a load of "
         f"{results['load_of_the_machine_before']} from other work before."
+    )
+
+
+def _soak(results: dict[str, Any]) -> str:
+    idle, outcomes = results["held_when_uploads_are_deleted"], results["outcomes"]
+    return (
+        f"{results['visits']} visits ({outcomes['answered']} clips, the others no videos): on average "
+        f"{results['server_mib_first_half']:.0f} MiB in the first half and {results['server_mib_second_half']:.0f} in "
+        f"the second, the default model and {idle['open_files']} open files among them; when the uploads had gone, "
+        f"{idle['temporary_files']} files were left."
     )
 
 

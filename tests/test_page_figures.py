@@ -17,3 +17,4 @@ def test_figures_are_the_results() -> None:
     page = (ROOT / "docs" / "page.md").read_text("utf-8")
     assert module.page_with_figures(page) == page
     assert "| scores |" in page
+    assert "200 visits" in page

@@ -48,7 +48,7 @@ def load(
     """A recogniser with its weights.
 
     Args:
-        model: A catalogue name, or a .safetensors file saved by this project.
+        model: A catalogue name, a .safetensors file saved by this project, or a training run's folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         decoder: `auto` takes for each file the decoder that is measured to be exact.
         limits: What a file may cost; None is `DecodeLimits()`.

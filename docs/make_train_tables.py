@@ -19,7 +19,7 @@ PAGES = {
         "loading_speed",
         "inference_speed",
         "distillation_bound",
-    ),  # fmt: skip
+    ),
     ROOT / "docs" / "default_block.md": ("block_settings", "block_student", "block_counts", "block_full"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -40,7 +41,7 @@ class Losses(NamedTuple):
     """(N, classes) of the network."""
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """Base of objectives. Everything that learns is a submodule, the network among it: that is what DDP needs.
 
     Attributes:
@@ -49,8 +50,8 @@ class Objective(nn.Module):
 
     network: Video3DResNet | InceptionI3D
 
-    def forward(self, batch: Batch) -> Losses:
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, batch: Batch) -> Losses: ...
 
     def settle(self) -> None:
         """Called before the network is measured and saved: what is not learnt by gradients is put into it here."""

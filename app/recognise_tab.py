@@ -18,6 +18,7 @@ from .buttons import AT_ONCE, MIN_WIDTH, offer_cancel, offer_start
 from .callbacks import INVITATION, TOP_K, Callbacks, Outcome, notes_of
 from .choices import overlay_choices, standard_view, view_choices
 from .player import player_of
+from .sample_row import sample_row
 
 RECORDED_WIDTH = 640
 """What the camera is asked for, in pixels: the network sees less."""
@@ -108,15 +109,7 @@ def _inputs(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], li
     clip = gr.File(label="A video of any kind", height=160, elem_id="clip")
     player_of(clip, elem_id="preview")
     gr.Markdown(limits, elem_id="limits", elem_classes="small-print")
-    if samples:
-        gr.Examples(
-            [[str(sample.path)] for sample in samples],
-            clip,
-            label="Or a sample",
-            example_labels=[sample.title for sample in samples],
-            elem_id="samples",
-            api_visibility="private",
-        )
+    sample_row(samples, clip, elem_id="samples")
     with gr.Accordion("Or record with your camera", open=False, elem_id="recording"):
         _camera(clip)
     view = gr.Radio(

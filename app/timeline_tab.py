@@ -14,6 +14,7 @@ from .api import LONG
 from .buttons import AT_ONCE, MIN_WIDTH, offer_cancel, offer_start
 from .choices import STRIDES, timeline_cost, window_choices
 from .player import player_of
+from .sample_row import sample_row
 from .timeline_plot import timeline_plot
 from .timeline_run import HEADERS, INVITATION, TimelineRuns, Update, seconds_of
 
@@ -33,15 +34,7 @@ def timeline_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample
         with gr.Column(scale=2, min_width=320):
             clip = gr.File(label="A long video of any kind", height=160, elem_id="timeline-clip")
             gr.Markdown(limits, elem_id="timeline-limits", elem_classes="small-print")
-            if samples:
-                gr.Examples(
-                    [[str(sample.path)] for sample in samples],
-                    clip,
-                    label="Or a sample",
-                    example_labels=[sample.title for sample in samples],
-                    elem_id="timeline-samples",
-                    api_visibility="private",
-                )
+            sample_row(samples, clip, elem_id="timeline-samples")
             choices = _choices(recognizers)
             with gr.Row():
                 start = gr.Button(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,27 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_video(folder / name, frames, fps=10)
     (folder / "b" / "note.mp4").write_text("not a video at all\n" * 20)
     return folder
+
+
+@dataclass
+class Done:
+    """How a command line ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command line in this process, which has torch already."""
+    from nonlocal_video.cli.main import main
+
+    def program(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["nonlocal-video", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(ended.value.code or 0), captured.out, captured.err)
+
+    return program

@@ -7,10 +7,10 @@ import json
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,35 +18,13 @@ import torch
 import typer
 
 import nonlocal_video as nlv
-from nonlocal_video.cli.main import app, main
+from nonlocal_video.cli.main import app
 from nonlocal_video.evaluation.labelled import read_labelled
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.models.card import Accuracy
 from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint
 
-
-@dataclass
-class Done:
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process, which has torch already."""
-
-    def program(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["nonlocal-video", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return Done(int(ended.value.code or 0), captured.out, captured.err)
-
-    return program
+Run = Callable[..., Any]  # the fixture `run`
 
 
 @pytest.fixture(scope="module")

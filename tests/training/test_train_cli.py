@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from training_clips import write_clip
 
-from nonlocal_video.cli.main import main
 from nonlocal_video.cli.train_text import TrainProgress
 from nonlocal_video.models.checkpoint import load_checkpoint, read_card, save_checkpoint
 from nonlocal_video.training import engine
@@ -29,29 +28,7 @@ from nonlocal_video.training.manifest import read_manifest, write_manifest
 from nonlocal_video.training.metrics_log import read_metrics
 from nonlocal_video.training.run_folder import RunFolder
 
-
-@dataclass
-class Done:
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process, which has torch already."""
-
-    def program(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["nonlocal-video", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return Done(int(ended.value.code or 0), captured.out, captured.err)
-
-    return program
+Run = Callable[..., Any]  # the fixture `run`
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(run: Run, model: Path, tmp_path: Path) -> Run:
     """A short run of the tiny model into `tmp_path / "run"`, without loading processes."""
 
-    def program(*arguments: object, **changes: object) -> Done:
+    def program(*arguments: object, **changes: object) -> Any:
         options: dict[str, Any] = {"model": model, "epochs": 1, "workers": 0, "device": "cpu", **changes}
         named = [part for name, value in options.items() if value is not None for part in (f"--{name}", value)]
         return run("train", *arguments, *named, "--output", tmp_path / "run")
@@ -264,7 +241,7 @@ class TestResume:
 
 
 class TestRefusedBeforeThereIsAFolder:
-    def refused(self, done: Done, tmp_path: Path, message: str) -> None:
+    def refused(self, done: Any, tmp_path: Path, message: str) -> None:
         assert done.status == 2
         assert message in done.err
         assert not (tmp_path / "run").exists()

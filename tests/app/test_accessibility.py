@@ -13,11 +13,8 @@ from serving import Server
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 WITHIN_MS = 60_000
-SETTLED = """() => document.getAnimations().every(
-    animation => animation.playState === "finished" || animation.effect.getTiming().iterations === Infinity
-)"""
-"""A colour on its way to another may be too pale."""
-
+AT_ONCE = "*, *::before, *::after { transition: none !important; animation: none !important; }"
+"""A colour on its way to another may be too pale for a moment, whenever it sets out."""
 
 KNOWN = {"nested-interactive": 'aria-label="common.upload"'}
 """Rule -> the element in which it is known: Gradio's button for more files holds its input, whatever is set."""
@@ -25,7 +22,6 @@ KNOWN = {"nested-interactive": 'aria-label="common.upload"'}
 
 def serious_findings(page: Page) -> list[tuple[str, str, str]]:
     """What axe-core calls serious or critical, except what is known: rule, element, and what to do."""
-    page.wait_for_function(SETTLED)
     violations = Axe().run(page).response["violations"]
     return [
         (found["id"], node["html"], node["failureSummary"])
@@ -43,6 +39,7 @@ def test_no_serious_finding(
     context = browser.new_context(viewport={"width": 390, "height": 900}, color_scheme=colours)
     page = context.new_page()
     page.goto(small_server.url)
+    page.add_style_tag(content=AT_ONCE)
     expect(page.locator("#recognise")).to_be_visible(timeout=WITHIN_MS)
     tabs = page.get_by_role("tab").all_inner_texts()
     assert {"Recognise", "Ask a point", "Folder"} <= set(tabs)

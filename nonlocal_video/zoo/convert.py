@@ -70,8 +70,7 @@ def convert_file(
             or Tushar-N's port, or a network of theirs that was fine-tuned.
         output: The .safetensors file to write.
         name: The catalogue's row. Can be left out where one row alone fits, or where the file's hash is published.
-        labels: Class names of a network that was fine-tuned, or of one whose names the catalogue does not know, in the
-            order of its outputs; its head then has that many.
+        labels: Class names of a network that was fine-tuned, in the order of its outputs; its head then has that many.
 
     Raises:
         ModelError: The file is not what `name` says, or fits no row, or several: the message lists what is missing,
@@ -83,11 +82,6 @@ def convert_file(
     if output.exists() and output.samefile(path):
         raise ModelError(f"{output} is the file to convert; give the output another name.")
     row, match = _chosen(file, name, labels)
-    if labels is not None and len(labels) == row.labels and list(labels) == sorted(labels):
-        raise ModelError(
-            f"These labels are in alphabetical order, and the outputs of {row.name} are not. "
-            f"`nonlocal-video weights info {row.name}` says where their order is."
-        )
     with torch.device("meta"):
         network = build_network(match.card)
     network.load_state_dict(_filled(file, match), assign=True)
@@ -201,8 +195,6 @@ def _card(row: CatalogueEntry, labels: Sequence[str] | None) -> ModelCard:
     if labels is None:
         return row.card
     try:
-        if len(labels) == row.labels:  # the network as published, whose classes the catalogue cannot name
-            return replace(row.card, labels=tuple(labels), notes=())
         return replace(
             row.card,
             config={**row.config, "num_classes": len(labels)},

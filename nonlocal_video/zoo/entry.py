@@ -115,8 +115,7 @@ class CatalogueEntry:
     """What differs from the defaults of `ResNet3DConfig`, as in a model card; `nonlocal_blocks` holds the details of
     the blocks: where, kernel, scale, pooling order, biases."""
     input: PublishedInput
-    labels: LabelList | int
-    """A list that comes with the package, or, where the order of the classes is not known, their number."""
+    labels: LabelList
     parameters: int
     gmacs: float | None
     """Multiply-accumulates of one view at 224 pixels (112 for networks trained at that), in 10^9."""
@@ -138,7 +137,7 @@ class CatalogueEntry:
             architecture="resnet3d",
             config=deepcopy(self.config),  # rows share parts of theirs
             input=self.input.spec(),
-            labels=read_labels(self.labels) if isinstance(self.labels, str) else _numbered(self.labels),
+            labels=read_labels(self.labels),
             explain_layer=f"{stage_and_block[0]}.nonlocal{stage_and_block[1]}" if stage_and_block else None,
             average=self.average,
             head_window=self.head_window,
@@ -169,7 +168,3 @@ class CatalogueEntry:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"class {index}" for index in range(count))

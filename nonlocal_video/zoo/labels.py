@@ -6,7 +6,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
 
-LabelList = Literal["kinetics400", "kinetics600", "kinetics700"]
+LabelList = Literal["kinetics400", "kinetics600", "kinetics700", "kinetics700_3d_resnets"]
+"""The last one has the same classes as the one before, in the order of 3D-ResNets-PyTorch's outputs."""
 
 
 @lru_cache

@@ -114,6 +114,24 @@ def test_label_lists(name: str, count: int) -> None:
         assert list(labels) == sorted(labels)
 
 
+def test_kinetics_700_in_the_order_of_3d_resnets() -> None:
+    """Lines of the list in issue 211 of 3D-ResNets-PyTorch, here and there."""
+    labels = read_labels("kinetics700_3d_resnets")
+    assert sorted(labels) == sorted(read_labels("kinetics700"))
+    assert {
+        0: "slicing onion",
+        61: "throwing snowballs",
+        184: "making tea",
+        246: "using inhaler",
+        291: "passing American football (in game)",
+        362: "waxing back",
+        456: "canoeing or kayaking",
+        520: "smelling feet",
+        597: "walking on stilts",
+        666: "gospel singing in church",
+    }.items() <= dict(enumerate(labels)).items()
+
+
 def test_kinetics_lists_overlap_as_they_should() -> None:
     k400, k600, k700 = (set(read_labels(f"kinetics{count}")) for count in (400, 600, 700))  # type: ignore[arg-type]
     assert len(k400 & k600) == 368  # the others are new or renamed

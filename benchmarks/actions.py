@@ -13,12 +13,14 @@ and the weights after the last epoch count, not the best ones. The ways:
 - `distilled_blocks`: with spacetime non-local blocks after stages 3 and 4, all from the start.
 - `distilled_progressive`: with the same blocks, which join one after another.
 
-Ways and folds that the output file has already are kept, so the command can be interrupted and started again.
+Ways and folds that the output file has already are kept, so the command can be interrupted and started again. The ways
+of a network of one's own share what is decoded and what the default answers; `head` and `top` need neither.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import shutil
 import tempfile
@@ -41,6 +43,7 @@ from nonlocal_video.training.check import check_clips
 from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.distillation import DistillConfig
 from nonlocal_video.training.manifest import Manifest, ManifestRow
+from nonlocal_video.training.metrics_log import read_metrics
 from nonlocal_video.training.report import make_report
 from nonlocal_video.training.run import RunClips, RunSettings, make_fabric, train
 from nonlocal_video.training.run_folder import RunFolder
@@ -51,11 +54,12 @@ from nonlocal_video.video.decode import VideoReader
 WAYS = ("head", "top", "scratch", "distilled", "distilled_blocks", "distilled_progressive")
 INPUT = InputSpec(16, 6.25, short_side=128, crop=112, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 STUDENTS: dict[str, dict[str, Any]] = {
-    "slim18": {"width": 32, "blocks_per_stage": (2, 2, 2, 2)},
+    "slim18": {"width": 16, "blocks_per_stage": (2, 2, 2, 2)},
     "resnet34": {},
 }
-DISTILL_EPOCHS, TUNE_EPOCHS = 40, 30
-SCHEDULE = ProgressiveSchedule(warmup_epochs=8, ramp_epochs=8, stages=(4, 3))
+HEAD_EPOCHS, TOP_EPOCHS, DISTILL_EPOCHS, TUNE_EPOCHS = 40, 30, 30, 30
+SCHEDULE = ProgressiveSchedule(warmup_epochs=6, ramp_epochs=6, stages=(4, 3))
+TEACHER_VIEWS = 3
 
 
 def main() -> None:
@@ -77,6 +81,9 @@ def main() -> None:
     if arguments.output.is_file():
         found = json.loads(arguments.output.read_text("utf-8"))
     manifest = divide(arguments.clips, arguments.folds, arguments.seed)
+    settings = {"device": arguments.device, "precision": arguments.precision, "epochs_factor": arguments.epochs_factor}
+    shared = Path(tempfile.mkdtemp(prefix="actions-cache-"))
+    atexit.register(shutil.rmtree, shared, ignore_errors=True)
     for fold in manifest.splits:
         for way in arguments.ways:
             key = {"way": way, "fold": fold, "student": arguments.student, "seed": arguments.seed}
@@ -84,19 +91,20 @@ def main() -> None:
                 continue
             started = time.perf_counter()
             with tempfile.TemporaryDirectory(prefix="actions-") as folder:
-                answers, speed = run_fold(way, manifest, fold, Path(folder), arguments)
+                answers, figures_of_run = run_fold(way, manifest, fold, Path(folder), shared, arguments)
             right = sum(answer.right for answer in answers)
             seconds = time.perf_counter() - started
             print(f"{fold} {way}: {right} of {len(answers)} right, {seconds:.0f} s", flush=True)
             found["runs"].append(
                 {
                     **key,
+                    **settings,
+                    "machine": describe_machine(),
                     "seconds": round(seconds, 1),
-                    **speed,
+                    **figures_of_run,
                     "answers": [row_of(answer) for answer in answers],
                 }
             )
-            found |= {"machine": describe_machine(), "device": arguments.device, "precision": arguments.precision}
             found["figures"] = figures(found["runs"], len(manifest.labels))
             arguments.output.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
@@ -109,17 +117,20 @@ def divide(clips: str, folds: int, seed: int) -> Manifest:
 
 
 def run_fold(
-    way: str, manifest: Manifest, fold: str, folder: Path, arguments: argparse.Namespace
-) -> tuple[list[Answer], dict[str, float]]:
-    """Train without one fold; the answers for it, and how fast the last training was."""
-    epochs = [max(2, round(count * arguments.epochs_factor)) for count in (DISTILL_EPOCHS, TUNE_EPOCHS)]
+    way: str, manifest: Manifest, fold: str, folder: Path, shared: Path, arguments: argparse.Namespace
+) -> tuple[list[Answer], dict[str, Any]]:
+    """Train without one fold; the answers for it, and figures of the trainings."""
+    counts = (HEAD_EPOCHS, TOP_EPOCHS, DISTILL_EPOCHS, TUNE_EPOCHS)
+    head, top, distill, tune = (max(2, round(count * arguments.epochs_factor)) for count in counts)
     common = {"seed": arguments.seed, "precision": arguments.precision, "workers": arguments.workers}
     model: Any = arguments.model
+    figures_of_run: dict[str, Any] = {}
     if way == "head":
-        config = TrainConfig(stage="head", epochs=epochs[0], learning_rate=3e-3, frozen_views=4, **common)
+        config = TrainConfig(stage="head", epochs=head, learning_rate=3e-3, frozen_views=4, **common)
     elif way == "top":
-        config = TrainConfig(stage="top", epochs=epochs[1], learning_rate=3e-4, frozen_views=4, **common)
+        config = TrainConfig(stage="top", epochs=top, learning_rate=3e-4, frozen_views=4, **common)
     else:
+        common["channels_last"] = True
         student = dict(STUDENTS[arguments.student])
         if way in ("distilled_blocks", "distilled_progressive"):
             last = [count - 1 for count in student.get("blocks_per_stage", (3, 4, 6, 3))]
@@ -128,9 +139,9 @@ def run_fold(
         if way != "scratch":
             learn = TrainConfig(
                 stage="all",
-                epochs=epochs[0],
+                epochs=distill,
                 learning_rate=1e-3,
-                teacher_views=6,
+                teacher_views=TEACHER_VIEWS,
                 distillation=DistillConfig(arguments.model, embedding_weight=1.0, label_weight=0.0),
                 progressive=SCHEDULE if way == "distilled_progressive" else None,
                 **common,
@@ -138,27 +149,37 @@ def run_fold(
             learnt, _ = manifest.sides(fold)
             rows = Manifest(tuple(replace(row, split="train") for row in learnt))
             clips = RunClips(Manifest(()), unlabelled=rows)
-            fit(folder / "student", RunSettings(model, learn, device=arguments.device), clips)
+            distilled = fit(folder / "student", RunSettings(model, learn, device=arguments.device), clips, shared)
+            figures_of_run["distillation"] = distilled
             model = str(folder / "student" / "last.safetensors")
         config = TrainConfig(
             stage="all",
-            epochs=sum(epochs) if way == "scratch" else epochs[1],
+            epochs=distill + tune if way == "scratch" else tune,
             learning_rate=1e-3 if way == "scratch" else 3e-4,
             batch_norm="batch",
             label_smoothing=0.1,
             **common,
         )
     settings = RunSettings(model, config, validation=fold, device=arguments.device)
-    speed = fit(folder / "model", settings, RunClips(manifest))
-    return list(answer_all(folder / "model" / "last.safetensors", manifest, fold, arguments.device)), speed
+    figures_of_run |= fit(folder / "model", settings, RunClips(manifest), shared)
+    return list(answer_all(folder / "model" / "last.safetensors", manifest, fold, arguments.device)), figures_of_run
 
 
-def fit(folder: Path, settings: RunSettings, clips: RunClips) -> dict[str, float]:
+def fit(folder: Path, settings: RunSettings, clips: RunClips, shared: Path) -> dict[str, Any]:
+    """Train; the speed, and what was measured on held-out clips after every epoch."""
     fabric = make_fabric(settings.device, settings.train)
     with RunFolder(folder).create(settings.to_dict(), clips.labelled, command=("benchmarks/actions.py",)) as run:
+        (folder / "cache").mkdir()
+        for name in ("clips", "answers"):  # a name in them says all that its content depends on
+            (shared / name).mkdir(exist_ok=True)
+            (folder / "cache" / name).symlink_to(shared / name)
         result = train(run, settings, clips, fabric)
-    shutil.rmtree(folder / "cache", ignore_errors=True)
-    return {"train_clips_per_second": round(result.train_clips / result.train_seconds, 2)}
+    measure_of = "top1" if clips.labelled.usable else "kl"
+    curve = [round(row[f"validation/{measure_of}"], 4) for row in read_metrics(folder / "metrics.csv")]
+    return {
+        "train_clips_per_second": round(result.train_clips / result.train_seconds, 2),
+        f"held_out_{measure_of}": curve,
+    }
 
 
 def answer_all(weights: Path, manifest: Manifest, fold: str, device: str) -> Iterable[Answer]:

@@ -46,7 +46,8 @@ def main() -> None:
         split = Manifest(
             tuple(replace(row, split="validation" if row.split == "fold1" else "train") for row in manifest.usable)
         )
-        found["training"] = fit(Path(folder) / "run", RunSettings(model, config, device="cpu"), RunClips(split))
+        settings = RunSettings(model, config, device="cpu")
+        found["training"] = fit(Path(folder) / "run", settings, RunClips(split), Path(folder))
     arguments.output.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print(json.dumps(found, indent=1))
 
@@ -57,10 +58,9 @@ def load_twice(manifest: Manifest, folder: Path) -> dict[str, Any]:
     found = {}
     for epoch, name in enumerate(("decoded", "cached")):
         data = ClipDataset(manifest.usable, manifest.labels, INPUT, augmentation=Augmentation(), cache=cache)
-        data.set_epoch(epoch)
         started = time.perf_counter()
         for place in range(len(data)):
-            data[place]
+            data.view(place, epoch)
         seconds = time.perf_counter() - started
         statistics = data.statistics
         data.close()

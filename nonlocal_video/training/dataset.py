@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.models.card import InputSpec
@@ -54,10 +54,10 @@ class LoadingStatistics:
         return spent / (spent + self.transform_seconds) if self.clips else 0.0
 
 
-class ClipDataset(Dataset[tuple[Tensor, int]]):
+class ClipDataset:
     """A view of each clip, float32 (3, T, S, S) as the network takes it, and its class.
 
-    With an augmentation the view is a random one, and depends on (seed, epoch, index) alone: not on the number of
+    With an augmentation the view is a random one, and depends on (seed, epoch, place) alone: not on the number of
     workers, on who asks first, or on the cache. Without one it is the view that `classify` takes.
 
     Random views see the clip's frames at the model's short side, at moments of a fixed grid with `GRID` moments a step
@@ -114,15 +114,8 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         self._decoder, self._limits = decoder, limits
         self._digest = hashlib.sha256(repr((spec, decoder, GRID)).encode()).hexdigest()[:16]
         self._reader: VideoReader | None = None
-        # In shared memory, as workers that live for several epochs have a copy of everything else.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        # In shared memory, as loading processes have a copy of everything else.
         self._counts = torch.zeros(_MAX_WORKERS + 1, len(_COUNTS), dtype=torch.float64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Before the loader is asked for the epoch's first batch: random views of another epoch are others."""
-        if epoch < 0:
-            raise UsageError(f"{epoch = } should be at least 0.")
-        self._epoch.fill_(epoch)
 
     @property
     def statistics(self) -> LoadingStatistics:
@@ -133,18 +126,18 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One clip and its class.
+    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """One clip and its class; random views of another epoch are others.
 
         Raises:
             VideoError: A file that could be read when it was checked cannot be read now.
         """
-        row = self.rows[index]
+        row = self.rows[place]
         try:
             if self._augmenter is None:
                 frames = self._middle_view(row)
             else:
-                with seeded(self.seed, int(self._epoch), index):
+                with seeded(self.seed, epoch, place):
                     frames = self._random_view(row, self._augmenter)
         except VideoError as error:
             message = f"{row.path}: {error.message} It could be read when it was checked; check the clips again."
@@ -153,16 +146,16 @@ class ClipDataset(Dataset[tuple[Tensor, int]]):
         clip = normalise(frames, self.spec.mean, self.spec.std)
         self._count("transform_seconds", time.perf_counter() - started)
         self._count("clips")
-        return clip, int(self.classes[index])
+        return clip, int(self.classes[place])
 
-    def view_name(self, index: int, epoch: int) -> str:
+    def view_name(self, place: int, epoch: int) -> str:
         """What tells a clip's view of an epoch from all others, see `name_view`."""
-        row = self.rows[index]
+        row = self.rows[place]
         if self._augmenter is None:
             return name_view(row.sha256, self._digest)
         augmentation = self._augmenter.augmentation
         mirrored = row.label not in augmentation.left_right_classes
-        return name_view(row.sha256, self._digest, mirrored, self.seed, epoch, index, augmentation=augmentation)
+        return name_view(row.sha256, self._digest, mirrored, self.seed, epoch, place, augmentation=augmentation)
 
     def close(self) -> None:
         """End this process's decoding child; it is started again when it is needed."""

@@ -98,7 +98,7 @@ class Training:
             batch_size: Clips of all processes in one forward pass; a multiple of the number of processes.
         """
         self.config, self.card, self.fabric, self.folder = config, card, fabric, folder
-        self._names, self._frozen, self._train_data = names, frozen, train
+        self._names, self._frozen = names, frozen
         self.objective = objective.to(fabric.device)
         self._gates = Gates(objective.network, config.progressive)
         self._averaged: AveragedModel | None = None
@@ -112,7 +112,13 @@ class Training:
         rank, world = fabric.global_rank, fabric.world_size
         pin = fabric.device.type == "cuda"
         self._batches = EpochBatches(
-            len(train), batch_size, seed=config.seed, shuffle=True, rank=rank, world_size=world
+            len(train),
+            batch_size,
+            seed=config.seed,
+            epochs=config.epochs,
+            group=config.accumulate,
+            rank=rank,
+            world_size=world,
         )
         workers = 0 if isinstance(train, KeptViews) else config.workers
         self._loader = make_loader(train, self._batches, workers=workers, pin_memory=pin)
@@ -180,12 +186,10 @@ class Training:
             OutputError: Something cannot be written.
         """
         seconds, clips, stopped = 0.0, 0, False
+        self._batches.first = self.step * self.config.accumulate
+        batches = iter(self._loader)  # of all epochs: while one is measured, the next one's clips are loaded
         while not self._finished and not stopped:
             epoch = self.step // self.steps_per_epoch
-            self._train_data.set_epoch(epoch)
-            self._batches.epoch = epoch
-            self._batches.first = self.step % self.steps_per_epoch * self.config.accumulate
-            batches = iter(self._loader)
             started = time.perf_counter()
             while self.step < (epoch + 1) * self.steps_per_epoch and not stopped:
                 clips += self._one_step(batches, epoch)
@@ -196,7 +200,6 @@ class Training:
                 if self.step % self.steps_per_epoch and (stopped or (every and self.step % every == 0)):
                     self._save_state()
             seconds += time.perf_counter() - started
-            del batches  # what was loaded ahead belongs to batches that a last, partial group leaves away
             if self.step % self.steps_per_epoch == 0:
                 metrics = self._end_epoch(log)
                 on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch, metrics))
@@ -226,7 +229,7 @@ class Training:
             clips, classes, places = (tensor.to(fabric.device) for tensor in loaded(next(batches)))
             if config.channels_last and clips.ndim == 5:
                 clips = clips.contiguous(memory_format=torch.channels_last_3d)
-            number = self._batches.first + part
+            number = self.step % self.steps_per_epoch * config.accumulate + part
             targets = one_hot(classes, len(self.card.labels))
             if config.augmentation.mixup or config.augmentation.cutmix:
                 clips, targets = self._mixer(clips, classes, seed=config.seed, epoch=epoch, batch=number)
@@ -245,7 +248,6 @@ class Training:
         for name, value in sums.items():
             mean = fabric.all_reduce(value, reduce_op="mean")
             self._sums[name] = self._sums.get(name, torch.zeros_like(mean)) + mean
-        self._batches.first += config.accumulate
         self.step += 1
         return self._batches.batch_size * config.accumulate
 

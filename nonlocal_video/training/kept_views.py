@@ -23,7 +23,7 @@ from nonlocal_video.training.objective import Batch
 class KeptViews:
     """Stands in for a dataset: what was made of each view, float32 (C, T', H', W'), and the class.
 
-    Of each clip there are `num_views` random views, and the epoch chooses among them in turn. They are made by
+    Of each clip there are `num_views` random views, and epochs go round them. They are made by
     `compute`, which goes on where an earlier call was cut off.
 
     Attributes:
@@ -40,7 +40,7 @@ class KeptViews:
             shape: Of what is kept of one view.
         """
         self.num_views = num_views
-        self._data, self._folder, self._view = data, folder, 0
+        self._data, self._folder = data, folder
         self._shape = (num_views, len(data), *shape)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,36 +79,38 @@ class KeptViews:
         Raises:
             VideoError: A clip cannot be read.
         """
-        mine = np.arange(self._shape[1]) % fabric.world_size == fabric.global_rank
-        done = int(self._done[:, mine].sum())
-        for view in range(self.num_views):
-            if self._done[view, mine].all():
-                continue
-            self._data.set_epoch(view)
-            batches = EveryClip(self._shape[1], batch_size, rank=fabric.global_rank, world_size=fabric.world_size)
-            left = [places for places in batches if not self._done[view, places].all()]
-            for batch in make_loader(self._data, _Listed(left), workers=workers, pin_memory=False):
+        share = {"rank": fabric.global_rank, "world_size": fabric.world_size}
+        all_of_it = [
+            batch
+            for number in range(self.num_views)
+            for batch in EveryClip(self._shape[1], batch_size, epoch=number, **share)
+        ]
+        left = [batch for batch in all_of_it if not all(self._done[epoch, place] for place, epoch in batch)]
+        of = sum(map(len, all_of_it))
+        done = of - sum(map(len, left))
+        if left:
+            loader = make_loader(self._data, left, workers=workers, pin_memory=False)
+            for views, batch in zip(left, loader, strict=True):
                 clips, classes, numbers = loaded(batch)
+                number = views[0].epoch
                 places = numbers.numpy()  # a tensor with one number would index like that number
                 with torch.no_grad(), fabric.autocast():
-                    views = Batch(clips.to(fabric.device), torch.empty(0), numbers, view)
-                    self._kept[view, places] = make(views).float().cpu().numpy()
-                self._classes[view, places] = classes.numpy()
-                self._done[view, places] = 1  # at last: a kill between the two costs one batch
+                    found = make(Batch(clips.to(fabric.device), torch.empty(0), numbers, number))
+                self._kept[number, places] = found.float().cpu().numpy()
+                self._classes[number, places] = classes.numpy()
+                self._done[number, places] = 1  # at last: a kill between the two costs one batch
                 done += len(places)
-                on_clip(done, self.num_views * int(mine.sum()))
+                on_clip(done, of)
         self._data.close()
         fabric.barrier()
 
-    def set_epoch(self, epoch: int) -> None:
-        self._view = epoch % self.num_views
+    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        number = epoch % self.num_views
+        kept: NDArray[np.float32] = np.array(self._kept[number, place])
+        return torch.from_numpy(kept), int(self._classes[number, place])
 
     def __len__(self) -> int:
         return self._shape[1]
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        view: NDArray[np.float32] = np.array(self._kept[self._view, index])
-        return torch.from_numpy(view), int(self._classes[self._view, index])
 
     def close(self) -> None:
         self._data.close()
@@ -151,10 +153,3 @@ def check_room(shape: tuple[int, ...], num_clips: int, num_views: int, max_bytes
             f"{max_bytes / 2**30:.1f}. Allow more with --set cache_gib=..., take fewer views with --set "
             f"frozen_views=..., or none with --set frozen_views=0."
         )
-
-
-class _Listed(EveryClip):
-    """These batches."""
-
-    def __init__(self, batches: list[list[int]]) -> None:
-        self._batches = batches

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,58 +16,79 @@ from nonlocal_video.errors import VideoError
 class TrainingData(Protocol):
     """What training and measuring take: `ClipDataset` and whatever has the same members."""
 
-    def set_epoch(self, epoch: int) -> None: ...
+    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """A clip as it is seen in an epoch, and its class."""
+        ...
 
     def close(self) -> None: ...
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
+class View(NamedTuple):
+    """Which view of which clip: all that a loading process has to be told, so that it may run ahead into an epoch."""
+
+    place: int
+    epoch: int
 
 
-class EpochBatches(Sampler[list[int]]):
-    """Places of one process's clips of each batch: the global batches of a shuffled epoch, of which it takes its share.
+class EpochBatches(Sampler[list[View]]):
+    """One process's share of the batches of a whole run: shuffled epochs, one after another without a break.
 
     A last batch that is not whole is left away: each clip has its turn in another epoch.
     """
 
     def __init__(
-        self, num_clips: int, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
+        self,
+        num_clips: int,
+        batch_size: int,
+        *,
+        seed: int,
+        epochs: int,
+        group: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        """`batch_size` counts the clips of all processes together; it is a multiple of their number."""
-        self.num_clips, self.batch_size, self.seed, self.shuffle = num_clips, batch_size, seed, shuffle
-        self.rank, self.world_size = rank, world_size
-        self.epoch, self.first = 0, 0
-        """The epoch, and its first batch to be taken: set both before each pass."""
+        """Plan.
 
-    @property
-    def num_batches(self) -> int:
-        """Of a whole epoch."""
-        return self.num_clips // self.batch_size
+        Args:
+            num_clips: To be shuffled.
+            batch_size: Clips of all processes together; a multiple of their number.
+            seed: Of the orders.
+            epochs: Of the run.
+            group: So many batches make one step; an epoch has whole steps.
+            rank: Of this process.
+            world_size: Processes.
+        """
+        self.num_clips, self.batch_size, self.seed, self.epochs = num_clips, batch_size, seed, epochs
+        self.rank, self.world_size = rank, world_size
+        self.num_batches = num_clips // batch_size // group * group
+        """Of one epoch."""
+        self.first = 0
+        """Batches of the run that are done: set it before the pass."""
 
     def places(self, epoch: int, batch: int) -> list[int]:
         """The clips of all processes in one batch."""
-        order = np.arange(self.num_clips)
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.num_clips)
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_clips)
         return [int(place) for place in order[batch * self.batch_size : (batch + 1) * self.batch_size]]
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in range(self.first, self.num_batches):
-            yield self.places(self.epoch, batch)[self.rank :: self.world_size]
+    def __iter__(self) -> Iterator[list[View]]:
+        for number in range(self.first, self.epochs * self.num_batches):
+            epoch, batch = divmod(number, self.num_batches)
+            yield [View(place, epoch) for place in self.places(epoch, batch)[self.rank :: self.world_size]]
 
     def __len__(self) -> int:
-        return self.num_batches - self.first
+        return self.epochs * self.num_batches - self.first
 
 
-class EveryClip(Sampler[list[int]]):
-    """Places of one process's share of all clips, in order; the last batch may be smaller."""
+class EveryClip(Sampler[list[View]]):
+    """One process's share of all clips, in order; the last batch may be smaller."""
 
-    def __init__(self, num_clips: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
-        mine = range(rank, num_clips, world_size)
-        self._batches = [list(mine[first : first + batch_size]) for first in range(0, len(mine), batch_size)]
+    def __init__(self, num_clips: int, batch_size: int, *, epoch: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        mine = [View(place, epoch) for place in range(rank, num_clips, world_size)]
+        self._batches = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[View]]:
         return iter(self._batches)
 
     def __len__(self) -> int:
@@ -75,9 +96,9 @@ class EveryClip(Sampler[list[int]]):
 
 
 def make_loader(
-    data: TrainingData, batches: Sampler[list[int]], *, workers: int, pin_memory: bool
+    data: TrainingData, batches: Iterable[list[View]], *, workers: int, pin_memory: bool
 ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
-    """Clips (N, 3, T, S, S), classes (N,) and places (N,); workers stay from one epoch to the next."""
+    """Clips (N, 3, T, S, S), classes (N,) and places (N,); workers stay from one pass to the next."""
     return DataLoader(
         _WithPlaces(data),
         batch_sampler=batches,
@@ -108,12 +129,12 @@ class _WithPlaces(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int] | VideoError:
+    def __getitem__(self, view: View) -> tuple[Tensor, int, int] | VideoError:
         try:
-            clip, label = self.data[index]
+            clip, label = self.data.view(*view)
         except VideoError as error:
             return error
-        return clip, label, index
+        return clip, label, view.place
 
 
 def _collate(items: Sequence[tuple[Tensor, int, int] | VideoError]) -> tuple[Tensor, Tensor, Tensor] | VideoError:

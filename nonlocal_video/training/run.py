@@ -210,7 +210,7 @@ class _Run:
             config,
             train=train,
             validation=validation,
-            names=self._name_of,
+            names=self.training.path,
             frozen=self.frozen,
             fabric=fabric,
             folder=self.folder,
@@ -426,13 +426,6 @@ class _Run:
             notes=notes,
         )
         self.folder.write_readme(card.text())
-
-    def _name_of(self, place: int) -> str:
-        for part in self.training.parts:
-            if place < len(part):
-                return part.rows[place].path
-            place -= len(part)
-        raise IndexError(place)
 
 
 def _bytes(gibibytes: float) -> int:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.files import Selection, find_files
@@ -171,11 +171,11 @@ def film(picture_hwc: Tensor, num_frames: int, size: tuple[int, int], motion: Ca
     return seen
 
 
-class StillDataset(Dataset[tuple[Tensor, int]]):
+class StillDataset:
     """A clip of each picture, float32 (3, T, S, S) as the network takes it, and `UNLABELLED` for its class.
 
     A camera moves over the picture, and then the clip is changed as every other (`ClipAugmenter`). It depends on
-    (seed, epoch, index) alone. `set_epoch` reaches workers that live on, as in `ClipDataset`.
+    (seed, epoch, place) alone.
 
     Attributes:
         labels: None.
@@ -209,25 +209,18 @@ class StillDataset(Dataset[tuple[Tensor, int]]):
         self._augmenter, self._limits = ClipAugmenter(augmentation, spec.crop), limits
         self._digest = hashlib.sha256(repr((spec, motion)).encode()).hexdigest()[:16]
         # In shared memory, as in `ClipDataset`; each worker counts pictures and seconds in its own row.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._counts = torch.zeros(_MAX_WORKERS + 1, 3, dtype=torch.float64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Before the loader is asked for the epoch's first batch."""
-        if epoch < 0:
-            raise UsageError(f"{epoch = } should be at least 0.")
-        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One clip.
+    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """One clip; that of another epoch is another one.
 
         Raises:
             VideoError: A picture that could be read when it was checked cannot be read now.
         """
-        row, started = self.rows[index], time.perf_counter()
+        row, started = self.rows[place], time.perf_counter()
         try:
             picture = read_still(row.path, self._limits)
             if picture.shape[:2] != (row.height, row.width):
@@ -241,7 +234,7 @@ class StillDataset(Dataset[tuple[Tensor, int]]):
         short_side = max(self.spec.short_side, min(height, width, most))
         (picture,) = resize(picture[None], resized_size(height, width, short_side))
         decoded = time.perf_counter()
-        with seeded(self.seed, int(self._epoch), index):
+        with seeded(self.seed, epoch, place):
             size = resized_size(height, width, self.spec.short_side, self.spec.longer_side)
             frames = self._augmenter(film(picture, self.spec.num_frames, size, self.motion), "")
         clip = normalise(frames, self.spec.mean, self.spec.std)
@@ -250,10 +243,10 @@ class StillDataset(Dataset[tuple[Tensor, int]]):
         counts += torch.tensor([1, decoded - started, time.perf_counter() - decoded])
         return clip, UNLABELLED
 
-    def view_name(self, index: int, epoch: int) -> str:
+    def view_name(self, place: int, epoch: int) -> str:
         """What tells a picture's view of an epoch from all others, see `name_view`."""
         augmentation = self._augmenter.augmentation
-        return name_view(self.rows[index].sha256, self._digest, self.seed, epoch, index, augmentation=augmentation)
+        return name_view(self.rows[place].sha256, self._digest, self.seed, epoch, place, augmentation=augmentation)
 
     @property
     def statistics(self) -> LoadingStatistics:

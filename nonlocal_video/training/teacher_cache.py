@@ -92,13 +92,16 @@ class Teacher:
     def answers(self, clips: Tensor, of: InputSpec, layers: Sequence[LayerOnGrid] = ()) -> Answers:
         """Its answers to views that were made as `of` says; it moves to the device where they are.
 
-        Logits and embedding are float32. Features are float16, as the cache keeps them, so that it makes no difference
-        where they come from.
+        It computes in float32 whatever the student's precision: the default is also faster so, see
+        docs/train_results.md. Features are float16, as the cache keeps them, so that it makes no difference where they
+        come from.
         """
-        seen = derive_view(clips, of, self.spec).to(memory_format=torch.channels_last_3d)
-        found = observe(self.network.to(clips.device), seen, [name for name, _ in layers])
-        features = (to_grid(feature, grid).half() for feature, (_, grid) in zip(found.features, layers, strict=True))
-        return Answers(found.logits.float(), found.embedding.float(), tuple(features))
+        with torch.autocast(clips.device.type, enabled=False):
+            seen = derive_view(clips.float(), of, self.spec).to(memory_format=torch.channels_last_3d)
+            found = observe(self.network.to(clips.device), seen, [name for name, _ in layers])
+            pairs = zip(found.features, layers, strict=True)
+            features = tuple(to_grid(feature, grid).half() for feature, (_, grid) in pairs)
+        return Answers(found.logits, found.embedding, features)
 
 
 def observe(network: nn.Module, clips: Tensor, layers: Sequence[str] = ()) -> Answers:
@@ -151,9 +154,9 @@ def to_grid(features: Tensor, grid: tuple[int, int, int]) -> Tensor:
 class AnswerCache:
     """A teacher's answers on the disk, for clips that are shown in a fixed number of views.
 
-    A name says all that an answer depends on: the teacher's file and input, the layers, the precision, and the view,
-    that is the clip's bytes, its place, the augmentation, the seed and the number of the view. So one folder may serve
-    several runs; a run that changes any of it computes anew. Several processes may use it at the same time.
+    A name says all that an answer depends on: the teacher's file and input, the layers, and the view, that is the
+    clip's bytes, its place, the augmentation, the seed and the number of the view. So one folder may serve several
+    runs; a run that changes any of it computes anew. Several processes may use it at the same time.
 
     What a clip costs: 4 bytes a class and a channel of the embedding, 2 a number of the features on the student's grid,
     some 500 for the file. When the folder is full, further answers are computed each time.
@@ -212,15 +215,7 @@ class AnswerCache:
         return Answers(together["logits"], together["embedding"], features)
 
     def _name(self, teacher: Teacher, layers: Sequence[LayerOnGrid], place: int, batch: Batch) -> str:
-        device = batch.clips.device.type
-        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-        depends = (
-            teacher.digest,
-            teacher.spec,
-            tuple(layers),
-            str(precision),
-            self._view_name(place, batch.epoch),
-        )
+        depends = (teacher.digest, teacher.spec, tuple(layers), self._view_name(place, batch.epoch))
         return hashlib.sha256(repr(depends).encode()).hexdigest()
 
     def _keep(self, name: str, tensors: dict[str, Tensor]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.training.dataset import ClipDataset, LoadingStatistics
@@ -18,12 +18,11 @@ Part = ClipDataset | StillDataset
 """`UnlabelledClips` are a `ClipDataset`, too."""
 
 
-class TrainingSet(ConcatDataset[tuple[Tensor, int]]):
+class TrainingSet:
     """Parts one after another; each yields views for the same network, and their class or `UNLABELLED`.
 
-    `set_epoch` goes to every part, and from there through shared memory to the workers. With a number of `views`, the
-    random views of epoch e are those of epoch e % views: each clip has so many, and what a teacher says of them can be
-    computed once and kept (`AnswerCache`).
+    With a number of `views`, the random views of epoch e are those of epoch e % views: each clip has so many, and what
+    a teacher says of them can be computed once and kept (`AnswerCache`).
 
     Attributes:
         parts: As they were given.
@@ -46,7 +45,7 @@ class TrainingSet(ConcatDataset[tuple[Tensor, int]]):
             raise UsageError("parts is empty: there is nothing to train on.")
         if views is not None and views < 1:
             raise UsageError(f"{views = } should be at least 1, or None.")
-        super().__init__(parts)
+        self._ends = list(accumulate(map(len, parts)))
         self.parts, self.views, self.spec = tuple(parts), views, parts[0].spec
         for part in parts[1:]:
             if part.spec != self.spec:
@@ -59,17 +58,27 @@ class TrainingSet(ConcatDataset[tuple[Tensor, int]]):
         self.labels = label_lists[0] if label_lists else ()
         self.classes = torch.cat([part.classes for part in parts])
 
-    def set_epoch(self, epoch: int) -> None:
-        """Before the loader is asked for the epoch's first batch."""
-        for part in self.parts:
-            part.set_epoch(self._view_of(epoch))
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """A clip as it is seen in an epoch, and its class or `UNLABELLED`.
+
+        Raises:
+            VideoError: It could be read when it was checked and cannot be read now.
+        """
+        part, place = self._part(place)
+        return part.view(place, self._view_of(epoch))
 
     def view_name(self, place: int, epoch: int) -> str:
         """What tells a clip's view of an epoch from all others."""
-        number = bisect_right(self.cumulative_sizes, place)
-        return self.parts[number].view_name(
-            place - (self.cumulative_sizes[number - 1] if number else 0), self._view_of(epoch)
-        )
+        part, place = self._part(place)
+        return part.view_name(place, self._view_of(epoch))
+
+    def path(self, place: int) -> str:
+        """Of a clip."""
+        part, place = self._part(place)
+        return part.rows[place].path
 
     @property
     def statistics(self) -> LoadingStatistics:
@@ -83,6 +92,11 @@ class TrainingSet(ConcatDataset[tuple[Tensor, int]]):
         """End this process's decoding children; each is started again when it is needed."""
         for part in self.parts:
             part.close()
+
+    def _part(self, place: int) -> tuple[Part, int]:
+        """The part that has a clip, and the clip's place in it."""
+        number = bisect_right(self._ends, place)
+        return self.parts[number], place - (self._ends[number - 1] if number else 0)
 
     def _view_of(self, epoch: int) -> int:
         return epoch if self.views is None else epoch % self.views

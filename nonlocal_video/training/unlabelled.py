@@ -63,8 +63,8 @@ def check_unlabelled(
 class UnlabelledClips(ClipDataset):
     """A view of each clip, as `ClipDataset` makes it, and `UNLABELLED` for its class.
 
-    All clips may be mirrored: the teacher is asked about the mirrored one. `set_epoch`, statistics, cache and workers
-    are as in `ClipDataset`.
+    All clips may be mirrored: the teacher is asked about the mirrored one. Statistics, cache and workers are as in
+    `ClipDataset`.
     """
 
     def __init__(

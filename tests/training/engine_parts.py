@@ -19,7 +19,7 @@ from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.training.config import TrainConfig, resolved
 from nonlocal_video.training.engine import Training, TrainResult
 from nonlocal_video.training.learning_part import freeze, last_frozen_layer
-from nonlocal_video.training.loading import TrainingData
+from nonlocal_video.training.loading import EveryClip, TrainingData, loaded, make_loader
 from nonlocal_video.training.manifest import Manifest
 from nonlocal_video.training.metrics_log import MetricsLog
 from nonlocal_video.training.objective import CrossEntropy
@@ -82,10 +82,6 @@ class MemoryClips:
         self.clips = torch.randn(count, 3, 4, 32, 32, generator=draw) + self.classes[:, None, None, None, None] * 0.5
         self.broken, self.closed = broken, False
         self.asked: list[tuple[int, int]] = []
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch.fill_(epoch)
 
     def close(self) -> None:
         self.closed = True
@@ -93,19 +89,24 @@ class MemoryClips:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        if index == self.broken:
-            raise VideoError("corrupt", f"clip {index} is broken.")
-        epoch = int(self._epoch)
-        self.asked.append((epoch, index))
-        return self.clips[index].roll(epoch, dims=-1), int(self.classes[index])
+    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        if place == self.broken:
+            raise VideoError("corrupt", f"clip {place} is broken.")
+        self.asked.append((epoch, place))
+        return self.clips[place].roll(epoch, dims=-1), int(self.classes[place])
 
 
 class SameClips(MemoryClips):
     """The same view in every epoch."""
 
-    def set_epoch(self, epoch: int) -> None:
-        """Nothing depends on it."""
+    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        return super().view(place, 0)
+
+
+def every_view(data: TrainingData, epoch: int = 0, workers: int = 0) -> list[tuple[Tensor, int]]:
+    """All clips of an epoch, in order, by however many loading processes."""
+    loader = make_loader(data, EveryClip(len(data), 1, epoch=epoch), workers=workers, pin_memory=False)
+    return [(clips[0], int(classes)) for clips, classes, _ in map(loaded, loader)]
 
 
 def fabric(precision: Any = "32-true") -> Fabric:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from engine_parts import every_view
 from training_clips import SPEC, write_clip
 
 from nonlocal_video.errors import UsageError, VideoError
@@ -24,12 +24,6 @@ from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.encode import write_video
 
 LABELS = ("jump", "swipe left", "wave")
-
-
-def loaded(dataset: ClipDataset, workers: int = 0, epoch: int = 0) -> list[tuple[torch.Tensor, int]]:
-    dataset.set_epoch(epoch)
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers)
-    return [(clip, int(label)) for clip, label in loader]
 
 
 def assert_same(some: list[tuple[torch.Tensor, int]], others: list[tuple[torch.Tensor, int]]) -> None:
@@ -61,7 +55,7 @@ def test_without_augmentation_it_is_what_classify_sees(manifest: Manifest, tmp_p
     dataset = ClipDataset(manifest.usable, LABELS, spec, cache=ClipCache(tmp_path))
     with VideoReader() as reader:
         for _ in range(2):  # decoded, then from the cache
-            for row, (clip, label) in zip(manifest.usable, loaded(dataset), strict=True):
+            for row, (clip, label) in zip(manifest.usable, every_view(dataset), strict=True):
                 seen = ClipLoader(reader).load(row.path, spec, ClipRequest(), originals=None)
                 assert torch.equal(clip, seen.network_input(0, 0)[0])
                 assert clip.shape == (3, spec.num_frames, 40, 40)
@@ -72,46 +66,37 @@ def test_without_augmentation_it_is_what_classify_sees(manifest: Manifest, tmp_p
     dataset.close()
 
 
-def test_views_depend_on_seed_epoch_and_index_and_not_on_workers(dataset: ClipDataset) -> None:
-    alone = loaded(dataset)
-    assert_same(loaded(dataset, workers=2), alone)  # forked while this process has a decoding child
-    assert torch.equal(dataset[4][0], alone[4][0])  # whoever asks first
-    others = loaded(dataset, workers=2, epoch=1)
-    assert_same(loaded(dataset, epoch=1), others)
+def test_views_depend_on_seed_epoch_and_place_and_not_on_workers(dataset: ClipDataset) -> None:
+    alone = every_view(dataset)
+    assert_same(every_view(dataset, workers=2), alone)  # forked while this process has a decoding child
+    assert torch.equal(dataset.view(4, 0)[0], alone[4][0])  # whoever asks first
+    others = every_view(dataset, workers=2, epoch=1)
+    assert_same(every_view(dataset, epoch=1), others)
     assert not any(torch.equal(clip, other) for (clip, _), (other, _) in zip(alone, others, strict=True))
     assert dataset.statistics.clips == 6 * 4 + 1
     again = pickle.loads(pickle.dumps(dataset))
-    assert torch.equal(again[0][0], others[0][0])
+    assert torch.equal(again.view(0, 1)[0], others[0][0])
     again.close()
     other_seed = ClipDataset(dataset.rows, LABELS, SPEC, augmentation=Augmentation(), seed=4)
-    assert not torch.equal(other_seed[0][0], alone[0][0])
+    assert not torch.equal(other_seed.view(0, 0)[0], alone[0][0])
     other_seed.close()
 
 
-def test_workers_that_live_on_are_told_of_the_next_epoch(dataset: ClipDataset) -> None:
-    loader = DataLoader(dataset, batch_size=None, num_workers=1, persistent_workers=True)
-    first = [clip for clip, _ in loader]
-    dataset.set_epoch(1)
-    second = [clip for clip, _ in loader]
-    assert torch.equal(second[0], loaded(dataset, epoch=1)[0][0])
-    assert not torch.equal(first[0], second[0])
-
-
 def test_the_cache_changes_no_pixel_and_its_statistics_are_true(dataset: ClipDataset, tmp_path: Path) -> None:
-    plain = [loaded(dataset, epoch=epoch) for epoch in range(3)]
+    plain = [every_view(dataset, epoch=epoch) for epoch in range(3)]
     assert (dataset.statistics.from_cache, dataset.statistics.put_in_cache) == (0, 0)
     assert dataset.statistics.decode_seconds > 0 == dataset.statistics.cache_seconds
     # A clip at the short side of 48 has 20 frames of 64 x 48: four fit.
     cache = ClipCache(tmp_path, max_bytes=4 * (20 * 64 * 48 * 3 + 128), max_clip_bytes=200_000)
     cached = ClipDataset(dataset.rows, LABELS, SPEC, augmentation=Augmentation(), seed=3, cache=cache)
     for epoch in range(3):
-        assert_same(loaded(cached, workers=2 * (epoch % 2), epoch=epoch), plain[epoch])
+        assert_same(every_view(cached, workers=2 * (epoch % 2), epoch=epoch), plain[epoch])
     assert (cached.statistics.clips, cached.statistics.from_cache, cached.statistics.put_in_cache) == (18, 8, 4)
     assert 0 < cached.statistics.decode_share < 1
     assert cache.num_bytes == cache.max_bytes
     other_view = replace(SPEC, short_side=44)
     misses = ClipDataset(dataset.rows, LABELS, other_view, augmentation=Augmentation(), cache=cache)
-    assert misses[0][0].shape == (3, 8, 40, 40)
+    assert misses.view(0, 0)[0].shape == (3, 8, 40, 40)
     assert misses.statistics.from_cache == 0
     cached.close()
     misses.close()
@@ -131,8 +116,7 @@ def test_speed_start_and_loops_show_the_frames_that_they_should(tmp_path: Path, 
         dataset = ClipDataset([row], LABELS, spec, augmentation=augmentation, cache=ClipCache(tmp_path / "cache"))
         found = []
         for epoch in range(12):
-            dataset.set_epoch(epoch)
-            clip, _ = dataset[0]
+            clip, _ = dataset.view(0, epoch)
             found.append([round((value * 255 - 4) / 12) for value in clip.mean(dim=(0, 2, 3)).tolist()])
         dataset.close()
         return found
@@ -156,13 +140,13 @@ def test_a_file_that_changed_or_vanished_stops_and_is_named(manifest: Manifest, 
     row = replace(manifest.usable[0], path=str(path))
     dataset = ClipDataset([row], LABELS, SPEC, augmentation=Augmentation())
     with pytest.raises(VideoError, match=r"a\.mp4: .*could be read when it was checked") as caught:
-        dataset[0]
+        dataset.view(0, 0)
     assert caught.value.code == "not_found"
     write_clip(path, 7, num_frames=15)
     with pytest.raises(VideoError, match=r"a\.mp4: it is another video than"):
-        dataset[0]
-    with pytest.raises(RuntimeError, match=r"a\.mp4: it is another video"):
-        loaded(dataset, workers=1)
+        dataset.view(0, 0)
+    with pytest.raises(VideoError, match=r"a\.mp4: it is another video"):
+        every_view(dataset, workers=1)
     dataset.close()
 
 

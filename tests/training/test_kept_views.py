@@ -25,8 +25,8 @@ SHAPE = (32, 2, 2, 2)
 class TwoViews(MemoryClips):
     """Epochs see two views in turn."""
 
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch % 2)
+    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        return super().view(place, epoch % 2)
 
 
 @pytest.fixture
@@ -50,11 +50,9 @@ def test_every_view_is_what_the_frozen_part_makes_of_it(network: Video3DResNet, 
     assert data.closed
     network.eval()
     for epoch in range(4):
-        kept.set_epoch(epoch)
-        data.set_epoch(epoch % 2)
-        for index in range(7):
-            clip, label = data[index]
-            features, kept_label = kept[index]
+        for place in range(7):
+            clip, label = data.view(place, epoch % 2)
+            features, kept_label = kept.view(place, epoch)
             torch.testing.assert_close(features, network.forward_to("layer3", clip[None])[0], rtol=1e-4, atol=1e-5)
             assert kept_label == label
     assert len(kept) == 7
@@ -81,11 +79,9 @@ def test_cut_off_it_goes_on(network: Video3DResNet, tmp_path: Path) -> None:
     assert data.asked == [(1, index) for index in range(8)]
     assert seen == [(11, 16), (14, 16), (16, 16)]
     whole = kept_of(network, MemoryClips(8), tmp_path / "whole", views=2)
-    for view in range(2):
-        again.set_epoch(view)
-        whole.set_epoch(view)
-        for index in range(8):
-            torch.testing.assert_close(again[index][0], whole[index][0])
+    for epoch in range(2):
+        for place in range(8):
+            torch.testing.assert_close(again.view(place, epoch)[0], whole.view(place, epoch)[0])
 
     data.asked.clear()
     again.compute(part, fabric(), batch_size=3, workers=0)

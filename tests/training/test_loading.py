@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from engine_parts import MemoryClips
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nonlocal_video.errors import VideoError
@@ -17,51 +20,68 @@ def places_of(loader: DataLoader) -> list[list[int]]:  # type: ignore[type-arg]
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_order_does_not_depend_on_workers(workers: int) -> None:
-    expected = EpochBatches(11, 2, seed=3, shuffle=True)
-    batches = EpochBatches(11, 2, seed=3, shuffle=True)
+    batches = EpochBatches(11, 2, seed=3, epochs=2)
     data = MemoryClips(11)
-    loader = make_loader(data, batches, workers=workers, pin_memory=False)
-    seen = []
-    for epoch in (0, 1):  # the workers live on
-        data.set_epoch(epoch)
-        batches.epoch = epoch
-        found = [loaded(batch) for batch in loader]
-        seen.append([places.tolist() for _, _, places in found])
-        assert seen[-1] == [expected.places(epoch, batch) for batch in range(5)]
-        for clips, classes, places in found:
-            assert torch.equal(classes, places % 2)
-            assert torch.equal(clips, data.clips[places].roll(epoch, dims=-1))
-    assert seen[0] != seen[1]
+    found = [loaded(batch) for batch in make_loader(data, batches, workers=workers, pin_memory=False)]
+    seen = [places.tolist() for _, _, places in found]
+    assert seen == [batches.places(epoch, batch) for epoch in (0, 1) for batch in range(5)]
+    assert seen[:5] != seen[5:]
+    for number, (clips, classes, places) in enumerate(found):
+        assert torch.equal(classes, places % 2)
+        assert torch.equal(clips, data.clips[places].roll(number // 5, dims=-1))
+
+
+def test_while_an_epoch_ends_the_next_one_is_loaded() -> None:
+    """Two workers have two batches each in hand: after the first epoch's last batch, clips of the second are there."""
+    asked = torch.zeros(3, dtype=torch.int64).share_memory_()
+
+    class Counted(MemoryClips):
+        def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+            asked[epoch] += 1
+            return super().view(place, epoch)
+
+    loader = iter(make_loader(Counted(8), EpochBatches(8, 4, seed=0, epochs=3), workers=2, pin_memory=False))
+    for _ in range(2):
+        loaded(next(loader))
+    deadline = time.monotonic() + 30
+    while asked[1] < 8 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert asked[0] == asked[1] == 8
 
 
 def test_each_clip_comes_once_in_an_epoch_and_the_rest_has_another_turn() -> None:
-    batches = EpochBatches(10, 3, seed=0, shuffle=True)
-    assert (len(batches), batches.num_batches) == (3, 3)
+    batches = EpochBatches(10, 3, seed=0, epochs=12)
+    assert (len(batches), batches.num_batches) == (36, 3)
+    views = [view for batch in batches for view in batch]
     left_away = set()
     for epoch in range(12):
-        batches.epoch = epoch
-        places = [place for batch in batches for place in batch]
+        places = [view.place for view in views if view.epoch == epoch]
         assert len(set(places)) == len(places) == 9
         left_away |= set(range(10)) - set(places)
     assert len(left_away) > 3
 
 
-def test_an_epoch_can_begin_in_its_middle() -> None:
-    batches = EpochBatches(9, 2, seed=1, shuffle=True)
+def test_an_epoch_has_whole_steps() -> None:
+    batches = EpochBatches(11, 2, seed=0, epochs=2, group=2)
+    assert batches.num_batches == 4
+    assert [batch[0].epoch for batch in batches] == [0] * 4 + [1] * 4
+
+
+def test_a_run_can_begin_in_the_middle_of_an_epoch() -> None:
+    batches = EpochBatches(9, 2, seed=1, epochs=3)
     whole = list(batches)
-    batches.first = 2
-    assert list(batches) == whole[2:]
-    assert len(batches) == 2
+    batches.first = 6
+    assert list(batches) == whole[6:]
+    assert len(batches) == 6
 
 
-def test_orders_differ_between_seeds_and_unshuffled_is_in_order() -> None:
-    assert list(EpochBatches(20, 5, seed=0, shuffle=True)) != list(EpochBatches(20, 5, seed=1, shuffle=True))
-    assert list(EpochBatches(5, 2, seed=0, shuffle=False)) == [[0, 1], [2, 3]]
+def test_orders_differ_between_seeds() -> None:
+    assert list(EpochBatches(20, 5, seed=0, epochs=1)) != list(EpochBatches(20, 5, seed=1, epochs=1))
 
 
 def test_processes_share_every_global_batch() -> None:
-    whole = EpochBatches(13, 4, seed=5, shuffle=True)
-    shares = [EpochBatches(13, 4, seed=5, shuffle=True, rank=rank, world_size=2) for rank in range(2)]
+    whole = EpochBatches(13, 4, seed=5, epochs=2)
+    shares = [EpochBatches(13, 4, seed=5, epochs=2, rank=rank, world_size=2) for rank in range(2)]
     for batch, of_first, of_second in zip(whole, *shares, strict=True):
         assert len(of_first) == len(of_second) == 2
         assert sorted(of_first + of_second) == sorted(batch)
@@ -70,7 +90,7 @@ def test_processes_share_every_global_batch() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_measuring_sees_every_clip_once(world_size: int) -> None:
     shares = [EveryClip(7, 2, rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert sorted(place for share in shares for batch in share for place in batch) == list(range(7))
+    assert sorted(view.place for share in shares for batch in share for view in batch) == list(range(7))
     assert all(len(list(share)) == len(share) for share in shares)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from engine_parts import every_view
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 from training_clips import SPEC
 
 from nonlocal_video.errors import UsageError, VideoError
@@ -70,7 +70,7 @@ def test_without_motion_every_frame_is_the_picture(pictures: Path) -> None:
     filmed = film(picture, 5, (HEIGHT, WIDTH), NO_MOTION)
     assert torch.equal(filmed, picture.expand(5, -1, -1, -1))
     (row,) = check_stills([pictures / "deep/c.jpeg"])
-    clip, label = StillDataset([row], SPEC, augmentation=NO_CHANGE, motion=NO_MOTION)[0]
+    clip, label = StillDataset([row], SPEC, augmentation=NO_CHANGE, motion=NO_MOTION).view(0, 0)
     assert (clip.shape, clip.dtype, label) == ((3, 8, 40, 40), torch.float32, UNLABELLED)
     assert all(torch.equal(clip[:, 0], clip[:, frame]) for frame in range(8))
     still = normalise(resize(read_still(row.path)[None], (40, 40)), SPEC.mean, SPEC.std)
@@ -118,15 +118,14 @@ def test_strengths_and_paths_differ_from_clip_to_clip() -> None:
     assert max(ways) > 10
 
 
-def test_clips_depend_on_seed_epoch_and_index_and_not_on_workers(stills: StillDataset) -> None:
+def test_clips_depend_on_seed_epoch_and_place_and_not_on_workers(stills: StillDataset) -> None:
     def loaded(workers: int, epoch: int) -> list[Tensor]:
-        stills.set_epoch(epoch)
-        return [clip for clip, _ in DataLoader(stills, batch_size=None, num_workers=workers)]
+        return [clip for clip, _ in every_view(stills, epoch, workers)]
 
     alone = loaded(0, 1)
     for clip, other in zip(loaded(2, 1), alone, strict=True):
         assert torch.equal(clip, other)
-    assert torch.equal(stills[2][0], alone[2])
+    assert torch.equal(stills.view(2, 1)[0], alone[2])
     assert not any(torch.equal(clip, other) for clip, other in zip(loaded(0, 0), alone, strict=True))
     seen = stills.statistics
     assert (seen.clips, seen.from_cache) == (13, 0)
@@ -200,11 +199,9 @@ def test_what_cannot_be_is_refused(stills: StillDataset) -> None:
         CameraMotion(pan=2)
     with pytest.raises(UsageError, match="rotation_degrees = 90 should be"):
         CameraMotion(rotation_degrees=90)
-    with pytest.raises(UsageError, match="epoch = -1"):
-        stills.set_epoch(-1)
     Image.new("RGB", (10, 10)).save(stills.rows[0].path)
     with pytest.raises(VideoError, match=r"a\.png: it is another picture than .* check the pictures again"):
-        stills[0]
+        stills.view(0, 0)
     Path(stills.rows[0].path).unlink()
     with pytest.raises(VideoError, match=r"there is no such file.* could be read when it was checked"):
-        stills[0]
+        stills.view(0, 0)

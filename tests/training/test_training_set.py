@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from engine_parts import every_view
 from PIL import Image
-from torch.utils.data import DataLoader
 from training_clips import SPEC
 
 from nonlocal_video.errors import UsageError
@@ -77,11 +77,9 @@ def test_unlabelled_clips_are_seen_as_labelled_ones_are(manifest: Manifest, tmp_
     labelled = ClipDataset(rows, LABELS, SPEC, augmentation=plain, seed=5)
     unlabelled = UnlabelledClips(rows, SPEC, augmentation=plain, seed=5, cache=ClipCache(tmp_path))
     for epoch in range(2):
-        labelled.set_epoch(epoch)
-        unlabelled.set_epoch(epoch)
-        for index in range(len(rows)):
-            clip, label = unlabelled[index]
-            assert torch.equal(clip, labelled[index][0])
+        for place in range(len(rows)):
+            clip, label = unlabelled.view(place, epoch)
+            assert torch.equal(clip, labelled.view(place, epoch)[0])
             assert label == UNLABELLED
     assert unlabelled.classes.tolist() == [UNLABELLED] * 6
     assert (unlabelled.statistics.clips, unlabelled.statistics.from_cache) == (12, 6)
@@ -89,22 +87,18 @@ def test_unlabelled_clips_are_seen_as_labelled_ones_are(manifest: Manifest, tmp_
     unlabelled.close()
 
 
-def test_parts_come_one_after_another_and_hear_of_the_epoch(
+def test_parts_come_one_after_another(
     parts: tuple[ClipDataset, UnlabelledClips, StillDataset],
 ) -> None:
     together = TrainingSet(parts)
     assert (len(together), together.labels, together.spec) == (6, LABELS, SPEC)
     assert together.classes.tolist() == [*parts[0].classes.tolist(), UNLABELLED, UNLABELLED, UNLABELLED]
-    loader = DataLoader(together, batch_size=2, num_workers=1, persistent_workers=True)
-    for epoch in (0, 3):  # the worker lives on
-        together.set_epoch(epoch)
-        loaded = list(loader)
-        assert torch.cat([labels for _, labels in loaded]).tolist() == together.classes.tolist()
-        clips = torch.cat([clips for clips, _ in loaded])
-        for part in parts:
-            part.set_epoch(epoch)
-        expected = [part[index][0] for part in parts for index in range(len(part))]
-        assert torch.equal(clips, torch.stack(expected))
+    assert [together.path(place) for place in range(6)] == [row.path for part in parts for row in part.rows]
+    for epoch in (0, 3):
+        seen = every_view(together, epoch, workers=1)
+        assert [label for _, label in seen] == together.classes.tolist()
+        expected = [part.view(place, epoch)[0] for part in parts for place in range(len(part))]
+        assert torch.equal(torch.stack([clip for clip, _ in seen]), torch.stack(expected))
     assert together.statistics.clips == sum(part.statistics.clips for part in parts) == 24
     assert together.statistics.decode_seconds == pytest.approx(sum(part.statistics.decode_seconds for part in parts))
     together.close()
@@ -114,8 +108,7 @@ def test_with_a_number_of_views_epochs_go_round(parts: tuple[ClipDataset, Unlabe
     together = TrainingSet(parts, views=2)
     seen = []
     for epoch in range(4):
-        together.set_epoch(epoch)
-        seen.append([together[place][0] for place in (1, 4, 5)])
+        seen.append([together.view(place, epoch)[0] for place in (1, 4, 5)])
     for place in range(3):
         assert torch.equal(seen[0][place], seen[2][place])
         assert torch.equal(seen[1][place], seen[3][place])

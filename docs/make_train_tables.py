@@ -10,15 +10,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+RECIPE = ROOT / "weights" / "recipes" / "kinetics400_from_default.yaml"
+KINETICS_CLIPS = 246_000
+"""To train on, about: Wang et al., CVPR 2018, section 5."""
 PAGES = {
     ROOT / "docs" / "train_results.md": (
         "actions",
+        "new_networks",
+        "new_networks_compared",
         "training_speed",
         "loading_speed",
         "inference_speed",
         "distillation_bound",
+        "recipe_trial",
+        "recipe_curve",
     ),
     ROOT / "docs" / "default_block.md": ("block_settings", "block_student", "block_counts", "block_full"),
 }
@@ -34,25 +43,60 @@ def page_with_tables(page: Path) -> str:
     return text
 
 
+WAYS = {
+    "head": "a new head",
+    "top": "Mixed_5b, Mixed_5c and a new head",
+    "scratch slim18": "a new network, on the labels",
+    "distilled slim18": "the same, first on the default's answers, then on the labels",
+    "distilled_blocks slim18": "the same with two spacetime blocks, from the start",
+    "distilled_progressive slim18": "the same with two spacetime blocks that join progressively",
+}
+
+
 def actions() -> str:
-    """Ways to train on few clips, measured on people who were not trained on."""
+    """Ways to train the default on few clips, measured on people who were not trained on."""
+    names = ("head", "top")
     results = _results("actions")
-    learns = {"head": "a new head", "top": "Mixed_5b, Mixed_5c and a new head"}
+    wrong = {way: _wrong(results["runs"], way) for way in names}
+    mistakes = "; ".join(f"`{way}`: {', '.join(clips) or 'none'}" for way, clips in wrong.items())
+    return f"{_ways(names)}\n\nMistakes: {mistakes}."
+
+
+def new_networks() -> str:
+    """The same for networks that begin with random numbers."""
+    names = tuple(name for name in _results("actions")["figures"] if name.endswith("slim18"))
+    (machine,) = {json.dumps(run["machine"]) for run in _results("actions")["runs"] if run["student"] in names[0]
+                  and run["way"] not in ("head", "top")}  # fmt: skip
+    return f"{_ways(names)}\n\n{_processor(json.loads(machine))}, float32."
+
+
+def new_networks_compared() -> str:
+    """Pairs of ways on the same clips."""
+    rows = [["difference of top-1, in points", "mean (95% interval)"]]
+    for pair, found in _results("actions")["differences"].items():
+        one, other = (name.removesuffix(" slim18") for name in pair.split(" - "))
+        low, high = (100 * end for end in found["interval"])
+        rows.append([f"`{one}` - `{other}`", f"{100 * found['top1']:+.1f} ({low:+.1f} to {high:+.1f})"])
+    return _table(*rows)
+
+
+def _ways(names: tuple[str, ...]) -> str:
+    results = _results("actions")
     rows = [["way", "what learns", "right at first (95% interval)", "mean class", "right", "seconds a fold"]]
-    for way, figures in results["figures"].items():
+    for name in names:
+        figures = results["figures"][name]
+        way = name.removesuffix(" slim18")
         seconds = [run["seconds"] for run in results["runs"] if run["way"] == way]
         low, high = (100 * end for end in figures["top1_interval"])
         right = round(figures["clips"] * figures["top1"])
         rows.append(
             [
-                f"`{way}`", learns[way], f"{figures['top1']:.1%} ({low:.1f} to {high:.1f})",
+                f"`{way}`", WAYS[name], f"{figures['top1']:.1%} ({low:.1f} to {high:.1f})",
                 f"{figures['mean_class']:.1%}", f"{right} of {figures['clips']}",
                 f"{min(seconds):.0f} to {max(seconds):.0f}",
             ]
         )  # fmt: skip
-    wrong = {way: _wrong(results["runs"], way) for way in results["figures"]}
-    mistakes = "; ".join(f"`{way}`: {', '.join(names) or 'none'}" for way, names in wrong.items())
-    return f"{_table(*rows)}\n\nMistakes: {mistakes}."
+    return _table(*rows)
 
 
 def training_speed() -> str:
@@ -122,13 +166,43 @@ def distillation_bound() -> str:
     results = _results("train_speed")
     student = max(row["clips_per_second"] for row in results["training"] if row["frames"] == 16)
     teacher = max(
-        row["views_per_second"] for row in results["inference"] if (row["frames"], row["precision"]) == (64, "bfloat16")
+        row["views_per_second"] for row in results["inference"] if (row["frames"], row["precision"]) == (64, "float32")
     )
+    epochs = yaml.safe_load(RECIPE.read_text("utf-8"))["epochs"]
+    both = 1 / (1 / teacher + 1 / student)
+    hours = KINETICS_CLIPS * epochs / both / 3600
     return (
-        f"One step asks the teacher ({teacher:.1f} views/s in mixed precision) and trains the student ({student:.1f} "
-        f"clips/s): both after another are at most {1 / (1 / teacher + 1 / student):.0f} clips/s on that GPU. This "
-        f"follows from the tables and was not measured; decoding may well be slower."
+        f"On that GPU the teacher answers {teacher:.0f} views/s (float32), and the student trains on {student:.0f} "
+        f"clips/s (bfloat16): one after the other at most {both:.0f} clips/s. {epochs} epochs of {KINETICS_CLIPS:,} "
+        f"clips, as many as Kinetics-400 has to train on, take at least {hours:.0f} hours so. This follows from the "
+        f"tables and was not measured; decoding may well be slower."
     )
+
+
+def recipe_trial() -> str:
+    """What the trial of the recipe was."""
+    found = _results("recipe_trial")
+    changed = ", ".join(f"`{name}: {_plain(value)}`" for name, value in found["changed"].items())
+    return (
+        f"{found['clips']} clips and {found['pictures']} pictures to learn from, {found['held_out']} other clips to "
+        f"measure on; {found['minutes']:.0f} minutes on {_processor(found['machine'])}, shared with another training, "
+        f"of which the teacher took the first {found['minutes_until_the_teacher_had_answered']:.0f}; "
+        f"{found['steps']:,} steps. Changed against the recipe: {changed}."
+    )
+
+
+def recipe_curve() -> str:
+    """Its learning curve."""
+    found = _results("recipe_trial")
+    epochs = found["epochs"]
+    shown = [row for row in epochs if row["epoch"] in (1, 2, 3) or row["epoch"] % 5 == 0 or row is epochs[-1]]
+    rows = [["epoch", "minutes", "KL in training", "KL on held-out clips", "features, held-out", "embedding, held-out"]]
+    rows += [
+        [f"{row['epoch']:.0f}", f"{row['minutes']:.0f}", f"{row['train/kl']:.2f}"]
+        + [f"{row[f'validation/{name}']:.2f}" for name in ("kl", "features", "embedding")]
+        for row in shown
+    ]
+    return f"{_table(*rows)}\n\nThe one best answer to all held-out clips has a KL of {found['kl_of_one_answer']:.2f}."
 
 
 def block_settings() -> str:
@@ -189,10 +263,14 @@ def block_full() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "actions": actions,
+    "new_networks": new_networks,
+    "new_networks_compared": new_networks_compared,
     "training_speed": training_speed,
     "loading_speed": loading_speed,
     "inference_speed": inference_speed,
     "distillation_bound": distillation_bound,
+    "recipe_trial": recipe_trial,
+    "recipe_curve": recipe_curve,
     "block_settings": block_settings,
     "block_student": block_student,
     "block_counts": block_counts,
@@ -224,6 +302,15 @@ def _ratio(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
 def _difference(entry: dict[str, Any], other: str) -> str:
     mean, low, high = entry["differences"][f"block - {other}"]["kl, student"]
     return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _processor(machine: dict[str, Any]) -> str:
+    threads = machine["threads"]
+    return f"{threads} thread{'s' if threads > 1 else ''} on {machine['processor']}"
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value).replace('"', "")
 
 
 def _machine(results: dict[str, Any]) -> str:

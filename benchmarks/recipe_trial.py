@@ -1,0 +1,143 @@
+"""The recipe for a Kinetics-400 student, tried for an hour on what clips there are, on a machine without a GPU.
+
+    python benchmarks/recipe_trial.py --unlabelled CLIPS --stills PICTURES --output benchmarks/results/recipe_trial.json
+
+Everything is the recipe's but `CHANGED`, which makes it small enough for two cores. Neither labels nor Kinetics take
+part. After every epoch the student is measured on clips that it did not learn from. To compare with: the divergence of
+the one answer that fits these very clips best, whatever is shown, which is the mean of the teacher's answers to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from nonlocal_video.benchmark.machine import describe_machine
+from nonlocal_video.inference.files import find_files
+from nonlocal_video.training.config import make_config, read_recipe
+from nonlocal_video.training.engine import Progress
+from nonlocal_video.training.manifest import Manifest, ManifestRow
+from nonlocal_video.training.run import RunClips, RunSettings, make_fabric, train
+from nonlocal_video.training.run_clips import sides_of_unlabelled
+from nonlocal_video.training.run_folder import RunFolder
+from nonlocal_video.training.starting_point import read_new_model
+from nonlocal_video.training.stills import check_stills
+from nonlocal_video.training.teacher_cache import Teacher
+from nonlocal_video.training.unlabelled import UnlabelledClips, check_unlabelled
+from nonlocal_video.video.decode import VideoReader
+
+RECIPE = Path(__file__).parents[1] / "weights" / "recipes" / "kinetics400_from_default.yaml"
+CHANGED: dict[str, Any] = {
+    "model.config.width": 16,
+    "batch_size": 16,
+    "precision": "32-true",
+    "workers": 1,
+    "cache_gib": 8,
+    "epochs": 40,
+    "warmup_epochs": 2,
+    "progressive": {"warmup_epochs": 5, "ramp_epochs": 5, "stages": [4, 3]},
+    "teacher_views": 1,
+    "augmentation.mixup": 0.0,
+}
+Item = TypeVar("Item")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--unlabelled", required=True, help="Folder of clips.")
+    parser.add_argument("--stills", required=True, help="Folder of pictures.")
+    parser.add_argument("--clips", type=int, default=300, help="So many of the clips, evenly.")
+    parser.add_argument("--pictures", type=int, default=150, help="So many of the pictures, evenly.")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    values = changed(read_recipe(RECIPE))
+    model = read_new_model(values.pop("model"), str(RECIPE))
+    settings = RunSettings(model, make_config(values), device="cpu")
+    files = evenly(sorted(find_files([arguments.unlabelled])), arguments.clips)
+    unlabelled = check_unlabelled(files, model.input, [VideoReader() for _ in range(2)]).manifest
+    pictures = evenly(check_stills([arguments.stills]), arguments.pictures)
+    started = time.perf_counter()
+    epochs: list[dict[str, float]] = []
+    answered: list[float] = []
+
+    def minutes() -> float:
+        return (time.perf_counter() - started) / 60
+
+    def on_progress(progress: Progress) -> None:
+        if progress.metrics:
+            shown = {name: round(value, 4) for name, value in progress.metrics.items()}
+            epochs.append({"minutes": round(minutes(), 2), "epoch": progress.epoch, "step": progress.step, **shown})
+            print(json.dumps(epochs[-1]), flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="recipe-trial-") as folder:
+        clips = RunClips(Manifest(()), unlabelled, tuple(pictures))
+        run = RunFolder(Path(folder) / "run")
+        with run.create(settings.to_dict(), clips.labelled, command=("benchmarks/recipe_trial.py",)):
+            result = train(
+                run,
+                settings,
+                clips,
+                make_fabric("cpu", settings.train),
+                on_progress=on_progress,
+                on_features=lambda done, of: answered.append(minutes()),
+                should_stop=lambda: minutes() > arguments.minutes,
+            )
+    learnt, held_out = sides_of_unlabelled(unlabelled, divide=True)
+    distillation = settings.train.distillation
+    assert distillation is not None
+    found = {
+        "machine": describe_machine(),
+        "changed": CHANGED,
+        "clips": len(learnt),
+        "held_out": len(held_out),
+        "pictures": len(pictures),
+        "minutes": round(minutes(), 1),
+        "minutes_until_the_teacher_had_answered": round(answered[-1], 1),
+        "steps": result.step,
+        "finished": result.finished,
+        "kl_of_one_answer": round(kl_of_one_answer(held_out, distillation.temperature), 4),
+        "epochs": epochs,
+    }
+    arguments.output.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+def changed(values: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's settings with `CHANGED` among them."""
+    for name, value in CHANGED.items():
+        *folders, last = name.split(".")
+        place = values
+        for folder in folders:
+            place = place[folder]
+        place[last] = value
+    return values
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """So many of them, with equal steps between."""
+    return [items[index * len(items) // min(count, len(items))] for index in range(min(count, len(items)))]
+
+
+def kl_of_one_answer(rows: Sequence[ManifestRow], temperature: float) -> float:
+    """T^2 KL(p || mean of p) at temperature T, the mean over the teacher's answers p to the middles of these clips."""
+    teacher = Teacher.load("default")
+    data = UnlabelledClips(rows, teacher.spec)
+    logits = torch.cat(
+        [teacher.answers(data.view(place, 0)[0][None], teacher.spec).logits for place in range(len(data))]
+    )
+    data.close()
+    answers = torch.softmax(logits.double() / temperature, dim=1)
+    mean = answers.mean(dim=0)
+    return float((answers * (answers / mean).log()).nansum(dim=1).mean()) * temperature**2
+
+
+if __name__ == "__main__":
+    main()

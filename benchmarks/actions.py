@@ -72,7 +72,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
 }
 HEAD_EPOCHS, TOP_EPOCHS, DISTILL_EPOCHS, TUNE_EPOCHS = 40, 30, 25, 25
 SCHEDULE = ProgressiveSchedule(warmup_epochs=5, ramp_epochs=5, stages=(4, 3))
-TEACHER_VIEWS = 3
+TEACHER_VIEWS = 2
 
 
 def main() -> None:
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--student", choices=tuple(STUDENTS), default="slim18")
     parser.add_argument("--model", default="default", help="The default's weights file, where it is not installed.")
     parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--only", nargs="+", help="Folds to run, such as fold1; all without it.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="32-true")
@@ -100,7 +101,7 @@ def main() -> None:
     if shared is None:
         shared = Path(tempfile.mkdtemp(prefix="actions-cache-"))
         atexit.register(shutil.rmtree, shared, ignore_errors=True)
-    for fold in manifest.splits:
+    for fold in arguments.only or manifest.splits:
         for way in arguments.ways:
             key = {"way": way, "fold": fold, "student": arguments.student, "seed": arguments.seed}
             if any(all(run[name] == value for name, value in key.items()) for run in found["runs"]):

@@ -84,7 +84,7 @@ def train(
 
     from nonlocal_video.training.config import MAY_DIFFER
     from nonlocal_video.training.manifest import Manifest
-    from nonlocal_video.training.run import make_fabric
+    from nonlocal_video.training.run import check_device, make_fabric
     from nonlocal_video.training.run_clips import RunClips, check_clips_fit
     from nonlocal_video.training.run_folder import RunFolder
 
@@ -119,6 +119,7 @@ def train(
             settings = _settings(
                 recipe, model, asked, setting, teacher, progressive, fast, new_weights, validation, device
             )
+            check_device(settings.device, settings.train)
             if first:
                 spec = _spec(settings)
                 labelled = _labelled(source, spec, validation_share, settings) if source else Manifest(())

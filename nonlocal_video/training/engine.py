@@ -265,6 +265,9 @@ class Training:
         measured: Objective = self.objective if self._averaged is None else self._averaged.module  # type: ignore[assignment]
         self._copy_gates(measured)
         measured.settle()
+        if self.fabric.world_size > 1:
+            for buffer in measured.buffers():  # each process's batch norms saw other clips; the first one's are saved
+                buffer.copy_(self.fabric.broadcast(buffer))
         found = measure(measured, self._validation, len(self.card.labels), self.fabric)
         metrics = {f"train/{name}": float(total / self.steps_per_epoch) for name, total in self._sums.items()}
         metrics |= {f"{VALIDATION}{name}": value for name, value in found.items()}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -47,6 +48,15 @@ def set_training(
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
+
+
+def share_statistics(module: nn.Module, *, processes: int, device: torch.device) -> None:
+    """Let batch norms normalise with the clips of all processes, on GPUs; for CPUs PyTorch has no such layer.
+
+    Names and tensors of `module` stay as they are, so what is saved fits the network without this.
+    """
+    if processes > 1 and device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
 
 
 class Gates:

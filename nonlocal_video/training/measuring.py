@@ -25,7 +25,7 @@ def measure(
     *,
     on_clip: Callable[[int], None] = lambda done: None,
 ) -> dict[str, float]:
-    """Mean losses over all clips, and over labelled ones `top1`, `topK` (K at most 5 and the classes), `mean_class`.
+    """Mean losses over all clips, and over labelled ones `top1`, `mean_class`, and `top5` where there are more classes.
 
     Args:
         objective: Not wrapped for DDP, since processes have unequal shares. In eval mode afterwards.
@@ -39,12 +39,10 @@ def measure(
     """
     objective.eval()
     losses: dict[str, Metric] = {}
-    k = min(TOP_K, num_classes)
-    accuracies: dict[str, Metric] = {
-        "top1": MulticlassAccuracy(num_classes, average="micro"),
-        f"top{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro"),
-        "mean_class": MulticlassAccuracy(num_classes, average="macro"),
-    }
+    accuracies: dict[str, Metric] = {"top1": MulticlassAccuracy(num_classes, average="micro")}
+    if num_classes > TOP_K:  # else it is 100% whatever the network answers
+        accuracies[f"top{TOP_K}"] = MulticlassAccuracy(num_classes, top_k=TOP_K, average="micro")
+    accuracies["mean_class"] = MulticlassAccuracy(num_classes, average="macro")
     for metric in accuracies.values():
         metric.to(fabric.device)
     done = labelled = 0

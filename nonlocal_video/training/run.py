@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
-from torch import Tensor, nn
+from torch import Tensor
 
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.inference.device import choose_device
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training.batch_size import find_batch_size
@@ -22,10 +22,17 @@ from nonlocal_video.training.clip_cache import GIBIBYTE, MAX_CLIP_BYTES, ClipCac
 from nonlocal_video.training.config import TrainConfig, make_config, resolved
 from nonlocal_video.training.curves import draw_curves
 from nonlocal_video.training.dataset import ClipDataset
+from nonlocal_video.training.determinism import deterministic_algorithms
 from nonlocal_video.training.distillation import Distillation
 from nonlocal_video.training.engine import Progress, Training, TrainResult
 from nonlocal_video.training.kept_views import KeptViews, bytes_needed, check_room, feature_shape, frozen_part
-from nonlocal_video.training.learning_part import checkpoint_activations, freeze, last_frozen_layer
+from nonlocal_video.training.learning_part import (
+    Gates,
+    checkpoint_activations,
+    freeze,
+    last_frozen_layer,
+    share_statistics,
+)
 from nonlocal_video.training.loading import TrainingData
 from nonlocal_video.training.manifest import VALIDATION
 from nonlocal_video.training.metrics_log import MetricsLog, read_metrics
@@ -73,11 +80,11 @@ class RunSettings:
         )
 
 
-def make_fabric(device: str, config: TrainConfig) -> Fabric:
-    """One process on one device, or those that torchrun has started, each on its own.
+def check_device(device: str, config: TrainConfig) -> torch.device:
+    """The device that is meant.
 
     Raises:
-        UsageError: The device is not here, or cannot learn in this precision.
+        UsageError: It is not here, or cannot learn in this precision.
     """
     chosen = choose_device(device)
     if chosen.type == "cpu" and config.precision != "32-true" and config.stage != "head":
@@ -85,14 +92,21 @@ def make_fabric(device: str, config: TrainConfig) -> Fabric:
             f"precision = {config.precision!r} with stage = {config.stage!r} is for GPUs: on CPUs the gradients of 3D "
             f"convolutions in bfloat16 are not reproducible and sometimes not finite (PyTorch 2.14). Take 32-true."
         )
+    return chosen
+
+
+def make_fabric(device: str, config: TrainConfig) -> Fabric:
+    """One process on one device, or those that torchrun has started, each on its own.
+
+    Raises:
+        UsageError: As by `check_device`.
+    """
+    chosen = check_device(device, config)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     devices: Any = local
     if world == 1 and chosen.type == "cuda":
         devices = [chosen.index or 0]
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
     fabric = Fabric(
         accelerator=chosen.type,
         devices=devices,
@@ -130,17 +144,22 @@ def train(
         should_stop: Asked after every step.
 
     Raises:
-        UsageError: Settings, clips and model do not fit together.
-        ModelError: The model cannot be had.
+        UsageError: Settings, clips and model do not fit together, or an operation of a deterministic run has no
+            algorithm for that. A folder that was created for this is discarded.
+        ModelError: The model cannot be had. The same.
         TrainingError: The loss is not finite.
         VideoError: A clip cannot be read.
         OutputError: The folder cannot be written.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.train.seed)  # of what a teacher's student learns besides its network
-        return _Run(folder, settings, clips, fabric, say).train(
-            resume=resume, on_progress=on_progress, on_features=on_features, should_stop=should_stop
-        )
+    try:
+        with torch.random.fork_rng(devices=[]), deterministic_algorithms(settings.train.deterministic):
+            torch.manual_seed(settings.train.seed)  # of what a teacher's student learns besides its network
+            return _Run(folder, settings, clips, fabric, say).train(
+                resume=resume, on_progress=on_progress, on_features=on_features, should_stop=should_stop
+            )
+    except (UsageError, ModelError):
+        folder.discard()
+        raise
 
 
 class _StopError(Exception):
@@ -160,10 +179,14 @@ class _Run:
         self.config = config = resolved(settings.train, has_weights=self.start.has_weights)
         self.frozen = last_frozen_layer(self.start.network, config.stage)
         freeze(self.start.network, self.frozen)
+        Gates(self.start.network, config.progressive)  # refuses here what would be refused after hours of features
         self.spec = self.start.card.input
         if self.teacher is not None:
             self.spec = viewing_spec(self.start.card.input, self.teacher.spec)
+        fabric.barrier()  # no process makes a file for a run that another one refuses and discards
         self.training, self.validation = self._data()
+        self.answers = self._answer_caches()
+        fabric.barrier()
 
     def train(
         self,
@@ -202,8 +225,8 @@ class _Run:
             return TrainResult(step, best, False, False, train_seconds=0.0, train_clips=0)
         if config.channels_last:
             objective.to(memory_format=torch.channels_last_3d)
-        if fabric.world_size > 1 and fabric.device.type == "cuda" and config.batch_norm == "batch":
-            nn.SyncBatchNorm.convert_sync_batchnorm(objective)
+        if config.batch_norm == "batch":
+            share_statistics(objective, processes=fabric.world_size, device=fabric.device)
         training = Training(
             objective,
             self.start.card,
@@ -235,7 +258,7 @@ class _Run:
         if self.fabric.global_rank == 0 and result.best:
             self._describe(result)
         if self.fabric.global_rank == 0 and result.finished:
-            shutil.rmtree(self.folder.path / "cache", ignore_errors=True)
+            shutil.rmtree(self.folder.cache, ignore_errors=True)
         return result
 
     def _load_teacher(self, config: TrainConfig) -> Teacher | None:
@@ -257,9 +280,7 @@ class _Run:
         cache = None
         if config.cache_gib and not config.keeps_features:
             room = _bytes(config.cache_gib)
-            cache = ClipCache(
-                self.folder.path / "cache" / "clips", max_bytes=room, max_clip_bytes=min(room, MAX_CLIP_BYTES)
-            )
+            cache = ClipCache(self.folder.cache / "clips", max_bytes=room, max_clip_bytes=min(room, MAX_CLIP_BYTES))
         shared: dict[str, Any] = {"seed": config.seed, "cache": cache}
         parts: list[Any] = []
         held_out: list[Any] = []
@@ -279,14 +300,19 @@ class _Run:
             raise UsageError("There is no clip to measure on: give labelled clips, or unlabelled ones, besides stills.")
         return TrainingSet(parts, views=config.teacher_views or None), TrainingSet(held_out)
 
+    def _answer_caches(self) -> list[AnswerCache]:
+        """Of the teacher, for what is learnt from and what is measured on; none without kept views."""
+        if not self.config.teacher_views or self.teacher is None:
+            return []
+        folder, room = self.folder.cache / "answers", _bytes(self.config.cache_gib)
+        return [AnswerCache(folder, data.view_name, max_bytes=room) for data in (self.training, self.validation)]
+
     def _objective(self, *, cached: bool = True) -> Objective:
         config, network = self.config, self.start.network
         if self.teacher is None or config.distillation is None:
             frozen = self.frozen if config.keeps_features else None
             return CrossEntropy(network, config.label_smoothing, frozen=frozen)
-        folder, room = self.folder.path / "cache" / "answers", _bytes(config.cache_gib)
-        of = (self.training, self.validation) if config.teacher_views and cached else ()
-        caches = [AnswerCache(folder, data.view_name, max_bytes=room) for data in of]
+        caches = self.answers if cached else []
         return Distillation(
             network,
             self.teacher,
@@ -392,7 +418,7 @@ class _Run:
         batch_size: int,
         on_features: Callable[[int, int], None],
     ) -> KeptViews:
-        folder = self.folder.path / "cache" / ("training" if data is self.training else "validation")
+        folder = self.folder.cache / ("training" if data is self.training else "validation")
         kept = KeptViews(data, folder, num_views=views, shape=shape)
         self.fabric.barrier()
         kept.compute(make, self.fabric, batch_size=min(batch_size, 4), workers=self.config.workers, on_clip=on_features)

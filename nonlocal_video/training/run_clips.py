@@ -29,8 +29,15 @@ class RunClips:
         """What the run's manifest of labelled clips does not have.
 
         Raises:
+            UsageError: The folder has such clips of another run.
             OutputError: It cannot be written.
         """
+        for path, ours in ((folder.unlabelled, self.unlabelled.rows), (folder.stills, self.stills)):
+            if path.exists() and not ours:
+                raise UsageError(
+                    f"{str(path)!r} is left from a run that was cut off as it began, and this one would learn from it. "
+                    f"Delete it, or choose another folder."
+                )
         if self.unlabelled.rows:
             write_manifest(folder.unlabelled, self.unlabelled)
         if self.stills:

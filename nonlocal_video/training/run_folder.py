@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -43,6 +45,7 @@ class RunFolder:
         last: The weights of the last epoch.
         state: `state.pt`, all that resuming needs.
         readme: The run's model card.
+        cache: A folder of what is decoded or computed once; a finished run has none.
         notes: After `open`: what a resumed run should tell its user.
     """
 
@@ -60,9 +63,12 @@ class RunFolder:
         self.last = self.path / "last.safetensors"
         self.state = self.path / "state.pt"
         self.readme = self.path / "README.md"
+        self.cache = self.path / "cache"
         self.notes: tuple[str, ...] = ()
         self._lock_file = self.path / ".lock"
         self._lock: FileLock | None = None
+        self._made = False
+        self._found: frozenset[Path] | None = None  # what lay in the folder before `create`
 
     def __enter__(self) -> RunFolder:
         return self
@@ -99,9 +105,12 @@ class RunFolder:
             OutputError: It cannot be written.
         """
         self._refuse_occupied()  # before a lock file is made in somebody's folder
+        self._made = not self.path.exists()
+        found = frozenset(self.path.iterdir() if self.path.is_dir() else ())
         self._make_and_lock()
         try:
             self._refuse_occupied()  # by another process, since
+            self._found = found
             write_manifest(self.manifest, manifest)
             write_more()
             self._write_config({"settings": dict(settings), "starts": [describe_start(command)]})
@@ -109,6 +118,28 @@ class RunFolder:
             self.close()
             raise
         return self
+
+    def discard(self) -> None:
+        """Take back what this object's `create` made, so that another run can begin in the same place.
+
+        For settings that turn out not to work. Nothing happens after `open`, or once there are weights or a state. Only
+        what a run writes is removed, and nothing of it that lay there before.
+        """
+        if self._found is None or any(path.exists() for path in (self.state, self.best, self.last)):
+            return
+        # In this order a kill in between leaves a run, or what `create` takes for the beginning of one.
+        for folder in (self.cache, self.tensorboard):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in (self.metrics, self.config, self.manifest, self.unlabelled, self.stills):
+            if path not in self._found:
+                path.unlink(missing_ok=True)
+        self.close()
+        with suppress(OSError):  # another process has the lock by now, or somebody put something there
+            if self._lock_file not in self._found:
+                self._lock_file.unlink(missing_ok=True)
+            if self._made:
+                self.path.rmdir()
+        self._found = None
 
     def open(
         self, settings: Mapping[str, Any], *, command: Sequence[str], may_differ: Collection[str] = ()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from engine_parts import LABELS, VIEW, tiny_card, tiny_network, wake_blocks
 from training_clips import SPEC, remux, write_clip
 
 from nonlocal_video.evaluation.labelled import read_labelled
+from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.training.check import check_clips
 from nonlocal_video.training.manifest import Manifest, write_manifest
 from nonlocal_video.training.report import make_report
@@ -59,3 +64,35 @@ def manifest(good_clips: Path) -> Manifest:
     """Of the good clips."""
     checked = list(check_clips(read_labelled(good_clips), [VideoReader()]))
     return make_report(checked, SPEC, SplitPlan(validation_share=0.5)).manifest
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the clips' two classes."""
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    card = tiny_card(blocks=True)
+    save_checkpoint(path, wake_blocks(tiny_network(card)), replace(card, name="tiny parent"), dtype=torch.float32)
+    return path
+
+
+@pytest.fixture
+def train(run: Callable[..., Any], model: Path, tmp_path: Path) -> Callable[..., Any]:
+    """A short run of the tiny model into `tmp_path / "run"`, without loading processes."""
+
+    def program(*arguments: object, **changes: object) -> Any:
+        options: dict[str, Any] = {"model": model, "epochs": 1, "workers": 0, "device": "cpu", **changes}
+        named = [part for name, value in options.items() if value is not None for part in (f"--{name}", value)]
+        return run("train", *arguments, *named, "--output", tmp_path / "run")
+
+    return program
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of three classes, the clips' two among them; it sees more than the student."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    card = tiny_card()
+    spec = replace(VIEW, num_frames=8, frames_per_second=10.0, short_side=48, crop=40)
+    card = replace(card, name="teacher", input=spec, labels=("clap", *LABELS), config={**card.config, "num_classes": 3})
+    save_checkpoint(path, tiny_network(card, seed=5), card, dtype=torch.float32)
+    return path

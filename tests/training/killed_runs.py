@@ -2,7 +2,11 @@
 
     python killed_runs.py '[{"arguments": ["train", ...], "moment": ["module:Class.method", 3]}, ...]'
 
-prints how each ended: 0, or minus the number of its signal. Nothing is computed before the forks, so they are safe.
+prints how each ended: for each of its processes (with torchrun, for that) the exit status, or minus the number of the
+signal. Nothing is computed before the forks, so they are safe. A job may have more keys:
+
+- `processes`: that train together, as torchrun would start them. Its first one has the moment, and all are killed.
+- `torchrun`: with true its agent starts them. The last one has the moment, and is killed alone.
 """
 
 from __future__ import annotations
@@ -11,12 +15,78 @@ import importlib
 import json
 import os
 import signal
+import socket
 import sys
 from typing import Any
 
 
-def kill_in(place: str, call: int) -> None:
-    """End this process as soon as `module:Class.method` is called for the so manieth time."""
+def main() -> None:
+    import nonlocal_video.cli.main
+    import nonlocal_video.training.run  # noqa: F401
+
+    ended = [_under_torchrun(job) if job.get("torchrun") else _in_forks(job) for job in json.loads(sys.argv[1])]
+    print(json.dumps(ended))
+
+
+def _in_forks(job: dict[str, Any]) -> list[int]:
+    """How its processes ended."""
+    count = job.get("processes", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    children = []
+    for rank in range(count):
+        child = os.fork()
+        if child == 0:
+            if count > 1:
+                place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+                place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                os.environ |= {name: str(value) for name, value in place.items()}
+            _run(job, None if rank else signal.SIGSTOP)
+        children.append(child)
+    ended = []
+    for child in children:
+        _, status = os.waitpid(child, os.WUNTRACED)
+        if os.WIFSTOPPED(status):  # at the moment
+            for one in children:
+                os.kill(one, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+        ended.append(os.waitstatus_to_exitcode(status))
+    return ended
+
+
+def _under_torchrun(job: dict[str, Any]) -> list[int]:
+    """How its agent ended, here in a fork and with forks for processes."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    agent = os.fork()
+    if agent == 0:
+        settings: dict[str, Any] = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "killed"}
+        launch = LaunchConfig(1, 1, job["processes"], max_restarts=0, start_method="fork", **settings)
+        elastic_launch(launch, _as_torchrun_says)(job)
+        sys.exit()
+    return [os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1])]
+
+
+def _as_torchrun_says(job: dict[str, Any]) -> None:
+    is_last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+    _run(job, signal.SIGKILL if is_last else None)
+
+
+def _run(job: dict[str, Any], at_moment: signal.Signals | None) -> None:
+    """The command line in this process."""
+    import nonlocal_video.cli.main as cli
+
+    if job["moment"] and at_moment:
+        _signal_in(*job["moment"], at_moment)
+    sys.argv = ["nonlocal-video", *job["arguments"]]
+    try:
+        cli.main()
+    finally:
+        sys.stdout.flush()
+
+
+def _signal_in(place: str, call: int, number: signal.Signals) -> None:
+    """Send this process a signal as soon as `module:Class.method` is called for the so manieth time."""
     module, _, name = place.partition(":")
     *owners, last = name.split(".")
     owner: Any = importlib.import_module(module)
@@ -28,29 +98,10 @@ def kill_in(place: str, call: int) -> None:
         nonlocal calls
         calls += 1
         if calls == call:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return original(*args, **kwargs)
 
     setattr(owner, last, counted)
-
-
-def main() -> None:
-    import nonlocal_video.cli.main as cli
-    import nonlocal_video.training.run  # noqa: F401
-
-    ended = []
-    for job in json.loads(sys.argv[1]):
-        child = os.fork()
-        if child == 0:
-            if job["moment"]:
-                kill_in(*job["moment"])
-            sys.argv = ["nonlocal-video", *job["arguments"]]
-            try:
-                cli.main()
-            finally:
-                sys.stdout.flush()
-        ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    print(json.dumps(ended))
 
 
 if __name__ == "__main__":

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
 from engine_parts import tiny_card, tiny_network, wake_blocks
-from torch import Tensor
+from torch import Tensor, nn
 
 from nonlocal_video.blocks.config import NonLocalConfig
 from nonlocal_video.blocks.schedule import ProgressiveSchedule
 from nonlocal_video.errors import UsageError
+from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint
 from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.models.inception3d import InceptionI3D, InceptionI3DConfig
 from nonlocal_video.models.resnet3d import Video3DResNet
@@ -25,6 +27,7 @@ from nonlocal_video.training.learning_part import (
     freeze,
     last_frozen_layer,
     set_training,
+    share_statistics,
     with_absorbed_gates,
 )
 
@@ -169,3 +172,38 @@ class TestGates:
             Gates(tiny_network(tiny_card()), self.SCHEDULE)
         with pytest.raises(UsageError, match=r"stages \(4,\) leave out \[3\]"):
             Gates(tiny_network(tiny_card(blocks=True)), replace(self.SCHEDULE, stages=(4,)))
+
+
+class TestSharedStatistics:
+    """Their forward pass in training mode is for GPUs; in eval mode it is that of any batch norm."""
+
+    CUDA = torch.device("cuda")
+
+    @pytest.mark.parametrize(("processes", "device"), [(1, "cuda"), (2, "cpu")])
+    def test_not_without_several_processes_on_gpus(self, processes: int, device: str) -> None:
+        network = tiny_network(tiny_card(blocks=True))
+        share_statistics(network, processes=processes, device=torch.device(device))
+        assert not any(isinstance(module, nn.SyncBatchNorm) for module in network.modules())
+
+    def test_names_and_answers_stay(self, tmp_path: Path) -> None:
+        card = tiny_card(blocks=True)
+        network = wake_blocks(tiny_network(card)).eval()
+        freeze(network, last_frozen_layer(network, "top"))
+        learning = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+        clips = torch.randn(2, 3, 4, 32, 32)
+        norms = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm3d)]
+        with torch.no_grad():
+            expected = network(clips)
+
+        share_statistics(network, processes=2, device=self.CUDA)
+        assert norms == [name for name, module in network.named_modules() if isinstance(module, nn.SyncBatchNorm)]
+        assert "layer3.nonlocal0.bn" in norms
+        assert {name for name, parameter in network.named_parameters() if parameter.requires_grad} == learning
+        set_training(network, None, "frozen")
+        assert not any(network.get_submodule(name).training for name in norms)
+        save_checkpoint(tmp_path / "shared.safetensors", with_absorbed_gates(network), card, dtype=torch.float32)
+        plain, _ = load_checkpoint(tmp_path / "shared.safetensors")
+        assert norms == [name for name, module in plain.named_modules() if type(module) is nn.BatchNorm3d]
+        with torch.no_grad():
+            torch.testing.assert_close(plain.eval()(clips), expected, rtol=0, atol=0)
+            torch.testing.assert_close(network.eval()(clips), expected, rtol=0, atol=0)

@@ -8,8 +8,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch.nn import functional as F
+
+from nonlocal_video.models.checkpoint import load_checkpoint
+from nonlocal_video.training.dataset import ClipDataset
+from nonlocal_video.training.manifest import read_manifest
+from nonlocal_video.training.metrics_log import read_metrics
 
 RECIPE = """\
 model:
@@ -45,9 +53,7 @@ MOMENTS = [
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are killed in forks")
 def test_killed_at_any_moment_a_run_ends_with_the_same_bytes(divided_clips: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE)
-    begin = ["train", str(divided_clips), "--recipe", str(recipe), "--device", "cpu"]
+    begin = _begin(divided_clips, tmp_path)
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
     resume = ["train", "--output", str(killed), "--resume"]
     jobs = [{"arguments": [*begin, "--output", str(whole)], "moment": None}]
@@ -56,6 +62,58 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_bytes(divided_clips: Path
         for number, moment in enumerate(MOMENTS)
     ]
     jobs.append({"arguments": [*resume, "--workers", "1"], "moment": None})
+    assert _ended(jobs) == [[0], *[[-signal.SIGKILL]] * len(MOMENTS), [0]]
+    _assert_same_bytes(killed, whole)
+    assert len((whole / "metrics.csv").read_text().splitlines()) == 4
+    assert len(json.loads((killed / "config.json").read_text())["starts"]) == 1 + len(MOMENTS)
+    assert (killed / "README.md").is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are killed in forks")
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
+def test_two_processes_both_killed_or_one_end_with_the_same_bytes(divided_clips: Path, tmp_path: Path) -> None:
+    begin = [*_begin(divided_clips, tmp_path), "--epochs", "2"]
+    whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
+    resume = ["train", "--output", str(killed), "--resume"]
+    second_step = ("torch.optim:AdamW.step", 2)  # of this start; the step before it is saved
+    epoch_saved = ("nonlocal_video.training.run_folder:_sync_folder", 2)
+    jobs: list[dict[str, Any]] = [
+        {"arguments": [*begin, "--output", str(whole)], "moment": None},
+        {"arguments": [*begin, "--output", str(killed), "--set", "accumulate=9"], "moment": None},  # has too few clips
+        {"arguments": [*begin, "--output", str(killed)], "moment": second_step},
+        {"arguments": resume, "moment": epoch_saved},
+        {"arguments": resume, "moment": second_step, "torchrun": True},  # one is killed, and the other does not wait
+        {"arguments": resume, "moment": None},
+    ]
+    both_killed = [-signal.SIGKILL] * 2
+    ended = _ended([{**job, "processes": 2} for job in jobs])
+    assert ended == [[0, 0], [2, 2], both_killed, both_killed, [1], [0, 0]]
+    _assert_same_bytes(killed, whole)
+    rows = read_metrics(whole / "metrics.csv")
+    assert [row["step"] for row in rows] == [2, 4]
+    # Batch norms of the two processes saw other clips; what was measured is what was saved.
+    assert rows[-1]["validation/loss"] == pytest.approx(_held_out_loss(whole), rel=1e-5)
+
+
+def _held_out_loss(run: Path) -> float:
+    """Of the last weights, all by themselves."""
+    network, card = load_checkpoint(run / "last.safetensors")
+    clips = ClipDataset(read_manifest(run / "manifest.csv").of_split("validation"), card.labels, card.input)
+    views, classes = zip(*(clips.view(place, 0) for place in range(len(clips))), strict=True)
+    clips.close()
+    with torch.no_grad():
+        logits = network.eval()(torch.stack(views))
+    return F.cross_entropy(logits, torch.tensor(classes), label_smoothing=0.1).item()
+
+
+def _begin(clips: Path, folder: Path) -> list[str]:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    return ["train", str(clips), "--recipe", str(recipe), "--device", "cpu"]
+
+
+def _ended(jobs: list[dict[str, Any]]) -> list[list[int]]:
+    """How the processes of each run ended, see `killed_runs.py`."""
     script = Path(__file__).with_name("killed_runs.py")
     done = subprocess.run(
         [sys.executable, str(script), json.dumps(jobs)],
@@ -65,12 +123,13 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_bytes(divided_clips: Path
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    ended = json.loads(done.stdout.splitlines()[-1])
-    assert ended == [0, *[-signal.SIGKILL] * len(MOMENTS), 0], done.stderr
+    print(done.stderr)  # shown if the test fails
+    ended: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
+    return ended
+
+
+def _assert_same_bytes(killed: Path, whole: Path) -> None:
     for name in ("metrics.csv", "best.safetensors", "last.safetensors", "manifest.csv"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
-    assert len((whole / "metrics.csv").read_text().splitlines()) == 4
-    assert len(json.loads((killed / "config.json").read_text())["starts"]) == 1 + len(MOMENTS)
     assert not list(killed.glob(".*.part"))
     assert not list(killed.glob(".*.tmp"))
-    assert (killed / "README.md").is_file()

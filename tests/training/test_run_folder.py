@@ -78,6 +78,46 @@ def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path, manifest: Manif
         RunFolder(tmp_path / "run").open(SETTINGS, command=COMMAND)
 
 
+class TestDiscard:
+    def test_nothing_is_left(self, tmp_path: Path, manifest: Manifest) -> None:
+        folder = RunFolder(tmp_path / "run").create(SETTINGS, manifest, command=COMMAND)
+        (folder.cache / "clips").mkdir(parents=True)
+        folder.metrics.touch()
+        folder.discard()
+        assert not list(tmp_path.iterdir())
+        with folder.create(SETTINGS, manifest, command=COMMAND):
+            assert folder.read_manifest() == manifest
+
+    def test_what_lay_there_stays(self, tmp_path: Path, manifest: Manifest) -> None:
+        (tmp_path / "manifest.csv").touch()  # as a killed run leaves it
+        elsewhere = tmp_path.parent / f"{tmp_path.name} clips"
+        elsewhere.mkdir()
+        (elsewhere / "clip").touch()
+        folder = RunFolder(tmp_path).create(SETTINGS, manifest, command=COMMAND)
+        folder.cache.mkdir()
+        (folder.cache / "clips").symlink_to(elsewhere)
+        (tmp_path / "notes.txt").touch()
+        folder.discard()
+        assert {entry.name for entry in tmp_path.iterdir()} == {"manifest.csv", "notes.txt"}
+        assert (elsewhere / "clip").exists()
+
+    def test_the_folder_itself_may_have_been_there(self, tmp_path: Path, manifest: Manifest) -> None:
+        RunFolder(tmp_path).create(SETTINGS, manifest, command=COMMAND).discard()
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("name", ["state.pt", "best.safetensors", "last.safetensors"])
+    def test_not_what_was_learnt(self, tmp_path: Path, manifest: Manifest, name: str) -> None:
+        with RunFolder(tmp_path).create(SETTINGS, manifest, command=COMMAND) as folder:
+            (tmp_path / name).touch()
+            folder.discard()
+        assert {entry.name for entry in tmp_path.iterdir()} >= {"config.json", "manifest.csv", name}
+
+    def test_not_a_run_that_is_gone_on_with(self, run: RunFolder) -> None:
+        with RunFolder(run.path).open(SETTINGS, command=COMMAND) as folder:
+            folder.discard()
+            assert folder.read_settings()["stage"] == "head"
+
+
 def test_resuming_adds_its_start_and_clears_what_a_kill_left(run: RunFolder) -> None:
     for name in (".state.pt.part", ".best.safetensors.123.tmp"):
         (run.path / name).touch()

@@ -16,40 +16,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_parts import LABELS, VIEW, tiny_card, tiny_network, wake_blocks
+from engine_parts import LABELS, VIEW
 from PIL import Image
 from safetensors.torch import load_file
 from training_clips import write_clip
 
 from nonlocal_video.cli.train_text import TrainProgress
-from nonlocal_video.models.checkpoint import load_checkpoint, read_card, save_checkpoint
+from nonlocal_video.models.checkpoint import load_checkpoint, read_card
 from nonlocal_video.training import engine
 from nonlocal_video.training.manifest import read_manifest, write_manifest
 from nonlocal_video.training.metrics_log import read_metrics
 from nonlocal_video.training.run_folder import RunFolder
 
 Run = Callable[..., Any]  # the fixture `run`
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the clips' two classes."""
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    card = tiny_card(blocks=True)
-    save_checkpoint(path, wake_blocks(tiny_network(card)), replace(card, name="tiny parent"), dtype=torch.float32)
-    return path
-
-
-@pytest.fixture
-def train(run: Run, model: Path, tmp_path: Path) -> Run:
-    """A short run of the tiny model into `tmp_path / "run"`, without loading processes."""
-
-    def program(*arguments: object, **changes: object) -> Any:
-        options: dict[str, Any] = {"model": model, "epochs": 1, "workers": 0, "device": "cpu", **changes}
-        named = [part for name, value in options.items() if value is not None for part in (f"--{name}", value)]
-        return run("train", *arguments, *named, "--output", tmp_path / "run")
-
-    return program
 
 
 def test_from_a_folder_of_clips_to_answers(train: Run, run: Run, divided_clips: Path, tmp_path: Path) -> None:
@@ -282,8 +261,10 @@ class TestRefusedBeforeThereIsAFolder:
 
     def test_bfloat16_convolutions_on_the_cpu(self, train: Run, divided_clips: Path, tmp_path: Path) -> None:
         done = train(divided_clips, "--stage", "top", "--set", "precision=bf16-mixed")
-        assert done.status == 2
-        assert "is for GPUs" in done.err
+        self.refused(done, tmp_path, "is for GPUs")
+
+    def test_a_device_that_is_not_there(self, train: Run, divided_clips: Path, tmp_path: Path) -> None:
+        self.refused(train(divided_clips, device="tpu"), tmp_path, "should be auto, cpu, cuda or cuda:N")
 
 
 def test_a_head_can_be_trained_in_bfloat16(train: Run, divided_clips: Path) -> None:
@@ -314,17 +295,6 @@ def test_a_clip_that_vanishes_is_its_error(train: Run, divided_clips: Path, tmp_
     assert done.status == 1
     assert done.err.splitlines()[-1].startswith(f"not_found: {folder}/jump/0.mp4: ")
     assert "check the clips again" in done.err
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of three classes, the clips' two among them; it sees more than the student."""
-    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    card = tiny_card()
-    spec = replace(VIEW, num_frames=8, frames_per_second=10.0, short_side=48, crop=40)
-    card = replace(card, name="teacher", input=spec, labels=("clap", *LABELS), config={**card.config, "num_classes": 3})
-    save_checkpoint(path, tiny_network(card, seed=5), card, dtype=torch.float32)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -376,7 +346,7 @@ class TestTeacher:
         assert "validation/top1" not in columns
 
     def test_a_run_that_has_not_all_its_clips_yet_is_none(  # type: ignore[no-untyped-def]
-        self, train: Run, run: Run, teacher: Path, unlabelled: Path, stills: Path, monkeypatch, tmp_path: Path
+        self, train: Run, run: Run, divided_clips, teacher: Path, unlabelled, stills, monkeypatch, tmp_path: Path
     ) -> None:
         def cut_off(*_: object) -> None:
             raise KeyboardInterrupt
@@ -387,6 +357,7 @@ class TestTeacher:
         assert {path.name for path in (tmp_path / "run").iterdir()} >= {"unlabelled.csv", "stills.json"}
         monkeypatch.undo()
         assert "holds no run" in run("train", "--output", tmp_path / "run", "--resume").err
+        assert "is left from a run that was cut off as it began" in train("--teacher", teacher, divided_clips).err
         monkeypatch.setattr(sys, "argv", [])
         assert train(*command).status == 0
 

@@ -1,0 +1,45 @@
+"""Training with nothing but algorithms that give the same bits every time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from nonlocal_video.errors import UsageError
+
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+_SWITCH = "torch.use_deterministic_algorithms(True)"
+"""Named by PyTorch in every error of an operation that it then refuses."""
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """PyTorch's setting of this process, which is afterwards what it was; without `wanted` it is left alone.
+
+    Raises:
+        UsageError: An operation has no such algorithm on this device.
+    """
+    if not wanted:
+        yield
+        return
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    workspace = os.environ.get(_CUBLAS)
+    os.environ.setdefault(_CUBLAS, ":4096:8")  # read at the process's first matrix product on a GPU
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if _SWITCH not in str(error):
+            raise
+        raise UsageError(
+            f"deterministic = True cannot be kept on this device: {str(error).splitlines()[0]} Train with --set "
+            f"deterministic=false."
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        if workspace is None:
+            del os.environ[_CUBLAS]

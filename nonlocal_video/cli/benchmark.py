@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nonlocal_video.cli import options
+from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from torch import Tensor
 
     from nonlocal_video.blocks import NonLocalBlock
@@ -103,6 +105,86 @@ def pipeline(
         table.add_row(name.replace("_", " "), f"{rate:.3f}")
     table.add_row("both, of the slower of the two", f"{results['both_against_slower']:.1%}")
     Console().print(table)
+
+
+@benchmark.command()
+def model(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Catalogue names (weights need not be here), .safetensors files, training runs."),
+    ] = None,
+    device: options.Device = "auto",
+    batch_size: Annotated[str, typer.Option(help="Views in one forward pass; several as 1,2,4.")] = "1",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns; the median counts.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch; without it, its own choice.")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
+) -> None:
+    """The network alone, full and --fast view, as every other verb runs it: seconds a view, views and GMAC a second."""
+    from nonlocal_video.benchmark.model import benchmark_model
+    from nonlocal_video.cli.benchmark_text import model_table
+
+    results = benchmark_model(
+        models or ["default"],
+        device=device,
+        batch_sizes=_batch_sizes(batch_size),
+        rounds=rounds,
+        threads=threads,
+        say=lambda text: typer.echo(text, err=True),
+    )
+    _finish(results, output, model_table(results))
+
+
+@benchmark.command()
+def decode(
+    clips: Annotated[list[str], typer.Argument(help="Clips, folders and patterns.")],
+    model: options.Model = "default",
+    fast: options.Fast = False,
+    decoder: Annotated[
+        list[options.DecoderChoice] | None,
+        typer.Option(help="May be repeated; decord is timed only where it is exact. Without it, auto."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns; the median counts.")] = 3,
+    output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
+) -> None:
+    """Reading alone: seconds for one view's frames, frames a second of whole files, and the decoder that served."""
+    from nonlocal_video.benchmark.decode import benchmark_decode
+    from nonlocal_video.cli.benchmark_text import decode_table
+    from nonlocal_video.inference.files import find_files
+    from nonlocal_video.models.checkpoint import read_card
+    from nonlocal_video.zoo.catalogue import find
+
+    results = benchmark_decode(
+        list(find_files(clips)),
+        read_card(find(model)),
+        fast=fast,
+        decoders=[choice.value for choice in decoder or [options.DecoderChoice.auto]],
+        rounds=rounds,
+        say=lambda text: typer.echo(text, err=True),
+    )
+    _finish(results, output, decode_table(results))
+    if any(row["status"] == "error" for row in results["rows"]):
+        raise typer.Exit(1)
+
+
+def _batch_sizes(text: str) -> list[int]:
+    """`"1,2,4"` -> [1, 2, 4]."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"batch-size = {text!r} should be whole numbers, like 4 or 1,2,4.") from None
+
+
+def _finish(results: dict[str, Any], output: Path | None, table: Table) -> None:
+    """The file, then the table."""
+    import json
+    import sys
+
+    from rich.console import Console
+
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _real_features(clip: str | None) -> tuple[NonLocalBlock, Tensor]:

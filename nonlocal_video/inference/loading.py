@@ -89,17 +89,7 @@ class ClipLoader:
         with _opened(source, self.reader, request.frames_per_second or spec.frames_per_second) as (path, clip):
             started = time.perf_counter()
             info = clip.probe()
-            views = plan_views(
-                info,
-                num_frames=spec.num_frames,
-                frames_per_second=spec.rate_in(info.fps),
-                num_clips=request.views.num_clips,
-                start_seconds=request.start_seconds,
-                end_seconds=request.end_seconds,
-                clip_placement=spec.clip_placement,
-                frame_placement=spec.frame_placement,
-                short_clips=spec.short_clips,
-            )
+            views = views_of(info, spec, request)
             crops = spatial_views(
                 info.height,
                 info.width,
@@ -154,6 +144,25 @@ class ClipLoader:
         """What is known of a clip before its frames are decoded; the rate is that of frames given as an array."""
         with _opened(source, self.reader, frames_per_second) as (_, clip):
             return clip.probe()
+
+
+def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[View, ...]:
+    """The spans of a clip that a network with this input is shown.
+
+    Raises:
+        UsageError: The requested part is not one of the clip.
+    """
+    return plan_views(
+        info,
+        num_frames=spec.num_frames,
+        frames_per_second=spec.rate_in(info.fps),
+        num_clips=request.views.num_clips,
+        start_seconds=request.start_seconds,
+        end_seconds=request.end_seconds,
+        clip_placement=spec.clip_placement,
+        frame_placement=spec.frame_placement,
+        short_clips=spec.short_clips,
+    )
 
 
 def check_not_too_elongated(path: str, info: VideoInfo, place: SpatialView) -> None:

@@ -169,6 +169,26 @@ class Recognizer:
         """Run the network on loaded clips, `batch_size` views at a time; clips may share a forward pass."""
         return self._answer(clips, batch_size)[0]
 
+    @property
+    def inference_network(self) -> nn.Module:
+        """The copy of `network` that answers: batch norms folded, identity blocks left out, channels last."""
+        return self._folded
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """What `classify` asks the network, without a clip around it.
+
+        Args:
+            inputs: (B, 3, T, S, S), normalised as the card says.
+
+        Returns:
+            Logits (B, P, classes) on the device; P is 1, or the windows of the card's `head_window`.
+
+        Raises:
+            ModelError: The network gave something that is not a number.
+        """
+        with self._lock, torch.inference_mode():
+            return self._logits(inputs.to(self.device).contiguous(memory_format=torch.channels_last_3d))[0]
+
     def new_reader(self) -> VideoReader:
         """A further decoding child with this recogniser's decoder and limits; whoever asks for it closes it."""
         reader = self._loader.reader
@@ -335,7 +355,6 @@ class Recognizer:
         kept: dict[str, Tensor] = {}
         logits_of: list[list[Tensor]] = [[] for _ in clips]
         seconds = [0.0] * len(clips)
-        head = [str(self.network.feature_layer)] if self.card.head_window else []
         position = 0
         with self._lock, torch.inference_mode():
             while position < len(views):
@@ -343,9 +362,7 @@ class Recognizer:
                 started = time.perf_counter()
                 inputs = torch.cat([self._view_inputs(clips[owner], view, crop) for owner, view, crop in batch])
                 try:
-                    logits, kept = forward_and_keep(
-                        self._folded, inputs, inputs_of=inputs_of, outputs_of=[*outputs_of, *head]
-                    )
+                    logits, kept = self._logits(inputs, inputs_of=inputs_of, outputs_of=outputs_of)
                 except torch.OutOfMemoryError as error:
                     if len(batch) == 1:
                         raise VideoError(
@@ -356,13 +373,6 @@ class Recognizer:
                     batch_size = len(batch) // 2
                     _log.warning("%s is out of memory: the batch is halved to %d views", self.device, batch_size)
                     continue
-                if not torch.isfinite(logits).all():
-                    raise ModelError(
-                        f"Model {self.card.name!r} gave scores that are not finite, first in layer "
-                        f"{first_not_finite(self._folded, inputs)!r}; its weights file is damaged or wrong."
-                    )
-                # (B, P, classes): the view itself, or each window over its last features
-                logits = window_logits(self.card, self._folded, kept[head[0]]) if head else logits[:, None]
                 logits = logits.cpu()
                 elapsed = (time.perf_counter() - started) / len(batch)
                 for (owner, _, _), of_view in zip(batch, logits, strict=True):
@@ -373,6 +383,19 @@ class Recognizer:
             self._prediction(clip, average_scores(self.card, torch.cat(logits)), forward_seconds)
             for clip, logits, forward_seconds in zip(clips, logits_of, seconds, strict=True)
         ], kept
+
+    def _logits(
+        self, inputs: Tensor, *, inputs_of: Sequence[str] = (), outputs_of: Sequence[str] = ()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, P, classes) of normalised views: the view itself, or each window over its last features; and features."""
+        head = [str(self.network.feature_layer)] if self.card.head_window else []
+        logits, kept = forward_and_keep(self._folded, inputs, inputs_of=inputs_of, outputs_of=[*outputs_of, *head])
+        if not torch.isfinite(logits).all():
+            raise ModelError(
+                f"Model {self.card.name!r} gave scores that are not finite, first in layer "
+                f"{first_not_finite(self._folded, inputs)!r}; its weights file is damaged or wrong."
+            )
+        return window_logits(self.card, self._folded, kept[head[0]]) if head else logits[:, None], kept
 
     def _prediction(self, clip: LoadedClip, scores: NDArray[np.float64], forward_seconds: float) -> Prediction:
         return Prediction(

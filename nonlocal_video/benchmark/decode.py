@@ -1,0 +1,210 @@
+"""How fast clips are decoded: one view's frames by a cold and a warm child, and whole files.
+
+Cold is a child that has yet to be started; warm one that runs and knows nothing of the file, as between the files of a
+folder. The file itself lies in the system's cache in both cases, since it was probed before.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nonlocal_video.benchmark.machine import describe_machine
+from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.loading import ClipRequest, views_of
+from nonlocal_video.inference.prediction import VIDEO_FIELDS, printable
+from nonlocal_video.models.card import InputSpec, ModelCard
+from nonlocal_video.video import DecoderChoice, VideoInfo, VideoReader, write_video
+
+_PACKAGES = ("av", "decord")
+_MOMENTS_PER_FRAME = (1, 8)
+"""How finely a file is searched for its frames; 1 finds all of a video of constant rate."""
+
+
+@dataclass
+class _Reading:
+    """The same frames, read several times."""
+
+    times_seconds: list[float]
+    seconds: dict[str, list[float]]
+    """By the state of the child."""
+    shape: tuple[int, ...] = ()
+    """(K, H, W, 3), K distinct frames."""
+    info: VideoInfo | None = None
+    """With the decoder that served the request, and its notes."""
+
+
+@dataclass
+class _Case:
+    """One row: a file and the decoder that is asked for."""
+
+    path: str
+    decoder: DecoderChoice
+    info: VideoInfo | None = None
+    error: VideoError | None = None
+    reason_to_skip: str | None = None
+    readings: dict[str, _Reading] = field(default_factory=dict)
+
+
+def benchmark_decode(
+    files: Sequence[str],
+    card: ModelCard,
+    *,
+    fast: bool = False,
+    decoders: Sequence[DecoderChoice] = ("auto",),
+    rounds: int = 3,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Every file with every decoder in each round, through the `VideoReader` that everything reads with.
+
+    Args:
+        files: Each gets a row for every decoder; one that cannot be read has its error code there.
+        card: The model whose view is read.
+        fast: The card's cheaper view.
+        decoders: `auto` is the one that serves the file. `decord` is not timed on a file that `auto` would not give it.
+        rounds: Readings of each kind; the median counts.
+        say: Told about each round.
+
+    Raises:
+        UsageError: There is no file, or the decoder that is asked for is not installed.
+    """
+    if not files:
+        raise UsageError("There is no file to measure with.")
+    if not decoders or rounds < 1:
+        raise UsageError(f"decoders = {list(decoders)} should name one, and {rounds = } should be at least 1.")
+    spec = card.view(fast=fast)
+    cases = [_Case(path, decoder) for path in files for decoder in dict.fromkeys(decoders)]
+    with VideoReader() as serving:
+        for case in cases:
+            with _noting_errors(case):
+                _prepare(case, spec, serving)
+    with tempfile.TemporaryDirectory(prefix="nonlocal-video-") as folder:
+        other = Path(folder) / "other.mp4"
+        write_video(other, [np.zeros((16, 16, 3), np.uint8)] * 2, fps=25)
+        for number in range(rounds):
+            for case in cases:
+                if case.error is None and case.reason_to_skip is None:
+                    with _noting_errors(case):
+                        _read(case, other)
+            say(f"round {number + 1} of {rounds}")
+    rate = f"{spec.frames_per_second:g} a second" if spec.frame_stride is None else f"stride {spec.frame_stride}"
+    return {
+        "machine": describe_machine(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "model": card.name,
+        "view": f"{spec.num_frames} frames, {rate}",
+        "rounds": rounds,
+        "rows": [_row(case) for case in cases],
+    }
+
+
+@contextmanager
+def _noting_errors(case: _Case) -> Iterator[None]:
+    try:
+        yield
+    except VideoError as error:
+        case.error = error
+
+
+def _prepare(case: _Case, spec: InputSpec, serving: VideoReader) -> None:
+    """Find out what the file holds and when its frames are shown; `serving` says which decoder serves it."""
+    case.info = serving.probe(case.path)
+    with VideoReader(decoder=case.decoder) as reader:
+        if case.decoder == "decord":
+            reader.probe(case.path)  # fails where decord is not installed
+            if case.info.decoder != "decord":
+                case.reason_to_skip = "decord is not measured to be exact on this file"
+                return
+        case.readings["whole"] = _Reading(_frame_times(case.path, case.info, reader), {"warm": []})
+    (view,) = views_of(case.info, spec, ClipRequest())
+    case.readings["view"] = _Reading(list(view.times_seconds), {"cold": [], "warm": []})
+
+
+def _frame_times(path: str, info: VideoInfo, reader: VideoReader) -> list[float]:
+    """A moment of every frame; one that is shown for a small part of the mean time can be missed."""
+    found = np.empty(0)
+    for moments_per_frame in _MOMENTS_PER_FRAME:
+        count = moments_per_frame * info.num_frames
+        moments = (np.arange(count) + 0.5) * (info.duration_seconds / count)
+        # Which frames these are is known before any is decoded; closing the stream ends the child at its work.
+        with reader.stream(path, moments.tolist()) as stream:
+            found = stream.pts_seconds - info.start_seconds
+        if len(found) == info.num_frames:
+            break
+    return [float(moment) for moment in found]
+
+
+def _read(case: _Case, other: Path) -> None:
+    """The view twice and the whole file, with one child."""
+    with VideoReader(decoder=case.decoder) as reader:
+        _time(case, reader, "view", "cold")
+        for what in ("view", "whole"):
+            reader.probe(other)  # the child remembers what it found out about its last file
+            _time(case, reader, what, "warm")
+
+
+def _time(case: _Case, reader: VideoReader, what: str, child: str) -> None:
+    reading = case.readings[what]
+    num_frames = 0
+    started = time.perf_counter()
+    reader.probe(case.path)  # as every use of a clip begins: its length decides which frames are wanted
+    with reader.stream(case.path, reading.times_seconds) as stream:
+        for chunk in stream:
+            num_frames += len(chunk.frames_thwc)
+            reading.shape = (num_frames, *chunk.frames_thwc.shape[1:])
+    reading.seconds[child].append(time.perf_counter() - started)
+    reading.info = stream.info
+
+
+def _row(case: _Case) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "path": printable(case.path),
+        "asked_decoder": case.decoder,
+        "status": "error" if case.error else "skipped" if case.reason_to_skip else "ok",
+        "error": {"code": case.error.code, "message": case.error.message} if case.error else None,
+        "reason": case.reason_to_skip,
+        "video": {name: getattr(case.info, name) for name in VIDEO_FIELDS} if case.info else None,
+        "view": None,
+        "whole": None,
+        "notes": [],
+    }
+    if row["status"] != "ok":
+        return row
+    view, whole = case.readings["view"], case.readings["whole"]
+    assert view.info is not None
+    assert whole.info is not None
+    return {
+        **row,
+        "view": {
+            "decoder": view.info.decoder,
+            "num_times": len(view.times_seconds),
+            "shape": list(view.shape),
+            "seconds": view.seconds,
+            "cold_seconds": statistics.median(view.seconds["cold"]),
+            "warm_seconds": statistics.median(view.seconds["warm"]),
+        },
+        "whole": {
+            "decoder": whole.info.decoder,
+            "shape": list(whole.shape),
+            "seconds": whole.seconds,
+            "warm_seconds": statistics.median(whole.seconds["warm"]),
+            "frames_per_second": whole.shape[0] / statistics.median(whole.seconds["warm"]),
+        },
+        "notes": list(dict.fromkeys((*view.info.notes, *whole.info.notes))),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,228 @@
+"""Seconds that the network takes for a view, as the Recognizer runs it: models, views and batch sizes by turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from nonlocal_video.analysis.counting import count_run
+from nonlocal_video.analysis.networks import nonlocal_blocks
+from nonlocal_video.benchmark.machine import describe_machine
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.device import choose_device
+from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.models.card import InputSpec
+from nonlocal_video.zoo.catalogue import build, entries
+from nonlocal_video.zoo.store import weights_path
+
+Weights = Literal["trained", "random"]
+
+
+@dataclass
+class _Case:
+    """One row: a network, one of its views and a batch size."""
+
+    model: str
+    weights: Weights
+    recognizer: Recognizer
+    view: Literal["full", "fast"]
+    spec: InputSpec
+    batch_size: int
+    macs: int
+    """Multiply-accumulates of one view."""
+    seconds: list[float] = field(default_factory=list)
+    """Of each timed pass."""
+    peak_bytes: int | None = None
+    """Most memory of a CUDA device that a pass takes beyond the weights and its input."""
+    fits: bool = True
+
+    @property
+    def seconds_per_view(self) -> list[float]:
+        return [seconds / self.batch_size for seconds in self.seconds]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int, int]:
+        return self.batch_size, 3, self.spec.num_frames, self.spec.crop, self.spec.crop
+
+
+def benchmark_model(
+    models: Sequence[str],
+    *,
+    device: str = "auto",
+    batch_sizes: Sequence[int] = (1,),
+    rounds: int = 5,
+    threads: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Every case in every round, so that a busy machine disturbs all alike and their ratios come from one run.
+
+    The input is noise that lies on the device; a clip's decoding, resizing and normalising are not measured.
+
+    Args:
+        models: As `open_model` takes them.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        batch_sizes: Views in one forward pass.
+        rounds: Timed passes of each case, after the ones that warm it up.
+        threads: Of PyTorch; None leaves what it takes by itself.
+        say: Told about each round.
+
+    Raises:
+        UsageError: There is nothing to measure.
+        ModelError: There is no such model.
+    """
+    for name, numbers in (("batch-size", batch_sizes), ("rounds", [rounds]), ("threads", [threads or 1])):
+        if not numbers or min(numbers) < 1:
+            raise UsageError(f"{name} = {', '.join(map(str, numbers))} should be whole numbers of at least 1.")
+    if not models:
+        raise UsageError("There is no model to measure.")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with ExitStack() as stack:
+            cases = []
+            for model in dict.fromkeys(models):
+                recognizer, weights = open_model(model, device=device)
+                stack.enter_context(recognizer)
+                if weights == "random":
+                    say(f"{model}: its weights are not here; the network is timed newly initialised")
+                cases += _cases(recognizer, weights, batch_sizes)
+            for case in cases:
+                _warm_up(case)
+            for number in range(rounds):
+                for case in cases:
+                    if case.fits:
+                        case.seconds.append(_timed(case))
+                say(f"round {number + 1} of {rounds}")
+            target = choose_device(device)
+            return {
+                "machine": describe_machine(),
+                "device": str(target),
+                "device_name": torch.cuda.get_device_name(target) if target.type == "cuda" else None,
+                # PyTorch's default on newer GPUs: products of convolutions are rounded to 10 bits, sums are float32.
+                "tf32_convolutions": torch.backends.cudnn.allow_tf32 if target.type == "cuda" else None,
+                "threads": torch.get_num_threads(),
+                "rounds": rounds,
+                "rows": [_row(case, cases[0]) for case in cases],
+            }
+    finally:
+        torch.set_num_threads(before)
+
+
+def open_model(name: str, *, device: str = "auto") -> tuple[Recognizer, Weights]:
+    """A model, or a catalogue network whose weights are not here with random ones.
+
+    The time of a pass does not depend on the weights, except that blocks which add exactly zero are left out of it, and
+    new ones do. Random ones get a last layer that is not zero, so that they take part as trained ones would.
+
+    Args:
+        name: A catalogue name, a .safetensors file saved by this project, or a training run's folder.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """
+    if name not in entries() or weights_path(name).is_file() or Path(name).is_file():
+        return load(name, device=device), "trained"
+    network = build(name)
+    for block in nonlocal_blocks(network).values():
+        for parameter in (*block.W.parameters(), *block.bn.parameters()):
+            nn.init.normal_(parameter, std=0.01)
+    return Recognizer(network, entries()[name].card, device=device), "random"
+
+
+def multiply_accumulates(recognizer: Recognizer, spec: InputSpec) -> int:
+    """Of one view through the network that answers, so without blocks that add exactly zero."""
+    return count_run(recognizer.inference_network, (1, 3, spec.num_frames, spec.crop, spec.crop)).macs
+
+
+def _cases(recognizer: Recognizer, weights: Weights, batch_sizes: Sequence[int]) -> list[_Case]:
+    card = recognizer.card
+    views: list[tuple[Literal["full", "fast"], InputSpec]] = [("full", card.input)]
+    if card.fast_input is not None:
+        views.append(("fast", card.fast_input))
+    cases = []
+    for view, spec in views:
+        macs = multiply_accumulates(recognizer, spec)
+        sizes = dict.fromkeys(batch_sizes)
+        cases += [_Case(card.name, weights, recognizer, view, spec, size, macs) for size in sizes]
+    return cases
+
+
+def _warm_up(case: _Case) -> None:
+    """Runs a case once, which finds out whether it fits, and on a GPU again for its memory."""
+    device = case.recognizer.device
+    try:
+        _timed(case)
+        if device.type == "cuda":
+            inputs = _inputs(case)
+            torch.cuda.reset_peak_memory_stats(device)
+            held = torch.cuda.memory_allocated(device)
+            case.recognizer.forward(inputs)
+            torch.cuda.synchronize(device)
+            case.peak_bytes = torch.cuda.max_memory_allocated(device) - held
+    except torch.OutOfMemoryError:
+        case.fits = False
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _timed(case: _Case) -> float:
+    inputs = _inputs(case)
+    _synchronise(case.recognizer.device)
+    started = time.perf_counter()
+    case.recognizer.forward(inputs)
+    _synchronise(case.recognizer.device)
+    return time.perf_counter() - started
+
+
+def _inputs(case: _Case) -> torch.Tensor:
+    """Noise in the layout in which the Recognizer makes its views."""
+    noise = torch.randn(case.input_shape, device=case.recognizer.device)
+    return noise.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _row(case: _Case, first: _Case) -> dict[str, Any]:
+    recognizer = case.recognizer
+    median = statistics.median(case.seconds_per_view) if case.fits else None
+    # Of the rounds' own ratios: what slows a whole round down cancels.
+    pairs = zip(case.seconds_per_view, first.seconds_per_view, strict=True) if case.fits and first.fits else ()
+    ratios = [this / other for this, other in pairs]
+    return {
+        "model": case.model,
+        "weights": case.weights,
+        "view": case.view,
+        "num_frames": case.spec.num_frames,
+        "crop": case.spec.crop,
+        "batch_size": case.batch_size,
+        "nonlocal_blocks": len(recognizer.nonlocal_layers()),
+        "nonlocal_blocks_run": len(nonlocal_blocks(recognizer.inference_network)),
+        "gmacs_per_view": case.macs / 1e9,
+        "fits": case.fits,
+        "seconds": case.seconds,
+        "seconds_per_view": median,
+        "quartiles_of_seconds_per_view": _quartiles(case.seconds_per_view),
+        "views_per_second": 1 / median if median else None,
+        "gmacs_per_second": case.macs / 1e9 / median if median else None,
+        "time_of_first_row": statistics.median(ratios) if ratios else None,
+        "peak_mib": None if case.peak_bytes is None else case.peak_bytes / 2**20,
+    }
+
+
+def _quartiles(numbers: Sequence[float]) -> list[float] | None:
+    """The middle half lies between these."""
+    if not numbers:
+        return None
+    if len(numbers) == 1:
+        return [numbers[0], numbers[0]]
+    first, _, third = statistics.quantiles(numbers, n=4, method="inclusive")
+    return [first, third]

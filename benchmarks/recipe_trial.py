@@ -3,7 +3,8 @@
     python benchmarks/recipe_trial.py --unlabelled CLIPS --stills PICTURES --output benchmarks/results/recipe_trial.json
 
 Everything is the recipe's but `CHANGED`, which makes it small enough for two cores. Neither labels nor Kinetics take
-part. After every epoch the student is measured on clips that it did not learn from. To compare with: the divergence of
+part. With `--folder` it can be interrupted and started again: it goes on where it was, and the minutes of all starts
+count. After every epoch the student is measured on clips that it did not learn from. To compare with: the divergence of
 the one answer that fits these very clips best, whatever is shown, which is the mean of the teacher's answers to them.
 """
 
@@ -55,7 +56,8 @@ def main() -> None:
     parser.add_argument("--stills", required=True, help="Folder of pictures.")
     parser.add_argument("--clips", type=int, default=300, help="So many of the clips, evenly.")
     parser.add_argument("--pictures", type=int, default=150, help="So many of the pictures, evenly.")
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--minutes", type=float, default=60, help="Of all starts together.")
+    parser.add_argument("--folder", type=Path, help="Where the run lives; to be started again after an interruption.")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
 
@@ -65,31 +67,26 @@ def main() -> None:
     files = evenly(sorted(find_files([arguments.unlabelled])), arguments.clips)
     unlabelled = check_unlabelled(files, model.input, [VideoReader() for _ in range(2)]).manifest
     pictures = evenly(check_stills([arguments.stills]), arguments.pictures)
-    started = time.perf_counter()
-    epochs: list[dict[str, float]] = []
-    answered: list[float] = []
-
-    def minutes() -> float:
-        return (time.perf_counter() - started) / 60
-
-    def on_progress(progress: Progress) -> None:
-        if progress.metrics:
-            shown = {name: round(value, 4) for name, value in progress.metrics.items()}
-            epochs.append({"minutes": round(minutes(), 2), "epoch": progress.epoch, "step": progress.step, **shown})
-            print(json.dumps(epochs[-1]), flush=True)
-
-    with tempfile.TemporaryDirectory(prefix="recipe-trial-") as folder:
-        clips = RunClips(Manifest(()), unlabelled, tuple(pictures))
-        run = RunFolder(Path(folder) / "run")
-        with run.create(settings.to_dict(), clips.labelled, command=("benchmarks/recipe_trial.py",)):
+    with tempfile.TemporaryDirectory(prefix="recipe-trial-") as temporary:
+        folder = arguments.folder or Path(temporary)
+        diary = Diary(folder / "diary.json")
+        run, resume = RunFolder(folder / "run"), (folder / "run" / "config.json").is_file()
+        command = ("benchmarks/recipe_trial.py",)
+        begin = (
+            run.open(settings.to_dict(), command=command)
+            if resume
+            else run.create(settings.to_dict(), Manifest(()), command=command)
+        )
+        with begin:
             result = train(
                 run,
                 settings,
-                clips,
+                RunClips(Manifest(()), unlabelled, tuple(pictures)),
                 make_fabric("cpu", settings.train),
-                on_progress=on_progress,
-                on_features=lambda done, of: answered.append(minutes()),
-                should_stop=lambda: minutes() > arguments.minutes,
+                resume=resume,
+                on_progress=diary.note,
+                on_features=lambda done, of: diary.teacher_answered(),
+                should_stop=lambda: diary.minutes > arguments.minutes,
             )
     learnt, held_out = sides_of_unlabelled(unlabelled, divide=True)
     distillation = settings.train.distillation
@@ -100,14 +97,47 @@ def main() -> None:
         "clips": len(learnt),
         "held_out": len(held_out),
         "pictures": len(pictures),
-        "minutes": round(minutes(), 1),
-        "minutes_until_the_teacher_had_answered": round(answered[-1], 1),
+        "minutes": round(diary.minutes, 1),
+        "starts": diary.starts,
+        "minutes_until_the_teacher_had_answered": round(diary.teacher_minutes, 1),
         "steps": result.step,
         "finished": result.finished,
         "kl_of_one_answer": round(kl_of_one_answer(held_out, distillation.temperature), 4),
-        "epochs": epochs,
+        "epochs": diary.epochs,
     }
     arguments.output.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+class Diary:
+    """What happened after how many minutes, over all starts of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._started = path, time.perf_counter()
+        found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        self._earlier = found.get("minutes", 0.0)
+        self.starts: int = found.get("starts", 0) + 1
+        self.teacher_minutes: float = found.get("teacher_minutes", 0.0)
+        self.epochs: list[dict[str, float]] = found.get("epochs", [])
+
+    @property
+    def minutes(self) -> float:
+        return self._earlier + (time.perf_counter() - self._started) / 60
+
+    def teacher_answered(self) -> None:
+        self.teacher_minutes = self.minutes
+        self._write()
+
+    def note(self, progress: Progress) -> None:
+        if progress.metrics:
+            shown = {name: round(value, 4) for name, value in progress.metrics.items()}
+            row = {"minutes": round(self.minutes, 2), "epoch": progress.epoch, "step": progress.step, **shown}
+            self.epochs.append(row)
+            print(json.dumps(row), flush=True)
+            self._write()
+
+    def _write(self) -> None:
+        found = {"minutes": self.minutes, "starts": self.starts, "teacher_minutes": self.teacher_minutes}
+        self._path.write_text(json.dumps({**found, "epochs": self.epochs}), "utf-8")
 
 
 def changed(values: dict[str, Any]) -> dict[str, Any]:

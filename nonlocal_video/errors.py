@@ -46,6 +46,10 @@ class OutputError(NonlocalVideoError):
     """A result could not be kept: the disk is full, a folder vanished. What was kept before stays usable."""
 
 
+class ExportError(NonlocalVideoError):
+    """A format cannot hold a network, or the written file does not give its logits. No file was kept."""
+
+
 class TrainingError(NonlocalVideoError):
     """Training cannot go on: the loss is not finite. What was kept before stays usable."""
 

@@ -19,7 +19,8 @@ ALLOWED = {
     "evaluation": {"inference", "models", "video", "errors"},
     "training": {"evaluation", "inference", "models", "blocks", "zoo", "video", "errors"},
     "analysis": {"attention", "models", "blocks", "errors"},
-    "benchmark": {"inference", "models", "blocks", "video", "errors"},
+    "benchmark": {"analysis", "inference", "zoo", "models", "blocks", "video", "errors"},
+    "export": {"inference", "models", "blocks", "errors"},
     "samples": {"video", "errors"},
     "app": {"samples", "inference", "attention", "zoo", "models", "video", "errors"},
     "cli": {
@@ -27,6 +28,7 @@ ALLOWED = {
         "app",
         "benchmark",
         "evaluation",
+        "export",
         "training",
         "samples",
         "inference",

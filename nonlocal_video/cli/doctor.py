@@ -21,7 +21,7 @@ from nonlocal_video import __version__
 from nonlocal_video.errors import NonlocalVideoError, VideoError
 
 PACKAGES = ("torch", "torchvision", "pytorchvideo", "av", "decord", "gradio", "safetensors", "pyarrow", "grad-cam")
-EXTRA_OF_PACKAGE = {"openvino": "openvino", "ray": "ray", "lightning": "train"}
+EXTRA_OF_PACKAGE = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "openvino", "ray": "ray", "lightning": "train"}
 
 
 def doctor() -> None:

@@ -14,11 +14,12 @@ from nonlocal_video.cli.classify import classify
 from nonlocal_video.cli.doctor import doctor
 from nonlocal_video.cli.evaluate import evaluate
 from nonlocal_video.cli.explain import explain
+from nonlocal_video.cli.export import export
 from nonlocal_video.cli.serve import serve
 from nonlocal_video.cli.timeline import timeline
 from nonlocal_video.cli.train import train
 from nonlocal_video.cli.weights import app as weights
-from nonlocal_video.errors import NonlocalVideoError, OutputError, TrainingError, VideoError
+from nonlocal_video.errors import ExportError, NonlocalVideoError, OutputError, TrainingError, VideoError
 
 app = typer.Typer(
     name="nonlocal-video",
@@ -33,6 +34,7 @@ app.command()(timeline)
 app.command()(train)
 app.command()(evaluate)
 app.command()(check)
+app.command()(export)
 app.command()(serve)
 app.command()(doctor)
 app.add_typer(analyze, name="analyze")
@@ -54,7 +56,7 @@ def main() -> None:
     except VideoError as error:
         typer.echo(f"{error.code}: {error.message}", err=True)
         sys.exit(1)
-    except (OutputError, TrainingError) as error:
+    except (ExportError, OutputError, TrainingError) as error:
         typer.echo(str(error), err=True)
         sys.exit(1)
     except NonlocalVideoError as error:

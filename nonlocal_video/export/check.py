@@ -1,0 +1,86 @@
+"""Whether a written file gives the network's logits, and how long both take."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import interpolate
+
+from nonlocal_video.export.formats import Run
+from nonlocal_video.models.card import InputSpec
+
+TOLERANCE = 1e-4
+"""Largest difference allowed, as a share of the network's largest logit."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the file's logits are from the network's, over all checked views."""
+
+    largest_difference: float
+    largest_logit: float
+    num_views: int
+
+    @property
+    def share(self) -> float:
+        """The difference as a share of the largest logit."""
+        if self.largest_difference == 0:
+            return 0.0
+        return self.largest_difference / self.largest_logit if self.largest_logit else math.inf
+
+    @property
+    def is_close(self) -> bool:
+        return self.share <= TOLERANCE  # not if it isn't a number
+
+
+def made_up_clips(spec: InputSpec, count: int) -> NDArray[np.float32]:
+    """Clips (count, 3, T, S, S) as the network gets them, always the same ones.
+
+    The first is noise over all colours; the others are drifting blots of colour with some grain, smooth in space and
+    time as footage is. Both are normalised with the card's mean and std, so they span what real clips do.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size = (spec.num_frames, spec.crop, spec.crop)
+    grain = torch.rand(count, 3, *size, generator=generator)
+    blots = interpolate(torch.rand(count, 3, 4, 6, 6, generator=generator), size=size, mode="trilinear")
+    clips = 0.8 * blots + 0.2 * grain
+    clips[0] = grain[0]
+    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (spec.mean, spec.std))
+    normalised: NDArray[np.float32] = ((clips - mean) / std).numpy()
+    return normalised
+
+
+def eager(network: nn.Module) -> Run:
+    """The network itself, as what a file's runtime is."""
+
+    def run(clips: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = network(torch.from_numpy(clips)).numpy()
+        return logits
+
+    return run
+
+
+def compare(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Agreement:
+    """Logits (V, classes) of the network and of the file."""
+    if expected.shape != found.shape:
+        raise ValueError(f"The file gives logits of shape {found.shape} instead of {expected.shape}.")
+    return Agreement(float(np.abs(found - expected).max()), float(np.abs(expected).max()), len(expected))
+
+
+def seconds_a_view(first: Run, second: Run, clips: NDArray[np.float32], *, turns: int) -> tuple[float, float]:
+    """How long each takes for one view of the batch `clips`: the median of some runs, in turns. Warm them up before."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(turns):
+        for run, taken in zip((first, second), seconds, strict=True):
+            started = time.perf_counter()
+            run(clips)
+            taken.append((time.perf_counter() - started) / len(clips))
+    return statistics.median(seconds[0]), statistics.median(seconds[1])

@@ -1,0 +1,165 @@
+"""The file formats: how each is written, and run again by the runtime that its users have."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nonlocal_video.errors import UsageError
+from nonlocal_video.models.checkpoint import CARD_KEY
+
+INPUT, OUTPUT = "clip", "logits"
+"""Names of the file's input and output."""
+ONNX_OPSET = 18
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Clips (B, 3, T, S, S) -> logits (B, classes)."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network ready to be written."""
+
+    program: torch.export.ExportedProgram
+    shape: tuple[int | None, ...]
+    """Of its input, (B, 3, T, S, S); None is any number."""
+    card: str
+    """JSON that travels with the file."""
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """One way to write a network down."""
+
+    ending: str
+    """Of the file that is opened; OpenVINO's weights lie beside it."""
+    runtime: str
+    """The package that runs the file."""
+    write: Callable[[Traced, Path], None]
+    open: Callable[[Path, int], Run]
+    """(file, threads) -> a function that runs it on the CPU in float32."""
+    packages: tuple[str, ...] = ()
+    """What writing and running take, beyond what this project always has."""
+    extra: str | None = None
+    """This project's extra that brings `packages`."""
+    for_pytorch: bool = False
+    """Whether PyTorch runs the file."""
+
+    @property
+    def runtime_version(self) -> str:
+        """Like "onnxruntime 1.23.2"."""
+        return f"{self.runtime} {version(self.runtime)}"
+
+
+def check_installed(name: str) -> None:
+    """Whether a format's packages are here.
+
+    Raises:
+        UsageError: One is not; the message has the command that installs it.
+    """
+    missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
+    if missing:
+        raise UsageError(
+            f"--format {name} needs {', '.join(missing)}: pip install 'nonlocal-video[{FORMATS[name].extra}]'"
+        )
+
+
+def _write_onnx(traced: Traced, path: Path) -> None:
+    with _only_errors("onnxscript"):
+        program = torch.onnx.export(
+            traced.program,
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=ONNX_OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props[CARD_KEY] = traced.card
+    program.save(path, external_data=False)
+
+
+def _open_onnx(path: Path, num_threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda clips: session.run([OUTPUT], {INPUT: clips})[0]
+
+
+def _write_openvino(traced: Traced, path: Path) -> None:
+    openvino = _import_openvino()
+    model = openvino.convert_model(traced.program)
+    model.reshape([-1 if side is None else side for side in traced.shape])  # the conversion keeps the channels alone
+    model.inputs[0].get_tensor().set_names({INPUT})
+    model.outputs[0].get_tensor().set_names({OUTPUT})
+    model.set_rt_info(traced.card, [CARD_KEY])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _open_openvino(path: Path, num_threads: int) -> Run:
+    openvino = _import_openvino()
+    # CPUs with bfloat16 arithmetic would be given it otherwise.
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": num_threads}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    return lambda clips: compiled({INPUT: clips})[OUTPUT]
+
+
+def _write_torch_export(traced: Traced, path: Path) -> None:
+    torch.export.save(traced.program, path, extra_files={CARD_KEY: traced.card})
+
+
+def _open_torch_export(path: Path, num_threads: int) -> Run:
+    network = torch.export.load(path).module()  # runs on PyTorch's own threads, which `num_threads` counts
+
+    def run(clips: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            logits: NDArray[np.float32] = network(torch.from_numpy(clips)).numpy()
+        return logits
+
+    return run
+
+
+FORMATS: dict[str, FileFormat] = {
+    "onnx": FileFormat(
+        ".onnx", "onnxruntime", _write_onnx, _open_onnx, packages=("onnx", "onnxruntime", "onnxscript"), extra="onnx"
+    ),
+    "openvino": FileFormat(
+        ".xml", "openvino", _write_openvino, _open_openvino, packages=("openvino",), extra="openvino"
+    ),
+    "torch-export": FileFormat(".pt2", "torch", _write_torch_export, _open_torch_export, for_pytorch=True),
+}
+
+
+def _import_openvino() -> Any:
+    """OpenVINO without its telemetry: it reports each import and conversion to its makers unless it finds none."""
+    if "openvino" not in sys.modules:
+        # As if the package were not installed, which OpenVINO provides for.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+@contextmanager
+def _only_errors(logger_name: str) -> Iterator[None]:
+    """Keeps a library's warnings about its own optimisations off the terminal."""
+    logger = logging.getLogger(logger_name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

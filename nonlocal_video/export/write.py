@@ -1,0 +1,148 @@
+"""A network into a file, which is kept only if it gives the network's logits."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from nonlocal_video.errors import ExportError, ModelError, OutputError, UsageError
+from nonlocal_video.export.check import TOLERANCE, Agreement, compare, eager, made_up_clips, seconds_a_view
+from nonlocal_video.export.exportable import ViewLogits, exportable, exported_card, trace
+from nonlocal_video.export.formats import FORMATS, Traced, check_installed
+from nonlocal_video.models.card import ModelCard
+
+FEWEST_VIEWS = 3
+"""That are compared; more where the file only takes more at once."""
+TURNS = 3
+"""Of each timing."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and checked."""
+
+    files: tuple[Path, ...]
+    """The one to open first."""
+    num_bytes: int
+    shape: tuple[int | None, ...]
+    """Of its input, (B, 3, T, S, S); None is any number."""
+    agreement: Agreement
+    runtime: str
+    """Package and version that the check ran."""
+    seconds_eager: float
+    """For one view, of PyTorch as `classify` runs the network: batch norms folded, channels last."""
+    seconds_exported: float
+    num_threads: int
+    notes: tuple[str, ...]
+
+
+def export_network(
+    network: nn.Module,
+    card: ModelCard,
+    output: Path,
+    *,
+    format_name: str,
+    fast: bool = False,
+    batch_size: int | None = None,
+) -> Exported:
+    """Write a network for another runtime, open the file with that runtime, and compare.
+
+    The file takes normalised clips (B, 3, T, S, S) of the card's input and gives logits (B, classes), both float32.
+    The card travels in it as JSON. It comes to its place whole, and only after the check.
+
+    Args:
+        network: On the CPU, float32, in eval mode; it isn't changed.
+        card: The network's.
+        output: The file, with its format's ending; an existing one is replaced.
+        format_name: One of `FORMATS`.
+        fast: The card's cheaper view instead of its input.
+        batch_size: B; None is any number.
+
+    Raises:
+        UsageError: A package that the format needs is not installed, or the ending is another's.
+        ModelError: The network itself gives something that is not finite.
+        ExportError: The format cannot hold the network, or the file's logits are not the network's.
+        OutputError: The file cannot be written.
+    """
+    if format_name not in FORMATS:
+        raise UsageError(f"format = {format_name!r} should be one of {', '.join(FORMATS)}.")
+    file_format = FORMATS[format_name]
+    if output.suffix != file_format.ending:
+        raise UsageError(f"output = {output} should end in {file_format.ending}, as {format_name} does.")
+    check_installed(format_name)
+    spec = card.view(fast=fast)
+    at_once = batch_size or 1
+    clips = made_up_clips(spec, at_once * -(-FEWEST_VIEWS // at_once))
+    expected = np.concatenate([eager(ViewLogits(network, card))(clip[None]) for clip in clips])
+    if not np.isfinite(expected).all():
+        raise ModelError(f"Model {card.name!r} gives scores that are not finite; its weights are damaged or wrong.")
+    view_logits, notes = exportable(network, card, for_pytorch=file_format.for_pytorch)
+    shape = (batch_size, 3, spec.num_frames, spec.crop, spec.crop)
+    num_threads = torch.get_num_threads()
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+            draft = Path(folder) / output.name
+            with _refusals(format_name):
+                file_format.write(Traced(trace(view_logits, shape), shape, exported_card(card, spec)), draft)
+                run = file_format.open(draft, num_threads)
+                found = np.concatenate([run(batch) for batch in _batches(clips, batch_size)])
+            agreement = compare(expected, found)
+            if not agreement.is_close:
+                raise ExportError(
+                    f"The {format_name} file is not the model: run by {file_format.runtime_version}, its logits differ "
+                    f"by up to {agreement.largest_difference:.3g}, {agreement.share:.1e} of the largest logit, where "
+                    f"{TOLERANCE:.0e} is allowed. It was not kept; try another format or version of the runtime."
+                )
+            as_classified = exportable(network, card, for_pytorch=True)[0].to(memory_format=torch.channels_last_3d)
+            baseline = eager(as_classified)
+            baseline(clips[:at_once])  # warm, as `run` is by now
+            seconds_eager, seconds_exported = seconds_a_view(baseline, run, clips[:at_once], turns=TURNS)
+            del run  # holds the file open
+            # The one that is opened last, when what it needs is there.
+            drafts = sorted(Path(folder).iterdir(), key=lambda path: path == draft)
+            num_bytes = sum(path.stat().st_size for path in drafts)
+            for path in drafts:
+                os.replace(path, output.parent / path.name)
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written: {error.strerror or error}.") from error
+    return Exported(
+        files=tuple(output.parent / path.name for path in reversed(drafts)),
+        num_bytes=num_bytes,
+        shape=shape,
+        agreement=agreement,
+        runtime=file_format.runtime_version,
+        seconds_eager=seconds_eager,
+        seconds_exported=seconds_exported,
+        num_threads=num_threads,
+        notes=notes,
+    )
+
+
+@contextmanager
+def _refusals(format_name: str) -> Iterator[None]:
+    """Whatever an exporter or a runtime has against a network becomes one line."""
+    try:
+        yield
+    except OSError:  # of the disk
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise ExportError(
+            f"{format_name} cannot hold this network: {type(error).__name__}: {reason.rstrip('.')}. Nothing was "
+            "written; another format may do."
+        ) from error
+
+
+def _batches(clips: NDArray[np.float32], batch_size: int | None) -> list[NDArray[np.float32]]:
+    """As the file takes them: batches of the fixed size, or, for any size, one clip and then the others."""
+    return [clips[:1], clips[1:]] if batch_size is None else np.split(clips, len(clips) // batch_size)

@@ -179,7 +179,7 @@ def run_fold(
         config = TrainConfig(
             stage="all",
             epochs=distill + tune if way == "scratch" else tune,
-            learning_rate=1e-3 if way == "scratch" else 3e-4,
+            learning_rate=1e-3,
             batch_norm="batch",
             label_smoothing=0.1,
             **common,

@@ -70,9 +70,9 @@ def test_the_small_ones_are_what_was_measured(way: str, tmp_path: Path) -> None:
     benchmark: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
     measured: list[TrainConfig] = []
-    benchmark.fit = lambda folder, settings, clips: measured.append(settings.train)
+    benchmark.fit = lambda folder, settings, clips, shared: measured.append(settings.train) or {}
     benchmark.answer_all = lambda *_: ()
     shared = {"seed": 0, "precision": "32-true", "workers": 2}
     arguments = Namespace(**shared, model="default", device="cpu", epochs_factor=1.0)
-    benchmark.run_fold(way, Manifest(()), "fold1", tmp_path, arguments)
+    benchmark.run_fold(way, Manifest(()), "fold1", tmp_path, tmp_path, arguments)
     assert measured == [make_config({**read_recipe(ROOT / f"weights/recipes/own_actions_{way}.yaml"), **shared})]

@@ -132,7 +132,8 @@ def loading_speed() -> str:
     machine = results["machine"]
     return (
         f"{_table(*rows)}\n\n{results['clips']} clips, {machine['cores']} cores of {machine['processor']}. An "
-        f"18-layer network of half width trains there on {results['training']['train_clips_per_second']:.1f} clips/s, "
+        f"18-layer network of a quarter of the width trains there on "
+        f"{results['training']['train_clips_per_second']:.1f} clips/s, "
         f"loading included."
     )
 

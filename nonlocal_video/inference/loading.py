@@ -90,16 +90,7 @@ class ClipLoader:
             started = time.perf_counter()
             info = clip.probe()
             views = views_of(info, spec, request)
-            crops = spatial_views(
-                info.height,
-                info.width,
-                short_side=spec.short_side,
-                crop=spec.crop,
-                num_crops=request.views.num_crops,
-                resize_to=spec.resize_to,
-                crop_placement=spec.crop_placement,
-                longer_side=spec.longer_side,
-            )
+            crops = squares_of(info, spec, num_crops=request.views.num_crops)
             check_not_too_elongated(path, info, crops[0])
             times = [seconds for view in views for seconds in view.times_seconds]
             squares: list[list[torch.Tensor]] = [[] for _ in crops]
@@ -162,6 +153,20 @@ def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[Vi
         clip_placement=spec.clip_placement,
         frame_placement=spec.frame_placement,
         short_clips=spec.short_clips,
+    )
+
+
+def squares_of(info: VideoInfo, spec: InputSpec, *, num_crops: int = 1) -> tuple[SpatialView, ...]:
+    """Where a network with this input looks in a clip's frames; one crop is the centre."""
+    return spatial_views(
+        info.height,
+        info.width,
+        short_side=spec.short_side,
+        crop=spec.crop,
+        num_crops=num_crops,
+        resize_to=spec.resize_to,
+        crop_placement=spec.crop_placement,
+        longer_side=spec.longer_side,
     )
 
 

@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
-from nonlocal_video.inference.loading import LoadedClip, check_not_too_elongated
+from nonlocal_video.inference.loading import LoadedClip, check_not_too_elongated, squares_of
 from nonlocal_video.inference.prediction import StageSeconds
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.sampling import FILLED, ShortClips, View, plan_views
-from nonlocal_video.video.transforms import SpatialView, cut, resize, spatial_views
+from nonlocal_video.video.transforms import SpatialView, cut, resize
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
@@ -164,15 +164,7 @@ def slide(
             start_seconds=start_seconds,
             end_seconds=end_seconds,
         )
-        (place,) = spatial_views(
-            info.height,
-            info.width,
-            short_side=spec.short_side,
-            crop=spec.crop,
-            resize_to=spec.resize_to,
-            crop_placement=spec.crop_placement,
-            longer_side=spec.longer_side,
-        )
+        (place,) = squares_of(info, spec)
         check_not_too_elongated(path, info, place)
         scores = np.empty((len(plan.starts), len(recognizer.card.labels)), dtype=np.float32)
         done, spent = 0, StageSeconds(0.0, 0.0, 0.0)

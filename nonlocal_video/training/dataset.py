@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.loading import ClipRequest, squares_of, views_of
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation, ClipAugmenter, seeded
 from nonlocal_video.training.check import chunk_frames, local_file
@@ -24,8 +25,7 @@ from nonlocal_video.training.manifest import ManifestRow
 from nonlocal_video.video.decode import DecoderChoice, VideoReader
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.limits import DecodeLimits
-from nonlocal_video.video.sampling import plan_views
-from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize, spatial_views
+from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize
 
 GRID = 2
 """Moments a step of the model's rate, of which random views take the nearest; never more than the clip's frames."""
@@ -172,13 +172,7 @@ class ClipDataset:
         if cached is not None:
             return cached
         info = _info_of(row)
-        (view,) = plan_views(
-            info,
-            num_frames=self.spec.num_frames,
-            frames_per_second=self.spec.rate_in(info.fps),
-            frame_placement=self.spec.frame_placement,
-            short_clips=self.spec.short_clips,
-        )
+        (view,) = views_of(info, self.spec, ClipRequest())
         frames, shown = self._decode(row, np.asarray(view.times_seconds))
         seen = cut(frames, self._place(row))[shown]
         self._to_cache(name, seen)
@@ -208,16 +202,7 @@ class ClipDataset:
         return view
 
     def _place(self, row: ManifestRow) -> SpatialView:
-        info, spec = _info_of(row), self.spec
-        (place,) = spatial_views(
-            info.height,
-            info.width,
-            short_side=spec.short_side,
-            crop=spec.crop,
-            resize_to=spec.resize_to,
-            crop_placement=spec.crop_placement,
-            longer_side=spec.longer_side,
-        )
+        (place,) = squares_of(_info_of(row), self.spec)
         return place
 
     def _decode(self, row: ManifestRow, times: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.int64]]:

@@ -13,6 +13,33 @@ AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visib
 MIN_WIDTH = 120
 """In pixels: both fit side by side on a phone."""
 
+_SHOW = """() => {{
+    const answer = document.getElementById("{}");
+    if (answer.getBoundingClientRect().top > innerHeight) answer.scrollIntoView();
+}}"""
+
+
+def start_and_cancel(
+    words: tuple[str, str], *, elem_ids: tuple[str, str], answers_in: str, ready: bool = False
+) -> tuple[gr.Button, gr.Button]:
+    """The two buttons side by side.
+
+    Args:
+        words: What stands on them.
+        elem_ids: Theirs in the document.
+        answers_in: The element where the answer will be; it is scrolled to if it lies below what the visitor sees.
+        ready: Whether "start" can be pressed from the beginning.
+    """
+    with gr.Row():
+        start, cancel = (
+            gr.Button(text, variant=variant, interactive=active, min_width=MIN_WIDTH, elem_id=elem_id)
+            for text, variant, active, elem_id in zip(
+                words, ("primary", "secondary"), (ready, False), elem_ids, strict=True
+            )
+        )
+    start.click(None, js=_SHOW.format(answers_in), **AT_ONCE)
+    return start, cancel
+
 
 def offer_cancel(start: gr.Button, cancel: gr.Button) -> None:
     """Let only "cancel" be pressed from now on; to be set before what "start" runs: listeners take turns."""

@@ -9,6 +9,7 @@ import gradio as gr
 
 from nonlocal_video.inference.recognizer import Recognizer
 
+from .buttons import AT_ONCE, start_and_cancel
 from .choices import view_choices
 from .folder_run import HEADERS, FolderRuns, Update
 
@@ -29,13 +30,19 @@ def folder_tab(recognizers: Mapping[str, Recognizer], root: Path | None, limits:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             uploads = gr.File(label="Several videos", file_count="multiple", height=200, elem_id="files")
-            gr.Markdown(limits, elem_id="folder-limits")
             folder = gr.Textbox(
                 label="Or a folder on the server",
                 info=f"Below {root.name}: its name, or . for everything." if root else None,
                 visible=root is not None,
                 elem_id="folder-name",
             )
+            start, stop = start_and_cancel(
+                ("Classify all", "Stop"),
+                elem_ids=("folder-start", "folder-stop"),
+                answers_in="folder-status",
+                ready=True,
+            )
+            gr.Markdown(limits, elem_id="folder-limits", elem_classes="small-print")
             view = gr.Radio(views, value=views[0][1], label="How closely to look", elem_id="folder-views")
             model = gr.Dropdown(
                 list(recognizers),
@@ -44,9 +51,6 @@ def folder_tab(recognizers: Mapping[str, Recognizer], root: Path | None, limits:
                 visible=len(recognizers) > 1,
                 elem_id="folder-model",
             )
-            with gr.Row():
-                start = gr.Button("Classify all", variant="primary", elem_id="folder-start")
-                stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="folder-stop")
         with gr.Column(scale=3, min_width=320):
             status = gr.Markdown(INVITATION, container=True, min_height=60, elem_id="folder-status")
             table = gr.Dataframe(
@@ -77,5 +81,5 @@ def folder_tab(recognizers: Mapping[str, Recognizer], root: Path | None, limits:
         concurrency_id="folder",
         api_visibility="private",
     )
-    stop.click(runs.stop, None, status, queue=False, show_progress="hidden", api_visibility="private")
+    stop.click(runs.stop, None, status, **AT_ONCE)
     return runs

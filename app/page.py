@@ -12,6 +12,7 @@ from nonlocal_video.samples import Sample
 from nonlocal_video.video.limits import DecodeLimits
 
 from .api import add_endpoints
+from .api_tab import api_tab
 from .ask_tab import ask_tab
 from .folder_tab import folder_tab
 from .recognise_tab import offer_questions, recognise_tab
@@ -90,6 +91,8 @@ def build_page(
                 timelines = timeline_tab(by_name, samples, limits)
             with gr.Tab("Folder", id="folder"):
                 folders = folder_tab(by_name, folder_root, limits)
+            with gr.Tab("API", id="api"):
+                api_tab(page)
         offer_questions(recognise, asked, tabs)
         add_endpoints(by_name)
         page.unload(recognise.callbacks.forget)

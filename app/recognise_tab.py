@@ -14,7 +14,7 @@ from nonlocal_video.samples import Sample
 from .api import NETWORK
 from .ask_tab import AskTab
 from .asking import RECOGNISE_FIRST, Asking
-from .buttons import AT_ONCE, MIN_WIDTH, offer_cancel, offer_start
+from .buttons import AT_ONCE, offer_cancel, offer_start, start_and_cancel
 from .callbacks import INVITATION, TOP_K, Callbacks, Outcome, notes_of
 from .choices import overlay_choices, standard_view, view_choices
 from .player import player_of
@@ -57,14 +57,12 @@ def recognise_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sampl
     first = next(iter(recognizers.values()))
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
-            inputs = _inputs(recognizers, samples, limits)
-            with gr.Row():
-                recognise = gr.Button(
-                    "Recognise", variant="primary", interactive=False, min_width=MIN_WIDTH, elem_id="recognise"
-                )
-                cancel = gr.Button(
-                    "Cancel", variant="stop", interactive=False, min_width=MIN_WIDTH, elem_id="recognise-cancel"
-                )
+            clip = _source(samples)
+            recognise, cancel = start_and_cancel(
+                ("Recognise", "Cancel"), elem_ids=("recognise", "recognise-cancel"), answers_in="status"
+            )
+            gr.Markdown(limits, elem_id="limits", elem_classes="small-print")
+            inputs = Inputs(clip, *_choices(recognizers))
         with gr.Column(scale=3, min_width=320):
             outcome, notes, ask = _outputs(first)
     offer_cancel(recognise, cancel)
@@ -102,16 +100,21 @@ def offer_questions(recognise: RecogniseTab, asked: AskTab, tabs: gr.Tabs) -> No
     recognise.ask.click(lambda: gr.Tabs(selected="ask"), None, tabs, queue=False, api_visibility="private")
 
 
-def _inputs(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], limits: str) -> Inputs:
-    first = next(iter(recognizers.values()))
-    views, overlays = view_choices(first.card), overlay_choices(first)
+def _source(samples: Sequence[Sample]) -> gr.File:
+    """The ways to a clip: an upload, a sample, a recording."""
     # A File takes a clip of any name; a Video would show a broken player for what browsers cannot play, like AVI.
     clip = gr.File(label="A video of any kind", height=160, elem_id="clip")
     player_of(clip, elem_id="preview")
-    gr.Markdown(limits, elem_id="limits", elem_classes="small-print")
     sample_row(samples, clip, elem_id="samples")
     with gr.Accordion("Or record with your camera", open=False, elem_id="recording"):
         _camera(clip)
+    return clip
+
+
+def _choices(recognizers: Mapping[str, Recognizer]) -> tuple[gr.Dropdown, gr.Radio, gr.Radio]:
+    """Model, view and kind of overlay."""
+    first = next(iter(recognizers.values()))
+    views, overlays = view_choices(first.card), overlay_choices(first)
     view = gr.Radio(
         views, value=views[0][1], label="How closely to look", info=standard_view(first.card), elem_id="views"
     )
@@ -129,7 +132,7 @@ def _inputs(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], li
         interactive=len(recognizers) > 1,
         elem_id="model",
     )
-    return Inputs(clip, model, view, overlay)
+    return model, view, overlay
 
 
 def _camera(clip: gr.File) -> None:

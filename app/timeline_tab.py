@@ -11,7 +11,7 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 
 from .api import LONG
-from .buttons import AT_ONCE, MIN_WIDTH, offer_cancel, offer_start
+from .buttons import AT_ONCE, offer_cancel, offer_start, start_and_cancel
 from .choices import STRIDES, timeline_cost, window_choices
 from .player import player_of
 from .sample_row import sample_row
@@ -33,16 +33,12 @@ def timeline_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             clip = gr.File(label="A long video of any kind", height=160, elem_id="timeline-clip")
-            gr.Markdown(limits, elem_id="timeline-limits", elem_classes="small-print")
             sample_row(samples, clip, elem_id="timeline-samples")
+            start, cancel = start_and_cancel(
+                ("Start", "Cancel"), elem_ids=("timeline-start", "timeline-cancel"), answers_in="timeline-status"
+            )
+            gr.Markdown(limits, elem_id="timeline-limits", elem_classes="small-print")
             choices = _choices(recognizers)
-            with gr.Row():
-                start = gr.Button(
-                    "Start", variant="primary", interactive=False, min_width=MIN_WIDTH, elem_id="timeline-start"
-                )
-                cancel = gr.Button(
-                    "Cancel", variant="stop", interactive=False, min_width=MIN_WIDTH, elem_id="timeline-cancel"
-                )
         with gr.Column(scale=3, min_width=320):
             status = gr.Markdown(
                 INVITATION, container=True, min_height=60, elem_id="timeline-status", elem_classes="status"

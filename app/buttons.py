@@ -31,12 +31,8 @@ def start_and_cancel(
         ready: Whether "start" can be pressed from the beginning.
     """
     with gr.Row():
-        start, cancel = (
-            gr.Button(text, variant=variant, interactive=active, min_width=MIN_WIDTH, elem_id=elem_id)
-            for text, variant, active, elem_id in zip(
-                words, ("primary", "secondary"), (ready, False), elem_ids, strict=True
-            )
-        )
+        start = gr.Button(words[0], variant="primary", interactive=ready, min_width=MIN_WIDTH, elem_id=elem_ids[0])
+        cancel = gr.Button(words[1], interactive=False, min_width=MIN_WIDTH, elem_id=elem_ids[1])
     start.click(None, js=_SHOW.format(answers_in), **AT_ONCE)
     return start, cancel
 

@@ -46,8 +46,9 @@ from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.distillation import DistillConfig
 from nonlocal_video.training.manifest import Manifest, ManifestRow
 from nonlocal_video.training.metrics_log import read_metrics
+from nonlocal_video.training.processes import make_fabric
 from nonlocal_video.training.report import make_report
-from nonlocal_video.training.run import RunClips, RunSettings, make_fabric, train
+from nonlocal_video.training.run import RunClips, RunSettings, train
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.splits import SplitPlan
 from nonlocal_video.training.starting_point import NewModel

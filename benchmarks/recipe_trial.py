@@ -25,7 +25,8 @@ from nonlocal_video.inference.files import find_files
 from nonlocal_video.training.config import make_config, read_recipe
 from nonlocal_video.training.engine import Progress
 from nonlocal_video.training.manifest import Manifest, ManifestRow
-from nonlocal_video.training.run import RunClips, RunSettings, make_fabric, train
+from nonlocal_video.training.processes import make_fabric
+from nonlocal_video.training.run import RunClips, RunSettings, train
 from nonlocal_video.training.run_clips import sides_of_unlabelled
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.starting_point import read_new_model

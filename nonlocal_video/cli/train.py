@@ -49,7 +49,7 @@ def train(
         Stage | None, typer.Option(help="What learns: the new head, the last stage too, or everything.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Times that all clips are gone through; 20.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Clips in one step, or auto: as many as fit; 8.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Clips in one forward pass, or auto: what fits; 8.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="At its highest; 0.001.")] = None,
     progressive: Annotated[
         bool, typer.Option("--progressive", help="Non-local blocks join stage by stage: 4, 3, 2, 1.")
@@ -84,7 +84,7 @@ def train(
 
     from nonlocal_video.training.config import MAY_DIFFER
     from nonlocal_video.training.manifest import Manifest
-    from nonlocal_video.training.run import check_device, make_fabric
+    from nonlocal_video.training.processes import make_fabric, waiting_for_all
     from nonlocal_video.training.run_clips import RunClips, check_clips_fit
     from nonlocal_video.training.run_folder import RunFolder
 
@@ -119,8 +119,12 @@ def train(
             settings = _settings(
                 recipe, model, asked, setting, teacher, progressive, fast, new_weights, validation, device
             )
-            check_device(settings.device, settings.train)
-            if first:
+        fabric = make_fabric(settings.device, settings.train)
+        with waiting_for_all(fabric):
+            if first and not resume:
+                folder.refuse_occupied()  # this and the next before all clips are checked
+                if settings.train.distillation is None and (unlabelled or stills):
+                    raise UsageError("Unlabelled clips and stills want a teacher that says what they show: --teacher.")
                 spec = _spec(settings)
                 labelled = _labelled(source, spec, validation_share, settings) if source else Manifest(())
                 clips = RunClips(labelled, _unlabelled(unlabelled, spec, labelled), _stills(stills))
@@ -132,8 +136,6 @@ def train(
                     write_more=lambda: clips.write_unlabelled(folder),
                 )
                 stack.enter_context(created)
-        fabric = make_fabric(settings.device, settings.train)
-        fabric.barrier()
         _run(folder, settings, RunClips.read(folder), fabric, resume=resume, first=first)
 
 
@@ -216,6 +218,8 @@ def _settings(
     where = str(recipe)
     if isinstance(chosen, str) and chosen.endswith((".yaml", ".yml")):
         chosen, where = read_recipe(chosen), chosen
+    if fast and not isinstance(chosen, str):
+        raise UsageError(f"--fast is the cheaper view of a model that has two; {where} describes one. Leave it away.")
     return RunSettings(
         model=_from_anywhere(chosen) if isinstance(chosen, str) else read_new_model(chosen, where),
         train=config,
@@ -276,15 +280,19 @@ def _dotted(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _spec(settings: RunSettings) -> InputSpec:
-    """The view for which clips are checked."""
+    """The view for which clips are checked: that of the model, or one from which a teacher's can be made, too."""
     from nonlocal_video.models.checkpoint import read_card
+    from nonlocal_video.training.teacher_view import viewing_spec
     from nonlocal_video.zoo.catalogue import entries, find
 
-    if not isinstance(settings.model, str):
-        return settings.model.input
-    known = entries().get(settings.model)
-    card = known.card if known is not None else read_card(find(settings.model))
-    return card.view(fast=settings.fast)
+    if isinstance(settings.model, str):
+        known = entries().get(settings.model)
+        card = known.card if known is not None else read_card(find(settings.model))
+        spec = card.view(fast=settings.fast)
+    else:
+        spec = settings.model.input
+    distillation = settings.train.distillation
+    return spec if distillation is None else viewing_spec(spec, read_card(find(distillation.teacher)).input)
 
 
 def _labelled(source: str, spec: InputSpec, share: float, settings: RunSettings) -> Manifest:
@@ -299,13 +307,16 @@ def _labelled(source: str, spec: InputSpec, share: float, settings: RunSettings)
     from nonlocal_video.training.splits import SplitPlan
     from nonlocal_video.video.decode import VideoReader
 
-    if is_manifest(source):
+    clips = [] if is_manifest(source) else read_labelled(source)
+    if share != SHARE_TO_MEASURE_ON and all(clip.split for clip in clips):
+        raise UsageError(f"The clips of {source!r} are divided already; leave --validation-share away.")
+    if not clips:
         return read_manifest(source)
     typer.echo(f"Checking {source} first; `nonlocal-video check` shows more and can be run before.", err=True)
-    clips = read_labelled(source)
+    plan = SplitPlan(share, None, settings.train.seed)
     readers = [VideoReader() for _ in range(min(2, len(clips)))]
     checked = check_with_progress(clips, readers, every_frame=False)
-    report = make_report(checked, spec, SplitPlan(share, None, settings.train.seed))
+    report = make_report(checked, spec, plan)
     print_report(report, spec, Console(width=None if sys.stdout.isatty() else 140), every_frame=False)
     if report.undivided:
         raise UsageError(f"{source!r} cannot be divided into clips to learn from and to measure on: {report.undivided}")
@@ -319,7 +330,7 @@ def _unlabelled(paths: list[str] | None, spec: InputSpec, labelled: Manifest) ->
 
     if not paths:
         return Manifest(())
-    report = check_unlabelled(paths, spec, [VideoReader() for _ in range(2)], measured_on=labelled.usable)
+    report = check_unlabelled(paths, spec, [VideoReader() for _ in range(2)], labelled=labelled.usable)
     _say_problems(len(report.manifest.rows), [(row.path, row.problem) for row in report.manifest.rows if row.problem])
     return report.manifest
 

@@ -56,8 +56,11 @@ def save_checkpoint(
     # In the target's own folder, as a rename across file systems is not one step.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # Not safetensors' save_file, which makes files that only their owner can read.
-        temporary.write_bytes(save(tensors, metadata={CARD_KEY: json.dumps(asdict(card), ensure_ascii=False)}))
+        with temporary.open("wb") as file:
+            # Not safetensors' save_file, which makes files that only their owner can read.
+            file.write(save(tensors, metadata={CARD_KEY: json.dumps(asdict(card), ensure_ascii=False)}))
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name without its contents
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

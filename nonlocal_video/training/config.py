@@ -19,7 +19,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a run. All but `MAY_DIFFER` decide the result, bit for bit on one machine."""
+    """Settings of a run. All but `MAY_DIFFER` decide the result, bit for bit on one CPU, or GPU if `deterministic`."""
 
     stage: Stage = "head"
     """What learns: the classifier; the last stage of the network, too (res5, or Mixed_5b and Mixed_5c); everything."""
@@ -73,7 +73,7 @@ class TrainConfig:
     workers: int = 2
     """Processes that load clips, in each training process; 0 loads in the training process itself."""
     cache_gib: float = 8.0
-    """Of disk for decoded clips, and again for computed features or the teacher's answers."""
+    """Of disk, for each of these: decoded clips, computed features or the student's kept views, a teacher's answers."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -83,10 +83,12 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} = {value} should be at least {least}.")
-        for name in ("learning_rate", "weight_decay", "warmup_epochs", "cache_gib", "clip_norm"):
+        for name in ("learning_rate", "weight_decay", "warmup_epochs", "cache_gib"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
+            if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{name} = {value} should be a finite number, 0 or above.")
+        if self.clip_norm is not None and not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
+            raise UsageError(f"clip_norm = {self.clip_norm} should be a finite number above 0, or none for no bound.")
         for name in ("momentum", "label_smoothing", "ema_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
@@ -96,6 +98,12 @@ class TrainConfig:
             raise UsageError("mixup and cutmix mix whole clips; with them set frozen_views = 0 or stage = 'all'.")
         if self.stage != "all" and self.distillation is not None:
             raise UsageError(f"stage = {self.stage!r} keeps the student's trunk as it is; a teacher wants 'all'.")
+        if self.stage != "all" and self.progressive is not None:
+            raise UsageError(f"progressive opens blocks that stage = {self.stage!r} keeps as they are; take 'all'.")
+        if self.progressive is not None and not math.isfinite(self.progressive.total_epochs):
+            raise UsageError(f"progressive = {self.progressive} should have finite numbers of epochs.")
+        if self.teacher_views and self.distillation is None:
+            raise UsageError(f"teacher_views = {self.teacher_views} only acts with a teacher; name one, or take 0.")
         if self.distillation is not None and mixes and self.teacher_views:
             raise UsageError("mixup and cutmix make clips that no kept answer is about; set teacher_views = 0.")
 
@@ -143,7 +151,8 @@ def make_config(values: dict[str, Any]) -> TrainConfig:
     try:
         return typed(TrainConfig, values)
     except ValueError as error:
-        raise UsageError(f"The settings of training cannot be used: {error}.") from error
+        reasons = str(error).replace("Value error, ", "").removesuffix(".")  # pydantic's name for our own sentences
+        raise UsageError(f"The settings of training cannot be used: {reasons}.") from error
 
 
 def resolved(config: TrainConfig, *, has_weights: bool) -> TrainConfig:

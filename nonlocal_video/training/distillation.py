@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, prod
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from nonlocal_video.models.card import InputSpec
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.training.objective import Batch, Losses, Objective, cross_entropy
-from nonlocal_video.training.teacher_cache import AnswerCache, LayerOnGrid, Teacher, observe
+from nonlocal_video.training.teacher_cache import FILE_BYTES, AnswerCache, LayerOnGrid, Teacher, observe
 from nonlocal_video.training.teacher_view import derive_view, same_span
 
 
@@ -81,6 +81,7 @@ class Distillation(Objective):
         adaptors: The convolutions, in the order of `config.layers`.
         embedding_adaptor: The linear map; the identity where the widths agree.
         kd_head: The second head, or None.
+        answer_bytes: What the teacher's answer to one view takes in a cache, at most.
         sees_kept_views: Batches hold the student's views, which `ask` gave, in the place of `view`.
     """
 
@@ -135,6 +136,8 @@ class Distillation(Objective):
         self.adaptors = nn.ModuleList(
             nn.Conv3d(ours[mine][0], theirs[other][0], kernel_size=1) for mine, other in config.layers
         )
+        numbers = sum(theirs[layer][0] * prod(grid) for layer, grid in self._wanted)
+        self.answer_bytes = 4 * (len(teacher.labels) + teacher_embedding) + 2 * numbers + FILE_BYTES
         self.embedding_adaptor: nn.Module = nn.Identity()
         if config.embedding_weight and embedding != teacher_embedding:
             self.embedding_adaptor = nn.Linear(embedding, teacher_embedding)

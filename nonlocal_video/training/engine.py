@@ -27,7 +27,6 @@ from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
 from nonlocal_video.training.optimisation import learning_rate, make_optimizer, moving_average, set_learning_rate
 from nonlocal_video.training.run_folder import RunFolder
 
-TRAIN_LOSS = "train/loss"
 VALIDATION = "validation/"
 
 
@@ -66,7 +65,8 @@ class Training:
     """One start of a run: new, or gone on with.
 
     Everything random depends on the seed, the epoch, the step and a clip's place alone, and everything else is in the
-    state, so a run that is killed at any moment and resumed ends with the same bits as one that never was.
+    state, so a run that is killed at any moment and resumed ends with the same bits as one that never was; on a GPU
+    with deterministic algorithms.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,8 @@ class KeptViews:
         with open(path, "ab") as file:
             if file.tell() != size:
                 file.truncate(size)  # zeros: nothing is done
+            if hasattr(os, "posix_fallocate"):  # else a disk that is full later ends the process by SIGBUS
+                os.posix_fallocate(file.fileno(), 0, size)
         return np.memmap(path, dtype=kind, mode="r+", shape=shape)
 
     def compute(
@@ -135,21 +138,21 @@ def feature_shape(
         return tuple(network.eval().forward_to(layer, torch.zeros(1, *view_shape, device=device)).shape[1:])
 
 
-def bytes_needed(shape: tuple[int, ...], num_clips: int, num_views: int) -> int:
-    """Of the disk."""
-    return 4 * math.prod(shape) * num_clips * num_views
+def bytes_needed(shape: tuple[int, ...], num_views: int) -> int:
+    """Of the disk, for what is kept of all views."""
+    return 4 * math.prod(shape) * num_views
 
 
-def check_room(shape: tuple[int, ...], num_clips: int, num_views: int, max_bytes: int) -> None:
+def check_room(shape: tuple[int, ...], *, num_clips: int, num_views: int, num_measured: int, max_bytes: int) -> None:
     """Refuse what would not fit.
 
     Raises:
-        UsageError: The features of all views take more than `max_bytes`.
+        UsageError: The features of all views, and of the middle of the clips measured on, take more than `max_bytes`.
     """
-    needed = bytes_needed(shape, num_clips, num_views)
+    needed = bytes_needed(shape, num_views * num_clips + num_measured)
     if needed > max_bytes:
         raise UsageError(
-            f"The features of {num_views} views of {num_clips} clips take {needed / 2**30:.1f} GiB, above the cache's "
-            f"{max_bytes / 2**30:.1f}. Allow more with --set cache_gib=..., take fewer views with --set "
-            f"frozen_views=..., or none with --set frozen_views=0."
+            f"The features of {num_views} views of {num_clips} clips, and of the middle of {num_measured}, take "
+            f"{needed / 2**30:.1f} GiB, above the cache's {max_bytes / 2**30:.1f}. Allow more with --set "
+            f"cache_gib=..., take fewer views with --set frozen_views=..., or none with --set frozen_views=0."
         )

@@ -87,6 +87,13 @@ class Gates:
             for name, block in self._blocks.items():
                 block.gate = gates[self._stages[name]]
 
+    def open_from(self) -> float:
+        """The epoch from which all are open."""
+        if self._schedule is None:
+            return 0.0
+        last = max(self._schedule.stages.index(stage) for stage in self._stages.values())
+        return self._schedule.warmup_epochs + self._schedule.ramp_epochs * (last + 1)
+
     def values(self) -> dict[str, float]:
         """Block -> gate."""
         return {name: block.gate for name, block in self._blocks.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from nonlocal_video.errors import VideoError
+from nonlocal_video.errors import NonlocalVideoError
 
 
 class TrainingData(Protocol):
@@ -106,22 +107,29 @@ def make_loader(
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
         collate_fn=_collate,
+        worker_init_fn=_leave_ctrl_c_to_the_run,
     )
 
 
-def loaded(batch: tuple[Tensor, Tensor, Tensor] | VideoError) -> tuple[Tensor, Tensor, Tensor]:
+def _leave_ctrl_c_to_the_run(_worker: int) -> None:
+    """A terminal sends it to all processes; the run needs its workers to finish the step in hand."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def loaded(batch: tuple[Tensor, Tensor, Tensor] | NonlocalVideoError) -> tuple[Tensor, Tensor, Tensor]:
     """A batch of `make_loader`.
 
     Raises:
         VideoError: A clip of it could not be read.
+        OutputError: The cache of decoded clips could not be read or written.
     """
-    if isinstance(batch, VideoError):
+    if isinstance(batch, NonlocalVideoError):
         raise batch
     return batch
 
 
 class _WithPlaces(Dataset[Any]):
-    """Items with their places; an error is an item, as one that is raised in a worker loses its type and its code."""
+    """Items with their places; an error is an item, as one that is raised in a worker loses its code and its words."""
 
     def __init__(self, data: TrainingData) -> None:
         self.data = data
@@ -129,18 +137,20 @@ class _WithPlaces(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, view: View) -> tuple[Tensor, int, int] | VideoError:
+    def __getitem__(self, view: View) -> tuple[Tensor, int, int] | NonlocalVideoError:
         try:
             clip, label = self.data.view(*view)
-        except VideoError as error:
+        except NonlocalVideoError as error:
             return error
         return clip, label, view.place
 
 
-def _collate(items: Sequence[tuple[Tensor, int, int] | VideoError]) -> tuple[Tensor, Tensor, Tensor] | VideoError:
+def _collate(
+    items: Sequence[tuple[Tensor, int, int] | NonlocalVideoError],
+) -> tuple[Tensor, Tensor, Tensor] | NonlocalVideoError:
     good = []
     for item in items:
-        if isinstance(item, VideoError):
+        if isinstance(item, NonlocalVideoError):
             return item
         good.append(item)
     clips, labels, places = zip(*good, strict=True)

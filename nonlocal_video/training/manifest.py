@@ -110,7 +110,15 @@ class Manifest:
 
         Args:
             validation: The split to measure on. With `fold2` all other folds are trained on, else the split `train`.
+
+        Raises:
+            UsageError: There is no such split, or none to train on; or it is `train` itself.
         """
+        if validation == TRAIN:
+            raise UsageError(
+                f"validation = {TRAIN!r} is the split that is learnt from. Name another to measure on; there are: "
+                f"{', '.join(self.splits)}."
+            )
         held_out = self.of_split(validation)
         if not is_fold(validation):
             return self.of_split(TRAIN), held_out
@@ -153,6 +161,8 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
         os.replace(temporary, file_path)
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror}. Choose another place.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:

@@ -9,7 +9,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
 from nonlocal_video.training.loading import loaded
 from nonlocal_video.training.objective import Batch, Objective, one_hot
@@ -34,6 +34,9 @@ def measure(
         fabric: Says where and in which precision.
         on_clip: Called with the clips done in this process.
 
+    Returns:
+        A loss that is not finite for any clip is not finite here. Classes without a clip have no part in `mean_class`.
+
     Raises:
         VideoError: A clip cannot be read.
     """
@@ -42,7 +45,7 @@ def measure(
     accuracies: dict[str, Metric] = {"top1": MulticlassAccuracy(num_classes, average="micro")}
     if num_classes > TOP_K:  # else it is 100% whatever the network answers
         accuracies[f"top{TOP_K}"] = MulticlassAccuracy(num_classes, top_k=TOP_K, average="micro")
-    accuracies["mean_class"] = MulticlassAccuracy(num_classes, average="macro")
+    accuracies["mean_class"] = _MeanClassAccuracy(num_classes, average=None)
     for metric in accuracies.values():
         metric.to(fabric.device)
     done = labelled = 0
@@ -51,8 +54,9 @@ def measure(
         with torch.no_grad(), fabric.autocast():
             found = objective(Batch(clips, one_hot(classes, num_classes), places, 0))
         for name, value in {"loss": found.total, **found.terms}.items():
-            metric = losses.setdefault(name, MeanMetric().to(fabric.device))
-            metric.update(value.float(), weight=len(clips))
+            # Unless told so, it leaves out what is not a number, and the mean of the others looks well.
+            metric = losses.setdefault(name, MeanMetric(nan_strategy="disable").to(fabric.device))
+            metric.update(value.float().expand(len(clips)))  # a batch's mean counts for each of its clips
         known = classes >= 0
         if known.any():
             for metric in accuracies.values():
@@ -63,3 +67,11 @@ def measure(
     labelled = int(fabric.all_reduce(torch.tensor(float(labelled), device=fabric.device), reduce_op="sum"))
     metrics = losses | (accuracies if labelled else {})
     return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+
+class _MeanClassAccuracy(MulticlassStatScores):
+    """Over the classes that have clips. torchmetrics' own mean counts others as 0 once a clip is taken for them."""
+
+    def compute(self) -> Tensor:
+        right, *_, clips = super().compute().unbind(dim=-1)  # (classes, 5) -> (classes,), the first and the last
+        return (right[clips > 0] / clips[clips > 0]).mean()

@@ -24,6 +24,14 @@ def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
 
 
+def state_bytes(module: nn.Module, config: TrainConfig) -> int:
+    """What the optimiser's state and averaged weights take once training has begun."""
+    sizes = {parameter: parameter.nbytes for parameter in module.parameters()}
+    learning = sum(size for parameter, size in sizes.items() if parameter.requires_grad)
+    of_weights = 2 if config.optimizer == "adamw" else 1  # two moments, or a momentum
+    return of_weights * learning + (sum(sizes.values()) if config.ema_decay is not None else 0)
+
+
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """Of a step, counted from 0: linear warm-up, then half a cosine (Loshchilov & Hutter, SGDR, ICLR 2017, eq. 5)."""
     total = config.epochs * steps_per_epoch

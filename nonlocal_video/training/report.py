@@ -112,7 +112,7 @@ class CheckReport:
             return " ".join([*says, f"All {len(filled)} classes have equally many clips: {filled[small]}."])
         if ratio < IMBALANCE:
             return " ".join([*says, f"The classes are fairly equal: {counts}."])
-        advice = "weigh or resample the classes in training, or record more; look at the mean class accuracy"
+        advice = "record more of the small ones, and look at the mean class accuracy"
         return " ".join([*says, f"The classes are unequal: {counts}, {ratio:.1f} times as many; {advice}."])
 
     def summary(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,11 +10,9 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor
 
-from nonlocal_video.errors import ModelError, UsageError
-from nonlocal_video.inference.device import choose_device
+from nonlocal_video.errors import ModelError, TrainingError, UsageError
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training.batch_size import find_batch_size
 from nonlocal_video.training.clip_cache import GIBIBYTE, MAX_CLIP_BYTES, ClipCache
@@ -37,6 +34,7 @@ from nonlocal_video.training.loading import TrainingData
 from nonlocal_video.training.manifest import VALIDATION
 from nonlocal_video.training.metrics_log import MetricsLog, read_metrics
 from nonlocal_video.training.objective import Batch, CrossEntropy, Objective, one_hot
+from nonlocal_video.training.optimisation import state_bytes
 from nonlocal_video.training.run_card import RunCard
 from nonlocal_video.training.run_clips import RunClips, classes_of, sides_of_unlabelled
 from nonlocal_video.training.run_folder import RunFolder
@@ -80,44 +78,6 @@ class RunSettings:
         )
 
 
-def check_device(device: str, config: TrainConfig) -> torch.device:
-    """The device that is meant.
-
-    Raises:
-        UsageError: It is not here, or cannot learn in this precision.
-    """
-    chosen = choose_device(device)
-    if chosen.type == "cpu" and config.precision != "32-true" and config.stage != "head":
-        raise UsageError(
-            f"precision = {config.precision!r} with stage = {config.stage!r} is for GPUs: on CPUs the gradients of 3D "
-            f"convolutions in bfloat16 are not reproducible and sometimes not finite (PyTorch 2.14). Take 32-true."
-        )
-    return chosen
-
-
-def make_fabric(device: str, config: TrainConfig) -> Fabric:
-    """One process on one device, or those that torchrun has started, each on its own.
-
-    Raises:
-        UsageError: As by `check_device`.
-    """
-    chosen = check_device(device, config)
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    devices: Any = local
-    if world == 1 and chosen.type == "cuda":
-        devices = [chosen.index or 0]
-    fabric = Fabric(
-        accelerator=chosen.type,
-        devices=devices,
-        num_nodes=world // local,
-        strategy=DDPStrategy() if world > 1 else "auto",
-        precision=config.precision,
-    )
-    fabric.launch()
-    return fabric
-
-
 def train(
     folder: RunFolder,
     settings: RunSettings,
@@ -147,7 +107,7 @@ def train(
         UsageError: Settings, clips and model do not fit together, or an operation of a deterministic run has no
             algorithm for that. A folder that was created for this is discarded.
         ModelError: The model cannot be had. The same.
-        TrainingError: The loss is not finite.
+        TrainingError: The loss is not finite, or the device's memory is too small.
         VideoError: A clip cannot be read.
         OutputError: The folder cannot be written.
     """
@@ -160,6 +120,12 @@ def train(
     except (UsageError, ModelError):
         folder.discard()
         raise
+    except torch.OutOfMemoryError as error:
+        folder.discard()
+        raise TrainingError(
+            f"The memory of {fabric.device} is too small: {str(error).splitlines()[0]} Begin another run with a lower "
+            f"--batch-size or --batch-size auto, --set gradient_checkpointing=true, or --set precision=bf16-mixed."
+        ) from error
 
 
 class _StopError(Exception):
@@ -177,9 +143,20 @@ class _Run:
         self.start = self._start(settings)
         self.say(self.start.loaded)
         self.config = config = resolved(settings.train, has_weights=self.start.has_weights)
+        if not self.start.has_weights and config.stage != "all":
+            raise UsageError(
+                f"stage = {config.stage!r} keeps layers as they are, and those of this network are random numbers. "
+                f"Take --stage all, or begin with weights."
+            )
         self.frozen = last_frozen_layer(self.start.network, config.stage)
         freeze(self.start.network, self.frozen)
-        Gates(self.start.network, config.progressive)  # refuses here what would be refused after hours of features
+        # Refuses here what would be refused after hours of the teacher's answers.
+        open_from = Gates(self.start.network, config.progressive).open_from()
+        if open_from > config.epochs:
+            self.say(
+                f"All blocks are open after {open_from:g} epochs, and the run has {config.epochs}: some stay partly or "
+                f"wholly shut. progressive.warmup_epochs and ramp_epochs change that."
+            )
         self.spec = self.start.card.input
         if self.teacher is not None:
             self.spec = viewing_spec(self.start.card.input, self.teacher.spec)
@@ -216,7 +193,7 @@ class _Run:
         try:
             if config.keeps_features:
                 train, validation = self._features(batch_size, on_view)
-            elif isinstance(objective, Distillation) and self._has_room_for_views():
+            elif isinstance(objective, Distillation) and self._has_room_for_views(objective):
                 train, validation = self._student_views(objective, batch_size, on_view)
         except _StopError:
             self.training.close()
@@ -363,7 +340,8 @@ class _Run:
                 objective(Batch(clips, targets, torch.zeros_like(classes), 0)).total.backward()
             objective.zero_grad(set_to_none=True)
 
-        found = find_batch_size(step, maximum=maximum, device=device)
+        reserve = state_bytes(objective, self.config)
+        found = find_batch_size(step, maximum=maximum, device=device, reserve_bytes=reserve)
         self.say(found.explanation)
         return int(self.fabric.all_reduce(torch.tensor(float(found.size), device=device), reduce_op="min"))
 
@@ -374,7 +352,13 @@ class _Run:
         network.to(self.fabric.device)
         view = (3, self.spec.num_frames, self.spec.crop, self.spec.crop)
         shape = feature_shape(network, frozen, view, self.fabric.device)
-        check_room(shape, len(self.training), config.frozen_views, _bytes(config.cache_gib))
+        check_room(
+            shape,
+            num_clips=len(self.training),
+            num_views=config.frozen_views,
+            num_measured=len(self.validation),
+            max_bytes=_bytes(config.cache_gib),
+        )
         self.say(
             f"{frozen} and all before it stay as they are: their features of {config.frozen_views} random views of "
             f"{len(self.training)} clips, and of the middle of {len(self.validation)}, are computed once."
@@ -385,11 +369,12 @@ class _Run:
             self._kept(self.validation, 1, shape, make, batch_size, on_features),
         )
 
-    def _has_room_for_views(self) -> bool:
-        """Whether the student's views can be kept beside the teacher's answers to them."""
+    def _has_room_for_views(self, objective: Distillation) -> bool:
+        """Whether the student's views can be kept, and all answers: about such views the teacher cannot be asked."""
         student, views = self.start.card.input, self.config.teacher_views
         shape = (3, student.num_frames, student.crop, student.crop)
-        return views > 0 and bytes_needed(shape, len(self.training), views) <= _bytes(self.config.cache_gib)
+        number, room = views * len(self.training) + len(self.validation), _bytes(self.config.cache_gib)
+        return views > 0 and max(bytes_needed(shape, number), objective.answer_bytes * number) <= room
 
     def _student_views(
         self, objective: Distillation, batch_size: int, on_features: Callable[[int, int], None]
@@ -430,12 +415,16 @@ class _Run:
         best_step = int(result.best["step"])
         draw_curves(rows, self.folder.curves, title=self.start.card.name, best_step=best_step)
         notes = [self.start.loaded]
+        learnt, measured = sides_of_unlabelled(self.clips.unlabelled, divide=not self.clips.labelled.usable)
+        if not result.finished:
+            notes.append(f"Training was stopped after step {result.step}, before its end.")
         if result.early:
             notes.append(f"Training stopped after {rows[-1]['epoch']:g} epochs: it got no better.")
         if self.clips.unlabelled.rows or self.clips.stills:
+            also = f", and {len(measured)} such clips were measured on" if measured else ""
             notes.append(
-                f"It also learnt from {len(self.clips.unlabelled.usable)} clips and {len(self.clips.usable_stills)} "
-                f"pictures without labels."
+                f"It also learnt from {len(learnt)} clips and {len(self.clips.usable_stills)} pictures without labels"
+                f"{also}."
             )
         distillation = self.config.distillation
         card = RunCard(

@@ -131,6 +131,13 @@ class RunCard:
                     "- The clips have no groups. If several show one person or are cut from one video, the figures "
                     "below are too high."
                 )
+            contents = {row.content for row in trained if row.content}
+            copies = [row for row in measured if row.content in contents]
+            if copies:
+                lines.append(
+                    f"- **{len(copies)} of the clips measured on show the same pictures as clips trained on** "
+                    f"({_cell(', '.join(row.path for row in copies[:5]))}): the figures below are too high."
+                )
         unusable = len(self.manifest.rows) - len(self.manifest.usable)
         if unusable:
             lines.append(f"- {unusable} of {len(self.manifest.rows)} clips could not be used; `manifest.csv` says why.")

@@ -71,7 +71,7 @@ def check_clips_fit(config: TrainConfig, clips: RunClips, *, validation: str) ->
     """Refuse clips that a run cannot be made of, before its folder is.
 
     Raises:
-        UsageError: There are too few classes, a split is missing, or something needs a teacher.
+        UsageError: There are too few classes, they do not fit the settings, or a split is missing.
         ModelError: There is no such teacher.
     """
     distillation = config.distillation
@@ -85,8 +85,6 @@ def check_clips_fit(config: TrainConfig, clips: RunClips, *, validation: str) ->
         )
     if clips.labelled.usable:
         clips.labelled.sides(validation)
-    if distillation is None and (clips.unlabelled.rows or clips.stills):
-        raise UsageError("Unlabelled clips and stills are learnt from through a teacher; name one with --teacher.")
 
 
 def classes_of(config: TrainConfig, clips: RunClips, teacher: tuple[str, ...]) -> tuple[str, ...]:
@@ -107,14 +105,19 @@ def classes_of(config: TrainConfig, clips: RunClips, teacher: tuple[str, ...]) -
 
 
 def sides_of_unlabelled(manifest: Manifest, *, divide: bool) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
-    """All of them to learn from; where nothing else is measured on, every tenth by its content to measure on."""
+    """All of them to learn from; where nothing else is measured on, every tenth by its content to measure on.
+
+    Clips that show the same pictures (`ManifestRow.content`) are on one side: what the first one's bytes decide.
+    """
     rows = [replace(row, label=NO_LABEL) for row in manifest.usable]
     if not divide:
         return tuple(rows), ()
-    contents = {row.sha256 or "0" for row in rows}
-    measured = {content for content in contents if int(content, 16) % 10 == 0} or {min(contents)}
-    held_out = {row.path for row in rows if (row.sha256 or "0") in measured}
+    number_of: dict[str, int] = {}
+    for row in rows:
+        number_of.setdefault(row.content or row.path, int(row.sha256 or "0", 16))
+    measured = {name for name, number in number_of.items() if number % 10 == 0}
+    measured = measured or {min(number_of, key=lambda name: number_of[name])}
     return (
-        tuple(row for row in rows if row.path not in held_out),
-        tuple(row for row in rows if row.path in held_out),
+        tuple(row for row in rows if (row.content or row.path) not in measured),
+        tuple(row for row in rows if (row.content or row.path) in measured),
     )

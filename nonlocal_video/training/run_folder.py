@@ -84,6 +84,25 @@ class RunFolder:
             self._lock.release()
             self._lock = None
 
+    def refuse_occupied(self) -> None:
+        """What `create` asks first; for whoever has much to do before.
+
+        Raises:
+            UsageError: The folder holds another run or anything else.
+        """
+        if self.config.exists():
+            raise UsageError(
+                f"{str(self.path)!r} holds a run already. Go on with it by --resume, or choose another folder."
+            )
+        # What a run leaves that was killed before it had a configuration.
+        written = (self.manifest, self.unlabelled, self.stills)
+        beginnings = {self._lock_file.name, *(path.name for path in written), *map(_part_of, (*written, self.config))}
+        others = sorted({entry.name for entry in self.path.iterdir()} - beginnings) if self.path.is_dir() else []
+        if others:
+            raise UsageError(
+                f"{str(self.path)!r} is not empty and holds no run (there is {others[0]!r}). Choose another folder."
+            )
+
     def create(
         self,
         settings: Mapping[str, Any],
@@ -104,12 +123,12 @@ class RunFolder:
             UsageError: The folder holds another run or anything else, or another process trains in it.
             OutputError: It cannot be written.
         """
-        self._refuse_occupied()  # before a lock file is made in somebody's folder
+        self.refuse_occupied()  # before a lock file is made in somebody's folder
         self._made = not self.path.exists()
         found = frozenset(self.path.iterdir() if self.path.is_dir() else ())
         self._make_and_lock()
         try:
-            self._refuse_occupied()  # by another process, since
+            self.refuse_occupied()  # by another process, since
             self._found = found
             write_manifest(self.manifest, manifest)
             write_more()
@@ -229,20 +248,6 @@ class RunFolder:
     def write_readme(self, text: str) -> None:
         """Replace `README.md`."""
         self._write(self.readme, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
-
-    def _refuse_occupied(self) -> None:
-        if self.config.exists():
-            raise UsageError(
-                f"{str(self.path)!r} holds a run already. Go on with it by --resume, or choose another folder."
-            )
-        # What a run leaves that was killed before it had a configuration.
-        written = (self.manifest, self.unlabelled, self.stills)
-        beginnings = {self._lock_file.name, *(path.name for path in written), *map(_part_of, (*written, self.config))}
-        others = sorted({entry.name for entry in self.path.iterdir()} - beginnings) if self.path.is_dir() else []
-        if others:
-            raise UsageError(
-                f"{str(self.path)!r} is not empty and holds no run (there is {others[0]!r}). Choose another folder."
-            )
 
     def _make_and_lock(self) -> None:
         try:

@@ -29,6 +29,8 @@ from nonlocal_video.zoo.download import sha256_of
 
 POOLED = "dropout"
 """The module of our networks that takes what the classifier takes: the pooled features."""
+FILE_BYTES = 1024
+"""More than an answer's file takes besides its numbers, with a few layers."""
 _CHECKSUM_BYTES = 4
 
 

@@ -34,7 +34,7 @@ def check_unlabelled(
     readers: Iterable[VideoReader],
     *,
     selection: Selection = _NOT_HIDDEN,
-    measured_on: Iterable[ManifestRow] = (),
+    labelled: Iterable[ManifestRow] = (),
     every_frame: bool = False,
 ) -> CheckReport:
     """Read every file once, as `check` reads labelled clips; its manifest has a row for each, broken ones included.
@@ -44,16 +44,17 @@ def check_unlabelled(
         spec: The view that is trained on.
         readers: As many files are read at the same time; closed at the end.
         selection: Which files count; those whose name begins with a dot do not.
-        measured_on: Clips that a model is measured on. The same file is not learnt from: its row says so.
+        labelled: Clips with a label, to learn from or to measure on. The same file is not used once more: its row says
+            so.
         every_frame: Decode whole clips.
     """
     clips = (LabelledClip(path, NO_LABEL, split=TRAIN) for path in find_files(paths, selection=selection))
     with closing(check_clips(clips, readers, every_frame=every_frame)) as checked:
         report = make_report(list(checked), spec, SplitPlan())
-    held_out = {row.sha256: row.path for row in measured_on if row.sha256}
+    known = {row.sha256: row.path for row in labelled if row.sha256}
     rows = tuple(
-        replace(row, split=None, problem=f"held_out: it is {held_out[row.sha256]!r}, which is measured on.")
-        if row.sha256 in held_out and row.usable
+        replace(row, split=None, problem=f"labelled: it is {known[row.sha256]!r}, which has a label.")
+        if row.sha256 in known and row.usable
         else row
         for row in report.manifest.rows
     )

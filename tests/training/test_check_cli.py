@@ -144,6 +144,7 @@ def test_a_file_that_is_cut_off_is_used_and_that_is_said(run: Run, good_clips: P
     ("options", "message"),
     [
         (("--output", "manifest.txt"), "a .csv or a .jsonl file"),
+        (("--output", "nowhere/manifest.csv"), "in a folder that does not exist; make it first"),
         (("--folds", "1"), "folds = 1 should be at least 2"),
         (("--validation-share", "0.9"), "from 0.05 to 0.5"),
         (("--folds", "3", "--validation-share", "0.2"), "not both"),
@@ -154,6 +155,15 @@ def test_wrong_usage_is_status_2_before_anything_is_read(run: Run, options, mess
     done = run(good_clips, *options)
     assert (done.status, done.out) == (2, "")
     assert message in done.err
+
+
+def test_the_list_of_clips_is_not_overwritten(run: Run, tmp_path: Path) -> None:
+    clips = tmp_path / "clips.csv"
+    clips.write_text("path,label\nbad.mp4,wave\n")
+    done = run(clips, "--output", f"{tmp_path}/../{tmp_path.name}/clips.csv")
+    assert done.status == 2
+    assert "is the list of clips itself; name another file" in done.err
+    assert clips.read_text() == "path,label\nbad.mp4,wave\n"
 
 
 def test_the_guides_commands_are_understood() -> None:

@@ -34,7 +34,7 @@ def report(*clips: CheckedClip) -> CheckReport:
     [
         ({"a": 4, "b": 4}, "All 2 classes have equally many clips: 4."),
         ({"a": 4, "b": 6}, "The classes are fairly equal: 4 ('a') to 6 ('b') clips a class."),
-        ({"a": 9, "b": 2}, "The classes are unequal: 2 ('b') to 9 ('a') clips a class, 4.5 times as many; weigh"),
+        ({"a": 9, "b": 2}, "The classes are unequal: 2 ('b') to 9 ('a') clips a class, 4.5 times as many; record"),
         ({"a": 4}, "1 class with usable clips: there is nothing to tell apart."),
     ],
 )

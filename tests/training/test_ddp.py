@@ -17,6 +17,45 @@ from nonlocal_video.training.metrics_log import read_metrics
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nonlocal_video")
 
+SLOW_CHECK = """
+import os, socket, sys, time
+from datetime import timedelta
+from functools import partial
+
+import nonlocal_video.cli.main as cli
+import nonlocal_video.cli.train as verb
+import nonlocal_video.training.processes as processes
+
+def check_slowly(*given):
+    time.sleep(6)
+    return labelled(*given)
+
+labelled, verb._labelled = verb._labelled, check_slowly
+processes.DDPStrategy = partial(processes.DDPStrategy, timeout=timedelta(seconds=2))
+verb._run = lambda *given, **named: None
+with socket.create_server(("127.0.0.1", 0)) as server:
+    port = server.getsockname()[1]
+os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+second = os.fork() == 0
+os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), "01"[second])
+try:
+    cli.main()
+finally:
+    if not second:
+        sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the second process is a fork")
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
+def test_while_the_first_checks_clips_the_others_wait_longer_than_for_anything_else(
+    divided_clips: Path, model: Path, tmp_path: Path
+) -> None:
+    command = ["train", str(divided_clips), "--model", str(model), "--device", "cpu", "--output", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-c", SLOW_CHECK, *command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "config.json").is_file()
+
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
 def test_two_processes_are_one(divided_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,7 +237,6 @@ class TestCannotGoOn:
         with pytest.raises(TrainingError, match=rf"loss of step {step + 1} is nan, for the clips {names}\."):
             run(of)
 
-    @pytest.mark.filterwarnings("ignore:Encountered `nan` values")
     def test_weights_that_are_not_finite_are_not_saved_as_the_best(self, tmp_path: Path) -> None:
         config = replace(PLAIN, epochs=1, batch_size=8, learning_rate=1e30, warmup_epochs=0)
         of = training(tmp_path / "run", tiny_network(tiny_card()), tiny_card(), config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,9 +127,26 @@ def test_learning_from_kept_features_is_learning_from_the_clips(tmp_path: Path, 
 
 
 def test_what_does_not_fit_is_refused_before_it_is_computed(tmp_path: Path) -> None:
-    check_room((64, 2, 2, 2), 100, 8, 4 * 64 * 8 * 100 * 8)
-    with pytest.raises(UsageError, match=r"8 views of 100 clips take .* --set cache_gib=.* --set frozen_views=0"):
-        check_room((64, 2, 2, 2), 100, 8, 4 * 64 * 8 * 100 * 8 - 1)
+    room = 4 * 64 * 8 * (100 * 8 + 50)
+    check_room((64, 2, 2, 2), num_clips=100, num_views=8, num_measured=50, max_bytes=room)
+    message = r"8 views of 100 clips, and of the middle of 50, take .* --set cache_gib=.* --set frozen_views=0"
+    with pytest.raises(UsageError, match=message):
+        check_room((64, 2, 2, 2), num_clips=100, num_views=8, num_measured=50, max_bytes=room - 1)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         KeptViews(MemoryClips(2), tmp_path / "file", num_views=1, shape=(1, 1, 1, 1))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system has no such call")
+def test_the_disk_is_taken_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full while the files grow would end the process by SIGBUS."""
+    KeptViews(MemoryClips(2), tmp_path / "there", num_views=3, shape=(64, 2, 8, 8))
+    assert 512 * (tmp_path / "there" / "views").stat().st_blocks >= 2 * 3 * 64 * 2 * 8 * 8 * 4
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    for _ in range(2):  # the second time the files have their length
+        with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+            KeptViews(MemoryClips(2), tmp_path / "full", num_views=3, shape=(64, 2, 8, 8))

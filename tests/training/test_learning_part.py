@@ -151,6 +151,16 @@ class TestGates:
         gates = Gates(tiny_network(tiny_card(blocks=True)), None)
         gates.move(0)
         assert set(gates.values().values()) == {1.0}
+        assert gates.open_from() == 0
+
+    @pytest.mark.parametrize("stages", [(4, 3), (3, 2, 4, 1), (4, 3, 2, 1)])
+    def test_when_the_last_one_is_open(self, stages: tuple[int, ...]) -> None:
+        gates = Gates(tiny_network(tiny_card(blocks=True)), replace(self.SCHEDULE, stages=stages))
+        epoch = gates.open_from()
+        gates.move(epoch)
+        assert set(gates.values().values()) == {1.0}
+        gates.move(epoch - 0.1)
+        assert min(gates.values().values()) < 1
 
     def test_absorbing_leaves_the_network_in_training_as_it_is(self) -> None:
         network = wake_blocks(tiny_network(tiny_card(blocks=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from engine_parts import MemoryClips
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nonlocal_video.errors import VideoError
+from nonlocal_video.errors import OutputError, VideoError
 from nonlocal_video.training.loading import EpochBatches, EveryClip, loaded, make_loader
 
 
@@ -102,3 +103,23 @@ def test_a_broken_clip_is_its_video_error(workers: int) -> None:
     with pytest.raises(VideoError, match=r"^clip 2 is broken\.$") as caught:
         loaded(next(batches))
     assert caught.value.code == "corrupt"
+
+
+def test_ctrl_c_does_not_reach_workers() -> None:
+    class Asked(MemoryClips):
+        def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+            return torch.zeros(1), int(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+
+    (batch,) = make_loader(Asked(1), EveryClip(1, 1), workers=1, pin_memory=False)
+    assert loaded(batch)[1].tolist() == [1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_cache_that_cannot_be_written_is_its_error(workers: int) -> None:
+    class FullDisk(MemoryClips):
+        def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+            raise OutputError("The cache cannot be written.")
+
+    (batch,) = make_loader(FullDisk(2), EveryClip(2, 2), workers=workers, pin_memory=False)
+    with pytest.raises(OutputError, match=r"^The cache cannot be written\.$"):  # and no worker's traceback
+        loaded(batch)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.evaluation.labelled import read_labelled
 from nonlocal_video.training.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 
@@ -33,6 +34,22 @@ def test_round_trip(tmp_path: Path, ending: str) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+def test_what_cannot_be_written_leaves_nothing_and_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "manifest.csv"
+    write_manifest(path, Manifest((ROW,)))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        write_manifest(path, Manifest((ROW, BROKEN)))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert read_manifest(path).rows == (ROW,)
+
+
 def test_clips_below_it_move_with_it_and_evaluate_reads_it(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     clip = str(tmp_path / "here" / "a.mp4")
@@ -52,8 +69,11 @@ def test_sides() -> None:
     assert [row.split for row in (*train, *held_out)] == ["fold1", "fold10", "fold2"]
     with pytest.raises(UsageError, match=r"split = 'validation' is in no row.*fold1, fold2, fold10, test"):
         manifest.sides()
-    train, held_out = Manifest((ROW, replace(ROW, path="v.mp4", split="validation"))).sides()
+    divided = Manifest((ROW, replace(ROW, path="v.mp4", split="validation")))
+    train, held_out = divided.sides()
     assert [row.split for row in (*train, *held_out)] == ["train", "validation"]
+    with pytest.raises(UsageError, match=r"'train' is the split that is learnt from\. .*: train, validation\.$"):
+        divided.sides("train")
 
 
 @pytest.mark.parametrize(

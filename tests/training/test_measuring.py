@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from engine_parts import fabric
@@ -41,3 +43,16 @@ def test_five_guesses_are_counted_where_there_are_more_classes() -> None:
 def test_guesses_that_cannot_be_wrong_are_not(num_classes: int) -> None:
     found = figures(torch.randn(8, num_classes), torch.arange(8) % num_classes)
     assert found.keys() == {"loss", "top1", "mean_class"}
+
+
+def test_a_class_without_a_clip_has_no_part_in_the_mean_of_the_classes() -> None:
+    answers = torch.eye(4)[[0, 0, 2, 1, 1]]  # class 2 is answered and class 3 is not; there is no clip of either
+    assert figures(answers, torch.tensor([0, 0, 0, 1, 1]))["mean_class"] == pytest.approx((2 / 3 + 1) / 2)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", ["nan", "inf"])
+def test_one_loss_that_is_not_finite_is_not_left_out(odd: str) -> None:
+    logits = torch.randn(8, 3)
+    logits[5, 1] = float(odd)
+    assert not math.isfinite(figures(logits, torch.arange(8) % 3)["loss"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.learning_part import freeze
-from nonlocal_video.training.optimisation import learning_rate, make_optimizer, set_learning_rate
+from nonlocal_video.training.optimisation import learning_rate, make_optimizer, set_learning_rate, state_bytes
 
 
 def test_linear_warm_up_then_half_a_cosine() -> None:
@@ -60,3 +62,18 @@ def test_weights_decay_and_biases_and_norms_do_not(name: str) -> None:
 def test_sgd_without_momentum_is_plain() -> None:
     optimizer = make_optimizer(torch.nn.Linear(2, 2), TrainConfig(optimizer="sgd", momentum=0.0))
     assert not any(group["nesterov"] for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_what_training_takes_besides_gradients(optimizer: Literal["adamw", "sgd"]) -> None:
+    network = tiny_network(tiny_card())
+    freeze(network, "layer3")
+    config = TrainConfig(optimizer=optimizer)
+    made = make_optimizer(network, config)
+    network(torch.randn(2, 3, 4, 32, 32)).sum().backward()
+    made.step()
+    kept = [tensor for of_one in made.state.values() for tensor in of_one.values() if torch.is_tensor(tensor)]
+    expected = sum(tensor.nbytes for tensor in kept if tensor.ndim)  # AdamW counts its steps, too
+    assert state_bytes(network, config) == expected > 0
+    averaged = state_bytes(network, replace(config, ema_decay=0.9)) - expected
+    assert averaged == sum(parameter.nbytes for parameter in network.parameters())

@@ -90,6 +90,13 @@ def test_it_says_when_people_are_on_both_sides_or_unknown() -> None:
     assert "The clips have no groups." in section(card(groups=False).text(), "Data")
 
 
+def test_it_says_when_copies_are_on_both_sides() -> None:
+    trained, copy, other = (clip("tree", n, split, None) for n, split in enumerate(("train", *["validation"] * 2)))
+    rows = (*(replace(one, content=trained.path) for one in (trained, copy)), replace(other, content=other.path))
+    data = section(card(manifest=Manifest(rows)).text(), "Data")
+    assert f"**1 of the clips measured on show the same pictures as clips trained on** ({copy.path})" in data
+
+
 def test_a_fold_is_measured_on_and_the_others_trained_on() -> None:
     rows = tuple(clip(label, n, f"fold{n}", f"s{n}") for n in (1, 2, 3) for label in LABELS)
     data = section(card(manifest=Manifest(rows), validation="fold2").text(), "Data")

@@ -73,6 +73,7 @@ def test_from_a_folder_of_clips_to_answers(train: Run, run: Run, divided_clips: 
     again = train(clips)
     assert again.status == 2
     assert "holds a run already. Go on with it by --resume" in again.err
+    assert "Checking" not in again.err
     finished = run("train", "--output", folder, "--resume")
     assert (finished.status, "computed once" in finished.err) == (0, False)
     assert finished.out == done.out[done.out.index("Best after") :]
@@ -80,8 +81,10 @@ def test_from_a_folder_of_clips_to_answers(train: Run, run: Run, divided_clips: 
 
 
 def test_a_manifest_is_taken_as_it_is(train: Run, divided_clips: Path, tmp_path: Path) -> None:
-    done = train(divided_clips, "--stage", "all", "--set", "cache_gib=0.01", "--set", "gradient_checkpointing=true")
+    options = ("--stage", "all", "--progressive", "--set", "cache_gib=0.01", "--set", "gradient_checkpointing=true")
+    done = train(divided_clips, *options)
     assert done.status == 0, done.err
+    assert "All blocks are open after 15 epochs, and the run has 1: some stay partly or wholly shut." in done.err
     assert "Checking" not in done.err
     assert "its head among them: the classes are the same" in done.err
     assert read_manifest(tmp_path / "run" / "manifest.csv") == read_manifest(divided_clips)
@@ -104,10 +107,11 @@ class TestBatchSize:
         assert done.status == 0, done.err
         assert "3 fit." in done.err
 
-    def three(self, step: Callable[[int], object], *, maximum: int, device: torch.device) -> Any:
+    def three(self, step: Callable[[int], object], *, maximum: int, device: torch.device, reserve_bytes: int) -> Any:
         from nonlocal_video.training.batch_size import FoundBatchSize
 
         assert maximum == 8
+        assert reserve_bytes > 0
         step(3)
         return FoundBatchSize(3, "3 fit.")
 
@@ -118,11 +122,14 @@ class TestBatchSize:
         _stop_in_step(monkeypatch, 3)
         stopped = train(divided_clips, "--stage", "all", "--batch-size", "auto", epochs=2)
         assert (stopped.status, "Stopped after step 3" in stopped.err) == (130, True)
+        readme = tmp_path / "run" / "README.md"  # of the first epoch's weights
+        assert "Training was stopped after step 3, before its end." in readme.read_text()
         monkeypatch.undo()
         monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", None)  # not asked again
         monkeypatch.setattr(sys, "argv", [])
         assert run("train", "--output", tmp_path / "run", "--resume").status == 0
         assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.csv")] == [2, 4]
+        assert "stopped" not in readme.read_text()
 
     def test_it_is_never_more_than_there_are_clips(self, train: Run, divided_clips: Path) -> None:
         done = train(divided_clips, "--batch-size", 64, "--set", "frozen_views=1")
@@ -243,11 +250,19 @@ class TestRefusedBeforeThereIsAFolder:
             (("--set", "epoch=3"), "epoch is no setting of training"),
             (("--set", "epochs"), "should be NAME=VALUE"),
             (("--set", "stage=all", "--set", "stage.x=1"), "stage is 'all' and has no settings of its own"),
-            (("--set", "momentum=1"), "momentum = 1.0 should be from 0 to below 1"),
+            (("--set", "momentum=1"), "cannot be used: TrainConfig: momentum = 1.0 should be from 0 to below 1.\n"),
+            (("--set", "clip_norm=0"), "clip_norm = 0.0 should be a finite number above 0"),
+            (("--set", "teacher_views=2"), "teacher_views = 2 only acts with a teacher"),
+            (("--progressive",), "progressive opens blocks that stage = 'head' keeps as they are"),
             (("--batch-size", "many"), "should be a number from 1, or auto"),
             (("--model", "nonexistent"), "There is no model or weights file"),
             (("--recipe", "nonexistent.yaml"), "cannot be read"),
-            (("--unlabelled", "CLIPS"), "name one with --teacher"),
+            (
+                ("--stage", "all", "--progressive", "--set", "progressive.ramp_epochs=.nan"),
+                "finite numbers of epochs.\n",
+            ),
+            (("--validation-share", "0.3"), "are divided already; leave --validation-share away"),
+            (("--model", "new.yaml", "--fast"), "describes one. Leave it away."),
             (("--teacher", "nonexistent"), "There is no model or weights file"),
         ],
         ids=lambda one: " ".join(one) if isinstance(one, tuple) else "",
@@ -255,9 +270,26 @@ class TestRefusedBeforeThereIsAFolder:
     def test_what_cannot_work(
         self, train: Run, divided_clips: Path, tmp_path: Path, options: tuple[str, ...], message: str
     ) -> None:
-        given = [str(divided_clips.parent / "jump") if one == "CLIPS" else one for one in options]
+        (tmp_path / "new.yaml").write_text("name: new")
+        given = [str(tmp_path / one) if one == "new.yaml" else one for one in options]
         changes = {"model": None} if "--model" in options else {}
         self.refused(train(divided_clips, *given, **changes), tmp_path, message)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--teacher", "nonexistent"), "There is no model or weights file"),
+            (("--validation-share", 0.9), "validation-share = 0.9 should be from 0.05 to 0.5"),
+            (("--unlabelled", "nonexistent"), "want a teacher that says what they show: --teacher."),
+        ],
+        ids=("teacher", "share", "unlabelled"),
+    )
+    def test_nothing_is_read_before(
+        self, train: Run, good_clips: Path, tmp_path: Path, options: tuple[str, ...], message: str
+    ) -> None:
+        done = train(good_clips, *options)
+        self.refused(done, tmp_path, message)
+        assert "clips, " not in done.out  # no findings
 
     def test_bfloat16_convolutions_on_the_cpu(self, train: Run, divided_clips: Path, tmp_path: Path) -> None:
         done = train(divided_clips, "--stage", "top", "--set", "precision=bf16-mixed")
@@ -344,6 +376,8 @@ class TestTeacher:
         columns = next(csv.reader((tmp_path / "run" / "metrics.csv").open()))
         assert "validation/kl" in columns
         assert "validation/top1" not in columns
+        readme = (tmp_path / "run" / "README.md").read_text()
+        assert "from 2 clips and 0 pictures without labels, and 1 such clips were measured on." in readme
 
     def test_a_run_that_has_not_all_its_clips_yet_is_none(  # type: ignore[no-untyped-def]
         self, train: Run, run: Run, divided_clips, teacher: Path, unlabelled, stills, monkeypatch, tmp_path: Path
@@ -360,6 +394,22 @@ class TestTeacher:
         assert "is left from a run that was cut off as it began" in train("--teacher", teacher, divided_clips).err
         monkeypatch.setattr(sys, "argv", [])
         assert train(*command).status == 0
+
+    def test_without_room_for_all_answers_it_is_asked_again(
+        self, train: Run, divided_clips: Path, teacher: Path, tmp_path: Path
+    ) -> None:
+        """An answer takes 1024 cells x 64 channels x 2 bytes, a view 4 x 32 x 32 x 3 x 4; there are 12 of both."""
+        rows = []
+        for gib, kept in ((0.001, False), (0.002, True)):
+            done = train(
+                divided_clips, "--teacher", teacher, "--set", "teacher_views=1", "--set", f"cache_gib={gib}",
+                "--set", "distillation.features_weight=1", "--set", "distillation.layers=[[stem, layer4]]",
+            )  # fmt: skip
+            assert done.status == 0, done.err
+            assert ("what the student sees of them is kept" in done.err) == kept
+            rows.append(read_metrics(tmp_path / "run" / "metrics.csv")[0])
+            shutil.rmtree(tmp_path / "run")
+        assert rows[0] == pytest.approx(rows[1], rel=1e-3)
 
     def test_mixed_with_clips_that_have_labels(
         self, train: Run, divided_clips: Path, teacher: Path, unlabelled: Path

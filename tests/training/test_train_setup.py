@@ -25,13 +25,14 @@ class TestRefused:
             (("--stage", "all", "--progressive"), "the network has none"),
             (("--stage", "all", "--set", "accumulate=5"), "A step takes 5 x 8 clips for 1 processes, and there are 8."),
             (("--set", "cache_gib=1e-5"), "take fewer views with --set frozen_views"),
+            (("--new-weights",), "stage = 'head' keeps layers as they are, and those of this network are random"),
             (
                 ("--teacher", "TEACHER", "--set", "distillation.features_weight=1", "--set", "teacher_views=1",
                  "--set", "distillation.layers=[[layer3, layer9]]"),
                 "has no layer 'layer9'; it has stem",
             ),
         ],
-        ids=("progressive", "accumulate", "room", "layers"),
+        ids=("progressive", "accumulate", "room", "random", "layers"),
     )  # fmt: skip
     def test_no_folder_is_left(
         self, train: Run, divided_clips: Path, teacher: Path, tmp_path: Path, options: tuple[str, ...], message: str
@@ -48,6 +49,20 @@ class TestRefused:
         assert train(*options, "--set", "accumulate=3").status == 2
         assert train(*options, "--set", "accumulate=2").status == 0
         assert len(json.loads((tmp_path / "run" / "config.json").read_text())["starts"]) == 1
+
+
+def test_too_little_memory_says_what_helps_and_leaves_no_folder(
+    train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nA long explanation.")
+
+    monkeypatch.setattr(engine.Training, "_one_step", full)
+    done = train(divided_clips, "--stage", "all")
+    assert done.status == 1
+    assert done.err.endswith("--set gradient_checkpointing=true, or --set precision=bf16-mixed.\n")
+    assert "is too small: CUDA out of memory. Tried to allocate 9 GiB. Begin another run" in done.err
+    assert not (tmp_path / "run").exists()
 
 
 class TestDeterministic:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +20,12 @@ from nonlocal_video.inference.files import Selection
 from nonlocal_video.training.augment import Augmentation
 from nonlocal_video.training.clip_cache import ClipCache
 from nonlocal_video.training.dataset import ClipDataset
-from nonlocal_video.training.manifest import Manifest, read_manifest, write_manifest
+from nonlocal_video.training.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from nonlocal_video.training.objective import UNLABELLED
+from nonlocal_video.training.run_clips import sides_of_unlabelled
 from nonlocal_video.training.stills import StillDataset, check_stills
 from nonlocal_video.training.training_set import TrainingSet
-from nonlocal_video.training.unlabelled import UnlabelledClips, check_unlabelled
+from nonlocal_video.training.unlabelled import NO_LABEL, UnlabelledClips, check_unlabelled
 from nonlocal_video.video.decode import VideoReader
 
 LABELS = ("jump", "swipe left", "wave")
@@ -55,20 +57,35 @@ def test_a_folder_without_classes_is_checked_and_bad_files_get_rows(
 ) -> None:
     shutil.copytree(bad_clips, tmp_path / "clips")
     (tmp_path / "clips" / ".hidden.mp4").write_text("not looked at")
-    measured_on = [row for row in manifest.usable if row.path.endswith("jump/1.mp4")]
-    report = check_unlabelled([tmp_path / "clips"], SPEC, [VideoReader()], measured_on=measured_on)
+    labelled = [row for row in manifest.usable if row.path.endswith("jump/1.mp4")]
+    report = check_unlabelled([tmp_path / "clips"], SPEC, [VideoReader()], labelled=labelled)
     rows = {str(Path(row.path).relative_to(tmp_path / "clips")): row for row in report.manifest.rows}
     assert len(rows) == 11
     problems = {name: row.problem for name, row in rows.items() if not row.usable}
     assert set(problems) == {"jump/note.mp4", "jump/1.mp4"}  # two copies contradict nothing: there are no labels
     assert str(problems["jump/note.mp4"]).startswith("not_a_video: ")
-    assert str(problems["jump/1.mp4"]).startswith("held_out: it is ")
+    assert str(problems["jump/1.mp4"]).startswith("labelled: it is ")
     assert [Path(path).name for path in report.short] == ["short.mp4"]
     assert any(same.by == "pictures" for same in report.same)
     write_manifest(tmp_path / "unlabelled.csv", report.manifest)
     assert read_manifest(tmp_path / "unlabelled.csv") == report.manifest
     few = check_unlabelled([tmp_path / "clips"], SPEC, [VideoReader()], selection=Selection(include=("*/wave/*",)))
     assert len(few.manifest.usable) == 3
+
+
+def test_copies_of_a_clip_without_a_label_are_on_one_side() -> None:
+    sizes: dict[str, Any] = {"duration_seconds": 2.0, "num_frames": 20, "fps": 10.0, "width": 96, "height": 72}
+
+    def row(number: int, content: int) -> ManifestRow:
+        return ManifestRow(f"{number}.mp4", NO_LABEL, sha256=f"{number:064x}", content=f"{content}.mp4", **sizes)
+
+    rows = (row(10, 10), row(11, 10), row(12, 12), row(20, 12), row(21, 21), row(30, 30))
+    learnt, measured = sides_of_unlabelled(Manifest(rows), divide=True)
+    assert [one.path for one in learnt] == ["12.mp4", "20.mp4", "21.mp4"]
+    assert [one.path for one in measured] == ["10.mp4", "11.mp4", "30.mp4"]
+    assert sides_of_unlabelled(Manifest(rows), divide=False) == (rows, ())
+    learnt, measured = sides_of_unlabelled(Manifest(rows[2:5]), divide=True)  # no first one's bytes say so
+    assert [one.path for one in measured] == ["12.mp4", "20.mp4"]
 
 
 def test_unlabelled_clips_are_seen_as_labelled_ones_are(manifest: Manifest, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from types import FrameType
 import fastapi
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.device import Runtime, in_words
 from nonlocal_video.inference.recognizer import Recognizer, load
 from nonlocal_video.samples import Sample, available_samples
 from nonlocal_video.video.limits import DecodeLimits
@@ -34,6 +35,7 @@ def serve(
     model: str = "default",
     *,
     device: str = "auto",
+    runtime: Runtime = "torch",
     host: str = "127.0.0.1",
     port: int = 7860,
     auth: tuple[str, str] | None = None,
@@ -48,6 +50,7 @@ def serve(
     Args:
         model: A catalogue name, or a weights file of this project.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        runtime: Of folders, timelines and several views; maps, and with them a single view's answer, take PyTorch.
         host: Address to listen on; 0.0.0.0 is every address of this machine.
         port: Port to listen on; 0 takes a free one.
         auth: User name and password; None lets everybody in.
@@ -77,7 +80,7 @@ def serve(
         folder = stack.enter_context(TemporaryDirectory(prefix="nonlocal-video-"))
         os.environ["GRADIO_TEMP_DIR"] = folder
         limits = DecodeLimits(max_bytes=max_upload_mb * 1024**2)
-        recognizer = stack.enter_context(load(model, device=device, limits=limits))
+        recognizer = stack.enter_context(load(model, device=device, runtime=runtime, limits=limits))
         app = create_app(
             [recognizer],
             samples=available_samples(),
@@ -157,7 +160,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _announce(recognizer: Recognizer, host: str, port: int, *, auth: tuple[str, str] | None) -> None:
-    print(f"Model {recognizer.card.name} on {recognizer.device}", file=sys.stderr)
+    print(f"Model {recognizer.card.name} on {in_words(recognizer.device, recognizer.runtime)}", file=sys.stderr)
     shown = LOOPBACK_OF.get(host, host)
     if ":" in shown:
         shown = f"[{shown}]"

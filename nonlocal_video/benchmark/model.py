@@ -1,14 +1,15 @@
-"""Seconds that the network takes for a view, as the Recognizer runs it: models, views and batch sizes by turns."""
+"""Seconds that the network takes for a view: models, runtimes, views and batch sizes by turns."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -17,32 +18,49 @@ from nonlocal_video.analysis.counting import count_run
 from nonlocal_video.analysis.networks import nonlocal_blocks
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.device import choose_device
+from nonlocal_video.inference.device import Runtime, choose_device
 from nonlocal_video.inference.recognizer import Recognizer, load
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.zoo.catalogue import build, entries
 from nonlocal_video.zoo.store import weights_path
 
 Weights = Literal["trained", "random"]
+Way = Literal["torch", "openvino", "eager"]
+"""A runtime of the Recognizer, or the network as it was trained, its batch norms not folded, run by PyTorch."""
 
 
 @dataclass
 class _Case:
-    """One row: a network, one of its views and a batch size."""
+    """One row: a network, what runs it, one of its views and a batch size."""
 
     model: str
     weights: Weights
     recognizer: Recognizer
+    way: Way
     view: Literal["full", "fast"]
     spec: InputSpec
     batch_size: int
-    macs: int
+    macs: int = 0
     """Multiply-accumulates of one view."""
     seconds: list[float] = field(default_factory=list)
     """Of each timed pass."""
+    first_seconds: float | None = None
+    """Of the pass before them, in which OpenVINO compiles the network."""
     peak_bytes: int | None = None
     """Most memory of a CUDA device that a pass takes beyond the weights and its input."""
     fits: bool = True
+
+    @property
+    def network(self) -> nn.Module:
+        """That which runs, as PyTorch has it."""
+        return self.recognizer.network if self.way == "eager" else self.recognizer.inference_network
+
+    def run(self, inputs: torch.Tensor) -> None:
+        if self.way == "eager":
+            with torch.inference_mode():
+                self.network(inputs)
+        else:
+            self.recognizer.forward(inputs)
 
     @property
     def seconds_per_view(self) -> list[float]:
@@ -57,6 +75,7 @@ def benchmark_model(
     models: Sequence[str],
     *,
     device: str = "auto",
+    runtimes: Sequence[Way] = ("torch",),
     batch_sizes: Sequence[int] = (1,),
     rounds: int = 5,
     threads: int | None = None,
@@ -68,7 +87,8 @@ def benchmark_model(
 
     Args:
         models: As `open_model` takes them.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; all runtimes get the same.
+        runtimes: `torch` and `openvino` as the Recognizer takes them, and `eager`: the network as it was trained.
         batch_sizes: Views in one forward pass.
         rounds: Timed passes of each case, after the ones that warm it up.
         threads: Of PyTorch; None leaves what it takes by itself.
@@ -83,17 +103,24 @@ def benchmark_model(
             raise UsageError(f"{name} = {', '.join(map(str, numbers))} should be whole numbers of at least 1.")
     if not models:
         raise UsageError("There is no model to measure.")
+    unknown = [runtime for runtime in runtimes if runtime not in get_args(Way)]
+    if unknown or not runtimes:
+        raise UsageError(f"runtime = {', '.join(runtimes)} should be one or some of {', '.join(get_args(Way))}.")
+    target = choose_device(device, runtime="openvino" if "openvino" in runtimes else "torch")
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         with ExitStack() as stack:
             cases = []
             for model in dict.fromkeys(models):
-                recognizer, weights = open_model(model, device=device)
-                stack.enter_context(recognizer)
+                found: dict[Way, Recognizer] = {}
+                for way in dict.fromkeys(runtimes):
+                    runtime: Runtime = "torch" if way == "eager" else way
+                    found[way], weights = open_model(model, device=str(target), runtime=runtime)
+                    stack.enter_context(found[way])
                 if weights == "random":
                     say(f"{model}: its weights are not here; the network is timed newly initialised")
-                cases += _cases(recognizer, weights, batch_sizes)
+                cases += _cases(found, weights, batch_sizes)
             for case in cases:
                 _warm_up(case)
             for number in range(rounds):
@@ -101,13 +128,13 @@ def benchmark_model(
                     if case.fits:
                         case.seconds.append(_timed(case))
                 say(f"round {number + 1} of {rounds}")
-            target = choose_device(device)
             return {
                 "machine": describe_machine(),
                 "device": str(target),
                 "device_name": torch.cuda.get_device_name(target) if target.type == "cuda" else None,
                 # PyTorch's default on newer GPUs: products of convolutions are rounded to 10 bits, sums are float32.
                 "tf32_convolutions": torch.backends.cudnn.allow_tf32 if target.type == "cuda" else None,
+                "openvino": version("openvino") if "openvino" in runtimes else None,
                 "threads": torch.get_num_threads(),
                 "rounds": rounds,
                 "rows": [_row(case, cases[0]) for case in cases],
@@ -116,7 +143,7 @@ def benchmark_model(
         torch.set_num_threads(before)
 
 
-def open_model(name: str, *, device: str = "auto") -> tuple[Recognizer, Weights]:
+def open_model(name: str, *, device: str = "auto", runtime: Runtime = "torch") -> tuple[Recognizer, Weights]:
     """A model, or a catalogue network whose weights are not here with random ones.
 
     The time of a pass does not depend on the weights, except that blocks which add exactly zero are left out of it, and
@@ -125,31 +152,34 @@ def open_model(name: str, *, device: str = "auto") -> tuple[Recognizer, Weights]
     Args:
         name: A catalogue name, a .safetensors file saved by this project, or a training run's folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        runtime: As for `load`.
     """
     if name not in entries() or weights_path(name).is_file() or Path(name).is_file():
-        return load(name, device=device), "trained"
+        return load(name, device=device, runtime=runtime), "trained"
     network = build(name)
     for block in nonlocal_blocks(network).values():
         for parameter in (*block.W.parameters(), *block.bn.parameters()):
             nn.init.normal_(parameter, std=0.01)
-    return Recognizer(network, entries()[name].card, device=device), "random"
+    return Recognizer(network, entries()[name].card, device=device, runtime=runtime), "random"
 
 
-def multiply_accumulates(recognizer: Recognizer, spec: InputSpec) -> int:
-    """Of one view through the network that answers, so without blocks that add exactly zero."""
-    return count_run(recognizer.inference_network, (1, 3, spec.num_frames, spec.crop, spec.crop)).macs
+def multiply_accumulates(network: nn.Module, spec: InputSpec) -> int:
+    """Of one view; the network that answers is without blocks that add exactly zero."""
+    return count_run(network, (1, 3, spec.num_frames, spec.crop, spec.crop)).macs
 
 
-def _cases(recognizer: Recognizer, weights: Weights, batch_sizes: Sequence[int]) -> list[_Case]:
-    card = recognizer.card
+def _cases(recognizers: Mapping[Way, Recognizer], weights: Weights, batch_sizes: Sequence[int]) -> list[_Case]:
+    card = next(iter(recognizers.values())).card
     views: list[tuple[Literal["full", "fast"], InputSpec]] = [("full", card.input)]
     if card.fast_input is not None:
         views.append(("fast", card.fast_input))
     cases = []
     for view, spec in views:
-        macs = multiply_accumulates(recognizer, spec)
-        sizes = dict.fromkeys(batch_sizes)
-        cases += [_Case(card.name, weights, recognizer, view, spec, size, macs) for size in sizes]
+        for size in dict.fromkeys(batch_sizes):
+            for way, recognizer in recognizers.items():
+                case = _Case(card.name, weights, recognizer, way, view, spec, size)
+                case.macs = multiply_accumulates(case.network, spec)
+                cases.append(case)
     return cases
 
 
@@ -157,12 +187,12 @@ def _warm_up(case: _Case) -> None:
     """Runs a case once, which finds out whether it fits, and on a GPU again for its memory."""
     device = case.recognizer.device
     try:
-        _timed(case)
+        case.first_seconds = _timed(case)
         if device.type == "cuda":
             inputs = _inputs(case)
             torch.cuda.reset_peak_memory_stats(device)
             held = torch.cuda.memory_allocated(device)
-            case.recognizer.forward(inputs)
+            case.run(inputs)
             torch.cuda.synchronize(device)
             case.peak_bytes = torch.cuda.max_memory_allocated(device) - held
     except torch.OutOfMemoryError:
@@ -175,15 +205,14 @@ def _timed(case: _Case) -> float:
     inputs = _inputs(case)
     _synchronise(case.recognizer.device)
     started = time.perf_counter()
-    case.recognizer.forward(inputs)
+    case.run(inputs)
     _synchronise(case.recognizer.device)
     return time.perf_counter() - started
 
 
 def _inputs(case: _Case) -> torch.Tensor:
-    """Noise in the layout in which the Recognizer makes its views."""
-    noise = torch.randn(case.input_shape, device=case.recognizer.device)
-    return noise.contiguous(memory_format=torch.channels_last_3d)
+    """Noise in the layout in which a clip gives its views."""
+    return torch.randn(case.input_shape, device=case.recognizer.device)
 
 
 def _synchronise(device: torch.device) -> None:
@@ -200,14 +229,16 @@ def _row(case: _Case, first: _Case) -> dict[str, Any]:
     return {
         "model": case.model,
         "weights": case.weights,
+        "runtime": case.way,
         "view": case.view,
         "num_frames": case.spec.num_frames,
         "crop": case.spec.crop,
         "batch_size": case.batch_size,
         "nonlocal_blocks": len(recognizer.nonlocal_layers()),
-        "nonlocal_blocks_run": len(nonlocal_blocks(recognizer.inference_network)),
+        "nonlocal_blocks_run": len(nonlocal_blocks(case.network)),
         "gmacs_per_view": case.macs / 1e9,
         "fits": case.fits,
+        "seconds_of_first_pass": case.first_seconds,
         "seconds": case.seconds,
         "seconds_per_view": median,
         "quartiles_of_seconds_per_view": _quartiles(case.seconds_per_view),

@@ -88,6 +88,7 @@ def benchmark_pipeline(
         "model": recognizer.card.name,
         "input": f"{spec.num_frames} frames of {spec.crop} pixels",
         "device": str(recognizer.device),
+        "runtime": recognizer.runtime,
         "threads": torch.get_num_threads(),
         "files": len(files),
         "workers": workers,

@@ -72,6 +72,7 @@ def pipeline(
     paths: Annotated[list[str], typer.Argument(help="Clips, folders and patterns; all clips must be readable.")],
     model: options.Model = "default",
     device: options.Device = "auto",
+    runtime: options.Runtime = options.RuntimeChoice.torch,
     fast: options.Fast = False,
     workers: Annotated[int, typer.Option(min=1, help="Decoding processes beside the network.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Views in one forward pass.")] = 1,
@@ -79,16 +80,13 @@ def pipeline(
     output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
 ) -> None:
     """The folder run: files per second of decoding alone, of the network alone, and of both together."""
-    import json
-
-    from rich.console import Console
     from rich.table import Table
 
     from nonlocal_video.benchmark.pipeline import benchmark_pipeline
     from nonlocal_video.inference.files import find_files
     from nonlocal_video.inference.recognizer import load
 
-    with load(model, device=device) as recognizer:
+    with load(model, device=device, runtime=runtime.value) as recognizer:
         results = benchmark_pipeline(
             recognizer,
             list(find_files(paths)),
@@ -98,13 +96,11 @@ def pipeline(
             rounds=rounds,
             say=lambda text: typer.echo(text, err=True),
         )
-    if output is not None:
-        output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     table = Table("", "files/s")
     for name, rate in results["files_per_second"].items():
         table.add_row(name.replace("_", " "), f"{rate:.3f}")
     table.add_row("both, of the slower of the two", f"{results['both_against_slower']:.1%}")
-    Console().print(table)
+    _finish(results, output, table)
 
 
 @benchmark.command()
@@ -114,6 +110,12 @@ def model(
         typer.Argument(help="Catalogue names (weights need not be here), .safetensors files, training runs."),
     ] = None,
     device: options.Device = "auto",
+    runtime: Annotated[
+        str,
+        typer.Option(
+            help="torch, openvino, or eager: PyTorch with the network as it was trained; several with commas."
+        ),
+    ] = "torch",
     batch_size: Annotated[str, typer.Option(help="Views in one forward pass; several as 1,2,4.")] = "1",
     rounds: Annotated[int, typer.Option(min=1, help="Turns; the median counts.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch; without it, its own choice.")] = None,
@@ -126,6 +128,7 @@ def model(
     results = benchmark_model(
         models or ["default"],
         device=device,
+        runtimes=_runtimes(runtime),
         batch_sizes=_batch_sizes(batch_size),
         rounds=rounds,
         threads=threads,
@@ -174,17 +177,24 @@ def _batch_sizes(text: str) -> list[int]:
         raise UsageError(f"batch-size = {text!r} should be whole numbers, like 4 or 1,2,4.") from None
 
 
+def _runtimes(text: str) -> list[Any]:
+    """`"eager,openvino"` -> ["eager", "openvino"]; what they are called is checked where they are run."""
+    return [part.strip() for part in text.split(",")]
+
+
 def _finish(results: dict[str, Any], output: Path | None, table: Table) -> None:
-    """The file, then the table."""
+    """The file, then the table; if the file cannot be written, the figures are not lost with it."""
     import json
     import sys
 
     from rich.console import Console
 
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    try:
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    finally:
+        Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _real_features(clip: str | None) -> tuple[NonLocalBlock, Tensor]:

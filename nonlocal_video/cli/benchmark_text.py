@@ -14,8 +14,8 @@ def model_table(results: dict[str, Any]) -> Table:
     title = f"{results['device']}: {hardware}, threads: {results['threads']}, float32, median of {results['rounds']}"
     table = Table(
         Column("model", overflow="fold"),
-        *("weights", "view", "batch", "blocks", "GMAC", "s a view", "quartiles", "views/s", "GMAC/s", "time"),
-        "peak MiB",
+        *("weights", "runtime", "view", "batch", "blocks", "GMAC", "s a view", "quartiles"),
+        *("views/s", "GMAC/s", "time", "peak MiB"),
         title=escape(title),
         caption="Blocks: non-local ones that run, of all; one that adds exactly zero is left out. Random weights: none"
         " are here, and the time does not depend on them. Time: of a view, against the first row's.",
@@ -24,6 +24,7 @@ def model_table(results: dict[str, Any]) -> Table:
         table.add_row(
             escape(row["model"]),
             row["weights"],
+            row["runtime"],
             f"{row['view']}, {row['num_frames']} x {row['crop']}²",
             str(row["batch_size"]),
             f"{row['nonlocal_blocks_run']} of {row['nonlocal_blocks']}",

@@ -44,6 +44,7 @@ def classify(
     ],
     model: options.Model = "default",
     device: options.Device = "auto",
+    runtime: options.Runtime = options.RuntimeChoice.torch,
     views: Annotated[str, typer.Option(help="CLIPSxCROPS to average; 10x3 is the paper's protocol.")] = "1x1",
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
@@ -97,6 +98,7 @@ def classify(
     limits = DecodeLimits.parse(limit or ())
     weights = find(model)
     card = read_card(weights)
+    # What only rounds otherwise (device, runtime, batch size) is not among them: a run may go on with another.
     settings: dict[str, Any] = {
         "model": card.name,
         "weights_sha256": _sha256(weights) if output else None,
@@ -112,12 +114,14 @@ def classify(
         from nonlocal_video.inference.cluster import Cluster, ClusterJob
 
         cluster = Cluster(ray_address, ray_actors, ray_gpus, ray_cpus or 1.0, workers)
-        job = ClusterJob(model, card.view(fast=fast), request, device, decoder.value, limits, batch_size, top_k)
+        job = ClusterJob(
+            model, card.view(fast=fast), request, device, runtime.value, decoder.value, limits, batch_size, top_k
+        )
         counts, done_before = _on_ray(paths, selection, job, cluster, settings, output, resume=resume, as_json=as_json)
     else:
         from nonlocal_video.inference.recognizer import load
 
-        with load(model, device=device, decoder=decoder.value, limits=limits) as recognizer:
+        with load(model, device=device, runtime=runtime.value, decoder=decoder.value, limits=limits) as recognizer:
             counts, done_before = _here(
                 recognizer,
                 paths,
@@ -132,7 +136,8 @@ def classify(
             )
     together = counts + done_before
     if not together:
-        raise UsageError(f"There is no file in {', '.join(paths)}.")
+        chosen = " that --include, --exclude and --shard let pass" if include or exclude or shard else ""
+        raise UsageError(f"There is no file in {', '.join(map(repr, paths))}{chosen}.")
     if together.total() > 1:
         words = ", ".join(f"{number} {code}" for code, number in together.most_common())
         earlier = f" ({done_before.total()} of them done before)" if done_before else ""

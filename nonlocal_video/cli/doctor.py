@@ -39,6 +39,7 @@ def doctor() -> None:
         ("decoding confined", False, _confinement),
         ("default model", True, _default_model),
         ("device cuda", False, _cuda),
+        ("runtime openvino", False, _openvino),
     ):
         works, details = _tried(check)
         needed_all_work = needed_all_work and (works or not needed)
@@ -124,6 +125,25 @@ def _cuda() -> str:
     if not torch.cuda.is_available():
         raise NonlocalVideoError(f"{why_no_cuda()}; the CPU is used")
     return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+
+
+def _openvino() -> str:
+    """Let a small network run, and compare."""
+    import torch
+
+    from nonlocal_video.inference.openvino_network import check_installed, compiled, convert
+    from nonlocal_video.inference.traceable import trace
+
+    check_installed()
+    shape = (1, 3, 4, 8, 8)
+    network, clip = torch.nn.Conv3d(3, 4, kernel_size=3).eval(), torch.rand(shape)
+    with torch.no_grad():
+        expected = network(clip)
+    run = compiled(convert(trace(network, shape), shape), num_threads=1)
+    difference = float((torch.from_numpy(run(clip.numpy())[0]) - expected).abs().max())
+    if not difference < 1e-5:
+        raise NonlocalVideoError(f"wrong values: they differ by up to {difference:.1e}")
+    return f"openvino {_version('openvino')}, for --runtime openvino"
 
 
 def _decoder_choice() -> Table:

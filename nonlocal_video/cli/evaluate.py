@@ -41,6 +41,7 @@ def evaluate(
     ],
     model: options.Model = "default",
     device: options.Device = "auto",
+    runtime: options.Runtime = options.RuntimeChoice.torch,
     views: Annotated[str | None, typer.Option(help="CLIPSxCROPS to average; 1x1 if not given.")] = None,
     fast: options.Fast = False,
     protocol: Annotated[
@@ -95,7 +96,7 @@ def evaluate(
         "decoder": decoder.value,
         "labelled_clips_sha256": _digest(truths),
     }
-    with load(model, device=device, decoder=decoder.value) as recognizer:
+    with load(model, device=device, runtime=runtime.value, decoder=decoder.value) as recognizer:
         answers = _answers(
             recognizer, truths, request, settings, output, resume=resume, workers=workers, batch_size=batch_size
         )

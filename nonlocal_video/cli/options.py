@@ -16,10 +16,21 @@ class DecoderChoice(str, Enum):
     pyav = "pyav"
 
 
+class RuntimeChoice(str, Enum):
+    """What runs the network."""
+
+    torch = "torch"
+    openvino = "openvino"
+
+
 Model = Annotated[
     str, typer.Option(help="Catalogue name, a .safetensors file saved by this project, or a training run's folder.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Runtime = Annotated[
+    RuntimeChoice,
+    typer.Option(help="openvino: the same scores up to rounding, in less time on a CPU; see docs/speed.md."),
+]
 Decoder = Annotated[DecoderChoice, typer.Option(help="auto takes for each file the decoder measured to be exact.")]
 Fast = Annotated[bool, typer.Option("--fast", help="The model card's cheaper view.")]
 StartSeconds = Annotated[float | None, typer.Option(help="Only look from here on; counted from the first frame.")]

@@ -22,6 +22,10 @@ def serve(
     ] = None,
     model: options.Model = "default",
     device: options.Device = "auto",
+    runtime: Annotated[
+        options.RuntimeChoice,
+        typer.Option(help="openvino: folders, timelines and several views take less time on a CPU; maps need torch."),
+    ] = options.RuntimeChoice.torch,
 ) -> None:
     """Open the page: upload a clip, see its actions and where the network looked."""
     user_and_password = None
@@ -36,6 +40,7 @@ def serve(
     serve_page(
         model=model,
         device=device,
+        runtime=runtime.value,
         host=host,
         port=port,
         auth=user_and_password,

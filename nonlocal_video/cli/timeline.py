@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.stopping import GentleStop
+from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import OutputError, VideoError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def timeline(
     min_seconds: Annotated[float, typer.Option(help="Segments that are shorter go to their neighbours.")] = 0.0,
     model: options.Model = "default",
     device: options.Device = "auto",
+    runtime: options.Runtime = options.RuntimeChoice.torch,
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
     end_seconds: options.EndSeconds = None,
@@ -66,24 +68,25 @@ def timeline(
         "end_seconds": end_seconds,
         "batch_size": batch_size,
     }
-    with load(model, device=device, decoder=decoder.value) as recognizer:
+    with load(model, device=device, runtime=runtime.value, decoder=decoder.value) as recognizer:
         result = _follow(recognizer, video, settings)
     if result is None:
         typer.echo("Stopped before the first window was done; nothing was written.", err=True)
         raise typer.Exit(STATUS_INTERRUPTED)
 
+    written: list[Path] = []
+    unwritten: list[OutputError] = []
+    for path in outputs:  # before anything is printed: the reader of a pipe may be gone
+        try:
+            written.append(write_timeline(path, result, top_k=top_k, threshold=threshold, min_seconds=min_seconds))
+        except OutputError as error:  # the others are written all the same
+            unwritten.append(error)
     if as_json:
         typer.echo(json.dumps(to_json(result, top_k=top_k, threshold=threshold, min_seconds=min_seconds)))
     else:
         typer.echo("\n".join(_lines(result, threshold, min_seconds)))
-    unwritten: list[OutputError] = []
-    for path in outputs:
-        try:
-            write_timeline(path, result, top_k=top_k, threshold=threshold, min_seconds=min_seconds)
-        except OutputError as error:  # the others are written all the same
-            unwritten.append(error)
-        else:
-            typer.echo(path, err=as_json)
+    for path in written:
+        typer.echo(path, err=as_json)
     if not result.is_complete:
         kept = f"{len(result)} of {result.num_planned} windows, up to {result.ends[-1]:.2f} s, were kept."
         why = f"{result.error.code}: {result.error.message}\n" if result.error else "Stopped. "
@@ -119,10 +122,9 @@ def _follow(recognizer: Recognizer, video: str, settings: dict[str, Any]) -> Tim
 
 
 def _lines(result: Timeline, threshold: float, min_seconds: float) -> Iterator[str]:
-    from nonlocal_video.inference.prediction import printable
     from nonlocal_video.inference.timeline_files import clock
 
-    yield printable(result.path)
+    yield shown(result.path)
     for segment in result.segments(threshold=threshold, min_seconds=min_seconds):
         span = f"{clock(segment.start_seconds)} - {clock(segment.end_seconds)}"
         label = segment.label or f"(nothing reaches {threshold:.0%})"

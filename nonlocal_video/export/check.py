@@ -14,10 +14,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from nonlocal_video.export.formats import Run
+from nonlocal_video.inference.traceable import TOLERANCE
 from nonlocal_video.models.card import InputSpec
-
-TOLERANCE = 1e-4
-"""Largest difference allowed, as a share of the network's largest logit."""
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.openvino_network import compiled, convert, import_openvino
 from nonlocal_video.models.checkpoint import CARD_KEY
 
 INPUT, OUTPUT = "clip", "logits"
@@ -100,21 +99,16 @@ def _open_onnx(path: Path, num_threads: int) -> Run:
 
 
 def _write_openvino(traced: Traced, path: Path) -> None:
-    openvino = _import_openvino()
-    model = openvino.convert_model(traced.program)
-    model.reshape([-1 if side is None else side for side in traced.shape])  # the conversion keeps the channels alone
+    model = convert(traced.program, traced.shape)
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({OUTPUT})
     model.set_rt_info(traced.card, [CARD_KEY])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    import_openvino().save_model(model, path, compress_to_fp16=False)
 
 
 def _open_openvino(path: Path, num_threads: int) -> Run:
-    openvino = _import_openvino()
-    # CPUs with bfloat16 arithmetic would be given it otherwise.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": num_threads}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    return lambda clips: compiled({INPUT: clips})[OUTPUT]
+    network = compiled(path, num_threads)
+    return lambda clips: network({INPUT: clips})[OUTPUT]
 
 
 def _write_torch_export(traced: Traced, path: Path) -> None:
@@ -141,16 +135,6 @@ FORMATS: dict[str, FileFormat] = {
     ),
     "torch-export": FileFormat(".pt2", "torch", _write_torch_export, _open_torch_export, for_pytorch=True),
 }
-
-
-def _import_openvino() -> Any:
-    """OpenVINO without its telemetry: it reports each import and conversion to its makers unless it finds none."""
-    if "openvino" not in sys.modules:
-        # As if the package were not installed, which OpenVINO provides for.
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.device import Runtime, check_runtime
 from nonlocal_video.inference.folder import answer, load_file
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.recognizer import Decoder, load
@@ -47,7 +48,7 @@ class Cluster:
     actors: int | None = None
     """Processes that hold a network; None is one for each GPU of the cluster, or one where there is none."""
     gpus_per_actor: float | None = None
-    """A fraction lets several share a GPU; None is 1 where the cluster has GPUs and `device` is not `cpu`."""
+    """A fraction lets several share a GPU; None is 1 where the cluster has GPUs and the job takes them."""
     cpus_per_actor: float = 1.0
     """Also the network's threads on a CPU."""
     decoders: int | None = None
@@ -73,10 +74,19 @@ class ClusterJob:
     spec: InputSpec
     request: ClipRequest
     device: str = "auto"
+    runtime: Runtime = "torch"
     decoder: Decoder = "auto"
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     batch_size: int = 1
     top_k: int = 5
+
+    def __post_init__(self) -> None:
+        check_runtime(self.runtime, self.device)
+
+    @property
+    def takes_gpus(self) -> bool:
+        """Whether the networks run on GPUs where there are any."""
+        return self.device != "cpu" and self.runtime != "openvino"
 
 
 def connect(cluster: Cluster) -> None:
@@ -134,7 +144,7 @@ def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> 
     if not len(names):
         return None
     resources = ray.cluster_resources()
-    gpus = resources.get("GPU", 0.0) if job.device != "cpu" else 0.0
+    gpus = resources.get("GPU", 0.0) if job.takes_gpus else 0.0
     gpus_per_actor = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(gpus > 0)
     actors = cluster.actors or max(1, int(gpus / gpus_per_actor) if gpus_per_actor else 1)
     # Enough tasks for every CPU; not so small that the start of a decoding child shows; not more than Ray likes.
@@ -178,7 +188,9 @@ class _Network:
 
     def __init__(self, job: ClusterJob) -> None:
         self.job = job
-        self.recognizer = load(job.model, device=job.device, decoder=job.decoder, limits=job.limits)
+        self.recognizer = load(
+            job.model, device=job.device, runtime=job.runtime, decoder=job.decoder, limits=job.limits
+        )
 
     def __call__(self, clips: FileTable) -> pyarrow.Table:
         import pyarrow as pa

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.device import Runtime, in_words
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.sampling import View
 
@@ -66,6 +67,7 @@ class Prediction:
     seconds: StageSeconds
     notes: tuple[str, ...] = ()
     """What a user should know about this answer: a looped clip, a decoder that was given up."""
+    runtime: Runtime = "torch"
 
     def __post_init__(self) -> None:
         if self.scores.shape != (len(self.labels),):
@@ -82,7 +84,7 @@ class Prediction:
         more = f" and {len(self.views) - 3} more spans" if len(self.views) > 3 else ""
         return (
             f"{len(self.views)}x{self.num_crops} view(s) of {self.num_frames} frames, {self.crop} px, "
-            f"{spans}{more}, {self.video.decoder}, {self.device}"
+            f"{spans}{more}, {self.video.decoder}, {in_words(self.device, self.runtime)}"
         )
 
     def top(self, k: int = 5) -> list[ScoredLabel]:

@@ -36,7 +36,11 @@ def open_storage(url: str) -> tuple[Any, str]:
 def list_remote(url: str) -> Iterator[str]:
     """Every file below a URL, folder by folder, in name order; a file is itself, and so is what does not exist."""
     storage, path = open_storage(url)
-    if not storage.isdir(path):
+    try:
+        is_folder = storage.isdir(path)
+    except Exception:  # each storage has errors of its own; it gets a row, which says what is wrong
+        is_folder = False
+    if not is_folder:
         yield url
         return
     for folder, _, names in storage.walk(path):
@@ -48,17 +52,23 @@ def local_copy(url: str, *, max_bytes: int) -> Iterator[str]:
     """A copy of a stored file for as long as it is decoded: the decoders read files only.
 
     Raises:
-        VideoError: `not_found`, or `too_large` before anything is fetched.
+        VideoError: `not_found`, also where it cannot be fetched; `too_large` before anything is fetched.
     """
     storage, path = open_storage(url)
-    try:
-        size = storage.size(path)
-    except FileNotFoundError as error:
-        raise VideoError("not_found", f"There is no file {url}.") from error
-    if size is not None and size > max_bytes:
-        raise VideoError("too_large", f"{url} has {size:,} bytes; the limit is {max_bytes:,}.")
     with tempfile.TemporaryDirectory(prefix="nonlocal-video-") as folder:
         copy = Path(folder) / f"clip{PurePosixPath(path).suffix}"
-        with storage.open(path, "rb") as source, open(copy, "wb") as target:
-            shutil.copyfileobj(source, target, 1024 * 1024)
+        try:
+            size = storage.size(path)
+            if size is None or size <= max_bytes:
+                with storage.open(path, "rb") as source, open(copy, "wb") as target:
+                    shutil.copyfileobj(source, target, 1024 * 1024)
+        except FileNotFoundError as error:
+            raise VideoError("not_found", f"There is no file {url}.") from error
+        except Exception as error:  # each storage has errors of its own
+            why = f"{type(error).__name__}: {error}"
+            raise VideoError(
+                "not_found", f"{url} cannot be fetched ({why}); check the address, the network and your credentials."
+            ) from error
+        if size is not None and size > max_bytes:
+            raise VideoError("too_large", f"{url} has {size:,} bytes; the limit is {max_bytes:,}.")
         yield str(copy)

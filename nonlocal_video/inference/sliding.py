@@ -196,6 +196,7 @@ def slide(
                     num_frames=spec.num_frames,
                     crop=spec.crop,
                     device=str(recognizer.device),
+                    runtime=recognizer.runtime,
                     seconds=spent,
                     notes=(*stream.info.notes, *plan.notes),
                 )

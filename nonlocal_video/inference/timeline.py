@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.device import Runtime, in_words
 from nonlocal_video.inference.prediction import ScoredLabel, StageSeconds
 from nonlocal_video.video.info import VideoInfo
 
@@ -78,6 +79,7 @@ class Timeline:
     """What all windows so far cost together."""
     notes: tuple[str, ...] = ()
     """What a user should know: windows of another length than the model's, a looped video."""
+    runtime: Runtime = "torch"
     error: VideoError | None = None
     """Why there are fewer windows than planned, if the video broke."""
 
@@ -111,7 +113,7 @@ class Timeline:
         """What was looked at, in words."""
         return (
             f"{len(self)} windows of {self.window_seconds:.2f} s every {self.stride_seconds:.2f} s, each of "
-            f"{self.num_frames} frames, {self.crop} px, {self.info.decoder}, {self.device}"
+            f"{self.num_frames} frames, {self.crop} px, {self.info.decoder}, {in_words(self.device, self.runtime)}"
         )
 
     def top(self, window: int, k: int = 5) -> list[ScoredLabel]:

@@ -6,6 +6,8 @@ import json
 import shutil
 import statistics
 from dataclasses import replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nonlocal_video as nlv
 from nonlocal_video.analysis.networks import nonlocal_blocks, without_blocks
-from nonlocal_video.benchmark.model import benchmark_model, multiply_accumulates, open_model
+from nonlocal_video.benchmark.model import _Case, benchmark_model, multiply_accumulates, open_model
 from nonlocal_video.cli.benchmark_text import model_table
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.models.checkpoint import load_checkpoint
+from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint
 from nonlocal_video.zoo.catalogue import entry
 
 UNPULLED = "i3d-nl-r50-8x8-k400-pyslowfast"
@@ -45,7 +47,7 @@ def test_every_case_runs_in_every_round(tiny_model: Path, monkeypatch: pytest.Mo
     shapes: list[tuple[int, ...]] = []
 
     def watched(self: Recognizer, inputs: Tensor) -> None:
-        assert inputs.is_contiguous(memory_format=torch.channels_last_3d)
+        assert inputs.is_contiguous()
         assert torch.get_num_threads() == 2
         shapes.append(tuple(inputs.shape))
 
@@ -77,13 +79,40 @@ def test_every_case_runs_in_every_round(tiny_model: Path, monkeypatch: pytest.Mo
     assert rows[0]["time_of_first_row"] == 1
 
 
+# Not `importorskip`, which would import it with its telemetry.
+@pytest.mark.skipif(find_spec("openvino") is None, reason="pip install 'nonlocal-video[openvino]'")
+def test_runtimes_take_turns_and_name_what_they_run(tiny_model: Path) -> None:
+    network, card = load_checkpoint(tiny_model)
+    (block,) = nonlocal_blocks(network).values()
+    for parameter in block.bn.parameters():
+        torch.nn.init.zeros_(parameter)
+    silenced = tiny_model.with_name("silenced.safetensors")
+    save_checkpoint(silenced, network, card, dtype=torch.float32)
+    turns: list[tuple[str, str]] = []
+    with pytest.MonkeyPatch.context() as patched:
+        run = _Case.run
+        patched.setattr(_Case, "run", lambda case, inputs: (turns.append((case.view, case.way)), run(case, inputs)))
+        results = benchmark_model([str(silenced)], runtimes=("eager", "torch", "openvino"), rounds=2, threads=1)
+    assert turns == 3 * [(view, way) for view in ("full", "fast") for way in ("eager", "torch", "openvino")]
+    assert (results["device"], results["openvino"]) == ("cpu", version("openvino"))  # all of them, even beside a GPU
+    rows = results["rows"]
+    assert [(row["view"], row["runtime"]) for row in rows] == turns[:6]
+    assert [row["nonlocal_blocks_run"] for row in rows] == [1, 0, 0, 1, 0, 0]
+    for eager, folded, compiled in (rows[:3], rows[3:]):
+        assert eager["gmacs_per_view"] > folded["gmacs_per_view"] == compiled["gmacs_per_view"]
+        assert compiled["seconds_of_first_pass"] > 0
+    assert list(model_table(results).columns[2].cells) == 2 * ["eager", "torch", "openvino"]
+
+
 def test_networks_without_weights_do_what_the_catalogue_states(no_weights: Path) -> None:
     """Newly initialised blocks would be left out of the pass: 28.4 instead of 36.5."""
     recognizer, weights = open_model(UNPULLED, device="cpu")
     assert weights == "random"
     assert len(recognizer.nonlocal_layers()) == 5
     at_224 = replace(recognizer.card.input, crop=224)
-    assert multiply_accumulates(recognizer, at_224) / 1e9 == pytest.approx(entry(UNPULLED).gmacs, rel=0.01)
+    assert multiply_accumulates(recognizer.inference_network, at_224) / 1e9 == pytest.approx(
+        entry(UNPULLED).gmacs, rel=0.01
+    )
 
 
 def test_weights_that_are_here_are_taken(no_weights: Path, tiny_model: Path) -> None:
@@ -100,7 +129,7 @@ def test_a_block_that_adds_zero_is_not_counted(tiny_model: Path) -> None:
     with FlopCounterMode(display=False) as counter:
         without_blocks(network)(torch.zeros(1, 3, 8, 48, 48))
     recognizer = Recognizer(network, card, device="cpu")
-    assert multiply_accumulates(recognizer, card.input) == counter.get_total_flops() / 2
+    assert multiply_accumulates(recognizer.inference_network, card.input) == counter.get_total_flops() / 2
 
 
 def test_a_batch_that_does_not_fit_says_so(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +146,7 @@ def test_a_batch_that_does_not_fit_says_so(tiny_model: Path, monkeypatch: pytest
     assert results["rows"][0]["seconds"] == []
     assert results["rows"][1]["views_per_second"] > 0
     assert results["rows"][1]["time_of_first_row"] is None  # which did not run
-    assert list(model_table(results).columns[6].cells)[::2] == ["out of memory"] * 2
+    assert list(model_table(results).columns[7].cells)[::2] == ["out of memory"] * 2
     assert json.dumps(results)
 
 
@@ -139,6 +168,7 @@ def test_command(tiny_model: Path, tmp_path: Path, run) -> None:  # type: ignore
         (("--batch-size", "1,x"), "like 4 or 1,2,4"),
         (("--batch-size", "0"), "at least 1"),
         (("--device", "tpu"), "should be auto, cpu"),
+        (("--runtime", "torch,tensorrt"), "one or some of torch, openvino, eager"),
         (("i3d-nl-r50-8x8-k400",), "Did you mean"),
     ],
 )

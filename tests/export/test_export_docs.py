@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nonlocal_video.export.formats import _import_openvino
+from nonlocal_video.inference.openvino_network import import_openvino
 from nonlocal_video.zoo.catalogue import load_network
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text("utf-8")
@@ -43,7 +43,7 @@ def test_commands_and_code(
         assert (done.status, done.err) == (0, "")
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "mine.onnx", "mine.xml", "mine.bin", "mine.pt2"}
 
-    _import_openvino()  # first, so that no test reports to its makers
+    import_openvino()  # first, so that no test reports to its makers
     network, card = load_network(tiny_model)
     names: dict[str, Any] = {}
     for code in blocks("python"):

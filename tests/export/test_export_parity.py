@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_networks import (
+from numpy.typing import NDArray
+from random_networks import (
     KERNELS,
     MODES,
     SPEC,
@@ -20,14 +21,14 @@ from export_networks import (
     resnet_card,
     size_of,
 )
-from numpy.typing import NDArray
 from torch import nn
 
 from nonlocal_video.blocks.nonlocal_block import NonLocalBlock
 from nonlocal_video.export.exportable import ViewLogits
-from nonlocal_video.export.formats import FORMATS, _import_openvino
+from nonlocal_video.export.formats import FORMATS
 from nonlocal_video.export.write import Exported, export_network
 from nonlocal_video.inference.averaging import average_scores, window_logits
+from nonlocal_video.inference.openvino_network import import_openvino
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import typed
 from nonlocal_video.zoo.catalogue import load_network
@@ -43,7 +44,7 @@ def opened(path: Path, clips: NDArray[np.float32]) -> tuple[NDArray[np.float32],
         session = onnxruntime.InferenceSession(path)
         return session.run(["logits"], {"clip": clips})[0], session.get_modelmeta().custom_metadata_map[CARD]
     if path.suffix == ".xml":
-        openvino = _import_openvino()
+        openvino = import_openvino()
         core = openvino.Core()
         model = core.read_model(path)
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

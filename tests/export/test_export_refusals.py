@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from export_networks import random_network, resnet_card
+from random_networks import random_network, resnet_card
 from torch import Tensor, nn
 
 from nonlocal_video.cli.export import _outputs
@@ -20,6 +20,7 @@ from nonlocal_video.errors import ExportError, ModelError, OutputError, UsageErr
 from nonlocal_video.export import formats, write
 from nonlocal_video.export.check import Agreement, compare, made_up_clips
 from nonlocal_video.export.write import export_network
+from nonlocal_video.inference.openvino_network import import_openvino
 
 Run = Callable[..., Any]
 
@@ -153,7 +154,7 @@ def test_the_extras_bring_what_the_formats_need() -> None:
 
 
 def test_openvino_reports_nothing_to_its_makers() -> None:
-    formats._import_openvino()
+    import_openvino()
     from openvino.tools import ovc
 
     assert type(ovc.telemetry).__module__ == "openvino.tools.ovc.telemetry_stub"

@@ -55,6 +55,21 @@ def test_a_large_file_is_refused_before_it_is_fetched(bucket: str) -> None:
     assert not Path(copy).exists()
 
 
+def test_storage_that_fails_costs_a_row(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("no route to the bucket")
+
+    monkeypatch.setattr(fsspec.filesystem("memory"), "isdir", fail)
+    assert list(find_files([bucket])) == [bucket]
+    monkeypatch.setattr(fsspec.filesystem("memory"), "open", fail)
+    with (
+        pytest.raises(nlv.VideoError, match=r"no route to the bucket.*check the address") as caught,
+        local_copy(f"{bucket}/a.mp4", max_bytes=10**6),
+    ):
+        pass
+    assert caught.value.code == "not_found"
+
+
 def test_unknown_storage_is_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(nlv.UsageError, match="nosuch://x/y"):
         list(find_files(["nosuch://x/y"]))

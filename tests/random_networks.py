@@ -1,4 +1,4 @@
-"""Small networks whose every block tells in the logits, and their cards."""
+"""Small networks whose every block tells in the logits, and their cards, for the tests of several folders."""
 
 from __future__ import annotations
 

@@ -1,0 +1,126 @@
+"""Writes the measured tables of docs/speed.md from benchmarks/results.
+
+python docs/make_speed_tables.py
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "speed.md"
+RESULTS = ROOT / "benchmarks" / "results" / "model_cpu.json"
+WAYS = {
+    "eager": "PyTorch, the network as it was trained",
+    "torch": "PyTorch, as `--runtime torch` runs it",
+    "openvino": "`--runtime openvino`",
+}
+
+
+def page_with_tables(text: str) -> str:
+    """The page's text with what stands between its markers as the results say."""
+    results = json.loads(RESULTS.read_text("utf-8"))
+    for marker, table in (("views", views(results)), ("folder", folder(results))):
+        text = re.sub(
+            rf"<!-- {marker} -->\n.*?<!-- /{marker} -->",
+            lambda _, marker=marker, table=table: f"<!-- {marker} -->\n{table}\n<!-- /{marker} -->",
+            text,
+            flags=re.DOTALL,
+        )
+    return text
+
+
+def views(results: dict[str, Any]) -> str:
+    """The network alone."""
+    network = results["network"]
+    rows = [["view", "the network run by", "s a view", "middle half", "speed against `torch`", "first view, s"]]
+    for row in network["rows"]:
+        low, high = row["quartiles_of_seconds_per_view"]
+        rows.append(
+            [
+                f"{row['view']}, {row['num_frames']} x {row['crop']} x {row['crop']}", WAYS[row["runtime"]],
+                f"{row['seconds_per_view']:.2f}", f"{low:.2f} to {high:.2f}",
+                f"x{speed(results, row['view'], row['runtime']):.2f}", f"{row['seconds_of_first_pass']:.1f}",
+            ]
+        )  # fmt: skip
+    machine = network["machine"]
+    return (
+        f"{_table(*rows)}\n\nThe default model, one view at a time, float32, {network['threads']} threads on "
+        f"{machine['cores']} cores of {machine['processor']} ({machine['vector_instructions']}), torch "
+        f"{machine['torch']}, openvino {network['openvino']}. Medians of {network['rounds']} turns; the speeds are "
+        f"medians of the turns' own ratios. The machine had other work (load average "
+        f"{results['load_average_before']:.1f} before, {results['load_average_after']:.1f} after), over which this had "
+        f"priority (niceness {results['niceness']}). {_worth(results)}"
+    )
+
+
+def speed(results: dict[str, Any], view: str, runtime: str) -> float:
+    """How many views it does while PyTorch, as `classify` runs it, does one."""
+    seconds = _seconds(results, view)
+    return statistics.median(torch / other for torch, other in zip(seconds["torch"], seconds[runtime], strict=True))
+
+
+def folder_speed(results: dict[str, Any], view: str) -> float:
+    """How many clips of a folder OpenVINO does while PyTorch does one."""
+    taken = {
+        runtime: [run["seconds"]["both"][0] for run in _runs(results, view, runtime)]
+        for runtime in ("torch", "openvino")
+    }
+    return statistics.median(torch / other for torch, other in zip(taken["torch"], taken["openvino"], strict=True))
+
+
+def folder(results: dict[str, Any]) -> str:
+    """The folder run: decoding beside the network."""
+    rows = [["view", "runtime", "decoding alone, clips/s", "network alone", "the folder run", "speed against `torch`"]]
+    for view in ("full", "fast"):
+        for runtime in ("torch", "openvino"):
+            runs = _runs(results, view, runtime)
+            rates = [
+                statistics.median(run["files_per_second"][part] for run in runs)
+                for part in ("decode_only", "network_only", "both")
+            ]
+            ratio = folder_speed(results, view) if runtime == "openvino" else 1
+            rows.append([view, f"`{runtime}`", *(f"{rate:.2f}" for rate in rates), f"x{ratio:.2f}"])
+    first = results["folders"][0]
+    return (
+        f"{_table(*rows)}\n\n{first['files']} clips, {first['workers']} decoding process beside the network, after the "
+        f"first clip; medians of {len(_runs(results, 'full', 'torch'))} turns."
+    )
+
+
+def _worth(results: dict[str, Any]) -> str:
+    """From how many views on the start is paid for."""
+    found = []
+    for view in ("full", "fast"):
+        seconds = {runtime: statistics.median(of_one) for runtime, of_one in _seconds(results, view).items()}
+        (first,) = [row["seconds_of_first_pass"] for row in _rows(results, view) if row["runtime"] == "openvino"]
+        saved = seconds["torch"] - seconds["openvino"]
+        found.append(math.ceil((first - seconds["openvino"]) / saved))
+    return f"The start was paid for after {found[0]} full or {found[1]} fast views."
+
+
+def _rows(results: dict[str, Any], view: str) -> list[dict[str, Any]]:
+    return [row for row in results["network"]["rows"] if row["view"] == view]
+
+
+def _seconds(results: dict[str, Any], view: str) -> dict[str, list[float]]:
+    return {row["runtime"]: row["seconds"] for row in _rows(results, view)}
+
+
+def _runs(results: dict[str, Any], view: str, runtime: str) -> list[dict[str, Any]]:
+    return [run for run in results["folders"] if (run["view"], run["runtime"]) == (view, runtime)]
+
+
+def _table(*rows: list[str]) -> str:
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with_tables(PAGE.read_text("utf-8")), "utf-8")

@@ -1,0 +1,271 @@
+"""With OpenVINO the answers are PyTorch's, and what it cannot do is refused in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from random_networks import (
+    KERNELS,
+    SPEC,
+    clips_of,
+    logits_of,
+    random_network,
+    resnet_card,
+)
+from torch import Tensor, nn
+
+import nonlocal_video as nlv
+from nonlocal_video.blocks.nonlocal_block import NonLocalBlock
+from nonlocal_video.inference import openvino_network
+from nonlocal_video.inference.averaging import window_logits
+from nonlocal_video.inference.cluster import ClusterJob, _Network
+from nonlocal_video.inference.device import choose_device
+from nonlocal_video.inference.loading import ClipRequest
+from nonlocal_video.zoo.catalogue import load_network
+
+Run = Callable[..., Any]
+SHARE = 1e-5
+"""Largest difference of logits allowed, as a share of the largest logit."""
+
+SCORES = 1e-4
+"""Largest difference of scores allowed, where logits are some hundreds, as the tiny model's."""
+
+needs_openvino = pytest.mark.skipif(
+    openvino_network.find_spec("openvino") is None, reason="pip install 'nonlocal-video[openvino]'"
+)
+
+
+@pytest.fixture(scope="module")
+def by_torch(tiny_model: Path) -> Iterator[nlv.Recognizer]:
+    with nlv.load(tiny_model, device="cpu") as recognizer:
+        yield recognizer
+
+
+@pytest.fixture(scope="module")
+def by_openvino(tiny_model: Path) -> Iterator[nlv.Recognizer]:
+    with nlv.load(tiny_model, runtime="openvino") as recognizer:
+        yield recognizer
+
+
+@needs_openvino
+def test_every_kernel_gives_the_unfolded_networks_logits() -> None:
+    card = resnet_card(KERNELS)
+    network = random_network(card)
+    clips = clips_of(card, 3)
+    expected = logits_of(network, clips)
+    largest = np.abs(expected).max()
+    for block in network.modules():  # a comparison that no block can change would compare nothing
+        if isinstance(block, NonLocalBlock):
+            block.gate = 0.0
+            assert np.abs(logits_of(network, clips) - expected).max() > 0.001 * largest
+            block.gate = 1.0
+
+    with nlv.Recognizer(network, card, runtime="openvino") as recognizer:
+        found = {count: recognizer.forward(torch.from_numpy(clips[:count])) for count in (1, 2, 3)}
+        again = recognizer.forward(torch.from_numpy(clips))
+    for count, logits in found.items():
+        assert logits.shape == (count, 1, len(card.labels))
+        assert np.abs(logits[:, 0].numpy() - expected[:count]).max() < SHARE * largest
+    assert torch.equal(found[3], again)
+
+
+@needs_openvino
+def test_the_places_of_a_window_and_other_shapes() -> None:
+    plain = replace(resnet_card({}), input=replace(SPEC, short_side=64, crop=64))
+    card = replace(plain, head_window=(1, 1, 1))
+    network = random_network(card)
+    clips = torch.from_numpy(clips_of(card, 2))
+    with nlv.Recognizer(network, card, runtime="openvino") as recognizer:
+        for shown in (clips, clips[:, :, :4, :48, :48], clips):
+            with torch.inference_mode():
+                expected = window_logits(card, network, network.forward_to("layer4", shown))  # type: ignore[operator]
+            found = recognizer.forward(shown)
+            assert found.shape == expected.shape
+            assert found.shape[1] > 1
+            assert (found - expected).abs().max() < SHARE * expected.abs().max()
+        assert recognizer._openvino is not None
+        assert len(recognizer._openvino._compiled) == 2  # the first shape's was kept
+
+
+@needs_openvino
+def test_a_window_that_is_too_large_says_so() -> None:
+    card = replace(resnet_card({}), head_window=(9, 9, 9))
+    with (
+        nlv.Recognizer(random_network(card), card, runtime="openvino") as recognizer,
+        pytest.raises(nlv.ModelError, match=r"pools \(9, 9, 9\) cells and got \(2, 2, 2\)"),
+    ):
+        recognizer.forward(torch.from_numpy(clips_of(card, 1)))
+
+
+@needs_openvino
+def test_the_default_models_weights() -> None:
+    network, card = load_network("default")
+    assert card.fast_input is not None
+    card = replace(card, input=replace(card.fast_input, num_frames=16, short_side=64, crop=64), fast_input=None)
+    clips = clips_of(card, 2)
+    expected = logits_of(network, clips)
+    with nlv.Recognizer(network, card, runtime="openvino") as recognizer:
+        found = recognizer.forward(torch.from_numpy(clips))[:, 0].numpy()
+    assert np.abs(found - expected).max() < SHARE * np.abs(expected).max()
+
+
+@needs_openvino
+def test_files_folders_and_timelines_get_the_same_answers(
+    by_torch: nlv.Recognizer, by_openvino: nlv.Recognizer, clip_folder: Path
+) -> None:
+    clip = clip_folder / "a.mp4"
+    for arguments in ({}, {"views": "2x3"}, {"fast": True}):
+        expected, found = by_torch.classify(clip, **arguments), by_openvino.classify(clip, **arguments)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=SCORES)
+        np.testing.assert_array_equal(found.scores, by_openvino.classify(clip, **arguments).scores)
+        assert found.used == f"{expected.used} (openvino)"
+        assert set(found.to_row()) == set(expected.to_row())
+    for expected, found in zip(by_torch.classify(clip_folder), by_openvino.classify(clip_folder), strict=True):
+        row, expected_row = found.to_row(7), expected.to_row(7)
+        assert [row["path"], row["error"]] == [expected_row["path"], expected_row["error"]]
+        for one, other in zip(row["top"], expected_row["top"], strict=True):
+            assert (one["label"], one["score"]) == (other["label"], pytest.approx(other["score"], abs=SCORES))
+    lines = [recognizer.timeline(clip, batch_size=2) for recognizer in (by_torch, by_openvino)]
+    np.testing.assert_allclose(lines[1].scores, lines[0].scores, atol=SCORES)
+    assert lines[1].used == f"{lines[0].used} (openvino)"
+
+
+@needs_openvino
+def test_maps_come_from_pytorch(by_torch: nlv.Recognizer, by_openvino: nlv.Recognizer, clip_folder: Path) -> None:
+    looks = [recognizer.look(clip_folder / "a.mp4") for recognizer in (by_torch, by_openvino)]
+    np.testing.assert_array_equal(looks[0].prediction.scores, looks[1].prediction.scores)
+    assert looks[1].prediction.used.endswith(", cpu")
+    np.testing.assert_array_equal(looks[0].attention_received().cells, looks[1].attention_received().cells)
+
+
+@needs_openvino
+def test_threads_take_turns(tiny_model: Path, by_torch: nlv.Recognizer, clip_folder: Path) -> None:
+    """The first to come compiles, and not in the main thread."""
+    expected = by_torch.classify(clip_folder / "a.mp4").scores
+    with nlv.load(tiny_model, runtime="openvino") as recognizer, ThreadPoolExecutor(3) as pool:
+        for prediction in pool.map(recognizer.classify, [clip_folder / "a.mp4"] * 3):
+            np.testing.assert_allclose(prediction.scores, expected, atol=SCORES)
+
+
+@needs_openvino
+def test_float32_on_as_many_threads_as_pytorch_has(by_openvino: nlv.Recognizer) -> None:
+    by_openvino.forward(torch.zeros(1, 3, 8, 48, 48))
+    assert by_openvino._openvino is not None
+    for compiled in by_openvino._openvino._compiled.values():
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == torch.get_num_threads()
+        assert compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+@needs_openvino
+def test_scores_that_are_not_finite_are_an_error_that_names_the_layer() -> None:
+    card = resnet_card({})
+    network = random_network(card)
+    with torch.no_grad():
+        network.get_submodule("layer2.0.conv1.conv").weight[0] = float("nan")
+    with (
+        nlv.Recognizer(network, card, runtime="openvino") as broken,
+        pytest.raises(nlv.ModelError, match=r"not finite.*layer2\.0\.conv1"),
+    ):
+        broken.forward(torch.from_numpy(clips_of(card, 1)))
+
+
+@needs_openvino
+def test_other_logits_than_pytorchs_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = resnet_card({})
+    network = random_network(card)
+    clips = torch.from_numpy(clips_of(card, 2))
+    with nlv.Recognizer(network, card, runtime="openvino") as recognizer:
+        assert recognizer._openvino is not None
+        recognizer._openvino.network.fc.bias.data += 1  # type: ignore[union-attr, operator]
+        for _ in range(2):  # nothing wrong is kept
+            with pytest.raises(nlv.ModelError, match=r"differ by up to 1 from PyTorch's.*Use --runtime torch"):
+                recognizer.forward(clips)
+
+
+@needs_openvino
+def test_a_network_that_cannot_be_compiled() -> None:
+    class Branching(nn.Module):
+        def forward(self, clips: Tensor) -> Tensor:
+            mean = clips.mean(dim=(2, 3, 4))
+            return mean if mean.sum() > 0 else mean * 2
+
+    with (
+        nlv.Recognizer(Branching(), resnet_card({}), runtime="openvino") as recognizer,
+        pytest.raises(nlv.ModelError, match=r"'small' cannot be compiled by OpenVINO for clips of \(3, 4, 8, 8\): .*"
+                      r"Use --runtime torch\."),
+    ):  # fmt: skip
+        recognizer.forward(torch.zeros(1, 3, 4, 8, 8))
+
+
+@needs_openvino
+def test_it_runs_on_the_cpu() -> None:
+    assert choose_device("auto", runtime="openvino") == torch.device("cpu")
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(nlv.UsageError, match=r"runs on the CPU\. Use --device auto or cpu, or --runtime torch"):
+            choose_device(device, runtime="openvino")
+        with pytest.raises(nlv.UsageError, match="runs on the CPU"):  # before a cluster is asked for anything
+            ClusterJob("default", SPEC, ClipRequest(), device=device, runtime="openvino")
+    assert not ClusterJob("default", SPEC, ClipRequest(), runtime="openvino").takes_gpus
+    assert ClusterJob("default", SPEC, ClipRequest()).takes_gpus
+
+
+def test_an_actor_of_a_cluster_takes_it(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_network, "find_spec", lambda name: object())
+    actor = _Network(ClusterJob(str(tiny_model), SPEC, ClipRequest(), runtime="openvino"))
+    with actor.recognizer as recognizer:
+        assert recognizer.runtime == "openvino"
+
+
+def test_an_unknown_runtime(tiny_model: Path) -> None:
+    with pytest.raises(nlv.UsageError, match="runtime = 'tensorrt' should be one of torch, openvino"):
+        nlv.load(tiny_model, runtime="tensorrt")  # type: ignore[arg-type]
+
+
+def test_without_the_package(run: Run, tiny_model: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_network, "find_spec", lambda name: None)
+    for engine in ("local", "ray"):
+        done = run("classify", clip_folder, "--model", tiny_model, "--runtime", "openvino", "--engine", engine)
+        assert (done.status, done.out) == (2, "")
+        assert done.err == "runtime = 'openvino' needs openvino: pip install 'nonlocal-video[openvino]'\n"
+
+
+@pytest.mark.parametrize("verb", [("classify",), ("timeline",), ("benchmark", "pipeline")])
+def test_verbs_hand_it_on(verb: tuple[str, ...], run: Run, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_network, "find_spec", lambda name: None)
+    done = run(*verb, clip_folder / "a.mp4", "--runtime", "openvino")
+    assert done.status == 2
+    assert "needs openvino" in done.err
+
+
+def test_evaluate_and_serve_hand_it_on(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_network, "find_spec", lambda name: None)
+    (tmp_path / "clips.csv").write_text("path,label\ngone.mp4,archery\n")
+    for arguments in (("evaluate", tmp_path / "clips.csv"), ("serve", "--port", "0")):
+        done = run(*arguments, "--runtime", "openvino")
+        assert done.status == 2
+        assert "needs openvino" in done.err
+
+
+@needs_openvino
+def test_a_run_goes_on_with_it(run: Run, tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
+    """As with another device: the scores are the same up to rounding."""
+    output = tmp_path / "table.jsonl"
+    begun = run("classify", clip_folder / "a.mp4", "--model", tiny_model, "--output", output)
+    assert begun.status == 0
+    done = run(
+        *("classify", clip_folder, "--exclude", "note.mp4", "--model", tiny_model, "--output", output, "--resume"),
+        *("--runtime", "openvino"),
+    )
+    assert (done.status, done.err) == (0, "3 files: 3 ok (1 of them done before)\n")
+    assert done.out.count("cpu (openvino)") == 2
+    rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    assert len({tuple(row) for row in rows}) == 1  # the same keys

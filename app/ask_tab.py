@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gradio as gr
 
+from nonlocal_video.inference.recognizer import Recognizer
+
+from .api import NETWORK
 from .asking import HINT, METHODS, RECOGNISE_FIRST, Answer, Asking, Controls
+from .checking import WHAT_IT_DOES, Checking
 from .looks import MAX_BYTES, UNUSED_SECONDS, KeptLooks
 
 KEPT = f"""The features of your last clip are kept for {UNUSED_SECONDS // 60} minutes after your last question, or until
@@ -21,8 +26,13 @@ class AskTab(NamedTuple):
     answer: Answer
 
 
-def ask_tab(looks: KeptLooks) -> AskTab:
-    """Lay out the questions, with what happens when they are asked."""
+def ask_tab(recognizers: Mapping[str, Recognizer], looks: KeptLooks) -> AskTab:
+    """Lay out the questions, with what happens when they are asked.
+
+    Args:
+        recognizers: By name.
+        looks: What the recognitions left behind.
+    """
     asking = Asking(looks)
     invitation = gr.Markdown(RECOGNISE_FIRST, container=True, elem_id="ask-invitation")
     visitor = gr.State(None, time_to_live=UNUSED_SECONDS, delete_callback=looks.drop)
@@ -39,8 +49,11 @@ def ask_tab(looks: KeptLooks) -> AskTab:
         with gr.Column(scale=2, min_width=320):
             controls, ask = _controls()
             numbers = gr.Markdown(HINT["attention"], container=True, elem_id="numbers")
+            check = gr.Button("Check this picture", elem_id="check")
+            gr.Markdown(WHAT_IT_DOES, elem_id="check-cost", elem_classes="small-print")
+            checked = gr.Markdown("", min_height=60, elem_id="checked", elem_classes="status")
             gr.Markdown(KEPT, elem_id="kept", elem_classes="small-print")
-    answer = Answer(sheet, numbers, *controls, visitor)
+    answer = Answer(sheet, numbers, *controls, checked, visitor)
     # Questions do not wait for other visitors' clips: they have a queue of their own.
     how: dict[str, Any] = {
         "outputs": list(answer),
@@ -50,6 +63,15 @@ def ask_tab(looks: KeptLooks) -> AskTab:
         "show_progress": "minimal",
         "api_visibility": "private",
     }
+    checking = check.click(
+        Checking(recognizers, asking).check,
+        list(controls),
+        checked,
+        concurrency_id=NETWORK,
+        api_visibility="private",
+    )
+    asked = [sheet.select, ask.click, controls.method.input, controls.block.input, controls.label.input]
+    gr.on(asked, None, cancels=checking)  # what it would say is not of the picture that comes now
     sheet.select(asking.click, [controls.block, controls.label], trigger_mode="always_last", **how)
     ask.click(asking.ask, [controls.block, controls.label, controls.frame, controls.x, controls.y], **how)
     gr.on(

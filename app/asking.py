@@ -59,6 +59,8 @@ class Answer(NamedTuple):
     frame: Any
     x: Any
     y: Any
+    checked: Any
+    """What was said of the picture before doesn't hold for another."""
     visitor: Any
     """Renews the time after which the look is dropped."""
 
@@ -95,7 +97,7 @@ class Asking:
 
     def click(self, block: str | None, label: str | None, event: gr.SelectData, request: gr.Request) -> Answer:
         """What the clicked place of the sheet attends to."""
-        look = self._look(request)
+        look = self.look(request)
         place = Sheet.of(look).point_at(*event.index)
         if place is None:
             raise gr.Error(BETWEEN_FRAMES, duration=3, print_exception=False)
@@ -112,7 +114,7 @@ class Asking:
         request: gr.Request,
     ) -> Answer:
         """What a place attends to."""
-        if not self._look(request).block_inputs:
+        if not self.look(request).block_inputs:
             raise refusal(NO_BLOCK)
         return self.show("query", block, label, frame, x_percent, y_percent, request)
 
@@ -127,18 +129,13 @@ class Asking:
         request: gr.Request,
     ) -> Answer:
         """The answer for what the controls say."""
-        look = self._look(request)
+        look = self.look(request)
         with plain_errors(Path(look.prediction.path).parent):
-            if method == "query":
-                point = QueryPoint(float(look.seconds[frame]), x_percent / 100, y_percent / 100)
-                maps = look.query(point, layer=block)
-            elif method == "attention":
-                maps = look.attention_received(layer=block)
-            else:
-                maps = look.class_evidence(label)
+            maps = maps_of(look, method, block, label, frame, x_percent, y_percent)
             return self._answer(maps, request.session_hash)._replace(frame=frame, x=x_percent, y=y_percent)
 
-    def _look(self, request: gr.Request) -> Look:
+    def look(self, request: gr.Request) -> Look:
+        """What is kept for this visitor."""
         look = self.looks.of(request.session_hash)
         if look is None:
             raise refusal(NO_LOOK)
@@ -156,8 +153,24 @@ class Asking:
             frame=gr.skip(),
             x=gr.skip(),
             y=gr.skip(),
+            checked="",
             visitor=visitor,
         )
+
+
+def maps_of(
+    look: Look,
+    method: Method,
+    block: str | None,
+    label: str | None,
+    frame: int,
+    x_percent: float,
+    y_percent: float,
+) -> AttentionMaps:
+    """What the controls ask for."""
+    if method == "query":
+        return look.query(QueryPoint(float(look.seconds[frame]), x_percent / 100, y_percent / 100), layer=block)
+    return look.attention_received(layer=block) if method == "attention" else look.class_evidence(label)
 
 
 def _place(seconds: float, x: float, y: float) -> str:

@@ -72,10 +72,13 @@ def timeline_cost(card: ModelCard, window: str, stride: float) -> str:
 
 
 def overlay_choices(recognizer: Recognizer) -> list[Choice]:
-    """What the overlay may show; attention needs a non-local block."""
+    """What the overlay may show; attention needs a non-local block.
+
+    Evidence comes first: it is what was measured to show what an answer rests on (docs/faithfulness.md).
+    """
     choices: list[Choice] = [("Evidence for the first action", "evidence")]
     if recognizer.nonlocal_layers():
-        choices.insert(0, ("Attention received", "attention"))
+        choices.append(("Attention received", "attention"))
     return choices
 
 

@@ -122,7 +122,7 @@ def _choices(recognizers: Mapping[str, Recognizer]) -> tuple[gr.Dropdown, gr.Rad
         overlays,
         value=overlays[0][1],
         label="What the overlay shows",
-        info="The places that all others look at, or those that speak for the first action.",
+        info="The places that speak for the first action, or those that all others look at.",
         elem_id="overlay-kind",
     )
     model = gr.Dropdown(

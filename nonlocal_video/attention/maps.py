@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -33,8 +34,21 @@ class QueryPoint:
             raise UsageError(
                 f"query x = {self.x}, y = {self.y} should be fractions of the frame's width and height, 0 to 1."
             )
-        if self.seconds < 0:
-            raise UsageError(f"query seconds = {self.seconds} should not be below 0.")
+        if not (math.isfinite(self.seconds) and self.seconds >= 0):
+            raise UsageError(f"query seconds = {self.seconds} should be a number, 0 or above.")
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> QueryPoint:
+        """(seconds, x, y) as a point.
+
+        Raises:
+            UsageError: These are not three numbers, or not of a point.
+        """
+        try:
+            seconds, x, y = (float(value) for value in values)
+        except (TypeError, ValueError):
+            raise UsageError(f"query = {values!r} should be (seconds, x, y), three numbers.") from None
+        return cls(seconds, x, y)
 
 
 @dataclass(frozen=True)
@@ -171,13 +185,15 @@ class AttentionMaps:
         return Path(path)
 
     def save_frames(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write every overlay frame as `NNN_SECONDSs.png` and return the paths."""
+        """Write every overlay frame as `NNN_SECONDSs.png` and return the paths; such files of an earlier map go."""
         from PIL import Image
 
         from nonlocal_video.attention.overlay import draw_all
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for earlier in folder.glob("[0-9][0-9][0-9]_*s.png"):
+            earlier.unlink()
         paths = []
         for index, picture in enumerate(draw_all(self)):
             paths.append(folder / f"{index:03d}_{self.seconds[index]:.3f}s.png")

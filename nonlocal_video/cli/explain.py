@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.outputs import check_folder
 from nonlocal_video.cli.text import describe
 from nonlocal_video.errors import UsageError
+
+if TYPE_CHECKING:
+    from nonlocal_video.attention.maps import AttentionMaps
+    from nonlocal_video.inference.look import Look
+    from nonlocal_video.inference.recognizer import Recognizer
 
 
 class MethodChoice(str, Enum):
@@ -42,9 +52,14 @@ def explain(
     end_seconds: options.EndSeconds = None,
     top_k: options.TopK = 5,
     decoder: options.Decoder = options.DecoderChoice.auto,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Blur the strongest places, then others: what becomes of the score? check.json."),
+    ] = False,
 ) -> None:
     """Show where the network looked: overlay.mp4, frames/*.png and attention.npz."""
     point = None if query is None else _point(query)
+    check_folder(output)
 
     from nonlocal_video.attention.maps import QueryPoint
     from nonlocal_video.inference.recognizer import load
@@ -65,11 +80,42 @@ def explain(
         overlay = maps.overlay(output / "overlay.mp4")
         pictures = maps.save_frames(output / "frames")
         arrays = maps.save_arrays(output / "attention.npz")
+        numbers = output / "check.json"
+        numbers.unlink(missing_ok=True)  # what an earlier map's check said is not of this one
+        checked = _check(recognizer, look, maps, label, numbers) if check else None
     typer.echo(describe(look.prediction, top_k))
     typer.echo(f"  {maps.quantity}, in {maps.layer}")
     for note in recognizer.card.notes:
         typer.echo(f"  {note}")
+    if checked is not None:
+        typer.echo(f"  Check: {checked}")
     typer.echo(f"{overlay}\n{arrays}\n{pictures[0].parent} ({len(pictures)} pictures)")
+
+
+def _check(recognizer: Recognizer, look: Look, maps: AttentionMaps, label: str | None, path: Path) -> str:
+    """What the check says of a map, in words; its numbers go to a file."""
+    from nonlocal_video.inference.faithfulness import quick_check, quick_draws
+    from nonlocal_video.inference.prediction import printable
+
+    console = Console(stderr=True)
+    bar = Progress(
+        BarColumn(),
+        TextColumn("checking, {task.completed} of {task.total} views"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=2 + quick_draws(maps))
+    try:
+        with bar:
+            done = quick_check(recognizer, look, maps, label=label, on_pass=lambda clips: bar.advance(task, clips))
+    except UsageError as error:  # the map ranks no places; it was drawn all the same
+        return str(error)
+    about = {"path": printable(look.prediction.path), "model": look.prediction.model, "method": maps.method}
+    row = {**about, "layer": maps.layer, **asdict(done)}
+    path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    return f"{done.in_words} ({path.name})"
 
 
 def _point(text: str) -> tuple[float, float, float]:

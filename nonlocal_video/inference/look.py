@@ -124,7 +124,7 @@ class Look:
         cells and the class's bias sum to its logit. At any other layer it is Grad-CAM.
         """
         target = self._class(label)
-        name = layer or self.feature_layer
+        name = self.feature_layer if layer is None else layer
         if name is None:
             raise UsageError(f"This network does not say which layer feeds its head; name one. {self._layers_help()}")
         if isinstance(self.network, LinearHead) and self.features is not None and name == self.feature_layer:
@@ -134,6 +134,7 @@ class Look:
             quantity = "share of the logit, exact"
         else:
             self._require_layer(name)
+            self._grid(name)  # refuses a layer whose cells lie nowhere in the clip
             inputs = self.network_input
             if inputs is None:
                 inputs = self.clip.network_input(0, 0, device=next(self.network.parameters()).device)
@@ -158,7 +159,7 @@ class Look:
     def _block(self, layer: str | None) -> tuple[str, Any, Tensor]:
         if not self.block_inputs:
             raise UsageError(f"Model {self.prediction.model!r} has no non-local block; use method gradcam.")
-        name = layer or self.default_block or list(self.block_inputs)[-1]
+        name = (self.default_block or list(self.block_inputs)[-1]) if layer is None else layer
         if name not in self.block_inputs:
             known = ", ".join(self.block_inputs)
             raise UsageError(f"layer = {name!r} is not a non-local block of this model; it has: {known}.")

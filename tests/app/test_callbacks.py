@@ -180,5 +180,5 @@ def test_another_clip_and_a_cancel_take_the_last_answer_away(
 def test_another_model_brings_its_choices(callbacks: Callbacks) -> None:
     views, overlays, notes = callbacks.offer("tiny")
     assert views["value"] == "1x1"
-    assert overlays["value"] == "attention"
+    assert overlays["value"] == "evidence"
     assert notes == ""

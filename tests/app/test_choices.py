@@ -85,7 +85,7 @@ def test_is_averaged(views: str, averaged: bool) -> None:
 
 @pytest.mark.parametrize(
     ("recognizer", "values"),
-    [(WithBlocks("layer3"), ["attention", "evidence"]), (WithBlocks(), ["evidence"])],
+    [(WithBlocks("layer3"), ["evidence", "attention"]), (WithBlocks(), ["evidence"])],
 )
 def test_attention_is_offered_where_there_is_a_block(recognizer: WithBlocks, values: list[str]) -> None:
     assert [value for _, value in overlay_choices(recognizer)] == values  # type: ignore[arg-type]

@@ -133,7 +133,7 @@ def mean_row(rows: Callable[[Tensor], Tensor], theta: Tensor, num_keys: int) -> 
 
 def query_chunks(theta: Tensor, num_keys: int) -> tuple[Tensor, ...]:
     """theta in pieces along N whose weights have at most CHUNK_ENTRIES entries (or one query each)."""
-    return theta.split(max(1, CHUNK_ENTRIES // (theta.shape[0] * num_keys)), dim=1)
+    return theta.split(max(1, CHUNK_ENTRIES // max(1, theta.shape[0] * num_keys)), dim=1)
 
 
 def _split_projection(theta: Tensor, phi: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

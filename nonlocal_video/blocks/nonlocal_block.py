@@ -324,7 +324,8 @@ class NonLocalBlock(nn.Module):
 
     def _unfold(self, rows: Tensor, x: Tensor) -> Tensor:
         """(B S, N', D') -> (B, D', *size), the inverse of `_fold` for the queries of x."""
-        return rows.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
+        # No -1 among the sizes: a batch may be empty, as one of no detected boxes is.
+        return rows.transpose(1, 2).reshape(len(x), rows.shape[2], *x.shape[2:])
 
     def _shape_map(self, weights: Tensor, x: Tensor) -> Tensor:
         """(B S, N', M') -> the shape that `forward` promises."""

@@ -110,4 +110,4 @@ def _take_rows(rows: Tensor, indices: Tensor) -> Tensor:
     """rows[b, indices[b, i]]: (B, L, D) and (B, Q) -> (B, Q, D). Copies whole rows; `gather` goes by elements."""
     batch, length, depth = rows.shape
     first = length * torch.arange(batch, device=rows.device).unsqueeze(1)
-    return rows.view(-1, depth).index_select(0, (indices + first).flatten()).view(batch, -1, depth)
+    return rows.view(batch * length, depth).index_select(0, (indices + first).flatten()).view(*indices.shape, depth)

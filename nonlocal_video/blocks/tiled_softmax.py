@@ -32,7 +32,7 @@ def tiled_softmax(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float, tile_e
     Returns:
         (B, N, D').
     """
-    side = max(1, math.isqrt(tile_entries // len(theta)))
+    side = max(1, math.isqrt(tile_entries // max(1, len(theta))))
     return _TiledSoftmax.apply(theta, phi, g, scale, side)
 
 

@@ -106,9 +106,9 @@ class VideoNonLocalBlock(NonLocalBlock):
         split = grid.reshape(batch, depth, num_frames // group, group, height * width)
         if self.config.mode == "time_only":
             # (B, D, T/G, G, HW) -> (B, T/G, HW, G, D)
-            return split.permute(0, 2, 4, 3, 1).reshape(-1, group, depth)
+            return split.permute(0, 2, 4, 3, 1).reshape(batch * (num_frames // group) * height * width, group, depth)
         # (B, D, T/G, G, HW) -> (B, T/G, G, HW, D)
-        return split.permute(0, 2, 3, 4, 1).reshape(-1, group * height * width, depth)
+        return split.permute(0, 2, 3, 4, 1).reshape(batch * (num_frames // group), group * height * width, depth)
 
     def _unfold(self, rows: Tensor, x: Tensor) -> Tensor:
         batch, _, num_frames, height, width = x.shape

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.outputs import check_place
+from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ Config = Annotated[
 InputSize = Annotated[
     str | None, typer.Option("--input", help="T,H,W: frames, height, width. Without it, the model's own.")
 ]
+_MOST_PIXELS = 2**32  # minutes of counting; far above, PyTorch's sizes overflow
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of tables.")]
 
 
@@ -99,6 +102,8 @@ def receptive_field(
     as_json: AsJson = False,
 ) -> None:
     """What a unit can see (theory), and what really moves it (gradients), with and without blocks."""
+    check_place(output, ".png")
+
     from nonlocal_video.analysis.effective import compare_fields
     from nonlocal_video.analysis.networks import nonlocal_blocks, without_blocks
     from nonlocal_video.analysis.receptive_field import theoretical_fields
@@ -148,10 +153,11 @@ def attention(
 ) -> None:
     """How wide, how far in time and how strong each block's attention is, over clips."""
     outputs = output or []
-    if wrong := [path for path in outputs if path.suffix not in (".csv", ".png")]:
-        raise UsageError(f"output = {', '.join(map(str, wrong))} should end in .csv or .png.")
+    for path in outputs:
+        check_place(path, ".csv", ".png")
 
     from nonlocal_video.analysis.patterns import block_pattern, pattern_table, summary_rows
+    from nonlocal_video.inference.prediction import printable
     from nonlocal_video.inference.recognizer import load
 
     patterns, failed = [], 0
@@ -163,15 +169,15 @@ def attention(
             try:
                 look = recognizer.look(clip, fast=fast)
             except VideoError as error:
-                typer.echo(f"{clip}: {error.code}: {error.message}", err=True)
+                typer.echo(f"{shown(clip)}: {error.code}: {error.message}", err=True)
                 failed += 1
                 continue
             patterns += [
-                block_pattern(block, look.block_inputs[name], block_name=name, clip=clip)
+                block_pattern(block, look.block_inputs[name], block_name=name, clip=printable(clip))
                 for name, block in blocks.items()
             ]
     for path in outputs if patterns else []:
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             _write_csv(path, pattern_table(patterns))
         else:
             from nonlocal_video.analysis.pictures import draw_patterns
@@ -263,9 +269,7 @@ def _print_patterns(summary: Sequence[Mapping[str, Any]]) -> None:
 def _untrained(model: str, config: Path | None) -> tuple[nn.Module, InputSpec | None]:
     """A network newly initialised, and what its model takes."""
     if config is not None:
-        from nonlocal_video.analysis.networks import network_of_file
-
-        return network_of_file(config), None
+        return _described(model, config), None
     from nonlocal_video.models.checkpoint import build_network, read_card
     from nonlocal_video.zoo.catalogue import find
 
@@ -275,13 +279,20 @@ def _untrained(model: str, config: Path | None) -> tuple[nn.Module, InputSpec | 
 
 def _trained(model: str, config: Path | None) -> tuple[nn.Module, InputSpec | None]:
     if config is not None:
-        from nonlocal_video.analysis.networks import network_of_file
-
-        return network_of_file(config).eval(), None
+        return _described(model, config).eval(), None
     from nonlocal_video.zoo.catalogue import load_network
 
     network, card = load_network(model)
     return network, card.input
+
+
+def _described(model: str, config: Path) -> nn.Module:
+    """The network of a file of --config."""
+    from nonlocal_video.analysis.networks import network_of_file
+
+    if model != "default":
+        raise UsageError(f"--model {model} and --config {config} are two networks; give one of them.")
+    return network_of_file(config)
 
 
 def _size(text: str | None, spec: InputSpec | None) -> tuple[int, int, int]:
@@ -296,6 +307,8 @@ def _size(text: str | None, spec: InputSpec | None) -> tuple[int, int, int]:
         raise UsageError(f"input = {text!r} should be T,H,W, like 16,112,112.") from None
     if min(frames, height, width) < 1:
         raise UsageError(f"input = {text!r} should have numbers of at least 1.")
+    if frames * height * width > _MOST_PIXELS:
+        raise UsageError(f"input = {text!r} should have at most {_MOST_PIXELS:,} pixels in all.")
     return frames, height, width
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.outputs import check_place
 from nonlocal_video.cli.run_progress import RunProgress
 from nonlocal_video.errors import UsageError
 
@@ -62,6 +64,9 @@ def check(
 
     if output is not None:
         check_format(output)
+        check_place(output)
+        if output.exists() and os.path.samefile(output, source):
+            raise UsageError(f"output = {str(output)!r} is the list of clips itself; name another file.")
     asked = validation_share is not None or folds is not None
     plan = SplitPlan(validation_share if asked else _DEFAULT_SHARE, folds, seed)
     limits = DecodeLimits.parse(limit or ())

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nonlocal_video.inference.prediction import printable
+from nonlocal_video.cli.text import shown
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.check import NUM_THUMBNAILS
 from nonlocal_video.training.report import CheckReport, SameContent
@@ -30,7 +30,7 @@ def print_report(report: CheckReport, spec: InputSpec, console: Console, *, ever
     )
     console.print(_classes(report))
     _say(console, [report.balance()])
-    _say(console, (f"unusable: {printable(row.path)}: {row.problem}" for row in report.unusable))
+    _say(console, (f"unusable: {shown(row.path)}: {row.problem}" for row in report.unusable))
     _say(console, (_twice(same) for same in report.same if not same.contradictory))
     _say(
         console,
@@ -39,7 +39,7 @@ def print_report(report: CheckReport, spec: InputSpec, console: Console, *, ever
             for group, splits in report.split_groups
         ),
     )
-    _say(console, (f"note: {printable(path)}: {note}" for path, note in report.file_notes))
+    _say(console, (f"note: {shown(path)}: {note}" for path, note in report.file_notes))
     view = f"{spec.num_frames} frames, {spec.span_seconds:.2f} s"
     filled = FILLED[spec.short_clips]
     _say(console, _some(report.short, f"shorter than the model's view ({view}) and {filled} in training"))
@@ -59,7 +59,7 @@ def _classes(report: CheckReport) -> Table:
 
 
 def _twice(same: SameContent) -> str:
-    text = f"same {same.by}: {', '.join(map(printable, same.paths))}"
+    text = f"same {same.by}: {', '.join(map(shown, same.paths))}"
     if same.leaks:
         return f"{text}; in {' and '.join(same.given_splits)}: keep them in one split, or delete all but one"
     if len(same.groups) > 1:
@@ -70,7 +70,7 @@ def _twice(same: SameContent) -> str:
 def _some(paths: tuple[str, ...], what: str) -> list[str]:
     if not paths:
         return []
-    named = ", ".join(map(printable, paths[:_SHOWN]))
+    named = ", ".join(map(shown, paths[:_SHOWN]))
     more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
     return [f"{len(paths)} clip{'s are' if len(paths) > 1 else ' is'} {what}: {named}{more}"]
 

@@ -57,6 +57,8 @@ def _outputs(formats: str, output: Path) -> dict[str, Path]:
     unknown = [name for name in names if name not in FORMATS]
     if unknown:
         raise UsageError(f"--format {formats} has {unknown[0]!r}; give one or some of {', '.join(FORMATS)}.")
+    if not output.name:
+        raise UsageError(f"--output {str(output)!r} names no file; give one, like model.")
     owner = next((name for name, known in FORMATS.items() if output.suffix == known.ending), None)
     if owner is not None and names != [owner]:
         raise UsageError(

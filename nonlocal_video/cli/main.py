@@ -62,3 +62,9 @@ def main() -> None:
     except NonlocalVideoError as error:
         typer.echo(str(error), err=True)
         sys.exit(2)
+    except ImportError as error:  # torch is missing or cannot be mapped into memory, an extra is not installed
+        typer.echo(f"A package cannot be loaded: {error}. `nonlocal-video doctor` says what works here.", err=True)
+        sys.exit(1)
+    except OSError as error:  # a full disk, standard output too; a folder that may not be written to; an endless name
+        typer.echo(f"{error}. Give a place that can be read and written and has room, and try again.", err=True)
+        sys.exit(1)

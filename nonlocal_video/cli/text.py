@@ -10,10 +10,17 @@ if TYPE_CHECKING:
 
 def describe(outcome: Outcome, top_k: int) -> str:
     """The file, its likeliest actions and what was looked at; or what is wrong with it."""
-    from nonlocal_video.inference.prediction import Failure, printable
+    from nonlocal_video.inference.prediction import Failure
 
-    name = printable(outcome.path)
+    name = shown(outcome.path)
     if isinstance(outcome, Failure):
         return f"{name}\n  {outcome.error.code}: {outcome.error.message}"
     scores = [f"  {scored.score:6.1%}  {scored.label}" for scored in outcome.top(top_k)]
     return "\n".join([name, *scores, f"  {outcome.used}", *(f"  {note}" for note in outcome.notes)])
+
+
+def shown(path: str) -> str:
+    r"""A file name on one line of a terminal that does not obey it: control characters become \x1b, \n and so on."""
+    from nonlocal_video.inference.prediction import printable
+
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in printable(path))

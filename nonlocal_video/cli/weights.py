@@ -145,7 +145,10 @@ def verify(
 
 @app.command()
 def info(
-    model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Catalogue name, or a file of this project.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="NAME|FILE|RUN", help="Catalogue name, file of this project, or training run's folder."),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show what is known about weights: network, input, labels, accuracy, licence, source, hashes."""
@@ -156,7 +159,7 @@ def info(
     from nonlocal_video.zoo.store import read_record, weights_path
 
     row = entries().get(model)
-    if row is None and not _is_embedded(model) and not Path(model).is_file():
+    if row is None and not _is_embedded(model) and not (model and Path(model).exists()):
         entry(model)  # says what is likely meant
     record = None if row is None else read_record(row.name)
     path = weights_path(row.name) if row else find(model)

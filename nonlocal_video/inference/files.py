@@ -119,7 +119,7 @@ def _walk(top: str) -> Iterator[str]:
             yield entry
         elif entry.is_dir(follow_symlinks=False):
             stack.append(_entries(entry.path))
-        elif not entry.is_dir():
+        elif not os.path.isdir(entry.path):  # not the entry's own is_dir, which raises for a link to itself
             yield entry.path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -33,13 +34,28 @@ ClipSource = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Sequence[NDArr
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """Which part of a clip to look at, and how often."""
+    """Which part of a clip to look at, and how often.
+
+    Raises:
+        UsageError: The part is none of any clip (whether it is one of this clip, only its length says), or no rate.
+    """
 
     views: ViewCount = field(default_factory=ViewCount)
     start_seconds: float | None = None
     end_seconds: float | None = None
     frames_per_second: float | None = None
     """Rate of frames that are handed over as an array; a file has its own times."""
+
+    def __post_init__(self) -> None:
+        start = 0.0 if self.start_seconds is None else self.start_seconds
+        if not 0 <= start < math.inf:
+            raise UsageError(f"start_seconds = {start:g} should be a finite number, 0 or above.")
+        if self.end_seconds is not None and not start < self.end_seconds < math.inf:
+            raise UsageError(
+                f"end_seconds = {self.end_seconds:g} should be after start_seconds = {start:g}, and finite."
+            )
+        if self.frames_per_second is not None and not 0 < self.frames_per_second < math.inf:
+            raise UsageError(f"frames_per_second = {self.frames_per_second:g} should be a finite number above 0.")
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,6 +102,11 @@ class ClipLoader:
             VideoError: The file cannot be read.
             UsageError: The span or the array is not usable.
         """
+        if request.frames_per_second is not None and not _is_decoded(source):
+            raise UsageError(
+                f"frames_per_second = {request.frames_per_second:g} is for frames given as an array; a video file has "
+                f"its own times: leave it away."
+            )
         with _opened(source, self.reader, request.frames_per_second or spec.frames_per_second) as (path, clip):
             started = time.perf_counter()
             info = clip.probe()
@@ -115,7 +136,7 @@ class ClipLoader:
                 f"The clip ({info.duration_seconds:.2f} s) is shorter than a view "
                 f"({spec.num_frames / spec.rate_in(info.fps):.2f} s) and was {FILLED[filled]}."
             )
-        if isinstance(source, (list, tuple, np.ndarray)) and request.frames_per_second is None:
+        if _is_decoded(source) and request.frames_per_second is None:
             notes.append(f"The frames came without a rate; {spec.frames_per_second:g} per second was assumed.")
         return LoadedClip(
             path=path,
@@ -209,13 +230,15 @@ class _Array:
     """A clip that is already decoded."""
 
     def __init__(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], frames_per_second: float) -> None:
-        array = np.asarray(frames)
+        try:
+            array = np.asarray(frames)
+        except (ValueError, TypeError, RuntimeError) as error:  # frames of several sizes, a tensor on a GPU
+            raise UsageError(f"frames are no one array ({error}); give RGB uint8 (T, H, W, 3).") from error
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or 0 in array.shape:
             raise UsageError(
-                f"frames have shape {array.shape} {array.dtype}; give RGB uint8 (T, H, W, 3), T at least 1."
+                f"frames have shape {array.shape} {array.dtype} ({type(frames).__name__}); give RGB uint8 "
+                f"(T, H, W, 3), T at least 1, or the path or the bytes of a video file."
             )
-        if not frames_per_second > 0:
-            raise UsageError(f"{frames_per_second = } should be above 0.")
         num_frames, height, width, _ = array.shape
         self.frames = array
         self.info = VideoInfo(
@@ -258,6 +281,11 @@ class _ArrayStream(AbstractContextManager["_ArrayStream"]):
 
     def __exit__(self, *_error: object) -> None:
         return None
+
+
+def _is_decoded(source: ClipSource) -> bool:
+    """Whether a clip is frames, and no file nor the bytes of one."""
+    return not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview))
 
 
 @contextmanager

@@ -164,7 +164,7 @@ class Recognizer:
             ModelError: The network gave something that is not a number.
         """
         request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, frames_per_second)
-        if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
+        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
             from nonlocal_video.inference.files import find_files
             from nonlocal_video.inference.folder import classify_files
 
@@ -278,7 +278,7 @@ class Recognizer:
             end_seconds: Only look up to here.
             frames_per_second: Rate of frames given as an array.
         """
-        point = None if query is None else QueryPoint(*query)
+        point = None if query is None else QueryPoint.of(query)
         look = self.look(
             source,
             fast=fast,

@@ -67,9 +67,9 @@ def refuse_other_settings(output: str, earlier: dict[str, Any], settings: dict[s
         UsageError: A setting is another than the earlier run's.
     """
     settings = json.loads(json.dumps(settings))
-    changed = [name for name in settings if settings[name] != earlier.get(name)]
+    changed = [name for name in {**settings, **earlier} if settings.get(name) != earlier.get(name)]
     if changed:
-        differences = ", ".join(f"{name} was {earlier.get(name)!r} and is {settings[name]!r}" for name in changed)
+        differences = ", ".join(f"{name} was {earlier.get(name)!r} and is {settings.get(name)!r}" for name in changed)
         raise UsageError(f"{output!r} was begun with other settings: {differences}. Use another output name.")
 
 
@@ -83,8 +83,9 @@ class ResultFile:
         resume: Take up an earlier run: its files are not done again unless they changed.
 
     Raises:
-        UsageError: Unknown ending, an output that exists, other settings than those of the run to be taken up, or
-            another process that writes the same file.
+        UsageError: Unknown ending, an output that exists, other settings than those of the run to be taken up, a
+            journal that is damaged or not there, or another process that writes the same file.
+        OutputError: The journal cannot be written there.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any], *, top_k: int, resume: bool) -> None:
@@ -96,12 +97,24 @@ class ResultFile:
             raise UsageError(f"output = {str(path)!r} should end in one of {', '.join(FORMATS)}.")
         if not self.path.parent.is_dir():
             raise UsageError(f"output = {str(path)!r} is in a folder that does not exist; make it first.")
+        if self.path.is_dir():
+            raise UsageError(f"output = {str(path)!r} is a folder; name a file in it.")
+        if resume and self.path.exists() and not self.journal_path.exists():  # it would be replaced by new rows alone
+            raise UsageError(
+                f"{str(self.path)!r} has no journal {self.journal_path.name!r} beside it to go on with. Use another "
+                f"name, or delete it."
+            )
         if not resume and (self.path.exists() or self.journal_path.exists()):
             raise UsageError(
                 f"{str(self.path)!r} or its journal exists. Use --resume to go on with it, or another name, "
                 f"or delete both."
             )
-        self._journal: IO[bytes] = open(self.journal_path, "ab+")  # noqa: SIM115 - closed by __exit__
+        try:
+            self._journal: IO[bytes] = open(self.journal_path, "ab+")  # noqa: SIM115 - closed by __exit__
+        except OSError as error:
+            raise OutputError(
+                f"{str(self.journal_path)!r} cannot be written: {error.strerror}. Choose another place for the output."
+            ) from error
         self._done: dict[str, tuple[tuple[int, int], str]] = {}  # file -> its stamp, and "ok" or an error code
         self._done_again: set[str] = set()  # files with several rows in the journal, of which the last one counts
         self._synced = time.monotonic()
@@ -131,7 +144,7 @@ class ResultFile:
     @staticmethod
     def files_of(path: str | os.PathLike[str] | None) -> list[Path]:
         """The files that a run with this output writes, so that they are not taken for its input."""
-        return [] if path is None else [Path(path), _journal_of(Path(path))]
+        return [] if path is None else [Path(path), _journal_of(Path(path)), _draft_of(Path(path))]
 
     def still_to_do(self, files: Iterable[str]) -> Iterator[str]:
         """Those of `files` that have no row yet, or changed since; `done_before` counts the others by their code."""
@@ -185,15 +198,23 @@ class ResultFile:
             self._journal.write((json.dumps({"settings": settings}) + "\n").encode())
             self._journal.flush()
             return
-        refuse_other_settings(str(self.path), json.loads(header)["settings"], settings)
-        whole = self._journal.tell()
-        while (line := self._journal.readline()).endswith(b"\n"):
-            entry = json.loads(line)
-            if entry["file"] in self._done:
-                self._done_again.add(entry["file"])
-            error = entry["row"]["error"]
-            self._done[entry["file"]] = tuple(entry["stamp"]), error["code"] if error else "ok"
-            whole = self._journal.tell()
+        number, whole = 1, self._journal.tell()
+        try:
+            earlier = dict(json.loads(header)["settings"])
+            while (line := self._journal.readline()).endswith(b"\n"):
+                number += 1
+                entry = json.loads(line)
+                if entry["file"] in self._done:
+                    self._done_again.add(entry["file"])
+                error = entry["row"]["error"]
+                self._done[entry["file"]] = tuple(entry["stamp"]), error["code"] if error else "ok"
+                whole = self._journal.tell()
+        except (ValueError, KeyError, TypeError) as problem:
+            what_to_do = "Use another output name." if number == 1 else "Delete the line; its file is done again."
+            raise UsageError(
+                f"Line {number} of {str(self.journal_path)!r} is damaged or not of this program. {what_to_do}"
+            ) from problem
+        refuse_other_settings(str(self.path), earlier, settings)
         self._journal.truncate(whole)  # a row that was cut off in the middle is done again
 
     def _rows(self) -> Iterator[dict[str, Any]]:
@@ -213,13 +234,20 @@ class ResultFile:
 
     def _write_table(self) -> None:
         write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[self.path.suffix.lower()]
-        draft = self.path.with_name(self.path.name + ".draft")
-        write(draft, self._rows(), self.top_k)
-        os.replace(draft, self.path)
+        draft = _draft_of(self.path)
+        try:
+            write(draft, self._rows(), self.top_k)
+            os.replace(draft, self.path)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def _journal_of(path: Path) -> Path:
     return path.with_name(path.name + ".journal")
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(path.name + ".draft")
 
 
 def _stamp(path: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ class ViewCount:
     @classmethod
     def parse(cls, text: str) -> ViewCount:
         """`"10x3"` -> 10 clips, 3 crops each."""
-        match = re.fullmatch(r"([1-9]\d{0,2})x(\d+)", text)
+        match = re.fullmatch(r"([1-9]\d{0,2})x(\d+)", str(text))  # 3 is no count of views, and is said to be none
         if match is None or int(match[2]) not in ALLOWED_CROPS:
             raise UsageError(
                 f"views = {text!r} should be CLIPSxCROPS with 1 to 999 clips and 1 or 3 crops, like 1x1, 3x1 or 10x3."

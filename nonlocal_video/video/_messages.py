@@ -10,7 +10,7 @@ from nonlocal_video.video.limits import DecodeLimits
 
 def printable_name(path: str) -> str:
     """The file's own name, fit for a message: no folders of the server, no undecodable bytes, no control characters."""
-    name = os.path.basename(path.rstrip("/")) or path
+    name = os.path.basename(path.rstrip("/")) or path or "''"
     return "".join(c if c.isprintable() else "?" for c in name)
 
 

@@ -23,7 +23,7 @@ from nonlocal_video.errors import VideoError
 from nonlocal_video.video._choice import choose
 from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
 from nonlocal_video.video._orientation import Orientation
-from nonlocal_video.video._source import Source, demux, map_error
+from nonlocal_video.video._source import Source, demux, map_error, shown_streams
 from nonlocal_video.video.info import VideoInfo
 
 # Codecs whose shown frames are their packets, one to one, as measured; frames of any other are counted by decoding.
@@ -113,6 +113,8 @@ def build_index(source: Source) -> StreamIndex:
         packets = _read_packets(source, container, stream, codec, nal_length_bytes)
         notes = _truncation_notes(container, stream, len(layout), packets)
         num_video_streams = len(container.streams.video)
+        if (num_shown := len(shown_streams(container))) > 1:
+            notes += (f"The file has {num_shown} video streams: the first one is read.",)
     if not packets.num_packets:
         raise VideoError("corrupt", f"{source.name}: its video stream is empty; get the file again.")
     has_edit_list = packets.hides_frames or (container_name == "mov" and layout != _layout_without_edits(source))

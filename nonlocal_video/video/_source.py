@@ -150,7 +150,7 @@ class Source:
         return VideoError("corrupt", message)
 
     def _video_stream(self, container: InputContainer) -> VideoStream:
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        streams = shown_streams(container)
         if not streams:
             if not container.streams:
                 message = f"{self.name}: it is damaged (no stream can be read); get the file again."
@@ -169,6 +169,11 @@ class Source:
             message = f"{self.name}: it is damaged or cut off (its index cannot be read); get the file again."
             return VideoError("corrupt", message)
         return VideoError("not_a_video", f"{self.name}: it is not a video file of a known format; give a video.")
+
+
+def shown_streams(container: InputContainer) -> list[VideoStream]:
+    """The video streams that are no cover picture."""
+    return [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
 
 
 def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:

@@ -134,6 +134,8 @@ class VideoReader:
             self.close()
 
     def _session(self, path: VideoPath) -> Session:
+        name = os.fsdecode(path)
+        absolute = os.path.abspath(name) if name else name  # no name is no file, not the working folder
         if self._pid != os.getpid():  # forked: the lock and the child are the parent process's
             self._lock, self._session_thread = threading.Lock(), None
             self._process, self._pid = None, os.getpid()
@@ -141,9 +143,7 @@ class VideoReader:
             raise UsageError("This thread still holds an open stream of this reader; exhaust or close it first.")
         self._lock.acquire()
         self._session_thread = threading.get_ident()
-        return Session(
-            os.path.abspath(os.fsdecode(path)), self.decoder, self.limits, self._child, self.close, self._release
-        )
+        return Session(absolute, self.decoder, self.limits, self._child, self.close, self._release)
 
     def _release(self) -> None:
         self._session_thread = None

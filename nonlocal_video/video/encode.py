@@ -44,6 +44,8 @@ class VideoWriter:
         if not 0 <= crf <= 51:
             raise UsageError(f"{crf = } should be from 0 to 51.")
         self._path = os.fspath(path)
+        if not self._path.lower().endswith(".mp4"):
+            raise UsageError(f"path = {self._path!r} should end in .mp4, which is what is written.")
         self._rate = Fraction(fps).limit_denominator(1001)
         self._crf = crf
         self._container: Any = None

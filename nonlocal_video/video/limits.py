@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
 from nonlocal_video.errors import UsageError
+
+_LARGEST = 2**62  # the kernel counts bytes and seconds in 63 bits
+_LONGEST_TIMEOUT_SECONDS = 10**8  # three years; times three for two threads, timers still can
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class DecodeLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{field.name} = {value} should be a finite number above 0.")
+            largest = _LONGEST_TIMEOUT_SECONDS if field.name == "timeout_seconds" else _LARGEST
+            if not 0 < value <= largest:
+                raise UsageError(f"{field.name} = {value} should be a number above 0, at most {largest}.")
         if self.memory_bytes < 1024**3:
             raise UsageError(
                 f"memory_bytes = {self.memory_bytes} should be at least {1024**3} (1 GiB): "

@@ -65,7 +65,7 @@ def find(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     if name not in entries():
-        if path.is_dir():
+        if name and path.is_dir():
             return _weights_of_run(path)
         raise ModelError(_unknown(name))
     pulled = weights_path(name)

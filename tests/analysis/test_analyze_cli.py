@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +67,10 @@ def test_attention(tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
         assert [row["clip"] for row in csv.DictReader(file)] == [str(clips[0]), str(clips[2])]
     assert picture.stat().st_size > 10_000
     assert "layer3.nonlocal0" in run("attention", clips[0], "--model", tiny_model, "--fast")
+    not_utf8 = tmp_path / os.fsdecode(b"latin\xe9.mp4")
+    shutil.copy(clips[0], not_utf8)
+    run("attention", not_utf8, "--model", tiny_model, "--output", table)
+    assert r"latin\xe9.mp4" in table.read_text("utf-8")
 
 
 def test_recommend(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +89,11 @@ def test_recommend(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("recommend",), "Give a limit"),
         (("complexity", "--input", "1,2"), "should be T,H,W"),
         (("complexity", "--input", "0,2,2"), "at least 1"),
+        (("complexity", "--input", "1000000,1000000,1000000"), "at most 4,294,967,296 pixels"),
+        (("complexity", "--config", "{config}", "--model", "other"), "are two networks; give one of them"),
         (("attention", "a.mp4", "--output", "a.txt"), "should end in .csv or .png"),
+        (("attention", "a.mp4", "--output", "nowhere/a.csv"), "in a folder that does not exist; make it first"),
+        (("receptive-field", "--output", "field.txt"), "should end in .png"),
         (("complexity", "--config", "{config}"), "give it with --input"),
         (("complexity", "--config", "nothing.json", "--input", "8,8,8"), "cannot be read as JSON"),
     ],

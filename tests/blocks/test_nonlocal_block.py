@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from nonlocal_video.blocks import NonLocalBlock, NonLocalConfig, VideoNonLocalBlock
+from nonlocal_video.blocks import (
+    NonLocalBlock,
+    NonLocalConfig,
+    VideoNonLocalBlock,
+    factorized_attention,
+    memory_efficient,
+    sparse_attention,
+)
 
 KERNELS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 
@@ -166,6 +173,22 @@ def test_autocast_and_maps_agree_in_type() -> None:
         rows = block.attention(x, torch.tensor([3]))
     torch.testing.assert_close(z.float(), block(x), atol=0.5, rtol=0.1)
     assert rows.shape == (1, 1, 4)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("mode", ["spacetime", "space_only", "time_only"])
+def test_an_empty_batch_passes_as_it_does_through_a_convolution(kernel: str, mode: str) -> None:
+    block = VideoNonLocalBlock(8, nonlocal_type=kernel, mode=mode)
+    variants = [block, memory_efficient(block), sparse_attention(block, top_k=2)]
+    if kernel in ("embedded_gaussian", "dot_product"):
+        variants.append(factorized_attention(block, rank=2))
+    for variant in variants:
+        x = torch.randn(0, 8, 4, 24, 24, requires_grad=True)
+        z = variant(x)
+        assert z.shape == x.shape
+        if z.requires_grad:
+            z.sum().backward()
+            assert x.grad is not None
 
 
 def test_block_info() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,6 +132,18 @@ def test_convert_and_export_state_are_each_other_s_opposite(run: Run, published:
     back, first = (torch.load(path, weights_only=True)["model_state"] for path in (theirs, published))
     assert list(back) == list(first)
     assert all(torch.equal(back[key], first[key]) for key in first)
+
+
+def test_info_reads_a_training_run(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_model, tmp_path / "best.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    status, out, _ = run("info", tmp_path, "--json")
+    assert status == 0
+    assert json.loads(out)["file"] == str(tmp_path / "best.safetensors")
+    (tmp_path / "config.json").unlink()
+    status, _, err = run("info", tmp_path)
+    assert status == 2
+    assert "holds no training run" in err
 
 
 def test_info_reads_a_file_and_shows_a_row_that_is_not_here(run: Run, tiny_model: Path) -> None:

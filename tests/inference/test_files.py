@@ -51,6 +51,13 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> 
     assert list(find_files([str(tmp_path / "clip[1].mp4")])) == [str(tmp_path / "clip[1].mp4")]
 
 
+def test_a_link_to_itself_is_handed_on_and_ends_no_run(tmp_path: Path) -> None:
+    os.symlink("loop", tmp_path / "loop")
+    (tmp_path / "z.mp4").touch()
+    assert list(find_files([tmp_path])) == [f"{tmp_path}/loop", f"{tmp_path}/z.mp4"]
+    assert list(find_files([tmp_path / "loop"])) == [f"{tmp_path}/loop"]
+
+
 def test_folders_nested_deeper_than_calls_may_be(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
     try:

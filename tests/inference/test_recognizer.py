@@ -69,6 +69,44 @@ def test_file_bytes_and_frames_give_the_same_scores(recognizer, clip_folder: Pat
     assert from_array.video.decoder == "memory"
 
 
+def test_frames_are_taken_however_they_lie_in_memory(recognizer) -> None:  # type: ignore[no-untyped-def]
+    frames = np.random.default_rng(0).integers(0, 256, (20, 72, 96, 3), dtype=np.uint8)
+    expected = recognizer.classify(frames, frames_per_second=10).scores
+    read_only = np.frombuffer(frames.tobytes(), np.uint8).reshape(frames.shape)
+    backwards = np.ascontiguousarray(frames[::-1, ..., ::-1])[::-1, ..., ::-1]
+    for same in (read_only, backwards, np.asfortranarray(frames), np.repeat(frames, 2, axis=2)[:, :, ::2]):
+        np.testing.assert_array_equal(recognizer.classify(same, frames_per_second=10).scores, expected)
+    tensor = torch.from_numpy(frames)
+    np.testing.assert_array_equal(recognizer.classify(tensor, frames_per_second=10).scores, expected)
+    for without_rate in (frames, list(frames), tensor):
+        assert "The frames came without a rate" in " ".join(recognizer.classify(without_rate).notes)
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (None, r"frames have shape \(\) object \(NoneType\); give RGB uint8"),
+        (np.zeros((4, 8, 8, 3)), "float64 .*give RGB uint8"),
+        ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], "frames are no one array"),
+        (torch.zeros((4, 8, 8, 3), requires_grad=True), "frames are no one array"),
+    ],
+)
+def test_what_are_no_frames_is_said(recognizer, frames: object, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(nlv.UsageError, match=message):
+        recognizer.classify(frames)
+
+
+def test_a_rate_is_one_and_belongs_to_frames(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    frames = np.zeros((4, 8, 8, 3), np.uint8)
+    for rate in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(nlv.UsageError, match="should be a finite number above 0"):
+            recognizer.classify(frames, frames_per_second=rate)
+    with pytest.raises(nlv.UsageError, match="a video file has its own times"):
+        recognizer.classify(clip_folder / "a.mp4", frames_per_second=10)
+    with pytest.raises(nlv.UsageError, match="views = 3 should be CLIPSxCROPS"):
+        recognizer.classify(frames, views=3)
+
+
 def test_twice_gives_the_same_bits_and_the_same_from_look(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
     clip = clip_folder / "a.mp4"
     first = recognizer.classify(clip)

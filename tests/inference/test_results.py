@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.results import ResultFile, columns, flatten
 
 SETTINGS = {"model": "tiny", "views": "1x1"}
@@ -105,6 +106,8 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     write(tmp_path / "t.csv", [])
     with pytest.raises(UsageError, match="views was '1x1' and is '10x3'"):
         open_results(tmp_path / "t.csv", resume=True, settings={"model": "tiny", "views": "10x3"})
+    with pytest.raises(UsageError, match="views was '1x1' and is None"):  # a setting that another version has
+        open_results(tmp_path / "t.csv", resume=True, settings={"model": "tiny"})
 
 
 def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
@@ -113,6 +116,36 @@ def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--resume"):
         open_results(tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_bytes() == before
+
+
+def test_a_table_without_its_journal_is_not_taken_up(tmp_path: Path) -> None:
+    """Its rows are not known, and the new table would be without them."""
+    (tmp_path / "t.csv").write_text("precious")
+    with pytest.raises(UsageError, match=r"no journal 't\.csv\.journal'"):
+        open_results(tmp_path / "t.csv", resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+    assert (tmp_path / "t.csv").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("number", "line", "message"),
+    [
+        (0, b"garbage", "Line 1 of .*another output name"),
+        (0, b"[1, 2]", "Line 1 of "),
+        (2, b"\x8d\x00\xff", "Line 3 of .*Delete the line"),
+        (2, b'{"file": "2.mp4"}', "Line 3 of "),
+    ],
+)
+def test_a_damaged_journal_is_refused_and_left_alone(tmp_path: Path, number: int, line: bytes, message: str) -> None:
+    write(tmp_path / "t.csv", [row("1.mp4"), row("2.mp4"), row("3.mp4")])
+    journal = tmp_path / "t.csv.journal"
+    lines = journal.read_bytes().split(b"\n")
+    lines[number] = line
+    journal.write_bytes(b"\n".join(lines))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match=message):
+        open_results(tmp_path / "t.csv", resume=True)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_two_writers_of_one_output_are_kept_apart(tmp_path: Path) -> None:
@@ -125,6 +158,26 @@ def test_unusable_names_are_refused(tmp_path: Path, name: str, message: str) -> 
     with pytest.raises(UsageError, match=message):
         open_results(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_no_output_and_a_journal_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "t.csv.journal").mkdir()
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=r"folder\.csv' is a folder; name a file"):
+            open_results(tmp_path / "folder.csv", resume=resume)
+    with pytest.raises(OutputError, match=r"t\.csv\.journal' cannot be written: Is a directory\. Choose another place"):
+        open_results(tmp_path / "t.csv", resume=True)
+
+
+def test_a_table_that_cannot_be_written_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_paths: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="make room"):
+        write(tmp_path / "t.csv", [row("1.mp4")])
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv.journal"]
 
 
 def test_an_error_leaves_the_journal_and_no_table(tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     for arguments in ({"fps": 0}, {"fps": 25, "crf": 52}, {"fps": float("nan")}):
         with pytest.raises(UsageError, match=r"fps|crf"):
             VideoWriter(path, **arguments)
+    with pytest.raises(UsageError, match=r"should end in \.mp4"):
+        VideoWriter(tmp_path / "video.avi", fps=25)
     with pytest.raises(UsageError, match="at least one"):
         write_video(path, [], fps=10)
     for wrong in (np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)):

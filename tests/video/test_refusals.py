@@ -26,6 +26,7 @@ def test_what_is_no_regular_file(tmp_path: Path, reader: VideoReader) -> None:
     assert failure(reader, tmp_path / "nothing.mp4").code == "not_found"
     assert failure(reader, tmp_path / "nothing.mp4" / "deeper.mp4").code == "not_found"
     assert failure(reader, "nul\0character.mp4").code == "not_found"
+    assert failure(reader, "").message.startswith("'': there is no such file")  # and not the working folder
     assert failure(reader, tmp_path).code == "not_a_video"
     assert failure(reader, "/dev/null").code == "not_a_video"
     os.mkfifo(tmp_path / "fifo.mp4")  # nobody ever writes to it: an ordinary open would wait for ever
@@ -38,6 +39,12 @@ def test_what_is_no_regular_file(tmp_path: Path, reader: VideoReader) -> None:
         finally:
             os.chdir(here)
         assert failure(reader, tmp_path / "socket.mp4").code == "not_a_video"
+
+
+def test_what_is_no_path_leaves_the_reader_usable(clips: Path, reader: VideoReader) -> None:
+    with pytest.raises(TypeError):
+        reader.probe(None)  # type: ignore[arg-type]
+    assert reader.probe(clips / "h264.mp4").codec == "h264"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
@@ -194,3 +201,22 @@ def test_still_pictures_are_videos_of_one_frame(tmp_path: Path, reader: VideoRea
     frames = reader.read(path, [0.0])
     assert frames.info.num_frames == 1
     np.testing.assert_array_equal(frames.frames_thwc[0], numbered_clips.picture(77))
+
+
+def test_of_several_video_streams_the_first_is_read_and_said_to_be(tmp_path: Path, reader: VideoReader) -> None:
+    import av
+
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=10) for _ in range(2)]
+        for stream, side in zip(streams, (64, 128), strict=True):
+            stream.width = stream.height = side
+            stream.pix_fmt = "yuv420p"
+        for stream in streams:
+            for _ in range(5):
+                picture = np.zeros((stream.height, stream.width, 3), np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    info = reader.probe(path)
+    assert (info.width, info.num_frames, info.decoder) == (64, 5, "pyav")
+    assert "The file has 2 video streams: the first one is read." in info.notes

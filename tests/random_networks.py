@@ -80,3 +80,13 @@ def logits_of(network: nn.Module, clips: NDArray[np.float32]) -> NDArray[np.floa
     with torch.inference_mode():
         logits: NDArray[np.float32] = network(torch.from_numpy(clips)).numpy()
     return logits
+
+
+def assert_every_block_tells(network: nn.Module, clips: NDArray[np.float32]) -> None:
+    """A comparison of logits that no block can change would compare nothing."""
+    expected = logits_of(network, clips)
+    for block in network.modules():
+        if isinstance(block, NonLocalBlock):
+            block.gate = 0.0
+            assert np.abs(logits_of(network, clips) - expected).max() > 0.001 * np.abs(expected).max()
+            block.gate = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -49,7 +50,18 @@ def compiled(model: Any, num_threads: int) -> Any:
         "INFERENCE_NUM_THREADS": num_threads,
         "ENABLE_CPU_PINNING": False,  # it binds the threads of every process to the same cores
     }
-    return import_openvino().Core().compile_model(model, "CPU", settings)
+    return _core().compile_model(model, "CPU", settings)
+
+
+@functools.cache
+def _core() -> Any:
+    """The one `openvino.Core` of the process, which is never given up.
+
+    Each gives its thread a stack for signal handlers, and puts back the one that it found when it ends. Of two that end
+    in the order in which they began, the second puts back what the first has freed: the next handled signal, like that
+    of a child that ended, then kills the process (seen with OpenVINO 2026.4).
+    """
+    return import_openvino().Core()
 
 
 def _run(network: Any, clips: Tensor) -> Tensor:

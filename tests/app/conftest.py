@@ -12,6 +12,9 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from serving import Server, serving
 
+from nonlocal_video.inference.look import Look
+from nonlocal_video.inference.recognizer import Recognizer, load
+
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",  # containers, where the tests run as root, have none
@@ -46,6 +49,19 @@ def small_server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cli
     folder = tmp_path_factory.mktemp("small")
     with serving(folder, "--model", str(tiny_model), "--folder-root", str(clip_folder)) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
+    """A small model, whose answers mean nothing."""
+    with load(tiny_model, device="cpu") as recognizer:
+        yield recognizer
+
+
+@pytest.fixture(scope="module")
+def look(recognizer: Recognizer, clip_folder: Path) -> Look:
+    """What it keeps of a clip for questions."""
+    return recognizer.look(clip_folder / "a.mp4")
 
 
 @pytest.fixture

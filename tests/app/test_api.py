@@ -15,7 +15,7 @@ from gradio_client.exceptions import AppError
 from serving import Server
 
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline_files import to_json
 from nonlocal_video.video.decode import VideoReader
 
@@ -28,12 +28,6 @@ def client(small_server: Server, tmp_path_factory: pytest.TempPathFactory) -> It
     client = Client(small_server.url, verbose=False, download_files=str(with_files), analytics_enabled=False)
     yield client
     client.close()
-
-
-@pytest.fixture(scope="module")
-def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
-    with load(tiny_model, device="cpu") as recognizer:
-        yield recognizer
 
 
 def test_endpoints_are_documented(client: Client) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,20 +14,9 @@ from nonlocal_video.app.looks import FRAME_SIDE, KeptLooks
 from nonlocal_video.attention.maps import QueryPoint
 from nonlocal_video.attention.sheet import Sheet
 from nonlocal_video.inference.look import Look
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.recognizer import Recognizer
 
 BLOCK = "layer3.nonlocal0"
-
-
-@pytest.fixture(scope="module")
-def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
-    with load(tiny_model, device="cpu") as recognizer:
-        yield recognizer
-
-
-@pytest.fixture(scope="module")
-def look(recognizer: Recognizer, clip_folder: Path) -> Look:
-    return recognizer.look(clip_folder / "a.mp4")
 
 
 @pytest.fixture

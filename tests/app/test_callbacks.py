@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,14 +13,8 @@ import pytest
 from nonlocal_video.app.callbacks import CANCELLED, INVITATION, MAX_STRIP_FRAMES, Callbacks, Outcome
 from nonlocal_video.app.messages import INTERNAL_ERROR
 from nonlocal_video.errors import ModelError, UsageError, VideoError
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.video.decode import VideoReader
-
-
-@pytest.fixture(scope="module")
-def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
-    with load(tiny_model, device="cpu") as recognizer:
-        yield recognizer
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,20 +14,9 @@ from nonlocal_video.app.looks import KeptLooks
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.inference.faithfulness import quick_check, quick_draws
 from nonlocal_video.inference.look import Look
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.recognizer import Recognizer
 
 BLOCK, LABEL = "layer3.nonlocal0", "action 1"
-
-
-@pytest.fixture(scope="module")
-def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
-    with load(tiny_model, device="cpu") as recognizer:
-        yield recognizer
-
-
-@pytest.fixture(scope="module")
-def look(recognizer: Recognizer, clip_folder: Path) -> Look:
-    return recognizer.look(clip_folder / "a.mp4")
 
 
 @pytest.fixture

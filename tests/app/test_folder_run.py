@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,15 +15,9 @@ import pytest
 
 from nonlocal_video.app import folder_run
 from nonlocal_video.app.folder_run import HEADERS, NOTHING, OUTSIDE, FolderRuns, Update
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.recognizer import Recognizer
 
 VISITOR: Any = SimpleNamespace(session_hash="ann")
-
-
-@pytest.fixture(scope="module")
-def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
-    with load(tiny_model, device="cpu") as recognizer:
-        yield recognizer
 
 
 @pytest.fixture

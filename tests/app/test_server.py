@@ -17,16 +17,10 @@ from serving import STOP_WITHIN_SECONDS, serving
 
 from nonlocal_video.app.server import create_app, serve
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.recognizer import Recognizer
 
 MEGABYTE = 1024**2
 StartClient = Callable[..., TestClient]
-
-
-@pytest.fixture(scope="module")
-def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
-    with load(tiny_model, device="cpu") as recognizer:
-        yield recognizer
 
 
 @pytest.fixture

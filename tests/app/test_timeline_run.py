@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,18 +24,12 @@ from nonlocal_video.app.timeline_run import (
     short_clock,
     so_far,
 )
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.video.encode import write_video
 
 ANN: Any = SimpleNamespace(session_hash="ann")
 BEN: Any = SimpleNamespace(session_hash="ben")
-
-
-@pytest.fixture(scope="module")
-def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
-    with load(tiny_model, device="cpu") as recognizer:
-        yield recognizer
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import gradio as gr
 from nonlocal_video.inference.recognizer import Recognizer
 
 from .api import NETWORK
-from .asking import HINT, METHODS, RECOGNISE_FIRST, Answer, Asking, Controls
-from .checking import WHAT_IT_DOES, Checking
+from .asking import HINT, METHODS, RECOGNISE_FIRST, UNCHECKED, Answer, Asking, Controls
+from .checking import Checking
 from .looks import MAX_BYTES, UNUSED_SECONDS, KeptLooks
 
 KEPT = f"""The features of your last clip are kept for {UNUSED_SECONDS // 60} minutes after your last question, or until
@@ -50,8 +50,7 @@ def ask_tab(recognizers: Mapping[str, Recognizer], looks: KeptLooks) -> AskTab:
             controls, ask = _controls()
             numbers = gr.Markdown(HINT["attention"], container=True, elem_id="numbers")
             check = gr.Button("Check this picture", elem_id="check")
-            gr.Markdown(WHAT_IT_DOES, elem_id="check-cost", elem_classes="small-print")
-            checked = gr.Markdown("", min_height=60, elem_id="checked", elem_classes="status")
+            checked = gr.Markdown(UNCHECKED, container=True, min_height=100, elem_id="checked", elem_classes="status")
             gr.Markdown(KEPT, elem_id="kept", elem_classes="small-print")
     answer = Answer(sheet, numbers, *controls, checked, visitor)
     # Questions do not wait for other visitors' clips: they have a queue of their own.

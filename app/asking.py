@@ -10,6 +10,7 @@ import gradio as gr
 
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint, Target
 from nonlocal_video.attention.sheet import NUM_ARROWS, Sheet
+from nonlocal_video.inference.faithfulness import QUICK_DRAWS, QUICK_FRACTION
 from nonlocal_video.inference.look import Look
 
 from .choices import Choice
@@ -27,6 +28,8 @@ HINT = {
     "attention": "How much all other places attend to each place. Click a place to ask what it attends to itself.",
     "gradcam": "Which places speak for the action. Click a place to ask what it attends to.",
 }
+UNCHECKED = f"""Does it show what the score rests on? The check blurs the brightest {QUICK_FRACTION:.0%} of the clip,
+then as much of it elsewhere, and says what becomes of the score: {2 + QUICK_DRAWS} looks."""
 RECOGNISE_FIRST = """**Recognise a clip first.** Then its frames appear here, and a click on any place of them shows
 what that place attends to in all the others."""
 NO_LOOK = "The features of this clip are not kept any more; press Recognise again."
@@ -153,7 +156,7 @@ class Asking:
             frame=gr.skip(),
             x=gr.skip(),
             y=gr.skip(),
-            checked="",
+            checked=UNCHECKED,
             visitor=visitor,
         )
 

@@ -9,16 +9,11 @@ from pathlib import Path
 import gradio as gr
 
 from nonlocal_video.attention.maps import Method
-from nonlocal_video.inference.faithfulness import QUICK_DRAWS, QUICK_FRACTION, quick_check, quick_draws
+from nonlocal_video.inference.faithfulness import quick_check, quick_draws
 from nonlocal_video.inference.recognizer import Recognizer
 
 from .asking import Asking, maps_of
 from .messages import plain_errors
-
-WHAT_IT_DOES = (
-    f"Blurs the brightest {QUICK_FRACTION:.0%} of the clip, then as much of it elsewhere, and asks what becomes of the "
-    f"score: {2 + QUICK_DRAWS} looks."
-)
 
 
 @dataclass(frozen=True)

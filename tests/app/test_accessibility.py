@@ -58,6 +58,7 @@ def test_no_serious_finding(
     page.get_by_role("tab", name="Recognise").click()
     page.locator("#clip input[type=file]").set_input_files(clip_folder / "a.mp4")
     page.locator("#recognise:enabled").click(timeout=WITHIN_MS)
+    expect(page.locator("#scores h2")).to_be_visible(timeout=WITHIN_MS)  # empty, Gradio's label has a finding
     expect(page.locator("#strip img").first).to_be_visible(timeout=WITHIN_MS)
     expect(page.locator("#overlay video")).to_be_visible(timeout=WITHIN_MS)
     assert not serious_findings(page), "Recognise, with an answer"

@@ -104,13 +104,13 @@ class Callbacks:
 
             if is_averaged(views):
                 prediction = recognizer.classify(path, views=views, on_stage=on_stage)
-                yield _scores(prediction)
+                yield (answer := _scores(prediction))
                 progress((2, stages), desc="One more look, for the overlay", unit="stages")
                 look = recognizer.look(path)
             else:
                 look = recognizer.look(path, fast=views == FAST, on_stage=on_stage)
                 prediction = look.prediction
-                yield _scores(prediction)
+                yield (answer := _scores(prediction))
             progress((stages - 1, stages), desc="Drawing where it looked", unit="stages")
             look = replace(look, prediction=prediction)
             if request is not None and request.session_hash:
@@ -119,7 +119,8 @@ class Callbacks:
             with TemporaryDirectory() as folder:
                 # Gradio copies the file before it asks for the next outcome, and so before the folder goes.
                 video = maps.overlay(Path(folder) / f"{path.stem} overlay.mp4")
-                yield Outcome(gr.skip(), gr.skip(), gr.skip(), str(video), _strip(maps))
+                # The scores again: Gradio may lose an update of a component that it is just making visible.
+                yield answer._replace(overlay=str(video), strip=_strip(maps))
 
 
 def notes_of(recognizer: Recognizer) -> str:

@@ -7,12 +7,12 @@ import shutil
 import statistics
 from dataclasses import replace
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from random_networks import needs_openvino
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -79,8 +79,7 @@ def test_every_case_runs_in_every_round(tiny_model: Path, monkeypatch: pytest.Mo
     assert rows[0]["time_of_first_row"] == 1
 
 
-# Not `importorskip`, which would import it with its telemetry.
-@pytest.mark.skipif(find_spec("openvino") is None, reason="pip install 'nonlocal-video[openvino]'")
+@needs_openvino
 def test_runtimes_take_turns_and_name_what_they_run(tiny_model: Path) -> None:
     network, card = load_checkpoint(tiny_model)
     (block,) = nonlocal_blocks(network).values()

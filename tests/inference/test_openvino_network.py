@@ -20,6 +20,7 @@ from random_networks import (
     assert_every_block_tells,
     clips_of,
     logits_of,
+    needs_openvino,
     random_network,
     resnet_card,
 )
@@ -39,10 +40,6 @@ SHARE = 1e-5
 
 SCORES = 1e-4
 """Largest difference of scores allowed, where logits are some hundreds, as the tiny model's."""
-
-needs_openvino = pytest.mark.skipif(
-    openvino_network.find_spec("openvino") is None, reason="pip install 'nonlocal-video[openvino]'"
-)
 
 
 @pytest.fixture(scope="module")

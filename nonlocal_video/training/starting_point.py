@@ -14,7 +14,7 @@ from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.models.checkpoint import build_network, load_checkpoint, typed
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
-from nonlocal_video.zoo.catalogue import entries, find
+from nonlocal_video.zoo.catalogue import check_row, entries, find
 
 Trainable = Video3DResNet | InceptionI3D
 
@@ -75,6 +75,8 @@ def start_from(
             return _new(card, model.name)
         known = entries().get(str(model))
         if new_weights or (known is not None and known.download is None):
+            if known is not None:
+                check_row(known)
             parent = known.card if known is not None else load_checkpoint(find(model))[1]
             return _new(_card(parent, labels, name=name, fast=fast, keeps_weights=False), parent.name)
         return _with_weights(find(model), labels, name=name, fast=fast)

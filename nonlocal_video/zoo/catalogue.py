@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nonlocal_video.errors import ModelError
 from nonlocal_video.zoo.store import weights_path
@@ -30,13 +30,13 @@ def entries() -> dict[str, CatalogueEntry]:
     Raises:
         ValueError: A row does not fit `CatalogueEntry`.
     """
-    import yaml
     from pydantic import TypeAdapter
 
+    from nonlocal_video.zoo.catalogue_file import read_rows
     from nonlocal_video.zoo.entry import CatalogueEntry
 
     text = (files("nonlocal_video.weights") / "catalogue.yaml").read_text("utf-8")
-    rows = TypeAdapter(list[CatalogueEntry]).validate_python(yaml.safe_load(text)["checkpoints"])
+    rows = TypeAdapter(list[CatalogueEntry]).validate_python(read_rows(text))
     return {row.name: row for row in rows}
 
 
@@ -77,18 +77,70 @@ def find(name_or_path: str | Path) -> Path:
 
 
 def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
-    """The network with its weights, float32, in eval mode, and its card."""
+    """Load a network with its weights, float32, in eval mode, and its card.
+
+    Raises:
+        ModelError: The file cannot be used, or it was pulled by a version whose catalogue described another network
+            under that name.
+    """
     from nonlocal_video.models.checkpoint import load_checkpoint
 
-    return load_checkpoint(find(name_or_path))
+    path = find(name_or_path)
+    network, card = load_checkpoint(path)
+    row = entries().get(str(name_or_path))
+    if row is not None and path == weights_path(row.name) and not _is_of(card, row.card):
+        raise ModelError(
+            f"{path} was made by another version of this project, whose catalogue described {row.name!r} differently. "
+            f"Remove the file and get it again: nonlocal-video weights pull {row.name}"
+        )
+    return network, card
+
+
+def _is_of(card: ModelCard, published: ModelCard) -> bool:
+    """Compare what decides a network's scores; names, notes and addresses may change."""
+    fields = ("architecture", "config", "input", "labels", "average", "head_window")
+    return all(getattr(card, field) == getattr(published, field) for field in fields)
 
 
 def build(name_or_path: str | Path) -> nn.Module:
-    """The network of a catalogue name, newly initialised, without reading (or having) its weights."""
+    """Build the network of a catalogue name, newly initialised, without reading (or having) its weights."""
     from nonlocal_video.models.checkpoint import build_network, read_card
 
-    name = str(name_or_path)
-    return build_network(entries()[name].card if name in entries() else read_card(find(name)))
+    row = entries().get(str(name_or_path))
+    if row is None:
+        return build_network(read_card(find(name_or_path)))
+    check_row(row)
+    return build_network(row.card)
+
+
+@lru_cache
+def _shapes(name: str) -> tuple[int, tuple[int, ...]]:
+    """Return the number of parameters and the shape of the last features of a row's network."""
+    import torch
+
+    from nonlocal_video.models.checkpoint import build_network
+
+    row = entry(name)
+    with torch.device("meta"), torch.inference_mode():  # shapes alone: no memory, no arithmetic
+        network: Any = build_network(row.card).eval()
+        view = torch.empty(1, 3, row.input.num_frames, row.view_side, row.view_side)
+        features = network.extract_features(view, ["stage4"])["stage4"]
+    return sum(parameter.numel() for parameter in network.parameters()), tuple(features.shape[1:])
+
+
+def check_row(row: CatalogueEntry) -> None:
+    """Check the network that a row describes against the figures beside it, before it is built or filled.
+
+    Raises:
+        ModelError: It has another number of parameters, or other features, than its publisher's.
+    """
+    parameters, features = _shapes(row.name)
+    if (parameters, features) != (row.parameters, row.last_features):
+        raise ModelError(
+            f"The catalogue's row {row.name!r} builds {parameters:,} parameters and last features of {features}, where "
+            f"its publisher has {row.parameters:,} and {row.last_features}: this installation is damaged or its "
+            f"catalogue was edited; install nonlocal-video again."
+        )
 
 
 def _weights_of_run(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import build_network, save_checkpoint
 from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet
 from nonlocal_video.zoo import caffe2, kenshohara, mmaction2, pyslowfast, pytorchvideo, torchvision, tushar_n
-from nonlocal_video.zoo.catalogue import entries, entry
+from nonlocal_video.zoo.catalogue import check_row, entries, entry
 from nonlocal_video.zoo.entry import CatalogueEntry, Source
 from nonlocal_video.zoo.layout import COUNTER, Layout
 from nonlocal_video.zoo.weights_file import WeightsFile, read_weights_file
@@ -82,6 +82,7 @@ def convert_file(
     if output.exists() and output.samefile(path):
         raise ModelError(f"{output} is the file to convert; give the output another name.")
     row, match = _chosen(file, name, labels)
+    check_row(row)
     with torch.device("meta"):
         network = build_network(match.card)
     network.load_state_dict(_filled(file, match), assign=True)

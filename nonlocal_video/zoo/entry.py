@@ -117,8 +117,10 @@ class CatalogueEntry:
     input: PublishedInput
     labels: LabelList
     parameters: int
+    last_features: tuple[int, int, int, int]
+    """Channels, frames, rows and columns of the last features of one view of `view_side` pixels."""
     gmacs: float | None
-    """Multiply-accumulates of one view at 224 pixels (112 for networks trained at that), in 10^9."""
+    """Multiply-accumulates of one view of `view_side` pixels, in 10^9."""
     licence: Licence
     download: Download | None = None
     """None: no weights were published, only the configuration."""
@@ -126,6 +128,11 @@ class CatalogueEntry:
     average: Literal["probabilities", "logits"] = "probabilities"
     head_window: tuple[int, int, int] | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def view_side(self) -> int:
+        """Pixels for which the row's figures are stated: 224, or 112 for networks trained at that."""
+        return min(self.input.crop, 224)
 
     @property
     def card(self) -> ModelCard:

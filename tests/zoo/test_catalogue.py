@@ -85,12 +85,13 @@ def test_windows_are_the_last_features_of_224_pixels(name: str) -> None:
     row = entry(name)
     clip = torch.empty(1, 3, row.input.num_frames, 224, 224, device="meta")
     assert tuple(on_meta(name).extract_features(clip, ["stage4"])["stage4"].shape[2:]) == row.head_window
+    assert row.last_features[1:] == row.head_window
 
 
 @lru_cache
 def counted_gmacs(name: str) -> float:
     row = entry(name)
-    side = 112 if row.input.crop == 112 else 224
+    side = row.view_side
     built = on_meta(name)
     if name.startswith("i3d-nl-dot"):
         # Stated with its map of all pairs, which ours never makes: as many as the softmax's.
@@ -196,6 +197,21 @@ def test_the_card_survives_the_file(tmp_path: Path) -> None:
     card = replace(row.card, config={**row.config, "width": 8})
     save_checkpoint(tmp_path / "a.safetensors", build_network(card), card, dtype=torch.float32)
     assert load_checkpoint(tmp_path / "a.safetensors")[1] == card
+
+
+def test_pulled_weights_of_another_catalogue_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NONLOCAL_VIDEO_WEIGHTS", str(tmp_path))
+    row = entry("mc3-18-k400-torchvision")
+    wrong = replace(
+        row.card, config={**row.config, "stem_pool": {"kernel": [1, 3, 3], "stride": [1, 2, 2], "padding": [0, 1, 1]}}
+    )
+    path = catalogue.weights_path(row.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, build_network(wrong), wrong, dtype=torch.float16)
+    with pytest.raises(ModelError, match=f"catalogue described '{row.name}' differently.*weights pull {row.name}"):
+        nlv.load(row.name)
+    save_checkpoint(path, build_network(row.card), replace(row.card, notes=("Another note.",)), dtype=torch.float16)
+    assert nlv.load(row.name).card.config == row.config
 
 
 def test_changing_a_card_leaves_the_catalogue_alone() -> None:

@@ -18,10 +18,10 @@ RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --index-url "${TORCH_INDEX}" \
         "torch==${TORCH_VERSION}" "torchvision==${TORCHVISION_VERSION}"
 WORKDIR /source
-COPY pyproject.toml .
+COPY pyproject.toml constraints.txt ./
 RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
         > requirements.txt \
-    && pip --python /opt/venv/bin/python install --requirement requirements.txt
+    && pip --python /opt/venv/bin/python install --constraint constraints.txt --requirement requirements.txt
 
 FROM dependencies AS package
 COPY . .

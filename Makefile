@@ -5,17 +5,25 @@ BIN = $(VENV)/bin
 CLIP ?=
 CLIPS ?=
 
-.PHONY: demo serve test lint bench fuzz clean
+# The versions that passed all tests together: a release elsewhere does not turn a clone red.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# What has to hold with the versions of any day.
+COMPATIBILITY_TESTS = tests/test_package.py tests/test_layers.py tests/cli/test_cli.py tests/cli/test_explain_check.py \
+	tests/app/test_server.py tests/app/test_page.py tests/app/test_internals.py tests/inference/test_default.py \
+	tests/training/test_check_cli.py tests/zoo/test_catalogue.py tests/zoo/test_catalogue_geometry.py \
+	tests/zoo/test_parity.py tests/zoo/test_installed_projects.py tests/export/test_export_parity.py
+
+.PHONY: demo serve test test-newest test-lowest constraints lint bench fuzz clean
 
 # pip and not another installer: on some machines only pip finds the local PyTorch files.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); PyTorch makes this several minutes and gigabytes the first time."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(PIP_INSTALL) -e .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(PIP_INSTALL) -e ".[dev]"
 	touch $@
 
 demo: $(VENV)/.installed
@@ -27,6 +35,15 @@ serve: $(VENV)/.installed
 # Two at a time, each file's tests together: many of them start processes, and wait for them.
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
+# The same PyTorch, beside it the newest versions of today, or the lowest that pyproject.toml allows.
+test-newest test-lowest: test-%: $(VENV)/.installed-dev
+	.ci/environment $* .venv-$*
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest --numprocesses=2 --dist=loadfile $(COMPATIBILITY_TESTS)
+
+# To be committed once all tests pass with it.
+constraints: $(VENV)/.installed-dev
+	.ci/constraints > constraints.new && mv constraints.new constraints.txt
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -45,4 +62,4 @@ fuzz: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/fuzz.py --output benchmarks/results/fuzz.json
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info
+	rm -rf $(VENV) .venv-newest .venv-lowest build dist out *.egg-info

@@ -10,6 +10,8 @@ import uvicorn
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .internals import require
+
 DRAIN_WITHIN_SECONDS = 25
 """With what closing takes, less than the 30 seconds that Kubernetes and our compose file give."""
 SETTLE_SECONDS = 1.0
@@ -17,7 +19,7 @@ SETTLE_SECONDS = 1.0
 STOP_WITHIN_SECONDS = 3
 """How long open connections may take to end; every open page holds one."""
 _TICK_SECONDS = 0.1
-_BEGIN = "/queue/join"  # Gradio's route that every press of a button asks first
+BEGIN = "/queue/join"  # Gradio's route that every press of a button asks first
 _OPEN_PAGE = "/heartbeat/"  # asked by every page, answered until it closes
 
 
@@ -25,6 +27,7 @@ class DrainingServer(uvicorn.Server):
     """After a signal it begins no recognition, and closes when all that was in progress is answered or too late."""
 
     def __init__(self, app: ASGIApp) -> None:
+        require(uvicorn.Server, "shutdown", library="uvicorn", purpose="to end no answer half-way")
         self._app = app
         self._num_in_progress = 0
         config = uvicorn.Config(
@@ -34,6 +37,8 @@ class DrainingServer(uvicorn.Server):
             timeout_graceful_shutdown=STOP_WITHIN_SECONDS,
         )
         super().__init__(config)
+        for name in ("should_exit", "force_exit"):
+            require(self, name, library="uvicorn", purpose="to end no answer half-way")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._num_in_progress:
@@ -53,7 +58,7 @@ class DrainingServer(uvicorn.Server):
         path = scope.get("path", "")
         if scope["type"] != "http" or _OPEN_PAGE in path:
             await self._app(scope, receive, send)
-        elif self.should_exit and path.endswith(_BEGIN):
+        elif self.should_exit and path.endswith(BEGIN):
             # Gradio's page says then that the server is busy, and to try again.
             await JSONResponse({"detail": "The server is ending."}, status_code=503)(scope, receive, send)
         else:

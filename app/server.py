@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 
 import fastapi
+from starlette.routing import Match, Mount
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.device import Runtime, in_words
@@ -21,12 +22,14 @@ from nonlocal_video.inference.recognizer import Recognizer, load
 from nonlocal_video.samples import Sample, available_samples
 from nonlocal_video.video.limits import DecodeLimits
 
-from .drain import DrainingServer
+from .drain import BEGIN, DrainingServer
+from .internals import missing, require
 from .sweeping import KEEP_SECONDS, sweeping
 
 DEFAULT_MAX_UPLOAD_MB = 500
 MAX_SESSIONS = 500
 """Visitors whose page Gradio remembers, closed ones too, at about 0.1 MB each; who comes back later starts anew."""
+PROCESS_RECORDING = "/gradio_api/process_recording"
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where a server that listens on every address is reached from its own machine."""
 
@@ -120,7 +123,7 @@ def create_app(
         return {"status": "ok", "models": names}
 
     # Gradio's own route for screen recordings runs ffmpeg on whatever is posted to it.
-    @app.post("/gradio_api/process_recording")
+    @app.post(PROCESS_RECORDING)
     def process_recording() -> fastapi.Response:
         return fastapi.Response(status_code=404)
 
@@ -131,9 +134,11 @@ def create_app(
     )
     # Gradio checks only on launched pages that a file which a client names was uploaded, and a mounted page is none:
     # without this line anybody could have any file of the server read.
+    require(page, "has_launched", library="gradio", purpose="to read uploads and no other file")
     page.has_launched = True
+    require(page, "state_session_capacity", library="gradio", purpose="to forget visitors that are gone")
     page.state_session_capacity = MAX_SESSIONS
-    return gr.mount_gradio_app(
+    mounted = gr.mount_gradio_app(
         app,
         page,
         path="/",
@@ -149,6 +154,20 @@ def create_app(
         mcp_server=False,
         enable_monitoring=False,
     )
+    _require_routes(mounted)
+    return mounted
+
+
+def _require_routes(app: fastapi.FastAPI) -> None:
+    """Check that Gradio's routes which this server closes, or counts, still have the names it knows them by."""
+    gradio_app = next(route.app for route in app.routes if isinstance(route, Mount))
+    for path, purpose in (
+        (PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),
+        (f"/gradio_api{BEGIN}", "to end no recognition half-way"),
+    ):
+        posted = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": []}
+        if all(route.matches(posted)[0] != Match.FULL for route in gradio_app.routes):
+            raise missing(f"route {path}", library="gradio", purpose=purpose)
 
 
 def _listen(host: str, port: int) -> socket.socket:

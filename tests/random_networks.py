@@ -19,7 +19,7 @@ from nonlocal_video.models.checkpoint import build_network
 
 # Not `importorskip`, which would import it with its telemetry. CI has it, and fails without.
 needs_openvino = pytest.mark.skipif(
-    find_spec("openvino") is None and os.environ.get("CI") != "true", reason="pip install 'nonlocal-video[openvino]'"
+    find_spec("openvino") is None and os.environ.get("CI") != "true", reason="pip install openvino"
 )
 
 SPEC = InputSpec(

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from packaging.requirements import Requirement
 from nonlocal_video.app import serve
 from nonlocal_video.app.drain import DRAIN_WITHIN_SECONDS, STOP_WITHIN_SECONDS
 
-tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml")
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -123,7 +123,7 @@ class TestDockerfile:
         assert code
         printed = subprocess.run([sys.executable, "-c", code[1]], cwd=ROOT, capture_output=True, text=True, check=True)
         assert printed.stdout.splitlines() == PROJECT["project"]["dependencies"]
-        assert rests(STAGES[0], "COPY") == ["pyproject.toml ."]
+        assert rests(STAGES[0], "COPY") == ["pyproject.toml constraints.txt ./"]
 
     @pytest.mark.parametrize("page", ["README.md", "docs/docker.md"])
     def test_the_documented_arguments_exist(self, page: str) -> None:

@@ -20,8 +20,19 @@ from rich.table import Table
 from nonlocal_video import __version__
 from nonlocal_video.errors import NonlocalVideoError, VideoError
 
-PACKAGES = ("torch", "torchvision", "pytorchvideo", "av", "decord", "gradio", "safetensors", "pyarrow", "grad-cam")
-EXTRA_OF_PACKAGE = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "openvino", "ray": "ray", "lightning": "train"}
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "pytorchvideo",
+    "av",
+    "decord",
+    "openvino",
+    "gradio",
+    "safetensors",
+    "pyarrow",
+    "grad-cam",
+)
+EXTRA_OF_PACKAGE = {"onnx": "onnx", "onnxruntime": "onnx", "ray": "ray", "lightning": "train"}
 
 
 def doctor() -> None:

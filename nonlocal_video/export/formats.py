@@ -69,9 +69,9 @@ def check_installed(name: str) -> None:
     """
     missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
     if missing:
-        raise UsageError(
-            f"--format {name} needs {', '.join(missing)}: pip install 'nonlocal-video[{FORMATS[name].extra}]'"
-        )
+        extra = FORMATS[name].extra
+        command = f"pip install 'nonlocal-video[{extra}]'" if extra else f"pip install {' '.join(missing)}"
+        raise UsageError(f"--format {name} needs {', '.join(missing)}: {command}")
 
 
 def _write_onnx(traced: Traced, path: Path) -> None:
@@ -130,9 +130,7 @@ FORMATS: dict[str, FileFormat] = {
     "onnx": FileFormat(
         ".onnx", "onnxruntime", _write_onnx, _open_onnx, packages=("onnx", "onnxruntime", "onnxscript"), extra="onnx"
     ),
-    "openvino": FileFormat(
-        ".xml", "openvino", _write_openvino, _open_openvino, packages=("openvino",), extra="openvino"
-    ),
+    "openvino": FileFormat(".xml", "openvino", _write_openvino, _open_openvino, packages=("openvino",)),
     "torch-export": FileFormat(".pt2", "torch", _write_torch_export, _open_torch_export, for_pytorch=True),
 }
 

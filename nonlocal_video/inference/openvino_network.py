@@ -23,7 +23,7 @@ def check_installed() -> None:
         UsageError: It is not; the message has the command that installs it.
     """
     if find_spec("openvino") is None:
-        raise UsageError("runtime = 'openvino' needs openvino: pip install 'nonlocal-video[openvino]'")
+        raise UsageError("runtime = 'openvino' needs openvino: pip install openvino")
 
 
 def import_openvino() -> Any:

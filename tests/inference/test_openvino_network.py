@@ -253,7 +253,7 @@ def test_without_the_package(run: Run, tiny_model: Path, clip_folder: Path, monk
     for engine in ("local", "ray"):
         done = run("classify", clip_folder, "--model", tiny_model, "--runtime", "openvino", "--engine", engine)
         assert (done.status, done.out) == (2, "")
-        assert done.err == "runtime = 'openvino' needs openvino: pip install 'nonlocal-video[openvino]'\n"
+        assert done.err == "runtime = 'openvino' needs openvino: pip install openvino\n"
 
 
 @pytest.mark.parametrize("verb", [("classify",), ("timeline",), ("benchmark", "pipeline")])

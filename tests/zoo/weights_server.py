@@ -21,6 +21,7 @@ def entry(url: str, sha256: str | None = None, **changes: object) -> CatalogueEn
         input=PublishedInput(8, 8, "thirtieths", 64, 48, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         labels="kinetics400",
         parameters=1,
+        last_features=(512, 4, 2, 2),
         gmacs=None,
         licence=Licence("Apache-2.0"),
         download=Download(url, "caffe2", sha256),

@@ -1,0 +1,98 @@
+"""Where a release of a library has renamed what a protection relies on, the server does not start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+import pytest
+import uvicorn
+from gradio import processing_utils
+
+from nonlocal_video.app import fetching, server
+from nonlocal_video.app.drain import DrainingServer
+from nonlocal_video.app.server import create_app
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.recognizer import load
+
+
+def without_the_guarded_get(patch: pytest.MonkeyPatch) -> None:
+    patch.delattr(processing_utils, "async_ssrf_protected_get")
+
+
+def with_a_download_of_its_own(patch: pytest.MonkeyPatch) -> None:
+    """The name is there, and nothing goes through it any more."""
+
+    async def download(url: str, cache_dir: str) -> str:
+        return f"{cache_dir}/clip.mp4"
+
+    patch.setattr(processing_utils, "async_ssrf_protected_download", download)
+
+
+def with_a_download_that_waits(patch: pytest.MonkeyPatch) -> None:
+    class Reading:
+        def __await__(self):  # type: ignore[no-untyped-def]
+            yield "waiting for a socket"
+
+    async def download(url: str, cache_dir: str) -> str:
+        await Reading()
+        return ""
+
+    patch.setattr(processing_utils, "async_ssrf_protected_download", download)
+
+
+def without_the_mark_of_a_launched_page(patch: pytest.MonkeyPatch) -> None:
+    class Page:
+        state_session_capacity = 1
+
+    patch.setattr("nonlocal_video.app.page.build_page", lambda *_, **__: Page())
+
+
+def without_the_route_of_recordings(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(server, "PROCESS_RECORDING", "/gradio_api/process_recording_as_it_was_once_called")
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        (without_the_guarded_get, r"gradio \S+ has no gradio\.processing_utils\.async_ssrf_protected_get"),
+        (with_a_download_of_its_own, r"gradio \S+ has no one function for all downloads"),
+        (with_a_download_that_waits, r"gradio \S+ has no one function for all downloads"),
+        (without_the_mark_of_a_launched_page, r"gradio \S+ has no Page\.has_launched"),
+        (without_the_route_of_recordings, r"gradio \S+ has no route /gradio_api/process_recording_as"),
+    ],
+)
+def test_the_server_does_not_start_unprotected(
+    change: Callable[[pytest.MonkeyPatch], None], missing: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(monkeypatch)
+    with pytest.raises(UsageError, match=missing + r".*does not start without.*pip install -c constraints\.txt"):
+        create_app([load(tiny_model, device="cpu")])
+
+
+def test_with_its_names_gradio_is_kept_from_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_get", processing_utils.async_ssrf_protected_get)
+    fetching.forbid_fetching()
+    with pytest.raises(gr.Error, match="fetches nothing from an address"):
+        processing_utils.ssrf_protected_download("http://127.0.0.1:9/clip.mp4", "/nonexistent")
+
+
+@pytest.mark.parametrize("name", ["shutdown", "should_exit", "force_exit"])
+def test_without_a_way_to_end_gently_nothing_is_served(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "shutdown":
+        monkeypatch.delattr(uvicorn.Server, name)
+    else:
+        begin = uvicorn.Server.__init__
+
+        def init(self, config):  # type: ignore[no-untyped-def]
+            begin(self, config)
+            delattr(self, name)
+
+        monkeypatch.setattr(uvicorn.Server, "__init__", init)
+
+    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+        raise AssertionError("never asked")
+
+    with pytest.raises(UsageError, match=rf"uvicorn \S+ has no \w+\.{name}"):
+        DrainingServer(app)

@@ -146,19 +146,18 @@ def so_far(
     timeline, due = None, 0.0
     windows = slide(recognizer, path, fast=fast, window_seconds=window_seconds, stride_seconds=stride_seconds)
     with closing(windows):
-        try:
-            for timeline in windows:
-                timeline = replace(timeline, path=path.name)
-                if not timeline.is_complete and (now := time.monotonic()) >= due:
-                    yield timeline
-                    shown = time.monotonic()
-                    due = shown + max(update_seconds, UPDATE_SHARE * (shown - now))
-        except VideoError as error:
-            if timeline is None:
-                raise
-            error = VideoError(error.code, without_folder(error.message, path.parent))
-            timeline = replace(timeline, error=error)
+        for timeline in windows:
+            timeline = replace(timeline, path=path.name)
+            if timeline.is_complete or timeline.error:
+                break
+            if (now := time.monotonic()) >= due:
+                yield timeline
+                shown = time.monotonic()
+                due = shown + max(update_seconds, UPDATE_SHARE * (shown - now))
     assert timeline is not None
+    if timeline.error:
+        error = VideoError(timeline.error.code, without_folder(timeline.error.message, path.parent))
+        timeline = replace(timeline, error=error)
     yield timeline
 
 

@@ -56,3 +56,7 @@ class TrainingError(NonlocalVideoError):
 
 class UsageError(NonlocalVideoError, ValueError):
     """An argument has a value that is not allowed."""
+
+
+class SpanError(UsageError):
+    """The part of a clip that was asked for is not in this clip; in others of a folder it may be."""

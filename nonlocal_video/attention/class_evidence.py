@@ -22,6 +22,33 @@ class LinearHead(Protocol):
         ...
 
 
+def evidence_of_windows(cells: Tensor, window: tuple[int, int, int] | None) -> tuple[Tensor, int]:
+    """Turn the class activation map of a head that pools all cells into that of one that slides a window over them.
+
+    Each place of the window (stride 1) gives a logit; a cell counts in those places that cover it.
+
+    Args:
+        cells: (T', H', W'), whose sum plus the class's bias is the logit of the mean of all cells.
+        window: (T, H, W) cells; None is one window over all.
+
+    Returns:
+        (T', H', W'), whose sum plus the bias is the mean of the places' logits; and the number of places.
+    """
+    if window is None:
+        return cells, 1
+    num_places, weighted = 1, cells
+    for axis, (have, need) in enumerate(zip(cells.shape, window, strict=True)):
+        places = have - need + 1
+        index = torch.arange(have, device=cells.device)
+        # Places that begin from index - need + 1 to index, and from 0 to places - 1.
+        covering = index.clamp(max=places - 1) - (index - need + 1).clamp(min=0) + 1
+        shape = [1, 1, 1]
+        shape[axis] = have
+        weighted = weighted * (covering * have / (places * need)).to(cells.dtype).reshape(shape)
+        num_places *= places
+    return weighted, num_places
+
+
 def grad_cam(network: nn.Module, clip: Tensor, layer: str, class_index: int) -> Tensor:
     """Grad-CAM (Selvaraju et al., ICCV 2017) of one class at one layer, by the grad-cam library.
 

@@ -79,7 +79,8 @@ class CellGrid:
 def layer_grids(network: nn.Module, input_size: Sequence[int], layers: Sequence[str]) -> dict[str, CellGrid]:
     """The cell grids of the outputs of the named modules, for an input of (T, H, W).
 
-    Runs the network once on the meta device: shapes only, no arithmetic.
+    Runs a copy of the network once on the meta device: shapes only, no arithmetic. While it is copied nobody else may
+    run it with hooks.
 
     Raises:
         ModelError: A name is not a module of the network, or its output is not a feature map of the input.
@@ -87,7 +88,7 @@ def layer_grids(network: nn.Module, input_size: Sequence[int], layers: Sequence[
     modules = dict(network.named_modules())
     if missing := [name for name in layers if name not in modules]:
         raise ModelError(f"The network has no layer {', '.join(missing)}. Its layers are listed by `named_modules()`.")
-    shapes_only = copy.deepcopy(network).to("meta").eval()
+    shapes_only = _without_storage(network).eval()
     outputs: dict[str, Tensor] = {}
 
     def recorder(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -113,6 +114,16 @@ def layer_grids(network: nn.Module, input_size: Sequence[int], layers: Sequence[
         _, stride, offset = tracker.placed[id(outputs[name])]
         grids[name] = CellGrid(size=_triple(outputs[name].shape[2:]), stride=stride, offset=offset)
     return grids
+
+
+def _without_storage(network: nn.Module) -> nn.Module:
+    """Return a copy on the meta device, without copying the weights first."""
+    memo: dict[int, Any] = {}
+    for parameter in network.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+    for buffer in network.buffers():
+        memo[id(buffer)] = buffer.to("meta")
+    return copy.deepcopy(network, memo)
 
 
 Triple = tuple[float, float, float]

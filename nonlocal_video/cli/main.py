@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -51,6 +52,12 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Run the command line. Exit status: 0 all well, 1 some inputs failed, 2 wrong usage."""
+    _open_standard_streams()
+    try:
+        os.getcwd()
+    except OSError:  # the numeric libraries would end the process at the first product of matrices
+        typer.echo("The working folder was deleted; change to one that exists, and try again.", err=True)
+        sys.exit(2)
     try:
         app()
     except VideoError as error:
@@ -68,3 +75,16 @@ def main() -> None:
     except OSError as error:  # a full disk, standard output too; a folder that may not be written to; an endless name
         typer.echo(f"{error}. Give a place that can be read and written and has room, and try again.", err=True)
         sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Occupy descriptors 0 to 2 where the caller closed them.
+
+    Or the next file that is opened, perhaps the table of results, would get their numbers, and with them all that C
+    libraries print.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from nonlocal_video.cli import options
 from nonlocal_video.cli.stopping import GentleStop
 from nonlocal_video.cli.text import shown
-from nonlocal_video.errors import OutputError, VideoError
+from nonlocal_video.errors import OutputError
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
@@ -112,10 +111,6 @@ def _follow(recognizer: Recognizer, video: str, settings: dict[str, Any]) -> Tim
                 progress.update(result)
                 if stop.asked:
                     break
-        except VideoError as error:
-            if result is None:
-                raise
-            result = replace(result, error=error)
         except KeyboardInterrupt:  # the second one
             pass
     return result

@@ -10,11 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nonlocal_video.errors import NonlocalVideoError, UsageError, VideoError
+from nonlocal_video.errors import NonlocalVideoError, SpanError, UsageError, VideoError
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
 from nonlocal_video.inference.remote import is_remote, local_copy
 from nonlocal_video.models.card import InputSpec
+from nonlocal_video.video._messages import printable_name
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
@@ -132,6 +133,8 @@ def _alone(recognizer: Recognizer, clip: LoadedClip) -> Prediction | Failure:
 
 
 def _failure(recognizer: Recognizer, path: str, error: Exception) -> Failure:
+    if isinstance(error, SpanError):
+        error = VideoError("not_found", f"{printable_name(path)}: it has no such part: {error}")
     if not isinstance(error, VideoError):
         if not isinstance(error, NonlocalVideoError):
             _log.error("unexpected error for %r", path, exc_info=error)

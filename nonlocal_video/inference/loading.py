@@ -293,11 +293,33 @@ def _opened(source: ClipSource, reader: VideoReader, rate: float) -> Iterator[tu
     """The name of a clip in the results, and something that probes and streams it."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         # The decoders read files: the bytes lie in a private one while they are decoded.
-        with tempfile.TemporaryDirectory(prefix="nonlocal-video-") as folder:
-            path = Path(folder) / "clip"
-            path.write_bytes(source)
+        with _written(source) as path:
             yield "<bytes>", _File(path, reader)
     elif isinstance(source, (str, os.PathLike)):
         yield os.fspath(source), _File(source, reader)
     else:
         yield "<frames>", _Array(source, rate)
+
+
+@contextmanager
+def _written(clip: bytes | bytearray | memoryview) -> Iterator[Path]:
+    """Write a clip into a private file that goes afterwards."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="nonlocal-video-")
+    except OSError as error:
+        raise _no_place(error) from None
+    with folder as name:
+        path = Path(name) / "clip"
+        try:
+            path.write_bytes(clip)
+        except OSError as error:
+            raise _no_place(error) from None
+        yield path
+
+
+def _no_place(error: OSError) -> VideoError:
+    return VideoError(
+        "internal",
+        f"<bytes>: the clip cannot be written to a temporary file ({error.strerror}), from which decoders read it; "
+        "name a folder with room in TMPDIR, or give the path of a file.",
+    )

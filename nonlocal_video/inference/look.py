@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -12,16 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nonlocal_video.attention.class_evidence import LinearHead, grad_cam
-from nonlocal_video.attention.geometry import CellGrid, layer_grids
+from nonlocal_video.attention.class_evidence import LinearHead, evidence_of_windows
+from nonlocal_video.attention.geometry import CellGrid
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.inference.loading import LoadedClip
 from nonlocal_video.inference.prediction import Prediction, ScoredLabel
+from nonlocal_video.inference.shared_network import SharedNetwork
 from nonlocal_video.video.transforms import resize
-
-_GRAD_CAM = threading.Lock()
-"""Grad-CAM hooks the network and switches its gradients: two threads at once would read each other's."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,7 +28,8 @@ class Look:
     prediction: Prediction
     clip: LoadedClip
     originals: list[NDArray[np.uint8]]
-    network: nn.Module
+    shared: SharedNetwork
+    """The network that looked, in turn with others."""
     block_inputs: Mapping[str, Tensor]
     """Input (1, C, T', H', W') of each non-local block, by dotted name."""
     features: Tensor | None
@@ -40,11 +38,16 @@ class Look:
     default_block: str | None
     network_input: Tensor | None
     """(1, 3, T, S, S); None where it is made again from the clip when it is needed."""
-    grids: dict[str, CellGrid] = field(default_factory=dict)
-    """The cell grids of the layers that were asked for."""
+    head_window: tuple[int, int, int] | None = None
+    """As on the model's card."""
 
     def __repr__(self) -> str:
         return f"Look({self.prediction!r}, blocks={list(self.block_inputs)})"
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that looked; other threads may run it at the same time, see `shared`."""
+        return self.shared.network
 
     @property
     def seconds(self) -> NDArray[np.float64]:
@@ -101,7 +104,7 @@ class Look:
     def attention_received(self, *, layer: str | None = None) -> AttentionMaps:
         """How much each place is attended to, averaged over all queries of a non-local block; 1 is an equal share."""
         name, block, features = self._block(layer)
-        with torch.inference_mode():
+        with self.shared.taken(), torch.inference_mode():
             received = block.attention_received(features)[0]  # (M,)
         return self._attention_maps("attention", name, received, "attention received, 1 = equal share")
 
@@ -111,7 +114,7 @@ class Look:
         grid = self._grid(name)
         index, cell = self._cell(point, grid)
         flat = int(np.ravel_multi_index(cell, grid.size))
-        with torch.inference_mode():
+        with self.shared.taken(), torch.inference_mode():
             row = block.attention(features, torch.tensor([flat], device=features.device))[0, 0]  # (M,)
         return self._attention_maps(
             "query", name, row, "attention of the marked point, 1 = equal share", query=point, query_index=index
@@ -121,7 +124,8 @@ class Look:
         """Which places speak for a class.
 
         At the last layer of a network with a linear head this is the exact class activation map: the values of all
-        cells and the class's bias sum to its logit. At any other layer it is Grad-CAM.
+        cells and the class's bias sum to its logit; to the mean of its logits, where the head looks at several windows
+        of the last features (`ModelCard.head_window`). At any other layer it is Grad-CAM.
         """
         target = self._class(label)
         name = self.feature_layer if layer is None else layer
@@ -129,17 +133,18 @@ class Look:
             raise UsageError(f"This network does not say which layer feeds its head; name one. {self._layers_help()}")
         if isinstance(self.network, LinearHead) and self.features is not None and name == self.feature_layer:
             classes = torch.tensor([target.index], device=self.features.device)
-            with torch.inference_mode():
+            with self.shared.taken(), torch.inference_mode():
                 cells = self.network.class_activation_map(self.features, classes)[0, 0]
-            quantity = "share of the logit, exact"
+                cells, num_windows = evidence_of_windows(cells, self.head_window)
+            logit = "logit" if num_windows == 1 else f"mean of the logits of {num_windows} windows"
+            quantity = f"share of the {logit}, exact"
         else:
             self._require_layer(name)
             self._grid(name)  # refuses a layer whose cells lie nowhere in the clip
             inputs = self.network_input
             if inputs is None:
                 inputs = self.clip.network_input(0, 0, device=next(self.network.parameters()).device)
-            with _GRAD_CAM:
-                cells = grad_cam(self.network, inputs, name, target.index)
+            cells = self.shared.grad_cam(inputs, name, target.index)
             quantity = "Grad-CAM"
         caption = f"evidence for {target.label} {target.score:.2f}"
         return self._maps("gradcam", name, cells, self._grid(name), quantity, caption)
@@ -173,10 +178,8 @@ class Look:
         return f"Its outermost layers are: {', '.join(name for name, _ in self.network.named_children())}."
 
     def _grid(self, layer: str) -> CellGrid:
-        if layer not in self.grids:
-            size = self.clip.crops[0].size
-            self.grids[layer] = layer_grids(self.network, (len(self.seconds), size, size), [layer])[layer]
-        return self.grids[layer]
+        size = self.clip.crops[0].size
+        return self.shared.grid(layer, (len(self.seconds), size, size))
 
     def _cell(self, point: QueryPoint, grid: CellGrid) -> tuple[int, tuple[int, int, int]]:
         """The sampled frame nearest to a point's second, and the feature cell nearest to the point."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +26,7 @@ from nonlocal_video.inference.loading import ClipLoader, ClipRequest, ClipSource
 from nonlocal_video.inference.look import Look
 from nonlocal_video.inference.openvino_network import OpenVINONetwork
 from nonlocal_video.inference.prediction import Outcome, Prediction, StageSeconds
+from nonlocal_video.inference.shared_network import SharedNetwork
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import ModelCard
@@ -87,12 +88,12 @@ class Recognizer:
         self.runtime: Runtime = runtime
         self.card = card
         self.network = network.eval().to(self.device)
+        self._shared = SharedNetwork(self.network)
         self._folded = fold_batch_norms(self.network).to(memory_format=torch.channels_last_3d)
         self._openvino: OpenVINONetwork | None = None
         if runtime == "openvino":
             self._openvino = OpenVINONetwork(self.network, card, lambda clips: self._logits(clips, "torch")[0])
         self._loader = ClipLoader(VideoReader(decoder=decoder, limits=limits or DecodeLimits()))
-        self._lock = threading.Lock()
 
     def close(self) -> None:
         """End the decoding child."""
@@ -195,7 +196,7 @@ class Recognizer:
         Raises:
             ModelError: The network gave something that is not a number.
         """
-        with self._lock, torch.inference_mode():
+        with self._shared.taken(), torch.inference_mode():
             return self._logits(inputs.to(self.device), self.runtime)[0]
 
     def new_reader(self) -> VideoReader:
@@ -241,12 +242,13 @@ class Recognizer:
             prediction=prediction,
             clip=clip,
             originals=originals,
-            network=self.network,
+            shared=self._shared,
             block_inputs={name: kept[name] for name in blocks},
             features=kept[feature_layer] if feature_layer else None,
             feature_layer=feature_layer,
             default_block=self.card.explain_layer,
             network_input=clip.network_input(0, 0, device=self.device).contiguous(memory_format=torch.channels_last_3d),
+            head_window=self.card.head_window,
         )
 
     def explain(
@@ -310,6 +312,14 @@ class Recognizer:
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
             batch_size: Windows in one forward pass.
+
+        Returns:
+            The timeline. Where the video breaks after some windows, it has these, `is_complete` is False, `error` says
+            why, and Python's `warnings` tell it.
+
+        Raises:
+            VideoError: Not even one window can be read.
+            UsageError: An argument has a value that is not allowed.
         """
         from nonlocal_video.inference.sliding import slide
 
@@ -323,7 +333,14 @@ class Recognizer:
             end_seconds=end_seconds,
             batch_size=batch_size,
         )
-        return deque(steps, maxlen=1).pop()
+        result = deque(steps, maxlen=1).pop()
+        if result.error is not None:
+            warnings.warn(
+                f"{result.error.message} {len(result)} of {result.num_planned} windows, up to {result.ends[-1]:.2f} s, "
+                "were kept; the timeline's `error` says the same.",
+                stacklevel=2,
+            )
+        return result
 
     def nonlocal_layers(self) -> dict[str, nn.Module]:
         """The network's non-local blocks by dotted name."""
@@ -366,7 +383,7 @@ class Recognizer:
         logits_of: list[list[Tensor]] = [[] for _ in clips]
         seconds = [0.0] * len(clips)
         position = 0
-        with self._lock, torch.inference_mode():
+        with self._shared.taken(), torch.inference_mode():
             while position < len(views):
                 batch = views[position : position + batch_size]
                 started = time.perf_counter()

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -142,15 +142,49 @@ def slide(
     end_seconds: float | None = None,
     batch_size: int = 1,
 ) -> Generator[Timeline, None, None]:
-    """A timeline that grows by up to `batch_size` windows with each step; the last one is complete.
+    """A timeline that grows by up to `batch_size` windows with each step; the last one is complete, or has an `error`.
 
     The frames are decoded once, in order, by a child of this generator's own, and dropped when no later window needs
     them. Closing the generator stops the decoding. See `plan_windows` for the arguments and where the windows lie.
 
     Raises:
-        VideoError: The video cannot be read from here on; the timelines before stay good.
+        VideoError: Not even one window can be read. Where the video breaks later, the last timeline has the windows
+            before and says why there are no more.
         UsageError: An argument has a value that is not allowed.
     """
+    grown: Timeline | None = None
+    steps = _slide(
+        recognizer,
+        path,
+        fast=fast,
+        window_seconds=window_seconds,
+        stride_seconds=stride_seconds,
+        start_seconds=start_seconds,
+        end_seconds=end_seconds,
+        batch_size=batch_size,
+    )
+    with closing(steps):
+        try:
+            for grown in steps:
+                yield grown
+        except VideoError as error:
+            if grown is None:
+                raise
+            yield replace(grown, error=error)
+
+
+def _slide(
+    recognizer: Recognizer,
+    path: str | os.PathLike[str],
+    *,
+    fast: bool,
+    window_seconds: float | None,
+    stride_seconds: float | None,
+    start_seconds: float | None,
+    end_seconds: float | None,
+    batch_size: int,
+) -> Generator[Timeline, None, None]:
+    """As `slide`, but a break is raised after the timelines before it."""
     if batch_size < 1:
         raise UsageError(f"batch-size = {batch_size} should be at least 1.")
     spec, path = recognizer.card.view(fast=fast), os.fspath(path)

@@ -97,7 +97,8 @@ class Timeline:
             raise ValueError("windows should leave no gap.")
 
     def __repr__(self) -> str:
-        return f"Timeline({self.path!r}, {len(self)} of {self.num_planned} windows, {self.used})"
+        broke = "" if self.error is None else f", broke: {self.error.code}"
+        return f"Timeline({self.path!r}, {len(self)} of {self.num_planned} windows, {self.used}{broke})"
 
     def __len__(self) -> int:
         """Number of windows."""

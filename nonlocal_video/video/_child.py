@@ -14,10 +14,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, cast
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video import _wire
+from nonlocal_video.video._ended import DecoderEndedError, Ending, ending_of, kernel_kills
+from nonlocal_video.video._messages import cannot_start, did_not_start
 from nonlocal_video.video.limits import DecodeLimits
 
 _START_SECONDS = 60.0  # importing NumPy and PyAV from a cold disk
@@ -27,11 +29,6 @@ _PIPE_BYTES = 1 << 20
 _MAX_GREETING_BYTES = 1 << 16
 _PRINTED_TAIL_BYTES = 4096
 
-_NO_MEMORY_WORDS = (b"bad_alloc", b"MemoryError", b"annot allocate memory")
-# What Popen gives for a process that a signal ended; Windows knows none of these.
-_TIMER_CODES = {-getattr(signal, name) for name in ("SIGALRM", "SIGXCPU") if hasattr(signal, name)}
-_KILLED_CODES = {-getattr(signal, name) for name in ("SIGKILL",) if hasattr(signal, name)}
-
 # Found by the parent's own search path, as `-m` would not be when the package lies in the parent's working directory.
 _BOOT = """
 import sys
@@ -40,15 +37,9 @@ from nonlocal_video.video._worker import main
 main(int(sys.argv[1]), sys.argv[2])
 """
 
-Cause = Literal["timeout", "out_of_memory", "decoder_crashed"]
 
-
-class DecoderEndedError(Exception):
-    """The decoding process ended before its work was done."""
-
-    def __init__(self, cause: Cause) -> None:
-        super().__init__(cause)
-        self.cause: Cause = cause
+class DiedIdleError(Exception):
+    """The decoding process was gone before it took a request: the request's file has no part in that."""
 
 
 class DecoderProcess:
@@ -69,18 +60,25 @@ class DecoderProcess:
         self._killed_by_us = False
         self._started = threading.Event()
         self._ended = threading.Event()
-        self._start_error: OSError | None = None
+        self._start_error: Exception | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._printed = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (the keeper closes it)
         self._returncode: int | None = None
         self._printed_tail = b""
+        self._kernel_kills = kernel_kills()
         self.seconds_left = 0.0
         self.confined: tuple[str, ...] = ()
-        threading.Thread(target=self._keep, name="nonlocal-video-decoder", daemon=True).start()
+        try:
+            self._printed = _new_print_file()
+        except (OSError, MemoryError) as error:
+            raise cannot_start(error) from None
+        try:
+            threading.Thread(target=self._keep, name="nonlocal-video-decoder", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:  # RuntimeError: the system has no thread left
+            self._printed.close()
+            raise cannot_start(error) from None
         self._started.wait()
         if self._start_error is not None:
-            message = f"The decoding process cannot be started ({self._start_error.strerror}); free some memory."
-            raise VideoError("internal", message)
+            raise cannot_start(self._start_error) from None
         assert self._process is not None
         self._requests: IO[bytes] = cast(IO[bytes], self._process.stdin)
         self._replies: IO[bytes] = cast(IO[bytes], self._process.stdout)
@@ -103,10 +101,23 @@ class DecoderProcess:
             return 0
 
     def request(self, message: dict[str, Any], *, seconds: float) -> None:
-        """Send a request whose answers may make us wait for so many seconds in all."""
+        """Send a request whose answers may make us wait for so many seconds in all, and see it taken.
+
+        Raises:
+            DiedIdleError: If the process was gone before it took the request; another one can take it.
+            DecoderEndedError: If it did not take it in time.
+        """
         self.seconds_left = seconds
-        with self._waiting():
-            _wire.write_json(self._requests, _wire.PLAN, message)
+        self._kernel_kills = kernel_kills()
+        try:
+            with self._waiting():
+                _wire.write_json(self._requests, _wire.PLAN, message)
+                if _wire.read_header(self._replies) != (_wire.TAKEN, 0):
+                    raise _wire.BrokenMessageError("An answer before the request was taken.")
+        except DecoderEndedError as error:
+            if error.ending.cause == "timeout":
+                raise
+            raise DiedIdleError from None
 
     def receive(self, into: memoryview | None = None) -> tuple[bytes, dict[str, Any]]:
         """Receive a message; a frame's pixels go to `into`.
@@ -150,7 +161,7 @@ class DecoderProcess:
             yield
         except (_wire.BrokenMessageError, OSError):
             self.close(is_ending=True)
-            raise DecoderEndedError(self._cause()) from None
+            raise DecoderEndedError(self._ending()) from None
         except BaseException:  # Ctrl-C: a message half read cannot be resumed
             self.close()
             raise
@@ -163,13 +174,14 @@ class DecoderProcess:
             self._deadline = deadline
             self._condition.notify()
 
-    def _cause(self) -> Cause:
-        if self._timed_out or self._returncode in _TIMER_CODES:
-            return "timeout"
-        printed_no_memory = any(words in self._printed_tail for words in _NO_MEMORY_WORDS)
-        if printed_no_memory or (self._returncode in _KILLED_CODES and not self._killed_by_us):
-            return "out_of_memory"  # a SIGKILL that is not ours is the kernel's, short of memory
-        return "decoder_crashed"
+    def _ending(self) -> Ending:
+        return ending_of(
+            self._returncode,
+            self._printed_tail,
+            timed_out=self._timed_out,
+            killed_by_us=self._killed_by_us,
+            kills_before=self._kernel_kills,
+        )
 
     def _greet(self) -> None:
         """Wait until the process has loaded its libraries."""
@@ -184,8 +196,7 @@ class DecoderProcess:
                     seen += byte
             kind, answer = self.receive()
         except DecoderEndedError as error:
-            message = f"The decoding process did not start ({error.cause}): {self._last_printed_line()}"
-            raise VideoError("internal", message) from None
+            raise did_not_start(error.ending, self._last_printed_line()) from None
         if kind == _wire.ERROR:
             self.close()
             raise VideoError("internal", str(answer.get("message")))
@@ -208,20 +219,28 @@ class DecoderProcess:
             self._process = subprocess.Popen(
                 [
                     sys.executable,
+                    *_interpreter_options(),
                     "-c",
                     _BOOT,
                     str(os.getpid()),
                     json.dumps(dataclasses.asdict(self._limits)),
-                    *(os.path.abspath(entry) for entry in sys.path),
+                    *_search_path(),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._printed,
                 bufsize=0,
                 start_new_session=True,  # a group of its own to kill, and no Ctrl-C from the terminal
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
+                env={
+                    "PATH": os.defpath,  # decord reads it when it is imported, and fails where there is none
+                    **os.environ,
+                    "OMP_NUM_THREADS": "1",
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "MALLOC_ARENA_MAX": "2",
+                },
             )
-        except OSError as error:
+        except (OSError, ValueError, MemoryError, subprocess.SubprocessError) as error:
+            self._printed.close()
             self._start_error = error
             return
         finally:
@@ -253,3 +272,26 @@ class DecoderProcess:
                 os.killpg(self._process.pid, signal.SIGKILL)
         else:
             self._process.kill()
+
+
+def _new_print_file() -> IO[bytes]:
+    """Open a file without a name for what the process prints; on Linux it needs no temporary folder."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("nonlocal-video-printed", os.MFD_CLOEXEC), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def _interpreter_options() -> list[str]:
+    """Return what makes another interpreter encode names as this one does and read no more than it (-I, -E, -s, -P)."""
+    flags = sys.flags
+    read = {"-I": flags.isolated, "-E": flags.ignore_environment, "-s": flags.no_user_site, "-P": flags.safe_path}
+    return ["-X", f"utf8={flags.utf8_mode}", *(option for option, is_set in read.items() if is_set)]
+
+
+def _search_path() -> list[str]:
+    """Return this interpreter's search path, independent of the working folder."""
+    entries = []
+    for entry in sys.path:
+        with contextlib.suppress(OSError):  # the working folder is gone, and what is relative to it with it
+            entries.append(os.path.abspath(entry))
+    return entries

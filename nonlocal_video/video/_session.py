@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import ERROR_CODES, ErrorCode, UsageError, VideoError
 from nonlocal_video.video import _wire
-from nonlocal_video.video._child import DecoderEndedError, DecoderProcess
+from nonlocal_video.video._child import DecoderProcess, DiedIdleError
 from nonlocal_video.video._choice import DecoderChoice
+from nonlocal_video.video._ended import DecoderEndedError, Ending
 from nonlocal_video.video._messages import ended_error, printable_name
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.limits import DecodeLimits
+
+_MOST_IDLE_DEATHS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Session:
         discard_child: Callable[[], None],
         release: Callable[[], None],
     ) -> None:
-        self._path = path
+        self.path = path
         self._decoder = decoder
         self._limits = limits
         self._get_child = get_child
@@ -51,6 +54,7 @@ class Session:
         self._plan: Plan | None = None
         self._num_received = 0
         self._reserved_seconds = 0.0
+        self._ending: Ending | None = None
         self.is_open = True
 
     @property
@@ -65,7 +69,7 @@ class Session:
             VideoError: If the file cannot be read.
             UsageError: If the request asks for what the file does not have.
         """
-        self._request = {"op": operation, "path": self._path, "times_seconds": times_seconds}
+        self._request = {"op": operation, "path": self.path, "times_seconds": times_seconds}
         return self._ask(self._limits.timeout_seconds)
 
     def receive_frames(self, frames_thwc: NDArray[np.uint8]) -> None:
@@ -112,14 +116,7 @@ class Session:
         return self._decoder == "auto" and self._plan is not None and self._plan.info.decoder == "decord"
 
     def _ask(self, seconds: float) -> Plan:
-        self._child = self._get_child()
-        self._child_is_busy = True
-        request = {**self._request, "decoder": self._decoder, "skip": self._num_received}
-        try:
-            self._child.request(request, seconds=seconds)
-        except DecoderEndedError as error:
-            self._discard_child()
-            raise ended_error(error.cause, self._path, self._limits) from None
+        self._give(seconds)
         answer = self._expect(_wire.PLAN)
         if self._request["op"] == "probe":
             self._child_is_busy = False
@@ -137,6 +134,26 @@ class Session:
         self._plan = plan
         return plan
 
+    def _give(self, seconds: float) -> None:
+        """Give the request to a child; one that died while it had nothing to do is replaced."""
+        request = {**self._request, "decoder": self._decoder, "skip": self._num_received}
+        for _ in range(_MOST_IDLE_DEATHS):
+            self._child = self._get_child()
+            self._child_is_busy = True
+            try:
+                self._child.request(request, seconds=seconds)
+                return
+            except DiedIdleError:
+                self._discard_child()
+            except DecoderEndedError as error:
+                self._discard_child()
+                raise ended_error(error.ending, self.path, self._limits) from None
+        raise VideoError(
+            "decoder_crashed",
+            f"{printable_name(self.path)}: {_MOST_IDLE_DEATHS} decoding processes ended one after the other before "
+            "they could look at it; find out what kills them, and try again.",
+        )
+
     def _start_clock(self, seconds: float) -> None:
         assert self._child is not None
         # decord may hang, and PyAV must have time left then.
@@ -151,9 +168,12 @@ class Session:
         self._decoder = "pyav"
         plan = self._ask(seconds)
         if not np.array_equal(plan.pts_seconds, decord_plan.pts_seconds):
-            raise VideoError("internal", f"{printable_name(self._path)}: it changed while it was read; try again.")
+            raise VideoError("internal", f"{printable_name(self.path)}: it changed while it was read; try again.")
         reason = {"timeout": "it hung", "decoder_crashed": "it crashed", "out_of_memory": "it ran out of memory"}
-        note = f"decord was given up ({reason.get(error.code, 'it could not read the file exactly')}): PyAV decoded it."
+        why = reason.get(error.code, "it could not read the file exactly")
+        if self._ending is not None and self._ending.killed_by:
+            why = f"it was killed from outside, {self._ending.killed_by}"
+        note = f"decord was given up ({why}): PyAV decoded it."
         self._plan = dataclasses.replace(plan, info=dataclasses.replace(plan.info, notes=(*plan.info.notes, note)))
 
     def _expect(self, expected: bytes, into: memoryview | None = None) -> dict[str, Any]:
@@ -163,7 +183,8 @@ class Session:
         except DecoderEndedError as error:
             self._discard_child()
             self._child_is_busy = False
-            raise ended_error(error.cause, self._path, self._limits) from None
+            self._ending = error.ending
+            raise ended_error(error.ending, self.path, self._limits) from None
         if kind == expected:
             self._child_is_busy = kind != _wire.DONE
             return answer
@@ -180,4 +201,4 @@ class Session:
         raise VideoError(cast(ErrorCode, code), message)
 
     def _nonsense(self) -> VideoError:
-        return VideoError("internal", f"{printable_name(self._path)}: the decoding process sent nonsense; report it.")
+        return VideoError("internal", f"{printable_name(self.path)}: the decoding process sent nonsense; report it.")

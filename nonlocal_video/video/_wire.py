@@ -13,11 +13,12 @@ from typing import IO, Any
 MAGIC = b"\x93nonlocal-video\n"
 """First bytes of a decoding process; whatever the interpreter printed before them is not ours."""
 
+TAKEN = b"T"  # empty: the request was read, work begins
 PLAN = b"P"  # JSON: what the file is and which frames will follow
 FRAME = b"F"  # one frame, raw RGB
 DONE = b"D"  # empty: the request is served
 ERROR = b"E"  # JSON: code and message
-KINDS = (PLAN, FRAME, DONE, ERROR)
+KINDS = (TAKEN, PLAN, FRAME, DONE, ERROR)
 
 MAX_JSON_BYTES = 1 << 28
 

@@ -22,6 +22,7 @@ from typing import IO, Any
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.video import _wire
 from nonlocal_video.video._confine import confine
+from nonlocal_video.video._ended import Ending
 from nonlocal_video.video._messages import ended_error, printable_name
 from nonlocal_video.video.limits import DecodeLimits
 
@@ -63,7 +64,10 @@ def main(parent_pid: int, limits_json: str) -> None:
         except _wire.BrokenMessageError:
             return
         assert kind == _wire.PLAN
-        server.serve(_wire.read_json(requests, length))
+        request = _wire.read_json(requests, length)
+        # Whoever ends us before this does it to an idle process: the file is not to blame.
+        _wire.write_message(replies, _wire.TAKEN)
+        server.serve(request)
 
 
 def _take_over_pipes() -> tuple[IO[bytes], IO[bytes]]:
@@ -116,7 +120,7 @@ class _Server:
             except UsageError as error:
                 reply = {"code": "usage", "message": str(error)}
             except MemoryError:
-                ended = ended_error("out_of_memory", request["path"], self._limits)
+                ended = ended_error(Ending("out_of_memory"), request["path"], self._limits)
                 reply = {"code": ended.code, "message": ended.message}
             except BrokenPipeError:
                 os._exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,10 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.video._child import DecoderProcess
 from nonlocal_video.video._choice import DecoderChoice
+from nonlocal_video.video._messages import no_memory_here, no_room_for_frames, printable_name
 from nonlocal_video.video._session import Session
 from nonlocal_video.video.info import FrameChunk, Frames, VideoInfo
 from nonlocal_video.video.limits import DecodeLimits
@@ -50,8 +52,10 @@ class VideoReader:
                 With "decord" there is no second try: what decord cannot do is an error.
             limits: What one video may cost.
         """
-        if decoder not in get_args(DecoderChoice):
+        if not isinstance(decoder, str) or decoder not in get_args(DecoderChoice):
             raise UsageError(f"{decoder = } should be one of {get_args(DecoderChoice)}.")
+        if not isinstance(limits, DecodeLimits | None):
+            raise UsageError(f"{limits = } should be a DecodeLimits, or None for its defaults.")
         self.decoder: DecoderChoice = decoder
         self.limits = limits or DecodeLimits()
         self._lock = threading.Lock()
@@ -64,11 +68,14 @@ class VideoReader:
         """Find out what a file holds, from its packets and its first picture.
 
         Raises:
-            VideoError: If the file cannot be read.
+            VideoError: If the file cannot be read, or there is no decoding process to be had.
+            UsageError: If `path` is no path.
         """
         session = self._session(path)
         try:
             return session.ask("probe").info
+        except MemoryError:
+            raise no_memory_here(session.path) from None
         finally:
             session.close()
 
@@ -84,24 +91,27 @@ class VideoReader:
             chunk_frames: At most so many frames in one chunk.
 
         Raises:
-            VideoError: If the file cannot be read.
-            UsageError: If a time lies outside of the video.
+            VideoError: If the file cannot be read, or there is no decoding process or no memory to be had.
+            UsageError: If a time lies outside of the video, or an argument is not of its kind.
         """
-        if chunk_frames < 1:
-            raise UsageError(f"{chunk_frames = } should be at least 1.")
-        times = np.asarray(times_seconds, dtype=np.float64)
-        if times.ndim != 1 or len(times) == 0:
-            raise UsageError(f"times_seconds has shape {times.shape}, should be a list with at least one time.")
-        return FrameStream(self._session(path), times.tolist(), chunk_frames)
+        try:
+            whole = operator.index(chunk_frames)
+        except TypeError:
+            whole = 0
+        if whole < 1:
+            raise UsageError(f"{chunk_frames = } should be a whole number, at least 1.")
+        times = _checked_times(times_seconds).tolist()  # before the session, which holds the reader
+        return FrameStream(self._session(path), times, whole)
 
     def read(self, path: VideoPath, times_seconds: Sequence[float]) -> Frames:
         """Decode the frames shown at the given times, all at once; for many frames use `stream`.
 
         Raises:
-            VideoError: If the file cannot be read.
-            UsageError: If a time lies outside of the video.
+            VideoError: If the file cannot be read, or there is no decoding process or no memory to be had.
+            UsageError: If a time lies outside of the video, or an argument is not of its kind.
         """
-        with self.stream(path, times_seconds, chunk_frames=max(1, len(times_seconds))) as stream:
+        times = _checked_times(times_seconds)
+        with self.stream(path, times.tolist(), chunk_frames=len(times)) as stream:
             (chunk,) = stream
             return Frames(
                 frames_thwc=chunk.frames_thwc,
@@ -134,8 +144,15 @@ class VideoReader:
             self.close()
 
     def _session(self, path: VideoPath) -> Session:
-        name = os.fsdecode(path)
-        absolute = os.path.abspath(name) if name else name  # no name is no file, not the working folder
+        try:
+            name = os.fsdecode(path)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{path = } should be the path of a video file ({error}).") from None
+        try:
+            absolute = os.path.abspath(name) if name else name  # no name is no file, not the working folder
+        except OSError:
+            message = f"{printable_name(name)}: the working folder was deleted; give the whole path."
+            raise VideoError("not_found", message) from None
         if self._pid != os.getpid():  # forked: the lock and the child are the parent process's
             self._lock, self._session_thread = threading.Lock(), None
             self._process, self._pid = None, os.getpid()
@@ -175,6 +192,9 @@ class FrameStream(Iterator[FrameChunk]):
         self._position = 0
         try:
             plan = session.ask("stream", times_seconds)
+        except MemoryError:
+            session.close()
+            raise no_memory_here(session.path) from None
         except BaseException:
             session.close()
             raise
@@ -196,7 +216,7 @@ class FrameStream(Iterator[FrameChunk]):
         if start == end:
             raise StopIteration
         try:
-            frames_thwc = np.empty((end - start, self.info.height, self.info.width, 3), dtype=np.uint8)
+            frames_thwc = self._room_for(end - start)
             self._session.receive_frames(frames_thwc)
             self._position = end
             if end == len(self):
@@ -207,6 +227,13 @@ class FrameStream(Iterator[FrameChunk]):
             self.close()
             raise
         return FrameChunk(frames_thwc=frames_thwc, pts_seconds=self.pts_seconds[start:end])
+
+    def _room_for(self, count: int) -> NDArray[np.uint8]:
+        height, width = self.info.height, self.info.width
+        try:
+            return np.empty((count, height, width, 3), dtype=np.uint8)
+        except (MemoryError, ValueError):  # ValueError: more than there are addresses
+            raise no_room_for_frames(self._session.path, count, width, height) from None
 
     def close(self) -> None:
         """Give the reader free for other requests; frames not taken are not decoded."""
@@ -224,3 +251,20 @@ class FrameStream(Iterator[FrameChunk]):
     def __del__(self) -> None:
         if hasattr(self, "_session"):
             self._session.close()
+
+
+def _checked_times(times_seconds: object) -> NDArray[np.float64]:
+    """Return times as (N,) float64, or say what they are instead."""
+    try:
+        given = np.asarray(times_seconds)
+        # "O": fractions, decimals, and whatever else knows how to become a number. Text and dates are none.
+        if given.dtype.kind not in "fiuO" or (given.dtype.kind == "O" and any(isinstance(t, str) for t in given.flat)):
+            raise TypeError(f"{given.dtype} is no kind of number")
+        times = given.astype(np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # RuntimeError: a tensor on its graph
+        raise UsageError(f"times_seconds should be a list of seconds ({error}).") from None
+    if times.ndim != 1 or len(times) == 0:
+        raise UsageError(f"times_seconds has shape {times.shape}, should be a list with at least one time.")
+    if not np.isfinite(times).all():
+        raise UsageError(f"times_seconds has {times[~np.isfinite(times)][0]}; every time should be a finite number.")
+    return times

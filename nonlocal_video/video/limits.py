@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -32,9 +33,15 @@ class DecodeLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise UsageError(f"{field.name} = {value!r} should be a number.")
             largest = _LONGEST_TIMEOUT_SECONDS if field.name == "timeout_seconds" else _LARGEST
             if not 0 < value <= largest:
                 raise UsageError(f"{field.name} = {value} should be a number above 0, at most {largest}.")
+            if field.type == "int":
+                if value != int(value):
+                    raise UsageError(f"{field.name} = {value} should be a whole number.")
+                object.__setattr__(self, field.name, int(value))  # 2e9 is one, and the kernel takes no float
         if self.memory_bytes < 1024**3:
             raise UsageError(
                 f"memory_bytes = {self.memory_bytes} should be at least {1024**3} (1 GiB): "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import SpanError, UsageError
 from nonlocal_video.video.info import VideoInfo
 
 ClipPlacement = Literal[
@@ -128,11 +128,11 @@ def _part(info: VideoInfo, start_seconds: float | None, end_seconds: float | Non
     start = 0.0 if start_seconds is None else start_seconds
     end = duration if end_seconds is None else end_seconds
     if not 0 <= start < duration:
-        raise UsageError(f"start_seconds = {start:g} should be from 0 to before the video's end at {duration:.3f} s.")
+        raise SpanError(f"start_seconds = {start:g} should be from 0 to before the video's end at {duration:.3f} s.")
     if not start < end:
         raise UsageError(f"end_seconds = {end:g} should be after start_seconds = {start:g}.")
     if end > duration + 0.0005:  # as good as what we print of it
-        raise UsageError(f"end_seconds = {end:g} should not be after the video's end at {duration:.3f} s.")
+        raise SpanError(f"end_seconds = {end:g} should not be after the video's end at {duration:.3f} s.")
     return Fraction(start), Fraction(min(end, duration))
 
 

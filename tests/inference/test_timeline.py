@@ -232,16 +232,19 @@ def test_windows_may_share_a_forward_pass(recognizer, clip: Path) -> None:  # ty
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_windows_before_the_damage_are_kept(recognizer, clip: Path, damaged: Path, batch_size: int) -> None:  # type: ignore[no-untyped-def]
-    timeline: Timeline | None = None
-    error: VideoError | None = None
-    try:
-        for step in slide(recognizer, damaged, batch_size=batch_size):
-            timeline = step
-    except VideoError as broken:
-        error = broken
-    assert timeline is not None
+    *before, timeline = slide(recognizer, damaged, batch_size=batch_size)
+    assert before[-1].scores.tobytes() == timeline.scores.tobytes()
+    assert [step.error for step in before] == [None] * len(before)
+    error = timeline.error
     assert error is not None
     assert error.code == "corrupt"
+    assert not timeline.is_complete
+    with pytest.warns(UserWarning, match=rf"damaged.*{len(timeline)} of 15 windows, up to .* were kept"):
+        in_python = recognizer.timeline(damaged, batch_size=batch_size)
+    assert in_python.scores.tobytes() == timeline.scores.tobytes()
+    assert in_python.error is not None
+    assert in_python.error.code == "corrupt"
+    assert "broke: corrupt" in repr(in_python)
     spoilt = float(re.findall(r"the frame at (\d.\d\d) s is damaged", error.message)[0])
     whole = recognizer.timeline(clip)
     assert len(timeline) == (whole.ends <= spoilt + 1e-9).sum() > 4

@@ -72,7 +72,9 @@ def child_of(reader: VideoReader) -> int:
         (SPIN, "timeout", "it hung"),
         ("os.abort()", "decoder_crashed", "it crashed"),
         ("os._exit(0)", "decoder_crashed", "it crashed"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "out_of_memory", "it ran out of memory"),  # so does the kernel
+        ("os.kill(os.getpid(), signal.SIGKILL)", "decoder_crashed", "it was killed from outside, SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "decoder_crashed", "it was killed from outside, SIGTERM"),
+        ("raise MemoryError", "out_of_memory", "it ran out of memory"),
         ("bytearray(1 << 45)", "out_of_memory", "it ran out of memory"),
         ("raise DECORDError('long dump of the file')", "corrupt", "it could not read the file exactly"),
         ("print('Error at MB: 177'); raise DECORDError", "corrupt", "it could not read the file exactly"),

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nonlocal_video.blocks.derivatives import differentiable_once, under_transform
 from nonlocal_video.blocks.precision import accumulation_dtype, without_autocast
 from nonlocal_video.blocks.threshold_sums import ramp_sums
 from nonlocal_video.blocks.tiled_softmax import tiled_softmax
@@ -28,6 +29,10 @@ _FUSED_QUERIES = 1024
 _SORTING_COSTS = 256
 """Products per key or query, and channel of g, that take as long as sorting and adding, measured on a CPU: with as many
 keys as queries, sorting wins from about 512 of them."""
+
+_NO_SECOND_DERIVATIVE = (
+    "PyTorch's fused softmax kernel has no second derivative; memory_efficient(block) computes the same and has one."
+)
 
 
 def softmax_rows(theta: Tensor, phi: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -45,11 +50,14 @@ def softmax_kernel(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0)
         # The matrix is no larger than what comes in, so there is nothing to save; and many small sets (each place
         # along time) would exceed the batch that some fused kernels take.
         return softmax_rows(theta, phi, scale=scale) @ g
-    if theta.is_cuda and theta.dtype == torch.float64:  # the one type that no fused CUDA kernel takes
+    if under_transform() or (theta.is_cuda and theta.dtype == torch.float64):  # float64: no fused CUDA kernel takes it
         return memory_efficient_softmax_kernel(theta, phi, g, scale=scale)
     # Rows of one depth, contiguous (B, 1, L, D): otherwise the fused CPU kernel silently falls back to the matrix. The
     # CUDA kernels also need rows of whole 16 bytes. Zeros at the end of a row change no product, and those of g are
     # cut off again.
+    wants_gradient = torch.is_grad_enabled() and any(rows.requires_grad for rows in (theta, phi, g))
+    if wants_gradient and not torch.compiler.is_compiling():
+        theta, phi, g = differentiable_once((theta, phi, g), _NO_SECOND_DERIVATIVE)
     value_depth = g.shape[2]
     depth = max(theta.shape[2], value_depth)
     depth += -depth % 8 if theta.is_cuda else 0
@@ -59,7 +67,6 @@ def softmax_kernel(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0)
         query = _padded(queries, depth).contiguous().unsqueeze(1)
         return F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)[..., :value_depth]
 
-    wants_gradient = torch.is_grad_enabled() and any(rows.requires_grad for rows in (theta, phi, g))
     num_chunks = num_queries // _FUSED_QUERIES
     if theta.is_cuda or wants_gradient or num_chunks < 2 or torch.compiler.is_compiling():
         return attend(theta)

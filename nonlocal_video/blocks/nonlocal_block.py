@@ -68,6 +68,8 @@ class NonLocalBlock(nn.Module):
 
     conv_bn_pairs: ClassVar[tuple[tuple[str, str], ...]] = (("W", "bn"),)
     """For `nonlocal_video.models.folding`: bn takes the output of W and nothing else does."""
+    factorized_rank: int | None = None
+    """Channels of theta and phi, where `factorized_attention` gave them fewer than g has."""
 
     def __init__(
         self,
@@ -220,8 +222,8 @@ class NonLocalBlock(nn.Module):
         num_sequences, num_keys = key_positions.shape
         flat_phi = phi.flatten(0, 1)
         mean = mean_row(lambda chunk: self._rows(chunk, flat_phi), theta.flatten(0, 1), num_keys)  # (B S, M')
-        received = torch.empty_like(mean).view(len(x), -1)  # (B, M)
-        received[:, key_positions.flatten()] = mean.view(len(x), -1) / num_sequences
+        received = mean.new_empty(len(x), num_sequences * num_keys)  # (B, M)
+        received[:, key_positions.flatten()] = mean.view(len(x), num_sequences * num_keys) / num_sequences
         return received
 
     def key_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
@@ -244,7 +246,11 @@ class NonLocalBlock(nn.Module):
         return not weight.any() and (bias is None or not bias.any())
 
     def get_block_info(self) -> dict[str, Any]:
-        """The block's make-up; `memory_bytes` is what its parameters and buffers take."""
+        """The block's make-up; `memory_bytes` is what its parameters and buffers take.
+
+        `inter_channels` are those of g, `embedding_channels` those in which theta and phi (of the Gaussian, x itself)
+        are compared.
+        """
         tensors = [*self.parameters(), *self.buffers()]
         return {
             "nonlocal_type": self.config.nonlocal_type,
@@ -255,14 +261,22 @@ class NonLocalBlock(nn.Module):
             "pool_order": self.config.pool_order,
             "bn_layer": self.config.bn_layer,
             "scale": self.scale,
-            "variant": None if self.variant is None else str(self.variant),
+            "variant": self._variant_name(),
+            "embedding_channels": self.in_channels if self.theta is None else self.theta.out_channels,
             "parameters": sum(parameter.numel() for parameter in self.parameters()),
             "memory_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         }
 
     def extra_repr(self) -> str:
-        variant = "" if self.variant is None else f", {self.variant}"
+        name = self._variant_name()
+        variant = "" if name is None else f", {name}"
         return f"{self.config.nonlocal_type}, sub_sample={self.config.sub_sample}, {self.config.pool_order}{variant}"
+
+    def _variant_name(self) -> str | None:
+        rank = self.factorized_rank
+        names = [] if rank is None else [f"factorized_attention(rank={rank})"]
+        names += [] if self.variant is None else [str(self.variant)]
+        return ", ".join(names) or None
 
     # The kernel.
 
@@ -324,7 +338,7 @@ class NonLocalBlock(nn.Module):
 
     def _unfold(self, rows: Tensor, x: Tensor) -> Tensor:
         """(B S, N', D') -> (B, D', *size), the inverse of `_fold` for the queries of x."""
-        # No -1 among the sizes: a batch may be empty, as one of no detected boxes is.
+        # No -1 among the sizes: a batch may be empty, as one of no detected boxes is. The same below.
         return rows.transpose(1, 2).reshape(len(x), rows.shape[2], *x.shape[2:])
 
     def _shape_map(self, weights: Tensor, x: Tensor) -> Tensor:
@@ -339,7 +353,8 @@ class NonLocalBlock(nn.Module):
             self._fold(torch.arange(math.prod(grid), device=x.device).view(1, 1, *grid)).squeeze(2)
             for grid in (size, self.key_size(size))
         )
-        return theta.unflatten(0, (len(x), -1)), phi.unflatten(0, (len(x), -1)), query_positions, key_positions
+        sets = len(x), len(query_positions)
+        return theta.unflatten(0, sets), phi.unflatten(0, sets), query_positions, key_positions
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != self.dimension + 2 or x.shape[1] != self.in_channels:

@@ -26,11 +26,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nonlocal_video.blocks.derivatives import batch_as_sets
+
 _BLOCK = 32
 """Rows added one after the other. Sums of M rows are sums of sums of blocks, so that the rounding error grows with
 32 log_32(M) and not with M, also where the device's own cumulative sum adds one by one in float32."""
 _CHANNELS = 32
 """Channels of v at a time: sums of 10^4 keys then stay in the cache, and few temporary rows are held."""
+
+_MATRIX_ENTRIES = 2**22
 
 
 def ramp_sums(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -52,11 +56,17 @@ def ramp_sums(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 class _ThresholdSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        step, ramp = _threshold_sums(queries, keys, values)
-        ctx.save_for_backward(queries, keys, values, step)
+    def forward(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if all(tensor.isfinite().all() for tensor in (queries, keys, values)):
+            return _threshold_sums(queries, keys, values)
+        return _sums_with_the_matrix(queries, keys, values)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        step, _ = output
+        ctx.save_for_backward(*inputs, step)
+        ctx.save_for_forward(*inputs, step)
         ctx.set_materialize_grads(False)  # in a first backward there is no gradient of step
-        return step, ramp
 
     @staticmethod
     def backward(ctx: Any, grad_step: Tensor | None, grad_ramp: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -70,6 +80,42 @@ class _ThresholdSums(torch.autograd.Function):
             own = _ThresholdSums.apply(keys, queries, grad_step)[0]
             grad_values = own if grad_values is None else grad_values + own
         return grad_queries, grad_keys, grad_values
+
+    @staticmethod
+    def jvp(
+        ctx: Any, queries_t: Tensor | None, keys_t: Tensor | None, values_t: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        queries, keys, values, step = ctx.saved_tensors
+        # Everything that is weighted by the step: the values' own change, and the keys' times the values.
+        step_t, ramp_t = torch.zeros_like(step), torch.zeros_like(step)
+        if values_t is not None:
+            step_t, ramp_t = _ThresholdSums.apply(queries, keys, values_t)
+        if queries_t is not None:
+            ramp_t = ramp_t + queries_t.unsqueeze(2) * step
+        if keys_t is not None:
+            ramp_t = ramp_t + _ThresholdSums.apply(queries, keys, keys_t.unsqueeze(2) * values)[0]
+        return step_t, ramp_t
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        step, ramp = _ThresholdSums.apply(*batch_as_sets(info.batch_size, in_dims, tensors))
+        return (step.unflatten(0, (info.batch_size, -1)), ramp.unflatten(0, (info.batch_size, -1))), (0, 0)
+
+
+def _sums_with_the_matrix(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_threshold_sums`, but as the formula is written: NaN and infinities cannot be sorted, and spread in their way.
+
+    A query that a key is hidden from adds 0 times its value, which is NaN if the value isn't finite.
+    """
+    length = max(1, _MATRIX_ENTRIES // max(1, keys.numel()))
+    steps, ramps = [], []
+    for some in queries.split(length, dim=1):
+        sums = some.unsqueeze(2) + keys.unsqueeze(1)  # (B, q, M)
+        steps.append((sums > 0).to(values.dtype) @ values)
+        ramps.append(torch.relu(sums) @ values)
+    return torch.cat(steps, dim=1), torch.cat(ramps, dim=1)
 
 
 def _threshold_sums(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

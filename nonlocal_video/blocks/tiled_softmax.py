@@ -2,7 +2,8 @@
 
 Milakov and Gimelshein, 2018 (the running maximum and sum); Dao et al., NeurIPS 2022 (the backward pass from the
 logarithm of the normaliser). The backward pass makes every tile of weights again instead of keeping it: gradient
-checkpointing, tile by tile.
+checkpointing, tile by tile. Gradients that are differentiated again (`create_graph=True`, `torch.func`) are the
+exception: autograd keeps their weights.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from nonlocal_video.blocks.derivatives import batch_as_sets
 from nonlocal_video.blocks.precision import accumulation_dtype, without_autocast
 
 
@@ -33,12 +34,12 @@ def tiled_softmax(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float, tile_e
         (B, N, D').
     """
     side = max(1, math.isqrt(tile_entries // max(1, len(theta))))
-    return _TiledSoftmax.apply(theta, phi, g, scale, side)
+    return _TiledSoftmax.apply(theta, phi, g, scale, side)[0]
 
 
 class _TiledSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, theta: Tensor, phi: Tensor, g: Tensor, scale: float, side: int) -> Tensor:
+    def forward(theta: Tensor, phi: Tensor, g: Tensor, scale: float, side: int) -> tuple[Tensor, Tensor]:
         dtype = accumulation_dtype(theta)
         y = theta.new_empty(*theta.shape[:2], g.shape[2])
         log_normaliser = theta.new_empty(*theta.shape[:2], 1, dtype=dtype)
@@ -51,21 +52,30 @@ class _TiledSoftmax(torch.autograd.Function):
                 for keys in _tiles(phi.shape[1], side):
                     scores = query @ phi[:, keys].to(dtype).transpose(1, 2)  # (B, q, k)
                     new_largest = torch.maximum(largest, scores.amax(dim=2, keepdim=True))
-                    shrink = (largest - new_largest).exp_()
-                    weights = scores.sub_(new_largest).exp_()
+                    # Where all scores so far are -inf, which differ from each other by NaN, the weights are 0.
+                    shift = new_largest.masked_fill(new_largest == -math.inf, 0)
+                    shrink = (largest - shift).exp_()
+                    weights = scores.sub_(shift).exp_()
                     normaliser = normaliser * shrink + weights.sum(dim=2, keepdim=True)
                     weighted = weighted * shrink + weights @ g[:, keys].to(dtype)
                     largest = new_largest
                 y[:, queries] = weighted / normaliser
                 log_normaliser[:, queries] = largest + normaliser.log()
-        ctx.save_for_backward(theta, phi, g, y, log_normaliser)
-        ctx.scale, ctx.side = scale, side
-        return y
+        return y, log_normaliser
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        theta, phi, g, ctx.scale, ctx.side = inputs
+        y, log_normaliser = output
+        ctx.mark_non_differentiable(log_normaliser)
+        ctx.save_for_backward(theta, phi, g, y, log_normaliser)
+        ctx.save_for_forward(theta, phi, g)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         theta, phi, g, y, log_normaliser = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradients will be differentiated, or may be
+            return *_differentiable_gradients(theta, phi, g, grad_y, ctx.scale, ctx.side), None, None
         dtype = log_normaliser.dtype
         grad_theta, grad_phi, grad_g = (torch.zeros_like(tensor, dtype=dtype) for tensor in (theta, phi, g))
         with without_autocast(theta):
@@ -80,6 +90,53 @@ class _TiledSoftmax(torch.autograd.Function):
                     grad_theta[:, queries] += ctx.scale * (grad_scores @ key)
                     grad_phi[:, keys] += grad_scores.transpose(1, 2) @ query
         return grad_theta.to(theta.dtype), grad_phi.to(phi.dtype), grad_g.to(g.dtype), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, theta_t: Tensor | None, phi_t: Tensor | None, g_t: Tensor | None, *_: Any) -> tuple[Tensor, None]:
+        theta, phi, g = (tensor.to(accumulation_dtype(tensor)) for tensor in ctx.saved_tensors)
+        parts = []
+        with without_autocast(theta):
+            for queries in _tiles(theta.shape[1], ctx.side):
+                query = theta[:, queries] * ctx.scale
+                weights = torch.softmax(query @ phi.transpose(1, 2), dim=2)  # (B, q, M)
+                scores_t = torch.zeros_like(weights)
+                if theta_t is not None:
+                    scores_t = scores_t + (theta_t[:, queries].to(query.dtype) * ctx.scale) @ phi.transpose(1, 2)
+                if phi_t is not None:
+                    scores_t = scores_t + query @ phi_t.to(query.dtype).transpose(1, 2)
+                weights_t = weights * (scores_t - (weights * scores_t).sum(dim=2, keepdim=True))
+                part = weights_t @ g
+                parts.append(part if g_t is None else part + weights @ g_t.to(query.dtype))
+        return torch.cat(parts, dim=1).to(ctx.saved_tensors[0].dtype), None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], theta: Tensor, phi: Tensor, g: Tensor, scale: float, side: int
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        y, log_normaliser = _TiledSoftmax.apply(
+            *batch_as_sets(info.batch_size, in_dims[:3], (theta, phi, g)), scale, side
+        )
+        size = info.batch_size
+        return (y.unflatten(0, (size, -1)), log_normaliser.unflatten(0, (size, -1))), (0, 0)
+
+
+def _differentiable_gradients(
+    theta: Tensor, phi: Tensor, g: Tensor, grad_y: Tensor, scale: float, side: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of theta, phi and g by operations that autograd follows; it then keeps what they make, N x M."""
+    dtype = accumulation_dtype(theta)
+    phi_in, g_in = phi.to(dtype), g.to(dtype)
+    grad_theta, grad_phi, grad_g = [], torch.zeros_like(phi_in), torch.zeros_like(g_in)
+    with without_autocast(theta):
+        for queries in _tiles(theta.shape[1], side):
+            query, grad = theta[:, queries].to(dtype) * scale, grad_y[:, queries].to(dtype)
+            weights = torch.softmax(query @ phi_in.transpose(1, 2), dim=2)  # (B, q, M)
+            grad_weights = grad @ g_in.transpose(1, 2)
+            grad_scores = weights * (grad_weights - (weights * grad_weights).sum(dim=2, keepdim=True))
+            grad_theta.append(scale * (grad_scores @ phi_in))
+            grad_phi = grad_phi + grad_scores.transpose(1, 2) @ query
+            grad_g = grad_g + weights.transpose(1, 2) @ grad
+    return torch.cat(grad_theta, dim=1).to(theta.dtype), grad_phi.to(phi.dtype), grad_g.to(g.dtype)
 
 
 def _tiles(length: int, side: int) -> Iterator[slice]:

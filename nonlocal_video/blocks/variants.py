@@ -19,11 +19,15 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.checkpoint import checkpoint
 
+from nonlocal_video.blocks.derivatives import differentiable_once, under_transform
 from nonlocal_video.blocks.kernels import memory_efficient_softmax_kernel, query_chunks
 from nonlocal_video.blocks.nonlocal_block import NonLocalBlock, Rows
 
 Block = TypeVar("Block", bound=NonLocalBlock)
 _SOFTMAX = ("gaussian", "embedded_gaussian")
+_NO_SECOND_DERIVATIVE = (
+    "A sparse block has no second derivative by create_graph=True; torch.func.grad and torch.func.hessian give it."
+)
 
 
 def memory_efficient(block: Block) -> Block:
@@ -89,6 +93,7 @@ def factorized_attention(block: Block, rank: int) -> Block:
     left, values, right = torch.linalg.svd(theta_triangle @ phi_triangle.T)
     root = values[:rank].sqrt()
     variant = copy.deepcopy(block)
+    variant.factorized_rank = rank
     variant.theta = _resized(block.theta, root[:, None] * (theta_basis @ left[:, :rank]).T)
     variant.phi = _resized(block.phi, root[:, None] * (phi_basis @ right[:rank].T).T)
     return variant
@@ -114,6 +119,11 @@ class _TopKeys:
     renormalise: bool
 
     def kernel(self, rows: Rows, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        if under_transform():  # neither checkpoints nor bags of embeddings can be transformed: with the matrix
+            return torch.cat([self.rows(rows, chunk, phi) @ g for chunk in query_chunks(theta, phi.shape[1])], dim=1)
+        if torch.is_grad_enabled():
+            theta, phi, g = differentiable_once((theta, phi, g), _NO_SECOND_DERIVATIVE)
+
         def attend(chunk: Tensor, phi: Tensor, g: Tensor) -> Tensor:
             weights, keys = self._kept(rows(chunk, phi))  # (S, q, k)
             first = g.shape[1] * torch.arange(len(g), device=g.device)[:, None, None]

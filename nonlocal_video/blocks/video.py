@@ -121,7 +121,11 @@ class VideoNonLocalBlock(NonLocalBlock):
 
     def _shape_map(self, weights: Tensor, x: Tensor) -> Tensor:
         undivided = self.config.mode == "spacetime" and self.config.temporal_groups is None
-        return weights if undivided else weights.unflatten(0, (len(x), -1))
+        if undivided:
+            return weights
+        num_frames, height, width = x.shape[2:]
+        places = height * width if self.config.mode == "time_only" else 1
+        return weights.unflatten(0, (len(x), num_frames // self._frames_per_group(num_frames) * places))
 
     def _frames_per_group(self, num_frames: int) -> int:
         if self.config.mode == "space_only":

@@ -105,7 +105,7 @@ class _ThresholdSums(torch.autograd.Function):
 
 
 def _sums_with_the_matrix(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """As `_threshold_sums`, but as the formula is written: NaN and infinities cannot be sorted, and spread in their way.
+    """As `_threshold_sums`, but as the formula is written: NaN and infinities cannot be sorted.
 
     A query that a key is hidden from adds 0 times its value, which is NaN if the value isn't finite.
     """

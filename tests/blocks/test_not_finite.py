@@ -57,11 +57,16 @@ def test_kernels(name: str, value: float, with_gradient: bool, dtype: torch.dtyp
             for position in positions:
                 inputs[where][position] = value
             expected = reference(*inputs)
-            assert not expected.isfinite().all()
+            # ReLU makes 0 of -inf; everything else shows.
+            assert not expected.isfinite().all() or (name, value) == ("concatenation", -math.inf)
             assert expected[1].isfinite().all()
             if with_gradient:
                 inputs = [tensor.requires_grad_() for tensor in inputs]
             ours = kernel(*inputs)
+            if name == "dot product" and math.isinf(value):
+                # theta (phi^T g) adds in another order: inf where the formula meets inf - inf, never a finite number.
+                assert torch.equal(ours.isfinite(), expected.isfinite())
+                ours, expected = (tensor.masked_fill(~tensor.isfinite(), 0) for tensor in (ours, expected))
             assert torch.equal(pattern(ours), pattern(expected)), (where, positions)
             torch.testing.assert_close(ours, expected, equal_nan=True, rtol=1e-4, atol=1e-5)
 
@@ -93,7 +98,8 @@ def test_blocks(nonlocal_type: str, value: float) -> None:
         expected = x + block.bn(block.W(block._unfold(rows @ g, x)))
         if variant is block:
             assert torch.equal(z.isfinite(), expected.isfinite())
-        assert not z[0].isfinite().any()
+        # A sparse block leaves keys of weight 0 out, infinite values too.
+        assert not (z[0].isfinite().any() if math.isnan(value) else z[0].isfinite().all())
         assert z[1].isfinite().all()
 
 

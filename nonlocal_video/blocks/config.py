@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -48,6 +49,8 @@ class NonLocalConfig:
                 raise ValueError(f"{name} = {number} should be at least 1, or None.")
         if isinstance(self.scale, str) and self.scale != "inverse_sqrt":
             raise ValueError(f"scale = {self.scale!r} should be a number, 'inverse_sqrt' or None.")
+        if isinstance(self.scale, float | int) and not math.isfinite(self.scale):
+            raise ValueError(f"scale = {self.scale!r} should be finite.")
         if self.scale is not None and self.nonlocal_type != "embedded_gaussian":
             raise ValueError(
                 f"scale = {self.scale!r} only acts on nonlocal_type='embedded_gaussian', not on "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +15,10 @@ FramePlacement = Literal["middle_of_steps", "start_of_steps", "both_ends"]
 ShortClips = Literal["loop", "hold_last_frame", "spread"]
 CropPlacement = Literal["centre_rounded_up", "steps_rounded_down"]
 LongerSide = Literal["rounded_down", "nearest"]
+
+# Far beyond every network there is, and far below what fills a machine's memory.
+_MOST: dict[str, float] = {"num_frames": 10_000, "frames_per_second": 10_000, "short_side": 10_000, "crop": 10_000}
+_MOST_PIXELS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,20 @@ class InputSpec:
     """Pixels of the resized frame's longer side: whole ones only, or the nearest number (MMAction2)."""
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "frames_per_second", "short_side", "crop"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} = {getattr(self, name)} should be above 0.")
+        for name, most in _MOST.items():
+            if not 0 < getattr(self, name) <= most:
+                raise ValueError(f"{name} = {getattr(self, name)} should be above 0, and at most {most}.")
+        if self.num_frames * self.crop**2 > _MOST_PIXELS:
+            raise ValueError(
+                f"num_frames = {self.num_frames} of crop = {self.crop} are {self.num_frames * self.crop**2:,} pixels, "
+                f"and at most {_MOST_PIXELS:,} are taken."
+            )
         if self.crop > self.short_side:
             raise ValueError(f"crop = {self.crop} should not exceed short_side = {self.short_side}.")
-        if self.frame_stride is not None and self.frame_stride < 1:
-            raise ValueError(f"frame_stride = {self.frame_stride} should be at least 1, or None.")
+        if self.frame_stride is not None and not 1 <= self.frame_stride <= _MOST["num_frames"]:
+            raise ValueError(f"frame_stride = {self.frame_stride} should be from 1 to {_MOST['num_frames']}, or None.")
+        if self.resize_to is not None and max(self.resize_to) > _MOST["short_side"]:
+            raise ValueError(f"resize_to = {self.resize_to} should be at most {_MOST['short_side']} each.")
         if self.resize_to is not None and min(self.resize_to) != self.short_side:
             raise ValueError(f"resize_to = {self.resize_to} should have short_side = {self.short_side} as its shorter.")
         if self.clip_placement == "wrapping_parts" and self.short_clips != "loop":
@@ -68,7 +80,9 @@ class InputSpec:
                 f"short_clips = {self.short_clips!r} should be 'loop': views of 'wrapping_parts' go round."
             )
         if len(self.mean) != 3 or len(self.std) != 3:
-            raise ValueError(f"{self.mean = } and {self.std = } should have three numbers each.")
+            raise ValueError(f"mean = {self.mean} and std = {self.std} should have three numbers each.")
+        if not all(math.isfinite(number) for number in (*self.mean, *self.std)) or min(self.std) <= 0:
+            raise ValueError(f"mean = {self.mean} and std = {self.std} should be finite, and std above 0.")
 
     @property
     def span_seconds(self) -> float:
@@ -129,6 +143,8 @@ class ModelCard:
         return self.fast_input
 
     def __post_init__(self) -> None:
+        if self.head_window is not None and not all(0 < size <= _MOST["num_frames"] for size in self.head_window):
+            raise ValueError(f"head_window = {self.head_window} should have three sizes above 0, or be None.")
         if not self.labels:
             raise ValueError(f"model {self.name!r} has no labels; a card names every class.")
         if len(set(self.labels)) != len(self.labels):

@@ -7,6 +7,7 @@ networks are rows of `weights/catalogue.yaml`, `nonlocal_video.zoo.catalogue`.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ STAGES = ("stage1", "stage2", "stage3", "stage4")
 _LAYERS = ("stem", "stem_pool", "layer1", "temporal_pool", "layer2", "layer3", "layer4")
 """In the order in which they run; the head comes after them."""
 _EXPANSION = {"basic": 1, "bottleneck": 4}
+_MOST_BLOCKS = 1000
+_MOST_CELLS = 255
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,27 @@ class ResNet3DConfig:
         for name in ("num_classes", "width", "temporal_pool", "stem_mid_channels"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} should be at least 1.")
-        if min(self.blocks_per_stage) < 1:
-            raise ValueError(f"blocks_per_stage = {self.blocks_per_stage} should have at least one block a stage.")
+        if not all(1 <= count <= _MOST_BLOCKS for count in self.blocks_per_stage):
+            raise ValueError(
+                f"blocks_per_stage = {self.blocks_per_stage} should be from 1 to {_MOST_BLOCKS} blocks each."
+            )
+        steps = [*self.stem_stride, *(step for stride in self.stage_strides for step in stride), self.temporal_pool]
+        if self.stem_pool is not None:
+            steps += [*self.stem_pool.kernel, *self.stem_pool.stride]
+            if not all(
+                0 <= pad <= kernel // 2
+                for pad, kernel in zip(self.stem_pool.padding, self.stem_pool.kernel, strict=True)
+            ):
+                raise ValueError(f"stem_pool = {self.stem_pool} should be padded by at most half of its kernel.")
+        if not all(1 <= step <= _MOST_CELLS for step in steps):
+            raise ValueError(f"strides and pooling windows should be from 1 to {_MOST_CELLS} cells.")
+        if not (math.isfinite(self.bn_eps) and self.bn_eps > 0):
+            raise ValueError(f"bn_eps = {self.bn_eps} should be a finite number above 0.")
         for kernels in (*self.temporal_kernels, self.stem_kernel):
-            if not kernels or any(kernel < 1 or kernel % 2 == 0 for kernel in kernels):
+            if not kernels or any(not 1 <= kernel <= _MOST_CELLS or kernel % 2 == 0 for kernel in kernels):
                 raise ValueError(
                     f"temporal_kernels = {self.temporal_kernels} and stem_kernel = {self.stem_kernel} should be odd, "
-                    "so that padding by half of them keeps the size."
+                    f"so that padding by half of them keeps the size, and at most {_MOST_CELLS}."
                 )
         if self.factorised and self.block != "basic":
             raise ValueError("factorised = True only acts on block='basic'; a bottleneck is factorised already.")

@@ -228,8 +228,8 @@ def _held_against(file: WeightsFile, card: ModelCard, layout: Layout, *, affine:
         tensor = file.tensors.get(theirs)
         if tensor is not None and tensor.shape != ours[name].shape:
             misshapen[theirs] = f"{tuple(tensor.shape)} instead of {tuple(ours[name].shape)}"
-        elif tensor is not None and tensor.is_floating_point() != ours[name].is_floating_point():
-            misshapen[theirs] = f"of {tensor.dtype}"
+        elif tensor is not None and (problem := _problem_of_dtype(tensor, ours[name])):
+            misshapen[theirs] = problem
     return _Match(
         card=card,
         layout=layout,
@@ -239,6 +239,16 @@ def _held_against(file: WeightsFile, card: ModelCard, layout: Layout, *, affine:
         unexpected=[theirs for theirs in file.tensors if theirs not in known],
         misshapen=misshapen,
     )
+
+
+def _problem_of_dtype(tensor: Tensor, ours: Tensor) -> str | None:
+    """What keeps a tensor from becoming one of ours without a change of its numbers."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_floating_point() != ours.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        return f"of {name} instead of {str(ours.dtype).removeprefix('torch.')}"
+    if tensor.dtype == torch.float64 and not torch.equal(tensor.float().double().nan_to_num(), tensor.nan_to_num()):
+        return "of float64, with numbers that float32 does not hold"
+    return None
 
 
 def _optional(names: dict[str, str], file: WeightsFile, *, affine: bool) -> set[str]:

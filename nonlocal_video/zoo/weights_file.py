@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from nonlocal_video.errors import ModelError
+from nonlocal_video.models.checkpoint import check_is_weights, without_wrappers
 from nonlocal_video.zoo.numpy_pickle import read_numpy_pickle
 
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # how files of PyTorch before 1.6 begin
 _SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)  # a length, then JSON
 _WRAPPERS = ("model_state", "state_dict")  # PySlowFast and PyTorchVideo; MMAction2 and kenshohara
-_PREFIXES = ("module.", "model.")  # of DataParallel, and of PyTorchVideo's files made by PySlowFast
+_PREFIX = "model."  # of PyTorchVideo's files made by PySlowFast
 
 
 class _Record:
@@ -52,7 +53,7 @@ class WeightsFile:
     path: Path
     sha256: str
     tensors: dict[str, Tensor]
-    """Float32, or integers for counters; prefixes that all names share are taken off."""
+    """Float32, or integers for counters; what DataParallel, torch.compile and others add to names is taken off."""
     ignored: tuple[str, ...]
     """What else the file holds at its top level: the optimiser, the epoch and the like."""
 
@@ -64,8 +65,7 @@ def read_weights_file(path: str | Path) -> WeightsFile:
         ModelError: If there is no such file, it is damaged, or it holds anything but tensors and plain values.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"There is no weights file {path}.")
+    check_is_weights(path)
     with path.open("rb") as file:
         beginning = file.read(len(_LEGACY_TORCH))
         file.seek(0)
@@ -118,7 +118,7 @@ def _unwrap(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ...
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ModelError(f"{path} holds {name!r}, a {type(value).__name__}; only tensors by name are weights.")
         tensors[name] = value
-    for prefix in _PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    tensors = without_wrappers(tensors)
+    while tensors and all(name.startswith(_PREFIX) for name in tensors):  # a wrapper may lie around the other
+        tensors = without_wrappers({name.removeprefix(_PREFIX): value for name, value in tensors.items()})
     return tensors, ignored

@@ -57,6 +57,10 @@ def ramp_sums(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 class _ThresholdSums(torch.autograd.Function):
     @staticmethod
     def forward(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if queries.is_meta:  # shapes only
+            return _threshold_sums(queries, keys, values)
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # no branch may hang on a number
+            return _spoilt(*_threshold_sums(queries, keys, values), queries, keys, values)
         if all(tensor.isfinite().all() for tensor in (queries, keys, values)):
             return _threshold_sums(queries, keys, values)
         return _sums_with_the_matrix(queries, keys, values)
@@ -102,6 +106,12 @@ class _ThresholdSums(torch.autograd.Function):
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         step, ramp = _ThresholdSums.apply(*batch_as_sets(info.batch_size, in_dims, tensors))
         return (step.unflatten(0, (info.batch_size, -1)), ramp.unflatten(0, (info.batch_size, -1))), (0, 0)
+
+
+def _spoilt(step: Tensor, ramp: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Make NaN of everything that a number which isn't finite takes part in, as the formula does with NaN."""
+    nothing = (0 * queries).unsqueeze(2) + (0 * keys).sum(dim=1)[:, None, None] + (0 * values).sum(dim=1, keepdim=True)
+    return step + nothing, ramp + nothing
 
 
 def _sums_with_the_matrix(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,6 +84,11 @@ class Recognizer:
         decoder: Decoder = "auto",
         limits: DecodeLimits | None = None,
     ) -> None:
+        try:
+            os.getcwd()
+        except OSError:  # MKL ends the process there at the first product of matrices
+            message = "The working folder was deleted; os.chdir() to one that exists, and try again."
+            raise UsageError(message) from None
         self.device = choose_device(device, runtime=runtime)
         self.runtime: Runtime = runtime
         self.card = card

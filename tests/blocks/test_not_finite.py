@@ -78,6 +78,19 @@ def test_a_key_that_is_not_a_number_reaches_every_query() -> None:
     assert concatenation_kernel(theta, phi, g, WEIGHT.float()).isnan().all()
 
 
+def test_nothing_is_hidden_in_an_exported_block() -> None:
+    """Where no branch may hang on a number, NaN spreads as in the formula and infinities become NaN."""
+    block = NonLocalBlock(4, 2, 2, nonlocal_type="concatenation", sub_sample=False).eval()
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.normal_()
+    x = torch.randn(2, 4, 30, 30)
+    exported = torch.export.export(block, (x,)).module()
+    torch.testing.assert_close(exported(x), block(x))
+    x[0, 2, 5, 6] = math.nan
+    assert torch.equal(exported(x).isnan(), block(x).isnan())
+
+
 @pytest.mark.parametrize("nonlocal_type", TYPES)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_blocks(nonlocal_type: str, value: float) -> None:

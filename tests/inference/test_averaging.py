@@ -73,3 +73,34 @@ def test_the_recogniser_averages_the_probabilities_of_windows(tiny_model: Path, 
         np.testing.assert_allclose(look.prediction.scores, scores, atol=1e-6)
     with nlv.Recognizer(network, card, device="cpu") as whole:
         assert np.abs(whole.classify(clip_folder / "a.mp4").scores - scores).max() > 1e-4
+
+
+@pytest.mark.parametrize("window", [(1, 2, 2), (1, 1, 1), (2, 1, 2), None])
+def test_the_evidence_sums_to_the_logit_whatever_the_windows(tiny_model: Path, clip_folder: Path, window) -> None:  # type: ignore[no-untyped-def]
+    """To the mean of the windows' logits, from a loop over them; and the words say which of the two it is."""
+    network, card = load_checkpoint(tiny_model)
+    clip = clip_folder / "a.mp4"
+    with nlv.Recognizer(network, replace(card, head_window=window), device="cpu") as recognizer:
+        look = recognizer.look(clip)
+        maps = [look.class_evidence(label) for label in range(len(card.labels))]
+        sums = np.array([float(of_class.cells.sum()) for of_class in maps])
+    features, head = look.features, recognizer.network.fc
+    assert features is not None
+    size = tuple(features.shape[2:])
+    assert size[1] > 1
+    need = window or size
+    places = [
+        (t, y, x)
+        for t in range(size[0] - need[0] + 1)
+        for y in range(size[1] - need[1] + 1)
+        for x in range(size[2] - need[2] + 1)
+    ]
+    with torch.inference_mode():
+        logits = [
+            head(features[0, :, t : t + need[0], y : y + need[1], x : x + need[2]].mean((1, 2, 3)))
+            for t, y, x in places
+        ]
+        expected = torch.stack(logits).mean(0) - head.bias
+    np.testing.assert_allclose(sums, expected.numpy(), rtol=1e-4, atol=1e-5)
+    of = "logit" if window is None else f"mean of the logits of {len(places)} windows"
+    assert {of_class.quantity for of_class in maps} == {f"share of the {of}, exact"}

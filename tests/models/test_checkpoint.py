@@ -175,7 +175,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
             load_checkpoint(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not weights", b"\xff" * 64, b"\x80\x04}."])
+@pytest.mark.parametrize("content", [b"\x00", b"\xff" * 64, b"\x80\x04}."])
 def test_a_file_of_another_kind_is_explained(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match=r"a\.safetensors cannot be read as safetensors .*\.pt.* converted first"):

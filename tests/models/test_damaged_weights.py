@@ -1,4 +1,4 @@
-"""Weights files that are none, are damaged, or describe what no machine could hold: one sentence, before memory is touched."""
+"""Weights files that are none, are damaged, or describe what no machine could hold: one sentence and no memory."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_random_damage(good: Path, tmp_path: Path) -> None:
     """Whatever bytes of the header change, there is a network or a ModelError."""
     raw, dice, path = good.read_bytes(), random.Random(0), tmp_path / "m.safetensors"
     (length,) = struct.unpack("<Q", raw[:8])
-    refused = 0
+    refusals: list[str] = []
     damaged = [raw[:cut] for cut in (1, 7, 8, 9, 100, 8 + length, len(raw) - 1)]
     damaged += [
         struct.pack("<Q", size) + raw[8:] for size in (0, length - 1, length + 1, 10**8, 2**60, 2**63, 2**64 - 1)
@@ -185,9 +185,9 @@ def test_random_damage(good: Path, tmp_path: Path) -> None:
             try:
                 ask(path)
             except ModelError as error:
-                assert "\n" not in str(error)
-                refused += 1
-    assert refused > len(damaged)
+                refusals.append(str(error))
+    assert len(refusals) > len(damaged)
+    assert not any("\n" in words for words in refusals)
 
 
 NO_WEIGHTS = {
@@ -249,7 +249,7 @@ def test_what_wraps_a_network_leaves_names_that_load(good: Path, tmp_path: Path)
         assert (logits_of(load_checkpoint(path)[0], clips_of(CARD, 1)) == expected).all()
         torch.save({rename(name): tensor for name, tensor in tensors.items()}, tmp_path / "wrapped.pth")
         assert read_weights_file(tmp_path / "wrapped.pth").tensors.keys() == tensors.keys()
-    save_file({**tensors, "fc._orig_mod.bias": tensors["fc.bias"]}, path, metadata=card)
+    save_file({**tensors, "fc._orig_mod.bias": tensors["fc.bias"].clone()}, path, metadata=card)
     assert "twice" in refusal(path)
     network = load_checkpoint(good)[0]
     compiled = torch.compile(network, backend="eager")

@@ -163,6 +163,29 @@ def test_numbers_stay_as_they_are(tmp_path: Path, mmaction2_state: dict[str, Ten
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32, torch.int64}
 
 
+@pytest.mark.parametrize(
+    ("dtype", "problem"),
+    [
+        (torch.int32, "of int32 instead of float32"),
+        (torch.bool, "of bool instead of float32"),
+        (torch.complex64, "of complex64 instead of float32"),
+        (torch.float64, "of float64, with numbers that float32 does not hold"),
+        (torch.float16, None),
+    ],
+)
+def test_dtypes_are_compared(tmp_path: Path, mmaction2_state: dict[str, Tensor], dtype: torch.dtype, problem) -> None:  # type: ignore[no-untyped-def]
+    name = next(name for name, tensor in mmaction2_state.items() if tensor.is_floating_point() and tensor.ndim == 5)
+    changed = mmaction2_state | {name: (mmaction2_state[name].double() / 3).to(dtype)}
+    file, output = saved(tmp_path / "a.pth", changed), tmp_path / "o.safetensors"
+    if problem is None:
+        convert_file(file, output, name=DOT)
+        assert output.exists()
+    else:
+        with pytest.raises(ModelError, match=f"{name} is {problem}"):
+            convert_file(file, output, name=DOT)
+        assert not output.exists()
+
+
 def test_affine_layers_become_batch_norms_that_do_the_same(tmp_path: Path) -> None:
     state = affine(random_state(BLOBS), blocks=True)
     tensors = converted_tensors(save_caffe2(tmp_path / "affine.pkl", state), name="i3d-nl-r50-32x4-k400-caffe2")
@@ -203,7 +226,9 @@ def test_counters_may_be_absent_but_not_in_part(
 # ---- Forms of one network
 
 
-@pytest.mark.parametrize("prefix", ["module.", "module.model.", "model."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "module.model.", "model.", "_orig_mod.", "module._orig_mod.", "model._orig_mod.module."]
+)
 def test_prefixes_are_taken_off(prefix: str, tmp_path: Path, mmaction2_state: dict[str, Tensor]) -> None:
     with_prefix = {prefix + name: tensor for name, tensor in mmaction2_state.items()}
     tensors = converted_tensors(saved(tmp_path / "weights.pth", with_prefix), name=DOT)
@@ -334,8 +359,9 @@ def test_nothing_in_a_file_is_run(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "neither a PyTorch file nor a pickle"),
-        (b"not weights", "neither a PyTorch file nor a pickle"),
+        (b"", "is empty"),
+        (b"not weights", "is a text file"),
+        (b"\x00\x01not weights", "neither a PyTorch file nor a pickle"),
         (b"PK\x03\x04 half a zip", "neither a PyTorch file nor a pickle"),
         (pickle.dumps([1, 2], protocol=2), "holds a list; a dict of tensors is needed"),
         (pickle.dumps({"blobs": {"conv1_w": "text"}}, protocol=2), "holds 'conv1_w', a str"),

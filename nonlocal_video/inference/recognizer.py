@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-import warnings
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -84,11 +82,6 @@ class Recognizer:
         decoder: Decoder = "auto",
         limits: DecodeLimits | None = None,
     ) -> None:
-        try:
-            os.getcwd()
-        except OSError:  # MKL ends the process there at the first product of matrices
-            message = "The working folder was deleted; os.chdir() to one that exists, and try again."
-            raise UsageError(message) from None
         self.device = choose_device(device, runtime=runtime)
         self.runtime: Runtime = runtime
         self.card = card
@@ -326,7 +319,7 @@ class Recognizer:
             VideoError: Not even one window can be read.
             UsageError: An argument has a value that is not allowed.
         """
-        from nonlocal_video.inference.sliding import slide
+        from nonlocal_video.inference.sliding import last_of, slide
 
         steps = slide(
             self,
@@ -338,14 +331,7 @@ class Recognizer:
             end_seconds=end_seconds,
             batch_size=batch_size,
         )
-        result = deque(steps, maxlen=1).pop()
-        if result.error is not None:
-            warnings.warn(
-                f"{result.error.message} {len(result)} of {result.num_planned} windows, up to {result.ends[-1]:.2f} s, "
-                "were kept; the timeline's `error` says the same.",
-                stacklevel=2,
-            )
-        return result
+        return last_of(steps)
 
     def nonlocal_layers(self) -> dict[str, nn.Module]:
         """The network's non-local blocks by dotted name."""

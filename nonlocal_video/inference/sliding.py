@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -171,6 +173,18 @@ def slide(
             if grown is None:
                 raise
             yield replace(grown, error=error)
+
+
+def last_of(steps: Iterator[Timeline]) -> Timeline:
+    """Return the last timeline of `slide`, and warn the caller's caller if the video broke before its end."""
+    result = deque(steps, maxlen=1).pop()
+    if result.error is not None:
+        warnings.warn(
+            f"{result.error.message} {len(result)} of {result.num_planned} windows, up to {result.ends[-1]:.2f} s, "
+            "were kept; the timeline's `error` says the same.",
+            stacklevel=3,
+        )
+    return result
 
 
 def _slide(

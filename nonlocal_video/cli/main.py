@@ -55,7 +55,7 @@ def main() -> None:
     _open_standard_streams()
     try:
         os.getcwd()
-    except OSError:  # the numeric libraries would end the process at the first product of matrices
+    except OSError:  # importing torch would end the process: MKL does not find its own files there
         typer.echo("The working folder was deleted; change to one that exists, and try again.", err=True)
         sys.exit(2)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal, get_args
 
 import torch
@@ -19,14 +18,9 @@ def choose_device(name: str, *, runtime: Runtime = "torch") -> torch.device:
 
     Raises:
         UsageError: The device is not one of auto, cpu, cuda, cuda:N, or is not on this machine, or `check_runtime`
-            refuses it; or there is no working folder.
+            refuses it.
     """
     check_runtime(runtime, name)
-    try:
-        os.getcwd()
-    except OSError:  # MKL ends the process there at the first product of matrices
-        message = "The working folder was deleted; os.chdir() to one that exists, and try again."
-        raise UsageError(message) from None
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() and runtime == "torch" else "cpu")
     try:

@@ -45,21 +45,6 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, arguments: tuple[str, ...
 
 
 @linux_only
-def test_a_working_folder_that_is_gone_in_python(tiny_model: Path, tmp_path: Path) -> None:
-    script = (
-        "import os, sys, nonlocal_video as nlv\n"
-        "os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])\n"
-        "try: nlv.load(sys.argv[2], device='cpu')\n"
-        "except nlv.UsageError as error: print(error)\n"
-    )
-    (tmp_path / "here").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "here", tiny_model], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "The working folder was deleted; os.chdir() to one that exists, and try again.\n"
-
-
-@linux_only
 def test_what_libraries_print_never_gets_into_a_table(tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
     """With standard error closed, the table was the next file to get its number."""
 

@@ -43,7 +43,7 @@ def read_elsewhere(clip: Path, answer: Path, *, options: tuple[str, ...] = (), *
     [
         {},  # nothing at all
         {"PATH": ""},
-        {"PATH": os.defpath, "HOME": "/nonexistent", "TMPDIR": "/nonexistent"},
+        {"PATH": os.defpath, "HOME": "/dev/null/home", "TMPDIR": "/dev/null/tmp"},
         {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
         {"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"},
     ],

@@ -90,11 +90,11 @@ def test_a_span_that_some_clips_do_not_have(tiny_model: Path, clip_folder: Path,
         recognizer.classify(clip_folder / "a.mp4", start_seconds=99)
 
 
-def test_bytes_without_a_temporary_folder(tiny_model: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_without_a_temporary_folder(tiny_model: Path, clip_folder: Path, tmp_path: Path, monkeypatch) -> None:
     clip = (clip_folder / "a.mp4").read_bytes()
     with nlv.load(tiny_model, device="cpu") as recognizer:
         assert recognizer.classify(clip).top(1)
-        monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
         with pytest.raises(nlv.VideoError, match=r"<bytes>: .*TMPDIR") as caught:
             recognizer.classify(clip)
         assert caught.value.code == "internal"

@@ -6,7 +6,7 @@ import errno
 import os
 
 from nonlocal_video.errors import ErrorCode, VideoError
-from nonlocal_video.video._ended import Ending
+from nonlocal_video.video._ended import Ending, kernel_kills
 from nonlocal_video.video.limits import DecodeLimits
 
 
@@ -29,8 +29,11 @@ def ended_error(ending: Ending, path: str, limits: DecodeLimits) -> VideoError:
         allowed = limits.memory_bytes / 1024**3
         sentence = f"decoding needs more than {allowed:.1f} GiB; scale it down or raise memory_bytes."
     elif ending.killed_by:
+        unknown = ending.killed_by == "SIGKILL" and kernel_kills() is None
+        perhaps = ", perhaps for memory, which this system does not tell" if unknown else ""
         sentence = (
-            f"the decoding process was killed from outside ({ending.killed_by}) while it worked on it; try it again."
+            f"the decoding process was killed from outside ({ending.killed_by}{perhaps}) while it worked on it; "
+            "try it again."
         )
     else:
         sentence = "the decoder crashed on it; get the file again or re-encode it."

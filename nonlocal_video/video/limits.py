@@ -33,7 +33,8 @@ class DecodeLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not is_number:
                 raise UsageError(f"{field.name} = {value!r} should be a number.")
             largest = _LONGEST_TIMEOUT_SECONDS if field.name == "timeout_seconds" else _LARGEST
             if not 0 < value <= largest:

@@ -222,6 +222,15 @@ def test_what_is_no_weights_is_called_that(tmp_path: Path, run, kind: str, name:
         assert kind in done.err
 
 
+def test_verify_calls_a_pointer_a_pointer(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("NONLOCAL_VIDEO_WEIGHTS", str(tmp_path))
+    name = "slow-r50-8x8-k400-pytorchvideo"
+    (tmp_path / f"{name}.safetensors").write_text(NO_WEIGHTS["git-lfs pointer"])
+    done = run("weights", "verify", name)
+    assert done.status == 1
+    assert "git-lfs pointer" in done.err
+
+
 def test_texts_in_other_encodings_and_archives(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     for content, kind in (

@@ -49,7 +49,7 @@ def test_other_ends() -> None:
     assert ending(3) == Ending("decoder_crashed")
 
 
-def test_the_words_tell_what_is_known() -> None:
+def test_the_words_tell_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = DecodeLimits()
     words = {
         Ending("decoder_crashed", "SIGTERM"): "killed from outside (SIGTERM)",
@@ -62,6 +62,8 @@ def test_the_words_tell_what_is_known() -> None:
         assert error.code == how.cause
         assert error.message.startswith("clip.mp4: ")
         assert sentence in error.message
+    monkeypatch.setattr(_ended, "_VMSTAT", "/nonexistent")
+    assert "perhaps for memory" in ended_error(Ending("decoder_crashed", "SIGKILL"), "clip.mp4", limits).message
     assert did_not_start(Ending("decoder_crashed"), "ImportError: libx").code == "internal"
     assert did_not_start(Ending("out_of_memory"), "MemoryError").code == "out_of_memory"
     assert "SIGTERM" in did_not_start(Ending("decoder_crashed", "SIGTERM"), "it printed nothing.").message

@@ -272,7 +272,7 @@ def test_config_survives_json(name: str) -> None:
         ({"block": "wide"}, "block = 'wide' should be one of"),
         ({"temporal_conv": "last"}, "temporal_conv = 'last' should be 'first' or 'middle'"),
         ({"blocks_per_stage": (2, 2)}, r"blocks_per_stage = \(2, 2\) should have four entries"),
-        ({"blocks_per_stage": (2, 2, 0, 2)}, "should have at least one block a stage"),
+        ({"blocks_per_stage": (2, 2, 0, 2)}, "should be from 1 to 1000 blocks each"),
         ({"temporal_kernels": ((3,), (2,), (3,), (3,))}, "should be odd"),
         ({"temporal_kernels": ((3,), (), (3,), (3,))}, "should be odd"),
         ({"num_classes": 0}, "num_classes = 0 should be at least 1"),

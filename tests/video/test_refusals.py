@@ -42,7 +42,7 @@ def test_what_is_no_regular_file(tmp_path: Path, reader: VideoReader) -> None:
 
 
 def test_what_is_no_path_leaves_the_reader_usable(clips: Path, reader: VideoReader) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(UsageError, match="path = None"):
         reader.probe(None)  # type: ignore[arg-type]
     assert reader.probe(clips / "h264.mp4").codec == "h264"
 

@@ -61,7 +61,9 @@ class VideoWriter:
         is_usual = slowest <= fps <= fastest
         rate = Fraction(fps).limit_denominator(1001) if is_usual else Fraction(fps)
         self._nominal_rate = rate if is_usual else Fraction(_NOMINAL_RATE)  # an encoder plans by it, and shows nothing
-        self._tick = 1 / rate if is_usual else Fraction(1, _SLOW_TICKS_A_SECOND if fps < slowest else _FAST_TICKS_A_SECOND)
+        self._tick = (
+            1 / rate if is_usual else Fraction(1, _SLOW_TICKS_A_SECOND if fps < slowest else _FAST_TICKS_A_SECOND)
+        )
         self._ticks_a_frame = 1 / (rate * self._tick)
         self._crf = crf
         self._container: Any = None

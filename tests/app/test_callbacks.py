@@ -70,7 +70,7 @@ def test_overlays_follow_the_scores(callbacks: Callbacks, clip: str, overlay: An
 
 def test_the_look_is_kept_for_its_visitor_until_the_clip_changes(callbacks: Callbacks, clip: str) -> None:
     request: Any = SimpleNamespace(session_hash="ann")
-    list(callbacks.recognise(clip, "tiny", "3x1", "attention", request))
+    list(callbacks.recognise(clip, "tiny", "3x1", "attention", request=request))
     kept = callbacks.looks.of("ann")
     assert kept is not None
     assert len(kept.prediction.views) == 3, "the answer that stands on the page"
@@ -164,7 +164,7 @@ def test_another_clip_and_a_cancel_take_the_last_answer_away(
     callbacks: Callbacks, clip: str, how: str, words: str
 ) -> None:
     request: Any = SimpleNamespace(session_hash="ann")
-    list(callbacks.recognise(clip, "tiny", "fast", "attention", request))
+    list(callbacks.recognise(clip, "tiny", "fast", "attention", request=request))
     outcome = getattr(callbacks, how)(request)
     assert outcome == Outcome(words, gr.update(visible=False), None, None, None)
     assert len(callbacks.looks) == 0

@@ -132,10 +132,10 @@ def _part(info: VideoInfo, start_seconds: float | None, end_seconds: float | Non
     end = last if end_seconds is None else end_seconds
     if not 0 <= start < last:
         raise UsageError(f"start_seconds = {start:g} should be from 0 to before the video's end at {last:.3f} s.")
+    if 0 < end <= first:
+        raise UsageError(f"end_seconds = {end:g} should be after the video's first picture at {first:.3f} s.")
     if not start < end:
         raise UsageError(f"end_seconds = {end:g} should be after start_seconds = {start:g}.")
-    if end <= first:
-        raise UsageError(f"end_seconds = {end:g} should be after the video's first picture at {first:.3f} s.")
     if end > last + 0.0005:  # as good as what we print of it
         raise UsageError(f"end_seconds = {end:g} should not be after the video's end at {last:.3f} s.")
     return Fraction(max(start, first)), Fraction(min(end, last))

@@ -37,8 +37,8 @@ SPEC = InputSpec(8, 10.0, 64, 48, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @pytest.fixture(scope="module")
-def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
-    with nlv.load(tiny_model, device="cpu") as loaded:
+def recognizer(unsure_model: Path) -> Iterator[Recognizer]:
+    with nlv.load(unsure_model, device="cpu") as loaded:
         yield loaded
 
 
@@ -125,10 +125,10 @@ def test_a_point_is_asked_about_in_the_players_seconds(recognizer: Recognizer, c
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
 def test_tables_have_the_second(  # type: ignore[no-untyped-def]
-    run: Callable[..., Any], tiny_model: Path, late: Path, tmp_path: Path, ending: str
+    run: Callable[..., Any], unsure_model: Path, late: Path, tmp_path: Path, ending: str
 ) -> None:
     output = tmp_path / f"table{ending}"
-    assert run("classify", late, "--model", tiny_model, "--device", "cpu", "--output", output).status == 0
+    assert run("classify", late, "--model", unsure_model, "--device", "cpu", "--output", output).status == 0
     if ending == ".jsonl":
         value = json.loads(output.read_text())["video"]["start_seconds"]
     elif ending == ".csv":

@@ -175,3 +175,16 @@ def test_another_model_brings_its_choices(callbacks: Callbacks) -> None:
     assert views["value"] == "1x1"
     assert overlays["value"] == "evidence"
     assert notes == ""
+
+
+def test_a_region_is_looked_at_alone(callbacks: Callbacks, clip_folder: Path) -> None:
+    """Whether or not views are averaged; what is wrong with it is said in a sentence."""
+    clip = str(clip_folder / "a.mp4")
+    for views in ("1x1", "3x1", "fast"):
+        *_, last = callbacks.recognise(clip, "tiny", views, "attention", "0.25,0,1,0.75")
+        assert "of region 0.25,0,1,0.75" in last.status
+        assert "25% to 100% of its width" in last.status
+    *_, last = callbacks.recognise(clip, "tiny", "1x1", "attention", " ")
+    assert "region" not in last.status
+    with pytest.raises(gr.Error, match="should be X0,Y0,X1,Y1"):
+        list(callbacks.recognise(clip, "tiny", "1x1", "attention", "left"))

@@ -85,6 +85,7 @@ class _Packets:
     num_packets: int
     pts: NDArray[np.int64]  # of the packets that are shown and wholly there
     last_duration: int
+    first_dts: int | None
     key_pts: list[int]
     key_dts: list[int]
     hides_frames: bool  # some packets are trimmed by an edit list
@@ -116,7 +117,6 @@ def build_index(source: Source) -> StreamIndex:
         layout = _packet_layout(stream)
         nal_length_bytes = _nal_length_bytes(stream.codec_context.extradata) if codec == "h264" else 0
         num_promised = stream.frames
-        own_start = np.iinfo(np.int64).max if stream.start_time is None else stream.start_time
         packets = _read_packets(source, container, stream, codec, nal_length_bytes)
         notes = _truncation_notes(container, stream, len(layout), packets)
         num_video_streams = len(container.streams.video)
@@ -140,8 +140,10 @@ def build_index(source: Source) -> StreamIndex:
         pts, count_notes = _count_frames(source, packets, time_base, rate)
         notes += count_notes
     first_shown, earliest = int(pts[0]), int(packets.pts.min(initial=pts[0]))
-    if counted:  # what comes out of a decoder may carry the time at which it does
-        first_shown = earliest = min(first_shown, own_start)
+    if counted:
+        earliest = first_shown
+        if container_name == "avi" and packets.first_dts is not None:  # what comes out late was to be shown on its turn
+            first_shown = earliest = min(first_shown, packets.first_dts)
     step = int(pts[-1] - pts[-2]) if len(pts) > 1 else 0
     last_duration = packets.last_duration or step or max(1, round(1 / (rate * time_base)))
     duration_seconds = float((int(pts[-1] - pts[0]) + last_duration) * time_base)
@@ -211,6 +213,7 @@ def _read_packets(
     num_packets = last_duration = 0
     lowest_pts, highest_pts = np.iinfo(np.int64).max, np.iinfo(np.int64).min
     previous_dts: int | None = None
+    first_dts: int | None = None
     hides_frames = is_cut = False
     starts_afresh = nal_length_bytes > 0
     # AVI has no times of showing; FFmpeg's guess is wrong where pictures are read in another order than shown.
@@ -250,6 +253,7 @@ def _read_packets(
             if packet.dts is not None:
                 # Times that go back are two recordings joined into one: packets cannot be put in order by them.
                 one_to_one &= previous_dts is None or packet.dts >= previous_dts
+                first_dts = packet.dts if first_dts is None else first_dts
                 previous_dts = packet.dts
     except av.FFmpegError as error:
         if not shown or isinstance(error, MemoryError):
@@ -262,6 +266,7 @@ def _read_packets(
         num_packets=num_packets - len(partial_pts),
         pts=pts[~np.isin(pts, [p for p in partial_pts if p is not None])],
         last_duration=last_duration,
+        first_dts=first_dts,
         key_pts=key_pts,
         key_dts=key_dts,
         hides_frames=hides_frames,

@@ -157,9 +157,7 @@ class Recognizer:
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
             frames_per_second: Rate of frames given as an array; None takes the model's rate and says so.
-            region: Only look at this part of the picture: (x0, y0, x1, y1), fractions of its width and height from
-                the left and the top, or the same as text. It takes the whole picture's place: its shorter side is
-                resized to the model's, and crops lie inside of it.
+            region: Only look at this part of the picture: (x0, y0, x1, y1) in fractions, or as text; see `Region`.
             on_stage: Called when a clip's stage begins (not for a folder).
 
         Returns:

@@ -19,7 +19,8 @@ PixelBox = tuple[int, int, int, int]
 class Region:
     """A rectangle of the upright picture as it is shown, from (x0, y0) to (x1, y1).
 
-    It takes the whole picture's place: its shorter side is resized to the model's, and crops lie inside of it. x counts from the left in fractions of the width, y from the top in fractions of the height.
+    x counts from the left in fractions of the width, y from the top in fractions of the height. The region takes the
+    whole picture's place: its shorter side is resized to the model's, and crops lie inside of it.
 
     Example:
         >>> Region(0.5, 0, 1, 1).pixels(height=240, width=320)  # the right half

@@ -165,7 +165,7 @@ def ask_for(small_server: Server, path: str, **how: Any) -> dict[str, Any]:
         listeners = http.get("/config").json()["dependencies"]
         (classify,) = [listener["id"] for listener in listeners if listener["api_name"] == "classify"]
         visitor = secrets.token_hex(8)
-        body = {"data": [given, "tiny", "1x1", 5], "fn_index": classify, "session_hash": visitor}
+        body = {"data": [given, "tiny", "1x1", 5, ""], "fn_index": classify, "session_hash": visitor}
         assert http.post("/gradio_api/queue/join", json=body).status_code == 200
         with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": visitor}) as stream:
             for line in stream.iter_lines():

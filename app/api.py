@@ -33,19 +33,20 @@ METHODS = ["", "attention", "query", "gradcam"]
 CLASSIFY = """The likeliest actions of one clip, as one row of `nonlocal-video classify --json`.
 
 The row has the keys file (there its path), status ("ok" or "error"), model, top (label, index, score), error (code,
-message), video, seconds and notes. A clip that cannot be read gives a row with an error."""
+message), video, seconds and notes. A clip that cannot be read gives a row with an error. region is X0,Y0,X1,Y1, the
+part of the picture to look at, in fractions of its width and height; without it, it is the whole picture."""
 EXPLAIN = """Where the network looked in one clip: a JSON object, and an overlay video in H.264.
 
 The object has the row of /classify as `prediction`; `method`, `layer`, `quantity`, `seconds` of the sampled frames;
 `query`; `entropy_nats`, `maximum_entropy_nats` and `temporal_spread_seconds` of an attention map; and `strongest`, the
 places with the greatest values (seconds, x and y as fractions of the frame, value). Method query needs query_seconds,
-query_x and query_y."""
+query_x and query_y. region is that of /classify; all places are fractions of the whole picture."""
 TIMELINE = """What happens when in a long clip: the JSON object of `nonlocal-video timeline --json`.
 
 The object has windows and segments, each with start_seconds and end_seconds, and status: "ok" if the windows reach the
 end, "error" if the video broke off, with its error. `submit()` gives what there is every few seconds, with the status
 "stopped", and its `cancel()` ends the work. window_seconds and stride_seconds are the model's own and half a window if
-they are not given. A clip of which not even one window can be read is refused."""
+they are not given. A clip of which not even one window can be read is refused. region is that of /classify."""
 UPDATE_SECONDS = 5.0
 
 
@@ -55,12 +56,14 @@ class Endpoints:
 
     recognizers: Mapping[str, Recognizer]
 
-    def classify(self, clip: str | None, model: str, views: str, top_k: float) -> dict[str, Any]:
+    def classify(
+        self, clip: str | None, model: str, views: str, top_k: float, region: str | None = None
+    ) -> dict[str, Any]:
         path = _uploaded(clip)
         with plain_errors(path.parent):
             try:
                 how = {"fast": True} if views == FAST else {"views": views}
-                row = self.recognizers[model].classify(path, **how).to_row(int(top_k))
+                row = self.recognizers[model].classify(path, **how, region=region).to_row(int(top_k))
             except VideoError as error:
                 error = VideoError(error.code, without_folder(error.message, path.parent))
                 row = Failure(clip or "", model, error).to_row()
@@ -77,6 +80,7 @@ class Endpoints:
         query_y: float | None = None,
         label: str | None = None,
         layer: str | None = None,
+        region: str | None = None,
     ) -> Iterator[tuple[dict[str, Any], str]]:
         path = _uploaded(clip)
         with plain_errors(path.parent):
@@ -85,7 +89,7 @@ class Endpoints:
                 raise UsageError("A query point is query_seconds, query_x and query_y, all three.")
             query = QueryPoint(*given) if given else None
             look = self.recognizers[model].look(
-                path, fast=fast, around_seconds=None if query is None else query.seconds
+                path, fast=fast, around_seconds=None if query is None else query.seconds, region=region
             )
             maps = look.explain(method=method or None, query=query, label=label or None, layer=layer or None)  # type: ignore[arg-type]
             row = _row(look.prediction.to_row(), path)
@@ -103,6 +107,7 @@ class Endpoints:
         threshold: float = 0.0,
         min_seconds: float = 0.0,
         top_k: float = 5,
+        region: str | None = None,
     ) -> Iterator[dict[str, Any]]:
         path = _uploaded(clip)
         rule = {"threshold": threshold, "min_seconds": min_seconds}
@@ -115,6 +120,7 @@ class Endpoints:
                 fast=fast,
                 window_seconds=window_seconds,
                 stride_seconds=stride_seconds,
+                region=region,
             )
             with closing(steps):
                 for timeline in steps:
@@ -130,10 +136,11 @@ def add_endpoints(recognizers: Mapping[str, Recognizer]) -> None:
         model = gr.Dropdown(names, value=names[0], label="model")
         views = gr.Dropdown([ONE_VIEW, FAST, THOROUGH, PAPER], value=ONE_VIEW, label="views")
         top_k = gr.Slider(1, MAX_TOP_K, 5, step=1, label="top_k")
+        region = gr.Textbox("", label="region")
         row = gr.JSON(label="row")
         gr.Button().click(
             endpoints.classify,
-            [clip, model, views, top_k],
+            [clip, model, views, top_k, region],
             row,
             api_name="classify",
             api_description=CLASSIFY,
@@ -145,7 +152,7 @@ def add_endpoints(recognizers: Mapping[str, Recognizer]) -> None:
         label, layer = gr.Textbox("", label="label"), gr.Textbox("", label="layer")
         gr.Button().click(
             endpoints.explain,
-            [clip, model, fast, method, *query, label, layer],
+            [clip, model, fast, method, *query, label, layer, region],
             [gr.JSON(label="explanation"), gr.File(label="overlay")],
             api_name="explain",
             api_description=EXPLAIN,
@@ -155,7 +162,7 @@ def add_endpoints(recognizers: Mapping[str, Recognizer]) -> None:
         rule = [gr.Number(0, label=name) for name in ("threshold", "min_seconds")]
         gr.Button().click(
             endpoints.timeline,
-            [clip, model, fast, *lengths, *rule, top_k],
+            [clip, model, fast, *lengths, *rule, top_k, region],
             gr.JSON(label="timeline"),
             api_name="timeline",
             api_description=TIMELINE,

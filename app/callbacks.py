@@ -85,6 +85,7 @@ class Callbacks:
         model: str,
         views: str,
         overlay: Overlay,
+        region: str = "",
         request: gr.Request | None = None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - this default is how Gradio hands the bar over
     ) -> Iterator[Outcome]:
@@ -103,12 +104,12 @@ class Callbacks:
                 progress((done, stages), desc=words, unit="stages")
 
             if is_averaged(views):
-                prediction = recognizer.classify(path, views=views, on_stage=on_stage)
+                prediction = recognizer.classify(path, views=views, region=region, on_stage=on_stage)
                 yield (answer := _scores(prediction))
                 progress((2, stages), desc="One more look, for the overlay", unit="stages")
-                look = recognizer.look(path)
+                look = recognizer.look(path, region=region)
             else:
-                look = recognizer.look(path, fast=views == FAST, on_stage=on_stage)
+                look = recognizer.look(path, fast=views == FAST, region=region, on_stage=on_stage)
                 prediction = look.prediction
                 yield (answer := _scores(prediction))
             progress((stages - 1, stages), desc="Drawing where it looked", unit="stages")

@@ -32,6 +32,7 @@ class Inputs(NamedTuple):
     model: gr.Dropdown
     view: gr.Radio
     overlay: gr.Radio
+    region: gr.Textbox
 
 
 class RecogniseTab(NamedTuple):
@@ -62,7 +63,7 @@ def recognise_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sampl
                 ("Recognise", "Cancel"), elem_ids=("recognise", "recognise-cancel"), answers_in="status"
             )
             gr.Markdown(limits, elem_id="limits", elem_classes="small-print")
-            inputs = Inputs(clip, *_choices(recognizers))
+            inputs = Inputs(clip, *_choices(recognizers), _region())
         with gr.Column(scale=3, min_width=320):
             outcome, notes, ask = _outputs(first)
     offer_cancel(recognise, cancel)
@@ -133,6 +134,18 @@ def _choices(recognizers: Mapping[str, Recognizer]) -> tuple[gr.Dropdown, gr.Rad
         elem_id="model",
     )
     return model, view, overlay
+
+
+def _region() -> gr.Textbox:
+    """The part of the picture to look at, as `--region` takes it."""
+    return gr.Textbox(
+        "",
+        label="Only this part of the picture",
+        info="Left, top, right and bottom edge in fractions of the width and height: 0.5,0,1,1 is the right half.",
+        placeholder="0,0,1,1",
+        max_lines=1,
+        elem_id="region",
+    )
 
 
 def _camera(clip: gr.File) -> None:

@@ -58,7 +58,7 @@ def plotted(timeline: Timeline, segments: Sequence[Segment]) -> dict[str, Any]:
     means = np.add.reduceat(scores, first) / np.add.reduceat(lengths, first)[:, None]
     bounds = [moments[index].start_seconds for index in first] + [moments[-1].end_seconds]
     return {
-        "end": max(float(timeline.ends[-1]), timeline.info.duration_seconds or 0.0),
+        "end": max(float(timeline.ends[-1]), timeline.info.end_seconds),
         "bounds": [round(bound, 3) for bound in bounds],
         "rows": [
             {"label": timeline.labels[index], "scores": column.round(3).tolist()}

@@ -129,6 +129,7 @@ def so_far(
     fast: bool = False,
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
+    region: str | None = None,
 ) -> Generator[Timeline, None, None]:
     """The timeline every now and then; the last one is complete, or says why it is not.
 
@@ -139,12 +140,15 @@ def so_far(
         fast: See `slide`.
         window_seconds: See `slide`.
         stride_seconds: See `slide`.
+        region: See `slide`.
 
     Raises:
         VideoError: There is not even a first window.
     """
     timeline, due = None, 0.0
-    windows = slide(recognizer, path, fast=fast, window_seconds=window_seconds, stride_seconds=stride_seconds)
+    windows = slide(
+        recognizer, path, fast=fast, window_seconds=window_seconds, stride_seconds=stride_seconds, region=region
+    )
     with closing(windows):
         for timeline in windows:
             timeline = replace(timeline, path=path.name)

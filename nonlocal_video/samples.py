@@ -115,7 +115,8 @@ def _cut(sample: Sample, wheel: Path, folder: Path) -> None:
     with VideoReader() as reader:
         info = reader.probe(whole)
         count = round((sample.end_seconds - sample.start_seconds) * info.fps)
-        times = [sample.start_seconds + (index + 0.5) / info.fps for index in range(count)]
+        begin = info.start_seconds + sample.start_seconds  # its seconds count from the first picture
+        times = [begin + (index + 0.5) / info.fps for index in range(count)]
         with reader.stream(whole, times) as stream:
             write_video(sample.path, (frame for chunk in stream for frame in chunk.frames_thwc), fps=info.fps, crf=16)
 

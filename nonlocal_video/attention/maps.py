@@ -23,7 +23,7 @@ Method = Literal["attention", "query", "gradcam"]
 
 @dataclass(frozen=True)
 class QueryPoint:
-    """A point of the clip: seconds from its first frame, and fractions of the frame's width and height."""
+    """A point of the clip: seconds from its beginning, and fractions of the frame's width and height."""
 
     seconds: float
     x: float
@@ -80,7 +80,9 @@ class AttentionMaps:
     frames: Sequence[NDArray[np.uint8]]
     """The distinct frames, upright RGB (height, width, 3)."""
     frame_of_time: NDArray[np.int64]  # (T,) -> frames
-    seconds: NDArray[np.float64]  # (T,) time of each sampled frame, from the clip's first
+    seconds: NDArray[np.float64]  # (T,) time of each sampled frame, from the beginning of the file
+    film_seconds: float
+    """How long the sampled frames last: the length of the view, so that a film of them plays as fast as the clip."""
     caption: str = ""
     query: QueryPoint | None = None
     query_index: int | None = None
@@ -170,6 +172,11 @@ class AttentionMaps:
     def overlay(self, path: str | os.PathLike[str], *, frames_per_second: float | None = None) -> Path:
         """Write the frames with their maps over them as an H.264 video that browsers play.
 
+        It plays as fast as the clip and lasts as long as the view, whatever the clip's rate and however uneven it is:
+        the network sees pictures at equal steps, and each is shown for one of them. A clip that is shorter than the
+        view is shown as the network saw it: again and again, or held at its last picture, for the view's length;
+        spread over it, for its own.
+
         Args:
             path: The file, ending in .mp4.
             frames_per_second: Playing speed; None is the speed of the clip.
@@ -178,9 +185,7 @@ class AttentionMaps:
         from nonlocal_video.video.encode import write_video
 
         if frames_per_second is None:
-            steps = np.diff(self.seconds)
-            forward = steps[steps > 0]  # a looped clip steps back
-            frames_per_second = 1 / float(np.mean(forward)) if len(forward) else 1.0
+            frames_per_second = len(self) / self.film_seconds
         write_video(path, draw_all(self), fps=frames_per_second)
         return Path(path)
 

@@ -134,10 +134,10 @@ def _frame_times(path: str, info: VideoInfo, reader: VideoReader) -> list[float]
     found = np.empty(0)
     for moments_per_frame in _MOMENTS_PER_FRAME:
         count = moments_per_frame * info.num_frames
-        moments = (np.arange(count) + 0.5) * (info.duration_seconds / count)
+        moments = info.start_seconds + (np.arange(count) + 0.5) * (info.duration_seconds / count)
         # Which frames these are is known before any is decoded; closing the stream ends the child at its work.
         with reader.stream(path, moments.tolist()) as stream:
-            found = stream.pts_seconds - info.start_seconds
+            found = stream.pts_seconds
         if len(found) == info.num_frames:
             break
     return [float(moment) for moment in found]

@@ -49,6 +49,7 @@ def classify(
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
     end_seconds: options.EndSeconds = None,
+    region: options.Region = None,
     top_k: options.TopK = 5,
     output: Annotated[
         str | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet; of --engine ray a .parquet folder.")
@@ -91,9 +92,10 @@ def classify(
     from nonlocal_video.inference.views import ViewCount
     from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.video.limits import DecodeLimits
+    from nonlocal_video.video.region import Region
     from nonlocal_video.zoo.catalogue import find
 
-    request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds)
+    request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, region=Region.of(region))
     selection = Selection.parse(include or (), exclude or (), shard)
     limits = DecodeLimits.parse(limit or ())
     weights = find(model)
@@ -106,6 +108,7 @@ def classify(
         "fast": fast,
         "start_seconds": start_seconds,
         "end_seconds": end_seconds,
+        "region": None if request.region is None else str(request.region),
         "top_k": top_k,
         "decoder": decoder.value,
         "limits": asdict(limits),

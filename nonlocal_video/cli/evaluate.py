@@ -44,6 +44,7 @@ def evaluate(
     runtime: options.Runtime = options.RuntimeChoice.torch,
     views: Annotated[str | None, typer.Option(help="CLIPSxCROPS to average; 1x1 if not given.")] = None,
     fast: options.Fast = False,
+    region: options.Region = None,
     protocol: Annotated[
         Protocol | None,
         typer.Option(help="published: the views of the accuracy that the model's card quotes, and that beside it."),
@@ -69,6 +70,7 @@ def evaluate(
     from nonlocal_video.inference.recognizer import load
     from nonlocal_video.inference.views import ViewCount
     from nonlocal_video.models.checkpoint import read_card
+    from nonlocal_video.video.region import Region
     from nonlocal_video.zoo.catalogue import find
     from nonlocal_video.zoo.download import sha256_of
 
@@ -78,7 +80,7 @@ def evaluate(
     if protocol is Protocol.published:
         published = _published(card, views, fast=fast)
         views = published.views
-    request = ClipRequest(ViewCount.parse(views or "1x1"))
+    request = ClipRequest(ViewCount.parse(views or "1x1"), region=Region.of(region))
     card.view(fast=fast)  # refuses --fast, if it has to, before anything is read
     clips = read_labelled(source, split=split)
     indices = class_indices(clips, card.labels)
@@ -93,6 +95,7 @@ def evaluate(
         "weights_sha256": sha256_of(weights),
         "views": str(request.views),
         "fast": fast,
+        "region": None if request.region is None else str(request.region),
         "decoder": decoder.value,
         "labelled_clips_sha256": _digest(truths),
     }

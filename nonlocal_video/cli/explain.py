@@ -50,6 +50,7 @@ def explain(
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
     end_seconds: options.EndSeconds = None,
+    region: options.Region = None,
     top_k: options.TopK = 5,
     decoder: options.Decoder = options.DecoderChoice.auto,
     check: Annotated[
@@ -63,6 +64,9 @@ def explain(
 
     from nonlocal_video.attention.maps import QueryPoint
     from nonlocal_video.inference.recognizer import load
+    from nonlocal_video.video.region import Region
+
+    Region.of(region)  # refuses it, if it has to, before a model is loaded
 
     query_point = None if point is None else QueryPoint(*point)
     with load(model, device=device, decoder=decoder.value) as recognizer:
@@ -72,6 +76,7 @@ def explain(
             start_seconds=start_seconds,
             end_seconds=end_seconds,
             around_seconds=None if query_point is None else query_point.seconds,
+            region=region,
         )
         maps = look.explain(
             method=None if method is None else method.value, query=query_point, label=label, layer=layer

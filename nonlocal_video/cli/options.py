@@ -33,6 +33,13 @@ Runtime = Annotated[
 ]
 Decoder = Annotated[DecoderChoice, typer.Option(help="auto takes for each file the decoder measured to be exact.")]
 Fast = Annotated[bool, typer.Option("--fast", help="The model card's cheaper view.")]
-StartSeconds = Annotated[float | None, typer.Option(help="Only look from here on; counted from the first frame.")]
+StartSeconds = Annotated[float | None, typer.Option(help="Only look from here on; as a player counts.")]
 EndSeconds = Annotated[float | None, typer.Option(help="Only look up to here.")]
+Region = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X0,Y0,X1,Y1",
+        help="Only look at this part of the picture, in fractions of width and height; 0.5,0,1,1 is the right half.",
+    ),
+]
 TopK = Annotated[int, typer.Option(min=1, help="Classes to show.")]

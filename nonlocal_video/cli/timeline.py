@@ -47,6 +47,7 @@ def timeline(
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
     end_seconds: options.EndSeconds = None,
+    region: options.Region = None,
     top_k: options.TopK = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows in one forward pass.")] = 1,
     decoder: options.Decoder = options.DecoderChoice.auto,
@@ -56,6 +57,7 @@ def timeline(
     from nonlocal_video.inference.recognizer import load
     from nonlocal_video.inference.timeline import check_segment_rule
     from nonlocal_video.inference.timeline_files import check_output, to_json, write_timeline
+    from nonlocal_video.video.region import Region
 
     outputs = [check_output(path) for path in output or ()]
     check_segment_rule(threshold, min_seconds)
@@ -66,6 +68,7 @@ def timeline(
         "start_seconds": start_seconds,
         "end_seconds": end_seconds,
         "batch_size": batch_size,
+        "region": Region.of(region),
     }
     with load(model, device=device, runtime=runtime.value, decoder=decoder.value) as recognizer:
         result = _follow(recognizer, video, settings)

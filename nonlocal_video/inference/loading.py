@@ -20,8 +20,16 @@ from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream, VideoReader
 from nonlocal_video.video.info import FrameChunk, VideoInfo
+from nonlocal_video.video.region import Region
 from nonlocal_video.video.sampling import FILLED, View, plan_views
-from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize, resize_short_side, spatial_views
+from nonlocal_video.video.transforms import (
+    SpatialView,
+    cut,
+    normalise,
+    resize_region,
+    resize_short_side,
+    spatial_views,
+)
 
 MAX_RESIZED_PIXELS = 36_000_000
 """Of one frame at the model's short side: what a 16 x 4096 video would blow up to is no longer a picture."""
@@ -45,6 +53,8 @@ class ClipRequest:
     end_seconds: float | None = None
     frames_per_second: float | None = None
     """Rate of frames that are handed over as an array; a file has its own times."""
+    region: Region | None = None
+    """Part of the picture to look at; None is all of it."""
 
     def __post_init__(self) -> None:
         start = 0.0 if self.start_seconds is None else self.start_seconds
@@ -69,11 +79,13 @@ class LoadedClip:
     crops: tuple[SpatialView, ...]
     squares: tuple[torch.Tensor, ...]
     """For each crop the K distinct frames, uint8 (K, crop, crop, 3): all that the network can see of them."""
-    seconds: NDArray[np.float64]  # (K,) counted from the clip's first frame
+    seconds: NDArray[np.float64]  # (K,) counted from the beginning of the file
     frame_of_time: NDArray[np.int64]  # (len(views), num_frames) -> K
     decode_seconds: float
     transform_seconds: float
     notes: tuple[str, ...]
+    region: Region | None = None
+    """Part of the picture in which the crops lie; None is all of it."""
 
     def network_input(self, view: int, crop: int, *, device: torch.device | str = "cpu") -> torch.Tensor:
         """(1, 3, num_frames, crop, crop) float32, normalised: one temporal view and one of its crops."""
@@ -111,7 +123,7 @@ class ClipLoader:
             started = time.perf_counter()
             info = clip.probe()
             views = views_of(info, spec, request)
-            crops = squares_of(info, spec, num_crops=request.views.num_crops)
+            crops = squares_of(info, spec, num_crops=request.views.num_crops, region=request.region)
             check_not_too_elongated(path, info, crops[0])
             times = [seconds for view in views for seconds in view.times_seconds]
             squares: list[list[torch.Tensor]] = [[] for _ in crops]
@@ -122,9 +134,7 @@ class ClipLoader:
                     frames = torch.from_numpy(chunk.frames_thwc)
                     if originals is not None:
                         originals.extend(_for_drawing(frames).numpy())
-                    resized = resize(
-                        frames, (crops[0].resized_height, crops[0].resized_width), antialias=spec.antialias
-                    )
+                    resized = resize_region(frames, crops[0], antialias=spec.antialias)
                     for crop, kept in zip(crops, squares, strict=True):
                         kept.append(cut(resized, crop).clone())  # a view would keep the whole resized frame
                     transform_seconds += time.perf_counter() - before
@@ -138,6 +148,8 @@ class ClipLoader:
             )
         if _is_decoded(source) and request.frames_per_second is None:
             notes.append(f"The frames came without a rate; {spec.frames_per_second:g} per second was assumed.")
+        if request.region is not None:
+            notes.append(request.region.in_words)
         return LoadedClip(
             path=path,
             info=info,
@@ -145,11 +157,12 @@ class ClipLoader:
             views=views,
             crops=crops,
             squares=tuple(torch.cat(kept) for kept in squares),
-            seconds=stream.pts_seconds - info.start_seconds,
+            seconds=stream.pts_seconds,
             frame_of_time=np.asarray(stream.frame_of_time).reshape(len(views), spec.num_frames),
             decode_seconds=elapsed - transform_seconds,
             transform_seconds=transform_seconds,
             notes=tuple(notes),
+            region=request.region,
         )
 
     def probe(self, source: ClipSource, frames_per_second: float) -> VideoInfo:
@@ -177,14 +190,17 @@ def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[Vi
     )
 
 
-def squares_of(info: VideoInfo, spec: InputSpec, *, num_crops: int = 1) -> tuple[SpatialView, ...]:
-    """Where a network with this input looks in a clip's frames; one crop is the centre."""
+def squares_of(
+    info: VideoInfo, spec: InputSpec, *, num_crops: int = 1, region: Region | None = None
+) -> tuple[SpatialView, ...]:
+    """Where a network with this input looks in a clip's frames, or in a region of them; one crop is the centre."""
     return spatial_views(
         info.height,
         info.width,
         short_side=spec.short_side,
         crop=spec.crop,
         num_crops=num_crops,
+        region=region,
         resize_to=spec.resize_to,
         crop_placement=spec.crop_placement,
         longer_side=spec.longer_side,
@@ -195,8 +211,9 @@ def check_not_too_elongated(path: str, info: VideoInfo, place: SpatialView) -> N
     if place.resized_height * place.resized_width > MAX_RESIZED_PIXELS:
         raise VideoError(
             "too_large",
-            f"{os.path.basename(path)}: its frames of {info.width} x {info.height} are so elongated that they would "
-            f"be resized to {place.resized_width} x {place.resized_height}; crop the video to what matters.",
+            f"{os.path.basename(path)}: its frames of {info.width} x {info.height}, or the region of them to look at, "
+            f"are so elongated that they would be resized to {place.resized_width} x {place.resized_height}; look only "
+            f"at what matters with --region.",
         )
 
 

@@ -51,7 +51,7 @@ class Look:
 
     @property
     def seconds(self) -> NDArray[np.float64]:
-        """(T,) time of each sampled frame, from the clip's first frame."""
+        """(T,) time of each sampled frame, from the beginning of the file."""
         return self.clip.seconds[self.frame_of_time]
 
     @property
@@ -186,6 +186,8 @@ class Look:
         span, place = self.clip.views[0], self.clip.crops[0]
         shown = self.seconds
         start = min(span.start_seconds, float(shown.min()))  # the first frame may have begun before the span
+        if start <= self.clip.info.start_seconds:
+            start = 0.0  # a player shows the first picture, or nothing, until it begins
         if not span.looped and not start <= point.seconds <= span.end_seconds:
             raise UsageError(
                 f"query seconds = {point.seconds:g} is outside the span that was looked at, "
@@ -194,11 +196,11 @@ class Look:
         index = int(np.argmin(np.abs(shown - point.seconds)))
         y, x = place.frame_to_input(point.y * place.frame_height, point.x * place.frame_width)
         if not (0 <= y <= place.size and 0 <= x <= place.size):
-            top, left, bottom, right = place.frame_box
+            left, top, right, bottom = place.seen
+            where = "" if self.clip.region is None else f" in region {self.clip.region}"
             raise UsageError(
-                f"query x = {point.x:g}, y = {point.y:g} lies outside the square that the network saw: "
-                f"x {left / place.frame_width:.2f} to {right / place.frame_width:.2f}, "
-                f"y {top / place.frame_height:.2f} to {bottom / place.frame_height:.2f}."
+                f"query x = {point.x:g}, y = {point.y:g} lies outside the square that the network saw{where}: "
+                f"x {left:.2f} to {right:.2f}, y {top:.2f} to {bottom:.2f}."
             )
         # A cell's centre is counted from the centre of the first pixel.
         return index, (grid.nearest(0, index), grid.nearest(1, y - 0.5), grid.nearest(2, x - 0.5))
@@ -254,6 +256,7 @@ class Look:
             frames=self.originals,
             frame_of_time=self.frame_of_time,
             seconds=self.seconds,
+            film_seconds=self.clip.views[0].film_seconds,
             caption=caption,
             query=query,
             query_index=query_index,

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.device import Runtime, in_words
 from nonlocal_video.video.info import VideoInfo
+from nonlocal_video.video.region import Region
 from nonlocal_video.video.sampling import View
 
-VIDEO_FIELDS = ("duration_seconds", "num_frames", "fps", "width", "height", "codec", "rotation_degrees", "decoder")
+VIDEO_FIELDS = (
+    "duration_seconds", "num_frames", "fps", "width", "height", "codec", "rotation_degrees", "start_seconds", "decoder",
+)  # fmt: skip
 SECONDS_FIELDS = ("decode", "transform", "forward", "total")
 
 
@@ -68,6 +71,11 @@ class Prediction:
     notes: tuple[str, ...] = ()
     """What a user should know about this answer: a looped clip, a decoder that was given up."""
     runtime: Runtime = "torch"
+    region: Region | None = None
+    """The part of the picture that was to be looked at; None is all of it."""
+    seen: tuple[tuple[float, float, float, float], ...] = ()
+    """For each crop what the network saw of the picture: left, top, right and bottom edge, in fractions of its width
+    and height."""
 
     def __post_init__(self) -> None:
         if self.scores.shape != (len(self.labels),):
@@ -81,9 +89,10 @@ class Prediction:
     def used(self) -> str:
         """What was looked at, in words."""
         spans = ", ".join(f"{view.start_seconds:.2f}-{view.end_seconds:.2f} s" for view in self.views[:3])
+        where = "" if self.region is None else f" of region {self.region}"
         more = f" and {len(self.views) - 3} more spans" if len(self.views) > 3 else ""
         return (
-            f"{len(self.views)}x{self.num_crops} view(s) of {self.num_frames} frames, {self.crop} px, "
+            f"{len(self.views)}x{self.num_crops} view(s) of {self.num_frames} frames, {self.crop} px{where}, "
             f"{spans}{more}, {self.video.decoder}, {in_words(self.device, self.runtime)}"
         )
 

@@ -30,6 +30,7 @@ from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.video.decode import DecodeLimits, VideoReader
+from nonlocal_video.video.region import Region, RegionLike
 from nonlocal_video.zoo.catalogue import load_network
 
 Decoder = Literal["auto", "decord", "pyav"]
@@ -115,6 +116,7 @@ class Recognizer:
         start_seconds: float | None = ...,
         end_seconds: float | None = ...,
         frames_per_second: float | None = ...,
+        region: RegionLike = ...,
         on_stage: Callable[[Stage], None] = ...,
     ) -> Prediction: ...
 
@@ -129,6 +131,7 @@ class Recognizer:
         start_seconds: float | None = ...,
         end_seconds: float | None = ...,
         frames_per_second: float | None = ...,
+        region: RegionLike = ...,
         on_stage: Callable[[Stage], None] = ...,
     ) -> Any: ...
 
@@ -141,6 +144,7 @@ class Recognizer:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
         frames_per_second: float | None = None,
+        region: RegionLike = None,
         on_stage: Callable[[Stage], None] = lambda stage: None,
     ) -> Prediction | list[Outcome]:
         """Recognise the action of a clip.
@@ -152,6 +156,7 @@ class Recognizer:
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
             frames_per_second: Rate of frames given as an array; None takes the model's rate and says so.
+            region: Only look at this part of the picture: (x0, y0, x1, y1) in fractions, or as text; see `Region`.
             on_stage: Called when a clip's stage begins (not for a folder).
 
         Returns:
@@ -162,7 +167,7 @@ class Recognizer:
             UsageError: An argument has a value that is not allowed.
             ModelError: The network gave something that is not a number.
         """
-        request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, frames_per_second)
+        request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, frames_per_second, Region.of(region))
         if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
             from nonlocal_video.inference.files import find_files
             from nonlocal_video.inference.folder import classify_files
@@ -211,6 +216,7 @@ class Recognizer:
         end_seconds: float | None = None,
         around_seconds: float | None = None,
         frames_per_second: float | None = None,
+        region: RegionLike = None,
         on_stage: Callable[[Stage], None] = lambda stage: None,
     ) -> Look:
         """Recognise one view of a clip and keep what maps are made from; PyTorch does, whatever the runtime.
@@ -222,13 +228,14 @@ class Recognizer:
             end_seconds: Only look up to here.
             around_seconds: Take the span around this second if the default one does not show it.
             frames_per_second: Rate of frames given as an array.
+            region: As for `classify`.
             on_stage: Called when a stage begins.
         """
         on_stage("reading")
         if around_seconds is not None and start_seconds is None and end_seconds is None:
             start_seconds, end_seconds = self._span_around(source, around_seconds, fast, frames_per_second)
         originals: list[NDArray[np.uint8]] = []
-        request = ClipRequest(ViewCount(), start_seconds, end_seconds, frames_per_second)
+        request = ClipRequest(ViewCount(), start_seconds, end_seconds, frames_per_second, Region.of(region))
         clip = self._loader.load(source, self.card.view(fast=fast), request, originals=originals)
         on_stage("network")
         blocks = self.nonlocal_layers()
@@ -261,6 +268,7 @@ class Recognizer:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
         frames_per_second: float | None = None,
+        region: RegionLike = None,
     ) -> AttentionMaps:
         """Where the network looked, for every frame it saw, in the frame's own pixels; computed by PyTorch.
 
@@ -269,7 +277,7 @@ class Recognizer:
             method: `attention` (received in a non-local block), `query` (what one point attends to) or `gradcam`
                 (class evidence: the exact class activation map at the last layer, Grad-CAM at another). None is
                 `query` if a query is given, `gradcam` if a label is, else `attention`.
-            query: (seconds, x, y); seconds from the clip's first frame, fractions of the frame's width and height.
+            query: (seconds, x, y); seconds from the clip's beginning, fractions of the frame's width and height.
                 If the default span does not show that second, the span around it is taken.
             label: The class for `gradcam`, by name or index; None is the likeliest.
             layer: Dotted name of a non-local block (attention, query) or of any layer (gradcam).
@@ -277,6 +285,7 @@ class Recognizer:
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
             frames_per_second: Rate of frames given as an array.
+            region: As for `classify`; maps, queries and overlays are of the whole picture all the same.
         """
         point = None if query is None else QueryPoint.of(query)
         look = self.look(
@@ -286,6 +295,7 @@ class Recognizer:
             end_seconds=end_seconds,
             around_seconds=None if point is None else point.seconds,
             frames_per_second=frames_per_second,
+            region=region,
         )
         return look.explain(method=method, query=point, label=label, layer=layer)
 
@@ -299,6 +309,7 @@ class Recognizer:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
         batch_size: int = 1,
+        region: RegionLike = None,
     ) -> Timeline:
         """What happens when in a long video; `inference.sliding.slide` gives the windows as they are computed.
 
@@ -310,6 +321,7 @@ class Recognizer:
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
             batch_size: Windows in one forward pass.
+            region: As for `classify`.
 
         Returns:
             The timeline. Where the video breaks after some windows, it has these, `is_complete` is False, `error` says
@@ -330,6 +342,7 @@ class Recognizer:
             start_seconds=start_seconds,
             end_seconds=end_seconds,
             batch_size=batch_size,
+            region=region,
         )
         return last_of(steps)
 
@@ -344,15 +357,15 @@ class Recognizer:
         """The default span if it shows `seconds`, else the one centred on it as far as the clip allows."""
         spec = self.card.view(fast=fast)
         info = self._loader.probe(source, frames_per_second or spec.frames_per_second)
-        length = info.duration_seconds
+        first, last = info.start_seconds, info.end_seconds
         span = spec.num_frames / spec.rate_in(info.fps)
-        if seconds > length:
-            raise UsageError(f"query seconds = {seconds:g} is after the end of the clip, {length:.2f} s.")
-        middle = (length - span) / 2
-        if length <= span or middle <= seconds <= middle + span:
+        if seconds > last:
+            raise UsageError(f"query seconds = {seconds:g} is after the end of the clip, {last:.2f} s.")
+        middle = (first + last - span) / 2
+        if last - first <= span or middle <= seconds <= middle + span:
             return None, None
-        start = min(max(seconds - span / 2, 0.0), length - span)
-        return start, min(start + span, length)
+        start = min(max(seconds - span / 2, first), last - span)
+        return start, min(start + span, last)
 
     def _answer(
         self,
@@ -440,4 +453,6 @@ class Recognizer:
             runtime=runtime,
             seconds=StageSeconds(clip.decode_seconds, clip.transform_seconds, forward_seconds),
             notes=clip.notes,
+            region=clip.region,
+            seen=tuple(crop.seen for crop in clip.crops),
         )

@@ -24,8 +24,9 @@ from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream
 from nonlocal_video.video.info import VideoInfo
+from nonlocal_video.video.region import Region, RegionLike
 from nonlocal_video.video.sampling import FILLED, ShortClips, View, plan_views
-from nonlocal_video.video.transforms import SpatialView, cut, resize
+from nonlocal_video.video.transforms import SpatialView, cut, resize_region
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
@@ -41,7 +42,7 @@ _SAME_SECONDS = Fraction(1, 1000)  # lengths that differ by less are the same to
 class WindowPlan:
     """W windows and the T times at which the network looks at each."""
 
-    starts: NDArray[np.float64]  # (W,) seconds from the first frame
+    starts: NDArray[np.float64]  # (W,) seconds from the beginning of the file
     ends: NDArray[np.float64]  # (W,)
     times: NDArray[np.float64]  # (W, T)
     filled: ShortClips | None  # as in `View`
@@ -52,7 +53,8 @@ class WindowPlan:
     def view(self, window: int) -> View:
         """One window as `plan_views` gives it."""
         times = tuple(self.times[window].tolist())
-        return View(float(self.starts[window]), float(self.ends[window]), times, self.filled)
+        start, end = float(self.starts[window]), float(self.ends[window])
+        return View(start, end, times, end - start if self.filled == "spread" else self.window_seconds, self.filled)
 
 
 def plan_windows(
@@ -64,7 +66,7 @@ def plan_windows(
     start_seconds: float | None = None,
     end_seconds: float | None = None,
 ) -> WindowPlan:
-    """Place windows over a video; the last one ends where the video does.
+    """Place windows over a video, from its first picture on; the last one ends where the video does.
 
     A window is what `plan_views` makes of its span, so that a window of the model's own length holds the frames that
     `classify` takes of that span. In a longer or shorter window the model's number of frames is spread evenly. A video
@@ -143,11 +145,13 @@ def slide(
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     batch_size: int = 1,
+    region: RegionLike = None,
 ) -> Generator[Timeline, None, None]:
     """A timeline that grows by up to `batch_size` windows with each step; the last one is complete, or has an `error`.
 
     The frames are decoded once, in order, by a child of this generator's own, and dropped when no later window needs
-    them. Closing the generator stops the decoding. See `plan_windows` for the arguments and where the windows lie.
+    them. Closing the generator stops the decoding. See `plan_windows` for the arguments and where the windows lie,
+    `Recognizer.classify` for the region.
 
     Raises:
         VideoError: Not even one window can be read. Where the video breaks later, the last timeline has the windows
@@ -201,7 +205,7 @@ def _slide(
     """As `slide`, but a break is raised after the timelines before it."""
     if batch_size < 1:
         raise UsageError(f"batch-size = {batch_size} should be at least 1.")
-    spec, path = recognizer.card.view(fast=fast), os.fspath(path)
+    spec, path, region = recognizer.card.view(fast=fast), os.fspath(path), Region.of(region)
     with recognizer.new_reader() as reader:
         info = reader.probe(path)
         plan = plan_windows(
@@ -212,7 +216,7 @@ def _slide(
             start_seconds=start_seconds,
             end_seconds=end_seconds,
         )
-        (place,) = squares_of(info, spec)
+        (place,) = squares_of(info, spec, region=region)
         check_not_too_elongated(path, info, place)
         scores = np.empty((len(plan.starts), len(recognizer.card.labels)), dtype=np.float32)
         done, spent = 0, StageSeconds(0.0, 0.0, 0.0)
@@ -246,7 +250,7 @@ def _slide(
                     device=str(recognizer.device),
                     runtime=recognizer.runtime,
                     seconds=spent,
-                    notes=(*stream.info.notes, *plan.notes),
+                    notes=(*stream.info.notes, *plan.notes, *([] if region is None else [region.in_words])),
                 )
 
 
@@ -258,18 +262,14 @@ def _clips(
     last_window = np.zeros(len(stream), dtype=np.int64)  # that needs a frame
     np.maximum.at(last_window, frame_of_time, np.arange(len(plan.times))[:, None])
     _check_held(frame_of_time, last_window, spec, plan)
-    seconds = stream.pts_seconds - stream.info.start_seconds
+    seconds = stream.pts_seconds
     held: dict[int, torch.Tensor] = {}  # number of a frame -> uint8 (crop, crop, 3)
     num_read, started, transform = 0, time.perf_counter(), 0.0
     for window, frames_of_window in enumerate(frame_of_time):
         while num_read <= frames_of_window.max():
             chunk = next(stream)
             before = time.perf_counter()
-            resized = resize(
-                torch.from_numpy(chunk.frames_thwc),
-                (place.resized_height, place.resized_width),
-                antialias=spec.antialias,
-            )
+            resized = resize_region(torch.from_numpy(chunk.frames_thwc), place, antialias=spec.antialias)
             held[num_read] = cut(resized, place)[0].clone()  # a view would keep the whole resized frame
             num_read += 1
             transform += time.perf_counter() - before

@@ -21,7 +21,7 @@ _GAP_SECONDS = 1e-5  # between windows that touch, by rounding
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the video with one answer; seconds count from the first frame."""
+    """A stretch of the video with one answer; seconds count from the beginning of the file."""
 
     start_seconds: float
     end_seconds: float
@@ -54,7 +54,7 @@ class Moment:
 
 @dataclass(frozen=True, repr=False)
 class Timeline:
-    """The scores of W windows that cover a video, or of those computed so far; seconds count from the first frame."""
+    """The scores of W windows that cover a video, or of those computed so far; seconds are the player's."""
 
     path: str
     model: str

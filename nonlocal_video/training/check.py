@@ -116,7 +116,7 @@ def _check(clip: LabelledClip, reader: VideoReader, *, every_frame: bool) -> Che
         info = reader.probe(path)
         spread = np.linspace(0, info.num_frames - 1, NUM_THUMBNAILS).astype(int)
         numbers = np.arange(info.num_frames) if every_frame else spread
-        times = np.minimum((numbers + 0.5) / info.fps, info.duration_seconds)
+        times = info.start_seconds + np.minimum((numbers + 0.5) / info.fps, info.duration_seconds)
         small = []
         with reader.stream(path, times.tolist(), chunk_frames=chunk_frames(info)) as stream:
             for chunk in stream:

@@ -216,6 +216,7 @@ class ClipDataset:
             found = self._reader.probe(path)  # the child remembers it for the stream
             if (found.num_frames, found.height, found.width) != (row.num_frames, row.height, row.width):
                 raise VideoError("corrupt", "it is another video than the one that was checked.")
+            times = found.start_seconds + times  # of the file, not of its pictures
             with self._reader.stream(path, times.tolist(), chunk_frames=chunk_frames(found)) as stream:
                 frames = [
                     resize(torch.from_numpy(chunk.frames_thwc), size, antialias=self.spec.antialias) for chunk in stream
@@ -268,7 +269,7 @@ def name_view(*depends: object, augmentation: Augmentation | None = None) -> str
 
 
 def _info_of(row: ManifestRow) -> VideoInfo:
-    """What the check found out, so that no probe is needed to plan a view."""
+    """What the check found out, so that no probe is needed to plan a view; its times count from the first picture."""
     # Every usable row has them.
     assert row.width is not None
     assert row.height is not None

@@ -5,6 +5,7 @@ from nonlocal_video.video.decode import FrameStream, VideoReader
 from nonlocal_video.video.encode import VideoWriter, write_video
 from nonlocal_video.video.info import FrameChunk, Frames, VideoInfo
 from nonlocal_video.video.limits import DecodeLimits
+from nonlocal_video.video.region import Region
 from nonlocal_video.video.sampling import View, plan_views
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "FrameChunk",
     "FrameStream",
     "Frames",
+    "Region",
     "VideoInfo",
     "VideoReader",
     "VideoWriter",

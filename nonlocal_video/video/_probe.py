@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video._choice import choose
+from nonlocal_video.video._clock import OtherStarts
+from nonlocal_video.video._early_blocks import EarlyBlocks
 from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
 from nonlocal_video.video._orientation import Orientation
 from nonlocal_video.video._source import Source, demux, map_error, shown_streams
@@ -59,18 +61,21 @@ class StreamIndex:
     orientation: Orientation
 
     @property
-    def pts_seconds(self) -> NDArray[np.float64]:
-        return self.pts * self.time_base.numerator / self.time_base.denominator
+    def shown_seconds(self) -> NDArray[np.float64]:
+        """(num_frames,) when each frame begins to be shown, in seconds from the beginning of the file."""
+        ticks = self.pts - self.pts[0]
+        return self.info.start_seconds + ticks * self.time_base.numerator / self.time_base.denominator
 
     def frames_at(self, times_seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Numbers of the frames shown at the given seconds after the first frame.
+        """Numbers of the frames shown at the given seconds from the beginning of the file; -1 before the first.
 
         Containers round times to their ticks (1/3 s is 0.333 in Matroska, 2/3 s is 0.667), and a caller who asks for
         2/3 means the frame at 0.667: up to half a tick, and never more than half a millisecond, is forgiven.
         """
         tick = float(self.time_base)
         forgiven_ticks = min(0.5, 0.0005 / tick) + 1e-6
-        return np.searchsorted(self.pts - self.pts[0], times_seconds / tick + forgiven_ticks, side="right") - 1
+        ticks = (times_seconds - self.info.start_seconds) / tick
+        return np.searchsorted(self.pts - self.pts[0], ticks + forgiven_ticks, side="right") - 1
 
 
 @dataclass
@@ -80,6 +85,7 @@ class _Packets:
     num_packets: int
     pts: NDArray[np.int64]  # of the packets that are shown and wholly there
     last_duration: int
+    first_dts: int | None
     key_pts: list[int]
     key_dts: list[int]
     hides_frames: bool  # some packets are trimmed by an edit list
@@ -87,11 +93,12 @@ class _Packets:
     starts_afresh: bool  # known of H.264 only: nothing after a keyframe refers to what comes before it
     is_cut: bool  # the last packets are only partly there, or not at all
     cut_pts: frozenset[int | None]  # the times of those partly there
+    early: EarlyBlocks  # packets without a time
 
     @property
     def has_early_pictures(self) -> bool:
         """Whether pictures come before the first keyframe, so that they may refer to what is not in the file."""
-        return bool(self.key_pts) and bool((self.pts < self.key_pts[0]).any())
+        return bool(self.key_pts) and not self.early.has_keyframe and bool((self.pts < self.key_pts[0]).any())
 
 
 def build_index(source: Source) -> StreamIndex:
@@ -113,6 +120,7 @@ def build_index(source: Source) -> StreamIndex:
         packets = _read_packets(source, container, stream, codec, nal_length_bytes)
         notes = _truncation_notes(container, stream, len(layout), packets)
         num_video_streams = len(container.streams.video)
+        others = OtherStarts.of(container, stream)
         if (num_shown := len(shown_streams(container))) > 1:
             notes += (f"The file has {num_shown} video streams: the first one is read.",)
     if not packets.num_packets:
@@ -131,6 +139,11 @@ def build_index(source: Source) -> StreamIndex:
     if counted:
         pts, count_notes = _count_frames(source, packets, time_base, rate)
         notes += count_notes
+    first_shown, earliest = int(pts[0]), int(packets.pts.min(initial=pts[0]))
+    if counted:
+        earliest = first_shown
+        if container_name == "avi" and packets.first_dts is not None:  # what comes out late was to be shown on its turn
+            first_shown = earliest = min(first_shown, packets.first_dts)
     step = int(pts[-1] - pts[-2]) if len(pts) > 1 else 0
     last_duration = packets.last_duration or step or max(1, round(1 / (rate * time_base)))
     duration_seconds = float((int(pts[-1] - pts[0]) + last_duration) * time_base)
@@ -162,7 +175,7 @@ def build_index(source: Source) -> StreamIndex:
         rotation_degrees=orientation.clockwise_degrees,
         num_frames=len(pts),
         fps=len(pts) / duration_seconds,
-        start_seconds=float(int(pts[0]) * time_base),
+        start_seconds=others.seconds_to(first_shown * time_base, earliest=earliest * time_base),
         duration_seconds=duration_seconds,
         has_edit_list=has_edit_list,
         decoder=row.decoder,
@@ -200,18 +213,22 @@ def _read_packets(
     num_packets = last_duration = 0
     lowest_pts, highest_pts = np.iinfo(np.int64).max, np.iinfo(np.int64).min
     previous_dts: int | None = None
+    first_dts: int | None = None
     hides_frames = is_cut = False
     starts_afresh = nal_length_bytes > 0
     # AVI has no times of showing; FFmpeg's guess is wrong where pictures are read in another order than shown.
     is_unordered = container.format.name == "avi" and codec in _REORDERING_CODECS_FOREIGN_TO_AVI
     one_to_one = codec in _ONE_FRAME_A_PACKET and not is_unordered
     partial_pts: list[int | None] = []
+    early = EarlyBlocks(source, container)
     allowed_ticks = source.limits.max_duration_seconds / float(stream.time_base)
     try:
         for packet in demux(container, stream):
             if packet.size == 0:  # the end's empty packet, and frames that an AVI recorder dropped
                 continue
             num_packets += 1
+            if packet.pts is None:
+                early.add(packet)
             if packet.is_corrupt:
                 partial_pts.append(packet.pts)
             else:  # only damage at the very end is a cut; elsewhere the decoder has to judge the picture
@@ -236,6 +253,7 @@ def _read_packets(
             if packet.dts is not None:
                 # Times that go back are two recordings joined into one: packets cannot be put in order by them.
                 one_to_one &= previous_dts is None or packet.dts >= previous_dts
+                first_dts = packet.dts if first_dts is None else first_dts
                 previous_dts = packet.dts
     except av.FFmpegError as error:
         if not shown or isinstance(error, MemoryError):
@@ -248,6 +266,7 @@ def _read_packets(
         num_packets=num_packets - len(partial_pts),
         pts=pts[~np.isin(pts, [p for p in partial_pts if p is not None])],
         last_duration=last_duration,
+        first_dts=first_dts,
         key_pts=key_pts,
         key_dts=key_dts,
         hides_frames=hides_frames,
@@ -255,6 +274,7 @@ def _read_packets(
         starts_afresh=starts_afresh,
         is_cut=is_cut,
         cut_pts=frozenset(partial_pts),
+        early=early,
     )
 
 
@@ -351,6 +371,8 @@ def _count_frames(
     if not pts:
         message = f"{source.name}: none of its frames is whole; get the file again or re-encode it."
         raise VideoError("corrupt", message)
+    early = packets.early.times(num_frames=next((k for k, ticks in enumerate(pts) if ticks is not None), 0))
+    pts[: len(early)] = early
     # Packed MPEG-4 and H.264 in AVI have sound times only as those of decoding, which FFmpeg then takes too.
     for times in (pts, dts):
         if len(times) == len(pts) and None not in times:

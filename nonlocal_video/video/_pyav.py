@@ -131,7 +131,7 @@ def _seek(index: StreamIndex, container: InputContainer, stream: VideoStream, pt
 
 
 def _damaged_at(source: Source, index: StreamIndex, number: int) -> VideoError:
-    seconds = float(index.pts_seconds[number]) - index.info.start_seconds
+    seconds = float(index.shown_seconds[number])
     message = f"{source.name}: the frame at {seconds:.2f} s is damaged; get the file again or leave that part out."
     return VideoError("corrupt", message)
 

@@ -100,6 +100,10 @@ class Source:
         """Changes when the file does."""
         return self.status.st_dev, self.status.st_ino, self.status.st_size, self.status.st_mtime_ns
 
+    def read_at(self, position: int, length: int) -> bytes:
+        """Up to so many bytes of the file, whoever else reads it; none where the system cannot do that."""
+        return os.pread(self._fd, length, position) if hasattr(os, "pread") else b""
+
     def close(self) -> None:
         os.close(self._fd)
 

@@ -150,7 +150,7 @@ class _Server:
                 use_decord = use_decord and request["decoder"] == "decord"
             plan: dict[str, Any] = {"info": _named(index.info, use_decord=use_decord)}
             plan["frame_of_time"] = frame_of_time.tolist()
-            plan["pts_seconds"] = index.pts_seconds[wanted].tolist()
+            plan["pts_seconds"] = index.shown_seconds[wanted].tolist()
             self._send_plan(plan)
             wanted = wanted[request["skip"] :]
             if use_decord:
@@ -214,7 +214,7 @@ def _distinct_frames(index: Any, times_seconds: Any) -> tuple[Any, Any]:
     """Frames to decode, and for each time which of them is shown then."""
     import numpy as np
 
-    end = index.info.duration_seconds
+    end = index.info.end_seconds
     tolerance = float(index.time_base) / 2
     outside = (times_seconds < -tolerance) | (times_seconds > end + tolerance) | ~np.isfinite(times_seconds)
     if outside.any():

@@ -87,7 +87,8 @@ class VideoReader:
 
         Args:
             path: The video file.
-            times_seconds: Seconds after the first shown frame, in any order, from 0 to the video's duration.
+            times_seconds: Seconds from the beginning of the file, in any order, from 0 to the video's end. What comes
+                before the first picture is answered with it.
             chunk_frames: At most so many frames in one chunk.
 
         Raises:
@@ -183,7 +184,7 @@ class FrameStream(Iterator[FrameChunk]):
 
     Attributes:
         frame_of_time: (times,) position, among the frames of the stream, of the frame shown at each time asked for.
-        pts_seconds: (frames,) the stream's own times of its frames.
+        pts_seconds: (frames,) when its frames begin to be shown, in seconds from the beginning of the file.
     """
 
     def __init__(self, session: Session, times_seconds: list[float], chunk_frames: int) -> None:

@@ -18,13 +18,21 @@ from nonlocal_video.errors import UsageError
 # From this height on, video is taken to be BT.709 where nothing is said; we say it, but not every player listens.
 _HD_HEIGHT = 720
 _BT709, _BT601 = 1, 6  # ISO/IEC 23091-4: matrix, primaries and transfer alike (6 is SMPTE 170M)
+# Rates that encoders and players are made for, as fractions with small numbers. Frames that are shown for longer lie on
+# a clock of milliseconds, ones that are shown for less on that of MPEG.
+_USUAL_RATES = (1, 240)
+_SLOW_TICKS_A_SECOND, _FAST_TICKS_A_SECOND = 1000, 90_000
+_NOMINAL_RATE = 25
+MAX_SECONDS_A_FRAME = 100_000
+"""A frame that is shown longer than this has more ticks than MP4 counts with 31 bits."""
 
 
 class VideoWriter:
     """Writes H.264 in MP4, one frame at a time; the file appears under its name only when it is complete.
 
-    Colours are 4:2:0 with limited range, the index comes first (a browser can start before it has all), and frames of
-    odd size get a copy of their last row or column.
+    Each frame is shown for 1/fps seconds, the last one too, so that the file lasts exactly as long as its frames do:
+    64 frames at 0.2 a second last 320 s. Colours are 4:2:0 with limited range, the index comes first (a browser can
+    start before it has all), and frames of odd size get a copy of their last row or column.
 
     Example:
         >>> with VideoWriter("out.mp4", fps=25) as writer:
@@ -36,17 +44,27 @@ class VideoWriter:
 
         Args:
             path: An .mp4 file; an existing one is replaced.
-            fps: Frames per second.
+            fps: Frames per second, from one frame in 100,000 seconds to 90,000 frames in one.
             crf: Quality of x264, 0 (lossless) to 51; about 6 less doubles the size.
         """
-        if not 0 < fps < 1000:
-            raise UsageError(f"{fps = } should be above 0 and below 1000.")
+        if not 1 / MAX_SECONDS_A_FRAME <= fps <= _FAST_TICKS_A_SECOND:
+            raise UsageError(
+                f"fps = {float(fps):g} should be from {1 / MAX_SECONDS_A_FRAME:g} to {_FAST_TICKS_A_SECOND}: no MP4 "
+                f"shows a frame for more than {MAX_SECONDS_A_FRAME:,} seconds, or more frames in one."
+            )
         if not 0 <= crf <= 51:
             raise UsageError(f"{crf = } should be from 0 to 51.")
         self._path = os.fspath(path)
         if not self._path.lower().endswith(".mp4"):
             raise UsageError(f"path = {self._path!r} should end in .mp4, which is what is written.")
-        self._rate = Fraction(fps).limit_denominator(1001)
+        slowest, fastest = _USUAL_RATES
+        is_usual = slowest <= fps <= fastest
+        rate = Fraction(fps).limit_denominator(1001) if is_usual else Fraction(fps)
+        self._nominal_rate = rate if is_usual else Fraction(_NOMINAL_RATE)  # an encoder plans by it, and shows nothing
+        self._tick = (
+            1 / rate if is_usual else Fraction(1, _SLOW_TICKS_A_SECOND if fps < slowest else _FAST_TICKS_A_SECOND)
+        )
+        self._ticks_a_frame = 1 / (rate * self._tick)
         self._crf = crf
         self._container: Any = None
         self._stream: Any = None
@@ -69,15 +87,15 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         colours = self._stream.codec_context.colorspace
         frame = frame.reformat(format="yuv420p", dst_colorspace=colours, dst_color_range=1, interpolation="BICUBIC")
-        frame.pts, frame.time_base = self._num_frames, 1 / self._rate
+        frame.pts, frame.time_base = self._start_of(self._num_frames), self._tick
         self._num_frames += 1
-        self._container.mux(self._stream.encode(frame))
+        self._mux(frame)
 
     def close(self) -> None:
         """Complete the file and give it its name."""
         if self._container is None:
             raise UsageError(f"No frame was written to {os.path.basename(self._path)!r}; a video has at least one.")
-        self._container.mux(self._stream.encode(None))
+        self._mux(None)
         self._container.close()
         self._container = None
         os.replace(self._temporary_path, self._path)
@@ -109,6 +127,15 @@ class VideoWriter:
             self.discard()
             raise
 
+    def _start_of(self, number: int) -> int:
+        return round(number * self._ticks_a_frame)
+
+    def _mux(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            # Without its duration the last frame would last as long as the one before it, and a single one no time.
+            packet.duration = max(1, round(self._ticks_a_frame))
+            self._container.mux(packet)
+
     def _open(self, shape: tuple[int, ...]) -> None:
         import av
 
@@ -119,11 +146,14 @@ class VideoWriter:
         self._temporary_path = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.part")
         self._container = av.open(self._temporary_path, "w", format="mp4", options={"movflags": "+faststart"})
         options = {"crf": str(self._crf), "preset": "veryfast"}
-        self._stream = stream = self._container.add_stream("libx264", rate=self._rate, options=options)
+        if self._tick * self._ticks_a_frame > 1:
+            options["bf"] = "0"  # MP4 counts with 31 bits by how much a frame is shown later than decoded
+        self._stream = stream = self._container.add_stream("libx264", rate=self._nominal_rate, options=options)
         self._shape = shape
         stream.height, stream.width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
+        context.time_base = self._tick
         colours = _BT709 if stream.height >= _HD_HEIGHT else _BT601
         context.colorspace = context.color_primaries = context.color_trc = colours
         context.color_range = 1  # limited

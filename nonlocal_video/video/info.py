@@ -15,8 +15,9 @@ DecoderName = Literal["decord", "pyav", "memory"]
 class VideoInfo:
     """A video stream as its packets describe it.
 
-    `start_seconds` is the stream's own time of the first shown frame; all other seconds in the public
-    interface (spans, query points, rows) count from that frame, as a player's clock does.
+    Seconds are the player's, here and everywhere: 0 is where the file begins, that is where its earliest stream does.
+    The sound often begins before the picture; then `start_seconds` is above 0, and what is asked of the time before is
+    answered with the first picture. Where the picture comes first, it is 0, whatever times the file carries.
     """
 
     container: str
@@ -26,8 +27,8 @@ class VideoInfo:
     rotation_degrees: int  # clockwise turn that makes the stored picture upright: 0, 90, 180 or 270
     num_frames: int  # frames that are really there and shown (edit list applied), not what the header claims
     fps: float  # num_frames / duration_seconds
-    start_seconds: float
-    duration_seconds: float
+    start_seconds: float  # from the beginning of the file to its first shown picture; 0 for most
+    duration_seconds: float  # from there to the end of the pictures
     has_edit_list: bool
     decoder: DecoderName  # the one that serves this file; "memory" for frames that were handed over as an array
     notes: tuple[str, ...] = ()  # what a user should know: a truncated tail, a decoder that was given up
@@ -38,13 +39,18 @@ class VideoInfo:
         if self.rotation_degrees not in (0, 90, 180, 270):
             raise ValueError(f"{self.rotation_degrees = } should be 0, 90, 180 or 270.")
 
+    @property
+    def end_seconds(self) -> float:
+        """Where the last picture ends, in seconds from the beginning of the file."""
+        return self.start_seconds + self.duration_seconds
+
 
 @dataclass(frozen=True)
 class FrameChunk:
     """Some frames, upright RGB, in the order of their times."""
 
     frames_thwc: NDArray[np.uint8]  # (t, height, width, 3)
-    pts_seconds: NDArray[np.float64]  # (t,) the stream's own times
+    pts_seconds: NDArray[np.float64]  # (t,) when each begins to be shown, from the beginning of the file
 
     def __post_init__(self) -> None:
         shape = self.frames_thwc.shape

@@ -26,11 +26,12 @@ FILLED: dict[ShortClips, str] = {
 
 @dataclass(frozen=True)
 class View:
-    """One input of the network along time; seconds count from the first shown frame."""
+    """One input of the network along time; seconds count from the beginning of the file."""
 
     start_seconds: float
     end_seconds: float  # of what is seen: the end of the span, or of the clip where it goes on at its beginning
     times_seconds: tuple[float, ...]  # one for each frame of the input
+    film_seconds: float  # how long these frames last: the span, also where a shorter clip fills it by another round
     filled: ShortClips | None  # how a clip that is shorter than the network's span fills it; None if it is not shorter
 
     @property
@@ -71,7 +72,8 @@ def plan_views(
         num_frames: Frames of one view.
         frames_per_second: Their rate.
         num_clips: Number of views along time.
-        start_seconds: Where the part to look at begins; the video's beginning if not given.
+        start_seconds: Where the part to look at begins; the first picture if not given, or if it comes later (the
+            views tell what was looked at).
         end_seconds: Where it ends; the video's end if not given.
         clip_placement: Where several views begin, one of `both_ends`, from the part's beginning to its end, and the
             rules that published weights were tested with, which count in frames; `_clip_starts` has them.
@@ -117,6 +119,7 @@ def plan_views(
                 start_seconds=float(start + offset),
                 end_seconds=float(start + min(offset + span, part)),
                 times_seconds=tuple(float(start + time) for time in times),
+                film_seconds=float(part if filled == "spread" else span),
                 filled=filled,
             )
         )
@@ -124,16 +127,18 @@ def plan_views(
 
 
 def _part(info: VideoInfo, start_seconds: float | None, end_seconds: float | None) -> tuple[Fraction, Fraction]:
-    duration = info.duration_seconds
-    start = 0.0 if start_seconds is None else start_seconds
-    end = duration if end_seconds is None else end_seconds
-    if not 0 <= start < duration:
-        raise SpanError(f"start_seconds = {start:g} should be from 0 to before the video's end at {duration:.3f} s.")
+    first, last = info.start_seconds, info.end_seconds
+    start = first if start_seconds is None else start_seconds
+    end = last if end_seconds is None else end_seconds
+    if not 0 <= start < last:
+        raise SpanError(f"start_seconds = {start:g} should be from 0 to before the video's end at {last:.3f} s.")
+    if 0 < end <= first:
+        raise SpanError(f"end_seconds = {end:g} should be after the video's first picture at {first:.3f} s.")
     if not start < end:
         raise UsageError(f"end_seconds = {end:g} should be after start_seconds = {start:g}.")
-    if end > duration + 0.0005:  # as good as what we print of it
-        raise SpanError(f"end_seconds = {end:g} should not be after the video's end at {duration:.3f} s.")
-    return Fraction(start), Fraction(min(end, duration))
+    if end > last + 0.0005:  # as good as what we print of it
+        raise SpanError(f"end_seconds = {end:g} should not be after the video's end at {last:.3f} s.")
+    return Fraction(max(start, first)), Fraction(min(end, last))
 
 
 def _times_within(num_frames: int, span: Fraction, fps: Fraction, placement: FramePlacement) -> list[Fraction]:

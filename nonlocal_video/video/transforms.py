@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.video.region import PixelBox, Region
 
 Position = TypeVar("Position", float, NDArray[np.float64])
 CropPlacement = Literal["centre_rounded_up", "steps_rounded_down"]
@@ -23,9 +24,9 @@ LongerSide = Literal["rounded_down", "nearest"]
 class SpatialView:
     """Where the square that a network sees lies in the frame.
 
-    The frame is resized as a whole, then a square is cut out of it. Positions are continuous: pixel i covers [i, i + 1)
-    and its centre is i + 0.5, the convention of bilinear resizing (`align_corners=False`), so mapping a position is a
-    shift and a scale and nothing else:
+    The frame, or a region of it, is resized as a whole, then a square is cut out of it. Positions are continuous: pixel
+    i covers [i, i + 1) and its centre is i + 0.5, the convention of bilinear resizing (`align_corners=False`), so
+    mapping a position is a shift and a scale and nothing else:
 
         frame 640 wide, resized to 320, left = 40: input position 0 (the left edge of the first pixel) is frame
         position 80, and the centre of the first input pixel, 0.5, is frame position 81, between frame pixels 80 and 81.
@@ -38,6 +39,8 @@ class SpatialView:
     top: int
     left: int
     size: int
+    region_box: PixelBox | None = None
+    """Of the frame, the pixels that are resized; None for all of them."""
 
     def __post_init__(self) -> None:
         inside = 0 <= self.top <= self.resized_height - self.size and 0 <= self.left <= self.resized_width - self.size
@@ -46,22 +49,36 @@ class SpatialView:
 
     def input_to_frame(self, y: Position, x: Position) -> tuple[Position, Position]:
         """Map positions (y, x) in the network's input, numbers or arrays, to the frame."""
+        top, left, bottom, right = self.box
         return (
-            (self.top + y) * self.frame_height / self.resized_height,
-            (self.left + x) * self.frame_width / self.resized_width,
+            top + (self.top + y) * (bottom - top) / self.resized_height,
+            left + (self.left + x) * (right - left) / self.resized_width,
         )
 
     def frame_to_input(self, y: Position, x: Position) -> tuple[Position, Position]:
         """Map positions (y, x) in the frame to the network's input; outside of [0, size] they are not seen."""
+        top, left, bottom, right = self.box
         return (
-            y * self.resized_height / self.frame_height - self.top,
-            x * self.resized_width / self.frame_width - self.left,
+            (y - top) * self.resized_height / (bottom - top) - self.top,
+            (x - left) * self.resized_width / (right - left) - self.left,
         )
+
+    @property
+    def box(self) -> PixelBox:
+        """The pixels of the frame that are resized: top, left, bottom, right."""
+        return self.region_box or (0, 0, self.frame_height, self.frame_width)
 
     @property
     def frame_box(self) -> tuple[float, float, float, float]:
         """What the network sees of the frame: top, left, bottom, right."""
         return *self.input_to_frame(0.0, 0.0), *self.input_to_frame(float(self.size), float(self.size))
+
+    @property
+    def seen(self) -> tuple[float, float, float, float]:
+        """The same in fractions of the frame's width and height: left, top, right, bottom."""
+        top, left, bottom, right = self.frame_box
+        height, width = self.frame_height, self.frame_width
+        return left / width, top / height, min(right / width, 1.0), min(bottom / height, 1.0)
 
 
 def resized_size(height: int, width: int, short_side: int, longer_side: LongerSide = "rounded_down") -> tuple[int, int]:
@@ -105,6 +122,18 @@ def resize(frames_thwc: Tensor, size: tuple[int, int], *, antialias: bool = True
     return resized.permute(0, 2, 3, 1)
 
 
+def resize_region(frames_thwc: Tensor, view: SpatialView, *, antialias: bool = True) -> Tensor:
+    """Cut out the part of the frames that a view looks at, if it is not all of them, and resize it to the view's size.
+
+    What is outside of the region has no influence, not even on the pixels at its edge: uint8 (T, H, W, 3) ->
+    (T, H', W', 3).
+    """
+    top, left, bottom, right = view.box
+    return resize(
+        frames_thwc[:, top:bottom, left:right], (view.resized_height, view.resized_width), antialias=antialias
+    )
+
+
 def spatial_views(
     height: int,
     width: int,
@@ -112,6 +141,7 @@ def spatial_views(
     short_side: int,
     crop: int,
     num_crops: int = 1,
+    region: Region | None = None,
     resize_to: tuple[int, int] | None = None,
     crop_placement: CropPlacement = "centre_rounded_up",
     longer_side: LongerSide = "rounded_down",
@@ -129,6 +159,8 @@ def spatial_views(
         short_side: Of the resized frame, in pixels.
         crop: Side of the square, in pixels.
         num_crops: 1 for the centre; 3 for left, centre, right (top, centre, bottom of an upright frame).
+        region: The part to look at, which then takes the frame's place: its shorter side is resized to `short_side`,
+            and the squares lie inside of it. None is the whole frame.
         resize_to: Height and width of the resized frame; None keeps the frame's proportions.
         crop_placement: Of an odd number of free pixels, see above.
         longer_side: As in `resized_size`.
@@ -137,7 +169,9 @@ def spatial_views(
         raise UsageError(f"{num_crops = } should be 1 or 3.")
     if not 1 <= crop <= short_side:
         raise UsageError(f"{crop = } should be at least 1 and at most {short_side = }.")
-    resized_height, resized_width = resize_to or resized_size(height, width, short_side, longer_side)
+    box = None if region is None else region.pixels(height, width)
+    top, left, bottom, right = box or (0, 0, height, width)
+    resized_height, resized_width = resize_to or resized_size(bottom - top, right - left, short_side, longer_side)
     free_y, free_x = resized_height - crop, resized_width - crop
     if crop_placement == "steps_rounded_down":
         top, left = free_y // 2, free_x // 2
@@ -151,7 +185,7 @@ def spatial_views(
         corners = [(0, left), (top, left), (bottom, left)]
     else:
         corners = [(top, 0), (top, left), (top, right)]
-    return tuple(SpatialView(height, width, resized_height, resized_width, *corner, crop) for corner in corners)
+    return tuple(SpatialView(height, width, resized_height, resized_width, *corner, crop, box) for corner in corners)
 
 
 def cut(frames_thwc: Tensor, view: SpatialView) -> Tensor:

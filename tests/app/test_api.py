@@ -36,8 +36,9 @@ def test_endpoints_are_documented(client: Client) -> None:
     names = {
         name: [given["parameter_name"] for given in endpoint["parameters"]] for name, endpoint in endpoints.items()
     }
-    assert names["/classify"] == ["clip", "model", "views", "top_k"]
+    assert names["/classify"] == ["clip", "model", "views", "top_k", "region"]
     assert names["/explain"][:4] == ["clip", "model", "fast", "method"]
+    assert names["/explain"][-1] == "region"
     assert names["/timeline"] == [
         "clip",
         "model",
@@ -47,11 +48,27 @@ def test_endpoints_are_documented(client: Client) -> None:
         "threshold",
         "min_seconds",
         "top_k",
+        "region",
     ]
     for endpoint in endpoints.values():
         required = [given["parameter_name"] for given in endpoint["parameters"] if not given["parameter_has_default"]]
         assert required == ["clip"]
     assert all("clip" in endpoint["description"] for endpoint in endpoints.values())
+
+
+def test_a_region_can_be_looked_at_alone(client: Client, recognizer: Recognizer, clip_folder: Path) -> None:
+    """The last argument of all three; callers that leave it out look at the whole picture."""
+    clip, region = clip_folder / "a.mp4", "0.25,0,1,0.75"
+    expected = recognizer.classify(clip, region=region).to_row(3)
+    row = client.predict(handle_file(clip), top_k=3, region=region, api_name="/classify")
+    assert (row["top"], row["notes"]) == (expected["top"], expected["notes"])
+    explained, _ = client.predict(handle_file(clip), region=region, api_name="/explain")
+    assert explained["prediction"]["notes"] == expected["notes"]
+    assert all(place["x"] > 0.25 and place["y"] < 0.75 for place in explained["strongest"])
+    timeline = client.predict(handle_file(clip), region=region, api_name="/timeline")
+    assert timeline["notes"][-1] == expected["notes"][-1]
+    with pytest.raises(AppError, match="should be X0,Y0,X1,Y1"):
+        client.predict(handle_file(clip), region="left half", api_name="/classify")
 
 
 def test_classify_gives_the_row_of_the_command_line(client: Client, recognizer: Recognizer, clip_folder: Path) -> None:
@@ -148,7 +165,7 @@ def ask_for(small_server: Server, path: str, **how: Any) -> dict[str, Any]:
         listeners = http.get("/config").json()["dependencies"]
         (classify,) = [listener["id"] for listener in listeners if listener["api_name"] == "classify"]
         visitor = secrets.token_hex(8)
-        body = {"data": [given, "tiny", "1x1", 5], "fn_index": classify, "session_hash": visitor}
+        body = {"data": [given, "tiny", "1x1", 5, ""], "fn_index": classify, "session_hash": visitor}
         assert http.post("/gradio_api/queue/join", json=body).status_code == 200
         with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": visitor}) as stream:
             for line in stream.iter_lines():

@@ -70,7 +70,7 @@ def test_overlays_follow_the_scores(callbacks: Callbacks, clip: str, overlay: An
 
 def test_the_look_is_kept_for_its_visitor_until_the_clip_changes(callbacks: Callbacks, clip: str) -> None:
     request: Any = SimpleNamespace(session_hash="ann")
-    list(callbacks.recognise(clip, "tiny", "3x1", "attention", request))
+    list(callbacks.recognise(clip, "tiny", "3x1", "attention", request=request))
     kept = callbacks.looks.of("ann")
     assert kept is not None
     assert len(kept.prediction.views) == 3, "the answer that stands on the page"
@@ -103,7 +103,7 @@ class Broken:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def look(self, path: Path, *, fast: bool, on_stage: object) -> None:
+    def look(self, path: Path, *, fast: bool, region: str, on_stage: object) -> None:
         raise self.error
 
 
@@ -164,7 +164,7 @@ def test_another_clip_and_a_cancel_take_the_last_answer_away(
     callbacks: Callbacks, clip: str, how: str, words: str
 ) -> None:
     request: Any = SimpleNamespace(session_hash="ann")
-    list(callbacks.recognise(clip, "tiny", "fast", "attention", request))
+    list(callbacks.recognise(clip, "tiny", "fast", "attention", request=request))
     outcome = getattr(callbacks, how)(request)
     assert outcome == Outcome(words, gr.update(visible=False), None, None, None)
     assert len(callbacks.looks) == 0
@@ -175,3 +175,16 @@ def test_another_model_brings_its_choices(callbacks: Callbacks) -> None:
     assert views["value"] == "1x1"
     assert overlays["value"] == "evidence"
     assert notes == ""
+
+
+def test_a_region_is_looked_at_alone(callbacks: Callbacks, clip_folder: Path) -> None:
+    """Whether or not views are averaged; what is wrong with it is said in a sentence."""
+    clip = str(clip_folder / "a.mp4")
+    for views in ("1x1", "3x1", "fast"):
+        *_, last = callbacks.recognise(clip, "tiny", views, "attention", "0.25,0,1,0.75")
+        assert "of region 0.25,0,1,0.75" in last.status
+        assert "25% to 100% of its width" in last.status
+    *_, last = callbacks.recognise(clip, "tiny", "1x1", "attention", " ")
+    assert "region" not in last.status
+    with pytest.raises(gr.Error, match="should be X0,Y0,X1,Y1"):
+        list(callbacks.recognise(clip, "tiny", "1x1", "attention", "left"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +162,30 @@ def test_a_timeline_is_shown_and_seeks_the_player(page: Page, server: Server, vi
     expect(page.locator("#timeline-results")).to_be_hidden()
     expect(page.locator("#timeline-player")).to_be_hidden()
     expect(page.locator("#timeline-start")).to_be_disabled()
+
+
+def test_the_players_clock_is_that_of_the_timeline(page: Page, server: Server, video: Path, tmp_path: Path) -> None:
+    """The sound begins 0.7 s before the picture: a browser counts from the sound on, and so do we."""
+    sound = ["-f", "lavfi", "-i", "sine=440:duration=8", "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac"]
+    path = tmp_path / "late.mp4"
+    subprocess.run(["ffmpeg", "-v", "error", "-itsoffset", "0.7", "-i", str(video), *sound, str(path)], check=True)
+    choose(page, server, path)
+    first = f"""new Promise(shown => {{
+        const player = document.querySelector('{PLAYER}');
+        player.requestVideoFrameCallback((_, picture) => shown(picture.mediaTime));
+        player.currentTime = 0.71;
+    }})"""
+    assert page.evaluate(first) == pytest.approx(0.7, abs=0.01)
+    page.locator("#timeline-start").click()
+    expect(page.locator("#timeline-status")).to_contain_text("Done.", timeout=WITHIN_MS)
+    page.locator("#timeline-plot .area").focus()
+    page.keyboard.press("End")
+    assert marked_seconds(page) == seconds_of_player(page) == pytest.approx(8.7, abs=0.06)
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")  # to where the first window begins
+    assert marked_seconds(page) == seconds_of_player(page) == pytest.approx(0.7, abs=0.01)
+    cues = f"[...document.querySelector('{PLAYER}').textTracks[0].cues].map(cue => cue.startTime)"
+    assert page.evaluate(cues)[0] == pytest.approx(0.7, abs=0.01)
 
 
 def test_results_come_while_a_video_is_looked_at_and_cancel_stops_the_work(

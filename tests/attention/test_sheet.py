@@ -29,6 +29,7 @@ def maps_of(cells: np.ndarray, query: QueryPoint | None = None, query_index: int
         frames=[np.full((HEIGHT, WIDTH, 3), 100, np.uint8) for _ in range(NUM_FRAMES)],
         frame_of_time=np.arange(NUM_FRAMES),
         seconds=np.arange(NUM_FRAMES) / 10,
+        film_seconds=NUM_FRAMES / 10,
         query=query,
         query_index=query_index,
     )

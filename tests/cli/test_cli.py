@@ -57,7 +57,8 @@ def test_json_rows_have_the_agreed_keys_and_a_bad_file_makes_the_status_1(tiny_m
     assert (good["status"], good["model"], good["error"], len(good["top"])) == ("ok", "tiny", None, 3)
     assert set(good["top"][0]) == {"label", "index", "score"}
     assert set(good["video"]) == {
-        "duration_seconds", "num_frames", "fps", "width", "height", "codec", "rotation_degrees", "decoder",
+        "duration_seconds", "num_frames", "fps", "width", "height", "codec", "rotation_degrees", "start_seconds",
+        "decoder",
     }  # fmt: skip
     assert set(good["seconds"]) == {"decode", "transform", "forward", "total"}
     bad = next(row for row in rows if row["status"] == "error")

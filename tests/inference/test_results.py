@@ -26,7 +26,7 @@ def row(path: object, score: float = 0.5) -> dict[str, Any]:
         "error": None,
         "video": {
             "duration_seconds": 2.5, "num_frames": 75, "fps": 30.0, "width": 64, "height": 48, "codec": "h264",
-            "rotation_degrees": 90, "decoder": "pyav",
+            "rotation_degrees": 90, "start_seconds": 0.7, "decoder": "pyav",
         },
         "seconds": {"decode": 0.1, "transform": 0.2, "forward": 0.3, "total": 0.6},
         "notes": [],
@@ -63,6 +63,7 @@ def test_three_formats_hold_the_same_rows(tmp_path: Path) -> None:
     assert read == [{name: "" if value is None else str(value) for name, value in each.items()} for each in flat]
     assert flat[0]["top1_label"] == "a, b"
     assert flat[0]["video_rotation_degrees"] == 90
+    assert flat[0]["video_start_seconds"] == 0.7
     assert flat[1]["error_code"] == "corrupt"
     assert flat[1]["top1_label"] is None
 

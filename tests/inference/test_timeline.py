@@ -194,9 +194,11 @@ def test_a_stride_as_it_is_printed_may_be_the_window() -> None:
 
 def test_every_frame_is_decoded_once_and_dropped_in_time(recognizer, clip: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     read: list[int] = []
-    resize = sliding.resize
+    resize = sliding.resize_region
     monkeypatch.setattr(
-        sliding, "resize", lambda frames, *rest, **named: read.append(len(frames)) or resize(frames, *rest, **named)
+        sliding,
+        "resize_region",
+        lambda frames, *rest, **named: read.append(len(frames)) or resize(frames, *rest, **named),
     )
     timeline = recognizer.timeline(clip)
     assert len(timeline) == 15

@@ -66,7 +66,7 @@ ALL = (*ENCODED, *COPIED, *ROTATED)
 
 @dataclass(frozen=True)
 class Reference:
-    """A clip as ffmpeg decodes it: every shown frame, and ffprobe's times of them."""
+    """A clip as ffmpeg decodes it: every shown frame, and ffprobe's times of them from the beginning of the file."""
 
     frames_thwc: NDArray[np.uint8]
     pts_seconds: NDArray[np.float64]
@@ -153,7 +153,7 @@ def pictures(path: Path, numbers: list[int], height: int, width: int) -> NDArray
 @functools.lru_cache(maxsize=64)
 def reference(path: Path) -> Reference:
     """Decode all of a clip with ffmpeg, turned upright by it."""
-    fields = "frame=best_effort_timestamp_time,width,height:stream_side_data=rotation"
+    fields = "format=start_time:frame=best_effort_timestamp_time,width,height:stream_side_data=rotation"
     probe = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", fields, "-of", "json", str(path)]
     found = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)
     shown = found["frames"]
@@ -167,4 +167,6 @@ def reference(path: Path) -> Reference:
     for position in range(len(times) - 2, len(times)):  # ffprobe has none for the last frames of AVI and MPEG-PS
         if np.isnan(times[position]):
             times[position] = times[position - 1] + 1 / 25
-    return Reference(frames, np.array(times))
+    # ffprobe gives a frame of AVI the time at which it comes out of the decoder.
+    begin = times[0] if path.suffix == ".avi" else float(found["format"]["start_time"])
+    return Reference(frames, np.array(times) - begin)

@@ -55,6 +55,27 @@ def test_the_file_is_what_browsers_want(tmp_path: Path) -> None:
     assert numbered_clips.reference(path).numbers == list(range(30))
 
 
+@pytest.mark.parametrize("num_frames", [1, 7])
+@pytest.mark.parametrize(
+    "fps",
+    [1e-5, 0.001, 0.2, 1 / 3, 0.99, 1, 14.985, Fraction(24000, 1001), 23.456789, 25, 240, 240.1, 1000.0, 90_000],
+)
+def test_a_film_lasts_as_long_as_its_frames(tmp_path: Path, fps: float | Fraction, num_frames: int) -> None:
+    """Rates that no encoder plans for, too; the last frame is shown as long as the others, and a single one at all."""
+    path = tmp_path / "film.mp4"
+    write_video(path, (numbered_clips.picture(number) for number in range(num_frames)), fps=fps)
+    fields = "format=start_time,duration:stream=start_time,duration:frame=best_effort_timestamp_time"
+    command = ["ffprobe", "-v", "error", "-show_entries", fields, "-of", "json", str(path)]
+    found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    lasts = float(num_frames / fps)
+    assert float(found["streams"][0]["duration"]) == pytest.approx(lasts, rel=1e-3, abs=2e-5)
+    assert float(found["format"]["duration"]) == pytest.approx(lasts, rel=1e-3, abs=1e-3)  # in whole milliseconds
+    assert float(found["format"]["start_time"]) == float(found["streams"][0]["start_time"]) == 0
+    starts = [float(frame["best_effort_timestamp_time"]) for frame in found["frames"]]
+    np.testing.assert_allclose(starts, [float(k / fps) for k in range(num_frames)], rtol=1e-3, atol=1.2e-5)
+    assert numbered_clips.reference(path).numbers == list(range(num_frames))
+
+
 def test_odd_sizes_get_a_copy_of_their_edge(tmp_path: Path) -> None:
     frame = np.zeros((33, 51, 3), np.uint8)
     frame[-1:], frame[:, -1:] = 255, 255
@@ -111,7 +132,7 @@ def current_umask() -> int:
 
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
-    for arguments in ({"fps": 0}, {"fps": 25, "crf": 52}, {"fps": float("nan")}):
+    for arguments in ({"fps": 0}, {"fps": 25, "crf": 52}, {"fps": float("nan")}, {"fps": 1e-6}, {"fps": 1e5}):
         with pytest.raises(UsageError, match=r"fps|crf"):
             VideoWriter(path, **arguments)
     with pytest.raises(UsageError, match=r"should end in \.mp4"):

@@ -24,8 +24,7 @@ def readers():
 
 def middles(pts_seconds: np.ndarray) -> np.ndarray:
     """The times half-way from each frame to the next, on the player's clock, and a moment after the last one."""
-    relative = pts_seconds - pts_seconds[0]
-    return np.append((relative[1:] + relative[:-1]) / 2, relative[-1] + 0.001)
+    return np.append((pts_seconds[1:] + pts_seconds[:-1]) / 2, pts_seconds[-1] + 0.001)
 
 
 @pytest.mark.parametrize("decoder", ["auto", "pyav"])

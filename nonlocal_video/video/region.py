@@ -1,0 +1,103 @@
+"""A part of the picture, as fractions of it: where to look when what matters is not in the middle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nonlocal_video.errors import UsageError
+
+LEAST_SIDE = 16
+"""Pixels of a region's shorter side: what is smaller has nothing to recognise."""
+
+PixelBox = tuple[int, int, int, int]
+"""Top, left, bottom, right; the last two are not part of it."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of the upright picture as it is shown, from (x0, y0) to (x1, y1).
+
+    x counts from the left in fractions of the width, y from the top in fractions of the height. The region takes the
+    whole picture's place: its shorter side is resized to the model's, and crops lie inside of it.
+
+    Example:
+        >>> Region(0.5, 0, 1, 1).pixels(height=240, width=320)  # the right half
+        (0, 160, 240, 320)
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.x0 < self.x1 <= 1 and 0 <= self.y0 < self.y1 <= 1):
+            raise UsageError(
+                f"region = {self} should be X0,Y0,X1,Y1, the left, top, right and bottom edge in fractions of the "
+                f"picture's width and height, with 0 <= X0 < X1 <= 1 and 0 <= Y0 < Y1 <= 1."
+            )
+
+    def __str__(self) -> str:
+        """The region as `--region` takes it."""
+        return ",".join(f"{edge:.12g}" for edge in (self.x0, self.y0, self.x1, self.y1))
+
+    @classmethod
+    def of(cls, value: RegionLike) -> Region | None:
+        """Return what was given as a region; None for the whole picture.
+
+        Args:
+            value: A region, its four numbers in any sequence, or as the text "X0,Y0,X1,Y1"; None or an empty text is
+                the whole picture, and so are 0, 0, 1, 1.
+
+        Raises:
+            UsageError: It is not four numbers, or not of a rectangle inside of the picture.
+        """
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        if isinstance(value, Region):
+            region = value
+        else:
+            try:
+                x0, y0, x1, y1 = (float(edge) for edge in (value.split(",") if isinstance(value, str) else value))
+            except (TypeError, ValueError):
+                raise UsageError(
+                    f"region = {value!r} should be X0,Y0,X1,Y1: four fractions of the picture's width and height, like "
+                    f"0.5,0,1,1 for its right half."
+                ) from None
+            region = cls(x0, y0, x1, y1)
+        return None if (region.x0, region.y0, region.x1, region.y1) == (0, 0, 1, 1) else region
+
+    @property
+    def in_words(self) -> str:
+        """A sentence for the notes of an answer."""
+        return (
+            f"Only a part of the picture was looked at, the region {self}: {self.x0:.0%} to {self.x1:.0%} of its width "
+            f"from the left, {self.y0:.0%} to {self.y1:.0%} of its height from the top."
+        )
+
+    def pixels(self, height: int, width: int) -> PixelBox:
+        """Return the pixels of a picture that belong to the region.
+
+        Each edge goes to the nearest edge between two pixels, halves to the right and down: of 101 pixels, 0.25 to 0.75
+        is 25.25 to 75.75 and so pixels 25 to 75.
+
+        Args:
+            height: The picture's, upright.
+            width: Likewise.
+
+        Raises:
+            UsageError: Less than 16 pixels are left on a side.
+        """
+        top, bottom = (math.floor(edge * height + 0.5) for edge in (self.y0, self.y1))
+        left, right = (math.floor(edge * width + 0.5) for edge in (self.x0, self.x1))
+        if min(bottom - top, right - left) < LEAST_SIDE:
+            raise UsageError(
+                f"region = {self} is {right - left} x {bottom - top} pixels of this video's {width} x {height}; take "
+                f"one of at least {LEAST_SIDE} x {LEAST_SIDE}."
+            )
+        return top, left, bottom, right
+
+
+RegionLike = Region | Sequence[float] | str | None

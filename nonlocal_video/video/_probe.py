@@ -9,12 +9,10 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -22,8 +20,15 @@ from numpy.typing import NDArray
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video._choice import choose
 from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
-from nonlocal_video.video._orientation import Orientation
-from nonlocal_video.video._source import Source, demux, map_error, shown_streams
+from nonlocal_video.video._h264 import is_instantaneous_refresh, nal_length_bytes
+from nonlocal_video.video._hdr import hdr_colours
+from nonlocal_video.video._orientation import DisplayMatrixReader, Orientation, matrix_note
+from nonlocal_video.video._pictures import Presentation, size_note
+from nonlocal_video.video._shape import shown_size
+from nonlocal_video.video._sizes import SizeWatch
+from nonlocal_video.video._source import Source, map_error
+from nonlocal_video.video._streams import StreamChoice, demux, still_format
+from nonlocal_video.video._webp import MILLISECONDS, WebpAnimation, is_webp, read_animation
 from nonlocal_video.video.info import VideoInfo
 
 # Codecs whose shown frames are their packets, one to one, as measured; frames of any other are counted by decoding.
@@ -38,7 +43,6 @@ _SEEKABLE_CONTAINERS = {"mov", "matroska", "avi", "mpegts"}
 
 _LEAST_DECORD_SIDE = 32
 
-_H264_IDR_SLICE = 5
 _MPEG4_PICTURE = b"\x00\x00\x01\xb6"
 _MPEG4_NOTHING_CODED_BYTES = 19  # FFmpeg's own bound on the placeholder that packed streams put after a packed pair
 
@@ -54,9 +58,10 @@ class StreamIndex:
     key_pts: NDArray[np.int64]  # keyframes in the order of the file; empty where seeking is not to be trusted
     key_dts: NDArray[np.int64]
     cut_pts: frozenset[int | None]  # of packets that are only partly there
-    stored_width: int
-    stored_height: int
-    orientation: Orientation
+    stream_choice: StreamChoice | None
+    presentation: Presentation
+    decord_fault: str | None  # why decord would show other pictures than these; None if it would not
+    animation: WebpAnimation | None = None
 
     @property
     def pts_seconds(self) -> NDArray[np.float64]:
@@ -87,6 +92,8 @@ class _Packets:
     starts_afresh: bool  # known of H.264 only: nothing after a keyframe refers to what comes before it
     is_cut: bool  # the last packets are only partly there, or not at all
     cut_pts: frozenset[int | None]  # the times of those partly there
+    first_packet: bytes
+    sizes: set[tuple[int, int]]  # of the pictures behind headers that are not the stream's first ones
 
     @property
     def has_early_pictures(self) -> bool:
@@ -100,6 +107,8 @@ def build_index(source: Source) -> StreamIndex:
     Raises:
         VideoError: If the file cannot be read, or exceeds a limit.
     """
+    if is_webp(source):
+        return _index_webp(source)
     with source.opened() as (container, stream):
         if stream.time_base is None:
             raise VideoError("corrupt", f"{source.name}: its stream has no time base; re-encode it.")
@@ -108,13 +117,16 @@ def build_index(source: Source) -> StreamIndex:
         time_base = stream.time_base
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         layout = _packet_layout(stream)
-        nal_length_bytes = _nal_length_bytes(stream.codec_context.extradata) if codec == "h264" else 0
+        length_bytes = nal_length_bytes(stream.codec_context.extradata) if codec == "h264" else 0
         num_promised = stream.frames
-        packets = _read_packets(source, container, stream, codec, nal_length_bytes)
-        notes = _truncation_notes(container, stream, len(layout), packets)
+        transfer, primaries = stream.codec_context.color_trc, stream.codec_context.color_primaries
+        pixel_aspect = stream.sample_aspect_ratio
+        packets = _read_packets(source, container, stream, codec, length_bytes)
+        if (still := still_format(container, packets.num_packets, packets.first_packet)) is not None:
+            raise VideoError("not_a_video", f"{source.name}: it is a still picture ({still}); give a video file.")
+        assert source.stream_choice is not None
+        notes = _truncation_notes(container, stream, len(layout), packets) + source.stream_choice.notes
         num_video_streams = len(container.streams.video)
-        if (num_shown := len(shown_streams(container))) > 1:
-            notes += (f"The file has {num_shown} video streams: the first one is read.",)
     if not packets.num_packets:
         raise VideoError("corrupt", f"{source.name}: its video stream is empty; get the file again.")
     has_edit_list = packets.hides_frames or (container_name == "mov" and layout != _layout_without_edits(source))
@@ -136,9 +148,13 @@ def build_index(source: Source) -> StreamIndex:
     duration_seconds = float((int(pts[-1] - pts[0]) + last_duration) * time_base)
     _check_duration(source, duration_seconds)
 
-    side_data: Any = first.side_data  # a mapping from the type, which PyAV's annotations do not say
-    matrix = side_data.get(SideDataType.DISPLAYMATRIX)
-    orientation = Orientation.from_display_matrix(bytes(matrix)) if matrix else Orientation()
+    presentation, shown_notes = _present(source, first, pixel_aspect, int(transfer), int(primaries))
+    sizes = packets.sizes | {(first.width, first.height)}
+    decord_fault = _decord_fault(
+        presentation, sizes, is_hdr=hdr_colours(first, int(transfer), int(primaries)) is not None
+    )
+    if len(sizes) > 1:
+        shown_notes += (size_note(presentation),)
     # decord returns wrong frames where keyframes do not start afresh, may pick another video stream, fails on rows
     # shorter than FFmpeg's alignment and rounds 10 bits otherwise.
     is_fragmented = container_name == "mov" and num_promised < packets.num_packets
@@ -150,23 +166,21 @@ def build_index(source: Source) -> StreamIndex:
         and not is_fragmented
         and min(first.width, first.height) >= _LEAST_DECORD_SIDE
     )
-    is_plain = is_usual and not (
-        counted or packets.is_cut or notes or packets.has_early_pictures or orientation.mirrored
-    )
+    is_plain = is_usual and not (counted or packets.is_cut or notes or packets.has_early_pictures or decord_fault)
     row = choose(container_name, codec, has_edit_list=has_edit_list, is_plain=is_plain)
     info = VideoInfo(
         container=container_name,
         codec=codec,
-        width=first.height if orientation.swaps_sides else first.width,
-        height=first.width if orientation.swaps_sides else first.height,
-        rotation_degrees=orientation.clockwise_degrees,
+        width=presentation.width,
+        height=presentation.height,
+        rotation_degrees=presentation.orientation.clockwise_degrees,
         num_frames=len(pts),
         fps=len(pts) / duration_seconds,
         start_seconds=float(int(pts[0]) * time_base),
         duration_seconds=duration_seconds,
         has_edit_list=has_edit_list,
         decoder=row.decoder,
-        notes=notes,
+        notes=notes + shown_notes,
     )
     seekable = container_name in _SEEKABLE_CONTAINERS and not counted
     return StreamIndex(
@@ -177,9 +191,87 @@ def build_index(source: Source) -> StreamIndex:
         key_pts=np.asarray(packets.key_pts if seekable else (), dtype=np.int64),
         key_dts=np.asarray(packets.key_dts if seekable else (), dtype=np.int64),
         cut_pts=packets.cut_pts,
+        stream_choice=source.stream_choice,
+        presentation=presentation,
+        decord_fault=decord_fault,
+    )
+
+
+def _present(
+    source: Source, first: VideoFrame, pixel_aspect: Fraction | None, transfer: int, primaries: int
+) -> tuple[Presentation, tuple[str, ...]]:
+    """Say how frames like the first one are shown, and what a user should know of that."""
+    matrix = DisplayMatrixReader().read(first)
+    orientation = Orientation() if matrix is None else Orientation.from_display_matrix(matrix)
+    width, height, shape_note = shown_size(first.width, first.height, pixel_aspect)
+    if width * height > source.limits.max_pixels:
+        raise source.too_many_pixels(width, height)
+    hdr = hdr_colours(first, transfer, primaries)
+    notes = (None if matrix is None else matrix_note(matrix), shape_note, None if hdr is None else hdr.note)
+    presentation = Presentation(
+        width=height if orientation.swaps_sides else width,
+        height=width if orientation.swaps_sides else height,
         stored_width=first.width,
         stored_height=first.height,
         orientation=orientation,
+        container_transfer=transfer,
+        container_primaries=primaries,
+    )
+    return presentation, tuple(note for note in notes if note is not None)
+
+
+def _decord_fault(presentation: Presentation, sizes: set[tuple[int, int]], *, is_hdr: bool) -> str | None:
+    shown = presentation.width, presentation.height
+    stored = presentation.stored_width, presentation.stored_height
+    if presentation.orientation != Orientation():
+        return "it turns pictures wrongly"
+    if shown != stored:
+        return "it shows pixels as if they were square"
+    if is_hdr:
+        return "it does not tone-map HDR"
+    if len(sizes) > 1:
+        return "it hides that the picture size changes"
+    return None
+
+
+def _index_webp(source: Source) -> StreamIndex:
+    animation = read_animation(source)
+    ends = np.cumsum(animation.durations_ms, dtype=np.int64)
+    duration_seconds = float(ends[-1]) / MILLISECONDS
+    _check_duration(source, duration_seconds)
+    info = VideoInfo(
+        container="webp",
+        codec="webp",
+        width=animation.width,
+        height=animation.height,
+        rotation_degrees=0,
+        num_frames=len(ends),
+        fps=len(ends) / duration_seconds,
+        start_seconds=0.0,
+        duration_seconds=duration_seconds,
+        has_edit_list=False,
+        decoder="pillow",
+    )
+    return StreamIndex(
+        info=info,
+        time_base=Fraction(1, MILLISECONDS),
+        pts=np.append(0, ends[:-1]),
+        counted=True,
+        key_pts=np.asarray((), dtype=np.int64),
+        key_dts=np.asarray((), dtype=np.int64),
+        cut_pts=frozenset(),
+        stream_choice=None,
+        presentation=Presentation(
+            width=animation.width,
+            height=animation.height,
+            stored_width=animation.width,
+            stored_height=animation.height,
+            orientation=Orientation(),
+            container_transfer=0,
+            container_primaries=0,
+        ),
+        decord_fault="it does not know animated WebP",
+        animation=animation,
     )
 
 
@@ -191,17 +283,19 @@ def _check_duration(source: Source, seconds: float) -> None:
 
 
 def _read_packets(
-    source: Source, container: InputContainer, stream: VideoStream, codec: str, nal_length_bytes: int
+    source: Source, container: InputContainer, stream: VideoStream, codec: str, length_bytes: int
 ) -> _Packets:
     assert stream.time_base is not None
     shown = array("q")
     key_pts: list[int] = []
     key_dts: list[int] = []
     num_packets = last_duration = 0
+    first_packet = b""
+    watch = SizeWatch(stream, source.limits.max_pixels)
     lowest_pts, highest_pts = np.iinfo(np.int64).max, np.iinfo(np.int64).min
     previous_dts: int | None = None
     hides_frames = is_cut = False
-    starts_afresh = nal_length_bytes > 0
+    starts_afresh = length_bytes > 0
     # AVI has no times of showing; FFmpeg's guess is wrong where pictures are read in another order than shown.
     is_unordered = container.format.name == "avi" and codec in _REORDERING_CODECS_FOREIGN_TO_AVI
     one_to_one = codec in _ONE_FRAME_A_PACKET and not is_unordered
@@ -212,6 +306,8 @@ def _read_packets(
             if packet.size == 0:  # the end's empty packet, and frames that an AVI recorder dropped
                 continue
             num_packets += 1
+            first_packet = first_packet or bytes(packet)
+            watch.see(packet)
             if packet.is_corrupt:
                 partial_pts.append(packet.pts)
             else:  # only damage at the very end is a cut; elsewhere the decoder has to judge the picture
@@ -229,7 +325,7 @@ def _read_packets(
                 if highest_pts - lowest_pts > allowed_ticks:  # no need to read the rest of it
                     _check_duration(source, float((highest_pts - lowest_pts) * stream.time_base))
             if starts_afresh and packet.is_keyframe:
-                starts_afresh = _is_instantaneous_refresh(bytes(packet), nal_length_bytes)
+                starts_afresh = is_instantaneous_refresh(bytes(packet), length_bytes)
             if packet.is_keyframe and packet.pts is not None:
                 key_pts.append(packet.pts)
                 key_dts.append(packet.pts if packet.dts is None else packet.dts)
@@ -255,23 +351,9 @@ def _read_packets(
         starts_afresh=starts_afresh,
         is_cut=is_cut,
         cut_pts=frozenset(partial_pts),
+        first_packet=first_packet,
+        sizes=watch.sizes(),
     )
-
-
-def _nal_length_bytes(extradata: bytes | None) -> int:
-    """Bytes of the length before each unit of H.264, as MP4 and Matroska store it (ISO/IEC 14496-15); 0 otherwise."""
-    return (extradata[4] & 3) + 1 if extradata is not None and len(extradata) > 4 and extradata[0] == 1 else 0
-
-
-def _is_instantaneous_refresh(packet: bytes, nal_length_bytes: int) -> bool:
-    """Whether an H.264 picture is an IDR one, not just one to begin at (open groups of pictures, gradual refresh)."""
-    position = 0
-    while position + nal_length_bytes < len(packet):
-        start = position + nal_length_bytes
-        if packet[start] & 0x1F == _H264_IDR_SLICE:
-            return True
-        position = start + int.from_bytes(packet[position:start], "big")
-    return False
 
 
 def _is_one_picture(packet: av.Packet[VideoStream], codec: str) -> bool:

@@ -128,7 +128,7 @@ class _Server:
     def _serve(self, request: dict[str, Any]) -> None:
         import numpy as np
 
-        from nonlocal_video.video import _decord, _pyav
+        from nonlocal_video.video import _decord, _pyav, _webp
         from nonlocal_video.video._source import Source
 
         source = Source(request["path"], self._limits)
@@ -149,13 +149,16 @@ class _Server:
             plan["pts_seconds"] = index.pts_seconds[wanted].tolist()
             self._send_plan(plan)
             wanted = wanted[request["skip"] :]
+            notes: list[str] = []
             if use_decord:
                 pictures = _decord.read_frames(decord, source, index, wanted)
+            elif index.animation is not None:
+                pictures = _webp.read_frames(source, index.animation, wanted)
             else:
-                pictures = _pyav.read_frames(source, index, wanted)
+                pictures = _pyav.read_frames(source, index, wanted, notes)
             for picture in pictures:
                 self._send(_wire.FRAME, np.ascontiguousarray(picture).data.cast("B"))
-            self._send(_wire.DONE)
+            self._send(_wire.DONE, json.dumps({"notes": notes}).encode("ascii"))
         finally:
             source.close()
 
@@ -203,7 +206,8 @@ class _Server:
 
 def _named(info: Any, *, use_decord: bool) -> dict[str, Any]:
     """The info with the decoder that serves this request."""
-    return dataclasses.asdict(dataclasses.replace(info, decoder="decord" if use_decord else "pyav"))
+    other = "pillow" if info.decoder == "pillow" else "pyav"
+    return dataclasses.asdict(dataclasses.replace(info, decoder="decord" if use_decord else other))
 
 
 def _distinct_frames(index: Any, times_seconds: Any) -> tuple[Any, Any]:

@@ -41,12 +41,9 @@ def read_frames(
         Upright RGB pictures (H, W, 3), in order.
 
     Raises:
-        VideoError: If decord fails, would show it wrongly, or what it says does not agree with the index.
+        VideoError: If decord fails or what it says does not agree with the index.
     """
     info = index.info
-    if index.decord_fault is not None:
-        message = f"{source.name}: decord cannot show it as it is ({index.decord_fault}); let PyAV decode it."
-        raise VideoError("unsupported_codec", message)
     printed = os.fstat(_STDERR).st_size
     decord.logging.set_level(decord.logging.INFO)  # "concealing ... errors" is of this level
     try:
@@ -66,6 +63,17 @@ def read_frames(
             yield from pictures
     except decord.DECORDError:
         raise _given_up(source, "it reports an error") from None
+
+
+def check_fitness(source: Source, index: StreamIndex) -> None:
+    """Refuse a file that decord would show otherwise than a player, without saying so.
+
+    Raises:
+        VideoError: If there is such a fault.
+    """
+    if index.decord_fault is not None:
+        message = f"{source.name}: decord cannot show it as it is ({index.decord_fault}); let PyAV decode it."
+        raise VideoError("unsupported_codec", message)
 
 
 def _decoder_complained(since: int) -> bool:

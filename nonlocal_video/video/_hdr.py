@@ -1,4 +1,4 @@
-"""Tone mapping: from HDR colours to those of an ordinary screen, as one table that a filter of FFmpeg applies.
+"""Tone mapping: from HDR colours to those of an ordinary screen.
 
 PQ and HLG are shown by decoding them to the light of a screen (BT.2100), in which paper white has 203 cd/m2 (BT.2408),
 turning the primaries into those of BT.709, pressing what is brighter than paper white together, and encoding the result
@@ -12,15 +12,14 @@ Paper white comes out at 250 of 255, 1,000 cd/m2 at 254. Colours outside of BT.7
 
 from __future__ import annotations
 
-import functools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-CLUT_LEVEL = 8
-"""Of the Hald table: 64 steps a channel in a picture of 512 x 512."""
+from nonlocal_video.video._source import DECODER_THREADS
 
 _PQ, _HLG = 16, 18  # ISO/IEC 23091-2 (H.273), TransferCharacteristics
 _UNSPECIFIED = (0, 2, 3)  # of all code points of colour; 0 is RGB's among the matrices
@@ -29,6 +28,9 @@ _BT709, _BT2020, _DCI_P3, _DISPLAY_P3 = 1, 9, 11, 12  # ColourPrimaries
 _PAPER_WHITE = 203.0  # cd/m2
 _KNEE = 0.9
 _SCREEN_GAMMA = 2.4
+
+_BLOCK_ROWS = 16
+_NEXT_TO_NOTHING = np.float32(1e-9)
 
 _D65 = (0.3127, 0.3290)
 _CHROMATICITIES = {  # x, y of red, green, blue, white
@@ -72,33 +74,41 @@ def hdr_colours(frame: VideoFrame, container_transfer: int, container_primaries:
     )
 
 
-def to_sdr(rgb: NDArray[np.float64], transfer: int, primaries: int) -> NDArray[np.float64]:
-    """Tone-map colours.
+class ToneMapper:
+    """Maps pictures of one kind of HDR to SDR."""
 
-    Args:
-        rgb: (..., 3) HDR signal from 0 to 1.
-        transfer: Code point of PQ or HLG.
-        primaries: Code point of the primaries.
+    def __init__(self, colours: HdrColours) -> None:
+        signal = np.arange(1 << 16) / 65535
+        self._is_hlg = colours.transfer == _HLG
+        light = _hlg_scene_light(signal) if self._is_hlg else _pq_light(signal) / _PAPER_WHITE
+        self._light = light.astype(np.float32)
+        self._primaries = _primaries_matrix(colours.primaries).astype(np.float32)
+        # Indexed by the root of the light, which is nearly even in what is seen.
+        self._encoded = np.round(255 * signal ** (2 / _SCREEN_GAMMA)).astype(np.uint8)
+        self._threads = ThreadPoolExecutor(DECODER_THREADS)
 
-    Returns:
-        (..., 3) BT.709 signal from 0 to 1.
-    """
-    light = _pq_light(rgb) if transfer == _PQ else _hlg_light(rgb)
-    light = np.maximum(light @ _primaries_matrix(primaries).T / _PAPER_WHITE, 0)
-    brightest = light.max(axis=-1, keepdims=True)
-    above = np.maximum(brightest - _KNEE, 0) / (1 - _KNEE)
-    shown = np.minimum(brightest, _KNEE) + (1 - _KNEE) * above / (1 + above)
-    return (light * shown / np.maximum(brightest, 1e-9)) ** (1 / _SCREEN_GAMMA)
+    def map(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """Return the RGB picture (H, W, 3) of a frame in the format gbrp16le."""
+        rows = [np.frombuffer(memoryview(plane), "<u2").reshape(frame.height, -1) for plane in frame.planes]
+        planes = [plane[:, : frame.width] for plane in rows]
+        picture = np.empty((frame.height, frame.width, 3), dtype=np.uint8)
+        starts = range(0, frame.height, _BLOCK_ROWS)
+        blocks = [slice(start, start + _BLOCK_ROWS) for start in starts]  # that fit into a processor's cache
+        list(self._threads.map(lambda block: self._map_block([p[block] for p in planes], picture[block]), blocks))
+        return picture
 
-
-@functools.lru_cache(maxsize=4)
-def hald_clut(transfer: int, primaries: int) -> NDArray[np.uint16]:
-    """Return `to_sdr` as a table for FFmpeg's haldclut: a picture (512, 512, 3), red changing fastest."""
-    steps = np.linspace(0, 1, CLUT_LEVEL**2)
-    blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
-    table = to_sdr(np.stack([red, green, blue], axis=-1), transfer, primaries)
-    side = CLUT_LEVEL**3
-    return np.round(table * 65535).astype("<u2").reshape(side, side, 3)
+    def _map_block(self, gbr: list[NDArray[np.uint16]], shown: NDArray[np.uint8]) -> None:
+        green, blue, red = (self._light[plane] for plane in gbr)
+        if self._is_hlg:
+            gain = _hlg_system_gain(red, green, blue)
+            red, green, blue = red * gain, green * gain, blue * gain
+        channels = [np.maximum(r * red + g * green + b * blue, 0) for r, g, b in self._primaries]
+        brightest = np.maximum(np.maximum(channels[0], channels[1]), channels[2])
+        above = np.maximum(brightest - _KNEE, 0) / (1 - _KNEE)
+        pressed = np.minimum(brightest, _KNEE) + (1 - _KNEE) * above / (1 + above)
+        factor = pressed / np.maximum(brightest, _NEXT_TO_NOTHING)
+        for number, channel in enumerate(channels):
+            shown[..., number] = self._encoded[(np.sqrt(channel * factor) * 65535 + 0.5).astype(np.uint16)]
 
 
 def _pq_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -109,13 +119,19 @@ def _pq_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     return 10000 * (np.maximum(root - c1, 0) / (c2 - c3 * root)) ** (1 / m1)
 
 
-def _hlg_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the light of a screen of 1,000 cd/m2: inverse OETF and OOTF of BT.2100, table 5."""
+def _hlg_scene_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the light of the scene from 0 to 1: the inverse OETF of BT.2100, table 5."""
     a = 0.17883277
     b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
-    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
-    luminance = scene @ np.array([0.2627, 0.6780, 0.0593])
-    return 1000 * luminance[..., None] ** 0.2 * scene
+    return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+
+
+def _hlg_system_gain(
+    red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the light of a screen of 1,000 cd/m2, in paper whites, over that of the scene: the OOTF of BT.2100."""
+    luminance = 0.2627 * red + 0.6780 * green + 0.0593 * blue
+    return luminance**0.2 * (1000 / _PAPER_WHITE)
 
 
 def _primaries_matrix(primaries: int) -> NDArray[np.float64]:

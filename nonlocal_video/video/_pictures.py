@@ -9,32 +9,13 @@ from typing import Any, cast
 import av
 import av.filter
 import numpy as np
-from av.filter.context import FilterContext
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from nonlocal_video.video._hdr import HdrColours, hald_clut, hdr_colours
+from nonlocal_video.video._hdr import HdrColours, ToneMapper, hdr_colours
 from nonlocal_video.video._orientation import DisplayMatrixReader, Orientation
-from nonlocal_video.video._source import DECODER_THREADS, Source, map_error
-
-
-@dataclass(frozen=True)
-class Presentation:
-    """How the frames of a stream are shown, as its first picture and its container say."""
-
-    width: int  # upright, as shown
-    height: int
-    stored_width: int
-    stored_height: int
-    orientation: Orientation
-    container_transfer: int
-    container_primaries: int
-
-
-def size_note(presentation: Presentation) -> str:
-    """Say that not all frames have one size."""
-    size = f"{presentation.width} x {presentation.height}"
-    return f"The picture size changes on the way: all frames are brought to the first one's, {size}."
+from nonlocal_video.video._presentation import Presentation, size_note
+from nonlocal_video.video._source import Source, map_error
 
 
 @dataclass(frozen=True)
@@ -89,7 +70,7 @@ class PictureConverter:
         self.follow(frame)
         shown = self._presentation
         if (frame.width, frame.height) != (shown.stored_width, shown.stored_height):
-            self._note(size_note(shown))
+            self._note(size_note(shown.width, shown.height))
         if self._orientation != shown.orientation:
             self._note("The picture is turned on the way: each frame is shown upright at the first one's size.")
         swaps_sides = self._orientation.swaps_sides
@@ -101,17 +82,17 @@ class PictureConverter:
             color_range=int(frame.color_range),
             width=shown.height if swaps_sides else shown.width,
             height=shown.width if swaps_sides else shown.height,
-            hdr=hdr_colours(frame, shown.container_transfer, shown.container_primaries),
+            hdr=hdr_colours(frame, shown.stored_as.transfer, shown.stored_as.primaries),
         )
         if conversion.hdr is not None:
             self._note(conversion.hdr.note)
         try:
             if self._last is None or self._last[0] != conversion:
                 self._last = conversion, _Graph(frame, conversion, self._time_base)
-            picture = self._last[1].filter(frame)
+            picture = self._last[1].picture(frame)
         except av.FFmpegError as error:
             raise map_error(error, self._source.name, "converting its colours") from None
-        return self._orientation.upright(cast("NDArray[np.uint8]", picture.to_ndarray()))
+        return self._orientation.upright(picture)
 
     def _note(self, note: str) -> None:
         if note not in self._notes:
@@ -119,44 +100,26 @@ class PictureConverter:
 
 
 class _Graph:
-    """Filters from stored frames to RGB of the shown size, before it is turned."""
+    """Turns stored frames into RGB of the shown size, before they are turned upright."""
 
     def __init__(self, frame: VideoFrame, conversion: _Conversion, time_base: Fraction) -> None:
         self._graph = av.filter.Graph()
-        self._graph.threads = DECODER_THREADS
-        self._source = self._add_source(frame, time_base)
+        self._tone_mapper = None if conversion.hdr is None else ToneMapper(conversion.hdr)
+        size_and_format: Any = {"width": frame.width, "height": frame.height, "format": frame.format}
+        source = self._graph.add_buffer(**size_and_format, time_base=time_base)
         arguments = "threads=1"
         if (conversion.width, conversion.height) != (conversion.stored_width, conversion.stored_height):
             arguments += f":width={conversion.width}:height={conversion.height}"
         if conversion.hdr is not None and not conversion.hdr.matrix_is_known:
             arguments += ":in_color_matrix=bt2020"
-        scale, rgb = self._graph.add("scale", arguments), self._graph.add("format", "rgb24")
-        self._sink = self._graph.add("buffersink")
-        if conversion.hdr is None:
-            self._graph.link_nodes(self._source, scale, rgb, self._sink)
-            self._graph.configure()
-        else:
-            self._tone_map_between(scale, rgb, conversion.hdr)
+        pixel_format = self._graph.add("format", "rgb24" if conversion.hdr is None else "gbrp16le")
+        sink = self._graph.add("buffersink")
+        self._graph.link_nodes(source, self._graph.add("scale", arguments), pixel_format, sink)
+        self._graph.configure()
 
-    def filter(self, frame: VideoFrame) -> VideoFrame:
-        self._source.push(frame)
-        return cast(VideoFrame, self._sink.pull())
-
-    def _add_source(self, frame: VideoFrame, time_base: Fraction) -> FilterContext:
-        size_and_format: Any = {"width": frame.width, "height": frame.height, "format": frame.format}
-        return self._graph.add_buffer(**size_and_format, time_base=time_base)
-
-    def _tone_map_between(self, scale: FilterContext, rgb: FilterContext, hdr: HdrColours) -> None:
-        graph = self._graph
-        table = VideoFrame.from_ndarray(hald_clut(hdr.transfer, hdr.primaries), format="rgb48le")
-        table.pts = 0
-        table_source = self._add_source(table, Fraction(1, 1000))
-        table_format, clut = graph.add("format", "gbrp16le"), graph.add("haldclut")
-        # The filter joins its inputs by their times, which frames need not have; one table serves all of them.
-        deep, count = graph.add("format", "gbrp16le"), graph.add("setpts", "N")
-        graph.link_nodes(self._source, scale, deep, count, clut, rgb, self._sink)
-        graph.link_nodes(table_source, graph.add("scale", "threads=1"), table_format)
-        table_format.link_to(clut, 0, 1)
-        graph.configure()
-        table_source.push(table)
-        table_source.push(None)
+    def picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        self._graph.vpush(frame)
+        scaled = self._graph.vpull()
+        if self._tone_mapper is not None:
+            return self._tone_mapper.map(scaled)
+        return cast("NDArray[np.uint8]", scaled.to_ndarray())

@@ -21,10 +21,7 @@ from nonlocal_video.errors import VideoError
 from nonlocal_video.video._choice import choose
 from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
 from nonlocal_video.video._h264 import is_instantaneous_refresh, nal_length_bytes
-from nonlocal_video.video._hdr import hdr_colours
-from nonlocal_video.video._orientation import DisplayMatrixReader, Orientation, matrix_note
-from nonlocal_video.video._pictures import Presentation, size_note
-from nonlocal_video.video._shape import shown_size
+from nonlocal_video.video._presentation import Presentation, StoredAs, present
 from nonlocal_video.video._sizes import SizeWatch
 from nonlocal_video.video._source import Source, map_error
 from nonlocal_video.video._streams import StreamChoice, demux, still_format
@@ -58,10 +55,14 @@ class StreamIndex:
     key_pts: NDArray[np.int64]  # keyframes in the order of the file; empty where seeking is not to be trusted
     key_dts: NDArray[np.int64]
     cut_pts: frozenset[int | None]  # of packets that are only partly there
-    stream_choice: StreamChoice | None
-    presentation: Presentation
-    decord_fault: str | None  # why decord would show other pictures than these; None if it would not
-    animation: WebpAnimation | None = None
+    stream_choice: StreamChoice | None  # None of an animation, as the next
+    presentation: Presentation | None
+    animation: WebpAnimation | None = None  # of WebP, which FFmpeg does not read
+
+    @property
+    def decord_fault(self) -> str | None:
+        """Why decord would show other pictures than a player; None if it would not."""
+        return "it does not know WebP" if self.presentation is None else self.presentation.decord_fault
 
     @property
     def pts_seconds(self) -> NDArray[np.float64]:
@@ -119,8 +120,9 @@ def build_index(source: Source) -> StreamIndex:
         layout = _packet_layout(stream)
         length_bytes = nal_length_bytes(stream.codec_context.extradata) if codec == "h264" else 0
         num_promised = stream.frames
-        transfer, primaries = stream.codec_context.color_trc, stream.codec_context.color_primaries
-        pixel_aspect = stream.sample_aspect_ratio
+        codec_context = stream.codec_context
+        transfer, primaries = int(codec_context.color_trc), int(codec_context.color_primaries)
+        stored_as = StoredAs(stream.sample_aspect_ratio, transfer, primaries)
         packets = _read_packets(source, container, stream, codec, length_bytes)
         if (still := still_format(container, packets.num_packets, packets.first_packet)) is not None:
             raise VideoError("not_a_video", f"{source.name}: it is a still picture ({still}); give a video file.")
@@ -148,13 +150,7 @@ def build_index(source: Source) -> StreamIndex:
     duration_seconds = float((int(pts[-1] - pts[0]) + last_duration) * time_base)
     _check_duration(source, duration_seconds)
 
-    presentation, shown_notes = _present(source, first, pixel_aspect, int(transfer), int(primaries))
-    sizes = packets.sizes | {(first.width, first.height)}
-    decord_fault = _decord_fault(
-        presentation, sizes, is_hdr=hdr_colours(first, int(transfer), int(primaries)) is not None
-    )
-    if len(sizes) > 1:
-        shown_notes += (size_note(presentation),)
+    presentation = present(source, first, stored_as, packets.sizes)
     # decord returns wrong frames where keyframes do not start afresh, may pick another video stream, fails on rows
     # shorter than FFmpeg's alignment and rounds 10 bits otherwise.
     is_fragmented = container_name == "mov" and num_promised < packets.num_packets
@@ -166,7 +162,9 @@ def build_index(source: Source) -> StreamIndex:
         and not is_fragmented
         and min(first.width, first.height) >= _LEAST_DECORD_SIDE
     )
-    is_plain = is_usual and not (counted or packets.is_cut or notes or packets.has_early_pictures or decord_fault)
+    is_plain = is_usual and not (
+        counted or packets.is_cut or notes or packets.has_early_pictures or presentation.decord_fault
+    )
     row = choose(container_name, codec, has_edit_list=has_edit_list, is_plain=is_plain)
     info = VideoInfo(
         container=container_name,
@@ -180,7 +178,7 @@ def build_index(source: Source) -> StreamIndex:
         duration_seconds=duration_seconds,
         has_edit_list=has_edit_list,
         decoder=row.decoder,
-        notes=notes + shown_notes,
+        notes=notes + presentation.notes,
     )
     seekable = container_name in _SEEKABLE_CONTAINERS and not counted
     return StreamIndex(
@@ -193,45 +191,7 @@ def build_index(source: Source) -> StreamIndex:
         cut_pts=packets.cut_pts,
         stream_choice=source.stream_choice,
         presentation=presentation,
-        decord_fault=decord_fault,
     )
-
-
-def _present(
-    source: Source, first: VideoFrame, pixel_aspect: Fraction | None, transfer: int, primaries: int
-) -> tuple[Presentation, tuple[str, ...]]:
-    """Say how frames like the first one are shown, and what a user should know of that."""
-    matrix = DisplayMatrixReader().read(first)
-    orientation = Orientation() if matrix is None else Orientation.from_display_matrix(matrix)
-    width, height, shape_note = shown_size(first.width, first.height, pixel_aspect)
-    if width * height > source.limits.max_pixels:
-        raise source.too_many_pixels(width, height)
-    hdr = hdr_colours(first, transfer, primaries)
-    notes = (None if matrix is None else matrix_note(matrix), shape_note, None if hdr is None else hdr.note)
-    presentation = Presentation(
-        width=height if orientation.swaps_sides else width,
-        height=width if orientation.swaps_sides else height,
-        stored_width=first.width,
-        stored_height=first.height,
-        orientation=orientation,
-        container_transfer=transfer,
-        container_primaries=primaries,
-    )
-    return presentation, tuple(note for note in notes if note is not None)
-
-
-def _decord_fault(presentation: Presentation, sizes: set[tuple[int, int]], *, is_hdr: bool) -> str | None:
-    shown = presentation.width, presentation.height
-    stored = presentation.stored_width, presentation.stored_height
-    if presentation.orientation != Orientation():
-        return "it turns pictures wrongly"
-    if shown != stored:
-        return "it shows pixels as if they were square"
-    if is_hdr:
-        return "it does not tone-map HDR"
-    if len(sizes) > 1:
-        return "it hides that the picture size changes"
-    return None
 
 
 def _index_webp(source: Source) -> StreamIndex:
@@ -261,16 +221,7 @@ def _index_webp(source: Source) -> StreamIndex:
         key_dts=np.asarray((), dtype=np.int64),
         cut_pts=frozenset(),
         stream_choice=None,
-        presentation=Presentation(
-            width=animation.width,
-            height=animation.height,
-            stored_width=animation.width,
-            stored_height=animation.height,
-            orientation=Orientation(),
-            container_transfer=0,
-            container_primaries=0,
-        ),
-        decord_fault="it does not know animated WebP",
+        presentation=None,
         animation=animation,
     )
 

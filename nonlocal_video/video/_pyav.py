@@ -41,6 +41,7 @@ def read_frames(
     Raises:
         VideoError: If one of them is not there or damaged.
     """
+    assert index.presentation is not None
     source.stream_choice = index.stream_choice
     converter = PictureConverter(source, index.presentation, index.time_base, notes)
     if index.counted:

@@ -119,8 +119,10 @@ class Source:
                 container = self._open_container(extra_options)
         with container:
             stream = self._video_stream(container, self.stream_choice)
+            # A photo is large, and first of all it is no video; the decoder has the limit as well.
+            is_photo = container.format.name.endswith("_pipe")
             pixels = stream.codec_context.width * stream.codec_context.height
-            if pixels > self.limits.max_pixels:
+            if pixels > self.limits.max_pixels and not is_photo:
                 raise self.too_many_pixels(stream.codec_context.width, stream.codec_context.height)
             decoder_options = {"max_pixels": str(self.limits.max_pixels)}
             if stream.codec_context.codec.canonical_name == "hevc":

@@ -71,9 +71,9 @@ def still_format(container: InputContainer, num_packets: int, first_packet: byte
         first_packet: The first of them.
     """
     names = container.format.name.split(",")
-    if names[0].endswith("_pipe"):  # pictures one after another, nothing else
+    if names[0].endswith("_pipe") or names[0] == "mjpeg":  # pictures one after another, nothing else
         holds_one_photo = num_packets == 1 or _SEVERAL_IN_ONE_JPEG in first_packet[:_SEARCHED_BYTES]
-        return names[0].removesuffix("_pipe").upper() if holds_one_photo else None
+        return names[0].removesuffix("_pipe").replace("mjpeg", "jpeg").upper() if holds_one_photo else None
     if names[0] == "ico":
         return "ICO"
     brand = container.metadata.get("major_brand", "").strip()

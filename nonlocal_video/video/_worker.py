@@ -137,6 +137,8 @@ class _Server:
             decord = _decord.load() if request["decoder"] != "pyav" else None
             if request["decoder"] == "decord" and decord is None:
                 raise UsageError("decoder = 'decord' needs decord: pip install decord, or leave the decoder to 'auto'.")
+            if request["decoder"] == "decord":
+                _decord.check_fitness(source, index)
             use_decord = decord is not None and (request["decoder"] == "decord" or index.info.decoder == "decord")
             if request["op"] == "probe":
                 self._send_plan({"info": _named(index.info, use_decord=use_decord)})

@@ -79,9 +79,8 @@ class ToneMapper:
 
     def __init__(self, colours: HdrColours) -> None:
         signal = np.arange(1 << 16) / 65535
-        self._is_hlg = colours.transfer == _HLG
-        light = _hlg_scene_light(signal) if self._is_hlg else _pq_light(signal) / _PAPER_WHITE
-        self._light = light.astype(np.float32)
+        light = _pq_light(signal) if colours.transfer == _PQ else _hlg_light(signal)
+        self._light = (light / _PAPER_WHITE).astype(np.float32)
         self._primaries = _primaries_matrix(colours.primaries).astype(np.float32)
         # Indexed by the root of the light, which is nearly even in what is seen.
         self._encoded = np.round(255 * signal ** (2 / _SCREEN_GAMMA)).astype(np.uint8)
@@ -99,9 +98,6 @@ class ToneMapper:
 
     def _map_block(self, gbr: list[NDArray[np.uint16]], shown: NDArray[np.uint8]) -> None:
         green, blue, red = (self._light[plane] for plane in gbr)
-        if self._is_hlg:
-            gain = _hlg_system_gain(red, green, blue)
-            red, green, blue = red * gain, green * gain, blue * gain
         channels = [np.maximum(r * red + g * green + b * blue, 0) for r, g, b in self._primaries]
         brightest = np.maximum(np.maximum(channels[0], channels[1]), channels[2])
         above = np.maximum(brightest - _KNEE, 0) / (1 - _KNEE)
@@ -119,19 +115,16 @@ def _pq_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     return 10000 * (np.maximum(root - c1, 0) / (c2 - c3 * root)) ** (1 / m1)
 
 
-def _hlg_scene_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the light of the scene from 0 to 1: the inverse OETF of BT.2100, table 5."""
+def _hlg_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the light of a screen of 1,000 cd/m2: inverse OETF and OOTF of BT.2100, table 5.
+
+    The OOTF's exponent is applied to each channel, as FFmpeg's zscale does, not to luminance: greys are the same,
+    saturated colours a little more so, and files that FFmpeg made come back as they were.
+    """
     a = 0.17883277
     b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
-    return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
-
-
-def _hlg_system_gain(
-    red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return the light of a screen of 1,000 cd/m2, in paper whites, over that of the scene: the OOTF of BT.2100."""
-    luminance = 0.2627 * red + 0.6780 * green + 0.0593 * blue
-    return luminance**0.2 * (1000 / _PAPER_WHITE)
+    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    return 1000 * scene**1.2
 
 
 def _primaries_matrix(primaries: int) -> NDArray[np.float64]:

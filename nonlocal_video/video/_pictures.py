@@ -107,14 +107,18 @@ class _Graph:
         self._tone_mapper = None if conversion.hdr is None else ToneMapper(conversion.hdr)
         size_and_format: Any = {"width": frame.width, "height": frame.height, "format": frame.format}
         source = self._graph.add_buffer(**size_and_format, time_base=time_base)
-        arguments = "threads=1"
+        steps = [source]
         if (conversion.width, conversion.height) != (conversion.stored_width, conversion.stored_height):
-            arguments += f":width={conversion.width}:height={conversion.height}"
-        if conversion.hdr is not None and not conversion.hdr.matrix_is_known:
-            arguments += ":in_color_matrix=bt2020"
-        pixel_format = self._graph.add("format", "rgb24" if conversion.hdr is None else "gbrp16le")
-        sink = self._graph.add("buffersink")
-        self._graph.link_nodes(source, self._graph.add("scale", arguments), pixel_format, sink)
+            # In the pixels that are stored, as the ffmpeg program does: with the colours in one go white turns grey.
+            size = f"threads=1:width={conversion.width}:height={conversion.height}"
+            steps += [self._graph.add("scale", size), self._graph.add("format", conversion.pixel_format)]
+        in_matrix = "" if conversion.hdr is None or conversion.hdr.matrix_is_known else ":in_color_matrix=bt2020"
+        steps += [
+            self._graph.add("scale", "threads=1" + in_matrix),
+            self._graph.add("format", "rgb24" if conversion.hdr is None else "gbrp16le"),
+            self._graph.add("buffersink"),
+        ]
+        self._graph.link_nodes(*steps)
         self._graph.configure()
 
     def picture(self, frame: VideoFrame) -> NDArray[np.uint8]:

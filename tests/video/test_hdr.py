@@ -50,7 +50,7 @@ def test_colours_come_back(tmp_path: Path, reader: VideoReader, transfer: str, e
     matrix, levels = ("gbr", "pc") if pixels.startswith("gbr") else ("bt2020nc", "tv")
     from_sdr = "pin=bt709:tin=bt709:min=gbr:rin=pc"
     to_hdr = f"zscale={from_sdr}:p=bt2020:t={transfer}:m={matrix}:r={levels}:npl=203,format={pixels}"
-    tags = f"-color_primaries bt2020 -color_trc {transfer} -colorspace {matrix} -color_range {levels}"
+    tags = f"-color_primaries bt2020 -color_trc {transfer} -colorspace {matrix.replace('gbr', 'rgb')} -color_range {levels}"
     numbered_clips.encode(path, [patches()] * 3, f"-vf {to_hdr} {ENCODERS[encoder]} {tags}")
     frames = reader.read(path, [0.0, 0.1])
     assert f"The video is HDR ({TRANSFERS[transfer]}): it is tone-mapped to SDR (BT.709)." in frames.info.notes
@@ -73,7 +73,7 @@ def test_known_points_of_the_standards(tmp_path: Path, reader: VideoReader) -> N
         grey = np.repeat(np.round(np.array(signals) * 65535).astype("<u2"), SIDE)
         picture = np.repeat(np.repeat(grey[None, :, None], SIDE, axis=0), 3, axis=2)
         raw = ["-f", "rawvideo", "-pix_fmt", "rgb48le", "-s", f"{len(grey)}x{SIDE}", "-r", "25", "-i", "-"]
-        tags = f"-color_primaries bt2020 -color_trc {transfer} -colorspace gbr -color_range pc"
+        tags = f"-color_primaries bt2020 -color_trc {transfer} -colorspace rgb -color_range pc"
         numbered_clips.ffmpeg(
             *raw, *f"-c:v ffv1 -pix_fmt gbrp12le {tags}".split(), str(path), feed=picture.tobytes() * 2
         )

@@ -99,7 +99,7 @@ def test_decord_never_turns_pictures(clips: Path, degrees: int, kind: str) -> No
         assert reader.read(path, [0.0]).info.decoder == "pyav"
     with VideoReader(decoder="decord") as reader:
         for ask in (reader.probe, lambda path: reader.read(path, [0.0])):
-            with pytest.raises(VideoError, match="it turns pictures wrongly.*let PyAV decode it") as caught:
+            with pytest.raises(VideoError, match=r"it turns pictures wrongly.*let PyAV decode it") as caught:
                 ask(path)
             assert caught.value.code == "unsupported_codec"
 

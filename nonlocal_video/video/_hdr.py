@@ -7,7 +7,7 @@ for a screen by BT.1886. The brightest channel decides how much a colour is dark
     x = max(R, G, B) / 203 cd/m2        shown(x) = x                              up to the knee k = 0.9
                                         shown(x) = k + (1 - k) s / (1 + s)        above, s = (x - k) / (1 - k)
 
-Paper white comes out at 250 of 255, 1,000 cd/m2 at 254. Colours outside of BT.709 keep the channels that it has.
+Paper white comes out at 250 of 255, 1,000 cd/m2 at 255. Colours outside of BT.709 keep the channels that it has.
 """
 
 from __future__ import annotations

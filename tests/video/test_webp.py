@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numbered_clips
@@ -67,6 +68,14 @@ def test_limits_hold(tmp_path: Path, limits: DecodeLimits, code: str) -> None:
     assert caught.value.code == code
 
 
+def code_of(reader: VideoReader, path: Path) -> str | None:
+    try:
+        reader.read(path, [0.0, 0.1])
+    except VideoError as error:
+        return error.code
+    return None
+
+
 def test_damage_has_a_code(tmp_path: Path, reader: VideoReader) -> None:
     path = tmp_path / "animation.webp"
     save(path)
@@ -76,17 +85,15 @@ def test_damage_has_a_code(tmp_path: Path, reader: VideoReader) -> None:
         reader.probe(path)
     assert caught.value.code == "corrupt"
     random = np.random.default_rng(0)
+    codes = set()
     for _ in range(40):
         wrong = bytearray(data)
         for position in random.integers(12, len(data), 8):
             wrong[position] = random.integers(256)
         path.write_bytes(wrong)
-        try:
-            reader.read(path, [0.0, 0.1])
-        except VideoError as error:
-            assert error.code in ("corrupt", "not_a_video", "too_large", "too_long"), error.message
-        except UsageError:
-            pass  # shorter than 0.1 s now
+        with contextlib.suppress(UsageError):  # shorter than 0.1 s now
+            codes.add(code_of(reader, path))
+    assert codes <= {None, "corrupt", "not_a_video", "too_large", "too_long"}
 
 
 def test_decord_says_that_it_cannot(tmp_path: Path) -> None:

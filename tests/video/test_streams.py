@@ -126,7 +126,7 @@ def test_a_still_is_no_video(tmp_path: Path, reader: VideoReader, suffix: str, n
     first.save(buffer, kinds.get(suffix, suffix.upper()), **several)
     path = tmp_path / name
     path.write_bytes(buffer.getvalue())
-    with pytest.raises(VideoError, match="it is a still picture .*; give a video file") as caught:
+    with pytest.raises(VideoError, match=r"it is a still picture .*; give a video file") as caught:
         reader.probe(path)
     assert caught.value.code == "not_a_video"
 

@@ -13,6 +13,7 @@ from nonlocal_video.video._source import Source
 
 MILLISECONDS = 1000  # a second: WebP's unit of time
 _RIFF_BYTES, _CHUNK_BYTES, _FRAME_HEADER_BYTES = 12, 8, 16
+_VP8X_BYTES = 10
 _ANIMATED = 0x02
 _SHORTEST_MS = 10
 """Durations up to this are shown for a tenth of a second, as browsers do: they stand for "no duration"."""
@@ -48,7 +49,8 @@ def read_animation(source: Source) -> WebpAnimation:
         head = source.read_at(position, _CHUNK_BYTES + _FRAME_HEADER_BYTES)
         kind, length, body = head[:4], int.from_bytes(head[4:8], "little"), head[8:]
         position += _CHUNK_BYTES + length + length % 2
-        if len(head) < _CHUNK_BYTES or position > source.status.st_size:
+        end = position - length % 2  # some writers leave out the last padding
+        if len(head) < _CHUNK_BYTES or end > source.status.st_size or (kind == b"VP8X" and len(body) < _VP8X_BYTES):
             raise _damaged(source)
         if kind == b"VP8X" and body[0] & _ANIMATED:
             canvas = 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")

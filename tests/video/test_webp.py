@@ -84,6 +84,8 @@ def test_damage_has_a_code(tmp_path: Path, reader: VideoReader) -> None:
     with pytest.raises(VideoError, match="damaged or cut off") as caught:
         reader.probe(path)
     assert caught.value.code == "corrupt"
+    path.write_bytes(b"RIFF\x0c\0\0\0WEBPVP8X\0\0\0\0")
+    assert code_of(reader, path) == "corrupt"
     random = np.random.default_rng(0)
     codes = set()
     for _ in range(40):

@@ -27,7 +27,7 @@ _TABLE = (
         ("mov", "matroska"),
         ("h264",),
         "decord",
-        "exact if whole, without edit list, open groups, mirroring",
+        "exact if whole and shown as stored, without edit list or open groups",
     ),
     DecoderRow((), (), "pyav", "decord was not measured to be exact"),
 )
@@ -46,7 +46,7 @@ def choose(container: str, codec: str, *, has_edit_list: bool, is_plain: bool) -
         codec: FFmpeg's name of the codec.
         has_edit_list: Whether an edit list hides or reorders frames.
         is_plain: Whether the file is whole, with one video stream of 8 bits whose times come from its packets, every
-            keyframe of which starts afresh, and whose picture is at most turned.
+            keyframe of which starts afresh, and which is shown as it is stored: upright, of one size, not HDR.
     """
     row = next(
         row

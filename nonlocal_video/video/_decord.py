@@ -66,6 +66,17 @@ def read_frames(
         raise _given_up(source, "it reports an error") from None
 
 
+def check_fitness(source: Source, index: StreamIndex) -> None:
+    """Refuse a file that decord would show otherwise than a player, without saying so.
+
+    Raises:
+        VideoError: If there is such a fault.
+    """
+    if index.decord_fault is not None:
+        message = f"{source.name}: decord cannot show it as it is ({index.decord_fault}); let PyAV decode it."
+        raise VideoError("unsupported_codec", message)
+
+
 def _decoder_complained(since: int) -> bool:
     """Whether FFmpeg's decoder had something to say.
 

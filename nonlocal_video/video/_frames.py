@@ -13,7 +13,8 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from nonlocal_video.video._source import DECODER_THREADS, Source, demux, map_error
+from nonlocal_video.video._source import DECODER_THREADS, Source, map_error
+from nonlocal_video.video._streams import demux
 
 DecodedFrame = tuple[VideoFrame, bool]
 """A frame and whether it is damaged: not decoded from all that it refers to."""

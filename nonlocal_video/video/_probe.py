@@ -9,12 +9,10 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -24,8 +22,12 @@ from nonlocal_video.video._choice import choose
 from nonlocal_video.video._clock import OtherStarts
 from nonlocal_video.video._early_blocks import EarlyBlocks
 from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
-from nonlocal_video.video._orientation import Orientation
-from nonlocal_video.video._source import Source, demux, map_error, shown_streams
+from nonlocal_video.video._h264 import is_instantaneous_refresh, nal_length_bytes
+from nonlocal_video.video._presentation import Presentation, StoredAs, present
+from nonlocal_video.video._sizes import SizeWatch
+from nonlocal_video.video._source import Source, map_error
+from nonlocal_video.video._streams import StreamChoice, demux, still_format
+from nonlocal_video.video._webp import MILLISECONDS, WebpAnimation, is_webp, read_animation
 from nonlocal_video.video.info import VideoInfo
 
 # Codecs whose shown frames are their packets, one to one, as measured; frames of any other are counted by decoding.
@@ -40,7 +42,6 @@ _SEEKABLE_CONTAINERS = {"mov", "matroska", "avi", "mpegts"}
 
 _LEAST_DECORD_SIDE = 32
 
-_H264_IDR_SLICE = 5
 _MPEG4_PICTURE = b"\x00\x00\x01\xb6"
 _MPEG4_NOTHING_CODED_BYTES = 19  # FFmpeg's own bound on the placeholder that packed streams put after a packed pair
 
@@ -56,9 +57,14 @@ class StreamIndex:
     key_pts: NDArray[np.int64]  # keyframes in the order of the file; empty where seeking is not to be trusted
     key_dts: NDArray[np.int64]
     cut_pts: frozenset[int | None]  # of packets that are only partly there
-    stored_width: int
-    stored_height: int
-    orientation: Orientation
+    stream_choice: StreamChoice | None  # None of an animation, as the next
+    presentation: Presentation | None
+    animation: WebpAnimation | None = None  # of WebP, which FFmpeg does not read
+
+    @property
+    def decord_fault(self) -> str | None:
+        """Why decord would show other pictures than a player; None if it would not."""
+        return "it does not know WebP" if self.presentation is None else self.presentation.decord_fault
 
     @property
     def shown_seconds(self) -> NDArray[np.float64]:
@@ -94,6 +100,8 @@ class _Packets:
     is_cut: bool  # the last packets are only partly there, or not at all
     cut_pts: frozenset[int | None]  # the times of those partly there
     early: EarlyBlocks  # packets without a time
+    first_packet: bytes
+    sizes: set[tuple[int, int]]  # of the pictures behind headers that are not the stream's first ones
 
     @property
     def has_early_pictures(self) -> bool:
@@ -107,6 +115,8 @@ def build_index(source: Source) -> StreamIndex:
     Raises:
         VideoError: If the file cannot be read, or exceeds a limit.
     """
+    if is_webp(source):
+        return _index_webp(source)
     with source.opened() as (container, stream):
         if stream.time_base is None:
             raise VideoError("corrupt", f"{source.name}: its stream has no time base; re-encode it.")
@@ -115,14 +125,18 @@ def build_index(source: Source) -> StreamIndex:
         time_base = stream.time_base
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         layout = _packet_layout(stream)
-        nal_length_bytes = _nal_length_bytes(stream.codec_context.extradata) if codec == "h264" else 0
+        length_bytes = nal_length_bytes(stream.codec_context.extradata) if codec == "h264" else 0
         num_promised = stream.frames
-        packets = _read_packets(source, container, stream, codec, nal_length_bytes)
-        notes = _truncation_notes(container, stream, len(layout), packets)
+        codec_context = stream.codec_context
+        transfer, primaries = int(codec_context.color_trc), int(codec_context.color_primaries)
+        stored_as = StoredAs(stream.sample_aspect_ratio, transfer, primaries)
+        packets = _read_packets(source, container, stream, codec, length_bytes)
+        if (still := still_format(container, packets.num_packets, packets.first_packet)) is not None:
+            raise VideoError("not_a_video", f"{source.name}: it is a still picture ({still}); give a video file.")
+        assert source.stream_choice is not None
+        notes = _truncation_notes(container, stream, len(layout), packets) + source.stream_choice.notes
         num_video_streams = len(container.streams.video)
         others = OtherStarts.of(container, stream)
-        if (num_shown := len(shown_streams(container))) > 1:
-            notes += (f"The file has {num_shown} video streams: the first one is read.",)
     if not packets.num_packets:
         raise VideoError("corrupt", f"{source.name}: its video stream is empty; get the file again.")
     has_edit_list = packets.hides_frames or (container_name == "mov" and layout != _layout_without_edits(source))
@@ -149,9 +163,7 @@ def build_index(source: Source) -> StreamIndex:
     duration_seconds = float((int(pts[-1] - pts[0]) + last_duration) * time_base)
     _check_duration(source, duration_seconds)
 
-    side_data: Any = first.side_data  # a mapping from the type, which PyAV's annotations do not say
-    matrix = side_data.get(SideDataType.DISPLAYMATRIX)
-    orientation = Orientation.from_display_matrix(bytes(matrix)) if matrix else Orientation()
+    presentation = present(source, first, stored_as, packets.sizes)
     # decord returns wrong frames where keyframes do not start afresh, may pick another video stream, fails on rows
     # shorter than FFmpeg's alignment and rounds 10 bits otherwise.
     is_fragmented = container_name == "mov" and num_promised < packets.num_packets
@@ -164,22 +176,22 @@ def build_index(source: Source) -> StreamIndex:
         and min(first.width, first.height) >= _LEAST_DECORD_SIDE
     )
     is_plain = is_usual and not (
-        counted or packets.is_cut or notes or packets.has_early_pictures or orientation.mirrored
+        counted or packets.is_cut or notes or packets.has_early_pictures or presentation.decord_fault
     )
     row = choose(container_name, codec, has_edit_list=has_edit_list, is_plain=is_plain)
     info = VideoInfo(
         container=container_name,
         codec=codec,
-        width=first.height if orientation.swaps_sides else first.width,
-        height=first.width if orientation.swaps_sides else first.height,
-        rotation_degrees=orientation.clockwise_degrees,
+        width=presentation.width,
+        height=presentation.height,
+        rotation_degrees=presentation.orientation.clockwise_degrees,
         num_frames=len(pts),
         fps=len(pts) / duration_seconds,
         start_seconds=others.seconds_to(first_shown * time_base, earliest=earliest * time_base),
         duration_seconds=duration_seconds,
         has_edit_list=has_edit_list,
         decoder=row.decoder,
-        notes=notes,
+        notes=notes + presentation.notes,
     )
     seekable = container_name in _SEEKABLE_CONTAINERS and not counted
     return StreamIndex(
@@ -190,9 +202,40 @@ def build_index(source: Source) -> StreamIndex:
         key_pts=np.asarray(packets.key_pts if seekable else (), dtype=np.int64),
         key_dts=np.asarray(packets.key_dts if seekable else (), dtype=np.int64),
         cut_pts=packets.cut_pts,
-        stored_width=first.width,
-        stored_height=first.height,
-        orientation=orientation,
+        stream_choice=source.stream_choice,
+        presentation=presentation,
+    )
+
+
+def _index_webp(source: Source) -> StreamIndex:
+    animation = read_animation(source)
+    ends = np.cumsum(animation.durations_ms, dtype=np.int64)
+    duration_seconds = float(ends[-1]) / MILLISECONDS
+    _check_duration(source, duration_seconds)
+    info = VideoInfo(
+        container="webp",
+        codec="webp",
+        width=animation.width,
+        height=animation.height,
+        rotation_degrees=0,
+        num_frames=len(ends),
+        fps=len(ends) / duration_seconds,
+        start_seconds=0.0,
+        duration_seconds=duration_seconds,
+        has_edit_list=False,
+        decoder="pillow",
+    )
+    return StreamIndex(
+        info=info,
+        time_base=Fraction(1, MILLISECONDS),
+        pts=np.append(0, ends[:-1]),
+        counted=True,
+        key_pts=np.asarray((), dtype=np.int64),
+        key_dts=np.asarray((), dtype=np.int64),
+        cut_pts=frozenset(),
+        stream_choice=None,
+        presentation=None,
+        animation=animation,
     )
 
 
@@ -204,18 +247,20 @@ def _check_duration(source: Source, seconds: float) -> None:
 
 
 def _read_packets(
-    source: Source, container: InputContainer, stream: VideoStream, codec: str, nal_length_bytes: int
+    source: Source, container: InputContainer, stream: VideoStream, codec: str, length_bytes: int
 ) -> _Packets:
     assert stream.time_base is not None
     shown = array("q")
     key_pts: list[int] = []
     key_dts: list[int] = []
     num_packets = last_duration = 0
+    first_packet = b""
+    watch = SizeWatch(stream, source.limits.max_pixels)
     lowest_pts, highest_pts = np.iinfo(np.int64).max, np.iinfo(np.int64).min
     previous_dts: int | None = None
     first_dts: int | None = None
     hides_frames = is_cut = False
-    starts_afresh = nal_length_bytes > 0
+    starts_afresh = length_bytes > 0
     # AVI has no times of showing; FFmpeg's guess is wrong where pictures are read in another order than shown.
     is_unordered = container.format.name == "avi" and codec in _REORDERING_CODECS_FOREIGN_TO_AVI
     one_to_one = codec in _ONE_FRAME_A_PACKET and not is_unordered
@@ -229,6 +274,8 @@ def _read_packets(
             num_packets += 1
             if packet.pts is None:
                 early.add(packet)
+            first_packet = first_packet or bytes(packet)
+            watch.see(packet)
             if packet.is_corrupt:
                 partial_pts.append(packet.pts)
             else:  # only damage at the very end is a cut; elsewhere the decoder has to judge the picture
@@ -246,7 +293,7 @@ def _read_packets(
                 if highest_pts - lowest_pts > allowed_ticks:  # no need to read the rest of it
                     _check_duration(source, float((highest_pts - lowest_pts) * stream.time_base))
             if starts_afresh and packet.is_keyframe:
-                starts_afresh = _is_instantaneous_refresh(bytes(packet), nal_length_bytes)
+                starts_afresh = is_instantaneous_refresh(bytes(packet), length_bytes)
             if packet.is_keyframe and packet.pts is not None:
                 key_pts.append(packet.pts)
                 key_dts.append(packet.pts if packet.dts is None else packet.dts)
@@ -275,23 +322,9 @@ def _read_packets(
         is_cut=is_cut,
         cut_pts=frozenset(partial_pts),
         early=early,
+        first_packet=first_packet,
+        sizes=watch.sizes(),
     )
-
-
-def _nal_length_bytes(extradata: bytes | None) -> int:
-    """Bytes of the length before each unit of H.264, as MP4 and Matroska store it (ISO/IEC 14496-15); 0 otherwise."""
-    return (extradata[4] & 3) + 1 if extradata is not None and len(extradata) > 4 and extradata[0] == 1 else 0
-
-
-def _is_instantaneous_refresh(packet: bytes, nal_length_bytes: int) -> bool:
-    """Whether an H.264 picture is an IDR one, not just one to begin at (open groups of pictures, gradual refresh)."""
-    position = 0
-    while position + nal_length_bytes < len(packet):
-        start = position + nal_length_bytes
-        if packet[start] & 0x1F == _H264_IDR_SLICE:
-            return True
-        position = start + int.from_bytes(packet[position:start], "big")
-    return False
 
 
 def _is_one_picture(packet: av.Packet[VideoStream], codec: str) -> bool:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import av
-import av.filter
 import numpy as np
 from av.container import InputContainer
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video._frames import decoded_frames, from_first_sound
-from nonlocal_video.video._source import Source, demux, map_error
+from nonlocal_video.video._pictures import PictureConverter
+from nonlocal_video.video._source import Source
+from nonlocal_video.video._streams import demux
 
 if TYPE_CHECKING:
     from nonlocal_video.video._probe import StreamIndex
@@ -25,8 +24,16 @@ if TYPE_CHECKING:
 _WORTH_SEEKING_PACKETS = 12
 
 
-def read_frames(source: Source, index: StreamIndex, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+def read_frames(
+    source: Source, index: StreamIndex, wanted: NDArray[np.int64], notes: list[str]
+) -> Iterator[NDArray[np.uint8]]:
     """Decode the frames with the given numbers (ascending), each once.
+
+    Args:
+        source: The open file.
+        index: Its index.
+        wanted: Numbers of frames.
+        notes: Gets what is met on the way and a user should know.
 
     Yields:
         Upright RGB pictures (H, W, 3), in order.
@@ -34,17 +41,19 @@ def read_frames(source: Source, index: StreamIndex, wanted: NDArray[np.int64]) -
     Raises:
         VideoError: If one of them is not there or damaged.
     """
-    to_rgb = _converter(source, index)
+    assert index.presentation is not None
+    source.stream_choice = index.stream_choice
+    converter = PictureConverter(source, index.presentation, index.time_base, notes)
     if index.counted:
-        yield from _read_by_count(source, index, wanted, to_rgb)
+        yield from _read_by_count(source, index, wanted, converter)
         return
     done = 0
     try:
-        for picture in _read_by_time(source, index, wanted, to_rgb, may_seek=len(index.key_pts) > 1):
+        for picture in _read_by_time(source, index, wanted, converter, may_seek=len(index.key_pts) > 1):
             yield picture
             done += 1
     except _SeekFailedError:
-        yield from _read_by_time(source, index, wanted[done:], to_rgb, may_seek=False)
+        yield from _read_by_time(source, index, wanted[done:], converter, may_seek=False)
 
 
 class _SeekFailedError(Exception):
@@ -52,7 +61,7 @@ class _SeekFailedError(Exception):
 
 
 def _read_by_count(
-    source: Source, index: StreamIndex, wanted: NDArray[np.int64], to_rgb: Callable[[VideoFrame], NDArray[np.uint8]]
+    source: Source, index: StreamIndex, wanted: NDArray[np.int64], converter: PictureConverter
 ) -> Iterator[NDArray[np.uint8]]:
     remaining = iter(wanted.tolist())
     number = next(remaining, None)
@@ -64,8 +73,10 @@ def _read_by_count(
             if position == number:
                 if is_damaged:
                     break
-                yield to_rgb(frame)
+                yield converter.convert(frame)
                 number = next(remaining, None)
+            else:
+                converter.follow(frame)
     if number is not None:
         raise _damaged_at(source, index, number)
 
@@ -74,7 +85,7 @@ def _read_by_time(
     source: Source,
     index: StreamIndex,
     wanted: NDArray[np.int64],
-    to_rgb: Callable[[VideoFrame], NDArray[np.uint8]],
+    converter: PictureConverter,
     *,
     may_seek: bool,
 ) -> Iterator[NDArray[np.uint8]]:
@@ -90,9 +101,10 @@ def _read_by_time(
                 sought = True
             for frame, is_damaged in frames:
                 if frame.pts is None or frame.pts < pts:
+                    converter.follow(frame)
                     continue
                 if frame.pts == pts and not is_damaged:
-                    yield to_rgb(frame)
+                    yield converter.convert(frame)
                     position = pts
                     break
                 if sought:
@@ -134,39 +146,3 @@ def _damaged_at(source: Source, index: StreamIndex, number: int) -> VideoError:
     seconds = float(index.shown_seconds[number])
     message = f"{source.name}: the frame at {seconds:.2f} s is damaged; get the file again or leave that part out."
     return VideoError("corrupt", message)
-
-
-def _converter(source: Source, index: StreamIndex) -> Callable[[VideoFrame], NDArray[np.uint8]]:
-    """Conversion to upright RGB by the filter that the ffmpeg program uses, so that the pixels are its pixels.
-
-    PyAV's own `reformat` is not: it interpolates the colours of 10-bit and of interlaced video otherwise.
-    """
-    graph: av.filter.Graph | None = None
-
-    def to_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
-        nonlocal graph
-        if (frame.width, frame.height) != (index.stored_width, index.stored_height):
-            sizes = f"{index.stored_width} x {index.stored_height} to {frame.width} x {frame.height}"
-            message = f"{source.name}: its picture size changes from {sizes}; re-encode it to one size."
-            raise VideoError("corrupt", message)
-        if graph is None:
-            graph = _rgb_graph(frame, index)
-        try:
-            graph.vpush(frame)
-            picture = graph.vpull()
-        except av.FFmpegError as error:
-            raise map_error(error, source.name, "converting its colours") from None
-        return index.orientation.upright(cast("NDArray[np.uint8]", cast(VideoFrame, picture).to_ndarray()))
-
-    return to_rgb
-
-
-def _rgb_graph(frame: VideoFrame, index: StreamIndex) -> av.filter.Graph:
-    graph = av.filter.Graph()
-    size_and_format = {"width": frame.width, "height": frame.height, "format": frame.format}
-    source = graph.add_buffer(**size_and_format, time_base=index.time_base)  # type: ignore[arg-type]
-    steps = [source, graph.add("scale", threads="1"), graph.add("format", "rgb24"), graph.add("buffersink")]
-    for step, following in itertools.pairwise(steps):
-        step.link_to(following)
-    graph.configure()
-    return graph

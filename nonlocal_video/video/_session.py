@@ -94,12 +94,14 @@ class Session:
         """Receive the end of the answers."""
         self._start_clock(self._limits.timeout_seconds)
         try:
-            self._expect(_wire.DONE)
+            answer = self._expect(_wire.DONE)
         except VideoError:
             if not self._uses_decord_by_itself:
                 raise
             self._discard_child()  # decord failed when all frames were here
             self._child_is_busy = False
+        else:
+            self._add_notes(tuple(map(str, answer.get("notes", ()))))
 
     def close(self) -> None:
         """Give the reader free; its child is replaced if it is still at work."""
@@ -175,6 +177,12 @@ class Session:
             why = f"it was killed from outside, {self._ending.killed_by}"
         note = f"decord was given up ({why}): PyAV decoded it."
         self._plan = dataclasses.replace(plan, info=dataclasses.replace(plan.info, notes=(*plan.info.notes, note)))
+
+    def _add_notes(self, notes: tuple[str, ...]) -> None:
+        assert self._plan is not None
+        info = self._plan.info
+        new = tuple(note for note in notes if note not in info.notes)
+        self._plan = dataclasses.replace(self._plan, info=dataclasses.replace(info, notes=info.notes + new))
 
     def _expect(self, expected: bytes, into: memoryview | None = None) -> dict[str, Any]:
         assert self._child is not None

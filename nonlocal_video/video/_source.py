@@ -7,16 +7,16 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import av
 from av.container import InputContainer
-from av.packet import Packet
 from av.video.stream import VideoStream
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video._messages import printable_name
+from nonlocal_video.video._streams import StreamChoice, choose_stream
 from nonlocal_video.video.limits import DecodeLimits
 
 DECODER_THREADS = 2
@@ -59,6 +59,7 @@ class Source:
         self.path = path
         self.name = printable_name(path)
         self.limits = limits
+        self.stream_choice: StreamChoice | None = None  # made when the file is opened for the first time
         self._fd = self._open()
         self.status = os.fstat(self._fd)
         try:
@@ -110,23 +111,22 @@ class Source:
     @contextmanager
     def opened(self, **extra_options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         """The file's container, from its beginning, and its video stream (pixel limit set, two threads)."""
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        options = {"format_whitelist": _FORMAT_WHITELIST, **extra_options}
-        file: Any
-        if os.name == "nt":  # a descriptor of Python's C library means nothing to FFmpeg's there
-            file = "file:" + self.path
-            options["protocol_whitelist"] = "file"
-        else:  # the very file that was checked, whatever its name is made of
-            file = "fd:"
-            options.update(fd=str(self._fd), protocol_whitelist="fd")
-        try:
-            container = av.open(file, options=options, **_ANY_TAGS)
-        except av.FFmpegError as error:
-            raise self._open_error(error) from None
+        container = self._open_container(extra_options)
+        if self.stream_choice is None:
+            try:
+                self.stream_choice = self._choose_stream(container)
+            except BaseException:
+                container.close()
+                raise
+            if self.stream_choice.has_read_packets:
+                container.close()
+                container = self._open_container(extra_options)
         with container:
-            stream = self._video_stream(container)
+            stream = self._video_stream(container, self.stream_choice)
+            # A photo is large, and first of all it is no video; the decoder has the limit as well.
+            is_photo = container.format.name.endswith("_pipe")
             pixels = stream.codec_context.width * stream.codec_context.height
-            if pixels > self.limits.max_pixels:
+            if pixels > self.limits.max_pixels and not is_photo:
                 raise self.too_many_pixels(stream.codec_context.width, stream.codec_context.height)
             decoder_options = {"max_pixels": str(self.limits.max_pixels)}
             if stream.codec_context.codec.canonical_name == "hevc":
@@ -153,17 +153,48 @@ class Source:
         message = f"{self.name}: none of its frames can be decoded; get the file again or re-encode it."
         return VideoError("corrupt", message)
 
-    def _video_stream(self, container: InputContainer) -> VideoStream:
-        streams = shown_streams(container)
-        if not streams:
+    def read_at(self, offset: int, num_bytes: int) -> bytes:
+        """Return bytes of the file, fewer at its end."""
+        os.lseek(self._fd, offset, os.SEEK_SET)
+        return os.read(self._fd, num_bytes)
+
+    def duplicate_descriptor(self) -> int:
+        """Return a descriptor of the file, at its beginning, that the caller closes."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        return os.dup(self._fd)
+
+    def _open_container(self, extra_options: dict[str, str]) -> InputContainer:
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        options = {"format_whitelist": _FORMAT_WHITELIST, **extra_options}
+        file: Any
+        if os.name == "nt":  # a descriptor of Python's C library means nothing to FFmpeg's there
+            file = "file:" + self.path
+            options["protocol_whitelist"] = "file"
+        else:  # the very file that was checked, whatever its name is made of
+            file = "fd:"
+            options.update(fd=str(self._fd), protocol_whitelist="fd")
+        try:
+            return av.open(file, options=options, **_ANY_TAGS)
+        except av.FFmpegError as error:
+            raise self._open_error(error) from None
+
+    def _choose_stream(self, container: InputContainer) -> StreamChoice:
+        choice = choose_stream(container)
+        if choice is None:
             if not container.streams:
                 message = f"{self.name}: it is damaged (no stream can be read); get the file again."
                 raise VideoError("corrupt", message)
             raise VideoError("no_video_stream", f"{self.name}: it has no video stream; give a file with pictures.")
-        if streams[0].codec_context is None:
+        return choice
+
+    def _video_stream(self, container: InputContainer, choice: StreamChoice) -> VideoStream:
+        stream = next((s for s in container.streams.video if s.index == choice.index), None)
+        if stream is None:
+            raise VideoError("internal", f"{self.name}: it changed while it was read; try again.")
+        if stream.codec_context is None:
             message = f"{self.name}: its video codec has no decoder here; convert it to H.264 in MP4."
             raise VideoError("unsupported_codec", message)
-        return streams[0]
+        return stream
 
     def _open_error(self, error: av.FFmpegError) -> VideoError:
         if isinstance(error, (MemoryError, av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
@@ -173,18 +204,3 @@ class Source:
             message = f"{self.name}: it is damaged or cut off (its index cannot be read); get the file again."
             return VideoError("corrupt", message)
         return VideoError("not_a_video", f"{self.name}: it is not a video file of a known format; give a video.")
-
-
-def shown_streams(container: InputContainer) -> list[VideoStream]:
-    """The video streams that are no cover picture."""
-    return [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-
-
-def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """A stream's packets, and the empty one at their end.
-
-    In a damaged file FFmpeg may find further streams while it reads. PyAV does not know them, and fails on their empty
-    packets after ours has come (`InputContainer.demux`, 18.1).
-    """
-    with suppress(IndexError):
-        yield from container.demux(stream)

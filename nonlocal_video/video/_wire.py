@@ -16,7 +16,7 @@ MAGIC = b"\x93nonlocal-video\n"
 TAKEN = b"T"  # empty: the request was read, work begins
 PLAN = b"P"  # JSON: what the file is and which frames will follow
 FRAME = b"F"  # one frame, raw RGB
-DONE = b"D"  # empty: the request is served
+DONE = b"D"  # JSON: the request is served; what was noted meanwhile
 ERROR = b"E"  # JSON: code and message
 KINDS = (TAKEN, PLAN, FRAME, DONE, ERROR)
 

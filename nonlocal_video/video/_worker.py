@@ -132,7 +132,7 @@ class _Server:
     def _serve(self, request: dict[str, Any]) -> None:
         import numpy as np
 
-        from nonlocal_video.video import _decord, _pyav
+        from nonlocal_video.video import _decord, _pyav, _webp
         from nonlocal_video.video._source import Source
 
         source = Source(request["path"], self._limits)
@@ -141,6 +141,8 @@ class _Server:
             decord = _decord.load() if request["decoder"] != "pyav" else None
             if request["decoder"] == "decord" and decord is None:
                 raise UsageError("decoder = 'decord' needs decord: pip install decord, or leave the decoder to 'auto'.")
+            if request["decoder"] == "decord":
+                _decord.check_fitness(source, index)
             use_decord = decord is not None and (request["decoder"] == "decord" or index.info.decoder == "decord")
             if request["op"] == "probe":
                 self._send_plan({"info": _named(index.info, use_decord=use_decord)})
@@ -153,13 +155,16 @@ class _Server:
             plan["pts_seconds"] = index.shown_seconds[wanted].tolist()
             self._send_plan(plan)
             wanted = wanted[request["skip"] :]
+            notes: list[str] = []
             if use_decord:
                 pictures = _decord.read_frames(decord, source, index, wanted)
+            elif index.animation is not None:
+                pictures = _webp.read_frames(source, index.animation, wanted)
             else:
-                pictures = _pyav.read_frames(source, index, wanted)
+                pictures = _pyav.read_frames(source, index, wanted, notes)
             for picture in pictures:
                 self._send(_wire.FRAME, np.ascontiguousarray(picture).data.cast("B"))
-            self._send(_wire.DONE)
+            self._send(_wire.DONE, json.dumps({"notes": notes}).encode("ascii"))
         finally:
             source.close()
 
@@ -207,7 +212,8 @@ class _Server:
 
 def _named(info: Any, *, use_decord: bool) -> dict[str, Any]:
     """The info with the decoder that serves this request."""
-    return dataclasses.asdict(dataclasses.replace(info, decoder="decord" if use_decord else "pyav"))
+    other = "pillow" if info.decoder == "pillow" else "pyav"
+    return dataclasses.asdict(dataclasses.replace(info, decoder="decord" if use_decord else other))
 
 
 def _distinct_frames(index: Any, times_seconds: Any) -> tuple[Any, Any]:

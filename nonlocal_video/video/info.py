@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-DecoderName = Literal["decord", "pyav", "memory"]
+DecoderName = Literal["decord", "pyav", "pillow", "memory"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class VideoInfo:
 
     container: str
     codec: str
-    width: int  # upright, as shown
+    width: int  # upright and as shown: pixels that are not square are taken into account
     height: int
     rotation_degrees: int  # clockwise turn that makes the stored picture upright: 0, 90, 180 or 270
     num_frames: int  # frames that are really there and shown (edit list applied), not what the header claims
@@ -30,7 +30,7 @@ class VideoInfo:
     start_seconds: float  # from the beginning of the file to its first shown picture; 0 for most
     duration_seconds: float  # from there to the end of the pictures
     has_edit_list: bool
-    decoder: DecoderName  # the one that serves this file; "memory" for frames that were handed over as an array
+    decoder: DecoderName  # the one that serves this file: Pillow animated WebP, "memory" frames handed over as an array
     notes: tuple[str, ...] = ()  # what a user should know: a truncated tail, a decoder that was given up
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ ERRORS = {
     "audio_only.mp4": "no_video_stream",
     "corrupt_header.mp4": "corrupt",
     "empty.mp4": "not_a_video",
+    "jpeg_renamed.mp4": "not_a_video",
     "random_bytes.mp4": "not_a_video",
     "text_renamed.mp4": "not_a_video",
     "truncated_no_moov.mp4": "corrupt",
@@ -30,6 +31,8 @@ ERRORS = {
 # The manifest has what a plain loop over PyAV gives; of these files it has the half picture at the end, or lacks those
 # that the decoder still held when the end failed.
 FRAMES = {"truncated.avi": 10, "truncated_faststart.mp4": 26}
+# The manifest has the stored width; this clip's pixels are 64:51, so that it is shown at 16:9.
+SHOWN_WIDTHS = {"clips/arm_wrestling/open-mmlab__demo.mp4": 427}
 SECONDS_A_FILE = 20  # they take a fraction of one; this is for a machine that is busy with other things
 
 # Runs apart, so that everything that reaches the terminal is seen.
@@ -135,6 +138,6 @@ def test_clips_of_actions_have_the_frames_of_the_manifest(
             info = reader.probe(data_folder / path)
             assert (info.num_frames, info.width, info.height) == (
                 int(row["frames"]),
-                int(row["width"]),
+                SHOWN_WIDTHS.get(path, int(row["width"])),
                 int(row["height"]),
             ), path

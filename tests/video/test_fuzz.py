@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from nonlocal_video.video._source import demux
+from nonlocal_video.video._streams import demux
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
 

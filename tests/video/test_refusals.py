@@ -172,35 +172,12 @@ def test_times_outside_of_the_video_are_refused(clips: Path, reader: VideoReader
     assert numbered_clips.number_in(last.frames_thwc[0]) == numbered_clips.NUM_FRAMES - 1
 
 
-def test_a_picture_size_that_changes_is_an_error(tmp_path: Path, reader: VideoReader) -> None:
-    parts = []
-    for scale in ("96:64", "192:128"):
-        part = tmp_path / f"{scale[:3].strip(':')}.ts"
-        frames = [numbered_clips.picture(number) for number in range(30)]
-        numbered_clips.encode(part, frames, f"-vf scale={scale} -c:v libx264 -pix_fmt yuv420p -g 10")
-        parts.append(part.read_bytes())
-    path = tmp_path / "grows.ts"
-    path.write_bytes(b"".join(parts))
-    assert len(reader.read(path, [0.0, 0.5]).frames_thwc) == 2
-    with pytest.raises(VideoError, match="96 x 64 to 192 x 128") as caught:
-        reader.read(path, [0.0, reader.probe(path).duration_seconds])
-    assert caught.value.code == "corrupt"
-
-
 def test_the_cover_of_a_song_is_no_video(tmp_path: Path, reader: VideoReader) -> None:
     cover, song = tmp_path / "cover.png", tmp_path / "song.mp3"
     numbered_clips.encode(cover, [numbered_clips.picture(1)], "-frames:v 1")
     sound = ["-f", "lavfi", "-i", "sine=d=1", "-i", str(cover), "-map", "0", "-map", "1"]
     numbered_clips.ffmpeg(*sound, "-c:v", "copy", "-disposition:v", "attached_pic", "-f", "mp3", str(song))
     assert failure(reader, song).code == "no_video_stream"
-
-
-def test_still_pictures_are_videos_of_one_frame(tmp_path: Path, reader: VideoReader) -> None:
-    path = tmp_path / "still.png"
-    numbered_clips.encode(path, [numbered_clips.picture(77)], "-frames:v 1")
-    frames = reader.read(path, [0.0])
-    assert frames.info.num_frames == 1
-    np.testing.assert_array_equal(frames.frames_thwc[0], numbered_clips.picture(77))
 
 
 def test_of_several_video_streams_the_first_is_read_and_said_to_be(tmp_path: Path, reader: VideoReader) -> None:

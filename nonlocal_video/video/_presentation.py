@@ -1,0 +1,86 @@
+"""How the frames of a stream are shown, told from its first picture and its container."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from av.video.frame import VideoFrame
+
+from nonlocal_video.video._hdr import hdr_colours
+from nonlocal_video.video._orientation import DisplayMatrixReader, Orientation, matrix_note
+from nonlocal_video.video._shape import shown_size
+from nonlocal_video.video._source import Source
+
+
+@dataclass(frozen=True)
+class StoredAs:
+    """What a container says of a stream's pictures beside their size."""
+
+    pixel_aspect: Fraction | None  # width of a pixel divided by its height
+    transfer: int  # code points of ISO/IEC 23091-2
+    primaries: int
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How the frames of a stream are shown."""
+
+    width: int  # upright, as shown
+    height: int
+    stored_width: int
+    stored_height: int
+    orientation: Orientation
+    stored_as: StoredAs
+    notes: tuple[str, ...]  # what a user should know of it
+    decord_fault: str | None  # why decord would show other pictures; None if it would not
+
+
+def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes: set[tuple[int, int]]) -> Presentation:
+    """Find out how the frames of a stream are shown.
+
+    Args:
+        source: The open file.
+        first: Its first picture.
+        stored_as: What its container says.
+        other_sizes: Widths and heights that later pictures are known to have.
+
+    Raises:
+        VideoError: If the pictures are larger than allowed when shown.
+    """
+    matrix = DisplayMatrixReader().read(first)
+    orientation = Orientation() if matrix is None else Orientation.from_display_matrix(matrix)
+    turn_note = None if matrix is None else matrix_note(matrix)
+    wide, high, shape_note = shown_size(first.width, first.height, stored_as.pixel_aspect)
+    if wide * high > source.limits.max_pixels:
+        raise source.too_many_pixels(wide, high)
+    width, height = (high, wide) if orientation.swaps_sides else (wide, high)
+    hdr = hdr_colours(first, stored_as.transfer, stored_as.primaries)
+    changes_size = bool(other_sizes - {(first.width, first.height)})
+    notes = (
+        turn_note,
+        shape_note,
+        None if hdr is None else hdr.note,
+        size_note(width, height) if changes_size else None,
+    )
+    faults = (
+        (orientation != Orientation() or turn_note is not None, "it turns pictures wrongly"),
+        ((wide, high) != (first.width, first.height), "it shows pixels as if they were square"),
+        (hdr is not None, "it does not tone-map HDR"),
+        (changes_size, "it hides that the picture size changes"),
+    )
+    return Presentation(
+        width=width,
+        height=height,
+        stored_width=first.width,
+        stored_height=first.height,
+        orientation=orientation,
+        stored_as=stored_as,
+        notes=tuple(note for note in notes if note is not None),
+        decord_fault=next((fault for applies, fault in faults if applies), None),
+    )
+
+
+def size_note(width: int, height: int) -> str:
+    """Say that not all frames have one size."""
+    return f"The picture size changes on the way: all frames are brought to the first one's, {width} x {height}."

@@ -1,0 +1,82 @@
+"""A picture size that changes on the way gives frames of the first one's size, and a note, whatever decodes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numbered_clips
+import numpy as np
+import pytest
+
+from nonlocal_video.errors import VideoError
+from nonlocal_video.video import VideoReader
+
+NOTE = "The picture size changes on the way: all frames are brought to the first one's, 96 x 64."
+NUM_FRAMES = 24
+CODECS = {
+    "h264.ts": "-c:v libx264 -pix_fmt yuv420p -g 12",
+    "hevc.ts": "-c:v libx265 -pix_fmt yuv420p -x265-params keyint=12:log-level=none",
+    "mpeg2.ts": "-c:v mpeg2video -q:v 2 -g 12",
+    "vp8.ivf": "-c:v libvpx -b:v 2M -g 12",
+    "vp9.ivf": "-c:v libvpx-vp9 -b:v 2M -cpu-used 8 -g 12",
+    "av1.ivf": "-c:v libaom-av1 -cpu-used 8 -crf 10 -g 12",
+    "mjpeg.mjpeg": "-c:v mjpeg -pix_fmt yuvj420p -q:v 2",
+}
+
+
+def make(folder: Path, name: str) -> Path:
+    """One after another: 96 x 64, 192 x 128 and 48 x 32."""
+    parts = []
+    for number, size in enumerate(("96:64", "192:128", "48:32")):
+        pictures = [numbered_clips.picture(8 * number + frame) for frame in range(8)]
+        part = folder / f"{number}.{name}"
+        numbered_clips.encode(part, pictures, f"-vf scale={size}:flags=neighbor {CODECS[name]}")
+        parts.append(part.read_bytes())
+    path = folder / name
+    if name.endswith(".ivf"):  # one header of 32 bytes, then frames
+        parts = [parts[0], *(part[32:] for part in parts[1:])]
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+# FFmpeg's decoder of MPEG-2 throws away the picture that it still holds when the size changes.
+LOST = {"mpeg2.ts": {7, 15}}
+
+
+def check(reader: VideoReader, path: Path) -> None:
+    expected = [number for number in range(NUM_FRAMES) if number not in LOST.get(path.name, ())]
+    info = reader.probe(path)
+    frames = reader.read(path, np.linspace(0, info.duration_seconds, 40 * NUM_FRAMES).tolist())
+    assert (info.width, info.height, info.num_frames) == (96, 64, len(expected))
+    assert [numbered_clips.number_in(frame) for frame in frames.frames_thwc] == expected
+    assert all(numbered_clips.is_upright_rgb(frame) for frame in frames.frames_thwc)
+    assert frames.info.notes.count(NOTE) == 1
+    assert frames.info.decoder == "pyav"
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_every_codec(tmp_path: Path, reader: VideoReader, name: str) -> None:
+    path = make(tmp_path, name)
+    check(reader, path)
+    if name != "av1.ivf":  # noticed only when it is decoded
+        assert NOTE in reader.probe(path).notes
+
+
+@pytest.mark.parametrize("kind", ["mkv", "mp4", "mov", "flv"])
+def test_every_container_and_both_decoders(tmp_path: Path, reader: VideoReader, kind: str) -> None:
+    path = tmp_path / f"copied.{kind}"
+    numbered_clips.ffmpeg("-i", str(make(tmp_path, "h264.ts")), "-c", "copy", str(path))
+    check(reader, path)
+    assert NOTE in reader.probe(path).notes
+    with VideoReader(decoder="decord") as decord, pytest.raises(VideoError, match="hides that the picture size"):
+        decord.read(path, [0.0])
+
+
+def test_headers_that_say_the_same_again_change_nothing(clips: Path, tmp_path: Path, reader: VideoReader) -> None:
+    path = tmp_path / "again.mkv"
+    bits = "h264_mp4toannexb,dump_extra=freq=keyframe"
+    numbered_clips.ffmpeg("-i", str(clips / "h264.mp4"), "-c", "copy", "-bsf:v", bits, str(tmp_path / "a.ts"))
+    numbered_clips.ffmpeg("-i", str(tmp_path / "a.ts"), "-c", "copy", str(path))
+    info = reader.probe(path)
+    assert info.notes == ()
+    assert info.decoder == "decord"

@@ -35,4 +35,12 @@ Decoder = Annotated[DecoderChoice, typer.Option(help="auto takes for each file t
 Fast = Annotated[bool, typer.Option("--fast", help="The model card's cheaper view.")]
 StartSeconds = Annotated[float | None, typer.Option(help="Only look from here on; counted from the first frame.")]
 EndSeconds = Annotated[float | None, typer.Option(help="Only look up to here.")]
+AllFiles = Annotated[
+    bool,
+    typer.Option(
+        "--all-files",
+        help="Try every file of a folder. Without it hidden files, and names of text, pictures, sound, archives and "
+        "other files that are no clips, are passed over and counted.",
+    ),
+]
 TopK = Annotated[int, typer.Option(min=1, help="Classes to show.")]

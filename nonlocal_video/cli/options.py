@@ -43,4 +43,7 @@ AllFiles = Annotated[
         "other files that are no clips, are passed over and counted.",
     ),
 ]
+IgnoreColumn = Annotated[
+    list[str] | None, typer.Option(help="Column of the CSV that is for other programs; may be repeated.")
+]
 TopK = Annotated[int, typer.Option(min=1, help="Classes to show.")]

@@ -245,9 +245,12 @@ def _is_embedded(name: str) -> bool:
 
 
 def _read_labels(path: Path) -> list[str]:
+    from nonlocal_video.evaluation.text_file import open_text
+
     try:
-        names = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with open_text(path) as file:
+            names = file.read().splitlines()
+    except UnicodeDecodeError as error:
         raise UsageError(f"labels = {path} cannot be read: {error}") from error
     if not all(name.strip() for name in names):
         raise UsageError(f"labels = {path} has an empty line; every line names a class.")

@@ -33,6 +33,11 @@ _ENDINGS_OF_KIND = {
     "weights": "pt pth ckpt safetensors onnx pb tflite caffemodel prototxt pbtxt engine gguf keras",
     "camera side files": "xmp aae ifo bup cpi mpl bdm ctg cube lut dop pp3",
 }
+_TEXTS = {
+    "readme", "license", "licence", "copying", "notice", "changelog", "changes", "authors", "contributors", "contributing",
+    "citation", "install", "news", "version", "todo", "makefile", "dockerfile", "md5sums", "sha256sums",
+}  # fmt: skip
+"""Names without an ending that no clip has."""
 KINDS_BY_ENDING = frozenset(_ENDINGS_OF_KIND)
 _KIND_OF_ENDING = {ending: kind for kind, endings in _ENDINGS_OF_KIND.items() for ending in endings.split()}
 _SYSTEM_NAMES = {
@@ -54,8 +59,11 @@ def kind_of_file(name: str) -> str | None:
     None stands for names that may be clips: those of videos (GIF, WebP and AVIF can be animated), and endings that are
     unknown or missing.
     """
-    stem, ending = os.path.splitext(name.casefold())
-    return kind_of_folder(name) or (_KIND_OF_ENDING.get(ending[1:]) if stem else None)
+    if kind := kind_of_folder(name):
+        return kind
+    if name.casefold() in _TEXTS:
+        return "text"
+    return _KIND_OF_ENDING.get(os.path.splitext(name.casefold())[1][1:])
 
 
 class PassedOver:

@@ -16,7 +16,9 @@ Found = tuple[str, str | None]
 """A path, and the kind for which it is passed over; None for what may be a clip."""
 
 
-def walk(top: str, *, roots: set[str] | None = None, all_files: bool = False, within: str | None = None) -> Iterator[Found]:
+def walk(
+    top: str, *, roots: set[str] | None = None, all_files: bool = False, within: str | None = None
+) -> Iterator[Found]:
     """Yield what lies at and below a folder: files, and the folders and links that are not searched.
 
     Every entry that is not a folder counts as a file: what it is, the decoder finds out. A folder that cannot be read

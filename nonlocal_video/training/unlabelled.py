@@ -50,7 +50,10 @@ def check_unlabelled(
             so.
         every_frame: Decode whole clips.
     """
-    clips = (LabelledClip(path, NO_LABEL, split=TRAIN) for path in find_files(paths, selection=selection, passed_over=passed_over))
+    clips = (
+        LabelledClip(path, NO_LABEL, split=TRAIN)
+        for path in find_files(paths, selection=selection, passed_over=passed_over)
+    )
     with closing(check_clips(clips, readers, every_frame=every_frame)) as checked:
         report = make_report(list(checked), spec, SplitPlan())
     known = {row.sha256: row.path for row in labelled if row.sha256}
@@ -60,7 +63,8 @@ def check_unlabelled(
         else row
         for row in report.manifest.rows
     )
-    return replace(report, manifest=replace(report.manifest, rows=rows))
+    counts = {} if passed_over is None else passed_over.counts
+    return replace(report, manifest=replace(report.manifest, rows=rows), passed_over=counts)
 
 
 class UnlabelledClips(ClipDataset):

@@ -97,7 +97,7 @@ def _check_names(classes: Sequence[ClassFolder]) -> None:
     for folder in classes:
         if printable(folder.label) != folder.label:
             raise UsageError(
-                f"The class folder {printable(folder.path)!r} has a name that is not UTF-8, which no label can be. "
+                f"The class folder '{printable(folder.path)}' has a name that is not UTF-8, which no label can be. "
                 f"Rename it."
             )
         _refuse_twice(real.setdefault(os.path.realpath(folder.path), folder), folder)

@@ -68,11 +68,9 @@ def class_folders(top: str, folders: Sequence[str], *, all_files: bool) -> list[
     splits = [folder for folder in folders if split_of_name(os.path.basename(folder))]
     others = [folder for folder in folders if folder not in splits]
     if not splits:
-        if len(folders) == 1:  # clips/videos/train/...
-            inner = _look(folders[0], all_files=all_files)
-            names = [split_of_name(os.path.basename(folder)) for folder in inner.folders]
-            if not inner.has_files and len(inner.folders) > 1 and all(names):
-                return class_folders(folders[0], inner.folders, all_files=all_files)
+        inner = _wrapped_splits(folders, all_files=all_files)  # clips/videos/train/...
+        if inner:
+            return class_folders(os.path.dirname(inner[0]), inner, all_files=all_files)
         return _splits_below(folders, all_files=all_files)
     inside = {folder: _look(folder, all_files=all_files) for folder in splits}
     of_classes = [folder for folder in splits if inside[folder].folders and not inside[folder].has_files]
@@ -83,14 +81,14 @@ def class_folders(top: str, folders: Sequence[str], *, all_files: bool) -> list[
     if with_clips:
         raise UsageError(
             f"In {top!r} {names} hold class folders, as the splits of a data set do, and "
-            f"{os.path.basename(with_clips[0])!r} lies beside them with clips of its own. Move one of the two elsewhere, "
+            f"{os.path.basename(with_clips[0])!r} lies beside them with clips of its own. Move one of the two away, "
             f"or give a CSV path,label,group,split."
         )
     flat = [folder for folder in splits if inside[folder].has_files]
     if flat:
         raise UsageError(
-            f"{os.path.relpath(flat[0], top)!r} in {top!r} is named like a split of a data set and holds clips without a "
-            f"class folder, so that they have no label. Sort them into one folder a class, give a CSV "
+            f"{os.path.relpath(flat[0], top)!r} in {top!r} is named like a split of a data set and holds clips without "
+            f"a class folder, so that they have no label. Sort them into one folder a class, give a CSV "
             f"path,label,group,split, or name a folder of class folders alone"
             f"{f' ({of_classes[0]})' if of_classes else ''}."
         )
@@ -99,6 +97,21 @@ def class_folders(top: str, folders: Sequence[str], *, all_files: bool) -> list[
         for split in splits
         for folder in inside[split].folders
     ]
+
+
+def _wrapped_splits(folders: Sequence[str], *, all_files: bool) -> list[str]:
+    """The folders in the only one that has clips, if all are named like splits."""
+    inside = []
+    for folder in folders:
+        look = _look(folder, all_files=all_files)
+        if look.has_files:
+            return []
+        inside.append(look)
+    for folder, look in zip(folders, inside, strict=True):
+        if len(look.folders) > 1 and all(split_of_name(os.path.basename(inner)) for inner in look.folders):
+            others = [other for other in folders if other != folder]
+            return [] if any(_has_clip(other, all_files=all_files) for other in others) else look.folders
+    return []
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ _ENDINGS_OF_KIND = {
     "camera side files": "xmp aae ifo bup cpi mpl bdm ctg cube lut dop pp3",
 }
 _TEXTS = {
-    "readme", "license", "licence", "copying", "notice", "changelog", "changes", "authors", "contributors", "contributing",
-    "citation", "install", "news", "version", "todo", "makefile", "dockerfile", "md5sums", "sha256sums",
+    "readme", "license", "licence", "copying", "notice", "changelog", "changes", "authors", "contributors",
+    "contributing", "citation", "install", "news", "version", "todo", "makefile", "dockerfile", "md5sums", "sha256sums",
 }  # fmt: skip
 """Names without an ending that no clip has."""
 KINDS_BY_ENDING = frozenset(_ENDINGS_OF_KIND)

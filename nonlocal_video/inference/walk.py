@@ -1,4 +1,4 @@
-"""A search through a folder: in name order, a part of its names in memory at a time, links followed, never in circles."""
+"""A search through a folder: in name order, part of its names in memory at a time, links followed without circles."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def walk(
                 stack.append((_entries(entry.path), below))
         elif os.path.isdir(entry.path):  # a link to one; not the entry's own is_dir, which raises for a link to itself
             target = os.path.realpath(entry.path)
-            kind = None if all_files else kind_of_folder(entry.name)
-            if kind is None and within is not None and not _is_below(target, within):
-                kind = OUTSIDE_LINKS
-            elif kind is None and any(_is_below(above, target) for _, above in stack):
-                kind = REPEATED_LINKS
-            elif kind is None and any(is_searched(target, root, all_files=all_files) for root in roots):
-                kind = REPEATED_LINKS
+            repeated = any(_is_below(above, target) for _, above in stack) or any(
+                is_searched(target, root, all_files=all_files) for root in roots
+            )
+            outside = within is not None and not _is_below(target, within)
+            kind = (None if all_files else kind_of_folder(entry.name)) or (
+                OUTSIDE_LINKS if outside else REPEATED_LINKS if repeated else None
+            )
             if kind:
                 yield entry.path, kind
             else:

@@ -26,6 +26,7 @@ from nonlocal_video.video.limits import DecodeLimits
 
 NO_LABEL = "unlabelled"
 """Stands in the manifest's column `label`."""
+_ALL_CLIPS = Selection()
 
 
 def check_unlabelled(
@@ -33,7 +34,7 @@ def check_unlabelled(
     spec: InputSpec,
     readers: Iterable[VideoReader],
     *,
-    selection: Selection = Selection(),
+    selection: Selection = _ALL_CLIPS,
     passed_over: PassedOver | None = None,
     labelled: Iterable[ManifestRow] = (),
     every_frame: bool = False,

@@ -38,7 +38,16 @@ def clips_of(found: LabelledSource, top: Path) -> dict[str, tuple[str, str | Non
 
 
 def test_files_that_are_no_clips_have_no_say(tmp_path: Path) -> None:
-    strays = ("README.md", "README", "labels.json", "LICENSE", ".DS_Store", "jump/a.srt", "jump/poster.jpg", "wave/Thumbs.db")
+    strays = (
+        "README.md",
+        "README",
+        "labels.json",
+        "LICENSE",
+        ".DS_Store",
+        "jump/a.srt",
+        "jump/poster.jpg",
+        "wave/Thumbs.db",
+    )
     found = read_source(tree(tmp_path, *CLASSES, *strays, "__MACOSX/jump/a.mp4", ".git/config"))
     assert {name: label for name, (label, _) in clips_of(found, tmp_path).items()} == CLASSES
     assert found.passed_over.counts == {
@@ -80,7 +89,8 @@ def test_split_folders_are_splits(tmp_path: Path, names: tuple[str, str, str], a
 def test_splits_below_the_classes_are_splits_too(tmp_path: Path) -> None:
     found = read_source(tree(tmp_path, "jump/train/a.mp4", "jump/test/b.mp4", "wave/train/c.mp4"))
     assert clips_of(found, tmp_path) == {
-        "jump/train/a.mp4": ("jump", "train"), "jump/test/b.mp4": ("jump", "test"), "wave/train/c.mp4": ("wave", "train"),
+        "jump/train/a.mp4": ("jump", "train"), "jump/test/b.mp4": ("jump", "test"),
+        "wave/train/c.mp4": ("wave", "train"),
     }  # fmt: skip
     whole = tree(tmp_path / "whole", "jump/train/a.mp4", "wave/c.mp4", "wave/test/d.mp4")
     assert {split for _, split in clips_of(read_source(whole), whole).values()} == {None}
@@ -99,7 +109,10 @@ def test_a_class_that_is_called_test_among_others_is_a_class(tmp_path: Path, ins
     [
         (("train/a.mp4", "val/b.mp4"), "'train' in .* is named like a split .* without a class folder"),
         (("train/jump/a.mp4", "test/b.mp4"), r"'test' in .* holds clips without a class folder.*alone \(.*/train\)"),
-        (("train/jump/a.mp4", "val/jump/b.mp4", "misc/c.mp4"), "'train' and 'val' hold class folders.*'misc' lies beside"),
+        (
+            ("train/jump/a.mp4", "val/jump/b.mp4", "misc/c.mp4"),
+            "'train' and 'val' hold class folders.*'misc' lies beside",
+        ),
     ],
 )
 def test_what_is_neither_splits_nor_classes_is_refused(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
@@ -133,7 +146,7 @@ def test_frames_are_refused_with_a_command_that_makes_clips(tmp_path: Path, name
     folder.mkdir(parents=True)
     for number, name in enumerate(names):
         Image.fromarray(np.full((61, 81, 3), 80 * number, np.uint8)).save(folder / name, quality=95)
-    with pytest.raises(UsageError, match="Class 'swipe left' has pictures and no clip: .* holds 3") as caught:
+    with pytest.raises(UsageError, match=r"Class 'swipe left' has pictures and no clip: .* holds 3") as caught:
         read_source(tmp_path / "clips")
     command = shlex.split(str(caught.value)[str(caught.value).index("ffmpeg ") :])
     if shutil.which("ffmpeg") is None:
@@ -182,7 +195,7 @@ def test_empty_classes_are_named(tmp_path: Path) -> None:
 def test_names_that_only_look_alike_are_told_apart() -> None:
     composed, decomposed = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
     (note,) = alike_names([composed, decomposed, "tea"])
-    assert r"'caf\xe9' and 'cafe\u0301' have the same name, coded in two ways" in note
+    assert r"'cafe\u0301' and 'caf\xe9' have the same name, coded in two ways" in note
     assert "almost the same name" in alike_names(["Jump", "jump"])[0]
     assert class_indices([LabelledClip("a.mp4", decomposed)], ["tea", composed]) == [1]
 

@@ -72,7 +72,7 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, content: str | bytes, mes
 
 def test_columns_of_other_programs_are_named_to_be_left_out(tmp_path: Path) -> None:
     path = written(tmp_path, "path,label,note,Source\na.mp4,yoga,x,y\n")
-    with pytest.raises(UsageError, match="note, source.*--ignore-column note"):
+    with pytest.raises(UsageError, match=r"note, source.*--ignore-column note"):
         read_source(path)
     assert len(read_source(path, ignore_columns=["note", "source"]).clips) == 1
 

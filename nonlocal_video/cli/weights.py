@@ -250,7 +250,7 @@ def _read_labels(path: Path) -> list[str]:
     try:
         with open_text(path) as file:
             names = file.read().splitlines()
-    except UnicodeDecodeError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"labels = {path} cannot be read: {error}") from error
     if not all(name.strip() for name in names):
         raise UsageError(f"labels = {path} has an empty line; every line names a class.")

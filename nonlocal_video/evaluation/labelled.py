@@ -57,7 +57,10 @@ def read_source(
                 f"of the classes; {name!r} is a folder of classes."
             )
     elif path.is_file() and (path.suffix.lower() in (".csv", ".tsv")):
-        found = _of_csv(path, split, ignore_columns)
+        try:
+            found = _of_csv(path, split, ignore_columns)
+        except OSError as error:
+            raise UsageError(f"{name!r} cannot be read: {error.strerror}. Give a file that can be.") from error
     else:
         raise UsageError(
             f"{name!r} should be a folder with one folder of clips a class, or a CSV file {','.join(COLUMNS)}."

@@ -30,16 +30,14 @@ def open_text(
         errors: What to make of bytes that are not UTF-8, as for `open`.
 
     Raises:
-        UsageError: It cannot be read, or begins like something else.
+        UsageError: It begins like something else.
+        OSError: It cannot be read.
     """
-    name = repr(os.fspath(path))
-    try:
-        with open(path, "rb") as file:
-            beginning = file.read(4)
-        for start, what in _OTHER_BEGINNINGS.items():
-            if beginning.startswith(start):
-                raise UsageError(f"{name} is {what}, not text in UTF-8. Save it as UTF-8 (CSV UTF-8 in a spreadsheet).")
-        with open(path, encoding="utf-8-sig", errors=errors, newline="") as text:
-            yield text
-    except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror or error}.") from error
+    with open(path, "rb") as file:
+        beginning = file.read(4)
+    for start, what in _OTHER_BEGINNINGS.items():
+        if beginning.startswith(start):
+            name = repr(os.fspath(path))
+            raise UsageError(f"{name} is {what}, not text in UTF-8. Save it as UTF-8 (CSV UTF-8 in a spreadsheet).")
+    with open(path, encoding="utf-8-sig", errors=errors, newline="") as text:
+        yield text

@@ -181,6 +181,8 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         else:
             with open_text(file_path, errors="surrogateescape") as file:
                 lines = list(_json_lines(file))
+    except OSError as error:
+        raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}. Write it with `check`.") from error
     except UsageError:
         raise
     except ValueError as error:

@@ -22,14 +22,34 @@ _FRAMES_AT_LEAST = 2
 """Pictures from which a folder without a clip is taken for one of extracted frames."""
 
 
+_NUMBER = re.compile(r"(\d+)(?=\D*$)")
+
+
+@dataclass
+class _Pictures:
+    """What there is to know of the pictures of one folder, without all their names."""
+
+    first: str
+    count: int = 0
+    lengths: set[int] = field(default_factory=set)
+    lowest: int | None = None
+    """The smallest last number in a name."""
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        self.lengths.add(len(name))
+        if match := _NUMBER.search(name):
+            self.lowest = int(match[1]) if self.lowest is None else min(self.lowest, int(match[1]))
+
+
 @dataclass
 class _Found:
     """What one class folder holds."""
 
     clips: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
-    pictures: dict[str, list[str]] = field(default_factory=dict)
-    """Folder -> names of its pictures."""
+    pictures: dict[str, _Pictures] = field(default_factory=dict)
+    """Folder -> the pictures in it."""
 
     @property
     def frame_folders(self) -> list[str]:
@@ -37,8 +57,8 @@ class _Found:
         with_clips = {os.path.dirname(clip) for clip in self.clips}
         return [
             folder
-            for folder, names in self.pictures.items()
-            if len(names) >= _FRAMES_AT_LEAST and folder not in with_clips
+            for folder, pictures in self.pictures.items()
+            if pictures.count >= _FRAMES_AT_LEAST and folder not in with_clips
         ]
 
 
@@ -125,7 +145,8 @@ def _search(classes: Sequence[ClassFolder], *, all_files: bool) -> list[_Found]:
                 continue
             one.passed_over.add(kind)
             if kind == PICTURES:
-                one.pictures.setdefault(os.path.dirname(path), []).append(os.path.basename(path))
+                above, name = os.path.split(path)
+                one.pictures.setdefault(above, _Pictures(name)).add(name)
         found.append(one)
     return found
 
@@ -150,24 +171,23 @@ def _refuse_frames(top: str, classes: Sequence[ClassFolder], found: Sequence[_Fo
         if one.clips or not one.frame_folders:
             continue
         example = one.frame_folders[0]
-        names, number = one.pictures[example], sum(len(other.frame_folders) for other in found)
+        pictures, number = one.pictures[example], sum(len(other.frame_folders) for other in found)
         many = f" ({number:,} such folders in {top!r})" if number > 1 else ""
         raise UsageError(
-            f"Class {folder.label!r} has pictures and no clip: {printable(example)!r} holds {len(names):,}, "
-            f"{printable(names[0])!r} among them{many}. If they are frames of a clip, make clips of them, each from "
-            f"its folder at the rate at which they were taken: {_ffmpeg(example, names, folder.path)}"
+            f"Class {folder.label!r} has pictures and no clip: {printable(example)!r} holds {pictures.count:,}, "
+            f"{printable(pictures.first)!r} among them{many}. If they are frames of a clip, make clips of them, each "
+            f"from its folder at the rate at which they were taken: {_ffmpeg(example, pictures, folder.path)}"
         )
 
 
-def _ffmpeg(folder: str, names: list[str], class_folder: str) -> str:
+def _ffmpeg(folder: str, pictures: _Pictures, class_folder: str) -> str:
     """The command that makes a clip of a folder's frames."""
-    name, output = names[0], (folder if folder != class_folder else os.path.join(folder, "clip")) + ".mp4"
-    match = re.search(r"(\d+)(?=\D*$)", name)
-    if match and len({len(other) for other in names}) > 1:  # 9.jpg, 10.jpg: in the order of the numbers
+    name, output = pictures.first, (folder if folder != class_folder else os.path.join(folder, "clip")) + ".mp4"
+    match = _NUMBER.search(name)
+    if match and len(pictures.lengths) > 1:  # 9.jpg, 10.jpg: in the order of the numbers
         pattern = f"{name[: match.start()]}\0d{name[match.end() :]}"
-        first = min(int(found[1]) for other in names if (found := re.search(r"(\d+)(?=\D*$)", other)))
         source = os.path.join(folder, pattern).replace("%", "%%").replace("\0", "%")
-        given = f"-start_number {first} -i {shlex.quote(source)}"
+        given = f"-start_number {pictures.lowest} -i {shlex.quote(source)}"
     else:
         whole = re.sub(r"([\\*?\[\]{}])", r"\\\1", folder)
         given = f"-pattern_type glob -i {shlex.quote(os.path.join(whole, '*' + os.path.splitext(name)[1]))}"
@@ -198,7 +218,7 @@ def _empty(classes: Sequence[ClassFolder], found: Sequence[_Found]) -> list[str]
 
 
 def _frames_beside(found: Sequence[_Found]) -> list[str]:
-    folders = [(folder, len(one.pictures[folder])) for one in found for folder in one.frame_folders]
+    folders = [(folder, one.pictures[folder].count) for one in found for folder in one.frame_folders]
     if not folders:
         return []
     example, number = folders[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import fsspec
 import pytest
 
 import nonlocal_video as nlv
-from nonlocal_video.inference.file_kinds import PassedOver, kind_of_file, kind_of_folder
+from nonlocal_video.inference.file_kinds import KINDS_BY_ENDING, PassedOver, kind_of_file, kind_of_folder
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.training.stills import check_stills
 
@@ -146,6 +147,14 @@ def test_the_runs_own_output_is_not_counted(tree: Path) -> None:
 )  # fmt: skip
 def test_kinds(name: str, kind: str | None) -> None:
     assert kind_of_file(name) == kind
+
+
+def test_the_guide_names_every_kind_and_the_system_names() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "folders.md").read_text("utf-8")
+    assert all(kind in guide for kind in KINDS_BY_ENDING)
+    quoted = [name for line in guide.splitlines() if "passed over |" in line for name in re.findall(r"`(.+?)`", line)]
+    assert len(quoted) == 8
+    assert all(map(kind_of_file, quoted))
 
 
 def test_folders_have_no_endings() -> None:

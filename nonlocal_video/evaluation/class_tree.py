@@ -75,7 +75,8 @@ def read_class_tree(top: str, *, all_files: bool) -> LabelledSource:
         UsageError: A file has no class, a class folder is there twice, what is there are frames instead of clips, or
             the folders are neither classes nor splits.
     """
-    passed_over, folders = PassedOver(), []
+    passed_over = PassedOver()
+    folders: list[str] = []
     notes: list[str] = []
     real_top = os.path.realpath(top)
     for name in sorted(os.listdir(top)):

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def draw_confusion(
     shares = counts / counts.sum(axis=1, keepdims=True)
     colours = PowerNorm(0.5, 0, 1)  # so that one clip of fifty is seen
     image = axes.imshow(shares, cmap="Blues", norm=colours, aspect="auto", interpolation="nearest")
-    text = {"fontsize": points, "parse_math": False, "family": families}
+    text: dict[str, Any] = {"fontsize": points, "parse_math": False, "family": families}
     axes.set_xticks(range(num_columns), answers, rotation=90, **text)
     axes.set_yticks(range(num_rows), [shown[name] for name in true_labels], **text)
     axes.tick_params(length=0)

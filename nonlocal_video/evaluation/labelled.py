@@ -160,7 +160,7 @@ def _of_csv(path: Path, split: str | None, ignore_columns: Sequence[str]) -> Lab
         clips.append(LabelledClip(clip_path, values["label"], values["group"] or None, values["split"] or None))
         if not values["split"] and not row.get("problem", "").strip():  # what a manifest could not use has none
             without_split.append(number)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if without_split and len(without_split) < len(clips) and any(clip.split for clip in clips):
         shown = ", ".join(map(str, without_split[:_LISTED]))
         more = f" and {len(without_split) - _LISTED} more" if len(without_split) > _LISTED else ""

@@ -111,7 +111,7 @@ def find_files(
             continue
         if selection.tries(path, kind):
             yield path
-        elif passed_over is not None:
+        elif kind is not None and passed_over is not None:
             passed_over.add(kind)
 
 

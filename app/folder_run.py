@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.loading import ClipRequest
@@ -81,7 +82,8 @@ class FolderRuns:
         self, uploads: Sequence[str] | None, folder: str | None, model: str, views: str, asked: threading.Event
     ) -> Iterator[Update]:
         paths = self._paths(uploads, folder)
-        total = sum(1 for _ in find_files(paths))
+        passed_over = PassedOver()
+        total = sum(1 for _ in find_files(paths, passed_over=passed_over, within=self.root))
         recognizer, fast = self.recognizers[model], views == FAST
         request = ClipRequest(ViewCount.parse(ONE_VIEW if fast else views))
         settings = {"model": model, "views": views, "top_k": TOP_K}
@@ -104,7 +106,7 @@ class FolderRuns:
                 )
                 updated = time.monotonic()
                 refused: deque[Failure] = deque()
-                wanted = self._inside(find_files(paths), uploads is None, model, refused, asked)
+                wanted = self._inside(find_files(paths, within=self.root), uploads is None, model, refused, asked)
                 outcomes = writing.enter_context(closing(classify_files(recognizer, wanted, request, fast=fast)))
                 for outcome in _with(outcomes, refused):
                     row = self._row(outcome)
@@ -117,7 +119,7 @@ class FolderRuns:
                         updated = time.monotonic()
             ended = "Stopped." if asked.is_set() and counts.total() < total else "Done."
             yield Update(
-                f"{ended} {_status(counts, total)}",
+                f"{ended} {_status(counts, total)}{_not_tried(passed_over)}",
                 _table(shown),
                 gr.update(value=[str(table) for table in tables], visible=True),
                 gr.update(interactive=True),
@@ -176,6 +178,10 @@ def _status(counts: Counter[str], total: int) -> str:
     words = ", ".join(f"{number} {code}" for code, number in counts.most_common())
     more = f" The last {SHOWN_ROWS} rows are shown." if counts.total() > SHOWN_ROWS else ""
     return f"{counts.total()} of {total} files{': ' if words else ''}{words}.{more}"
+
+
+def _not_tried(passed_over: PassedOver) -> str:
+    return f" Passed over: {passed_over.in_words()}." if passed_over else ""
 
 
 def _table(rows: Iterable[list[Any]]) -> Any:

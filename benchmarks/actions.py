@@ -35,7 +35,7 @@ import numpy as np
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.blocks.schedule import ProgressiveSchedule
 from nonlocal_video.evaluation.answers import Answer, Truth, from_row, to_row
-from nonlocal_video.evaluation.labelled import read_labelled
+from nonlocal_video.evaluation.labelled import read_source
 from nonlocal_video.evaluation.metrics import bootstrap, group_numbers, measure
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.loading import ClipRequest
@@ -136,7 +136,7 @@ def write(found: dict[str, Any], num_classes: int, output: Path) -> None:
 
 def divide(clips: str, folds: int, seed: int) -> Manifest:
     """Every clip checked, and in one of the folds with all others of its group."""
-    labelled = [replace(clip, split=None) for clip in read_labelled(clips)]
+    labelled = [replace(clip, split=None) for clip in read_source(clips, ignore_columns=["k400"]).clips]
     checked = list(check_clips(labelled, [VideoReader() for _ in range(2)]))
     return make_report(checked, INPUT, SplitPlan(None, folds, seed)).manifest
 

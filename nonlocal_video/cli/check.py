@@ -7,7 +7,9 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,10 +18,11 @@ import typer
 from nonlocal_video.cli import options
 from nonlocal_video.cli.outputs import check_place
 from nonlocal_video.cli.run_progress import RunProgress
+from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
-    from nonlocal_video.evaluation.labelled import LabelledClip
+    from nonlocal_video.evaluation.labelled_clip import LabelledClip, LabelledSource
     from nonlocal_video.training.check import CheckedClip
     from nonlocal_video.training.splits import SplitPlan
     from nonlocal_video.video.decode import VideoReader
@@ -46,6 +49,8 @@ def check(
         bool, typer.Option("--every-frame", help="Decode every clip as a whole, not a few frames of it.")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Decoding processes.")] = 1,
+    all_files: options.AllFiles = False,
+    ignore_column: options.IgnoreColumn = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
     limit: Annotated[
         list[str] | None, typer.Option(help="What a file may cost, like max_duration_seconds=600; may be repeated.")
@@ -53,7 +58,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on standard output.")] = False,
 ) -> None:
     """Read every labelled clip as training would: what is unusable, short, there twice, and who is measured on."""
-    from nonlocal_video.evaluation.labelled import read_labelled
+    from nonlocal_video.evaluation.labelled import read_source
     from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.training.manifest import check_format, write_manifest
     from nonlocal_video.training.report import make_report
@@ -71,7 +76,9 @@ def check(
     plan = SplitPlan(validation_share if asked else _DEFAULT_SHARE, folds, seed)
     limits = DecodeLimits.parse(limit or ())
     spec = read_card(find(model)).input
-    clips = read_labelled(source)
+    found = read_source(source, all_files=all_files, ignore_columns=ignore_column or ()).to_divide()
+    clips = found.clips
+    say_source(found)
     if asked and all(clip.split for clip in clips):
         raise UsageError("Every clip has a split already, and it is kept; leave --validation-share and --folds away.")
 
@@ -79,6 +86,8 @@ def check(
     readers = [VideoReader(decoder=decoder.value, limits=limits) for _ in range(min(workers, len(clips)))]
     checked = check_with_progress(clips, readers, every_frame=every_frame)
     report = make_report(checked, spec, plan)
+    said = report.notes
+    report = replace(report, notes=(*found.notes, *said), passed_over=found.passed_over.counts)
     if output is not None:
         write_manifest(output, report.manifest)
     seconds = time.perf_counter() - started
@@ -90,16 +99,21 @@ def check(
 
         from nonlocal_video.cli.check_text import print_report
 
-        print_report(report, spec, Console(width=None if sys.stdout.isatty() else 140), every_frame=every_frame)
+        print_report(
+            replace(report, notes=said),
+            spec,
+            Console(width=None if sys.stdout.isatty() else 140),
+            every_frame=every_frame,
+        )
         if report.undivided is None:
-            _say_splits(clips, plan)
+            _say_splits(found, plan)
         typer.echo(f"Checked in {seconds:.1f} s." + (f" Written to {output}." if output is not None else ""))
     if not report.all_well or (asked and report.undivided):
         raise typer.Exit(STATUS_SOME_UNUSABLE)
 
 
 def check_with_progress(
-    clips: list[LabelledClip], readers: list[VideoReader], *, every_frame: bool
+    clips: Sequence[LabelledClip], readers: list[VideoReader], *, every_frame: bool
 ) -> list[CheckedClip]:
     """Every clip as `check_clips` reads it; Ctrl-C ends the verb."""
     from nonlocal_video.training.check import check_clips
@@ -120,10 +134,19 @@ def check_with_progress(
     return found
 
 
-def _say_splits(clips: list[LabelledClip], plan: SplitPlan) -> None:
-    given = sum(clip.split is not None for clip in clips)
+def say_source(found: LabelledSource) -> None:
+    """Print what was found beside the clips, and what was passed over, on standard error."""
+    for line in (*found.notes, found.passed_over.sentence()):
+        if line:
+            typer.echo(shown(line), err=True)
+
+
+def _say_splits(found: LabelledSource, plan: SplitPlan) -> None:
+    given = sum(clip.split is not None for clip in found.clips)
     if given:
-        typer.echo(f"{given} clips have a split in the list of clips; it was kept.")
-    if given < len(clips):
+        typer.echo(
+            f"{given} clips have a split in the {'tree' if found.splits_of_folders else 'list'} of clips; it was kept."
+        )
+    if given < len(found.clips):
         what = f"{plan.folds} folds" if plan.folds else f"{plan.validation_share:.0%} to measure on"
         typer.echo(f"Divided with seed {plan.seed}: {what}; clips of one group or one content are never on two sides.")

@@ -20,6 +20,7 @@ from nonlocal_video.cli.run_progress import RunProgress
 from nonlocal_video.cli.stopping import GentleStop
 from nonlocal_video.cli.text import describe
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.cluster import Cluster, ClusterJob
@@ -67,6 +68,7 @@ def classify(
         list[str] | None, typer.Option(help="Only files that match such a pattern, like *.mp4; may be repeated.")
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No file that matches such a pattern.")] = None,
+    all_files: options.AllFiles = False,
     shard: Annotated[str | None, typer.Option(help="K/N: only the K-th of N disjoint parts of the files.")] = None,
     engine: Annotated[Engine, typer.Option(help="ray: Ray Data, here or on a cluster.")] = Engine.local,
     ray_address: Annotated[
@@ -96,7 +98,8 @@ def classify(
     from nonlocal_video.zoo.catalogue import find
 
     request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, region=Region.of(region))
-    selection = Selection.parse(include or (), exclude or (), shard)
+    selection = Selection.parse(include or (), exclude or (), shard, all_files=all_files)
+    passed_over = PassedOver()
     limits = DecodeLimits.parse(limit or ())
     weights = find(model)
     card = read_card(weights)
@@ -120,7 +123,9 @@ def classify(
         job = ClusterJob(
             model, card.view(fast=fast), request, device, runtime.value, decoder.value, limits, batch_size, top_k
         )
-        counts, done_before = _on_ray(paths, selection, job, cluster, settings, output, resume=resume, as_json=as_json)
+        counts, done_before = _on_ray(
+            paths, selection, passed_over, job, cluster, settings, output, resume=resume, as_json=as_json
+        )
     else:
         from nonlocal_video.inference.recognizer import load
 
@@ -129,6 +134,7 @@ def classify(
                 recognizer,
                 paths,
                 selection,
+                passed_over,
                 request,
                 settings,
                 output,
@@ -140,11 +146,14 @@ def classify(
     together = counts + done_before
     if not together:
         chosen = " that --include, --exclude and --shard let pass" if include or exclude or shard else ""
-        raise UsageError(f"There is no file in {', '.join(map(repr, paths))}{chosen}.")
+        raise UsageError(f"There is no file in {', '.join(map(repr, paths))}{chosen}.{_only(passed_over)}")
+    if passed_over:
+        typer.echo(passed_over.sentence(), err=True)
     if together.total() > 1:
         words = ", ".join(f"{number} {code}" for code, number in together.most_common())
         earlier = f" ({done_before.total()} of them done before)" if done_before else ""
-        typer.echo(f"{together.total()} files: {words}{earlier}", err=True)
+        not_tried = f"; {passed_over.total} passed over" if passed_over else ""
+        typer.echo(f"{together.total()} files: {words}{earlier}{not_tried}", err=True)
     if together.total() > together["ok"]:
         raise typer.Exit(STATUS_SOME_FAILED)
 
@@ -153,6 +162,7 @@ def _here(
     recognizer: Recognizer,
     paths: Sequence[str],
     selection: Selection,
+    passed_over: PassedOver,
     request: ClipRequest,
     settings: dict[str, Any],
     output: str | None,
@@ -171,7 +181,7 @@ def _here(
     fast, top_k = settings["fast"], settings["top_k"]
     with ExitStack() as stack:
         leave_out = ResultFile.files_of(output)
-        files = find_files(paths, selection=selection, leave_out=leave_out)
+        files = find_files(paths, selection=selection, leave_out=leave_out, passed_over=passed_over)
         results = None
         if output is not None:
             results = stack.enter_context(ResultFile(output, settings, top_k=top_k, resume=resume))
@@ -207,6 +217,7 @@ def _here(
 def _on_ray(
     paths: Sequence[str],
     selection: Selection,
+    passed_over: PassedOver,
     job: ClusterJob,
     cluster: Cluster,
     settings: dict[str, Any],
@@ -223,7 +234,7 @@ def _on_ray(
     from nonlocal_video.inference.files import find_files
     from nonlocal_video.inference.part_files import PartFolder
 
-    files = find_files(paths, selection=selection)
+    files = find_files(paths, selection=selection, passed_over=passed_over)
     if output is None:
         rows = classify_on_ray(files, job, cluster)
         counts: Counter[str] = Counter()
@@ -242,6 +253,14 @@ def _on_ray(
         typer.echo("Stopped. The same command with --resume goes on.", err=True)
         raise typer.Exit(STATUS_INTERRUPTED) from None
     return parts.counts() - before, parts.done_before
+
+
+def _only(passed_over: PassedOver) -> str:
+    """What there is instead of clips."""
+    if not passed_over:
+        return ""
+    frames = " If the pictures are frames, make clips of them: ffmpeg -framerate 25 -i FOLDER/%05d.jpg clip.mp4."
+    return f" {passed_over.sentence()}{frames if PICTURES in passed_over.counts else ''}"
 
 
 def _sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,10 +50,15 @@ def evaluate(
         Protocol | None,
         typer.Option(help="published: the views of the accuracy that the model's card quotes, and that beside it."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Only the CSV's rows of this split.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Only the clips of this split, which the CSV or the folders above the classes name."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for figures, all answers and the confusion matrix; else only printed.")
     ] = None,
+    all_files: options.AllFiles = False,
+    ignore_column: options.IgnoreColumn = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Decoding processes beside the network.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Views in one forward pass.")] = 1,
@@ -64,8 +70,9 @@ def evaluate(
     if resume and output is None:
         raise UsageError("--resume goes on with an evaluation; name its folder with --output.")
 
+    from nonlocal_video.cli.check import say_source
     from nonlocal_video.evaluation.answers import Truth
-    from nonlocal_video.evaluation.labelled import class_indices, read_labelled
+    from nonlocal_video.evaluation.labelled import alike_names, class_indices, read_source
     from nonlocal_video.inference.loading import ClipRequest
     from nonlocal_video.inference.recognizer import load
     from nonlocal_video.inference.views import ViewCount
@@ -82,7 +89,9 @@ def evaluate(
         views = published.views
     request = ClipRequest(ViewCount.parse(views or "1x1"), region=Region.of(region))
     card.view(fast=fast)  # refuses --fast, if it has to, before anything is read
-    clips = read_labelled(source, split=split)
+    found = read_source(source, split=split, all_files=all_files, ignore_columns=ignore_column or ())
+    clips = found.clips
+    say_source(replace(found, notes=(*found.notes, *alike_names(found.labels))))
     indices = class_indices(clips, card.labels)
     truths = {
         clip.path: Truth(card.labels[index], index, clip.group) for clip, index in zip(clips, indices, strict=True)
@@ -111,7 +120,13 @@ def evaluate(
     from nonlocal_video.evaluation.report import Evaluation
 
     metrics = measure(answers, len(card.labels), seed=seed)
-    about = {**settings, "source": source, "split": split, "protocol": protocol.value if protocol else None}
+    about = {
+        **settings,
+        "source": source,
+        "split": split,
+        "protocol": protocol.value if protocol else None,
+        "passed_over": dict(found.passed_over.counts),
+    }
     evaluation = Evaluation(about, card.labels, answers, metrics, published, seed)
     written = [] if output is None else evaluation.write(output)
     if as_json:

@@ -42,4 +42,15 @@ Region = Annotated[
         help="Only look at this part of the picture, in fractions of width and height; 0.5,0,1,1 is the right half.",
     ),
 ]
+AllFiles = Annotated[
+    bool,
+    typer.Option(
+        "--all-files",
+        help="Try every file of a folder. Without it hidden files, and names of text, pictures, sound, archives and "
+        "other files that are no clips, are passed over and counted.",
+    ),
+]
+IgnoreColumn = Annotated[
+    list[str] | None, typer.Option(help="Column of the CSV that is for other programs; may be repeated.")
+]
 TopK = Annotated[int, typer.Option(min=1, help="Classes to show.")]

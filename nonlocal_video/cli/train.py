@@ -17,6 +17,7 @@ from nonlocal_video.cli.stopping import GentleStop
 from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
+    from nonlocal_video.inference.file_kinds import PassedOver
     from nonlocal_video.models.card import InputSpec
     from nonlocal_video.training.manifest import Manifest
     from nonlocal_video.training.run import RunSettings
@@ -75,6 +76,8 @@ def train(
     device: options.Device = "auto",
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random; 0.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that load clips; 2.")] = None,
+    all_files: options.AllFiles = False,
+    ignore_column: options.IgnoreColumn = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --output, with its settings.")
     ] = False,
@@ -107,6 +110,7 @@ def train(
                 "--teacher": teacher, "--unlabelled": unlabelled, "--stills": stills, "--fast": fast,
                 "--new-weights": new_weights, "--validation": validation != TO_MEASURE_ON,
                 "--validation-share": validation_share != SHARE_TO_MEASURE_ON, "--device": device != "auto",
+                "--all-files": all_files, "--ignore-column": ignore_column,
             }  # fmt: skip
             changed = _values_of(setting) | asked
             _refuse_beside_resume([name for name, value in given.items() if value], changed)
@@ -126,8 +130,10 @@ def train(
                 if settings.train.distillation is None and (unlabelled or stills):
                     raise UsageError("Unlabelled clips and stills want a teacher that says what they show: --teacher.")
                 spec = _spec(settings)
-                labelled = _labelled(source, spec, validation_share, settings) if source else Manifest(())
-                clips = RunClips(labelled, _unlabelled(unlabelled, spec, labelled), _stills(stills))
+                rule: dict[str, Any] = {"all_files": all_files, "ignore_columns": ignore_column or ()}
+                labelled = _labelled(source, spec, validation_share, settings, rule) if source else Manifest(())
+                more = _unlabelled(unlabelled, spec, labelled, all_files=all_files)
+                clips = RunClips(labelled, more, _stills(stills, all_files=all_files))
                 check_clips_fit(settings.train, clips, validation=settings.validation)
                 created = folder.create(
                     settings.to_dict(),
@@ -295,23 +301,25 @@ def _spec(settings: RunSettings) -> InputSpec:
     return spec if distillation is None else viewing_spec(spec, read_card(find(distillation.teacher)).input)
 
 
-def _labelled(source: str, spec: InputSpec, share: float, settings: RunSettings) -> Manifest:
+def _labelled(source: str, spec: InputSpec, share: float, settings: RunSettings, rule: dict[str, Any]) -> Manifest:
     """The manifest itself, or one made of clips that were not checked yet."""
     from rich.console import Console
 
-    from nonlocal_video.cli.check import check_with_progress
+    from nonlocal_video.cli.check import check_with_progress, say_source
     from nonlocal_video.cli.check_text import print_report
-    from nonlocal_video.evaluation.labelled import read_labelled
+    from nonlocal_video.evaluation.labelled import read_source
     from nonlocal_video.training.manifest import is_manifest, read_manifest
     from nonlocal_video.training.report import make_report
     from nonlocal_video.training.splits import SplitPlan
     from nonlocal_video.video.decode import VideoReader
 
-    clips = [] if is_manifest(source) else read_labelled(source)
+    found = None if is_manifest(source) else read_source(source, **rule).to_divide(settings.validation)
+    clips = [] if found is None else found.clips
     if share != SHARE_TO_MEASURE_ON and all(clip.split for clip in clips):
         raise UsageError(f"The clips of {source!r} are divided already; leave --validation-share away.")
-    if not clips:
+    if found is None:
         return read_manifest(source)
+    say_source(found)
     typer.echo(f"Checking {source} first; `nonlocal-video check` shows more and can be run before.", err=True)
     plan = SplitPlan(share, None, settings.train.seed)
     readers = [VideoReader() for _ in range(min(2, len(clips)))]
@@ -323,29 +331,45 @@ def _labelled(source: str, spec: InputSpec, share: float, settings: RunSettings)
     return report.manifest
 
 
-def _unlabelled(paths: list[str] | None, spec: InputSpec, labelled: Manifest) -> Manifest:
+def _unlabelled(paths: list[str] | None, spec: InputSpec, labelled: Manifest, *, all_files: bool) -> Manifest:
+    from nonlocal_video.inference.file_kinds import PassedOver
+    from nonlocal_video.inference.files import Selection
     from nonlocal_video.training.manifest import Manifest
     from nonlocal_video.training.unlabelled import check_unlabelled
     from nonlocal_video.video.decode import VideoReader
 
     if not paths:
         return Manifest(())
-    report = check_unlabelled(paths, spec, [VideoReader() for _ in range(2)], labelled=labelled.usable)
-    _say_problems(len(report.manifest.rows), [(row.path, row.problem) for row in report.manifest.rows if row.problem])
+    passed_over = PassedOver()
+    report = check_unlabelled(
+        paths,
+        spec,
+        [VideoReader() for _ in range(2)],
+        selection=Selection(all_files=all_files),
+        passed_over=passed_over,
+        labelled=labelled.usable,
+    )
+    problems = [(row.path, row.problem) for row in report.manifest.rows if row.problem]
+    _say_problems(len(report.manifest.rows), problems, passed_over)
     return report.manifest
 
 
-def _stills(paths: list[str] | None) -> tuple[StillRow, ...]:
+def _stills(paths: list[str] | None, *, all_files: bool) -> tuple[StillRow, ...]:
+    from nonlocal_video.inference.file_kinds import PassedOver
+    from nonlocal_video.inference.files import Selection
     from nonlocal_video.training.stills import check_stills
 
     if not paths:
         return ()
-    rows = check_stills(paths)
-    _say_problems(len(rows), [(row.path, row.problem) for row in rows if row.problem])
+    passed_over = PassedOver()
+    rows = check_stills(paths, selection=Selection(all_files=all_files, pictures=True), passed_over=passed_over)
+    _say_problems(len(rows), [(row.path, row.problem) for row in rows if row.problem], passed_over)
     return tuple(rows)
 
 
-def _say_problems(count: int, problems: list[tuple[str, str]]) -> None:
+def _say_problems(count: int, problems: list[tuple[str, str]], passed_over: PassedOver) -> None:
     for path, problem in problems:
         typer.echo(f"not used: {path}: {problem}", err=True)
     typer.echo(f"{count - len(problems)} of {count} files without labels can be used.", err=True)
+    if passed_over:
+        typer.echo(passed_over.sentence(), err=True)

@@ -245,8 +245,11 @@ def _is_embedded(name: str) -> bool:
 
 
 def _read_labels(path: Path) -> list[str]:
+    from nonlocal_video.evaluation.text_file import open_text
+
     try:
-        names = path.read_text("utf-8").splitlines()
+        with open_text(path) as file:
+            names = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"labels = {path} cannot be read: {error}") from error
     if not all(name.strip() for name in names):

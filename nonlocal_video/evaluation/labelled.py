@@ -2,60 +2,88 @@
 
 from __future__ import annotations
 
-import csv
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.files import Selection, find_files
+from nonlocal_video.evaluation.class_tree import read_class_tree
+from nonlocal_video.evaluation.clip_table import COLUMNS, read_rows
+from nonlocal_video.evaluation.labelled_clip import LabelledClip, LabelledSource
+from nonlocal_video.evaluation.split_folders import split_of_name
+from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.remote import is_remote
 
-COLUMNS = ("path", "label", "group", "split")
-"""Of a CSV; the first two are needed, others are not looked at."""
 _LISTED = 10
-_NOT_HIDDEN = Selection(exclude=(".*",))
-
-
-@dataclass(frozen=True)
-class LabelledClip:
-    """One clip and what it shows."""
-
-    path: str
-    label: str
-    group: str | None = None
-    """Clips that are not independent of each other share it: those of one person, or cut from one video."""
-    split: str | None = None
 
 
 def read_labelled(source: str | os.PathLike[str], *, split: str | None = None) -> list[LabelledClip]:
-    """The clips of a folder that has one folder a class, or of a CSV `path,label[,group][,split]`.
+    """Return the clips of `read_source` alone."""
+    return list(read_source(source, split=split).clips)
+
+
+def read_source(
+    source: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    all_files: bool = False,
+    ignore_columns: Sequence[str] = (),
+) -> LabelledSource:
+    """Return the clips of a folder that has one folder a class, or of a CSV `path,label[,group][,split]`.
 
     Args:
-        source: In a folder, every file in a class folder is a clip, except those whose name begins with a dot. A CSV's
-            paths count from the CSV's own folder, or are URLs of object storage.
-        split: Only the CSV's rows of this split.
+        source: In a folder, every file in a class folder may be a clip, except hidden ones and names of other kinds;
+            folders named like splits may lie above the classes. A CSV's paths count from the CSV's own folder, or are
+            URLs of object storage.
+        split: Only the clips of this split.
+        all_files: Whether nothing in a folder is passed over for its name.
+        ignore_columns: Columns of the CSV that are for other programs.
 
     Raises:
-        UsageError: Something has no label, or two; a column is missing; the split is unknown; there is no clip.
+        UsageError: Something has no label, or two; a column is missing or unknown; the split is unknown; there is no
+            clip.
     """
     path = Path(source)
+    name = str(source)
     if path.is_dir():
-        if split is not None:
-            raise UsageError(f"split = {split!r} needs a CSV with the column 'split'; {str(source)!r} is a folder.")
-        clips = list(_of_class_folders(path))
-    elif path.suffix.lower() == ".csv" and path.is_file():
-        clips = _of_csv(path, split)
+        found = read_class_tree(name, all_files=all_files)
+        if split is not None and not found.splits_of_folders:
+            raise UsageError(
+                f"split = {split!r} needs a CSV with the column 'split', or folders named like splits above those "
+                f"of the classes; {name!r} is a folder of classes."
+            )
+    elif path.is_file() and (path.suffix.lower() in (".csv", ".tsv")):
+        try:
+            found = _of_csv(path, split, ignore_columns)
+        except OSError as error:
+            raise UsageError(f"{name!r} cannot be read: {error.strerror}. Give a file that can be.") from error
     else:
         raise UsageError(
-            f"{str(source)!r} should be a folder with one folder of clips a class, or a CSV file {','.join(COLUMNS)}."
+            f"{name!r} should be a folder with one folder of clips a class, or a CSV file {','.join(COLUMNS)}."
         )
-    if not clips:
-        raise UsageError(f"There is no clip in {str(source)!r}; clips lie in folders named like their class.")
-    return clips
+    if not found.clips:
+        instead = f" Passed over: {found.passed_over.in_words()}." if found.passed_over else ""
+        raise UsageError(f"There is no clip in {name!r}; clips lie in folders named like their class.{instead}")
+    return found if split is None else _of_split(found, split, name)
+
+
+def alike_names(labels: Sequence[str]) -> list[str]:
+    """Return a sentence for all classes that are likely one: they differ by case, spaces, `_` or coding only."""
+    found: dict[str, set[str]] = {}
+    for label in labels:
+        found.setdefault(_loosely(label).replace(" ", ""), set()).add(label)
+    notes = []
+    for names in found.values():
+        if len(names) > 1:
+            same = len({unicodedata.normalize("NFC", name) for name in names}) == 1
+            how = "the same name, coded in two ways (Unicode NFC and NFD)" if same else "almost the same name"
+            shown = [ascii(name) if same else repr(name) for name in sorted(names)]
+            notes.append(f"Classes {' and '.join(shown)} have {how}; if they are one, rename it.")
+    return notes
 
 
 def class_indices(clips: Sequence[LabelledClip], labels: Sequence[str]) -> list[int]:
@@ -96,7 +124,7 @@ def class_indices(clips: Sequence[LabelledClip], labels: Sequence[str]) -> list[
 
 
 def _loosely(label: str) -> str:
-    return " ".join(label.replace("_", " ").casefold().split())
+    return " ".join(unicodedata.normalize("NFC", label.replace("_", " ").casefold()).split())
 
 
 def _closest(label: str, labels: Sequence[str], loose: dict[str, list[int]]) -> str:
@@ -104,58 +132,41 @@ def _closest(label: str, labels: Sequence[str], loose: dict[str, list[int]]) -> 
     return f", closest {', '.join(repr(labels[loose[name][0]]) for name in close)}" if close else ""
 
 
-def _of_class_folders(top: Path) -> Iterator[LabelledClip]:
-    entries = sorted(entry for entry in top.iterdir() if not entry.name.startswith("."))
-    beside = [entry for entry in entries if not entry.is_dir()]
-    if beside:
-        a_csv = next((entry for entry in beside if entry.suffix.lower() == ".csv"), None)
-        advice = f"To go by {a_csv.name}, name it instead" if a_csv else "Move it into its class's folder"
-        raise UsageError(f"{str(beside[0])!r} lies in no class folder and so has no label. {advice}.")
-    for folder in entries:
-        for file in find_files([folder], selection=_NOT_HIDDEN):
-            yield LabelledClip(file, folder.name)
+def _of_split(found: LabelledSource, split: str, name: str) -> LabelledSource:
+    wanted = (split_of_name(split) or split) if found.splits_of_folders else split
+    clips = [clip for clip in found.clips if clip.split == wanted]
+    if not clips:
+        known = sorted({str(clip.split) for clip in found.clips})
+        raise UsageError(f"split = {split!r} is in no row of {name!r}; there are {', '.join(known)}.")
+    return replace(found, clips=clips)
 
 
-def _of_csv(path: Path, split: str | None) -> list[LabelledClip]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte order mark
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            missing = [
-                name for name in (*COLUMNS[:2], *(["split"] if split is not None else [])) if name not in columns
-            ]
-            if missing:
-                raise UsageError(
-                    f"{str(path)!r} has the columns {', '.join(columns) or '(none)'}, not {', '.join(missing)}; "
-                    f"its first line should be {','.join(COLUMNS)} (the last two may be missing)."
-                )
-            clips = _rows(path, reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{str(path)!r} is not a CSV in UTF-8: {error}. Save it as one.") from error
-    if split is None:
-        return clips
-    of_split = [clip for clip in clips if clip.split == split]
-    if not of_split:
-        known = sorted({str(clip.split) for clip in clips})
-        raise UsageError(f"split = {split!r} is in no row of {str(path)!r}; there are {', '.join(known)}.")
-    return of_split
-
-
-def _rows(path: Path, reader: csv.DictReader[str]) -> list[LabelledClip]:
+def _of_csv(path: Path, split: str | None, ignore_columns: Sequence[str]) -> LabelledSource:
+    needed = (*COLUMNS[:2], *(["split"] if split is not None else []))
     clips: list[LabelledClip] = []
     line_of: dict[str, int] = {}
-    for row in reader:
-        where = f"{str(path)!r}, line {reader.line_num}"
-        if None in row:
-            raise UsageError(f"{where}: more fields than columns; a comma inside a field needs quotes around it.")
-        values = {name: (row.get(name) or "").strip() for name in COLUMNS}
+    without_split: list[int] = []
+    for number, row in read_rows(path, needed=needed, ignore_columns=ignore_columns):
+        where = f"{str(path)!r}, line {number}"
+        values = {name: row.get(name, "").strip() for name in COLUMNS}
         if not values["path"] or not values["label"]:
             raise UsageError(f"{where}: a row needs a path and a label.")
         clip_path = values["path"] if is_remote(values["path"]) else str(path.parent / values["path"])
         if clip_path in line_of:
             raise UsageError(
-                f"{where}: {values['path']!r} was in line {line_of[clip_path]} before; give each clip once."
+                f"{where}: {printable(values['path'])!r} was in line {line_of[clip_path]} before; give each clip once."
             )
-        line_of[clip_path] = reader.line_num
+        line_of[clip_path] = number
         clips.append(LabelledClip(clip_path, values["label"], values["group"] or None, values["split"] or None))
-    return clips
+        if not values["split"] and not row.get("problem", "").strip():  # what a manifest could not use has none
+            without_split.append(number)
+    notes: tuple[str, ...] = ()
+    if without_split and len(without_split) < len(clips) and any(clip.split for clip in clips):
+        shown = ", ".join(map(str, without_split[:_LISTED]))
+        more = f" and {len(without_split) - _LISTED} more" if len(without_split) > _LISTED else ""
+        does = "they are left out" if split is not None else "training divides them by itself"
+        notes = (
+            f"{len(without_split)} of {len(clips)} rows of {str(path)!r} have no split, beside others that have one "
+            f"(line {shown}{more}): {does}.",
+        )
+    return LabelledSource(clips, notes)

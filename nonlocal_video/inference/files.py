@@ -9,14 +9,19 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from itertools import islice
 from pathlib import Path
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.file_kinds import (
+    HIDDEN,
+    KINDS_BY_ENDING,
+    PICTURES,
+    PassedOver,
+    kind_of_file,
+    kind_of_folder,
+)
 from nonlocal_video.inference.remote import is_remote, list_remote
-
-_SORTED_ENTRIES = 10_000
-"""Entries of a folder that are read and sorted at a time; a larger folder comes in runs of so many."""
+from nonlocal_video.inference.walk import Found, is_searched, walk
 
 
 @dataclass(frozen=True)
@@ -29,16 +34,37 @@ class Selection:
     """Patterns of which it may match none. With a / in it a pattern is for the path, without for the name alone."""
     shard: tuple[int, int] = (1, 1)
     """(k, n): only the k-th of n parts, which are disjoint and together everything."""
+    all_files: bool = False
+    """Whether everything in a folder is tried, hidden files and names of other kinds included."""
+    pictures: bool = False
+    """Whether still pictures are wanted, whose names are passed over where clips are."""
 
     @classmethod
-    def parse(cls, include: Sequence[str], exclude: Sequence[str], shard: str | None) -> Selection:
-        """With the shard as `"2/8"`."""
+    def parse(
+        cls, include: Sequence[str], exclude: Sequence[str], shard: str | None, *, all_files: bool = False
+    ) -> Selection:
+        """Make a selection with the shard as `"2/8"`.
+
+        Raises:
+            UsageError: The shard is not of that form.
+        """
         if shard is None:
-            return cls(include, exclude)
+            return cls(include, exclude, all_files=all_files)
         match = re.fullmatch(r"(\d+)/(\d+)", shard)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError(f"shard = {shard!r} should be K/N with K from 1 to N, like 2/8.")
-        return cls(include, exclude, (int(match[1]), int(match[2])))
+        return cls(include, exclude, (int(match[1]), int(match[2])), all_files)
+
+    def tries(self, path: str, kind: str | None) -> bool:
+        """Return whether a file of a folder is tried whose name says this kind.
+
+        An include pattern that ends like the file lets it pass (`*.jpg`, but not `*` or `*.j*`), unless it is hidden.
+        """
+        if kind is None or (self.pictures and kind == PICTURES):
+            return True
+        return kind in KINDS_BY_ENDING and any(
+            _ends_like(path, pattern) and _matches_pattern(path, pattern) for pattern in self.include
+        )
 
     def has(self, path: str, root: str) -> bool:
         """Whether a file counts that was found at or below `root`.
@@ -59,83 +85,137 @@ def find_files(
     *,
     selection: Selection = Selection(),
     leave_out: Iterable[Path] = (),
+    passed_over: PassedOver | None = None,
+    within: Path | None = None,
 ) -> Iterator[str]:
-    """Every file named by `paths`, one at a time: files, folders, glob patterns, and URLs of object storage.
+    """Yield every file named by `paths`, one at a time: files, folders, glob patterns, and URLs of object storage.
 
     Folders are searched through, in name order (up to 10,000 entries of a folder; larger ones in runs of so many).
-    Every entry that is not a folder counts, whatever its name: what it is, the decoder finds out. A path that does not
-    exist is handed on, so that it gets its row. Links to folders are not followed. A path that is given twice, or that
-    lies in a folder that is given, too, comes once.
+    Hidden files and folders, what operating systems leave, and names of other kinds (`file_kinds`) are passed over,
+    unless the selection says otherwise, or the pattern or one of `include` spells their ending out (`*.jpg`). A file
+    that is named comes whatever its name, also if there is none, so that it gets its row. Links to folders are followed
+    (`walk`). A path that is given twice, or that lies in a folder that is given, too, comes once.
 
     Args:
         paths: As a user gives them.
         selection: Which of the files count.
         leave_out: Files that do not, such as the run's own output.
+        passed_over: Counts what is passed over for its name.
+        within: A folder out of which no link is followed.
     """
     given = [os.fspath(path) for path in paths]
-    hidden = {os.path.realpath(path) for path in leave_out}
-    for root, path in _found(given):
-        if selection.has(path, root) and not (hidden and os.path.realpath(path) in hidden):
+    own = {os.path.realpath(path) for path in leave_out}
+    real_within = None if within is None else os.path.realpath(within)
+    for root, path, kind in _found(given, selection, real_within):
+        if not selection.has(path, root) or (own and os.path.realpath(path) in own):
+            continue
+        if selection.tries(path, kind):
             yield path
+        elif kind is not None and passed_over is not None:
+            passed_over.add(kind)
 
 
-def _found(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(the path as given, a file at or below it)."""
-    folders = {os.path.realpath(path) for path in paths if os.path.isdir(path)}
+def _found(paths: Sequence[str], selection: Selection, within: str | None) -> Iterator[tuple[str, str, str | None]]:
+    """(the path as given, what was found at or below it, the kind for which it is passed over)."""
+    all_files = selection.all_files
+    roots = {os.path.realpath(path) for path in paths if os.path.isdir(path)}
+    roots -= {folder for folder in roots if _comes_with(folder, roots - {folder}, selection)}
     seen: set[str] = set()
     for path in paths:
         if is_remote(path):
-            yield from ((path, url) for url in list_remote(path))
+            yield from ((path, url, kind) for url, kind in list_remote(path, all_files=all_files))
             continue
         real = os.path.realpath(path)
-        comes_with_folder = os.path.lexists(path) and any(str(parent) in folders for parent in Path(real).parents)
-        if real in seen or comes_with_folder:
+        if real in seen or (os.path.lexists(path) and _comes_with(real, roots - {real}, selection)):
             continue
         seen.add(real)
         if os.path.isdir(path):
-            yield from ((path, file) for file in _walk(path))
+            yield from ((path, *found) for found in walk(path, roots=roots, all_files=all_files, within=within))
         elif not os.path.lexists(path) and glob.has_magic(path):
-            yield from ((path, file) for file in _matches(path))
+            yield from ((path, *found) for found in _matches(path, selection, within))
         else:
-            yield path, path
+            yield path, path, None
 
 
-def _matches(pattern: str) -> Iterator[str]:
-    """What a pattern matches, folders searched through; once each, as `**` goes round in circles of links."""
-    once: dict[str, str] = {}
-    for match in sorted(glob.glob(pattern, recursive=True), key=lambda match: (match.count(os.sep), match)):
-        once.setdefault(os.path.realpath(match), match)
-    for match in sorted(once.values()):
-        yield from _walk(match) if os.path.isdir(match) else [match]
+def _comes_with(real: str, roots: set[str], selection: Selection) -> bool:
+    """Whether a real path is found in the search of one of the roots; not so if its name is passed over there."""
+    folder, name = (real, "") if os.path.isdir(real) else os.path.split(real)
+    if name and not selection.all_files and not selection.tries(real, kind_of_file(name)):
+        return False
+    above = [str(parent) for parent in (Path(folder), *Path(folder).parents)]
+    return any(parent in roots and is_searched(folder, parent, all_files=selection.all_files) for parent in above)
 
 
-def _walk(top: str) -> Iterator[str]:
-    stack = [_entries(top)]  # not recursion: folders nest deeper than Python's calls may
-    while stack:
-        entry = next(stack[-1], None)
-        if entry is None:
-            stack.pop()
-        elif isinstance(entry, str):
-            yield entry
-        elif entry.is_dir(follow_symlinks=False):
-            stack.append(_entries(entry.path))
-        elif not os.path.isdir(entry.path):  # not the entry's own is_dir, which raises for a link to itself
-            yield entry.path
-
-
-def _entries(folder: str) -> Iterator[os.DirEntry[str] | str]:
-    """A folder's entries, sorted; the folder itself if it cannot be read, so that a row says so."""
-    try:
-        listing = os.scandir(folder)
-    except OSError:
-        yield folder
+def _matches(pattern: str, selection: Selection, within: str | None) -> Iterator[Found]:
+    """What a pattern matches, folders searched through; once each."""
+    if "**" in pattern.split(os.sep):
+        yield from _matches_below(pattern, selection, within)
         return
-    with listing:
-        some = sorted(islice(listing, _SORTED_ENTRIES), key=lambda entry: entry.name)
-        while len(some) == _SORTED_ENTRIES:
-            yield from some
-            some = sorted(islice(listing, _SORTED_ENTRIES), key=lambda entry: entry.name)
-    yield from some
+    once: dict[str, str] = {}
+    for match in sorted(glob.glob(pattern)):
+        once.setdefault(os.path.realpath(match), match)
+    wanted: dict[str, str] = {}
+    for real, match in once.items():
+        kind = None if selection.all_files else _kind_of_match(match, pattern)
+        if kind is None:
+            wanted[real] = match
+        else:
+            yield match, kind
+    roots = {real for real, match in wanted.items() if os.path.isdir(match)}
+    for real, match in wanted.items():
+        if _comes_with(real, roots - {real}, selection):
+            continue
+        if os.path.isdir(match):
+            yield from walk(match, roots=roots, all_files=selection.all_files, within=within)
+        else:
+            yield match, None
+
+
+def _matches_below(pattern: str, selection: Selection, within: str | None) -> Iterator[Found]:
+    """The same for `**`, by a search of what is before it: the one of `glob` goes round in circles of links."""
+    parts = pattern.split(os.sep)
+    first = parts.index("**")
+    top, rest = os.sep.join(parts[:first]) or (os.sep if first else os.curdir), [part for part in parts[first:] if part]
+    dots = any(part.startswith(".") for part in rest)
+    for folder in sorted(glob.glob(top)):
+        if not os.path.isdir(folder):
+            continue
+        for path, kind in walk(folder, all_files=selection.all_files or dots, within=within):
+            below = path[len(folder) :].lstrip(os.sep)
+            if not _fits(below.split(os.sep), rest):
+                continue
+            match = below if first == 0 else path
+            if dots and not selection.all_files:
+                kind = _kind_of_match(match, pattern)
+            yield match, None if kind in KINDS_BY_ENDING and _ends_like(match, pattern) else kind
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path, or a folder above it, matches a pattern, both in parts."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _kind_of_match(match: str, pattern: str) -> str | None:
+    """The kind for which a match is passed over; not for a name, an ending or a dot that the pattern spells out."""
+    spelt = set(pattern.split(os.sep))
+    *folders, name = match.rstrip(os.sep).split(os.sep)
+    kinds = [kind_of_folder(folder) for folder in folders if folder not in spelt]
+    if name not in spelt:
+        kinds.append(kind_of_folder(name) if os.path.isdir(match) else kind_of_file(name))
+    kind = next((kind for kind in kinds if kind), None)
+    if kind == HIDDEN and any(part.startswith(".") for part in spelt):
+        return None
+    return None if kind in KINDS_BY_ENDING and _ends_like(match, pattern) else kind
+
+
+def _ends_like(path: str, pattern: str) -> bool:
+    """Whether a pattern spells a file's ending out, without a wildcard."""
+    ending = os.path.splitext(path)[1]
+    return bool(ending) and pattern.casefold().endswith(ending.casefold())
 
 
 def _matches_pattern(path: str, pattern: str) -> bool:

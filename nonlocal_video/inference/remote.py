@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.file_kinds import kind_of_file, kind_of_folder
 
 
 def is_remote(path: str) -> bool:
@@ -33,18 +34,36 @@ def open_storage(url: str) -> tuple[Any, str]:
     return storage, path
 
 
-def list_remote(url: str) -> Iterator[str]:
-    """Every file below a URL, folder by folder, in name order; a file is itself, and so is what does not exist."""
+def list_remote(url: str, *, all_files: bool = False) -> Iterator[tuple[str, str | None]]:
+    """Yield what lies below a URL, folder by folder, in name order; a file is itself, and so is what does not exist.
+
+    Args:
+        url: A folder or a file in object storage.
+        all_files: Pass nothing over for its name.
+
+    Yields:
+        A URL, and the kind for which it is passed over, as of a folder on disk; None for what may be a clip.
+    """
     storage, path = open_storage(url)
     try:
         is_folder = storage.isdir(path)
     except Exception:  # each storage has errors of its own; it gets a row, which says what is wrong
         is_folder = False
     if not is_folder:
-        yield url
+        yield url, None
         return
-    for folder, _, names in storage.walk(path):
-        yield from (storage.unstrip_protocol(f"{folder.rstrip('/')}/{name}") for name in sorted(names))
+    for folder, names_of_folders, names in storage.walk(path):
+
+        def whole(name: str, folder: str = folder) -> str:
+            return str(storage.unstrip_protocol(f"{folder.rstrip('/')}/{name}"))
+
+        names_of_folders.sort()  # what is left in this list is searched next
+        if not all_files:
+            for name in list(names_of_folders):
+                if kind := kind_of_folder(name):
+                    names_of_folders.remove(name)
+                    yield whole(name), kind
+        yield from ((whole(name), None if all_files else kind_of_file(name)) for name in sorted(names) if name)
 
 
 @contextmanager

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.evaluation.clip_table import MANIFEST_COLUMNS, is_manifest_header, read_rows
+from nonlocal_video.evaluation.split_folders import TRAIN, VALIDATION
+from nonlocal_video.evaluation.text_file import open_text
 from nonlocal_video.inference.remote import is_remote
 
 FORMATS = (".csv", ".jsonl")
-TRAIN, VALIDATION = "train", "validation"
 _FOLD = "fold"
 _KINDS = {"str": str, "int": int, "float": float}
 
@@ -174,11 +176,16 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     file_path = Path(path)
     check_format(file_path)
     try:
-        with open(file_path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            lines = list(_csv_lines(file_path, file) if file_path.suffix.lower() == ".csv" else _json_lines(file))
+        if file_path.suffix.lower() == ".csv":
+            lines = list(_csv_lines(file_path))
+        else:
+            with open_text(file_path, errors="surrogateescape") as file:
+                lines = list(_json_lines(file))
     except OSError as error:
         raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}. Write it with `check`.") from error
-    except (csv.Error, ValueError) as error:
+    except UsageError:
+        raise
+    except ValueError as error:
         raise UsageError(f"{str(path)!r} is not a manifest: {error}") from error
     rows = []
     for number, values in lines:
@@ -195,8 +202,7 @@ def is_manifest(path: str | os.PathLike[str]) -> bool:
     file_path = Path(path)
     if file_path.suffix.lower() not in FORMATS or not file_path.is_file():
         return False
-    with open(file_path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return file_path.suffix.lower() == ".jsonl" or "sha256" in next(csv.reader(file), [])
+    return file_path.suffix.lower() == ".jsonl" or is_manifest_header(file_path)
 
 
 def check_format(path: Path) -> None:
@@ -205,16 +211,14 @@ def check_format(path: Path) -> None:
         raise UsageError(f"A manifest is a .csv or a .jsonl file; {str(path)!r} ends in {path.suffix or 'neither'}.")
 
 
-def _csv_lines(path: Path, file: Iterable[str]) -> Iterable[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(file)
-    missing = {field.name for field in fields(ManifestRow)} - set(reader.fieldnames or ())
-    if missing:
+def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if not is_manifest_header(path):
         raise UsageError(
-            f"{str(path)!r} has no columns {', '.join(sorted(missing))}: it is a list of clips that were not checked. "
+            f"{str(path)!r} has no column sha256: it is a list of clips that were not checked. "
             f"`nonlocal-video check {path.name} --output manifest.csv` makes a manifest of it."
         )
-    for values in reader:
-        yield reader.line_num, {name: value or None for name, value in values.items() if name}
+    for number, values in read_rows(path, needed=MANIFEST_COLUMNS):
+        yield number, {name: value or None for name, value in values.items()}
 
 
 def _json_lines(file: Iterable[str]) -> Iterable[tuple[int, dict[str, Any]]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.evaluation.labelled import alike_names
 from nonlocal_video.inference.loading import MAX_RESIZED_PIXELS
 from nonlocal_video.inference.prediction import printable
 from nonlocal_video.models.card import InputSpec
@@ -66,6 +67,8 @@ class CheckReport:
     num_decoded: int
     """Frames, of all clips."""
     notes: tuple[str, ...]
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Kind -> number of the files and folders that were not tried because of their names."""
 
     @property
     def unusable(self) -> tuple[ManifestRow, ...]:
@@ -143,6 +146,7 @@ class CheckReport:
             "groups_in_two_splits": {group: list(splits) for group, splits in self.split_groups},
             "undivided": self.undivided,
             "notes": list(self.notes),
+            "passed_over": dict(self.passed_over),
         }
 
 
@@ -200,7 +204,7 @@ def make_report(checked: Sequence[CheckedClip], spec: InputSpec, plan: SplitPlan
         split_groups=tuple((str(group), tuple(sides)) for group, sides in torn.items()),
         undivided=undivided,
         num_decoded=sum(one.num_decoded for one in checked),
-        notes=(*notes, *_alike_names([clip.label for clip in clips])),
+        notes=(*notes, *alike_names([clip.label for clip in clips])),
     )
 
 
@@ -266,15 +270,3 @@ def _is_too_elongated(info: VideoInfo, spec: InputSpec) -> bool:
 
 def _is_small(info: VideoInfo, spec: InputSpec) -> bool:
     return min(info.width, info.height) < spec.crop
-
-
-def _alike_names(labels: Sequence[str]) -> list[str]:
-    """Classes that are likely one: they differ by case, spaces or `_` only."""
-    found: dict[str, set[str]] = {}
-    for label in labels:
-        found.setdefault("".join(label.replace("_", " ").casefold().split()), set()).add(label)
-    return [
-        f"Classes {' and '.join(map(repr, sorted(names)))} have almost the same name; if they are one, rename it."
-        for names in found.values()
-        if len(names) > 1
-    ]

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation, ClipAugmenter, seeded
@@ -30,7 +31,7 @@ from nonlocal_video.zoo.download import sha256_of
 FORMATS = ("JPEG", "PNG")
 MAX_ASPECT = 4.0
 """Longer by shorter side; of a longer picture a clip would fill memory, and the network would see a small part."""
-_NOT_HIDDEN = Selection(exclude=(".*",))
+_PICTURES = Selection(pictures=True)
 _WAVES = (1.0, 2.0, 3.0)
 _FRAMES_AT_A_TIME = 8
 _MAX_WORKERS = 256
@@ -72,18 +73,20 @@ class StillRow:
 def check_stills(
     paths: Iterable[str | os.PathLike[str]],
     *,
-    selection: Selection = _NOT_HIDDEN,
+    selection: Selection = _PICTURES,
+    passed_over: PassedOver | None = None,
     limits: DecodeLimits | None = None,
 ) -> list[StillRow]:
     """Decode every file once; a row for each, those that cannot be used included.
 
     Args:
         paths: Files, folders and patterns, as for `classify`.
-        selection: Which files count.
+        selection: Which files count; in a folder names of other kinds than pictures are passed over.
+        passed_over: Counts those.
         limits: Their `max_bytes` and `max_pixels` hold.
     """
     rows = []
-    for path in find_files(paths, selection=selection):
+    for path in find_files(paths, selection=selection, passed_over=passed_over):
         try:
             picture = read_still(path, limits)
             height, width = picture.shape[:2]

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 
 from nonlocal_video.evaluation.labelled import LabelledClip
+from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation
@@ -25,7 +26,7 @@ from nonlocal_video.video.limits import DecodeLimits
 
 NO_LABEL = "unlabelled"
 """Stands in the manifest's column `label`."""
-_NOT_HIDDEN = Selection(exclude=(".*",))
+_ALL_CLIPS = Selection()
 
 
 def check_unlabelled(
@@ -33,7 +34,8 @@ def check_unlabelled(
     spec: InputSpec,
     readers: Iterable[VideoReader],
     *,
-    selection: Selection = _NOT_HIDDEN,
+    selection: Selection = _ALL_CLIPS,
+    passed_over: PassedOver | None = None,
     labelled: Iterable[ManifestRow] = (),
     every_frame: bool = False,
 ) -> CheckReport:
@@ -43,12 +45,16 @@ def check_unlabelled(
         paths: Files, folders, patterns and URLs, as for `classify`.
         spec: The view that is trained on.
         readers: As many files are read at the same time; closed at the end.
-        selection: Which files count; those whose name begins with a dot do not.
+        selection: Which files count; in a folder names that are no clips' are passed over.
+        passed_over: Counts those.
         labelled: Clips with a label, to learn from or to measure on. The same file is not used once more: its row says
             so.
         every_frame: Decode whole clips.
     """
-    clips = (LabelledClip(path, NO_LABEL, split=TRAIN) for path in find_files(paths, selection=selection))
+    clips = (
+        LabelledClip(path, NO_LABEL, split=TRAIN)
+        for path in find_files(paths, selection=selection, passed_over=passed_over)
+    )
     with closing(check_clips(clips, readers, every_frame=every_frame)) as checked:
         report = make_report(list(checked), spec, SplitPlan())
     known = {row.sha256: row.path for row in labelled if row.sha256}
@@ -58,7 +64,8 @@ def check_unlabelled(
         else row
         for row in report.manifest.rows
     )
-    return replace(report, manifest=replace(report.manifest, rows=rows))
+    counts = {} if passed_over is None else passed_over.counts
+    return replace(report, manifest=replace(report.manifest, rows=rows), passed_over=counts)
 
 
 class UnlabelledClips(ClipDataset):

@@ -97,6 +97,24 @@ def test_a_link_out_of_the_root_is_not_read_and_gets_its_row(runs: FolderRuns, r
     assert str(tmp_path) not in str(rows)
 
 
+def test_strays_are_passed_over_and_links_to_folders_outside_are_not_followed(
+    runs: FolderRuns, root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "private").mkdir()
+    shutil.copy(root / "a.mp4", tmp_path / "private" / "secret.mp4")
+    (root / "b" / "out").symlink_to(tmp_path / "private")
+    for name in (".DS_Store", "notes.txt", "._c.mp4"):
+        (root / "b" / name).write_text("x")
+    last = list(runs.run(None, "b", "tiny", "fast", VISITOR))[-1]
+    assert {row[0] for row in shown(last)} == {"b/c.mp4", "b/note.mp4"}
+    assert last.status == (
+        "Done. 2 of 2 files: 1 ok, 1 not_a_video. Passed over: 2 hidden, 1 links out of the folder, 1 text."
+    )
+    assert "secret" not in str(last)
+    upload = list(runs.run([str(root / "b" / "notes.txt")], None, "tiny", "fast", VISITOR))[-1]
+    assert [row[0] for row in shown(upload)] == ["b/notes.txt"]
+
+
 def test_without_a_root_there_are_no_folders(recognizer: Recognizer, root: Path) -> None:
     runs = FolderRuns({"tiny": recognizer})
     with pytest.raises(gr.Error, match=NOTHING):

@@ -193,6 +193,28 @@ def test_the_guides_commands_and_its_csv_are_understood(tmp_path: Path) -> None:
     assert [clip.group for clip in read_labelled(table, split="val")] == ["anna", "anna"]
 
 
+def test_stray_files_and_split_folders(run: Run, tiny_model: Path, labelled: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    shutil.copytree(labelled, clips / "val", ignore=shutil.ignore_patterns("note.mp4"))
+    (clips / "train").mkdir()
+    a_class = next((clips / "val").iterdir())
+    shutil.copytree(a_class, clips / "train" / a_class.name)
+    for name in ("README.md", "val/.DS_Store", f"val/{a_class.name}/poster.jpg"):
+        (clips / name).write_text("x")
+    output = tmp_path / "out"
+    command = ("evaluate", clips, "--model", tiny_model, "--device", "cpu")
+    done = run(*command, "--split", "val", "--output", output)
+    assert done.status == 0
+    assert "train (1 clips, to learn from), validation (3 clips, to measure on)" in done.err
+    assert "Passed over in folders: 1 hidden, 1 pictures, 1 text. --all-files tries them." in done.err
+    summary = json.loads((output / "summary.json").read_text())
+    assert (summary["clips"], summary["passed_over"]) == (3, {"hidden": 1, "pictures": 1, "text": 1})
+    assert len(list(rows_of(output / "predictions.csv"))) == 3
+    together = run(*command, "--json")
+    assert json.loads(together.out)["clips"] == 4
+    assert "All splits are measured together: train, validation." in together.err
+
+
 def test_unknown_labels_are_status_2_and_name_the_closest(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "clips" / "acton_5").mkdir(parents=True)
     (tmp_path / "clips" / "acton_5" / "a.mp4").touch()

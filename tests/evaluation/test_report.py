@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from pathlib import Path
 
+import matplotlib.axes
 import numpy as np
 import pytest
 from PIL import Image
@@ -119,3 +121,40 @@ def test_picture_grows_with_the_classes_and_has_their_colours(tmp_path: Path, nu
     assert picture.shape[1] > side
     dark_blue = (np.abs(picture - [8, 48, 107]).sum(axis=2) < 12).sum()  # the last colour of matplotlib's Blues
     assert dark_blue > 0.5 * side**2 / num_classes
+
+
+SCRIPTS = ("跳ぶ", "नमस्ते", "مرحبا", "안녕", "สวัสดี", "\U0001f938", "two\nlines", "cafe\u0301", "рука", "$x^2$", "jump")
+
+
+def test_every_script_gives_a_picture_and_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "confusion.png"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as matplotlib warns of letters that its fonts do not have
+        draw_confusion(np.eye(len(SCRIPTS), dtype=int), SCRIPTS, SCRIPTS, "模型, 1x1 views", path)
+    assert caplog.records == []
+    assert Image.open(path).size[0] > len(SCRIPTS) * 0.32 * 110
+
+
+def test_names_that_cannot_be_drawn_are_numbers_that_the_table_explains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    axes = matplotlib.axes.Axes
+    for method in ("set_xticks", "set_yticks"):
+        whole = getattr(axes, method)
+
+        def spy(self, ticks, labels=None, *rest, whole=whole, **options):  # type: ignore[no-untyped-def]
+            drawn.extend(labels or ())
+            return whole(self, ticks, labels, *rest, **options)
+
+        monkeypatch.setattr(axes, method, spy)
+    title = axes.set_title
+    monkeypatch.setattr(
+        axes, "set_title", lambda self, text, **options: drawn.append(text) or title(self, text, **options)
+    )
+    names = ["jump", "\ue000 of a private script", "рука"]
+    draw_confusion(np.eye(3, dtype=int)[:2], names[:2], names, "tiny", tmp_path / "confusion.png")
+    assert drawn[:5] == ["jump", "#2", "рука", "jump", "#2"]
+    first, second = drawn[5].split("\n")
+    assert first == "tiny"
+    assert second.startswith("#n is the n-th class in the first line of confusion.csv: 1 of 3 names cannot be drawn")

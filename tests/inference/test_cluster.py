@@ -57,10 +57,13 @@ def run_verb(*paths: Path, **options: object) -> int:
 def test_the_table_is_the_local_engines(running_ray: None, tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
     from nonlocal_video.cli.classify import Engine
 
-    missing = clip_folder / "gone.mp4"
+    missing, strays = clip_folder / "gone.mp4", tmp_path / "strays"
+    strays.mkdir()
+    for name in ("notes.txt", ".DS_Store", "clip.srt"):
+        (strays / name).write_text("x")
     here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
-    assert run_verb(clip_folder, missing, model=str(tiny_model), output=str(here)) == 1
-    assert run_verb(clip_folder, missing, model=str(tiny_model), output=str(there), engine=Engine.ray) == 1
+    assert run_verb(clip_folder, strays, missing, model=str(tiny_model), output=str(here)) == 1
+    assert run_verb(clip_folder, strays, missing, model=str(tiny_model), output=str(there), engine=Engine.ray) == 1
     local, clustered = table(here), table(there)
     assert [row["error_code"] for row in local] == [None, None, "not_a_video", "not_found", None]
     assert pq.read_schema(here) == pq.read_schema(next(there.glob("*.parquet")))

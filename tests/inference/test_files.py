@@ -6,13 +6,14 @@ import os
 import subprocess
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import nonlocal_video as nlv
-from nonlocal_video.inference import files as files_module
+from nonlocal_video.inference import walk as walk_module
 from nonlocal_video.inference.files import Selection, find_files
 
 
@@ -26,7 +27,7 @@ def test_files_folders_and_patterns_are_found_in_order(tmp_path: Path) -> None:
     def names(*paths: object, **options: object) -> list[str]:
         return [os.path.relpath(path, tmp_path) for path in find_files(map(str, paths), **options)]  # type: ignore[arg-type]
 
-    assert names(tmp_path) == [".hidden", "a.mp4", "b/1.avi", "b/2.mp4", "b/c/no_extension", "link.mp4"]
+    assert names(tmp_path) == ["a.mp4", "b/1.avi", "b/2.mp4", "b/c/no_extension", "link.mp4"]
     assert names(tmp_path / "*" / "*.mp4") == ["b/2.mp4"]
     assert names(tmp_path / "**" / "[12].*") == ["b/1.avi", "b/2.mp4"]
     assert names(tmp_path / "missing.mp4", tmp_path / "a.mp4") == ["missing.mp4", "a.mp4"]
@@ -78,7 +79,7 @@ def test_folders_nested_deeper_than_calls_may_be(tmp_path: Path) -> None:
 def test_a_folder_of_many_entries_is_not_listed_before_its_first_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files_module, "_SORTED_ENTRIES", 10)
+    monkeypatch.setattr(walk_module, "_SORTED_ENTRIES", 10)
     names = {f"{number:03}.mp4" for number in range(95)}
     for name in names:
         (tmp_path / name).touch()
@@ -116,12 +117,13 @@ def test_patterns_choose_by_name_or_by_path(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
 
-    def names(**options: list[str]) -> list[str]:
-        return [os.path.relpath(path, tmp_path) for path in find_files([tmp_path], selection=Selection(**options))]  # type: ignore[arg-type]
+    def names(**options: Any) -> list[str]:
+        return [os.path.relpath(path, tmp_path) for path in find_files([tmp_path], selection=Selection(**options))]
 
     assert names(include=["*.mp4", "*.avi"]) == ["x/a.mp4", "x/b.avi", "y/a.mp4"]
     assert names(include=["*.mp4"], exclude=["*/y/*"]) == ["x/a.mp4"]
-    assert names(exclude=["a.*"]) == ["x/b.avi", "y/notes.txt"]
+    assert names(exclude=["a.*"]) == ["x/b.avi"]
+    assert names(exclude=["a.*"], all_files=True) == ["x/b.avi", "y/notes.txt"]
 
 
 @given(parts=st.integers(1, 9))

@@ -166,6 +166,86 @@ def test_the_list_of_clips_is_not_overwritten(run: Run, tmp_path: Path) -> None:
     assert clips.read_text() == "path,label\nbad.mp4,wave\n"
 
 
+def test_stray_files_are_counted_and_spoil_nothing(run: Run, good_clips: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    shutil.copytree(good_clips, clips)
+    for name in ("README.md", "labels.json", ".DS_Store", "jump/._0.mp4", "jump/0.srt", "wave/Thumbs.db"):
+        (clips / name).write_text("x")
+    (clips / "list.csv").write_text("path,label\n")
+    (clips / "empty").mkdir()
+    done = run(clips, "--json")
+    assert done.status == 0
+    found = json.loads(done.out)
+    assert (found["clips"], found["usable"]) == (6, 6)
+    assert found["passed_over"] == {"hidden": 2, "tables and data": 2, "subtitles": 1, "system files": 1, "text": 1}
+    assert "Passed over in folders: 2 hidden, 2 tables and data, 1 subtitles" in done.err
+    assert "list.csv' was not read" in done.err
+    assert any("Class 'empty' has no clip" in note for note in found["notes"])
+    refused = run(clips, "--all-files")
+    assert refused.status == 2
+    assert ".DS_Store' lies in no class folder" in refused.err
+    for name in ("README.md", "labels.json", ".DS_Store", "list.csv"):
+        (clips / name).unlink()
+    assert json.loads(run(clips, "--all-files", "--json").out)["clips"] == 9
+
+
+def test_split_folders_become_the_manifests_splits(run: Run, good_clips: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    for number, split in enumerate(("train", "Val")):
+        for name in ("jump", "wave"):
+            (clips / split / name).mkdir(parents=True)
+            shutil.copy(good_clips / name / f"{number}.mp4", clips / split / name)
+    (clips / "test" / "jump").mkdir(parents=True)
+    shutil.copy(good_clips / "swipe left" / "0.mp4", clips / "test" / "jump")
+    manifest = tmp_path / "manifest.csv"
+    done = run(clips, "--output", manifest)
+    assert done.status == 0
+    assert "train (2 clips, to learn from), validation (2 clips, to measure on), test (1 clips, held out)" in done.err
+    train, validation = read_manifest(manifest).sides()
+    assert {Path(row.path).relative_to(clips).parts[0] for row in train} == {"train"}
+    assert {Path(row.path).relative_to(clips).parts[0] for row in validation} == {"Val"}
+    assert read_manifest(manifest).labels == ("jump", "wave")
+    assert len(read_manifest(manifest).of_split("test")) == 1
+    shutil.rmtree(clips / "Val")
+    shutil.copy(good_clips / "jump" / "1.mp4", clips / "train" / "jump")
+    shutil.copy(good_clips / "wave" / "1.mp4", clips / "train" / "wave")
+    done = run(clips, "--output", manifest, "--validation-share", 0.5)
+    assert done.status == 0
+    assert "a part of the training clips is held out instead" in done.err
+    _, held_out = read_manifest(manifest).sides()
+    assert {Path(row.path).relative_to(clips).parts[0] for row in held_out} == {"train"}
+    assert len(held_out) == 2
+
+
+def test_frames_and_strange_columns_are_wrong_usage(run: Run, good_clips: Path, tmp_path: Path) -> None:
+    frames = tmp_path / "frames" / "jump" / "clip_0001"
+    frames.mkdir(parents=True)
+    for number in range(3):
+        (frames / f"img_{number:05}.jpg").write_bytes(b"x")
+    done = run(tmp_path / "frames")
+    assert (done.status, done.out) == (2, "")
+    assert "Class 'jump' has pictures and no clip" in done.err
+    assert f"-i '{frames}/*.jpg'" in done.err
+    table = tmp_path / "clips.csv"
+    table.write_text(f"path,label,comment\n{good_clips}/jump/0.mp4,jump,x\n{good_clips}/wave/0.mp4,wave,\n")
+    refused = run(table)
+    assert refused.status == 2
+    assert "not known: comment. Known are path, label, group, split." in refused.err
+    assert run(table, "--ignore-column", "comment").status == 0
+
+
+def test_rows_without_a_split_are_named(run: Run, good_clips: Path, tmp_path: Path) -> None:
+    clips = read_labelled(good_clips)
+    table = tmp_path / "clips.csv"
+    lines = [f"{clip.path},{clip.label},{'train' if number else ''}\n" for number, clip in enumerate(clips)]
+    table.write_text("path,label,split\n" + "".join(lines))
+    done = run(table, "--json")
+    (note,) = [note for note in json.loads(done.out)["notes"] if "no split" in note]
+    assert "1 of 6 rows" in note
+    assert "(line 2)" in note
+    assert note in done.err
+
+
 def test_the_guides_commands_are_understood() -> None:
     commands = [shlex.split(line)[2:] for line in re.findall(r"^nonlocal-video check .*$", GUIDE, re.MULTILINE)]
     assert len(commands) == 3

@@ -54,6 +54,7 @@ def classify(
         str | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet; of --engine ray a .parquet folder.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
+    no_csv_escape: options.NoCsvEscape = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Decoding processes beside the network; 1, of ray all CPUs left.")
     ] = None,
@@ -131,6 +132,7 @@ def classify(
                 output,
                 resume=resume,
                 as_json=as_json,
+                csv_escape=not no_csv_escape,
                 workers=workers or 1,
                 batch_size=batch_size,
             )
@@ -156,6 +158,7 @@ def _here(
     *,
     resume: bool,
     as_json: bool,
+    csv_escape: bool,
     workers: int,
     batch_size: int,
 ) -> tuple[Counter[str], Counter[str]]:
@@ -171,7 +174,9 @@ def _here(
         files = find_files(paths, selection=selection, leave_out=leave_out)
         results = None
         if output is not None:
-            results = stack.enter_context(ResultFile(output, settings, top_k=top_k, resume=resume))
+            results = stack.enter_context(
+                ResultFile(output, settings, top_k=top_k, resume=resume, csv_escape=csv_escape)
+            )
             files = results.still_to_do(files)
         stop = stack.enter_context(GentleStop())
         outcomes = stack.enter_context(

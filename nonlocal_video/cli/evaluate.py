@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.cli.run_progress import RunProgress
 from nonlocal_video.cli.stopping import GentleStop
 from nonlocal_video.errors import OutputError, UsageError
@@ -53,6 +54,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder for figures, all answers and the confusion matrix; else only printed.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
+    no_csv_escape: options.NoCsvEscape = False,
     workers: Annotated[int, typer.Option(min=1, help="Decoding processes beside the network.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Views in one forward pass.")] = 1,
     decoder: options.Decoder = options.DecoderChoice.auto,
@@ -110,7 +112,7 @@ def evaluate(
     metrics = measure(answers, len(card.labels), seed=seed)
     about = {**settings, "source": source, "split": split, "protocol": protocol.value if protocol else None}
     evaluation = Evaluation(about, card.labels, answers, metrics, published, seed)
-    written = [] if output is None else evaluation.write(output)
+    written = [] if output is None else evaluation.write(output, csv_escape=not no_csv_escape)
     if as_json:
         typer.echo(json.dumps(evaluation.summary()))
     else:
@@ -148,6 +150,7 @@ def _answers(
 ) -> list[Answer]:
     """What the model says of every clip, in the order of `truths`; earlier runs' answers included."""
     from nonlocal_video.evaluation.answers import TOP_K, from_row, to_row
+    from nonlocal_video.evaluation.report import REPORT_FILES
     from nonlocal_video.inference.folder import classify_files
     from nonlocal_video.inference.prediction import printable
     from nonlocal_video.inference.results import ResultFile
@@ -159,6 +162,9 @@ def _answers(
         results = None
         if output is not None:
             _make_folder(output)
+            if not resume:
+                for name in REPORT_FILES:
+                    check_new(output / name)
             results = stack.enter_context(
                 ResultFile(output / "predictions.jsonl", settings, top_k=TOP_K, resume=resume)
             )

@@ -36,3 +36,9 @@ Fast = Annotated[bool, typer.Option("--fast", help="The model card's cheaper vie
 StartSeconds = Annotated[float | None, typer.Option(help="Only look from here on; counted from the first frame.")]
 EndSeconds = Annotated[float | None, typer.Option(help="Only look up to here.")]
 TopK = Annotated[int, typer.Option(min=1, help="Classes to show.")]
+NoCsvEscape = Annotated[
+    bool,
+    typer.Option(
+        "--no-csv-escape", help="In a CSV, leave text that begins like a formula (= + - @) without an apostrophe before it."
+    ),
+]

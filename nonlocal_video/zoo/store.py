@@ -9,20 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nonlocal_video.errors import ModelError
+from nonlocal_video.paths import weights_folder
 
 if TYPE_CHECKING:
     from nonlocal_video.zoo.entry import CatalogueEntry
 
 _SUFFIXES = {"safetensors": ".safetensors", "torch": ".pth", "caffe2": ".pkl"}
-
-
-def weights_folder() -> Path:
-    """`$NONLOCAL_VIDEO_WEIGHTS`, else `weights` in `$NONLOCAL_VIDEO_CACHE`, else `~/.cache/nonlocal-video/weights`."""
-    chosen = os.environ.get("NONLOCAL_VIDEO_WEIGHTS")
-    if chosen:
-        return Path(chosen).expanduser()
-    cache = os.environ.get("NONLOCAL_VIDEO_CACHE") or Path.home() / ".cache" / "nonlocal-video"
-    return Path(cache).expanduser() / "weights"
 
 
 def weights_path(name: str) -> Path:

@@ -74,9 +74,7 @@ def refuse_link(path: Path, *, hard: bool = False) -> None:
         kind = "has a second name (a hard link)"
     else:
         kind = "is a link" if stat.S_ISLNK(status.st_mode) else "is not a file"
-    raise UsageError(
-        f"{str(path)!r} {kind}, and this run would write there. Delete it if nobody needs it, or use another output name."
-    )
+    raise UsageError(f"{str(path)!r} {kind}, and this run would write there. Delete it, or use another output name.")
 
 
 def lock_of(path: Path) -> FileLock:

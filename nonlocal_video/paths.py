@@ -43,7 +43,8 @@ def make_cache_folder(name: str) -> Path:
             raise PermissionError(13, "Permission denied")
     except OSError as error:
         raise OutputError(
-            f"The cache folder {str(folder)!r} cannot be written to: {error.strerror}. {CACHE_VARIABLE} may name another."
+            f"The cache folder {str(folder)!r} cannot be written to: {error.strerror}. {CACHE_VARIABLE} may name "
+            f"another."
         ) from error
     return folder
 

@@ -39,6 +39,7 @@ TopK = Annotated[int, typer.Option(min=1, help="Classes to show.")]
 NoCsvEscape = Annotated[
     bool,
     typer.Option(
-        "--no-csv-escape", help="In a CSV, leave text that begins like a formula (= + - @) without an apostrophe before it."
+        "--no-csv-escape",
+        help="In a CSV, leave text that begins like a formula (= + - @) without an apostrophe before it.",
     ),
 ]

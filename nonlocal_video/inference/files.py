@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.remote import is_remote, list_remote
+from nonlocal_video.inference.remote import is_remote, is_remote_folder, list_remote
 
 _SORTED_ENTRIES = 10_000
 """Entries of a folder that are read and sorted at a time; a larger folder comes in runs of so many."""
@@ -40,18 +42,18 @@ class Selection:
             raise UsageError(f"shard = {shard!r} should be K/N with K from 1 to N, like 2/8.")
         return cls(include, exclude, (int(match[1]), int(match[2])))
 
-    def has(self, path: str, root: str) -> bool:
-        """Whether a file counts that was found at or below `root`.
+    def has(self, path: str, base: str) -> bool:
+        """Whether a file counts.
 
-        A shard goes by the path below the root, so machines that see the same folder under two names agree.
+        A shard goes by the path below `base` (see `shard_bases`), so machines that see the same files under other names
+        agree.
         """
         if self.include and not any(_matches_pattern(path, pattern) for pattern in self.include):
             return False
         if any(_matches_pattern(path, pattern) for pattern in self.exclude):
             return False
         k, n = self.shard
-        below = path.removeprefix(root).lstrip("/") or os.path.basename(path)
-        return n == 1 or zlib.crc32(os.fsencode(below)) % n == k - 1
+        return n == 1 or zlib.crc32(os.fsencode(_below(path, base))) % n == k - 1
 
 
 def find_files(
@@ -74,9 +76,55 @@ def find_files(
     """
     given = [os.fspath(path) for path in paths]
     hidden = {os.path.realpath(path) for path in leave_out}
+    bases = shard_bases(given) if selection.shard[1] > 1 else {}
     for root, path in _found(given):
-        if selection.has(path, root) and not (hidden and os.path.realpath(path) in hidden):
+        if selection.has(path, bases.get(root, "")) and not (hidden and os.path.realpath(path) in hidden):
             yield path
+
+
+def shard_bases(given: Iterable[str]) -> dict[str, str]:
+    """Return for each path, as a user gives them, the folder from which the names of its files count in a shard.
+
+    A folder counts from itself, a pattern from its part before the first wildcard, and files that are named one by one
+    from the lowest folder that holds all of them. So it makes no difference where the files are mounted, or whether a
+    path is given from the root, from here, or with `./` before or `/` behind it.
+    """
+    bases: dict[str, str] = {}
+    single: list[str] = []
+    for path in dict.fromkeys(given):
+        if is_remote(path):
+            if is_remote_folder(path):
+                bases[path] = _location(path)
+            else:
+                single.append(path)
+        elif os.path.isdir(path):
+            bases[path] = _location(path)
+        elif not os.path.lexists(path) and glob.has_magic(path):
+            fixed = itertools.takewhile(lambda part: not glob.has_magic(part), _location(path).split("/"))
+            bases[path] = "/".join(fixed) or "/"
+        else:
+            single.append(path)
+    # Of files here and files in each storage on their own: those have no folder in common.
+    kinds = {path: path.partition("://")[0] if is_remote(path) else "" for path in single}
+    for kind in set(kinds.values()):
+        of_kind = [path for path in single if kinds[path] == kind]
+        bases |= dict.fromkeys(of_kind, os.path.commonpath([os.path.dirname(_location(path)) for path in of_kind]))
+    return bases
+
+
+def _location(path: str) -> str:
+    """Where a file lies: its whole path, or its address without what is asked of the server."""
+    if not is_remote(path):
+        return os.path.abspath(path)
+    address = re.split(r"[?#]", path)[0] if path.startswith(("http://", "https://")) else path
+    return "/" + address.partition("://")[2].strip("/")  # some storages list memory://a as memory:///a
+
+
+def _below(path: str, base: str) -> str:
+    """The part of a path that is the same wherever the files are; macOS spells accents in another way than Linux."""
+    location = _location(path)
+    below = location.removeprefix(base).lstrip("/") or os.path.basename(location)
+    return unicodedata.normalize("NFC", below)
 
 
 def _found(paths: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -34,9 +34,9 @@ class JournalError(Exception):
 class Journal:
     """A file that only grows: settings, then entries. One process at a time has it open.
 
-    A line is JSON, a space and 16 hexadecimal digits: BLAKE2b of the digest before it and the JSON. So a changed line, and
-    one that is missing, there twice or in another place, is noticed at that line. What follows the last line break was
-    cut off while it was written, and does not count.
+    A line is JSON, a space and 16 hexadecimal digits: BLAKE2b of the digest before it and the JSON. So a changed line,
+    and one that is missing, there twice or in another place, is noticed at that line. What follows the last line break
+    was cut off while it was written, and does not count.
 
     Attributes:
         path: The file.
@@ -162,9 +162,7 @@ class Journal:
         return False
 
     def _not_a_journal(self) -> UsageError:
-        return UsageError(
-            f"Line 1 of {str(self.path)!r} is damaged or not of this program. Use another output name."
-        )
+        return UsageError(f"Line 1 of {str(self.path)!r} is damaged or not of this program. Use another output name.")
 
     def _lock(self) -> None:
         try:

@@ -174,9 +174,7 @@ class ResultFile:
                 f"or delete both."
             )
         if not resume and draft.exists():
-            raise UsageError(
-                f"{str(draft)!r} exists, which this run would write to. Use another name, or delete it."
-            )
+            raise UsageError(f"{str(draft)!r} exists, which this run would write to. Use another name, or delete it.")
         if resume and self.path.exists() and not journal.exists():  # it would be replaced by new rows alone
             raise UsageError(
                 f"{str(self.path)!r} has no journal {journal.name!r} beside it to go on with. Use another "
@@ -216,8 +214,8 @@ class ResultFile:
     def _damaged(self, problem: JournalError) -> str:
         number = problem.number
         return (
-            f"Line {number} of {str(self.journal_path)!r} is damaged: {problem.reason}. Use another output name; or keep "
-            f"the {number - 1} lines before it (head -n {number - 1}), and --resume does the other files again."
+            f"Line {number} of {str(self.journal_path)!r} is damaged: {problem.reason}. Use another output name; or "
+            f"keep the {number - 1} lines before it (head -n {number - 1}), and --resume does the other files again."
         )
 
     def _rows(self) -> Iterator[dict[str, Any]]:

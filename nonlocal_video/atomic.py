@@ -17,7 +17,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | get
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], *, part: Path | None = None) -> Iterator[IO[bytes]]:
+def replacing(path: str | os.PathLike[str], *, part: Path | None = None, sync: bool = True) -> Iterator[IO[bytes]]:
     """Give a file to write; when the block ends well it takes the place of `path` in one step, on the disk for good.
 
     After an error nothing has changed. If `path` is a link, the link is replaced and what it leads to stays.
@@ -26,6 +26,7 @@ def replacing(path: str | os.PathLike[str], *, part: Path | None = None) -> Iter
         path: The file.
         part: Where the bytes lie until then, in the same folder; `.NAME.part` if not given. What a killed process left
             there is replaced.
+        sync: Force it to the disk. Without, a power cut may leave the earlier file or an empty one.
 
     Raises:
         UsageError: `part` is a link, or not a file.
@@ -39,10 +40,12 @@ def replacing(path: str | os.PathLike[str], *, part: Path | None = None) -> Iter
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, path)
-        sync_folder(path.parent)  # else a power cut may undo the rename
+        if sync:
+            sync_folder(path.parent)  # else a power cut may undo the rename
     except BaseException:
         with suppress(OSError):  # the error that led here is the one to report
             part.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ import typer
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.run_progress import RunProgress
-from nonlocal_video.cli.stopping import GentleStop
+from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.cli.text import describe
 from nonlocal_video.errors import UsageError
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
 
 STATUS_SOME_FAILED = 1
-STATUS_INTERRUPTED = 130
 
 
 class Engine(str, Enum):
@@ -196,7 +195,7 @@ def _here(
                     results.append(outcome.path, row)
                 counts[row["error"]["code"] if row["error"] else "ok"] += 1
                 progress.update(counts, results.done_before.total() if results else 0)
-                typer.echo(json.dumps(row) if as_json else describe(outcome, top_k))
+                progress.row(json.dumps(row) if as_json else describe(outcome, top_k))
             if stop.asked:
                 raise KeyboardInterrupt
         except KeyboardInterrupt:

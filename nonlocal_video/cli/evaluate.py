@@ -17,7 +17,7 @@ import typer
 from nonlocal_video.cli import options
 from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.cli.run_progress import RunProgress
-from nonlocal_video.cli.stopping import GentleStop
+from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from nonlocal_video.models.card import Accuracy, ModelCard
 
 STATUS_SOME_UNREADABLE = 1
-STATUS_INTERRUPTED = 130
 
 
 class Protocol(str, Enum):

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.outputs import check_place
-from nonlocal_video.cli.stopping import GentleStop
+from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import OutputError, VideoError
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.timeline import Timeline
 
 STATUS_VIDEO_BROKE = 1
-STATUS_INTERRUPTED = 130
 
 
 def timeline(

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from nonlocal_video.atomic import lock_of, part_of, replacing
 from nonlocal_video.errors import ModelError, OutputError, UsageError
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import save_checkpoint
@@ -96,7 +97,11 @@ class RunFolder:
             )
         # What a run leaves that was killed before it had a configuration.
         written = (self.manifest, self.unlabelled, self.stills)
-        beginnings = {self._lock_file.name, *(path.name for path in written), *map(_part_of, (*written, self.config))}
+        beginnings = {
+            self._lock_file.name,
+            *(path.name for path in written),
+            *(part_of(path).name for path in (*written, self.config)),
+        }
         others = sorted({entry.name for entry in self.path.iterdir()} - beginnings) if self.path.is_dir() else []
         if others:
             raise UsageError(
@@ -252,7 +257,7 @@ class RunFolder:
     def _make_and_lock(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._lock_file)
+            lock = lock_of(self._lock_file)
             lock.acquire(timeout=_LOCK_SECONDS)
         except Timeout as error:
             raise UsageError(
@@ -285,18 +290,10 @@ class RunFolder:
 
     def _write(self, path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
         """Replace a file in one step: written beside it, forced to the disk, renamed."""
-        temporary = path.with_name(_part_of(path))
 
         def write() -> None:
-            try:
-                with open(temporary, "wb") as file:
-                    fill(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-                _sync_folder(self.path)  # else a power cut may undo the rename
-            finally:
-                temporary.unlink(missing_ok=True)
+            with replacing(path) as file:
+                fill(file)
 
         self._writing(path, write)
 
@@ -312,17 +309,3 @@ class RunFolder:
                 f"{str(path)!r} cannot be written: {cause.strerror}.{kept} Make room and run the same command with "
                 f"--resume."
             ) from error
-
-
-def _part_of(path: Path) -> str:
-    return f".{path.name}.part"
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows opens no folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import ModelError
 from nonlocal_video.paths import weights_folder
 
@@ -66,9 +66,5 @@ def read_record(name: str) -> Record | None:
 def write_record(name: str, record: Record) -> None:
     """Writes or replaces the record of a catalogue name in one step."""
     path = record_path(name)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(json.dumps(asdict(record), indent=1).encode() + b"\n")

@@ -279,3 +279,31 @@ def test_a_kill_at_any_moment_leaves_a_whole_state_and_no_lock(run: RunFolder) -
     cut_short, steps = map(int, done.stdout.split())
     assert cut_short >= 1  # else nothing was tested
     assert steps >= 12  # each went on from what the one before had saved
+
+
+@pytest.mark.parametrize("name", [".lock", ".config.json.part", ".manifest.csv.part"])
+def test_a_new_run_writes_through_no_link(tmp_path: Path, manifest: Manifest, name: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).symlink_to(precious)
+    with pytest.raises(UsageError, match="is a link"):
+        RunFolder(run).create({"epochs": 1}, manifest, command=["train"])
+    assert precious.read_text() == "precious"
+    assert not (run / "config.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link"])
+def test_metrics_are_appended_to_no_other_file(tmp_path: Path, kind: str) -> None:
+    from nonlocal_video.training.metrics_log import MetricsLog
+
+    precious = tmp_path / "precious"
+    precious.write_text("step,epoch\n")
+    if kind == "link":
+        (tmp_path / "metrics.csv").symlink_to(precious)
+    else:
+        (tmp_path / "metrics.csv").hardlink_to(precious)
+    with pytest.raises(UsageError, match=kind):
+        MetricsLog(tmp_path / "metrics.csv", tmp_path / "tensorboard", resume_step=5)
+    assert precious.read_text() == "step,epoch\n"

@@ -178,7 +178,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
             lines = list(_csv_lines(file_path, file) if file_path.suffix.lower() == ".csv" else _json_lines(file))
     except OSError as error:
         raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}. Write it with `check`.") from error
-    except (csv.Error, ValueError) as error:
+    except (csv.Error, ValueError, RecursionError) as error:
         raise UsageError(f"{str(path)!r} is not a manifest: {error}") from error
     rows = []
     for number, values in lines:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from nonlocal_video.training.manifest import Manifest, read_manifest, write_mani
 from nonlocal_video.training.run_settings import describe_start, note_changed_versions, refuse_other_settings
 from nonlocal_video.zoo.catalogue import RUN_CONFIG, RUN_WEIGHTS
 
+_METRICS = "metrics written"
 _LOCK_SECONDS = 10.0
 """How long to wait for another process: the loading workers of a killed run live on for up to 5 s (torch's
 `MP_STATUS_CHECK_INTERVAL`), and may have a copy of its lock."""
@@ -224,19 +226,23 @@ class RunFolder:
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the state to resume from. Until the new one is whole on the disk, the earlier one stays.
 
+        It knows the rows that `metrics.csv` has by now, so that a resumed run does not go on with others.
+
         Args:
             state: Tensors and plain values, in dicts, lists and tuples.
 
         Raises:
             OutputError: The disk is full or fails.
         """
-        self._write(self.state, lambda file: torch.save(dict(state), file))
+        known = {_METRICS: self._checksums_of_metrics()}
+        self._write(self.state, lambda file: torch.save({**state, **known}, file))
 
     def load_state(self, *, map_location: torch.device | str = "cpu") -> dict[str, Any] | None:
         """What `save_state` kept last; None if the run was cut off before that, and begins anew.
 
         Raises:
-            ModelError: The file is damaged, or holds more than tensors and plain values; nothing in it was run.
+            ModelError: The file is damaged, or holds more than tensors and plain values; nothing in it was run. Or
+                `metrics.csv` is not what it was then.
         """
         if not self.state.is_file():
             return None
@@ -248,11 +254,24 @@ class RunFolder:
                 f"{str(self.state)!r} cannot be read ({reason}), so the run cannot be resumed. {self.best.name} and "
                 f"{self.last.name} stay usable, also to start another run from."
             ) from error
+        found = self._checksums_of_metrics()
+        for number, checksum in enumerate(state.pop(_METRICS, ()), start=1):
+            if number > len(found) or found[number - 1] != checksum:
+                raise ModelError(
+                    f"Line {number} of {str(self.metrics)!r} is missing or was changed, so the run cannot be resumed. "
+                    f"Put the file back as it was. {self.best.name} and {self.last.name} stay usable, also to start "
+                    f"another run from."
+                )
         return state
 
     def write_readme(self, text: str) -> None:
         """Replace `README.md`."""
         self._write(self.readme, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+    def _checksums_of_metrics(self) -> list[int]:
+        """Of each line of `metrics.csv`."""
+        lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
+        return [zlib.crc32(line) for line in lines]
 
     def _make_and_lock(self) -> None:
         try:
@@ -278,7 +297,7 @@ class RunFolder:
             raise UsageError(
                 f"{str(self.path)!r} holds no run (there is no {self.config.name}). Leave --resume away to start one."
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(
                 f"{str(self.config)!r} is not the configuration of a run: {error}. Choose another folder."
             ) from error

@@ -59,7 +59,7 @@ def read_record(name: str) -> Record | None:
         return Record(**json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"{path} is damaged ({error}). Delete it, and pull {name} again.") from error
 
 

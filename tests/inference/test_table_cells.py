@@ -1,4 +1,4 @@
-"""Names and labels in tables: no formula reaches a spreadsheet, no two files share a name, and our reader undoes both."""
+"""Names and labels in tables: no formula reaches a spreadsheet, no two files share a name, our reader undoes both."""
 
 from __future__ import annotations
 

@@ -119,3 +119,17 @@ def test_picture_grows_with_the_classes_and_has_their_colours(tmp_path: Path, nu
     assert picture.shape[1] > side
     dark_blue = (np.abs(picture - [8, 48, 107]).sum(axis=2) < 12).sum()  # the last colour of matplotlib's Blues
     assert dark_blue > 0.5 * side**2 / num_classes
+
+
+@pytest.mark.parametrize("escape", [True, False])
+def test_names_that_begin_like_a_formula_are_text(tmp_path: Path, escape: bool) -> None:
+    labels = ("=SUM(A1)", "-jump", "+wave")
+    answers = tuple(
+        Answer(path, Truth(labels[true], true, "@group"), (ScoredLabel(labels[top], top, 0.5),), 1, 0.5)
+        for path, true, top in (("=a.mp4", 0, 1), ("-b.mp4", 1, 1), ("c.mp4", 2, 0))
+    )
+    settings = {"model": "tiny", "views": "1x1", "fast": False}
+    Evaluation(settings, labels, answers, measure(answers, 3), None, 0).write(tmp_path, csv_escape=escape)
+    cells = [cell for name in ("predictions.csv", "confusion.csv") for row in rows(tmp_path / name) for cell in row]
+    assert {"=a.mp4", "-b.mp4", "@group", *labels} <= {cell.removeprefix("'") for cell in cells}
+    assert any(cell.startswith(("=", "+", "-", "@")) for cell in cells) == (not escape)

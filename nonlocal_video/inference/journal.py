@@ -120,6 +120,8 @@ class Journal:
         """Let other processes have it."""
         if self._descriptor >= 0:
             with suppress(OSError):  # what could not be written was said already
+                os.fsync(self._descriptor)
+            with suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = -1
 

@@ -161,12 +161,11 @@ def _answers(
         results = None
         if output is not None:
             _make_folder(output)
-            if not resume:
-                for name in REPORT_FILES:
+            predictions = output / "predictions.jsonl"
+            if not resume and not any(path.exists() for path in ResultFile.files_of(predictions)):
+                for name in REPORT_FILES:  # of an earlier evaluation it is said how to go on
                     check_new(output / name)
-            results = stack.enter_context(
-                ResultFile(output / "predictions.jsonl", settings, top_k=TOP_K, resume=resume)
-            )
+            results = stack.enter_context(ResultFile(predictions, settings, top_k=TOP_K, resume=resume))
             files = results.still_to_do(files)
         stop = stack.enter_context(GentleStop())
         outcomes = stack.enter_context(

@@ -74,12 +74,15 @@ class ClipCache:
         except FileNotFoundError:
             return None
         except Exception:  # NumPy has many for a header that is none
-            return self._damaged(name)
+            self._drop_damaged(name)
+            return None
         found = np.array(stored if places is None else stored[places])
-        right = np.array_equal(_checksums(found), sums if places is None else sums[places])
-        return found if right else self._damaged(name)
+        if not np.array_equal(_checksums(found), sums if places is None else sums[places]):
+            self._drop_damaged(name)
+            return None
+        return found
 
-    def _damaged(self, name: str) -> None:
+    def _drop_damaged(self, name: str) -> None:
         path = self.folder / f"{name}{_ENDING}"
         _log.warning("%r of the cache is damaged; it is made again.", str(path))
         with self._lock():
@@ -127,7 +130,7 @@ class ClipCache:
 def _checksums(frames: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Of each frame, (T,); what has one axis alone is one piece, (1,)."""
     pieces = frames[None] if frames.ndim == 1 else frames
-    return np.array([zlib.crc32(np.ascontiguousarray(piece)) for piece in pieces], dtype="<u4")
+    return np.array([zlib.crc32(np.ascontiguousarray(piece).data) for piece in pieces], dtype="<u4")
 
 
 def _frame(frames: NDArray[np.uint8], sums: NDArray[np.uint32]) -> bytes:

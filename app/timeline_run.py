@@ -217,7 +217,8 @@ def _ended(timeline: Timeline, rule: Rule, how: str) -> Iterator[Update]:
             )
             for ending in DOWNLOADS
         ]
-        shown = _shown(timeline, rule, f"{how} {_summary(timeline)}")
+        segments = timeline.segments(threshold=rule.threshold, min_seconds=rule.min_seconds)
+        shown = _shown(timeline, rule, f"{how} {_summary(timeline, len(segments))}")
         yield shown._replace(downloads=gr.update(value=[str(file) for file in files], visible=True))
 
 
@@ -241,7 +242,7 @@ def _about(seconds: float) -> str:
     return f"About {round(seconds / 60)} minutes" if seconds < 5400 else f"About {seconds / 3600:.1f} hours"
 
 
-def _summary(timeline: Timeline) -> str:
+def _summary(timeline: Timeline, num_segments: int) -> str:
     windows = f"{timeline.model} looked at {timeline.used}, in {timeline.seconds.total:.1f} s."
     if not timeline.is_complete:
         windows += (
@@ -251,4 +252,4 @@ def _summary(timeline: Timeline) -> str:
     if timeline.error is not None:
         lines.insert(0, timeline.error.message)
     segments = f" The first {SHOWN_ROWS} segments are shown; the files have all."
-    return "\n\n".join(lines) + (segments if len(timeline) > SHOWN_ROWS else "")
+    return "\n\n".join(lines) + (segments if num_segments > SHOWN_ROWS else "")

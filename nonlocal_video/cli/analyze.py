@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -149,6 +148,7 @@ def attention(
     fast: options.Fast = False,
     decoder: options.Decoder = options.DecoderChoice.auto,
     output: Annotated[list[Path] | None, typer.Option(help="A .csv or a .png to write; may be given twice.")] = None,
+    no_csv_escape: options.NoCsvEscape = False,
     as_json: AsJson = False,
 ) -> None:
     """How wide, how far in time and how strong each block's attention is, over clips."""
@@ -178,7 +178,7 @@ def attention(
             ]
     for path in outputs if patterns else []:
         if path.suffix.lower() == ".csv":
-            _write_csv(path, pattern_table(patterns))
+            _write_csv(path, pattern_table(patterns), escape=not no_csv_escape)
         else:
             from nonlocal_video.analysis.pictures import draw_patterns
 
@@ -312,12 +312,12 @@ def _size(text: str | None, spec: InputSpec | None) -> tuple[int, int, int]:
     return frames, height, width
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, escape: bool) -> None:
+    from nonlocal_video.inference.csv_cells import write_rows
+
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    with path.open("x", encoding="utf-8", newline="") as file:
+        write_rows(file, columns, rows, escape=escape)
 
 
 def _console() -> Console:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def ops(
     from nonlocal_video.benchmark.ops_report import screen_tables
     from nonlocal_video.benchmark.ops_report import write_docs as write_page
 
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    _check_output(output)
     real = None if quick else _real_features(clip)  # first: a clip that cannot be read is told at once
     results = benchmark_ops(
         quick=quick, large_softmax=large_softmax, threads=threads, say=lambda text: typer.echo(text, err=True)
@@ -80,6 +80,8 @@ def pipeline(
     output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
 ) -> None:
     """The folder run: files per second of decoding alone, of the network alone, and of both together."""
+    _check_output(output)
+
     from rich.table import Table
 
     from nonlocal_video.benchmark.pipeline import benchmark_pipeline
@@ -125,6 +127,7 @@ def model(
     from nonlocal_video.benchmark.model import benchmark_model
     from nonlocal_video.cli.benchmark_text import model_table
 
+    _check_output(output)
     results = benchmark_model(
         models or ["default"],
         device=device,
@@ -150,6 +153,8 @@ def decode(
     output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
 ) -> None:
     """Reading alone: seconds for one view's frames, frames a second of whole files, and the decoder that served."""
+    _check_output(output)
+
     from nonlocal_video.benchmark.decode import benchmark_decode
     from nonlocal_video.cli.benchmark_text import decode_table
     from nonlocal_video.inference.files import find_files
@@ -182,6 +187,13 @@ def _runtimes(text: str) -> list[Any]:
     return [part.strip() for part in text.split(",")]
 
 
+def _check_output(output: Path | None) -> None:
+    """Before minutes of measuring: a file of this name can be made, and there is none."""
+    if output is not None:
+        check_new(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _finish(results: dict[str, Any], output: Path | None, table: Table) -> None:
     """The file, then the table; if the file cannot be written, the figures are not lost with it."""
     import json
@@ -191,7 +203,6 @@ def _finish(results: dict[str, Any], output: Path | None, table: Table) -> None:
 
     try:
         if output is not None:
-            output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     finally:
         Console(width=None if sys.stdout.isatty() else 160).print(table)

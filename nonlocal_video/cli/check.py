@@ -69,9 +69,9 @@ def check(
 
     if output is not None:
         check_format(output)
-        check_place(output)
         if output.exists() and os.path.samefile(output, source):
             raise UsageError(f"output = {str(output)!r} is the list of clips itself; name another file.")
+        check_place(output)
     asked = validation_share is not None or folds is not None
     plan = SplitPlan(validation_share if asked else _DEFAULT_SHARE, folds, seed)
     limits = DecodeLimits.parse(limit or ())

@@ -17,7 +17,7 @@ import typer
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.run_progress import RunProgress
-from nonlocal_video.cli.stopping import GentleStop
+from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.cli.text import describe
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
 
 STATUS_SOME_FAILED = 1
-STATUS_INTERRUPTED = 130
 
 
 class Engine(str, Enum):
@@ -56,6 +55,7 @@ def classify(
         str | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet; of --engine ray a .parquet folder.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
+    no_csv_escape: options.NoCsvEscape = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Decoding processes beside the network; 1, of ray all CPUs left.")
     ] = None,
@@ -140,6 +140,7 @@ def classify(
                 output,
                 resume=resume,
                 as_json=as_json,
+                csv_escape=not no_csv_escape,
                 workers=workers or 1,
                 batch_size=batch_size,
             )
@@ -169,6 +170,7 @@ def _here(
     *,
     resume: bool,
     as_json: bool,
+    csv_escape: bool,
     workers: int,
     batch_size: int,
 ) -> tuple[Counter[str], Counter[str]]:
@@ -184,7 +186,9 @@ def _here(
         files = find_files(paths, selection=selection, leave_out=leave_out, passed_over=passed_over)
         results = None
         if output is not None:
-            results = stack.enter_context(ResultFile(output, settings, top_k=top_k, resume=resume))
+            results = stack.enter_context(
+                ResultFile(output, settings, top_k=top_k, resume=resume, csv_escape=csv_escape)
+            )
             files = results.still_to_do(files)
         stop = stack.enter_context(GentleStop())
         outcomes = stack.enter_context(
@@ -204,7 +208,7 @@ def _here(
                     results.append(outcome.path, row)
                 counts[row["error"]["code"] if row["error"] else "ok"] += 1
                 progress.update(counts, results.done_before.total() if results else 0)
-                typer.echo(json.dumps(row) if as_json else describe(outcome, top_k))
+                progress.row(json.dumps(row) if as_json else describe(outcome, top_k))
             if stop.asked:
                 raise KeyboardInterrupt
         except KeyboardInterrupt:

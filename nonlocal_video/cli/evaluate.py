@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.cli.run_progress import RunProgress
-from nonlocal_video.cli.stopping import GentleStop
+from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from nonlocal_video.models.card import Accuracy, ModelCard
 
 STATUS_SOME_UNREADABLE = 1
-STATUS_INTERRUPTED = 130
 
 
 class Protocol(str, Enum):
@@ -60,6 +60,7 @@ def evaluate(
     all_files: options.AllFiles = False,
     ignore_column: options.IgnoreColumn = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
+    no_csv_escape: options.NoCsvEscape = False,
     workers: Annotated[int, typer.Option(min=1, help="Decoding processes beside the network.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Views in one forward pass.")] = 1,
     decoder: options.Decoder = options.DecoderChoice.auto,
@@ -128,7 +129,7 @@ def evaluate(
         "passed_over": dict(found.passed_over.counts),
     }
     evaluation = Evaluation(about, card.labels, answers, metrics, published, seed)
-    written = [] if output is None else evaluation.write(output)
+    written = [] if output is None else evaluation.write(output, csv_escape=not no_csv_escape)
     if as_json:
         typer.echo(json.dumps(evaluation.summary()))
     else:
@@ -166,6 +167,7 @@ def _answers(
 ) -> list[Answer]:
     """What the model says of every clip, in the order of `truths`; earlier runs' answers included."""
     from nonlocal_video.evaluation.answers import TOP_K, from_row, to_row
+    from nonlocal_video.evaluation.report import REPORT_FILES
     from nonlocal_video.inference.folder import classify_files
     from nonlocal_video.inference.prediction import printable
     from nonlocal_video.inference.results import ResultFile
@@ -177,9 +179,11 @@ def _answers(
         results = None
         if output is not None:
             _make_folder(output)
-            results = stack.enter_context(
-                ResultFile(output / "predictions.jsonl", settings, top_k=TOP_K, resume=resume)
-            )
+            predictions = output / "predictions.jsonl"
+            if not resume and not any(path.exists() for path in ResultFile.files_of(predictions)):
+                for name in REPORT_FILES:  # of an earlier evaluation it is said how to go on
+                    check_new(output / name)
+            results = stack.enter_context(ResultFile(predictions, settings, top_k=TOP_K, resume=resume))
             files = results.still_to_do(files)
         stop = stack.enter_context(GentleStop())
         outcomes = stack.enter_context(

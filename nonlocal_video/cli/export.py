@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def export(
     from nonlocal_video.zoo.catalogue import load_network
 
     outputs = _outputs(formats, output)
+    for path in outputs.values():
+        check_new(path)
     for name in outputs:  # all of them before the first long export
         check_installed(name)
     network, card = load_network(model)

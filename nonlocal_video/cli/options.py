@@ -54,3 +54,10 @@ IgnoreColumn = Annotated[
     list[str] | None, typer.Option(help="Column of the CSV that is for other programs; may be repeated.")
 ]
 TopK = Annotated[int, typer.Option(min=1, help="Classes to show.")]
+NoCsvEscape = Annotated[
+    bool,
+    typer.Option(
+        "--no-csv-escape",
+        help="In a CSV, leave text that begins like a formula (= + - @) without an apostrophe before it.",
+    ),
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 from nonlocal_video.errors import UsageError
@@ -17,6 +19,20 @@ def check_folder(output: Path) -> None:
         raise UsageError(f"output = {str(output)!r} is a file; name a folder.")
 
 
+def check_new(output: Path) -> None:
+    """Whether nothing has this name yet: no result takes the place of an earlier one unasked.
+
+    Raises:
+        UsageError: A file, a folder or a link has it.
+    """
+    try:
+        kind = os.stat(output).st_mode
+    except OSError:
+        kind = 0
+    if os.path.lexists(output) and not (stat.S_ISCHR(kind) or stat.S_ISFIFO(kind)):  # /dev/stdout may be written to
+        raise UsageError(f"output = {str(output)!r} exists. Use another name, or delete it.")
+
+
 def check_place(output: Path | None, *endings: str) -> None:
     """Whether a file can have this name; nothing is written.
 
@@ -25,7 +41,7 @@ def check_place(output: Path | None, *endings: str) -> None:
         endings: Those that are known, if not any will do.
 
     Raises:
-        UsageError: Another ending, a folder that is not there, or a folder instead of a file.
+        UsageError: Another ending, a folder that is not there, a folder instead of a file, or a file that exists.
     """
     if output is None:
         return
@@ -35,3 +51,4 @@ def check_place(output: Path | None, *endings: str) -> None:
         raise UsageError(f"output = {str(output)!r} is in a folder that does not exist; make it first.")
     if output.is_dir():
         raise UsageError(f"output = {str(output)!r} is a folder; name a file in it.")
+    check_new(output)

@@ -1,12 +1,15 @@
-"""How far a folder run is: on standard error, when that is a terminal."""
+"""How far a folder run is: on standard error, when that is a terminal; and its rows, never in one line with that."""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -31,7 +34,9 @@ class RunProgress:
             console=console,
             transient=True,
             disable=not console.is_terminal,
+            redirect_stdout=False,  # to standard error, where no pipe would get the rows
         )
+        self._rows_beside_bar = console.is_terminal and _on_one_terminal()
         self._task = self._progress.add_task("", total=None, of="?", rate="-", errors=0)
         if console.is_terminal:
             threading.Thread(target=self._count, args=(count,), daemon=True).start()
@@ -44,6 +49,13 @@ class RunProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+    def row(self, text: str) -> None:
+        """A result on standard output, above the bar where both are on one terminal."""
+        if self._rows_beside_bar:
+            self._progress.console.out(text, highlight=False)
+        else:
+            typer.echo(text)
 
     def update(self, counts: Counter[str], done_before: int) -> None:
         """After each row: counts of `ok` and of the error codes in this run, and the files of earlier ones."""
@@ -59,3 +71,12 @@ class RunProgress:
     def _count(self, count: Callable[[], int]) -> None:
         total = count()
         self._progress.update(self._task, total=total, of=total)
+
+
+def _on_one_terminal() -> bool:
+    """Whether standard output and standard error are the same terminal."""
+    try:
+        out, err = (os.fstat(stream.fileno()) for stream in (sys.stdout, sys.stderr))
+        return sys.stdout.isatty() and os.path.samestat(out, err)
+    except (OSError, ValueError):  # not files: a program has put something else in their places
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -13,11 +14,19 @@ import typer
 T = TypeVar("T")
 
 
+STATUS_INTERRUPTED = 130
+
+
 class GentleStop:
-    """The first Ctrl-C or SIGTERM lets what is in hand be finished; a second one stops at once. A context manager."""
+    """The first Ctrl-C or SIGTERM lets what is in hand be finished; a second one stops at once. A context manager.
+
+    Once it has ended after a signal, another one ends the process without a word, and without its tidying up. Processes
+    that are forked meanwhile are part of what is in hand: the signal does nothing to them.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self._process = os.getpid()
         self._earlier: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> GentleStop:
@@ -30,7 +39,7 @@ class GentleStop:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._earlier.items():
-            signal.signal(number, handler)
+            signal.signal(number, _leave if self.asked else handler)
 
     def until_asked(self, items: Iterable[T]) -> Iterator[T]:
         """`items`, until a stop was asked for."""
@@ -40,7 +49,13 @@ class GentleStop:
             yield item
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
         typer.echo("Finishing what is in hand; once more stops at once.", err=True)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os._exit(STATUS_INTERRUPTED)

@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.stopping import GentleStop
+from nonlocal_video.cli.outputs import check_place
+from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import OutputError
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.timeline import Timeline
 
 STATUS_VIDEO_BROKE = 1
-STATUS_INTERRUPTED = 130
 
 
 def timeline(
@@ -49,6 +49,7 @@ def timeline(
     end_seconds: options.EndSeconds = None,
     region: options.Region = None,
     top_k: options.TopK = 5,
+    no_csv_escape: options.NoCsvEscape = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows in one forward pass.")] = 1,
     decoder: options.Decoder = options.DecoderChoice.auto,
     as_json: Annotated[bool, typer.Option("--json", help="The whole as one JSON object on standard output.")] = False,
@@ -60,6 +61,8 @@ def timeline(
     from nonlocal_video.video.region import Region
 
     outputs = [check_output(path) for path in output or ()]
+    for path in outputs:
+        check_place(path)
     check_segment_rule(threshold, min_seconds)
     settings: dict[str, Any] = {
         "window_seconds": window_seconds,
@@ -80,7 +83,16 @@ def timeline(
     unwritten: list[OutputError] = []
     for path in outputs:  # before anything is printed: the reader of a pipe may be gone
         try:
-            written.append(write_timeline(path, result, top_k=top_k, threshold=threshold, min_seconds=min_seconds))
+            written.append(
+                write_timeline(
+                    path,
+                    result,
+                    top_k=top_k,
+                    threshold=threshold,
+                    min_seconds=min_seconds,
+                    csv_escape=not no_csv_escape,
+                )
+            )
         except OutputError as error:  # the others are written all the same
             unwritten.append(error)
     if as_json:

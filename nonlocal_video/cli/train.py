@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.stopping import GentleStop
+from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from nonlocal_video.training.run_clips import RunClips
     from nonlocal_video.training.stills import StillRow
 
-STATUS_INTERRUPTED = 130
 TO_MEASURE_ON, SHARE_TO_MEASURE_ON = "validation", 0.2
 
 
@@ -150,17 +149,21 @@ def _run(folder: Any, settings: RunSettings, clips: RunClips, fabric: Any, *, re
     from nonlocal_video.training.run import train as train_run
 
     with GentleStop() as stop, TrainProgress(shown=first) as progress:
-        result = train_run(
-            folder,
-            settings,
-            clips,
-            fabric,
-            resume=resume,
-            on_progress=progress.update,
-            on_features=progress.features,
-            say=progress.say,
-            should_stop=lambda: stop.asked,
-        )
+        try:
+            result = train_run(
+                folder,
+                settings,
+                clips,
+                fabric,
+                resume=resume,
+                on_progress=progress.update,
+                on_features=progress.features,
+                say=progress.say,
+                should_stop=lambda: stop.asked,
+            )
+        except KeyboardInterrupt:  # the second one
+            progress.say("Stopped at once. The same command with --resume goes on after the last saved step.")
+            raise typer.Exit(STATUS_INTERRUPTED) from None
     if first:
         say_result(folder, result)
     if not result.finished:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -206,6 +207,7 @@ def convert(
     """Make a file that loads from weights of PySlowFast, MMAction2, video-nonlocal-net, PyTorchVideo and others."""
     if output.suffix != ".safetensors":
         raise UsageError(f"output = {output} should end in .safetensors.")
+    check_new(output)
     names = None if labels is None else _read_labels(labels)
 
     from nonlocal_video.zoo.convert import convert_file
@@ -233,6 +235,8 @@ def export_state(
     output: Annotated[Path, typer.Option(help="The PyTorch file to write, .pyth or .pth.")],
 ) -> None:
     """Write a 3D ResNet's weights back under the names of PySlowFast or MMAction2."""
+    check_new(output)
+
     from nonlocal_video.zoo.export_state import export_state as write_state
 
     typer.echo(write_state(model, output, layout=layout.value))

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,11 @@ _SHAPED = (
 
 
 def draw_confusion(
-    counts: NDArray[np.int64], true_labels: Sequence[str], answer_labels: Sequence[str], title: str, path: Path
+    counts: NDArray[np.int64],
+    true_labels: Sequence[str],
+    answer_labels: Sequence[str],
+    title: str,
+    path: Path | IO[bytes],
 ) -> None:
     """Draw how each class's clips were answered.
 
@@ -38,7 +42,7 @@ def draw_confusion(
         true_labels: Names of the rows.
         answer_labels: Names of the columns: those of the rows, in their order, then others.
         title: Above the picture.
-        path: A PNG.
+        path: A PNG, or a file to write one into.
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure  # not pyplot, which would choose a window system

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import io
 import json
 import os
 from collections import Counter
@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import OutputError
 from nonlocal_video.evaluation.answers import TOP_K, Answer
 from nonlocal_video.evaluation.confusion_picture import draw_confusion
 from nonlocal_video.evaluation.metrics import NUM_BINS, RESAMPLES, Figure, Metrics
+from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.models.card import Accuracy
 
 FEW_GROUPS = 20
+REPORT_FILES = ("summary.json", "predictions.csv", "confusion.csv", "confusion.png")
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,31 +107,33 @@ class Evaluation:
         kinds = ", ".join(f"{number} {code}" for code, number in codes.most_common())
         return f"{len(self.unreadable)} unreadable ({kinds})" if codes else ""
 
-    def write(self, folder: Path) -> list[Path]:
+    def write(self, folder: Path, *, csv_escape: bool = True) -> list[Path]:
         """`summary.json`, `predictions.csv` (worst first), and if any clip can be read `confusion.csv` and `.png`.
 
         Raises:
             OutputError: The folder cannot be written.
         """
         try:
-            written = [folder / "summary.json", folder / "predictions.csv"]
-            with open(written[0], "w", encoding="utf-8") as file:
-                json.dump(self.summary(), file, indent=2, ensure_ascii=False)
-            _write_csv(written[1], [_flat(answer) for answer in self.worst_first])
+            summary, predictions, *confusion = (folder / name for name in REPORT_FILES)
+            written = [summary, predictions]
+            with replacing(written[0]) as file:
+                file.write(json.dumps(self.summary(), indent=2, ensure_ascii=False).encode())
+            _write_csv(written[1], [_flat(answer) for answer in self.worst_first], csv_escape)
             if self.metrics:
-                written += [folder / "confusion.csv", folder / "confusion.png"]
+                written += confusion
                 rows, columns = occurring(self.metrics.confusion)
                 counts = self.metrics.confusion[np.ix_(rows, columns)]
                 names = ["true class", *(self.labels[index] for index in columns)]
                 lines = [[self.labels[row], *map(int, of_row)] for row, of_row in zip(rows, counts, strict=True)]
-                _write_csv(written[2], [dict(zip(names, line, strict=True)) for line in lines])
-                draw_confusion(
-                    counts,
-                    [self.labels[index] for index in rows],
-                    [self.labels[index] for index in columns],
-                    self._title(),
-                    written[3],
-                )
+                _write_csv(written[2], [dict(zip(names, line, strict=True)) for line in lines], csv_escape)
+                with replacing(written[3]) as file:
+                    draw_confusion(
+                        counts,
+                        [self.labels[index] for index in rows],
+                        [self.labels[index] for index in columns],
+                        self._title(),
+                        file,
+                    )
         except OSError as error:
             raise OutputError(
                 f"The report cannot be written to {os.fspath(folder)!r}: {error.strerror or error}. Make room and run "
@@ -188,8 +193,8 @@ def _flat(answer: Answer) -> dict[str, Any]:
     return row | {"error_code": code, "error_message": message}
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], escape: bool) -> None:
+    with replacing(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        write_rows(text, list(rows[0]), rows, escape=escape)
+        text.detach()  # flushes, and leaves the file open

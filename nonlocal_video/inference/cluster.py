@@ -20,7 +20,7 @@ import numpy as np
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.device import Runtime, check_runtime
-from nonlocal_video.inference.folder import answer, load_file
+from nonlocal_video.inference.folder import answer
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.recognizer import Decoder, load
 from nonlocal_video.models.card import InputSpec
@@ -177,7 +177,7 @@ def _load_clips(files: FileTable, job: ClusterJob) -> Iterator[FileTable]:
         for name in files["path"]:
             clip: LoadedClip | Exception
             try:
-                clip = load_file(loader, os.fsdecode(name), job.spec, job.request)
+                clip = loader.load(os.fsdecode(name), job.spec, job.request, originals=None)
             except Exception as error:  # it becomes the file's row
                 clip = error
             yield {"path": _objects([name]), "clip": _objects([clip])}

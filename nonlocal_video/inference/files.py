@@ -21,6 +21,7 @@ from nonlocal_video.inference.file_kinds import (
     kind_of_folder,
 )
 from nonlocal_video.inference.remote import is_remote, list_remote
+from nonlocal_video.inference.shards import below, shard_bases
 from nonlocal_video.inference.walk import Found, is_searched, walk
 
 
@@ -66,18 +67,18 @@ class Selection:
             _ends_like(path, pattern) and _matches_pattern(path, pattern) for pattern in self.include
         )
 
-    def has(self, path: str, root: str) -> bool:
-        """Whether a file counts that was found at or below `root`.
+    def has(self, path: str, base: str) -> bool:
+        """Whether a file counts.
 
-        A shard goes by the path below the root, so machines that see the same folder under two names agree.
+        A shard goes by the path below `base` (see `shard_bases`), so machines that see the same files under other names
+        agree.
         """
         if self.include and not any(_matches_pattern(path, pattern) for pattern in self.include):
             return False
         if any(_matches_pattern(path, pattern) for pattern in self.exclude):
             return False
         k, n = self.shard
-        below = path.removeprefix(root).lstrip("/") or os.path.basename(path)
-        return n == 1 or zlib.crc32(os.fsencode(below)) % n == k - 1
+        return n == 1 or zlib.crc32(os.fsencode(below(path, base))) % n == k - 1
 
 
 def find_files(
@@ -106,8 +107,9 @@ def find_files(
     given = [os.fspath(path) for path in paths]
     own = {os.path.realpath(path) for path in leave_out}
     real_within = None if within is None else os.path.realpath(within)
+    bases = shard_bases(given) if selection.shard[1] > 1 else {}
     for root, path, kind in _found(given, selection, real_within):
-        if not selection.has(path, root) or (own and os.path.realpath(path) in own):
+        if not selection.has(path, bases.get(root, "")) or (own and os.path.realpath(path) in own):
             continue
         if selection.tries(path, kind):
             yield path
@@ -181,10 +183,10 @@ def _matches_below(pattern: str, selection: Selection, within: str | None) -> It
         if not os.path.isdir(folder):
             continue
         for path, kind in walk(folder, all_files=selection.all_files or dots, within=within):
-            below = path[len(folder) :].lstrip(os.sep)
-            if not _fits(below.split(os.sep), rest):
+            inside = path[len(folder) :].lstrip(os.sep)
+            if not _fits(inside.split(os.sep), rest):
                 continue
-            match = below if first == 0 else path
+            match = inside if first == 0 else path
             if dots and not selection.all_files:
                 kind = _kind_of_match(match, pattern)
             yield match, None if kind in KINDS_BY_ENDING and _ends_like(match, pattern) else kind

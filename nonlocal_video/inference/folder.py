@@ -7,14 +7,11 @@ import queue
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nonlocal_video.errors import NonlocalVideoError, SpanError, UsageError, VideoError
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
-from nonlocal_video.inference.remote import is_remote, local_copy
-from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video._messages import printable_name
 
 if TYPE_CHECKING:
@@ -54,7 +51,7 @@ def classify_files(
     def load(path: str) -> LoadedClip:
         loader = loaders.get()
         try:
-            return load_file(loader, path, spec, request)
+            return loader.load(path, spec, request, originals=None)
         finally:
             loaders.put(loader)
 
@@ -74,14 +71,6 @@ def classify_files(
         for reader in readers:
             reader.close()
         pool.shutdown()
-
-
-def load_file(loader: ClipLoader, path: str, spec: InputSpec, request: ClipRequest) -> LoadedClip:
-    """One clip from a file or, through a copy that is deleted again, from object storage."""
-    if not is_remote(path):
-        return loader.load(path, spec, request, originals=None)
-    with local_copy(path, max_bytes=loader.reader.limits.max_bytes) as copy:
-        return replace(loader.load(copy, spec, request, originals=None), path=path)
 
 
 def answer(

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.remote import is_remote, local_copy
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream, VideoReader
@@ -313,7 +314,12 @@ def _opened(source: ClipSource, reader: VideoReader, rate: float) -> Iterator[tu
         with _written(source) as path:
             yield "<bytes>", _File(path, reader)
     elif isinstance(source, (str, os.PathLike)):
-        yield os.fspath(source), _File(source, reader)
+        name = os.fspath(source)
+        if is_remote(name):
+            with local_copy(name, max_bytes=reader.limits.max_bytes) as copy:
+                yield name, _File(copy, reader)
+        else:
+            yield name, _File(source, reader)
     else:
         yield "<frames>", _Array(source, rate)
 

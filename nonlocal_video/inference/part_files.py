@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -45,11 +46,12 @@ class PartFolder:
         if not resume and self._storage.exists(self._path):
             raise UsageError(f"{url!r} exists. Use --resume to go on with it, or another name, or delete it.")
         if self._storage.exists(settings_path):
-            refuse_other_settings(url, json.loads(self._storage.cat_file(settings_path)), settings)
+            refuse_other_settings(url, self._read_settings(settings_path), settings)
             self._take_up()
         else:
             self._storage.makedirs(self._path, exist_ok=True)
-            self._storage.pipe_file(settings_path, json.dumps(settings).encode())
+            text = json.dumps(settings)
+            self._storage.pipe_file(settings_path, json.dumps({"settings": text, "crc32": _crc32(text)}).encode())
 
     def still_to_do(self, files: Iterable[str]) -> Iterator[str]:
         """Those of `files` that have no row yet; `done_before` counts the others by their code."""
@@ -63,12 +65,26 @@ class PartFolder:
     def write(self, rows: ray.data.Dataset) -> None:
         """Write the rows of `classify_on_ray` as they come."""
         flat = rows.map_batches(_flatten, fn_args=(self.top_k,), batch_format="pyarrow")
-        flat.write_parquet(self._path, filesystem=self._arrow_filesystem())
+        flat.write_parquet(
+            self._path, filesystem=self._arrow_filesystem(), arrow_parquet_args={"write_page_checksum": True}
+        )
 
     def counts(self) -> Counter[str]:
         """How many rows are `ok`, and how many have which error, those of earlier runs included."""
         codes = self._table("error_code").column("error_code").to_pylist() if self._parts() else []
         return Counter(code or "ok" for code in codes)
+
+    def _read_settings(self, path: str) -> dict[str, Any]:
+        try:
+            kept = json.loads(self._storage.cat_file(path))
+            if _crc32(kept["settings"]) != kept["crc32"]:
+                raise ValueError("its checksum is another")
+            return dict(json.loads(kept["settings"]))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UsageError(
+                f"{_SETTINGS} in {self.url!r} is damaged or of another version ({type(error).__name__}: {error}), so "
+                f"nobody knows what its rows depend on. Use another output name."
+            ) from error
 
     def _take_up(self) -> None:
         import pyarrow as pa
@@ -77,10 +93,15 @@ class PartFolder:
         for part in self._parts():
             try:
                 with self._storage.open(part, "rb") as file:
-                    part_rows = pq.read_table(file, columns=["path", "error_code"])
+                    part_rows = pq.read_table(file, page_checksum_verification=True)  # all of it
             except pa.ArrowInvalid:  # its writer was killed before the end, and its files are done again
                 self._storage.rm_file(part)
                 continue
+            except OSError as error:
+                raise UsageError(
+                    f"{posixpath.basename(part)} in {self.url!r} is damaged ({error}). Delete it, and its files are "
+                    f"done again."
+                ) from error
             codes = (code or "ok" for code in part_rows.column("error_code").to_pylist())
             self._done.update(zip(part_rows.column("path").to_pylist(), codes, strict=True))
 
@@ -96,6 +117,10 @@ class PartFolder:
         from pyarrow.fs import FSSpecHandler, PyFileSystem
 
         return PyFileSystem(FSSpecHandler(self._storage))
+
+
+def _crc32(text: str) -> int:
+    return zlib.crc32(text.encode())
 
 
 def _flatten(rows: pyarrow.Table, top_k: int) -> pyarrow.Table:

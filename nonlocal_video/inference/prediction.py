@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,23 @@ VIDEO_FIELDS = (
 SECONDS_FIELDS = ("decode", "transform", "forward", "total")
 
 
+_LOOKS_ESCAPED = re.compile(r"\\(?=x(?:5c|[89a-f][0-9a-f]))")
+_ESCAPED = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
+
+
 def printable(path: str) -> str:
-    r"""A file name as text that any table takes: bytes that are not UTF-8 become \xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""Return a file name as text that any table takes; `path_of_printable` gives the name back.
+
+    Bytes that are not UTF-8 become `\xNN`, with two lowercase digits. A backslash that is followed by what looks like
+    that (`\xff` in the name itself) becomes `\x5c`; all other names stay as they are.
+    """
+    named = _LOOKS_ESCAPED.sub(lambda _: r"\x5c", path)
+    return os.fsencode(named).decode("utf-8", "backslashreplace")
+
+
+def path_of_printable(text: str) -> str:
+    r"""Return the file name that `printable` made `text` of, as `os.fsdecode` gives names."""
+    return os.fsdecode(_ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(text)))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from nonlocal_video.inference.loading import ClipLoader, ClipRequest, ClipSource
 from nonlocal_video.inference.look import Look
 from nonlocal_video.inference.openvino_network import OpenVINONetwork
 from nonlocal_video.inference.prediction import Outcome, Prediction, StageSeconds
+from nonlocal_video.inference.remote import is_folder
 from nonlocal_video.inference.shared_network import SharedNetwork
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.views import ViewCount
@@ -150,7 +151,8 @@ class Recognizer:
         """Recognise the action of a clip.
 
         Args:
-            source: A video file, the bytes of one, frames as uint8 (T, H, W, 3) RGB, or a folder.
+            source: A video file or its address (https://, s3://, ...), the bytes of one, frames as uint8 (T, H, W, 3)
+                RGB, or a folder.
             views: CLIPSxCROPS; the softmax is averaged over them. One clip is the middle of the video.
             fast: The model card's cheaper view.
             start_seconds: Only look from here on.
@@ -168,7 +170,7 @@ class Recognizer:
             ModelError: The network gave something that is not a number.
         """
         request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, frames_per_second, Region.of(region))
-        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+        if isinstance(source, (str, os.PathLike)) and is_folder(os.fspath(source)):
             from nonlocal_video.inference.files import find_files
             from nonlocal_video.inference.folder import classify_files
 

@@ -8,17 +8,19 @@ ends. A run that was cut off is taken up again from the journal.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
+from nonlocal_video.atomic import refuse_link, replacing
 from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.inference.csv_cells import write_rows
+from nonlocal_video.inference.journal import Entry, Journal, JournalError
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 _ROWS_PER_GROUP = 1000
-_SYNC_SECONDS = 1.0
+_TABLE = "table"
+"""Key of the entry that says that a table was made of the entries before it."""
 
 
 def columns(top_k: int) -> dict[str, type]:
@@ -81,17 +84,26 @@ class ResultFile:
         settings: What the rows depend on; a run is only taken up with the same.
         top_k: Classes per row.
         resume: Take up an earlier run: its files are not done again unless they changed.
+        csv_escape: In a CSV, put an apostrophe before text that a spreadsheet would take for a formula.
 
     Raises:
-        UsageError: Unknown ending, an output that exists, other settings than those of the run to be taken up, a
-            journal that is damaged or not there, or another process that writes the same file.
+        UsageError: Unknown ending, an output that exists or is a link, other settings than those of the run to be taken
+            up, a journal that is damaged or not there, or another process that writes the same file.
         OutputError: The journal cannot be written there.
     """
 
-    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any], *, top_k: int, resume: bool) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        settings: dict[str, Any],
+        *,
+        top_k: int,
+        resume: bool,
+        csv_escape: bool = True,
+    ) -> None:
         self.path = Path(path)
         self.journal_path = _journal_of(self.path)
-        self.top_k = top_k
+        self.top_k, self.csv_escape = top_k, csv_escape
         self.done_before: Counter[str] = Counter()
         if self.path.suffix.lower() not in FORMATS:
             raise UsageError(f"output = {str(path)!r} should end in one of {', '.join(FORMATS)}.")
@@ -99,27 +111,12 @@ class ResultFile:
             raise UsageError(f"output = {str(path)!r} is in a folder that does not exist; make it first.")
         if self.path.is_dir():
             raise UsageError(f"output = {str(path)!r} is a folder; name a file in it.")
-        if resume and self.path.exists() and not self.journal_path.exists():  # it would be replaced by new rows alone
-            raise UsageError(
-                f"{str(self.path)!r} has no journal {self.journal_path.name!r} beside it to go on with. Use another "
-                f"name, or delete it."
-            )
-        if not resume and (self.path.exists() or self.journal_path.exists()):
-            raise UsageError(
-                f"{str(self.path)!r} or its journal exists. Use --resume to go on with it, or another name, "
-                f"or delete both."
-            )
-        try:
-            self._journal: IO[bytes] = open(self.journal_path, "ab+")  # noqa: SIM115 - closed by __exit__
-        except OSError as error:
-            raise OutputError(
-                f"{str(self.journal_path)!r} cannot be written: {error.strerror}. Choose another place for the output."
-            ) from error
+        self._refuse_others_files(resume=resume)
         self._done: dict[str, tuple[tuple[int, int], str]] = {}  # file -> its stamp, and "ok" or an error code
         self._done_again: set[str] = set()  # files with several rows in the journal, of which the last one counts
-        self._synced = time.monotonic()
+        self._lost_its_end = False  # the table is there, and the journal knows nothing of it
+        self._journal = Journal(self.journal_path, create=not resume)
         try:
-            self._lock()
             self._take_up(settings)
         except BaseException:
             self._journal.close()
@@ -133,13 +130,11 @@ class ResultFile:
     ) -> None:
         try:
             if kind is None:
-                os.fsync(self._journal.fileno())
                 self._write_table()
         except OSError as problem:
             raise self._cannot_write(self.path, problem) from problem
         finally:
-            with suppress(OSError):  # what could not be written was said already
-                self._journal.close()
+            self._journal.close()
 
     @staticmethod
     def files_of(path: str | os.PathLike[str] | None) -> list[Path]:
@@ -164,13 +159,27 @@ class ResultFile:
         if path in self._done:
             self._done_again.add(path)
         try:
-            self._journal.write(json.dumps({"file": path, "stamp": _stamp(path), "row": row}).encode() + b"\n")
-            self._journal.flush()
-            if time.monotonic() - self._synced >= _SYNC_SECONDS:
-                os.fsync(self._journal.fileno())
-                self._synced = time.monotonic()
+            self._journal.append({"file": path, "stamp": _stamp(path), "row": row})
         except OSError as error:
             raise self._cannot_write(self.journal_path, error) from error
+
+    def _refuse_others_files(self, *, resume: bool) -> None:
+        """Nothing of these names is written over, and nothing is written through a link."""
+        journal, draft = self.journal_path, _draft_of(self.path)
+        for path in (self.path, journal, draft):
+            refuse_link(path, hard=path == journal)
+        if not resume and (os.path.lexists(self.path) or os.path.lexists(journal)):
+            raise UsageError(
+                f"{str(self.path)!r} or its journal exists. Use --resume to go on with it, or another name, "
+                f"or delete both."
+            )
+        if not resume and draft.exists():
+            raise UsageError(f"{str(draft)!r} exists, which this run would write to. Use another name, or delete it.")
+        if resume and self.path.exists() and not journal.exists():  # it would be replaced by new rows alone
+            raise UsageError(
+                f"{str(self.path)!r} has no journal {journal.name!r} beside it to go on with. Use another "
+                f"name, or delete it."
+            )
 
     def _cannot_write(self, path: Path, error: OSError) -> OutputError:
         return OutputError(
@@ -178,44 +187,36 @@ class ResultFile:
             f"{str(self.journal_path)!r}; make room and run the same command with --resume."
         )
 
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows: there is no advisory lock, and none is claimed
-            return
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(
-                f"Another process is writing {str(self.path)!r}; wait for it or use another name."
-            ) from error
-
     def _take_up(self, settings: dict[str, Any]) -> None:
-        self._journal.seek(0)
-        header = self._journal.readline()
-        if not header.endswith(b"\n"):  # new, or cut off inside its first line
-            self._journal.truncate(0)
-            self._journal.write((json.dumps({"settings": settings}) + "\n").encode())
-            self._journal.flush()
-            return
-        number, whole = 1, self._journal.tell()
+        has_table = False
+        if not self._journal.is_new:
+            refuse_other_settings(str(self.path), self._journal.settings, settings)
+            try:
+                for entry in self._journal.entries():
+                    if _TABLE in entry:
+                        has_table = True
+                        continue
+                    if entry["file"] in self._done:
+                        self._done_again.add(entry["file"])
+                    error = entry["row"]["error"]
+                    self._done[entry["file"]] = tuple(entry["stamp"]), error["code"] if error else "ok"
+            except JournalError as problem:
+                raise UsageError(self._damaged(problem)) from problem
+        self._lost_its_end = self.path.exists() and not has_table
         try:
-            earlier = dict(json.loads(header)["settings"])
-            while (line := self._journal.readline()).endswith(b"\n"):
-                number += 1
-                entry = json.loads(line)
-                if entry["file"] in self._done:
-                    self._done_again.add(entry["file"])
-                error = entry["row"]["error"]
-                self._done[entry["file"]] = tuple(entry["stamp"]), error["code"] if error else "ok"
-                whole = self._journal.tell()
-        except (ValueError, KeyError, TypeError) as problem:
-            what_to_do = "Use another output name." if number == 1 else "Delete the line; its file is done again."
-            raise UsageError(
-                f"Line {number} of {str(self.journal_path)!r} is damaged or not of this program. {what_to_do}"
-            ) from problem
-        refuse_other_settings(str(self.path), earlier, settings)
-        self._journal.truncate(whole)  # a row that was cut off in the middle is done again
+            if self._journal.is_new:
+                self._journal.begin(settings)
+            else:
+                self._journal.drop_half_line()
+        except OSError as error:
+            raise self._cannot_write(self.journal_path, error) from error
+
+    def _damaged(self, problem: JournalError) -> str:
+        number = problem.number
+        return (
+            f"Line {number} of {str(self.journal_path)!r} is damaged: {problem.reason}. Use another output name; or "
+            f"keep the {number - 1} lines before it (head -n {number - 1}), and --resume does the other files again."
+        )
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         """The rows of the journal; of a file that was done again, only the last."""
@@ -227,19 +228,50 @@ class ResultFile:
             if last.get(entry["file"], number) == number:
                 yield entry["row"]
 
-    def _entries(self) -> Iterator[dict[str, Any]]:
-        with open(self.journal_path, "rb") as journal:
-            journal.readline()
-            yield from map(json.loads, journal)
+    def _entries(self) -> Iterator[Entry]:
+        try:
+            for entry in self._journal.entries():
+                if _TABLE not in entry:
+                    yield entry
+        except JournalError as problem:  # since it was read at the start
+            raise OutputError(self._damaged(problem)) from problem
 
     def _write_table(self) -> None:
-        write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[self.path.suffix.lower()]
-        draft = _draft_of(self.path)
-        try:
-            write(draft, self._rows(), self.top_k)
-            os.replace(draft, self.path)
-        finally:
-            draft.unlink(missing_ok=True)
+        ending = self.path.suffix.lower()
+        with replacing(self.path, part=_draft_of(self.path)) as draft:
+            if ending == ".jsonl":
+                _write_jsonl(draft, self._rows())
+            elif ending == ".csv":
+                _write_csv(draft, self._rows(), self.top_k, escape=self.csv_escape)
+            else:
+                _write_parquet(draft, self._rows(), self.top_k)
+            if self._lost_its_end:
+                self._refuse_fewer_rows()
+            # Before the table has its name: beside a table lies a journal that knows of it, or has lost its end.
+            self._journal.append({_TABLE: True})
+            self._journal.sync()
+
+    def _refuse_fewer_rows(self) -> None:
+        new, old = sum(1 for _ in self._rows()), count_rows(self.path)
+        if old is None or new < old:
+            there = "cannot be read" if old is None else f"has {old}"
+            raise OutputError(
+                f"{str(self.journal_path)!r} has lost its end: it gives {new} rows, and {str(self.path)!r} {there}. "
+                f"Nothing was replaced. Move the table away, and --resume writes the {new} rows."
+            )
+
+
+def count_rows(table: Path) -> int | None:
+    """Return the number of rows of a table in one of `FORMATS`; None if it cannot be read as one."""
+    try:
+        if table.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            return int(pq.read_metadata(table).num_rows)
+        with open(table, encoding="utf-8", newline="") as file:
+            return sum(1 for _ in file) if table.suffix.lower() == ".jsonl" else sum(1 for _ in csv.reader(file)) - 1
+    except (OSError, ValueError, csv.Error):  # pyarrow's errors are among them
+        return None
 
 
 def _journal_of(path: Path) -> Path:
@@ -259,24 +291,22 @@ def _stamp(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]], top_k: int) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def _write_jsonl(file: IO[bytes], rows: Iterator[dict[str, Any]]) -> None:
+    file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
-def _write_csv(path: Path, rows: Iterator[dict[str, Any]], top_k: int) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(columns(top_k)))
-        writer.writeheader()
-        writer.writerows(flatten(row, top_k) for row in rows)
+def _write_csv(file: IO[bytes], rows: Iterator[dict[str, Any]], top_k: int, *, escape: bool) -> None:
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    write_rows(text, list(columns(top_k)), (flatten(row, top_k) for row in rows), escape=escape)
+    text.detach()  # flushes, and leaves the file open
 
 
-def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], top_k: int) -> None:
+def _write_parquet(file: IO[bytes], rows: Iterator[dict[str, Any]], top_k: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = arrow_schema(top_k)
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(file, schema) as writer:
         group: list[dict[str, Any]] = []
         for row in rows:
             group.append(flatten(row, top_k))

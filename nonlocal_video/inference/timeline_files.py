@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
 import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS, printable
 from nonlocal_video.inference.timeline import Segment, Timeline
 
@@ -47,6 +47,7 @@ def write_timeline(
     top_k: int = 5,
     threshold: float = 0.0,
     min_seconds: float = 0.0,
+    csv_escape: bool = True,
 ) -> Path:
     """Write a file in the format that its ending names; an existing one is replaced in one piece.
 
@@ -56,6 +57,7 @@ def write_timeline(
         top_k: Classes of each window.
         threshold: See `Timeline.segments`.
         min_seconds: See `Timeline.segments`.
+        csv_escape: In a CSV, put an apostrophe before labels that a spreadsheet would take for a formula.
 
     Raises:
         UsageError: Unknown ending, or the folder is not there.
@@ -64,23 +66,20 @@ def write_timeline(
     path = check_output(path)
     ending = path.suffix.lower()
     if ending == ".csv":
-        content = to_csv(timeline, top_k=top_k).encode()
+        content = to_csv(timeline, top_k=top_k, escape=csv_escape).encode()
     elif ending == ".json":
         found = to_json(timeline, top_k=top_k, threshold=threshold, min_seconds=min_seconds)
         content = json.dumps(found, indent=1).encode() + b"\n"
     else:
         segments = timeline.segments(threshold=threshold, min_seconds=min_seconds)
         content = to_vtt(segments).encode() if ending == ".vtt" else draw(timeline, segments)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        part.write_bytes(content)
-        os.replace(part, path)
+        with replacing(path) as file:
+            file.write(content)
     except OSError as error:
         raise OutputError(
             f"output = {str(path)!r} cannot be written: {error.strerror}. Choose another place or make room."
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
@@ -112,16 +111,16 @@ def to_json(timeline: Timeline, *, top_k: int = 5, threshold: float = 0.0, min_s
     }
 
 
-def to_csv(timeline: Timeline, *, top_k: int = 5) -> str:
+def to_csv(timeline: Timeline, *, top_k: int = 5, escape: bool = True) -> str:
     """A row a window: its bounds, and its likeliest classes in the columns that `classify` gives them."""
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     ranks = range(1, len(timeline.top(0, top_k)) + 1)
     names = [f"top{rank}_{name}" for rank in ranks for name in ("label", "index", "score")]
-    table.writerow(["start_seconds", "end_seconds", *names])
+    rows = []
     for i, (start, end) in enumerate(zip(timeline.starts, timeline.ends, strict=True)):
-        best = timeline.top(i, top_k)
-        table.writerow([float(start), float(end), *(value for s in best for value in (s.label, s.index, s.score))])
+        values = [value for s in timeline.top(i, top_k) for value in (s.label, s.index, s.score)]
+        rows.append({"start_seconds": float(start), "end_seconds": float(end), **dict(zip(names, values, strict=True))})
+    write_rows(text, ["start_seconds", "end_seconds", *names], rows, escape=escape, lineterminator="\n")
     return text.getvalue()
 
 

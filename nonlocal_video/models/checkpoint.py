@@ -63,7 +63,8 @@ def save_checkpoint(
     # In the target's own folder, as a rename across file systems is not one step.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # of a killed process with this number
+        with temporary.open("xb") as file:  # never through a link
             # Not safetensors' save_file, which makes files that only their owner can read.
             file.write(save(tensors, metadata={CARD_KEY: json.dumps(asdict(card), ensure_ascii=False)}))
             file.flush()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +12,10 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from nonlocal_video.atomic import lock_of, replacing
 from nonlocal_video.errors import OutputError, UsageError
+
+_log = logging.getLogger(__name__)
 
 GIBIBYTE = 1024**3
 MAX_CLIP_BYTES = 128 * 1024**2
@@ -44,7 +49,7 @@ class ClipCache:
             with self._lock():
                 for left in self.folder.glob(f"*{_UNFINISHED}"):  # of a process that was killed
                     left.unlink()
-                self._write_total(sum(entry.stat().st_size for entry in self.folder.glob(f"*{_ENDING}")))
+                self._count()
         except OSError as error:
             raise OutputError(f"The cache {str(folder)!r} cannot be used: {error.strerror}. Choose another.") from error
 
@@ -60,17 +65,29 @@ class ClipCache:
     def frames(self, name: str, places: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.uint8] | None:
         """The frames under a name, or those at some places of them; only they are read. None if they are not there.
 
-        Raises:
-            OutputError: The file is damaged.
+        A file that is damaged is deleted, with a warning, and its frames are not there.
         """
         path = self.folder / f"{name}{_ENDING}"
         try:
             stored = np.load(path, mmap_mode="r", allow_pickle=False)
-            return np.array(stored if places is None else stored[places])
+            sums = _read_checksums(path, stored)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, IndexError) as error:
-            raise OutputError(f"{str(path)!r} is damaged ({error}); delete the cache folder.") from error
+        except Exception:  # NumPy has many for a header that is none
+            self._drop_damaged(name)
+            return None
+        found = np.array(stored if places is None else stored[places])
+        if not np.array_equal(_checksums(found), sums if places is None else sums[places]):
+            self._drop_damaged(name)
+            return None
+        return found
+
+    def _drop_damaged(self, name: str) -> None:
+        path = self.folder / f"{name}{_ENDING}"
+        _log.warning("%r of the cache is damaged; it is made again.", str(path))
+        with self._lock():
+            path.unlink(missing_ok=True)
+            self._count()
 
     def put(self, name: str, frames: NDArray[np.uint8]) -> bool:
         """Keep frames under a name; False if there is no room.
@@ -79,7 +96,6 @@ class ClipCache:
             OutputError: The disk is full, or the folder has vanished.
         """
         path = self.folder / f"{name}{_ENDING}"
-        unfinished = path.with_suffix(_UNFINISHED)
         with self._lock():
             total = self.num_bytes
             if path.exists():
@@ -87,12 +103,12 @@ class ClipCache:
             if frames.nbytes > self.max_clip_bytes or total + frames.nbytes > self.max_bytes:
                 return False
             try:
-                with open(unfinished, "wb") as file:
+                with replacing(path, part=path.with_suffix(_UNFINISHED)) as file:
                     np.save(file, frames)
-                size = unfinished.stat().st_size
-                os.replace(unfinished, path)
+                    sums = _checksums(frames)
+                    file.write(sums.tobytes() + _frame(frames, sums))
+                size = path.stat().st_size
             except OSError as error:
-                unfinished.unlink(missing_ok=True)
                 raise OutputError(
                     f"The cache {str(self.folder)!r} cannot be written: {error.strerror}. Free the disk, or allow the "
                     f"cache fewer bytes."
@@ -101,9 +117,38 @@ class ClipCache:
         return True
 
     def _lock(self) -> FileLock:
-        return FileLock(self.folder / "lock")  # a new one each time: a lock held over a fork belongs to two processes
+        return lock_of(self.folder / "lock")  # a new one each time: a lock held over a fork belongs to two processes
+
+    def _count(self) -> None:
+        self._write_total(sum(entry.stat().st_size for entry in self.folder.glob(f"*{_ENDING}")))
 
     def _write_total(self, num_bytes: int) -> None:
-        new = self.folder / "bytes.new"
-        new.write_text(str(num_bytes), "ascii")
-        os.replace(new, self.folder / "bytes")
+        with replacing(self.folder / "bytes", part=self.folder / "bytes.new", sync=False) as file:
+            file.write(str(num_bytes).encode())
+
+
+def _checksums(frames: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Of each frame, (T,); what has one axis alone is one piece, (1,)."""
+    pieces = frames[None] if frames.ndim == 1 else frames
+    return np.array([zlib.crc32(np.ascontiguousarray(piece).data) for piece in pieces], dtype="<u4")
+
+
+def _frame(frames: NDArray[np.uint8], sums: NDArray[np.uint32]) -> bytes:
+    """The checksum of all that is not a frame's own: shape, type and checksums."""
+    return zlib.crc32(repr((frames.shape, frames.dtype.str)).encode() + sums.tobytes()).to_bytes(4, "little")
+
+
+def _read_checksums(path: Path, stored: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """What `put` wrote behind the frames.
+
+    Raises:
+        ValueError: It is damaged, or the shape of the frames is.
+    """
+    num_bytes = 4 * (1 if stored.ndim == 1 else len(stored))
+    with open(path, "rb") as file:
+        file.seek(-num_bytes - 4, os.SEEK_END)
+        behind = file.read()
+    sums = np.frombuffer(behind[:num_bytes], "<u4")
+    if _frame(stored, sums) != behind[num_bytes:]:
+        raise ValueError("its shape or its checksums are not those that were written")
+    return sums

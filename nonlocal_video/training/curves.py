@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.training.metrics_log import EPOCH, STEP, MetricsRow
 
@@ -55,14 +56,11 @@ def draw_curves(
         _draw_panel(axes, panel, rows, best)
     axes.set_xlabel("epoch")
     file_path = Path(path)
-    temporary = file_path.with_name(f".{file_path.name}.part")
     try:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-        os.replace(temporary, file_path)
+        with replacing(file_path) as file:
+            figure.savefig(file, format="png", metadata={"Software": None})
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror}. Make room and try again.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _panels(rows: Sequence[MetricsRow]) -> list[_Panel]:

@@ -150,7 +150,7 @@ class Distillation(Objective):
         cache = self._cache if self.network.training else self._measured_cache
         of = self.student if self.sees_kept_views else self.view
         if cache is not None:
-            theirs = cache.answers(self._teacher, batch, of, self._wanted)
+            theirs = cache.answers(self._teacher, batch, of, self._wanted, ask=not self.sees_kept_views)
         else:
             theirs = self._teacher.answers(batch.clips, of, self._wanted)
         clips = derive_view(batch.clips, of, self.student)

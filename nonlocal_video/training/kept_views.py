@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Callable
+import struct
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +16,15 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nonlocal_video.atomic import refuse_link
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
-from nonlocal_video.training.loading import EveryClip, TrainingData, loaded, make_loader
+from nonlocal_video.training.loading import EveryClip, TrainingData, View, loaded, make_loader
 from nonlocal_video.training.objective import Batch
+
+_log = logging.getLogger(__name__)
 
 
 class KeptViews:
@@ -47,13 +53,26 @@ class KeptViews:
             folder.mkdir(parents=True, exist_ok=True)
             self._kept = self._open("views", np.float32, self._shape)
             self._classes = self._open("classes", np.int64, self._shape[:2])
-            self._done = self._open("done", np.uint8, self._shape[:2])
+            self._sums = self._open("checksums", np.uint64, self._shape[:2])  # 0 where nothing is kept yet
         except OSError as error:
             raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}. Make room for it.") from error
+
+    def _checksum(self, place: int, number: int) -> int:
+        return _checksum(self._kept[number, place], int(self._classes[number, place]), place, number)
+
+    def _forget_damaged(self, views: Iterable[View]) -> None:
+        damaged = 0
+        for place, number in views:
+            if self._sums[number, place] not in (0, self._checksum(place, number)):
+                self._sums[number, place] = 0
+                damaged += 1
+        if damaged:
+            _log.warning("%d kept views in %r are damaged; they are made again.", damaged, str(self._folder))
 
     def _open(self, name: str, kind: type, shape: tuple[int, ...]) -> np.memmap:
         path = self._folder / name
         size = math.prod(shape) * np.dtype(kind).itemsize
+        refuse_link(path, hard=True)
         with open(path, "ab") as file:
             if file.tell() != size:
                 file.truncate(size)  # zeros: nothing is done
@@ -88,7 +107,8 @@ class KeptViews:
             for number in range(self.num_views)
             for batch in EveryClip(self._shape[1], batch_size, epoch=number, **share)
         ]
-        left = [batch for batch in all_of_it if not all(self._done[epoch, place] for place, epoch in batch)]
+        self._forget_damaged(view for batch in all_of_it for view in batch)
+        left = [batch for batch in all_of_it if not all(self._sums[epoch, place] for place, epoch in batch)]
         of = sum(map(len, all_of_it))
         done = of - sum(map(len, left))
         if left:
@@ -101,22 +121,42 @@ class KeptViews:
                     found = make(Batch(clips.to(fabric.device), torch.empty(0), numbers, number))
                 self._kept[number, places] = found.float().cpu().numpy()
                 self._classes[number, places] = classes.numpy()
-                self._done[number, places] = 1  # at last: a kill between the two costs one batch
+                for place in places:  # at last: a kill between the two costs one batch
+                    self._sums[number, place] = self._checksum(place, number)
                 done += len(places)
                 on_clip(done, of)
+            for kept in (self._kept, self._classes, self._sums):
+                kept.flush()
         self._data.close()
         fabric.barrier()
 
     def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """What is kept of a clip's view, and its class.
+
+        Raises:
+            OutputError: It is not what was written. The next start of the run makes it again.
+        """
         number = epoch % self.num_views
         kept: NDArray[np.float32] = np.array(self._kept[number, place])
-        return torch.from_numpy(kept), int(self._classes[number, place])
+        label = int(self._classes[number, place])
+        if self._sums[number, place] != _checksum(kept, label, place, number):
+            raise OutputError(
+                f"View {number} of clip {place} in {str(self._folder)!r} is damaged. The same command with --resume "
+                f"makes it again."
+            )
+        return torch.from_numpy(kept), label
 
     def __len__(self) -> int:
         return self._shape[1]
 
     def close(self) -> None:
         self._data.close()
+
+
+def _checksum(kept: NDArray[np.float32], label: int, place: int, number: int) -> int:
+    """Of what is kept, its class and where it belongs; never 0."""
+    about = struct.pack("<qqq", label, place, number)
+    return 1 << 32 | zlib.crc32(about, zlib.crc32(np.ascontiguousarray(kept)))
 
 
 def frozen_part(network: Video3DResNet | InceptionI3D, layer: str, device: torch.device) -> Callable[[Batch], Tensor]:

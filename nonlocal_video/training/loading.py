@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.sharedctypes import RawValue
+from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -107,13 +112,32 @@ def make_loader(
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
         collate_fn=_collate,
-        worker_init_fn=_leave_ctrl_c_to_the_run,
+        worker_init_fn=functools.partial(_leave_signals_to_the_run, ending=_run_is_ending()),
     )
 
 
-def _leave_ctrl_c_to_the_run(_worker: int) -> None:
-    """A terminal sends it to all processes; the run needs its workers to finish the step in hand."""
+@functools.cache
+def _run_is_ending() -> Any:
+    """A byte that all processes of the run see: 1 as soon as this one ends its workers, which it does by SIGTERM."""
+    ending = RawValue("b", 0)
+    atexit.register(_set, ending)  # comes before what multiprocessing does at the end
+    return ending
+
+
+def _set(ending: Any) -> None:
+    ending.value = 1
+
+
+def _leave_signals_to_the_run(_worker: int, *, ending: Any) -> None:
+    """A terminal sends Ctrl-C to all processes, a service manager SIGTERM; the run needs its workers for the step in
+    hand, and tells them when it is done."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        if ending.value:
+            os._exit(0)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end)
 
 
 def loaded(batch: tuple[Tensor, Tensor, Tensor] | NonlocalVideoError) -> tuple[Tensor, Tensor, Tensor]:

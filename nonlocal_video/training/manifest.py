@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.evaluation.clip_table import MANIFEST_COLUMNS, is_manifest_header, read_rows
 from nonlocal_video.evaluation.split_folders import TRAIN, VALIDATION
@@ -150,21 +152,19 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
     columns = [field.name for field in fields(ManifestRow)]
     below = Path(os.path.abspath(file_path)).parent
     rows = [asdict(replace(row, **_paths(row, lambda name: _relative(name, below)))) for row in manifest.rows]
-    temporary = file_path.with_name(f".{file_path.name}.part")
     try:
-        # Names of files are bytes, not always UTF-8; surrogateescape brings them back as they were.
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with replacing(file_path) as file:
+            # Names of files are bytes, not always UTF-8; surrogateescape brings them back as they were.
+            text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
             if file_path.suffix.lower() == ".csv":
-                writer = csv.DictWriter(file, columns)
+                writer = csv.DictWriter(text, columns)
                 writer.writeheader()
                 writer.writerows(rows)
             else:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-        os.replace(temporary, file_path)
+                text.writelines(json.dumps(row) + "\n" for row in rows)
+            text.detach()  # flushes, and leaves the file open
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror}. Choose another place.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
@@ -185,7 +185,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}. Write it with `check`.") from error
     except UsageError:
         raise
-    except ValueError as error:
+    except (csv.Error, ValueError, RecursionError) as error:
         raise UsageError(f"{str(path)!r} is not a manifest: {error}") from error
     rows = []
     for number, values in lines:

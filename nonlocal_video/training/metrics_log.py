@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from nonlocal_video.atomic import refuse_link
 from nonlocal_video.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class MetricsLog:
                 raise UsageError(f"{str(self._path)!r} exists; resume its run, or choose another folder.")
         else:
             self._cut_off_after(resume_step)
+        refuse_link(self._path, hard=True)
         try:
             self._tensorboard = writer(
                 os.fspath(tensorboard), purge_step=None if resume_step is None else resume_step + 1
@@ -131,6 +133,7 @@ class MetricsLog:
     def _cut_off_after(self, step: int) -> None:
         """Leave the rows up to `step`; one whose end is missing, as a kill leaves it, goes as well."""
         whole = 0
+        refuse_link(self._path, hard=True)
         try:
             with open(self._path, "rb+") as file:
                 header = file.readline()

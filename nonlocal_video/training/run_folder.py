@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from nonlocal_video.atomic import lock_of, part_of, replacing
 from nonlocal_video.errors import ModelError, OutputError, UsageError
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import save_checkpoint
@@ -22,6 +24,7 @@ from nonlocal_video.training.manifest import Manifest, read_manifest, write_mani
 from nonlocal_video.training.run_settings import describe_start, note_changed_versions, refuse_other_settings
 from nonlocal_video.zoo.catalogue import RUN_CONFIG, RUN_WEIGHTS
 
+_METRICS = "metrics written"
 _LOCK_SECONDS = 10.0
 """How long to wait for another process: the loading workers of a killed run live on for up to 5 s (torch's
 `MP_STATUS_CHECK_INTERVAL`), and may have a copy of its lock."""
@@ -96,7 +99,11 @@ class RunFolder:
             )
         # What a run leaves that was killed before it had a configuration.
         written = (self.manifest, self.unlabelled, self.stills)
-        beginnings = {self._lock_file.name, *(path.name for path in written), *map(_part_of, (*written, self.config))}
+        beginnings = {
+            self._lock_file.name,
+            *(path.name for path in written),
+            *(part_of(path).name for path in (*written, self.config)),
+        }
         others = sorted({entry.name for entry in self.path.iterdir()} - beginnings) if self.path.is_dir() else []
         if others:
             raise UsageError(
@@ -219,19 +226,23 @@ class RunFolder:
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the state to resume from. Until the new one is whole on the disk, the earlier one stays.
 
+        It knows the rows that `metrics.csv` has by now, so that a resumed run does not go on with others.
+
         Args:
             state: Tensors and plain values, in dicts, lists and tuples.
 
         Raises:
             OutputError: The disk is full or fails.
         """
-        self._write(self.state, lambda file: torch.save(dict(state), file))
+        known = {_METRICS: self._checksums_of_metrics()}
+        self._write(self.state, lambda file: torch.save({**state, **known}, file))
 
     def load_state(self, *, map_location: torch.device | str = "cpu") -> dict[str, Any] | None:
         """What `save_state` kept last; None if the run was cut off before that, and begins anew.
 
         Raises:
-            ModelError: The file is damaged, or holds more than tensors and plain values; nothing in it was run.
+            ModelError: The file is damaged, or holds more than tensors and plain values; nothing in it was run. Or
+                `metrics.csv` is not what it was then.
         """
         if not self.state.is_file():
             return None
@@ -243,16 +254,29 @@ class RunFolder:
                 f"{str(self.state)!r} cannot be read ({reason}), so the run cannot be resumed. {self.best.name} and "
                 f"{self.last.name} stay usable, also to start another run from."
             ) from error
+        found = self._checksums_of_metrics()
+        for number, checksum in enumerate(state.pop(_METRICS, ()), start=1):
+            if number > len(found) or found[number - 1] != checksum:
+                raise ModelError(
+                    f"Line {number} of {str(self.metrics)!r} is missing or was changed, so the run cannot be resumed. "
+                    f"Put the file back as it was. {self.best.name} and {self.last.name} stay usable, also to start "
+                    f"another run from."
+                )
         return state
 
     def write_readme(self, text: str) -> None:
         """Replace `README.md`."""
         self._write(self.readme, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
+    def _checksums_of_metrics(self) -> list[int]:
+        """Of each line of `metrics.csv`."""
+        lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
+        return [zlib.crc32(line) for line in lines]
+
     def _make_and_lock(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._lock_file)
+            lock = lock_of(self._lock_file)
             lock.acquire(timeout=_LOCK_SECONDS)
         except Timeout as error:
             raise UsageError(
@@ -273,7 +297,7 @@ class RunFolder:
             raise UsageError(
                 f"{str(self.path)!r} holds no run (there is no {self.config.name}). Leave --resume away to start one."
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(
                 f"{str(self.config)!r} is not the configuration of a run: {error}. Choose another folder."
             ) from error
@@ -285,18 +309,10 @@ class RunFolder:
 
     def _write(self, path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
         """Replace a file in one step: written beside it, forced to the disk, renamed."""
-        temporary = path.with_name(_part_of(path))
 
         def write() -> None:
-            try:
-                with open(temporary, "wb") as file:
-                    fill(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-                _sync_folder(self.path)  # else a power cut may undo the rename
-            finally:
-                temporary.unlink(missing_ok=True)
+            with replacing(path) as file:
+                fill(file)
 
         self._writing(path, write)
 
@@ -312,17 +328,3 @@ class RunFolder:
                 f"{str(path)!r} cannot be written: {cause.strerror}.{kept} Make room and run the same command with "
                 f"--resume."
             ) from error
-
-
-def _part_of(path: Path) -> str:
-    return f".{path.name}.part"
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows opens no folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

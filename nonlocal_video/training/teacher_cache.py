@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -31,7 +29,6 @@ POOLED = "dropout"
 """The module of our networks that takes what the classifier takes: the pooled features."""
 FILE_BYTES = 1024
 """More than an answer's file takes besides its numbers, with a few layers."""
-_CHECKSUM_BYTES = 4
 
 
 class LayerOnGrid(NamedTuple):
@@ -186,7 +183,9 @@ class AnswerCache:
         """Itself, as for `Teacher`."""
         return self
 
-    def answers(self, teacher: Teacher, batch: Batch, of: InputSpec, layers: Sequence[LayerOnGrid] = ()) -> Answers:
+    def answers(
+        self, teacher: Teacher, batch: Batch, of: InputSpec, layers: Sequence[LayerOnGrid] = (), *, ask: bool = True
+    ) -> Answers:
         """From the folder where it has them; the teacher runs for the other clips alone, and they are kept.
 
         Args:
@@ -194,16 +193,22 @@ class AnswerCache:
             batch: Its clips may not be mixed with each other: a mixture is no view of one clip.
             of: How its clips were made.
             layers: Whose features to give, too.
+            ask: False where the clips are not what the teacher would have to see.
 
         Raises:
-            OutputError: A file is damaged, or the disk is full.
+            OutputError: An answer is not there and may not be asked for, or the disk is full.
             ModelError: The teacher gave something that is not a finite number.
         """
         names = [self._name(teacher, layers, place, batch) for place in batch.places.tolist()]
         packed = [self._files.frames(name) for name in names]
-        found = {row: self._unpack(names[row], file.tobytes()) for row, file in enumerate(packed) if file is not None}
+        found = {row: load(file.tobytes()) for row, file in enumerate(packed) if file is not None}
         new = [row for row in range(len(names)) if row not in found]
         self.hits, self.misses = self.hits + len(found), self.misses + len(new)
+        if new and not ask:
+            raise OutputError(
+                f"The teacher's answers to {len(new)} views are missing or damaged in {str(self._files.folder)!r}. "
+                f"Delete {str(self._files.folder.parent)!r}, and the same command with --resume makes it again."
+            )
         if new:
             computed = teacher.answers(batch.clips[new], of, layers)
             for place, row in enumerate(new):
@@ -225,18 +230,7 @@ class AnswerCache:
             if not tensor.isfinite().all():
                 raise ModelError(f"The teacher's {key} of a clip has numbers that are not finite as {tensor.dtype}.")
         content = save({key: tensor.cpu().contiguous() for key, tensor in tensors.items()})
-        packed = zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little") + content
-        self._files.put(name, np.frombuffer(packed, np.uint8))
-
-    def _unpack(self, name: str, packed: bytes) -> dict[str, Tensor]:
-        checksum, content = packed[:_CHECKSUM_BYTES], packed[_CHECKSUM_BYTES:]
-        try:
-            if zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little") != checksum:
-                raise ValueError("its checksum is another")
-            return load(content)
-        except (ValueError, SafetensorError) as error:
-            path = str(self._files.folder / name)
-            raise OutputError(f"{path!r} is damaged ({error}); delete the cache folder.") from error
+        self._files.put(name, np.frombuffer(content, np.uint8))
 
 
 def _tensors_of(answers: Answers, row: int) -> dict[str, Tensor]:

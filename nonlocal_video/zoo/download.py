@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nonlocal_video.atomic import lock_of
 from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.zoo import transfer
 from nonlocal_video.zoo.store import (
@@ -223,10 +224,10 @@ def _convert(entry: CatalogueEntry, original: Path, path: Path, say: transfer.Sa
 @contextmanager
 def _locked(entry: CatalogueEntry, say: transfer.Say) -> Iterator[None]:
     """One process at a time works on an entry; a storage that fails becomes a `ModelError`."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     folder = weights_folder()
-    lock = FileLock(folder / f".{entry.name}.lock")
+    lock = lock_of(folder / f".{entry.name}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:

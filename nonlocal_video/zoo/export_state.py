@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import ModelError
 from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet
 from nonlocal_video.zoo import mmaction2, pyslowfast
@@ -51,12 +51,8 @@ def export_state(model: str | Path, output: str | Path, *, layout: Literal["pysl
     names, wrapper = _LAYOUTS[layout]
     state = network.state_dict()
     renamed = {theirs: state[ours] for ours, theirs in names.names(state, network.config).items()}
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        torch.save({wrapper: renamed}, temporary)
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(output) as file:
+        torch.save({wrapper: renamed}, file)
     return output
 
 

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import ModelError
+from nonlocal_video.paths import weights_folder
 
 if TYPE_CHECKING:
     from nonlocal_video.zoo.entry import CatalogueEntry
 
 _SUFFIXES = {"safetensors": ".safetensors", "torch": ".pth", "caffe2": ".pkl"}
-
-
-def weights_folder() -> Path:
-    """`$NONLOCAL_VIDEO_WEIGHTS`, else `weights` in `$NONLOCAL_VIDEO_CACHE`, else `~/.cache/nonlocal-video/weights`."""
-    chosen = os.environ.get("NONLOCAL_VIDEO_WEIGHTS")
-    if chosen:
-        return Path(chosen).expanduser()
-    cache = os.environ.get("NONLOCAL_VIDEO_CACHE") or Path.home() / ".cache" / "nonlocal-video"
-    return Path(cache).expanduser() / "weights"
 
 
 def weights_path(name: str) -> Path:
@@ -67,16 +59,12 @@ def read_record(name: str) -> Record | None:
         return Record(**json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"{path} is damaged ({error}). Delete it, and pull {name} again.") from error
 
 
 def write_record(name: str, record: Record) -> None:
     """Writes or replaces the record of a catalogue name in one step."""
     path = record_path(name)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(json.dumps(asdict(record), indent=1).encode() + b"\n")

@@ -16,6 +16,7 @@ import requests
 from requests.exceptions import ChunkedEncodingError
 from urllib3.exceptions import NewConnectionError
 
+from nonlocal_video.atomic import refuse_link
 from nonlocal_video.errors import ModelError
 
 Progress = Callable[[int, int | None], None]
@@ -69,9 +70,12 @@ def download(
 
     Raises:
         TransferError: The server refuses, or all attempts failed.
+        UsageError: `part` is a link.
         OSError: The file cannot be written.
     """
     policy = policy or RetryPolicy()
+    for written in (part, _tag_path(part)):
+        refuse_link(written, hard=True)
     with requests.Session() as session:
         for attempt in range(policy.attempts):
             try:

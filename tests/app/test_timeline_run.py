@@ -172,6 +172,19 @@ def long_timeline(recognizer: Recognizer, video: Path) -> Timeline:
     return replace(short, starts=starts, ends=starts + 0.8, scores=scores, num_planned=len(starts))
 
 
+def test_what_is_left_out_is_segments(long_timeline: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table shows segments, so they are counted, not the windows they are made of."""
+    monkeypatch.setattr(timeline_run, "SHOWN_ROWS", 5)
+    words = "The first 5 segments are shown"
+    for threshold, many in ((0.0, True), (1.0, False)):
+        rule = timeline_run.Rule(threshold, 0.0)
+        segments = long_timeline.segments(threshold=threshold)
+        assert (len(segments) > 5) == many
+        for update in timeline_run._ended(long_timeline, rule, "Done."):
+            assert len(update.table) == min(5, len(segments))
+            assert (words in update.status) == many
+
+
 def test_a_plot_has_no_more_points_than_a_screen_and_keeps_the_means(long_timeline: Timeline) -> None:
     plot = plotted(long_timeline, long_timeline.segments())
     assert len(plot["bounds"]) == MAX_POINTS + 1

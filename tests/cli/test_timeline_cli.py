@@ -164,8 +164,19 @@ def test_ctrl_c_before_the_first_window_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_output_that_cannot_be_written_does_not_cost_the_others(run: Run, clip: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").mkdir()
+def test_an_output_that_cannot_be_written_does_not_cost_the_others(
+    run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nonlocal_video.cli import timeline as verb
+
+    check_place = verb.check_place
+
+    def and_then_a_folder_comes_there(path: Path) -> None:
+        check_place(path)
+        if path.name == "a.csv":
+            path.mkdir()
+
+    monkeypatch.setattr(verb, "check_place", and_then_a_folder_comes_there)
     status, _, err = run(clip, "--output", tmp_path / "a.csv", "--output", tmp_path / "b.csv")
     assert status == 1
     assert "a.csv' cannot be written" in err

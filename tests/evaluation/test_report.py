@@ -158,3 +158,17 @@ def test_names_that_cannot_be_drawn_are_numbers_that_the_table_explains(
     first, second = drawn[5].split("\n")
     assert first == "tiny"
     assert second.startswith("#n is the n-th class in the first line of confusion.csv: 1 of 3 names cannot be drawn")
+
+
+@pytest.mark.parametrize("escape", [True, False])
+def test_names_that_begin_like_a_formula_are_text(tmp_path: Path, escape: bool) -> None:
+    labels = ("=SUM(A1)", "-jump", "+wave")
+    answers = tuple(
+        Answer(path, Truth(labels[true], true, "@group"), (ScoredLabel(labels[top], top, 0.5),), 1, 0.5)
+        for path, true, top in (("=a.mp4", 0, 1), ("-b.mp4", 1, 1), ("c.mp4", 2, 0))
+    )
+    settings = {"model": "tiny", "views": "1x1", "fast": False}
+    Evaluation(settings, labels, answers, measure(answers, 3), None, 0).write(tmp_path, csv_escape=escape)
+    cells = [cell for name in ("predictions.csv", "confusion.csv") for row in rows(tmp_path / name) for cell in row]
+    assert {"=a.mp4", "-b.mp4", "@group", *labels} <= {cell.removeprefix("'") for cell in cells}
+    assert any(cell.startswith(("=", "+", "-", "@")) for cell in cells) == (not escape)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import unicodedata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,3 +157,127 @@ def test_a_shard_is_the_same_wherever_the_folder_is(tmp_path: Path) -> None:
 def test_shards_that_are_none(text: str) -> None:
     with pytest.raises(nlv.UsageError, match="should be K/N"):
         Selection.parse((), (), text)
+
+
+def _parts(given: list[str], parts: int, place: Path | str) -> list[set[str]]:
+    """What each shard takes of what is given, by the names below `place`."""
+    return [
+        {os.path.relpath(path, place) for path in find_files(given, selection=Selection(shard=(k, parts)))}
+        for k in range(1, parts + 1)
+    ]
+
+
+def _two_mounts(tmp_path: Path) -> tuple[Path, Path]:
+    """The same 200 files at two places, one of them deeper."""
+    places = tmp_path / "a", tmp_path / "some" / "where" / "else"
+    for place in places:
+        for folder in ("one", "two", "two/three", "ünï"):
+            (place / "clips" / folder).mkdir(parents=True)
+            for number in range(50):
+                (place / "clips" / folder / f"{number}.mp4").touch()
+    return places
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "clips",
+        "clips/",
+        "clips/*",
+        "clips/**/*.mp4",
+        "cli*/**/*.mp4",
+        "*",
+        "./clips/[ot]*/*",
+        "clips/../clips/**/?.mp4",
+    ],
+)
+def test_machines_that_see_the_files_at_other_places_share_them(tmp_path: Path, pattern: str) -> None:
+    """However they name them: from the root, from here, or with a slash behind."""
+    here, there = _two_mounts(tmp_path)
+    first, second = (_parts([f"{place}/{pattern}"], 4, place) for place in (here, there))
+    assert first == second
+    whole = {os.path.relpath(path, here) for path in find_files([f"{here}/{pattern}"])}
+    assert sum(map(len, first)) == len(whole)
+    assert set().union(*first) == whole
+    assert min(map(len, first)) > 0
+
+
+def test_one_machine_by_a_pattern_another_by_the_folder_or_by_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = _two_mounts(tmp_path)
+    by_folder = _parts([f"{here}/clips"], 5, here)
+    assert _parts([f"{there}/clips/**/*.mp4"], 5, there) == by_folder
+    names = sorted(find_files([f"{there}/clips"]))
+    assert _parts(names, 5, there) == by_folder  # as a shell writes a pattern out
+    monkeypatch.chdir(there)
+    for named in (["clips"], ["./clips/"], ["clips/*"], [f"./{os.path.relpath(name)}" for name in names]):
+        assert _parts(named, 5, there) == by_folder
+    monkeypatch.chdir(here / "clips")
+    assert _parts(["."], 5, here) == _parts(["*"], 5, here) == by_folder
+
+
+def test_files_of_one_name_in_many_folders_are_not_all_in_one_shard(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "clip.mp4").touch()
+    for named in ([f"{tmp_path}/*/clip.mp4"], [f"{tmp_path}/{number}/clip.mp4" for number in range(40)]):
+        parts = _parts(named, 4, tmp_path)
+        assert sum(map(len, parts)) == 40
+        assert min(map(len, parts)) > 3
+
+
+def test_several_roots_and_single_files_are_shared_too(tmp_path: Path) -> None:
+    here, there = _two_mounts(tmp_path)
+    chosen = []
+    for place in (here, there):
+        given = [
+            f"{place}/clips/one",
+            f"{place}/clips/two/*.mp4",
+            f"{place}/clips/ünï/1.mp4",
+            f"{place}/clips/ünï/2.mp4",
+        ]
+        chosen.append(_parts(given, 3, place))
+    assert chosen[0] == chosen[1]
+    assert sum(map(len, chosen[0])) == 102
+
+
+def test_accents_that_a_file_system_spells_in_its_own_way_change_no_shard(tmp_path: Path) -> None:
+    chosen = []
+    for form in ("NFC", "NFD"):
+        for number in range(30):
+            (tmp_path / form / f"{number}").mkdir(parents=True)
+            (tmp_path / form / f"{number}" / unicodedata.normalize(form, "fußgänger é.mp4")).touch()
+        part = find_files([tmp_path / form], selection=Selection(shard=(1, 3)))
+        chosen.append([Path(path).parent.name for path in part])
+    assert chosen[0] == chosen[1] != []
+
+
+def test_addresses_are_shared_wherever_a_bucket_is() -> None:
+    storage = fsspec.filesystem("memory")
+    try:
+        for bucket in ("north", "far/south"):
+            for number in range(40):
+                storage.pipe(f"/{bucket}/clips/{number % 4}/{number}.mp4", b"x")
+        chosen = []
+        for bucket in ("north", "far/south"):
+            parts = [
+                {url.partition("/clips/")[2] for url in find_files([given], selection=Selection(shard=(k, 3)))}
+                for named in (f"memory://{bucket}/clips", f"memory://{bucket}/clips/")
+                for k in (1, 2, 3)
+            ]
+            assert parts[:3] == parts[3:]
+            chosen.append(parts[:3])
+        assert chosen[0] == chosen[1]
+        assert sum(map(len, chosen[0])) == 40
+    finally:
+        storage.rm("/north", recursive=True)
+        storage.rm("/far", recursive=True)
+    signed = [[f"https://host{n}.org/a/{i}/clip.mp4?key={n}{i}" for i in range(40)] for n in (1, 2)]
+    by_host = [
+        [{url.split("/")[4] for url in find_files(urls, selection=Selection(shard=(k, 3)))} for k in (1, 2, 3)]
+        for urls in signed
+    ]
+    assert by_host[0] == by_host[1]
+    assert sum(map(len, by_host[0])) == 40
+    assert min(map(len, by_host[0])) > 3

@@ -133,7 +133,7 @@ def test_a_table_without_its_journal_is_not_taken_up(tmp_path: Path) -> None:
     [
         (0, b"garbage", "Line 1 of .*another output name"),
         (0, b"[1, 2]", "Line 1 of "),
-        (2, b"\x8d\x00\xff", "Line 3 of .*Delete the line"),
+        (2, b"\x8d\x00\xff", r"Line 3 of .*head -n 2\b"),
         (2, b'{"file": "2.mp4"}', "Line 3 of "),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_folder_is_no_output_and_a_journal_that_cannot_be_opened_is_named(tmp_
     for resume in (False, True):
         with pytest.raises(UsageError, match=r"folder\.csv' is a folder; name a file"):
             open_results(tmp_path / "folder.csv", resume=resume)
-    with pytest.raises(OutputError, match=r"t\.csv\.journal' cannot be written: Is a directory\. Choose another place"):
+    with pytest.raises(UsageError, match=r"t\.csv\.journal' is not a file.*another output name"):
         open_results(tmp_path / "t.csv", resume=True)
 
 

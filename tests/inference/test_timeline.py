@@ -472,3 +472,16 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         write_timeline(tmp_path / "folder.vtt", timeline)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.vtt"]
+
+
+def test_labels_that_begin_like_a_formula_are_text_in_the_csv_alone(tmp_path: Path) -> None:
+    timeline = made(np.array([[0.75, 0.25], [0.25, 0.75]]), labels=("=SUM(A1)", "jump"))
+    escaped, plain = (
+        write_timeline(tmp_path / f"{escape}.csv", timeline, csv_escape=escape) for escape in (True, False)
+    )
+    for path, label in ((escaped, "'=SUM(A1)"), (plain, "=SUM(A1)")):
+        found = list(csv.DictReader(io.StringIO(path.read_text())))
+        assert [row["top1_label"] for row in found] == [label, "jump"]
+        assert [row["top1_score"] for row in found] == ["0.75", "0.75"]
+    assert to_json(timeline)["windows"][0]["top"][0]["label"] == "=SUM(A1)"
+    assert "=SUM(A1)" in to_vtt(timeline.segments())

@@ -150,3 +150,62 @@ def test_the_disk_is_taken_before_anything_is_computed(tmp_path: Path, monkeypat
     for _ in range(2):  # the second time the files have their length
         with pytest.raises(OutputError, match="cannot be written: No space left on device"):
             KeptViews(MemoryClips(2), tmp_path / "full", num_views=3, shape=(64, 2, 8, 8))
+
+
+def _change(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 8
+    path.write_bytes(content)
+
+
+def test_a_damaged_view_is_never_fed_and_made_again(
+    network: Video3DResNet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Features, classes and checksums, and a file that lost its end."""
+    data = MemoryClips(6)
+    whole = kept_of(network, data, tmp_path, views=2)
+    expected = [
+        (whole.view(place, epoch)[0].clone(), whole.view(place, epoch)[1]) for place in range(6) for epoch in (0, 1)
+    ]
+    one = 4 * 32 * 2 * 2 * 2
+    damages = [
+        lambda: _change(tmp_path / "views", 4 * one + 17),
+        lambda: _change(tmp_path / "classes", 8 * 4),
+        lambda: _change(tmp_path / "checksums", 8 * 4),
+        lambda: os.truncate(tmp_path / "views", 4 * one),
+    ]
+    for number, damage in enumerate(damages):
+        damage()
+        damaged = KeptViews(data, tmp_path, num_views=2, shape=SHAPE)
+        with pytest.raises(OutputError, match=r"View 0 of clip 4 in .* is damaged.*--resume makes it again"):
+            damaged.view(4, 0)
+        data.asked.clear()
+        caplog.clear()
+        again = kept_of(network, data, tmp_path, views=2)
+        assert (0, 4) in data.asked
+        assert len(data.asked) == (3 if number < 3 else 9), "the batches that hold one"
+        (record,) = caplog.records
+        assert f"{1 if number < 3 else 8} kept views in" in record.message
+        found = [again.view(place, epoch) for place in range(6) for epoch in (0, 1)]
+        for (features, label), (right, right_label) in zip(found, expected, strict=True):
+            assert label == right_label
+            torch.testing.assert_close(features, right, rtol=1e-4, atol=1e-5)
+
+
+def test_views_that_changed_places_are_noticed(network: Video3DResNet, tmp_path: Path) -> None:
+    kept_of(network, MemoryClips(4), tmp_path, views=1)
+    for name in ("views", "classes", "checksums"):
+        content = (tmp_path / name).read_bytes()
+        size = len(content) // 4
+        (tmp_path / name).write_bytes(content[size : 2 * size] + content[:size] + content[2 * size :])
+    with pytest.raises(OutputError, match="damaged"):
+        KeptViews(MemoryClips(4), tmp_path, num_views=1, shape=SHAPE).view(0, 0)
+
+
+def test_kept_views_are_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "views").symlink_to(tmp_path / "precious")
+    with pytest.raises(UsageError, match="is a link"):
+        KeptViews(MemoryClips(2), tmp_path / "kept", num_views=1, shape=SHAPE)
+    assert (tmp_path / "precious").read_text() == "precious"

@@ -45,8 +45,8 @@ MOMENTS = [
     ("torch.optim:AdamW.step", 2),  # in the middle of an epoch; so far one step is saved
     ("nonlocal_video.training.engine:measure", 1),
     ("nonlocal_video.training.run_folder:RunFolder.save_best", 1),  # after the row, before the state
-    ("nonlocal_video.training.run_folder:_sync_folder", 2),  # right after a new state, in the second epoch
-    ("nonlocal_video.training.run_folder:os.replace", 3),  # before a state that is whole takes its place
+    ("nonlocal_video.training.run_folder:RunFolder._write", 3),  # after a new state, in the second epoch
+    ("nonlocal_video.atomic:os.replace", 3),  # before a state that is whole takes its place
     ("nonlocal_video.training.run:_Run._describe", 1),  # after the last step
 ]
 
@@ -76,7 +76,7 @@ def test_two_processes_both_killed_or_one_end_with_the_same_bytes(divided_clips:
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
     resume = ["train", "--output", str(killed), "--resume"]
     second_step = ("torch.optim:AdamW.step", 2)  # of this start; the step before it is saved
-    epoch_saved = ("nonlocal_video.training.run_folder:_sync_folder", 2)
+    epoch_saved = ("nonlocal_video.training.run_folder:RunFolder._write", 3)
     jobs: list[dict[str, Any]] = [
         {"arguments": [*begin, "--output", str(whole)], "moment": None},
         {"arguments": [*begin, "--output", str(killed), "--set", "accumulate=9"], "moment": None},  # has too few clips

@@ -279,3 +279,58 @@ def test_a_kill_at_any_moment_leaves_a_whole_state_and_no_lock(run: RunFolder) -
     cut_short, steps = map(int, done.stdout.split())
     assert cut_short >= 1  # else nothing was tested
     assert steps >= 12  # each went on from what the one before had saved
+
+
+@pytest.mark.parametrize("name", [".lock", ".config.json.part", ".manifest.csv.part"])
+def test_a_new_run_writes_through_no_link(tmp_path: Path, manifest: Manifest, name: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).symlink_to(precious)
+    with pytest.raises(UsageError, match="is a link"):
+        RunFolder(run).create({"epochs": 1}, manifest, command=["train"])
+    assert precious.read_text() == "precious"
+    assert not (run / "config.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link"])
+def test_metrics_are_appended_to_no_other_file(tmp_path: Path, kind: str) -> None:
+    from nonlocal_video.training.metrics_log import MetricsLog
+
+    precious = tmp_path / "precious"
+    precious.write_text("step,epoch\n")
+    if kind == "link":
+        (tmp_path / "metrics.csv").symlink_to(precious)
+    else:
+        (tmp_path / "metrics.csv").hardlink_to(precious)
+    with pytest.raises(UsageError, match=kind):
+        MetricsLog(tmp_path / "metrics.csv", tmp_path / "tensorboard", resume_step=5)
+    assert precious.read_text() == "step,epoch\n"
+
+
+def test_a_resumed_run_does_not_go_on_with_other_metrics(tmp_path: Path, manifest: Manifest) -> None:
+    with RunFolder(tmp_path / "run").create({"epochs": 1}, manifest, command=["train"]) as folder:
+        folder.metrics.write_text("step,epoch,train/loss\n2,1.0,0.75\n4,2.0,0.5\n")
+        folder.save_state({"step": 4})
+        whole = folder.metrics.read_bytes()
+        folder.metrics.write_bytes(whole + b"6,3.0,0.25\n")  # killed after the row, before the state
+        assert folder.load_state() == {"step": 4}
+        for place in range(len(whole)):
+            folder.metrics.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            line = whole[:place].count(b"\n") + 1
+            with pytest.raises(ModelError, match=rf"Line {line} of .*cannot be resumed.*Put the file back"):
+                folder.load_state()
+        folder.metrics.write_bytes(whole[:-12])
+        with pytest.raises(ModelError, match=r"Line 2 of .* is missing or was changed"):
+            folder.load_state()
+        folder.metrics.unlink()
+        with pytest.raises(ModelError, match="cannot be resumed"):
+            folder.load_state()
+
+
+def test_settings_nested_deeper_than_a_parser_goes_are_a_sentence(tmp_path: Path, manifest: Manifest) -> None:
+    RunFolder(tmp_path / "run").create({"epochs": 1}, manifest, command=["train"]).close()
+    (tmp_path / "run" / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match="is not the configuration of a run"):
+        RunFolder(tmp_path / "run").read_settings()

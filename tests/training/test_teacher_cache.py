@@ -153,15 +153,32 @@ def test_a_full_folder_takes_no_more_and_the_teacher_goes_on(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("where", [150, 300, -1])
-def test_a_flipped_bit_is_found(tmp_path: Path, where: int) -> None:
-    cache, batch = AnswerCache(tmp_path, two_views), batch_of(1)
-    cache.answers(tiny_teacher(), batch, TEACHER_VIEW)
+def test_a_flipped_bit_is_found_and_the_teacher_asked_again(
+    tmp_path: Path, where: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    teacher, cache, batch = counting(), AnswerCache(tmp_path, two_views), batch_of(1)
+    first = cache.answers(teacher, batch, TEACHER_VIEW)
     (file,) = tmp_path.glob("*.npy")
     content = bytearray(file.read_bytes())
     content[where] ^= 4
     file.write_bytes(content)
-    with pytest.raises(OutputError, match=r"is damaged .*; delete the cache folder"):
-        cache.answers(tiny_teacher(), batch, TEACHER_VIEW)
+    again = cache.answers(teacher, batch, TEACHER_VIEW)
+    assert torch.equal(again.logits, first.logits)
+    assert teacher.asked == 2
+    assert len(caplog.records) == 1
+    assert "is damaged" in caplog.text
+    cache.answers(teacher, batch, TEACHER_VIEW)
+    assert teacher.asked == 2
+
+
+def test_an_answer_is_not_asked_for_with_clips_that_the_teacher_must_not_see(tmp_path: Path) -> None:
+    teacher, cache, batch = counting(), AnswerCache(tmp_path / "answers", two_views), batch_of(2)
+    cache.answers(teacher, batch, TEACHER_VIEW)
+    file = next((tmp_path / "answers").glob("*.npy"))
+    file.write_bytes(file.read_bytes()[:-3] + b"abc")
+    with pytest.raises(OutputError, match=r"answers to 1 views are missing or damaged.*--resume makes it again"):
+        cache.answers(teacher, batch, TEACHER_VIEW, ask=False)
+    assert teacher.asked == 2
 
 
 def test_numbers_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:

@@ -1,0 +1,198 @@
+"""The journal of a run: a line an entry, each with a checksum that holds the line to all lines before it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nonlocal_video.atomic import refuse_link
+from nonlocal_video.errors import OutputError, UsageError
+
+_MAGIC = b"nonlocal-video journal 1 "
+_DIGEST_BYTES = 8
+_SYNC_SECONDS = 1.0
+_FLAGS = os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+Entry = dict[str, Any]
+
+
+class JournalError(Exception):
+    """A line is not what was written."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(reason)
+        self.number, self.reason = number, reason
+
+
+class Journal:
+    """A file that only grows: settings, then entries. One process at a time has it open.
+
+    A line is JSON, a space and 16 hexadecimal digits: BLAKE2b of the digest before it and the JSON. So a changed line,
+    and one that is missing, there twice or in another place, is noticed at that line. What follows the last line break
+    was cut off while it was written, and does not count.
+
+    Attributes:
+        path: The file.
+        is_new: Whether it had no settings yet, so that `begin` is next.
+        settings: Those it begins with.
+    """
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        """Open it; what is in it is read by `entries`.
+
+        Args:
+            path: The file, never a link.
+            create: There must be none yet.
+
+        Raises:
+            UsageError: The name is a link or no file, another process has it open, or it is not a journal.
+            OutputError: It cannot be opened.
+        """
+        self.path = path
+        self.settings: Entry = {}
+        self._digest, self._whole, self._synced = b"", 0, time.monotonic()
+        refuse_link(path, hard=True)
+        try:
+            self._descriptor = os.open(path, _FLAGS | os.O_CREAT | (os.O_EXCL if create else 0), 0o666)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # a link since
+                refuse_link(path, hard=True)
+            raise OutputError(
+                f"{str(path)!r} cannot be written: {error.strerror}. Choose another place for the output."
+            ) from error
+        try:
+            self._lock()
+            self.is_new = self._read_settings()
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self, settings: Entry) -> None:
+        """Write the first line."""
+        os.ftruncate(self._descriptor, 0)
+        self.settings = json.loads(json.dumps(settings))
+        self._write(_MAGIC, self.settings)
+
+    def entries(self) -> Iterator[Entry]:
+        """Read all entries, in the order in which they were written.
+
+        Raises:
+            JournalError: A line is damaged.
+        """
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            file.seek(0)
+            header = file.readline()
+            digest, number, whole = _checked(1, header.removeprefix(_MAGIC), b"")[1], 1, file.tell()
+            while (line := file.readline()).endswith(b"\n"):
+                number += 1
+                entry, digest = _checked(number, line, digest)
+                whole = file.tell()
+                yield entry
+        self._digest, self._whole = digest, whole
+
+    def drop_half_line(self) -> None:
+        """Take away an entry that was cut off in the middle, so that others can be appended; after `entries`."""
+        os.ftruncate(self._descriptor, self._whole)
+
+    def append(self, entry: Entry) -> None:
+        """Write an entry; it is forced to the disk within a second of others.
+
+        Raises:
+            OSError: The disk is full or fails. All entries before this one stay.
+        """
+        self._write(b"", entry)
+        if time.monotonic() - self._synced >= _SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Force everything to the disk."""
+        os.fsync(self._descriptor)
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Let other processes have it."""
+        if self._descriptor >= 0:
+            with suppress(OSError):  # what could not be written was said already
+                os.fsync(self._descriptor)
+            with suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _write(self, prefix: bytes, entry: Entry) -> None:
+        text = json.dumps(entry).encode()
+        digest = _next_digest(self._digest, text)
+        left = memoryview(prefix + text + b" " + digest.hex().encode() + b"\n")
+        before = os.fstat(self._descriptor).st_size
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError:
+            with suppress(OSError):  # half a line would end up in the next one
+                os.ftruncate(self._descriptor, before)
+            raise
+        self._digest = digest
+
+    def _read_settings(self) -> bool:
+        """Whether there are none yet: the file is new, or was cut off inside its first line."""
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            file.seek(0)
+            header = file.readline()
+        if not header.endswith(b"\n"):
+            if not (header.startswith(_MAGIC) or _MAGIC.startswith(header)):
+                raise self._not_a_journal()
+            return True
+        if header.startswith(b'{"settings"'):
+            raise UsageError(
+                f"{str(self.path)!r} was written by an earlier version, without checksums, and cannot be gone on with. "
+                f"Use another output name, or delete it."
+            )
+        if not header.startswith(_MAGIC):
+            raise self._not_a_journal()
+        try:
+            self.settings, _ = _checked(1, header.removeprefix(_MAGIC), b"")
+        except JournalError as error:
+            raise UsageError(
+                f"Line 1 of {str(self.path)!r} is damaged: {error.reason}. Use another output name."
+            ) from error
+        return False
+
+    def _not_a_journal(self) -> UsageError:
+        return UsageError(f"Line 1 of {str(self.path)!r} is damaged or not of this program. Use another output name.")
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows: there is no advisory lock, and none is claimed
+            return
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(
+                f"Another process is writing {str(self.path)!r}; wait for it or use another name."
+            ) from error
+
+
+def _next_digest(before: bytes, text: bytes) -> bytes:
+    return hashlib.blake2b(before + text, digest_size=_DIGEST_BYTES).digest()
+
+
+def _checked(number: int, line: bytes, before: bytes) -> tuple[Entry, bytes]:
+    """The entry of a line, and the line's digest."""
+    text, _, written = line[:-1].rpartition(b" ")
+    digest = _next_digest(before, text)
+    if written != digest.hex().encode():
+        raise JournalError(number, "its checksum does not fit it and the lines before")
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise JournalError(number, str(error)) from error
+    if not isinstance(entry, dict):
+        raise JournalError(number, "it is not a JSON object")
+    return entry, digest

@@ -1,0 +1,67 @@
+"""Reads the table of a folder run back, whatever its format."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.csv_cells import unescape_cell
+from nonlocal_video.inference.prediction import path_of_printable
+from nonlocal_video.inference.results import FORMATS, columns, flatten
+
+_NEVER_EMPTY = ("path", "status", "model", "notes")
+"""Text columns in which an empty cell is empty text."""
+
+
+def read_table(path: str | os.PathLike[str], *, csv_escape: bool = True) -> list[dict[str, Any]]:
+    """Read a table that `classify --output` wrote: the columns of the flat table, None where a cell is empty.
+
+    Args:
+        path: A .csv, .jsonl or .parquet file, or a folder of Parquet files.
+        csv_escape: Whether a CSV was written with escaped cells, as it is without `--no-csv-escape`.
+
+    Returns:
+        The rows in order. `path` is the name as the system has it, also where it is not UTF-8.
+
+    Raises:
+        UsageError: It is not such a table.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in FORMATS:
+        raise UsageError(f"{os.fspath(path)!r} should end in one of {', '.join(FORMATS)}.")
+    try:
+        if ending == ".parquet":
+            import pyarrow.parquet as pq
+
+            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        elif ending == ".jsonl":
+            with open(path, encoding="utf-8") as file:
+                nested = [json.loads(line) for line in file]
+            top_k = max((len(row["top"]) for row in nested), default=1)
+            rows = [flatten(row, top_k) for row in nested]
+        else:
+            rows = _read_csv(Path(path), csv_escape)
+        return [row | {"path": path_of_printable(row["path"])} for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+        raise UsageError(f"{os.fspath(path)!r} is not a table of `classify --output`: {error}") from error
+
+
+def _read_csv(path: Path, escaped: bool) -> list[dict[str, Any]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        names = reader.fieldnames or ()
+        kinds = columns(sum(name.endswith("_index") for name in names))
+        if list(names) != list(kinds):
+            raise ValueError(f"its columns are {', '.join(names)}")
+        rows = []
+        for cells in reader:
+            row: dict[str, Any] = {}
+            for name, kind in kinds.items():
+                cell = unescape_cell(cells[name]) if escaped and kind is str else cells[name]
+                row[name] = kind(cell) if cell or name in _NEVER_EMPTY else None
+            rows.append(row)
+        return rows

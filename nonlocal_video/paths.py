@@ -1,0 +1,64 @@
+"""Where the project keeps what it fetches once: one rule for samples, weights and whatever else is cached."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from nonlocal_video.errors import OutputError, UsageError
+
+CACHE_VARIABLE = "NONLOCAL_VIDEO_CACHE"
+WEIGHTS_VARIABLE = "NONLOCAL_VIDEO_WEIGHTS"
+_NAME = "nonlocal-video"
+
+
+def cache_folder() -> Path:
+    """Return `$NONLOCAL_VIDEO_CACHE`, else `nonlocal-video` in the user's cache folder (`$XDG_CACHE_HOME` on Linux).
+
+    A variable that is empty counts as not set. Nothing is made.
+
+    Raises:
+        UsageError: Neither variable is set and the user has no home folder.
+    """
+    return _chosen(CACHE_VARIABLE) or _users_cache()
+
+
+def weights_folder() -> Path:
+    """Return `$NONLOCAL_VIDEO_WEIGHTS`, else `weights` in the cache folder."""
+    return _chosen(WEIGHTS_VARIABLE) or cache_folder() / "weights"
+
+
+def make_cache_folder(name: str) -> Path:
+    """Make a folder of this name in the cache folder, so that files can be written into it, and return it.
+
+    Raises:
+        OutputError: It cannot be made, or not be written to.
+    """
+    folder = cache_folder() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise OutputError(
+            f"The cache folder {str(folder)!r} cannot be written to: {error.strerror}. {CACHE_VARIABLE} may name "
+            f"another."
+        ) from error
+    return folder
+
+
+def _chosen(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value).expanduser() if value else None
+
+
+def _users_cache() -> Path:
+    try:
+        folder = platformdirs.user_cache_path(_NAME, appauthor=False)
+    except RuntimeError:  # a user without an entry in the list of users, as in a container
+        folder = Path()
+    if not folder.is_absolute():  # the same: "~" stayed
+        raise UsageError(f"This user has no home folder for a cache; name a folder with {CACHE_VARIABLE}.")
+    return folder

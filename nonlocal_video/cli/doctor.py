@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -49,6 +50,7 @@ def doctor() -> None:
         ("decoder decord", False, lambda: _decode("decord")),
         ("decoding confined", False, _confinement),
         ("default model", True, _default_model),
+        ("device cpu", True, lambda: _convolution("cpu")),
         ("device cuda", False, _cuda),
         ("runtime openvino", False, _openvino),
     ):
@@ -129,13 +131,50 @@ def _default_model() -> str:
 
 
 def _cuda() -> str:
+    """Let every CUDA device work, and describe it."""
     import torch
 
-    from nonlocal_video.inference.device import why_no_cuda
+    from nonlocal_video.inference.device import why_no_cuda, why_unusable
 
     if not torch.cuda.is_available():
         raise NonlocalVideoError(f"{why_no_cuda()}; the CPU is used")
-    return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    lines = [f"driver {_nvidia_driver()}, torch built for {', '.join(torch.cuda.get_arch_list()) or 'unknown devices'}"]
+    failed = False
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        what = f"cuda:{index} {properties.name}, capability {properties.major}.{properties.minor}"
+        memory = f"{properties.total_memory / 2**30:.1f} GiB"
+        unusable = why_unusable(index)
+        works, said = (False, unusable) if unusable else _tried(lambda index=index: _convolution(f"cuda:{index}"))
+        failed |= not works
+        lines.append(f"{what}, {memory}: {said}")
+    if failed:
+        raise NonlocalVideoError("\n".join(lines))
+    return "\n".join(lines)
+
+
+def _convolution(device: str) -> str:
+    """Run a small 3D convolution on a device, and compare it with float64 on the CPU."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    clip = torch.rand(1, 3, 4, 16, 16, generator=generator)
+    kernel = torch.rand(8, 3, 3, 3, 3, generator=generator)
+    expected = torch.nn.functional.conv3d(clip.double(), kernel.double())
+    found = torch.nn.functional.conv3d(clip.to(device), kernel.to(device)).cpu().double()
+    difference = float(((found - expected).abs() / expected.abs().max()).max())
+    if not difference < 1e-2:  # TF32 is allowed to differ by 1e-3
+        raise NonlocalVideoError(f"a 3D convolution gives wrong values: they differ by up to {difference:.1e}")
+    return "a 3D convolution gives the right values"
+
+
+def _nvidia_driver() -> str:
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text("utf-8")
+    except OSError:
+        return "unknown"
+    found = re.search(r"Kernel Module.*?(\d+\.[\d.]+)", text)
+    return found[1] if found else "unknown"
 
 
 def _openvino() -> str:

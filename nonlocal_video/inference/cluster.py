@@ -82,6 +82,11 @@ class ClusterJob:
 
     def __post_init__(self) -> None:
         check_runtime(self.runtime, self.device)
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise UsageError(
+                f"device = {self.device!r} with engine = 'ray': Ray gives every process a GPU of its own, which "
+                f"it sees as the first one. Take auto, cpu or cuda."
+            )
 
     @property
     def takes_gpus(self) -> bool:
@@ -145,6 +150,10 @@ def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> 
         return None
     resources = ray.cluster_resources()
     gpus = resources.get("GPU", 0.0) if job.takes_gpus else 0.0
+    if not gpus and (job.device == "cuda" or cluster.gpus_per_actor):
+        asked = f"gpus_per_actor = {cluster.gpus_per_actor:g}" if cluster.gpus_per_actor else "device = 'cuda'"
+        why = "the cluster has no GPU" if job.takes_gpus else f"the networks run on the CPU (device {job.device!r})"
+        raise UsageError(f"{asked}, but {why}: they would wait for ever. Leave it out, or add a machine with GPUs.")
     gpus_per_actor = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(gpus > 0)
     actors = cluster.actors or max(1, int(gpus / gpus_per_actor) if gpus_per_actor else 1)
     # Enough tasks for every CPU; not so small that the start of a decoding child shows; not more than Ray likes.

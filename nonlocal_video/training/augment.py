@@ -72,12 +72,14 @@ class Augmentation:
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Torch's random numbers of the CPU start anew from these numbers, and go on afterwards as if nothing had been.
+    """Restart torch's random numbers of the CPU from these numbers, and put them back afterwards.
 
-    torchvision's transforms draw from torch's global generator and take no other.
+    torchvision's transforms draw from torch's global generator and take no other. Those of other devices stay as they
+    are: `torch.manual_seed` would restart them, too, and give every process of a run the same dropout.
     """
+    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        torch.default_generator.manual_seed(seed)
         yield
 
 

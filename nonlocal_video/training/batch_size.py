@@ -24,6 +24,9 @@ CUDA_SHARE = 0.9
 _CLEAR_GROWTH_BYTES = 64 * 2**20
 """By which the peak has to grow before a clip's share of it is told from what the allocator happens to keep."""
 
+LEAST_STEPS_AN_EPOCH = 20
+"""Optimisation steps that an epoch keeps, however many clips would fit into one."""
+
 Step = Callable[[int], object]
 """Forward and backward on this many clips."""
 
@@ -36,6 +39,19 @@ class FoundBatchSize:
     """Clips."""
     explanation: str
     """One sentence, for whoever starts the training."""
+
+
+def most_clips_a_process(clips: int, processes: int, accumulate: int = 1) -> int:
+    """Return the largest batch of one process with which an epoch still has 20 optimisation steps; at least 1.
+
+    What fits into the memory of a large GPU may be all clips at once: an epoch of one step learns next to nothing.
+
+    Args:
+        clips: In the training set.
+        processes: That share each step.
+        accumulate: Batches in one step.
+    """
+    return max(1, clips // (processes * accumulate * LEAST_STEPS_AN_EPOCH))
 
 
 def find_batch_size(

@@ -25,6 +25,7 @@ from nonlocal_video.training.measuring import measure
 from nonlocal_video.training.metrics_log import MetricsLog
 from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
 from nonlocal_video.training.optimisation import learning_rate, make_optimizer, moving_average, set_learning_rate
+from nonlocal_video.training.processes import copy_buffers_from_first
 from nonlocal_video.training.run_folder import RunFolder
 
 VALIDATION = "validation/"
@@ -265,9 +266,8 @@ class Training:
         measured: Objective = self.objective if self._averaged is None else self._averaged.module  # type: ignore[assignment]
         self._copy_gates(measured)
         measured.settle()
-        if self.fabric.world_size > 1:
-            for buffer in measured.buffers():  # each process's batch norms saw other clips; the first one's are saved
-                buffer.copy_(self.fabric.broadcast(buffer))
+        if self.fabric.world_size > 1:  # each process's batch norms saw other clips; the first one's are saved
+            copy_buffers_from_first(measured)
         found = measure(measured, self._validation, len(self.card.labels), self.fabric)
         metrics = {f"train/{name}": float(total / self.steps_per_epoch) for name, total in self._sums.items()}
         metrics |= {f"{VALIDATION}{name}": value for name, value in found.items()}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
+from torch import nn
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.device import choose_device
@@ -55,6 +56,12 @@ def make_fabric(device: str, config: TrainConfig) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def copy_buffers_from_first(module: nn.Module) -> None:
+    """Give every process the first one's buffers, such as batch norms' statistics, in place and without pickling."""
+    for buffer in module.buffers():
+        torch.distributed.broadcast(buffer, src=0)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nonlocal_video.errors import ModelError, TrainingError, UsageError
 from nonlocal_video.models.checkpoint import read_card
-from nonlocal_video.training.batch_size import find_batch_size
+from nonlocal_video.training.batch_size import find_batch_size, most_clips_a_process
 from nonlocal_video.training.clip_cache import GIBIBYTE, MAX_CLIP_BYTES, ClipCache
 from nonlocal_video.training.config import TrainConfig, make_config, resolved
 from nonlocal_video.training.curves import draw_curves
@@ -308,7 +308,8 @@ class _Run:
         asked = self.config.batch_size
         if asked is None:
             shape = (3, self.spec.num_frames, self.spec.crop, self.spec.crop)
-            found = self._largest_batch(self._objective(cached=False), shape, max(1, clips // world))
+            most = most_clips_a_process(clips, world, self.config.accumulate)
+            found = self._largest_batch(self._objective(cached=False), shape, most)
             asked = found * world
         size = min(asked, clips)
         size -= size % world

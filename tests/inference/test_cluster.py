@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import ray
 
 import nonlocal_video as nlv
 from nonlocal_video.cli.classify import classify as classify_verb
+from nonlocal_video.inference import cluster
 from nonlocal_video.inference.cluster import Cluster, ClusterJob, classify_on_ray, connect
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.loading import ClipRequest
@@ -153,6 +155,29 @@ def test_wrong_use_says_what_is_allowed(tmp_path: Path) -> None:
         Cluster(actors=0)
     with pytest.raises(nlv.UsageError, match="cpus_per_actor = -1"):
         Cluster(cpus_per_actor=-1)
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_a_numbered_card_means_nothing_inside_an_actor(device: str, job: ClusterJob) -> None:
+    with pytest.raises(nlv.UsageError, match=f"device = '{device}' with engine = 'ray'.*Take auto, cpu or cuda"):
+        replace(job, device=device)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "said"),
+    [
+        ("auto", 1.0, "gpus_per_actor = 1, but the cluster has no GPU"),
+        ("cuda", None, "device = 'cuda', but the cluster has no GPU"),
+        ("cpu", 0.5, "gpus_per_actor = 0.5, but the networks run on the CPU"),
+    ],
+)
+def test_gpus_that_are_not_there_are_not_waited_for(
+    device: str, gpus: float | None, said: str, job: ClusterJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "connect", lambda _: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    with pytest.raises(nlv.UsageError, match=said):
+        classify_on_ray(["a.mp4"], replace(job, device=device), Cluster(gpus_per_actor=gpus))
 
 
 def test_no_cluster_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,3 +132,21 @@ def test_mixing_depends_on_its_numbers_alone_and_none_gives_one_hot() -> None:
 def test_values_out_of_range_are_refused(change, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match=message):
         Augmentation(**change)
+
+
+def test_only_the_cpus_random_numbers_are_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of GPUs stay apart in every process: a batch that is mixed must not give all the same dropout."""
+
+    def seed_all(seed: int) -> None:
+        raise AssertionError("the generators of all GPUs were seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seed_all)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: False)
+    before = torch.get_rng_state()
+    with seeded(1, 2, 3):
+        drawn = torch.rand(4)
+    with seeded(1, 2, 3):
+        assert torch.equal(torch.rand(4), drawn)
+    assert torch.equal(torch.get_rng_state(), before)
+    clips, classes = torch.rand(4, 3, 2, 8, 8), torch.arange(4)
+    BatchMixer(Augmentation(mixup=0.8, cutmix=1.0), 4)(clips, classes, seed=0, epoch=0, batch=0)

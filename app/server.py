@@ -160,13 +160,13 @@ def create_app(
 
 def _require_routes(app: fastapi.FastAPI) -> None:
     """Check that Gradio's routes which this server closes, or counts, still have the names it knows them by."""
-    gradio_app = next(route.app for route in app.routes if isinstance(route, Mount))
+    (routes,) = [route.routes for route in app.routes if isinstance(route, Mount)]
     for path, purpose in (
         (PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),
         (f"/gradio_api{BEGIN}", "to end no recognition half-way"),
     ):
         posted = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": []}
-        if all(route.matches(posted)[0] != Match.FULL for route in gradio_app.routes):
+        if all(route.matches(posted)[0] != Match.FULL for route in routes):
             raise missing(f"route {path}", library="gradio", purpose=purpose)
 
 

@@ -22,7 +22,6 @@ from packaging.requirements import Requirement
 from nonlocal_video.app import serve
 from nonlocal_video.app.drain import DRAIN_WITHIN_SECONDS, STOP_WITHIN_SECONDS
 
-
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STATUS_SOME_FAILED = 1
 
 
-class Engine(str, Enum):
+class Engine(StrEnum):
     """What runs the stages."""
 
     local = "local"

@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -145,7 +146,7 @@ def _cuda() -> str:
         what = f"cuda:{index} {properties.name}, capability {properties.major}.{properties.minor}"
         memory = f"{properties.total_memory / 2**30:.1f} GiB"
         unusable = why_unusable(index)
-        works, said = (False, unusable) if unusable else _tried(lambda index=index: _convolution(f"cuda:{index}"))
+        works, said = (False, unusable) if unusable else _tried(partial(_convolution, f"cuda:{index}"))
         failed |= not works
         lines.append(f"{what}, {memory}: {said}")
     if failed:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 STATUS_SOME_UNREADABLE = 1
 
 
-class Protocol(str, Enum):
+class Protocol(StrEnum):
     """Whose views are averaged."""
 
     published = "published"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
 
 
-class MethodChoice(str, Enum):
+class MethodChoice(StrEnum):
     """What the overlay shows."""
 
     attention = "attention"

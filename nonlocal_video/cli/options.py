@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 
-class DecoderChoice(str, Enum):
+class DecoderChoice(StrEnum):
     """Which decoder reads the files."""
 
     auto = "auto"
@@ -16,7 +16,7 @@ class DecoderChoice(str, Enum):
     pyav = "pyav"
 
 
-class RuntimeChoice(str, Enum):
+class RuntimeChoice(StrEnum):
     """What runs the network."""
 
     torch = "torch"

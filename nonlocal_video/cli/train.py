@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TO_MEASURE_ON, SHARE_TO_MEASURE_ON = "validation", 0.2
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     """What learns."""
 
     head = "head"

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +26,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output in
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of `nonlocal-video weights list`.")]
 
 
-class StateLayout(str, Enum):
+class StateLayout(StrEnum):
     """Whose parameter names a state dict gets."""
 
     pyslowfast = "pyslowfast"

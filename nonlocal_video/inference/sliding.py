@@ -168,6 +168,7 @@ def slide(
         start_seconds=start_seconds,
         end_seconds=end_seconds,
         batch_size=batch_size,
+        region=region,
     )
     with closing(steps):
         try:
@@ -201,6 +202,7 @@ def _slide(
     start_seconds: float | None,
     end_seconds: float | None,
     batch_size: int,
+    region: RegionLike,
 ) -> Generator[Timeline, None, None]:
     """As `slide`, but a break is raised after the timelines before it."""
     if batch_size < 1:

@@ -102,8 +102,11 @@ class Source:
         return self.status.st_dev, self.status.st_ino, self.status.st_size, self.status.st_mtime_ns
 
     def read_at(self, position: int, length: int) -> bytes:
-        """Up to so many bytes of the file, whoever else reads it; none where the system cannot do that."""
-        return os.pread(self._fd, length, position) if hasattr(os, "pread") else b""
+        """Return up to so many bytes of the file, whoever else is reading it."""
+        if hasattr(os, "pread"):
+            return os.pread(self._fd, length, position)
+        os.lseek(self._fd, position, os.SEEK_SET)  # FFmpeg has a descriptor of its own there, see `opened`
+        return os.read(self._fd, length)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -152,11 +155,6 @@ class Source:
             return self.too_many_pixels(int(size[1]), int(size[2]))
         message = f"{self.name}: none of its frames can be decoded; get the file again or re-encode it."
         return VideoError("corrupt", message)
-
-    def read_at(self, offset: int, num_bytes: int) -> bytes:
-        """Return bytes of the file, fewer at its end."""
-        os.lseek(self._fd, offset, os.SEEK_SET)
-        return os.read(self._fd, num_bytes)
 
     def duplicate_descriptor(self) -> int:
         """Return a descriptor of the file, at its beginning, that the caller closes."""

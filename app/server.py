@@ -119,7 +119,11 @@ def create_app(
     names = [recognizer.card.name for recognizer in recognizers]
 
     @app.get("/healthz")
-    def healthz() -> dict[str, object]:
+    def healthz(response: fastapi.Response) -> dict[str, object]:
+        for recognizer in recognizers:
+            if recognizer.failed is not None:
+                response.status_code = fastapi.status.HTTP_503_SERVICE_UNAVAILABLE
+                return {"status": "failed", "models": names, "error": str(recognizer.failed)}
         return {"status": "ok", "models": names}
 
     # Gradio's own route for screen recordings runs ffmpeg on whatever is posted to it.

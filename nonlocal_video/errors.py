@@ -38,6 +38,10 @@ class VideoError(NonlocalVideoError):
         return type(self), (self.code, self.message)
 
 
+class DeviceError(NonlocalVideoError):
+    """The device that computes has failed, so nothing more can be computed in this process; no clip is at fault."""
+
+
 class ModelError(NonlocalVideoError):
     """A model is unknown, its file cannot be used, or it produced something that is not an answer."""
 

@@ -20,7 +20,7 @@ from nonlocal_video.cli.serve import serve
 from nonlocal_video.cli.timeline import timeline
 from nonlocal_video.cli.train import train
 from nonlocal_video.cli.weights import app as weights
-from nonlocal_video.errors import ExportError, NonlocalVideoError, OutputError, TrainingError, VideoError
+from nonlocal_video.errors import DeviceError, ExportError, NonlocalVideoError, OutputError, TrainingError, VideoError
 
 app = typer.Typer(
     name="nonlocal-video",
@@ -51,7 +51,7 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 all well, 1 some inputs failed, 2 wrong usage."""
+    """Run the command line. Exit status: 0 all well, 1 some inputs failed, 2 wrong usage, 3 the device failed."""
     _open_standard_streams()
     try:
         os.getcwd()
@@ -63,6 +63,9 @@ def main() -> None:
     except VideoError as error:
         typer.echo(f"{error.code}: {error.message}", err=True)
         sys.exit(1)
+    except DeviceError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(3)
     except (ExportError, OutputError, TrainingError) as error:
         typer.echo(str(error), err=True)
         sys.exit(1)

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from nonlocal_video.errors import NonlocalVideoError, SpanError, UsageError, VideoError
+from nonlocal_video.errors import DeviceError, NonlocalVideoError, SpanError, UsageError, VideoError
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
 from nonlocal_video.video._messages import printable_name
@@ -93,10 +93,13 @@ def answer(
     try:
         predictions = recognizer.predict(list(clips.values()), batch_size=batch_size)
         outcomes.update(zip(clips, predictions, strict=True))
-    except Exception:
+    except DeviceError:
+        raise  # no clip is at fault: what was not answered is left to the next run
+    except Exception as error:
         # One bad clip must not take its neighbours' rows away: each by itself.
         for position, clip in clips.items():
-            outcomes[position] = _alone(recognizer, clip)
+            alone = len(clips) == 1
+            outcomes[position] = _failure(recognizer, clip.path, error) if alone else _alone(recognizer, clip)
     for position in range(len(group)):
         yield outcomes[position]
 
@@ -117,6 +120,8 @@ def _finish(
 def _alone(recognizer: Recognizer, clip: LoadedClip) -> Prediction | Failure:
     try:
         return recognizer.predict([clip])[0]
+    except DeviceError:
+        raise
     except Exception as error:
         return _failure(recognizer, clip.path, error)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,21 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
-from nonlocal_video.errors import ModelError, UsageError, VideoError
-from nonlocal_video.inference.averaging import average_scores, window_logits
+from nonlocal_video.errors import DeviceError, UsageError
 from nonlocal_video.inference.device import Runtime, choose_device
+from nonlocal_video.inference.engine import Engine
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, ClipSource, LoadedClip
 from nonlocal_video.inference.look import Look
-from nonlocal_video.inference.openvino_network import OpenVINONetwork
-from nonlocal_video.inference.prediction import Outcome, Prediction, StageSeconds
+from nonlocal_video.inference.prediction import Outcome, Prediction
 from nonlocal_video.inference.remote import is_folder
-from nonlocal_video.inference.shared_network import SharedNetwork
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import ModelCard
-from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.video.decode import DecodeLimits, VideoReader
 from nonlocal_video.video.region import Region, RegionLike
 from nonlocal_video.zoo.catalogue import load_network
@@ -84,16 +79,16 @@ class Recognizer:
         decoder: Decoder = "auto",
         limits: DecodeLimits | None = None,
     ) -> None:
-        self.device = choose_device(device, runtime=runtime)
+        self._engine = Engine(network, card, device=device, runtime=runtime)
+        self.network, self.device = self._engine.network, self._engine.device
         self.runtime: Runtime = runtime
         self.card = card
-        self.network = network.eval().to(self.device)
-        self._shared = SharedNetwork(self.network)
-        self._folded = fold_batch_norms(self.network).to(memory_format=torch.channels_last_3d)
-        self._openvino: OpenVINONetwork | None = None
-        if runtime == "openvino":
-            self._openvino = OpenVINONetwork(self.network, card, lambda clips: self._logits(clips, "torch")[0])
         self._loader = ClipLoader(VideoReader(decoder=decoder, limits=limits or DecodeLimits()))
+
+    @property
+    def failed(self) -> DeviceError | None:
+        """The error with which the device has failed; every further question gets it."""
+        return self._engine.shared.failed
 
     def close(self) -> None:
         """End the decoding child."""
@@ -182,12 +177,12 @@ class Recognizer:
 
     def predict(self, clips: Sequence[LoadedClip], *, batch_size: int = 1) -> list[Prediction]:
         """Run the network on loaded clips, `batch_size` views at a time; clips may share a forward pass."""
-        return self._answer(clips, batch_size, runtime=self.runtime)[0]
+        return self._engine.answer(clips, batch_size, runtime=self.runtime)[0]
 
     @property
     def inference_network(self) -> nn.Module:
         """The copy of `network` that answers: batch norms folded, identity blocks left out."""
-        return self._folded if self._openvino is None else self._openvino.network
+        return self._engine.folded if self._engine.openvino is None else self._engine.openvino.network
 
     def forward(self, inputs: Tensor) -> Tensor:
         """What `classify` asks the network, without a clip around it.
@@ -201,8 +196,7 @@ class Recognizer:
         Raises:
             ModelError: The network gave something that is not a number.
         """
-        with self._shared.taken(), torch.inference_mode():
-            return self._logits(inputs.to(self.device), self.runtime)[0]
+        return self._engine.forward(inputs, self.runtime)
 
     def new_reader(self) -> VideoReader:
         """A further decoding child with this recogniser's decoder and limits; whoever asks for it closes it."""
@@ -242,14 +236,14 @@ class Recognizer:
         on_stage("network")
         blocks = self.nonlocal_layers()
         feature_layer = getattr(self.network, "feature_layer", None)
-        (prediction,), kept = self._answer(
+        (prediction,), kept = self._engine.answer(
             [clip], 1, runtime="torch", inputs_of=list(blocks), outputs_of=[feature_layer] if feature_layer else []
         )
         return Look(
             prediction=prediction,
             clip=clip,
             originals=originals,
-            shared=self._shared,
+            shared=self._engine.shared,
             block_inputs={name: kept[name] for name in blocks},
             features=kept[feature_layer] if feature_layer else None,
             feature_layer=feature_layer,
@@ -368,93 +362,3 @@ class Recognizer:
             return None, None
         start = min(max(seconds - span / 2, first), last - span)
         return start, min(start + span, last)
-
-    def _answer(
-        self,
-        clips: Sequence[LoadedClip],
-        batch_size: int,
-        *,
-        runtime: Runtime,
-        inputs_of: Sequence[str] = (),
-        outputs_of: Sequence[str] = (),
-    ) -> tuple[list[Prediction], dict[str, Tensor]]:
-        """The predictions, and the features of the last batch."""
-        views = [
-            (owner, view, crop)
-            for owner, clip in enumerate(clips)
-            for view in range(len(clip.views))
-            for crop in range(len(clip.crops))
-        ]
-        kept: dict[str, Tensor] = {}
-        logits_of: list[list[Tensor]] = [[] for _ in clips]
-        seconds = [0.0] * len(clips)
-        position = 0
-        with self._shared.taken(), torch.inference_mode():
-            while position < len(views):
-                batch = views[position : position + batch_size]
-                started = time.perf_counter()
-                inputs = torch.cat(
-                    [clips[owner].network_input(view, crop, device=self.device) for owner, view, crop in batch]
-                )
-                try:
-                    logits, kept = self._logits(inputs, runtime, inputs_of=inputs_of, outputs_of=outputs_of)
-                except torch.OutOfMemoryError as error:
-                    if len(batch) == 1:
-                        raise VideoError(
-                            "out_of_memory",
-                            f"{self.device} has no room for one view of {inputs.shape[2]} frames of "
-                            f"{inputs.shape[3]} pixels; use --fast or --device cpu.",
-                        ) from error
-                    batch_size = len(batch) // 2
-                    _log.warning("%s is out of memory: the batch is halved to %d views", self.device, batch_size)
-                    continue
-                logits = logits.cpu()
-                elapsed = (time.perf_counter() - started) / len(batch)
-                for (owner, _, _), of_view in zip(batch, logits, strict=True):
-                    logits_of[owner].append(of_view)
-                    seconds[owner] += elapsed
-                position += len(batch)
-        return [
-            self._prediction(clip, average_scores(self.card, torch.cat(logits)), forward_seconds, runtime)
-            for clip, logits, forward_seconds in zip(clips, logits_of, seconds, strict=True)
-        ], kept
-
-    def _logits(
-        self, inputs: Tensor, runtime: Runtime, *, inputs_of: Sequence[str] = (), outputs_of: Sequence[str] = ()
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, P, classes) of normalised views: the view itself, or each window over its last features; and features."""
-        kept: dict[str, Tensor] = {}
-        if runtime == "openvino" and self._openvino is not None:
-            logits = self._openvino(inputs)
-        else:
-            inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
-            head = [str(self.network.feature_layer)] if self.card.head_window else []
-            logits, kept = forward_and_keep(self._folded, inputs, inputs_of=inputs_of, outputs_of=[*outputs_of, *head])
-            logits = window_logits(self.card, self._folded, kept[head[0]]) if head else logits[:, None]
-        if not torch.isfinite(logits).all():
-            raise ModelError(
-                f"Model {self.card.name!r} gave scores that are not finite, first in layer "
-                f"{first_not_finite(self._folded, inputs)!r}; its weights file is damaged or wrong."
-            )
-        return logits, kept
-
-    def _prediction(
-        self, clip: LoadedClip, scores: NDArray[np.float64], forward_seconds: float, runtime: Runtime
-    ) -> Prediction:
-        return Prediction(
-            path=clip.path,
-            model=self.card.name,
-            labels=self.card.labels,
-            scores=scores,
-            video=clip.info,
-            views=clip.views,
-            num_crops=len(clip.crops),
-            num_frames=clip.input.num_frames,
-            crop=clip.input.crop,
-            device=str(self.device),
-            runtime=runtime,
-            seconds=StageSeconds(clip.decode_seconds, clip.transform_seconds, forward_seconds),
-            notes=clip.notes,
-            region=clip.region,
-            seen=tuple(crop.seen for crop in clip.crops),
-        )

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nonlocal_video.attention.class_evidence import grad_cam
 from nonlocal_video.attention.geometry import CellGrid, layer_grids
+from nonlocal_video.errors import DeviceError
+from nonlocal_video.inference.device_errors import translated
 
 
 class SharedNetwork:
@@ -21,18 +24,33 @@ class SharedNetwork:
 
     Attributes:
         network: The network; whoever runs it, or a part of it, does so inside `taken`.
+        failed: The error of a device that has failed; nothing is asked of it any more.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.network = network
+        self.failed: DeviceError | None = None
+        self._device = device
         self._lock = threading.RLock()
         self._grids: dict[tuple[tuple[int, int, int], str], CellGrid] = {}
 
     @contextmanager
     def taken(self) -> Iterator[Any]:
-        """Hold the network for this thread, which may take it again inside; gives the network."""
+        """Hold the network for this thread, which may take it again inside; gives the network.
+
+        Raises:
+            VideoError: `out_of_memory`, if memory runs out inside.
+            DeviceError: The device fails inside, or has failed before.
+        """
         with self._lock:
-            yield self.network
+            if self.failed is not None:
+                raise self.failed
+            try:
+                with translated(self._device, "what this takes"), _without_tf32(self._device):
+                    yield self.network
+            except DeviceError as error:
+                self.failed = error
+                raise
 
     def grid(self, layer: str, input_size: tuple[int, int, int]) -> CellGrid:
         """Return the cell grid of a layer for an input of (T, H, W), computed once.
@@ -48,5 +66,23 @@ class SharedNetwork:
 
     def grad_cam(self, clip: Tensor, layer: str, class_index: int) -> Tensor:
         """Return Grad-CAM of one class at one layer, (T', H', W'); see `class_evidence.grad_cam`."""
-        with self._lock:
+        with self.taken():
             return grad_cam(self.network, clip, layer, class_index)
+
+
+@contextmanager
+def _without_tf32(device: torch.device) -> Iterator[None]:
+    """Let convolutions and products keep float32's 24 bits.
+
+    By default PyTorch lets cuDNN's convolutions round their inputs to TF32's 11 bits, which moves logits by up to 1e-3
+    of the largest: answers would differ from those of a CPU.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul

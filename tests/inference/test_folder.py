@@ -70,7 +70,7 @@ def test_out_of_memory_halves_the_batch(recognizer, clip_folder, monkeypatch) ->
     import torch
 
     sizes = []
-    forward = recognizer._folded.forward
+    forward = recognizer._engine.folded.forward
 
     def small(x: torch.Tensor) -> torch.Tensor:
         sizes.append(len(x))
@@ -78,7 +78,7 @@ def test_out_of_memory_halves_the_batch(recognizer, clip_folder, monkeypatch) ->
             raise torch.OutOfMemoryError("too much")
         return forward(x)
 
-    monkeypatch.setattr(recognizer._folded, "forward", small)
+    monkeypatch.setattr(recognizer._engine.folded, "forward", small)
     files = [str(clip_folder / "a.mp4")] * 4
     outcomes = list(classify_files(recognizer, files, ClipRequest(), batch_size=4))
     assert all(isinstance(outcome, Prediction) for outcome in outcomes)

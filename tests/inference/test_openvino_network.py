@@ -86,8 +86,8 @@ def test_the_places_of_a_window_and_other_shapes() -> None:
             assert found.shape == expected.shape
             assert found.shape[1] > 1
             assert (found - expected).abs().max() < SHARE * expected.abs().max()
-        assert recognizer._openvino is not None
-        assert len(recognizer._openvino._compiled) == 2  # the first shape's was kept
+        assert recognizer._engine.openvino is not None
+        assert len(recognizer._engine.openvino._compiled) == 2  # the first shape's was kept
 
 
 @needs_openvino
@@ -153,8 +153,8 @@ def test_threads_take_turns(tiny_model: Path, by_torch: nlv.Recognizer, clip_fol
 @needs_openvino
 def test_float32_on_as_many_threads_as_pytorch_has(by_openvino: nlv.Recognizer) -> None:
     by_openvino.forward(torch.zeros(1, 3, 8, 48, 48))
-    assert by_openvino._openvino is not None
-    for compiled in by_openvino._openvino._compiled.values():
+    assert by_openvino._engine.openvino is not None
+    for compiled in by_openvino._engine.openvino._compiled.values():
         assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
         assert compiled.get_property("INFERENCE_NUM_THREADS") == torch.get_num_threads()
         assert compiled.get_property("ENABLE_CPU_PINNING") is False
@@ -179,8 +179,8 @@ def test_other_logits_than_pytorchs_are_an_error(monkeypatch: pytest.MonkeyPatch
     network = random_network(card)
     clips = torch.from_numpy(clips_of(card, 2))
     with nlv.Recognizer(network, card, runtime="openvino") as recognizer:
-        assert recognizer._openvino is not None
-        recognizer._openvino.network.fc.bias.data += 1  # type: ignore[union-attr, operator]
+        assert recognizer._engine.openvino is not None
+        recognizer._engine.openvino.network.fc.bias.data += 1  # type: ignore[union-attr, operator]
         for _ in range(2):  # nothing wrong is kept
             with pytest.raises(nlv.ModelError, match=r"differ by up to 1 from PyTorch's.*Use --runtime torch"):
                 recognizer.forward(clips)

@@ -52,7 +52,7 @@ def test_eight_threads(recognizer, clip_folder: Path) -> None:  # type: ignore[n
     assert expected["grad-cam 2"].any()
     assert not np.array_equal(expected["attention"], expected["query"])
     needed = [parameter.requires_grad for parameter in recognizer.network.parameters()]
-    recognizer._shared._grids.clear()  # the threads find nothing prepared
+    recognizer._engine.shared._grids.clear()  # the threads find nothing prepared
     names = [name for name in questions for _ in range(6)]
     random.Random(0).shuffle(names)
     with ThreadPoolExecutor(8) as pool:

@@ -1,0 +1,177 @@
+"""The network, its card and its device: from loaded clips to predictions and features."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
+from nonlocal_video.errors import ModelError
+from nonlocal_video.inference.averaging import average_scores, window_logits
+from nonlocal_video.inference.device import Runtime, choose_device
+from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
+from nonlocal_video.inference.loading import LoadedClip
+from nonlocal_video.inference.openvino_network import OpenVINONetwork
+from nonlocal_video.inference.prediction import Prediction, StageSeconds
+from nonlocal_video.inference.shared_network import SharedNetwork
+from nonlocal_video.models.card import ModelCard
+from nonlocal_video.models.folding import fold_batch_norms
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Runs a network for several threads, which take turns.
+
+    Attributes:
+        network: The trained module: normalised (N, 3, T, H, W) in, logits (N, classes) out.
+        shared: The same for maps, with its lock.
+        folded: The copy of it that answers, batch norms folded into the convolutions.
+        openvino: The compiled one, where the runtime is `openvino`.
+    """
+
+    def __init__(self, network: nn.Module, card: ModelCard, *, device: str, runtime: Runtime) -> None:
+        self.device = choose_device(device, runtime=runtime)
+        self.card = card
+        with translated(self.device, f"the weights of {card.name!r}"):
+            self.network = network.eval().to(self.device)
+            self.folded = fold_batch_norms(self.network).to(memory_format=torch.channels_last_3d)
+        self.shared = SharedNetwork(self.network, self.device)
+        self.openvino: OpenVINONetwork | None = None
+        if runtime == "openvino":
+            self.openvino = OpenVINONetwork(self.network, card, lambda clips: self._logits(clips, "torch")[0])
+        self._fitting: dict[tuple[int, int], int] = {}  # views that fitted, by frames and pixels
+
+    def forward(self, inputs: Tensor, runtime: Runtime) -> Tensor:
+        """Return the logits (B, P, classes), on the device, of normalised views (B, 3, T, S, S)."""
+        with self.shared.taken(), torch.inference_mode():
+            return self._logits(inputs.to(self.device), runtime)[0]
+
+    def answer(
+        self,
+        clips: Sequence[LoadedClip],
+        batch_size: int,
+        *,
+        runtime: Runtime,
+        inputs_of: Sequence[str] = (),
+        outputs_of: Sequence[str] = (),
+    ) -> tuple[list[Prediction], dict[str, Tensor]]:
+        """Answer for clips, `batch_size` views at a time.
+
+        Where memory runs out the batch is halved; what fitted is remembered for inputs of that size.
+
+        Args:
+            clips: Loaded clips; several may share a forward pass.
+            batch_size: Views in one forward pass, at most.
+            runtime: What runs the network; features come from PyTorch only.
+            inputs_of: Dotted names of layers whose inputs are kept.
+            outputs_of: Dotted names of layers whose outputs are kept.
+
+        Returns:
+            The predictions, and the features of the last batch by the layers' names.
+
+        Raises:
+            VideoError: `out_of_memory`, if not even one view fits.
+            DeviceError: The device has failed.
+            ModelError: The network gave something that is not a number.
+        """
+        views = [
+            (owner, view, crop)
+            for owner, clip in enumerate(clips)
+            for view in range(len(clip.views))
+            for crop in range(len(clip.crops))
+        ]
+        kept: dict[str, Tensor] = {}
+        logits_of: list[list[Tensor]] = [[] for _ in clips]
+        seconds = [0.0] * len(clips)
+        position = 0
+        with self.shared.taken(), torch.inference_mode():
+            while position < len(views):
+                spec = clips[views[position][0]].input
+                size = min(batch_size, self._fitting.get((spec.num_frames, spec.crop), batch_size))
+                batch = views[position : position + size]
+                started = time.perf_counter()
+                answered = self._batch(clips, batch, runtime, inputs_of=inputs_of, outputs_of=outputs_of)
+                if answered is None:
+                    if len(batch) == 1:
+                        raise no_memory(self.device, f"one view of {spec.num_frames} frames of {spec.crop} pixels")
+                    self._fitting[spec.num_frames, spec.crop] = len(batch) // 2
+                    _log.warning("%s is out of memory: the batch is halved to %d views", self.device, len(batch) // 2)
+                    continue
+                logits, kept = answered
+                elapsed = (time.perf_counter() - started) / len(batch)
+                for (owner, _, _), of_view in zip(batch, logits, strict=True):
+                    logits_of[owner].append(of_view)
+                    seconds[owner] += elapsed
+                position += len(batch)
+        return [
+            self._prediction(clip, average_scores(self.card, torch.cat(logits)), forward_seconds, runtime)
+            for clip, logits, forward_seconds in zip(clips, logits_of, seconds, strict=True)
+        ], kept
+
+    def _batch(
+        self,
+        clips: Sequence[LoadedClip],
+        batch: Sequence[tuple[int, int, int]],
+        runtime: Runtime,
+        *,
+        inputs_of: Sequence[str],
+        outputs_of: Sequence[str],
+    ) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """Logits, on the CPU, and features of some views; None if memory ran out, with nothing of them kept alive."""
+        try:
+            inputs = torch.cat(
+                [clips[owner].network_input(view, crop, device=self.device) for owner, view, crop in batch]
+            )
+            logits, kept = self._logits(inputs, runtime, inputs_of=inputs_of, outputs_of=outputs_of)
+            return logits.cpu(), kept
+        except (RuntimeError, MemoryError) as error:
+            if failure_of(error) != "out_of_memory":
+                raise
+        return None
+
+    def _logits(
+        self, inputs: Tensor, runtime: Runtime, *, inputs_of: Sequence[str] = (), outputs_of: Sequence[str] = ()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, P, classes) of normalised views: the view itself, or each window over its last features; and features."""
+        kept: dict[str, Tensor] = {}
+        if runtime == "openvino" and self.openvino is not None:
+            logits = self.openvino(inputs)
+        else:
+            inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
+            head = [str(self.network.feature_layer)] if self.card.head_window else []
+            logits, kept = forward_and_keep(self.folded, inputs, inputs_of=inputs_of, outputs_of=[*outputs_of, *head])
+            logits = window_logits(self.card, self.folded, kept[head[0]]) if head else logits[:, None]
+        if not torch.isfinite(logits).all():
+            raise ModelError(
+                f"Model {self.card.name!r} gave scores that are not finite, first in layer "
+                f"{first_not_finite(self.folded, inputs)!r}; its weights file is damaged or wrong."
+            )
+        return logits, kept
+
+    def _prediction(
+        self, clip: LoadedClip, scores: NDArray[np.float64], forward_seconds: float, runtime: Runtime
+    ) -> Prediction:
+        return Prediction(
+            path=clip.path,
+            model=self.card.name,
+            labels=self.card.labels,
+            scores=scores,
+            video=clip.info,
+            views=clip.views,
+            num_crops=len(clip.crops),
+            num_frames=clip.input.num_frames,
+            crop=clip.input.crop,
+            device=str(self.device),
+            runtime=runtime,
+            seconds=StageSeconds(clip.decode_seconds, clip.transform_seconds, forward_seconds),
+            notes=clip.notes,
+            region=clip.region,
+            seen=tuple(crop.seen for crop in clip.crops),
+        )

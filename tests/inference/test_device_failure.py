@@ -1,0 +1,226 @@
+"""A device that fails or runs out of memory; PyTorch's exceptions are raised on the CPU."""
+
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import nonlocal_video as nlv
+from nonlocal_video.app.server import create_app
+from nonlocal_video.errors import DeviceError, VideoError
+from nonlocal_video.inference.device_errors import failure_of
+from nonlocal_video.inference.engine import Engine
+from nonlocal_video.inference.folder import classify_files
+from nonlocal_video.inference.loading import ClipRequest
+from nonlocal_video.inference.prediction import Failure, Prediction
+from nonlocal_video.inference.recognizer import Recognizer
+
+ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later."
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    torch.AcceleratorError("CUDA error: out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    MemoryError(),
+]
+DEAD = [torch.AcceleratorError(ILLEGAL), RuntimeError("CUDA error: unspecified launch failure")]
+
+
+@pytest.fixture
+def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
+    with nlv.load(tiny_model, device="cpu") as recognizer:
+        yield recognizer
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Exception], list[int]]:
+    """Let every network fail from its n-th forward pass on; gives the sizes of the batches that were tried."""
+
+    def fail(at: int, error: Exception) -> list[int]:
+        sizes: list[int] = []
+        logits = Engine._logits
+
+        def dying(self: Engine, inputs: Tensor, *given: Any, **options: Any) -> Any:
+            sizes.append(len(inputs))
+            if len(sizes) >= at:
+                raise error
+            return logits(self, inputs, *given, **options)
+
+        monkeypatch.setattr(Engine, "_logits", dying)
+        return sizes
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        *((error, "out_of_memory") for error in NO_MEMORY),
+        *((error, "device") for error in DEAD),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+        (ValueError("CUDA error"), None),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_one_place_tells_what_happened(error: Exception, failure: str | None) -> None:
+    assert failure_of(error) == failure
+
+
+@pytest.mark.parametrize("error", DEAD, ids=["accelerator", "runtime"])
+def test_a_dead_device_ends_a_folder_run_and_resume_does_the_rest(
+    run: Callable[..., Any],
+    failing: Callable[[int, Exception], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_model: Path,
+    clip_folder: Path,
+    tmp_path: Path,
+    error: Exception,
+) -> None:
+    table = tmp_path / "table.jsonl"
+    command = ("classify", clip_folder, "--model", tiny_model, "--device", "cpu", "--output", table)
+    undisturbed = tmp_path / "undisturbed.jsonl"
+    run(*command[:-1], undisturbed)
+    paths = [json.loads(line)["path"] for line in undisturbed.read_text().splitlines()]
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "_logits", Engine._logits)
+        failing(3, error)
+        done = run(*command)
+    monkeypatch.undo()
+    assert done.status == 3
+    assert "The device cpu failed: CUDA error: " in done.err
+    assert "--resume" in done.err
+    assert "Traceback" not in done.err
+    resumed = run(*command, "--resume")
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert resumed.status == run(*command[:-1], tmp_path / "again.jsonl").status
+    assert sorted(row["path"] for row in rows) == sorted(paths)
+    assert not [row for row in rows if row["error"] and row["error"]["code"] == "internal"]
+
+
+def test_a_dead_device_is_not_asked_again(
+    recognizer: Recognizer, failing: Callable[[int, Exception], list[int]], clip_folder: Path
+) -> None:
+    sizes = failing(1, DEAD[0])
+    files = [str(clip_folder / "a.mp4")] * 8
+    with pytest.raises(DeviceError, match="illegal memory access"):
+        list(classify_files(recognizer, files, ClipRequest(), batch_size=4))
+    for ask in (recognizer.classify, recognizer.explain, recognizer.timeline):
+        with pytest.raises(DeviceError, match="illegal memory access"):
+            ask(clip_folder / "a.mp4")  # type: ignore[operator]
+    assert sizes == [4]
+
+
+def test_the_health_check_says_so(
+    recognizer: Recognizer, failing: Callable[[int, Exception], list[int]], clip_folder: Path
+) -> None:
+    from starlette.testclient import TestClient
+
+    client = TestClient(create_app([recognizer]), base_url="http://127.0.0.1")
+    assert client.get("/healthz").status_code == 200
+    failing(1, DEAD[0])
+    with pytest.raises(DeviceError):
+        recognizer.classify(clip_folder / "a.mp4")
+    answer = client.get("/healthz")
+    assert answer.status_code == 503
+    assert answer.json()["status"] == "failed"
+    assert "illegal memory access" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+def test_the_size_that_fitted_is_remembered(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, clip_folder: Path, error: Exception
+) -> None:
+    sizes: list[int] = []
+    logits = Engine._logits
+
+    def small(self: Engine, inputs: Tensor, *given: Any, **options: Any) -> Any:
+        sizes.append(len(inputs))
+        if len(inputs) > 2:
+            raise error
+        return logits(self, inputs, *given, **options)
+
+    monkeypatch.setattr(Engine, "_logits", small)
+    outcomes = list(classify_files(recognizer, [str(clip_folder / "a.mp4")] * 8, ClipRequest(), batch_size=4))
+    assert all(isinstance(outcome, Prediction) for outcome in outcomes)
+    assert sizes == [4, 2, 2, 2, 2]
+
+
+def test_nothing_of_a_batch_that_did_not_fit_is_alive_when_it_is_tried_again(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, clip_folder: Path
+) -> None:
+    gc.disable()
+    try:
+        first: list[weakref.ref[Tensor]] = []
+        alive: list[bool] = []
+        logits = Engine._logits
+
+        def small(self: Engine, inputs: Tensor, *given: Any, **options: Any) -> Any:
+            if len(inputs) > 1:
+                first.append(weakref.ref(inputs))
+                features = inputs * 2  # of the failed step
+                first.append(weakref.ref(features))
+                raise torch.OutOfMemoryError("too much")
+            alive.extend(one() is not None for one in first)
+            return logits(self, inputs, *given, **options)
+
+        monkeypatch.setattr(Engine, "_logits", small)
+        list(classify_files(recognizer, [str(clip_folder / "a.mp4")] * 2, ClipRequest(), batch_size=2))
+    finally:
+        gc.enable()
+    assert alive
+    assert not any(alive)
+
+
+def test_where_not_even_one_view_fits_each_clip_is_tried_once_more_only(
+    recognizer: Recognizer, failing: Callable[[int, Exception], list[int]], clip_folder: Path
+) -> None:
+    sizes = failing(1, NO_MEMORY[0])
+    outcomes = list(classify_files(recognizer, [str(clip_folder / "a.mp4")] * 2, ClipRequest(), batch_size=1))
+    assert [outcome.error.code for outcome in outcomes if isinstance(outcome, Failure)] == ["out_of_memory"] * 2
+    assert "one view of" in outcomes[0].error.message  # type: ignore[union-attr]
+    assert sizes == [1, 1]
+
+
+def test_maps_that_do_not_fit_say_so(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, clip_folder: Path
+) -> None:
+    look = recognizer.look(clip_folder / "a.mp4")
+    block = next(iter(recognizer.nonlocal_layers().values()))
+
+    def full(*_: Any, **__: Any) -> Tensor:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(type(block), "attention_received", full)
+    with pytest.raises(VideoError, match="cpu has no room for what this takes") as told:
+        look.explain(method="attention")
+    assert told.value.code == "out_of_memory"
+    assert told.value.__context__.__traceback__ is None  # type: ignore[union-attr]  # or it would hold on to tensors
+
+
+def test_weights_that_do_not_fit_say_so(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
+    def full(*_: Any, **__: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(VideoError, match="cpu has no room for the weights of"):
+        nlv.load(tiny_model, device="cpu")
+
+
+def test_tf32_is_off_while_a_gpu_computes_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nonlocal_video.inference.shared_network import SharedNetwork
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    shared = SharedNetwork(torch.nn.Identity(), torch.device("cuda:0"))
+    with shared.taken():
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32

@@ -99,7 +99,8 @@ def _is_shaped(character: str) -> bool:
 
 def _families(text: str) -> list[str]:
     """The fonts that together have the letters of a text, as far as there are any: matplotlib's own first."""
-    wanted, families = {ord(character) for character in text}, []
+    wanted = {ord(character) for character in text}
+    families: list[str] = []
     for family, letters in _letters().items():
         if not families or wanted & letters:
             families.append(family)

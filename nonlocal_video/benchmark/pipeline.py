@@ -13,7 +13,7 @@ import torch
 
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.folder import classify_files, load_file
+from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure
 from nonlocal_video.inference.recognizer import Recognizer
@@ -55,7 +55,7 @@ def benchmark_pipeline(
 
         def decode() -> list[LoadedClip]:
             def share(index: int) -> list[LoadedClip]:
-                return [load_file(loaders[index], path, spec, request) for path in files[index::workers]]
+                return [loaders[index].load(path, spec, request, originals=None) for path in files[index::workers]]
 
             return [clip for clips in pool.map(share, range(workers)) for clip in clips]
 

@@ -156,7 +156,7 @@ class KeptViews:
 def _checksum(kept: NDArray[np.float32], label: int, place: int, number: int) -> int:
     """Of what is kept, its class and where it belongs; never 0."""
     about = struct.pack("<qqq", label, place, number)
-    return 1 << 32 | zlib.crc32(about, zlib.crc32(np.ascontiguousarray(kept)))
+    return 1 << 32 | zlib.crc32(about, zlib.crc32(np.ascontiguousarray(kept).data))
 
 
 def frozen_part(network: Video3DResNet | InceptionI3D, layer: str, device: torch.device) -> Callable[[Batch], Tensor]:

@@ -69,7 +69,7 @@ def refuse_link(path: Path, *, hard: bool = False) -> None:
     """
     try:
         status = os.lstat(path)
-    except FileNotFoundError:
+    except OSError:  # nothing has it, or nothing can; opening it says so
         return
     if stat.S_ISREG(status.st_mode) and not (hard and status.st_nlink > 1):
         return

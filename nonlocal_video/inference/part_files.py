@@ -65,9 +65,7 @@ class PartFolder:
     def write(self, rows: ray.data.Dataset) -> None:
         """Write the rows of `classify_on_ray` as they come."""
         flat = rows.map_batches(_flatten, fn_args=(self.top_k,), batch_format="pyarrow")
-        flat.write_parquet(
-            self._path, filesystem=self._arrow_filesystem(), arrow_parquet_args={"write_page_checksum": True}
-        )
+        flat.write_parquet(self._path, filesystem=self._arrow_filesystem(), write_page_checksum=True)
 
     def counts(self) -> Counter[str]:
         """How many rows are `ok`, and how many have which error, those of earlier runs included."""

@@ -227,9 +227,9 @@ def _locked(entry: CatalogueEntry, say: transfer.Say) -> Iterator[None]:
     from filelock import Timeout
 
     folder = weights_folder()
-    lock = lock_of(folder / f".{entry.name}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = lock_of(folder / f".{entry.name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:

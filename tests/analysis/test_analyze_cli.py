@@ -69,6 +69,7 @@ def test_attention(tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
     assert "layer3.nonlocal0" in run("attention", clips[0], "--model", tiny_model, "--fast")
     not_utf8 = tmp_path / os.fsdecode(b"latin\xe9.mp4")
     shutil.copy(clips[0], not_utf8)
+    table.unlink()
     run("attention", not_utf8, "--model", tiny_model, "--output", table)
     assert r"latin\xe9.mp4" in table.read_text("utf-8")
 

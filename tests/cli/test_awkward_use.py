@@ -46,7 +46,7 @@ def test_a_span_beyond_one_clip_costs_that_clip_alone(run: Run, tiny_model: Path
     done = run("classify", clip_folder, "--model", tiny_model, "--start-seconds", "1.5")
     assert done.status == 1
     assert "before the video's end at 0.500 s" in done.out
-    assert "4 files: 2 internal, 1 ok, 1 not_a_video" in done.err
+    assert "4 files: 2 not_found, 1 ok, 1 not_a_video" in done.err
 
 
 def test_no_name_is_no_file_and_not_the_working_folder(run: Run, tiny_model: Path) -> None:

@@ -262,7 +262,7 @@ def test_addresses_are_shared_wherever_a_bucket_is() -> None:
         chosen = []
         for bucket in ("north", "far/south"):
             parts = [
-                {url.partition("/clips/")[2] for url in find_files([given], selection=Selection(shard=(k, 3)))}
+                {url.partition("/clips/")[2] for url in find_files([named], selection=Selection(shard=(k, 3)))}
                 for named in (f"memory://{bucket}/clips", f"memory://{bucket}/clips/")
                 for k in (1, 2, 3)
             ]

@@ -209,6 +209,7 @@ def test_split_folders_become_the_manifests_splits(run: Run, good_clips: Path, t
     shutil.rmtree(clips / "Val")
     shutil.copy(good_clips / "jump" / "1.mp4", clips / "train" / "jump")
     shutil.copy(good_clips / "wave" / "1.mp4", clips / "train" / "wave")
+    manifest.unlink()
     done = run(clips, "--output", manifest, "--validation-share", 0.5)
     assert done.status == 0
     assert "a part of the training clips is held out instead" in done.err

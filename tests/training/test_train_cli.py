@@ -103,6 +103,7 @@ def test_folds_are_measured_in_turn(train: Run, divided_clips: Path, tmp_path: P
 class TestBatchSize:
     def test_it_is_found_by_memory(self, train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", self.three)
+        monkeypatch.setattr("nonlocal_video.training.batch_size.LEAST_STEPS_AN_EPOCH", 1)
         done = train(divided_clips, "--stage", "all", "--batch-size", "auto")
         assert done.status == 0, done.err
         assert "3 fit." in done.err
@@ -119,6 +120,7 @@ class TestBatchSize:
         self, train: Run, run: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", self.three)
+        monkeypatch.setattr("nonlocal_video.training.batch_size.LEAST_STEPS_AN_EPOCH", 1)
         _stop_in_step(monkeypatch, 3)
         stopped = train(divided_clips, "--stage", "all", "--batch-size", "auto", epochs=2)
         assert (stopped.status, "Stopped after step 3" in stopped.err) == (130, True)
@@ -438,6 +440,7 @@ class TestTeacher:
         self, train: Run, divided_clips: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", TestBatchSize().three)
+        monkeypatch.setattr("nonlocal_video.training.batch_size.LEAST_STEPS_AN_EPOCH", 1)
         rows = []
         for size in ("auto", 3):
             done = train(

@@ -86,8 +86,8 @@ def test_the_cache_changes_no_pixel_and_its_statistics_are_true(dataset: ClipDat
     plain = [every_view(dataset, epoch=epoch) for epoch in range(3)]
     assert (dataset.statistics.from_cache, dataset.statistics.put_in_cache) == (0, 0)
     assert dataset.statistics.decode_seconds > 0 == dataset.statistics.cache_seconds
-    # A clip at the short side of 48 has 20 frames of 64 x 48, each with a checksum of 4 bytes, and one for the rest: four
-    # fit.
+    # A clip at the short side of 48 has 20 frames of 64 x 48, a checksum of 4 bytes for each and one for the rest.
+    # Four of them fit.
     cache = ClipCache(tmp_path, max_bytes=4 * (20 * (64 * 48 * 3 + 4) + 4 + 128), max_clip_bytes=200_000)
     cached = ClipDataset(dataset.rows, LABELS, SPEC, augmentation=Augmentation(), seed=3, cache=cache)
     for epoch in range(3):

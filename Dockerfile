@@ -78,7 +78,7 @@ LABEL org.opencontainers.image.title="nonlocal-video" \
 # The base brings an installer; what runs needs none.
 RUN pip uninstall --yes pip setuptools wheel \
     && useradd --uid 1000 --no-create-home --home-dir /tmp user \
-    && install --directory --owner 1000 --group 1000 /cache /results
+    && install --directory --owner 1000 --group 1000 --mode 1777 /cache /results
 # As the first process of a container, a program without a handler of its own would not hear SIGTERM: tini is the first.
 COPY --from=dependencies /usr/bin/tini-static /usr/bin/tini
 # What changes least comes first.

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from nonlocal_video.cli.main import app
 from nonlocal_video.cli.options import MODEL_VARIABLE, default_model
+from nonlocal_video.errors import ModelError, UsageError
 
 
-def run(*arguments: object, model: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "nonlocal_video", *map(str, arguments)],
-        env={**os.environ, MODEL_VARIABLE: str(model)}, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+def counted(*arguments: object, model: object) -> dict[str, object]:
+    """What `analyze complexity` says of the network, with the variable set."""
+    words = ["analyze", "complexity", "--json", *map(str, arguments)]
+    done = CliRunner().invoke(app, words, env={MODEL_VARIABLE: str(model)}, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
 
 
 def verbs(group: click.Group, *above: str) -> Iterator[tuple[str, click.Command]]:
@@ -44,25 +44,19 @@ def test_every_verb_that_has_a_default_model_knows_it() -> None:
 
 
 def test_it_is_the_default_and_the_option_goes_before_it(tiny_model: Path, tmp_path: Path) -> None:
-    done = run("analyze", "complexity", "--json", model=tiny_model)
-    assert done.returncode == 0, done.stderr
-    own = json.loads(done.stdout)
-    named = run("analyze", "complexity", "--json", "--model", tiny_model, model=tmp_path / "absent.safetensors")
-    assert json.loads(named.stdout) == own
-    missing = run("analyze", "complexity", model=tmp_path / "absent.safetensors")
-    assert missing.returncode == 2
-    assert "absent.safetensors" in missing.stderr
+    absent = tmp_path / "absent.safetensors"
+    assert counted(model=tiny_model) == counted("--model", tiny_model, model=absent)
+    with pytest.raises(ModelError, match=r"absent\.safetensors"):
+        counted(model=absent)
 
 
 def test_it_is_no_second_network_beside_a_config(tiny_model: Path, tmp_path: Path) -> None:
     config = tmp_path / "network.json"
     config.write_text(json.dumps({"architecture": "resnet3d", "config": {"num_classes": 3, "width": 4}}))
-    arguments = ("analyze", "complexity", "--config", config, "--input", "8,64,64", "--json")
-    done = run(*arguments, model=tiny_model)
-    assert done.returncode == 0, done.stderr
-    both = run(*arguments, "--model", "i3d-nl-k400", model=tiny_model)
-    assert both.returncode == 2
-    assert "are two networks" in both.stderr
+    arguments = ("--config", config, "--input", "8,64,64")
+    assert counted(*arguments, model=tiny_model) == counted(*arguments, model="")
+    with pytest.raises(UsageError, match="are two networks"):
+        counted(*arguments, "--model", "i3d-nl-k400", model=tiny_model)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, "default"), ("", "default"), ("mine", "mine")])
@@ -74,6 +68,4 @@ def test_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch, value: str | None
 
 
 def test_an_empty_one_leaves_the_package_s_model() -> None:
-    done = run("analyze", "complexity", "--json", model="")
-    assert done.returncode == 0, done.stderr
-    assert "inception" in json.loads(done.stdout)["network"].lower()
+    assert "inception" in str(counted(model="")["network"]).lower()

@@ -63,10 +63,10 @@ RUN mkdir -p /opt/models \
         packages="$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
         && export PYTHONPATH="/pytorch${packages}:/package${packages}" NONLOCAL_VIDEO_WEIGHTS=/weights \
         && /opt/venv/bin/python -m nonlocal_video weights pull ${consent:+"${consent}"} "${MODEL}" \
-        && /opt/venv/bin/python -m nonlocal_video weights verify "${MODEL}" \
         && if [ ! -f "/weights/${MODEL}.safetensors" ]; then \
             echo "MODEL=${MODEL} comes with the package: leave MODEL out." >&2; exit 2; \
         fi \
+        && /opt/venv/bin/python -m nonlocal_video weights verify "${MODEL}" \
         && install --mode 644 "/weights/${MODEL}.safetensors" "/weights/${MODEL}.json" /opt/models; \
     fi
 

@@ -20,7 +20,9 @@ from dockerfile import FINAL, STAGES, arguments, only, settings
 from published_tensors import published_tensors
 from weights_server import Publisher, serving
 
+from nonlocal_video.blocks import VideoNonLocalBlock
 from nonlocal_video.models.checkpoint import load_checkpoint
+from nonlocal_video.models.resnet3d import Video3DResNet
 
 NAME, FILE = "slowonly-nl-embedded-r50-4x16-k400-mmaction2", "mmaction2_slowonly_nl_embedded_gaussian_4x16_r50"
 """A published network with five non-local blocks, and whose tensors it has."""
@@ -141,8 +143,8 @@ def test_published_weights_are_pulled_verified_and_answer_by_default(step: Step,
     path = Path(default_model(NAME).replace("/opt/models", str(step.models)))
     network, card = load_checkpoint(path)
     stored = torch.load(io.BytesIO(step.publisher.data), weights_only=True)
-    assert type(network).__name__ == "Video3DResNet"
-    assert sum("nonlocal" in name for name, _ in network.named_children()) or "nonlocal" in str(network).lower()
+    assert isinstance(network, Video3DResNet)
+    assert sum(isinstance(module, VideoNonLocalBlock) for module in network.modules()) == 5
     assert torch.equal(network.state_dict()["fc.weight"], stored["cls_head.fc_cls.weight"])
 
     clip = tmp_path / "clip.mp4"

@@ -290,7 +290,7 @@ def _described(model: str, config: Path) -> nn.Module:
     """The network of a file of --config."""
     from nonlocal_video.analysis.networks import network_of_file
 
-    if model != "default":
+    if model not in ("default", options.default_model()):
         raise UsageError(f"--model {model} and --config {config} are two networks; give one of them.")
     return network_of_file(config)
 

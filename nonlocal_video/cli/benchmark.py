@@ -129,7 +129,7 @@ def model(
 
     _check_output(output)
     results = benchmark_model(
-        models or ["default"],
+        models or [options.default_model()],
         device=device,
         runtimes=_runtimes(runtime),
         batch_sizes=_batch_sizes(batch_size),

@@ -123,10 +123,11 @@ def _confinement() -> str:
 
 
 def _default_model() -> str:
+    from nonlocal_video.cli.options import default_model
     from nonlocal_video.models.checkpoint import load_checkpoint
     from nonlocal_video.zoo.catalogue import find
 
-    path = find("default")
+    path = find(default_model())
     _, card = load_checkpoint(path)
     return f"{card.name}, {len(card.labels)} classes, {path.stat().st_size / 1e6:.0f} MB"
 

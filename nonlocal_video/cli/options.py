@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import Annotated
 
@@ -23,8 +24,20 @@ class RuntimeChoice(StrEnum):
     openvino = "openvino"
 
 
+MODEL_VARIABLE = "NONLOCAL_VIDEO_MODEL"
+
+
+def default_model() -> str:
+    """Return the model that verbs take without `--model`: `$NONLOCAL_VIDEO_MODEL`, else the one of the package."""
+    return os.environ.get(MODEL_VARIABLE) or "default"
+
+
 Model = Annotated[
-    str, typer.Option(help="Catalogue name, a .safetensors file saved by this project, or a training run's folder.")
+    str,
+    typer.Option(
+        envvar=MODEL_VARIABLE,
+        help="Catalogue name, a .safetensors file saved by this project, or a training run's folder.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Runtime = Annotated[

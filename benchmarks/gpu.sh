@@ -44,7 +44,7 @@ if [ -n "$packages" ]; then
         echo "gpu.sh: $packages/wheels is no folder; make it with: benchmarks/gpu.sh --prepare $packages" >&2
         exit 2
     fi
-    # A machine's own package goes first: NumPy or PyTorch of another version would not fit the rest.
+    # They go before the machine's own: packages that belong together come together.
     "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps --no-compile --target "$site" \
         "$packages"/wheels/*.whl
 fi

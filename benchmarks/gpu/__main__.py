@@ -28,7 +28,9 @@ def main() -> None:
     """Run the checks; exit status 0 only if every one has passed."""
     parser = argparse.ArgumentParser(prog="gpu.sh", description=__doc__)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: the same in miniature")
-    parser.add_argument("--out", type=Path, default=Path("out/gpu"), help="folder of results.jsonl, log.txt, summary.txt")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/gpu"), help="folder of results.jsonl, log.txt, summary.txt"
+    )
     parser.add_argument("--seconds", type=float, default=470.0, help="for all checks together")
     parser.add_argument("--frames", choices=["auto", "videos", "arrays"], default="auto", help="how clips are stored")
     parser.add_argument("--only", action="append", choices=[check.name for check in CHECKS], help="repeatable")

@@ -70,7 +70,9 @@ def same_answers(context: Context) -> None:
             maps = [torch.from_numpy(_cells(look, method, label)) for look in looks]
             difference = relative_difference(maps[1], maps[0])
             context.note(**{f"{method}_map": difference})
-            require(difference <= MAPS, f"The {method} map differs by {difference:.1e} of its largest value ({MAPS:g}).")
+            require(
+                difference <= MAPS, f"The {method} map differs by {difference:.1e} of its largest value ({MAPS:g})."
+            )
 
 
 def threads(context: Context) -> None:
@@ -119,12 +121,12 @@ def device_tests(context: Context) -> None:
     )
     require(bool(files), "No test has the mark cuda.")
     report = context.folder / "report.xml"
-    which = ["-m", "cuda"] if context.device == "cuda" else ["-k", "test_every_kernel and cpu"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "--strict-markers",
-         f"--junitxml={report}", *which, *map(str, files)],
-        cwd=REPOSITORY, stdin=subprocess.DEVNULL, check=False, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
+    which, environment = ["-k", "test_every_kernel and cpu"], dict(os.environ)
+    if context.device == "cuda":
+        which, environment["REQUIRE_CUDA"] = ["-m", "cuda"], "1"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", f"--junitxml={report}"]
+    command += [*which, *map(str, files)]
+    done = subprocess.run(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, env=environment, check=False)
     require(report.exists(), f"pytest ended with status {done.returncode} and no report; log.txt says why.")
     counted = counts_of(report)
     context.note(files=[str(file.relative_to(REPOSITORY)) for file in files], **counted)

@@ -76,6 +76,7 @@ def _child(words: list[str], first: Callable[[], None], output: int) -> None:
     try:
         os.dup2(output, 1)
         os.dup2(output, 2)
+        sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.argv = ["nonlocal-video", *words]
         first()
         from nonlocal_video.cli.main import main

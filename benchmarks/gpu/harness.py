@@ -158,6 +158,7 @@ def _child(check: Check, context: Context, error_file: Path, log: Path) -> None:
         with open(log, "ab", buffering=0) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
         print(f"==== {check.name}", flush=True)
         check.function(context)
         status = 0

@@ -85,8 +85,8 @@ def choose(groups: list[tuple[Wanted, list[Path]]], *, room: int) -> tuple[list[
 def download(packages: tuple[str, ...], folder: Path, python_version: str) -> list[Path]:
     """Fetch one wheel for each package, of the tested versions, for Linux on x86-64."""
     folder.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--only-binary=:all:", "--implementation", "cp", "--python-version", python_version, "--dest", str(folder)]  # fmt: skip
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest", str(folder)]
+    command += ["--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", python_version]
     for platform in PLATFORMS:
         command += ["--platform", platform]
     done = subprocess.run([*command, *map(tested_version, packages)], capture_output=True, text=True, check=False)

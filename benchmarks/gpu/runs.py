@@ -23,7 +23,7 @@ _DIES_AT = 3
 
 
 def dead_context(context: Context) -> None:
-    """Kill the CUDA context in a folder run by an assert in a kernel: status 3, no error rows; --resume does the rest."""
+    """Let an assert in a kernel kill the context in a folder run: status 3, no error rows; --resume does the rest."""
     clips = context.folder / "clips"
     names = [f"{number}.mp4" for number in range(6)]
     write_clips(clips, names, seconds=3.0, width=96, height=72, frames=context.frames)
@@ -38,7 +38,9 @@ def dead_context(context: Context) -> None:
     resumed = run_command([*command, "--resume"])
     rows = _rows(table)
     counted = re.search(r"(\d+) files: .*\((\d+) of them done before\)", resumed.printed)
-    context.note(resumed_status=resumed.status, rows=len(rows), done_before=None if counted is None else int(counted[2]))
+    context.note(
+        resumed_status=resumed.status, rows=len(rows), done_before=None if counted is None else int(counted[2])
+    )
     require(resumed.status == 0, f"The resumed run ended with status {resumed.status}.")
     require(counted is not None and 0 < int(counted[2]) < _DIES_AT, "It did not go on after what was answered.")
     require(sorted(Path(row["path"]).name for row in rows) == names, "After resuming not every clip has one row.")
@@ -119,7 +121,10 @@ def _rows(table: Path) -> list[dict[str, Any]]:
 
 def _largest_difference(rows: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> float:
     """Return the largest difference between the best scores of two tables; infinite if they are of other classes."""
-    scores = [{(row["path"], one["label"]): one["score"] for row in table for one in row["top"][:1]} for table in (rows, wanted)]
+    scores = [
+        {(row["path"], one["label"]): one["score"] for row in table for one in row["top"][:1]}
+        for table in (rows, wanted)
+    ]
     if scores[0].keys() != scores[1].keys():
         return float("inf")
     return max(abs(scores[0][key] - scores[1][key]) for key in scores[1])

@@ -22,7 +22,7 @@ export PYTORCH_NVML_BASED_CUDA_CHECK=1
 
 if [ "${1:-}" = --prepare ]; then
     shift
-    PYTHONPATH=$repository/benchmarks${PYTHONPATH:+:$PYTHONPATH} exec "$python" -m gpu.prepare "$@"
+    PYTHONPATH=$repository/benchmarks${PYTHONPATH:+:$PYTHONPATH} exec "$python" -P -m gpu.prepare "$@"
 fi
 
 packages=
@@ -57,4 +57,5 @@ export PYTHONPATH=$site:$repository/benchmarks${PYTHONPATH:+:$PYTHONPATH}
 export XDG_CACHE_HOME=$site/cache
 
 seconds=$((${seconds%.*} - (SECONDS - started)))
-"$python" -m gpu --seconds "$seconds" ${arguments[@]+"${arguments[@]}"}
+# -P: not the working folder, where the package lies without its weights.
+"$python" -P -m gpu --seconds "$seconds" ${arguments[@]+"${arguments[@]}"}

@@ -124,7 +124,18 @@ def device_tests(context: Context) -> None:
     which, environment = ["-k", "test_every_kernel and cpu"], dict(os.environ)
     if context.device == "cuda":
         which, environment["REQUIRE_CUDA"] = ["-m", "cuda"], "1"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", f"--junitxml={report}"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=",
+        f"--junitxml={report}",
+    ]
     command += [*which, *map(str, files)]
     done = subprocess.run(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, env=environment, check=False)
     require(report.exists(), f"pytest ended with status {done.returncode} and no report; log.txt says why.")

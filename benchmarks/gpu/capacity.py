@@ -45,7 +45,7 @@ def out_of_memory(context: Context) -> None:
             context.note(gib_of_batch_1=one / 2**30, **{f"gib_of_batch_{_BATCH}": all_together / 2**30})
             require(all_together > one, "A batch takes no more memory than one view.")
             wanted = scores(_BATCH)
-            limit, between, too_little = _limit, (one + all_together) / 2 / total, 1e6 / total
+            limit, between, too_little = _limit, (one + (all_together - one) / 3) / total, 1e6 / total
         with limit(between), _warnings() as said:
             found = scores(_BATCH)
         halved = [line for line in said if "halved to" in line]
@@ -118,7 +118,10 @@ def pipeline(context: Context) -> None:
             if found["both_against_slower"] < _LEAST_SHARE:
                 slow.append(f"{count} workers: {found['both_against_slower']:.0%}")
     if not context.miniature:
-        require(not slow, f"Of the slower stage's rate the folder run reaches {', '.join(slow)}; 90% is wanted.")
+        fed = f"clips are {context.frames}"
+        require(
+            not slow, f"Of the slower stage's rate the folder run reaches {', '.join(slow)} ({fed}); 90% is wanted."
+        )
 
 
 def _clips(context: Context, recognizer: Any, count: int) -> list[LoadedClip]:

@@ -68,7 +68,7 @@ def training(context: Context) -> None:
     small_model(model, **({} if context.miniature else {"width": 32, "num_frames": 16, "crop": 112}))
     begin = [
         "train", clips, "--model", model, "--device", context.device, "--stage", "all", "--epochs", 3,
-        "--batch-size", 4, "--workers", 0 if context.miniature else 2,
+        "--batch-size", 4, "--workers", 2 if context.frames == "videos" else 0,
     ]  # fmt: skip
     for setting in settings:
         begin += ["--set", setting]

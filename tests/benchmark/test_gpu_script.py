@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from gpu.harness import Check, CheckFailedError, Context, run_checks  # noqa: E4
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks")
 ABSENT = ("av", "decord", "gradio", "fastapi", "uvicorn", "pytorchvideo", "pytorch_grad_cam", "openvino", "ray")
-"""What a machine that is made for PyTorch does not have."""
+"""What a machine that is made for PyTorch does not have; nor is the project installed there."""
 WITHOUT = f"""
 import sys
 class Without:
@@ -36,7 +37,7 @@ class Without:
         return None if name.partition(".")[0] in {ABSENT!r} else self.finder.find_spec(name, *rest)
     def __getattr__(self, name):
         return getattr(self.finder, name)
-sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path if "editable" not in str(finder)]
 """
 
 
@@ -66,6 +67,7 @@ def test_in_miniature_every_check_passes_on_a_bare_machine(tmp_path: Path) -> No
     assert {record["status"] for record in found.values()} == {"passed"}
     figures = {name: record["figures"] for name, record in found.items()}
     assert figures["doctor"]["frames"] == "arrays"  # so nothing was decoded
+    assert re.search(r"default model\W+yes", log)
     assert figures["dead_context"]["status"] == 3
     assert figures["dead_context"]["done_before"] == 2
     assert figures["training"]["stopped_status"] == 130

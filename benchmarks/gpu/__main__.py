@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
 
 from gpu import answers, capacity, clips, runs
+from gpu.command import in_fork
 from gpu.harness import Check, run_checks
 
 CHECKS = (  # the cheapest and most important first
@@ -51,7 +51,10 @@ def main() -> None:
     chosen = [check for check in CHECKS if asked.only is None or check.name in asked.only]
     with tempfile.TemporaryDirectory(prefix="nonlocal-video-gpu-") as name:
         folder = Path(name)
-        model = "default" if asked.device == "cuda" else _small_model(folder / "model.safetensors")
+        model = "default"
+        if asked.device == "cpu":
+            model = str(folder / "model.safetensors")
+            in_fork(lambda: clips.small_model(folder / "model.safetensors"))
         records = run_checks(
             chosen,
             device=asked.device,
@@ -63,21 +66,6 @@ def main() -> None:
         )
     print((asked.out / "summary.txt").read_text(), flush=True)
     sys.exit(0 if all(record["status"] == "passed" for record in records) else 1)
-
-
-def _small_model(path: Path) -> str:
-    """Make it in a fork: a process that has computed with several threads must not be forked."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            clips.small_model(path)
-            status = 0
-        finally:
-            os._exit(status)
-    if os.waitpid(child, 0)[1] != 0:
-        sys.exit("The model of the miniature could not be made.")
-    return str(path)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from nonlocal_video.video.info import FrameChunk, VideoInfo
 
 FRAMES_PER_SECOND = 25.0
 
@@ -61,40 +63,63 @@ def read_arrays_for_videos() -> None:
     """
     from nonlocal_video.video.decode import VideoReader
 
-    def probe(self: VideoReader, path: Any) -> Any:
-        return _opened(path).probe()
+    def probe(self: VideoReader, path: Any) -> VideoInfo:
+        return _info(*_read(path))
 
     @contextmanager
-    def stream(self: VideoReader, path: Any, times_seconds: Sequence[float], *, chunk_frames: int = 16) -> Any:
-        clip = _opened(path)
-        yield _Stream(clip.stream(times_seconds, chunk_frames=chunk_frames))
+    def stream(
+        self: VideoReader, path: Any, times_seconds: Sequence[float], *, chunk_frames: int = 16, box: Any = None
+    ) -> Any:
+        yield _Stream(*_read(path), times_seconds, chunk_frames, box)
 
     VideoReader.probe = probe  # type: ignore[method-assign]
     VideoReader.stream = stream  # type: ignore[method-assign,assignment]
 
 
 class _Stream:
-    """The frames of an array with the length that those of a file have."""
+    """The counterpart of `FrameStream`; a box is the top, left, bottom and right edge of what is given."""
 
-    def __init__(self, frames: Any) -> None:
-        self._frames = frames
-        self.info, self.frame_of_time, self.pts_seconds = frames.info, frames.frame_of_time, frames.pts_seconds
+    def __init__(
+        self, frames: NDArray[np.uint8], fps: float, times_seconds: Sequence[float], chunk_frames: int, box: Any
+    ) -> None:
+        self.info = _info(frames, fps)
+        shown = np.floor(np.asarray(times_seconds) * fps + 1e-6).astype(np.int64)
+        needed, self.frame_of_time = np.unique(np.clip(shown, 0, len(frames) - 1), return_inverse=True)
+        top, left, bottom, right = box or (0, 0, *frames.shape[1:3])
+        self.pts_seconds = needed / fps
+        self._frames, self._chunk_frames = frames[needed, top:bottom, left:right], chunk_frames
 
     def __len__(self) -> int:
         return len(self.pts_seconds)
 
-    def __iter__(self) -> Any:
-        return iter(self._frames)
+    def __iter__(self) -> Iterator[FrameChunk]:
+        for start in range(0, len(self), self._chunk_frames):
+            part = slice(start, start + self._chunk_frames)
+            yield FrameChunk(self._frames[part], self.pts_seconds[part])
 
 
-def _opened(path: Any) -> Any:
-    from nonlocal_video.inference.loading import _Array
-
+def _read(path: Any) -> tuple[NDArray[np.uint8], float]:
     with np.load(path) as kept:
-        return _Array(kept["frames"], float(kept["fps"]))
+        return kept["frames"], float(kept["fps"])
 
 
-def small_model(path: Path, *, width: int = 4, num_frames: int = 8, crop: int = 40) -> str:
+def _info(frames: NDArray[np.uint8], fps: float) -> VideoInfo:
+    return VideoInfo(
+        container="none",
+        codec="none",
+        width=frames.shape[2],
+        height=frames.shape[1],
+        rotation_degrees=0,
+        num_frames=len(frames),
+        fps=fps,
+        start_seconds=0.0,
+        duration_seconds=len(frames) / fps,
+        has_edit_list=False,
+        decoder="memory",
+    )
+
+
+def small_model(path: Path, *, width: int = 4, num_frames: int = 8, crop: int = 40) -> None:
     """Save a random network with a non-local block; its answers mean nothing.
 
     It has no max-pooling, whose gradients have no algorithm on CUDA that gives the same bits every time.
@@ -131,4 +156,3 @@ def small_model(path: Path, *, width: int = 4, num_frames: int = 8, crop: int = 
             for parameter in network.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     save_checkpoint(path, network, card, dtype=torch.float32)
-    return str(path)

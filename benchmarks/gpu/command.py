@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,26 @@ def run_command(
     if stop_at is not None and not asked:
         raise CheckFailedError(f"{command} ended with status {status} before it could be stopped.\n{text[-2000:]}")
     return Ended(status, text)
+
+
+def in_fork(work: Callable[[], object]) -> None:
+    """Do something in a fork: a process that has computed with several threads of OpenMP cannot be forked any more.
+
+    Raises:
+        CheckFailedError: It ended with an error, which it printed.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1] != 0:
+        raise CheckFailedError("What a check needs could not be made; log.txt says why.")
 
 
 def _child(words: list[str], first: Callable[[], None], output: int) -> None:

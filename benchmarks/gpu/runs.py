@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from gpu.clips import small_model, write_clips
-from gpu.command import Ended, run_command
+from gpu.command import Ended, in_fork, run_command
 from gpu.harness import Context, require
 from nonlocal_video.inference.engine import Engine
 
@@ -28,7 +28,8 @@ def dead_context(context: Context) -> None:
     names = [f"{number}.mp4" for number in range(6)]
     write_clips(clips, names, seconds=3.0, width=96, height=72, frames=context.frames)
     table = context.folder / "table.jsonl"
-    command = ["classify", clips, "--model", context.model, "--device", context.device, "--output", table]
+    command = ["classify", clips, "--model", context.model, "--device", context.device]
+    command += ["--workers", 1, "--batch-size", 1, "--output", table]
     died = run_command(command, first=_die_in_a_kernel)
     context.note(status=died.status, said=_lines_with(died, "failed"))
     require(died.status == STATUS_DEVICE_FAILED, f"The run ended with status {died.status}, not 3.")
@@ -65,7 +66,8 @@ def training(context: Context) -> None:
     context.note(precision=precision)
     settings = [f"precision={precision}", "deterministic=true", "save_every_steps=1", "cache_gib=1"]
     model = context.folder / "model.safetensors"
-    small_model(model, **({} if context.miniature else {"width": 32, "num_frames": 16, "crop": 112}))
+    size = {} if context.miniature else {"width": 32, "num_frames": 16, "crop": 112}
+    in_fork(lambda: small_model(model, **size))
     begin = [
         "train", clips, "--model", model, "--device", context.device, "--stage", "all", "--epochs", 3,
         "--batch-size", 4, "--workers", 2 if context.frames == "videos" else 0,

@@ -111,7 +111,11 @@ def pipeline(context: Context) -> None:
             times = 1 if context.miniature else (2 if count == 1 else 16)
             with _utilisation(context) as seen:
                 found = benchmark_pipeline(
-                    recognizer, files * times, workers=count, batch_size=2 if context.miniature else 16, rounds=1
+                    recognizer,
+                    files * times,
+                    workers=count,
+                    batch_size=2 if context.miniature else 16,
+                    rounds=1 if context.miniature else 3,
                 )
             figures = {name: found[name] for name in ("files_per_second", "both_against_slower", "batch_size")}
             context.note(**{f"workers_{count}": figures | {"dmon": list(seen)}})

@@ -69,7 +69,7 @@ def training(context: Context) -> None:
     size = {} if context.miniature else {"width": 32, "num_frames": 16, "crop": 112}
     in_fork(lambda: small_model(model, **size))
     begin = [
-        "train", clips, "--model", model, "--device", context.device, "--stage", "all", "--epochs", 3,
+        "train", clips, "--model", model, "--device", context.device, "--stage", "all", "--epochs", 2,
         "--batch-size", 4, "--workers", 2 if context.frames == "videos" else 0,
     ]  # fmt: skip
     for setting in settings:

@@ -55,6 +55,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.timeout(600)  # half a minute on an idle core
 def test_in_miniature_every_check_passes_on_a_bare_machine(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "sitecustomize.py").write_text(WITHOUT)

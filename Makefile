@@ -13,7 +13,7 @@ COMPATIBILITY_TESTS = tests/test_package.py tests/test_layers.py tests/cli/test_
 	tests/training/test_check_cli.py tests/zoo/test_catalogue.py tests/zoo/test_catalogue_geometry.py \
 	tests/zoo/test_parity.py tests/zoo/test_installed_projects.py tests/export/test_export_parity.py
 
-.PHONY: demo serve test test-newest test-lowest constraints lint bench fuzz clean
+.PHONY: demo serve test test-newest test-lowest constraints lint bench gpu fuzz clean
 
 # pip and not another installer: on some machines only pip finds the local PyTorch files.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -56,6 +56,10 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/decoders.py
 	$(if $(CLIPS),$(BIN)/python benchmarks/default_views.py $(CLIPS))
+
+# What has to hold on a machine with a GPU, in 8 minutes; docs/gpu.md.
+gpu: $(VENV)/.installed-dev
+	benchmarks/gpu.sh --out out/gpu
 
 # A hundred thousand damaged videos: ten minutes or so.
 fuzz: $(VENV)/.installed-dev

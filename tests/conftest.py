@@ -26,6 +26,21 @@ def data_folder() -> Path:
     return folder
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs an NVIDIA GPU where there is none; with REQUIRE_CUDA=1 that is a failure."""
+    if item.get_closest_marker("cuda") is not None and not torch.cuda.is_available():
+        if os.environ.get("REQUIRE_CUDA") == "1":
+            pytest.fail("REQUIRE_CUDA is set, and PyTorch finds no CUDA device")
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def all_devices(request: pytest.FixtureRequest) -> str:
+    """The CPU and, where there is one, a GPU in turn."""
+    device: str = request.param
+    return device
+
+
 @pytest.fixture(autouse=True)
 def _own_random_numbers() -> Iterator[None]:
     """Each test starts from the same seed and leaves no trace in the next."""

@@ -94,7 +94,7 @@ def test_a_failing_network() -> None:
     assert "status 1" in why
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
 def test_on_cuda() -> None:
     (speed,) = measure_speed({"tiny": tiny_network()}, (1, 3, 8, 64, 64), device="cuda", num_runs=3)
     assert speed.peak_method == "cuda allocator"

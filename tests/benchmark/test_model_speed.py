@@ -178,7 +178,7 @@ def test_wrong_usage(arguments: tuple[str, ...], message: str, tiny_model: Path,
     assert message in done.err
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
 def test_memory_on_cuda(tiny_model: Path) -> None:
     results = benchmark_model([str(tiny_model)], device="cuda", batch_sizes=(1, 8), rounds=2)
     one, eight = results["rows"][:2]

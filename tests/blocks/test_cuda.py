@@ -8,7 +8,7 @@ import torch
 from nonlocal_video.blocks import NonLocalBlock, VideoNonLocalBlock
 from nonlocal_video.zoo.catalogue import load_network
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.cuda
 PRECISIONS = [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)]
 KINDS = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 

@@ -171,7 +171,7 @@ def test_on_a_gpu_the_last_that_ran_with_room_to_spare_is_taken(
     assert ended in found.explanation
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_on_a_gpu_sizes_are_tried_until_memory_ends() -> None:
     device = torch.device("cuda:0")
     step, tried = make_step(device)

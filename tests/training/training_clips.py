@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
 
 from nonlocal_video.models.card import InputSpec
@@ -26,6 +25,8 @@ def write_clip(path: Path, seed: int, *, num_frames: int = 20) -> None:
 
 def remux(source: Path, target: Path) -> None:
     """The same packets in another container."""
+    import av  # late: machines that only compute have no decoder
+
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(video=0):

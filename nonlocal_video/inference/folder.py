@@ -22,23 +22,24 @@ _log = logging.getLogger(__name__)
 
 def classify_files(
     recognizer: Recognizer,
-    files: Iterable[str],
+    files: Iterable[str | Failure],
     request: ClipRequest,
     *,
     fast: bool = False,
-    workers: int = 1,
-    batch_size: int = 1,
+    workers: int | None = None,
+    batch_size: int | None = None,
 ) -> Generator[Outcome, None, None]:
     """An outcome for every file, in the order given, as they are done.
 
     Args:
         recognizer: Runs in the calling thread.
-        files: May be endless; only a few are looked at ahead of time.
+        files: May be endless; only a few are looked at ahead of time. A failure among them is its own outcome.
         request: Spans and views, the same for all.
         fast: The model card's cheaper view.
         workers: Decoding children that work beside the network, each with one file.
         batch_size: Views in one forward pass; clips of several files share it.
     """
+    workers, batch_size = 1 if workers is None else workers, 1 if batch_size is None else batch_size
     for name, number in (("workers", workers), ("batch-size", batch_size)):
         if number < 1:
             raise UsageError(f"{name} = {number} should be at least 1.")
@@ -56,25 +57,29 @@ def classify_files(
             loaders.put(loader)
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    pending: deque[tuple[str, Future[LoadedClip]]] = deque()
+    pending: deque[tuple[str, Future[LoadedClip] | Failure]] = deque()
     ahead = workers + batch_size
     try:
-        for path in files:
-            pending.append((path, pool.submit(load, path)))
+        for file in files:
+            if isinstance(file, Failure):
+                pending.append((file.path, file))
+            else:
+                pending.append((file, pool.submit(load, file)))
             if len(pending) > ahead:
                 yield from _finish(recognizer, pending, batch_size)
         while pending:
             yield from _finish(recognizer, pending, batch_size)
     finally:
-        for _, future in pending:
-            future.cancel()
+        for _, loading in pending:
+            if isinstance(loading, Future):
+                loading.cancel()
         for reader in readers:
             reader.close()
         pool.shutdown()
 
 
 def answer(
-    recognizer: Recognizer, group: Sequence[tuple[str, LoadedClip | Exception]], batch_size: int
+    recognizer: Recognizer, group: Sequence[tuple[str, LoadedClip | Failure | Exception]], batch_size: int
 ) -> Iterator[Outcome]:
     """The outcomes of a few files, which share forward passes.
 
@@ -86,7 +91,9 @@ def answer(
     outcomes: dict[int, Outcome] = {}
     clips: dict[int, LoadedClip] = {}
     for position, (path, clip) in enumerate(group):
-        if isinstance(clip, Exception):
+        if isinstance(clip, Failure):
+            outcomes[position] = clip
+        elif isinstance(clip, Exception):
             outcomes[position] = _failure(recognizer, path, clip)
         else:
             clips[position] = clip
@@ -105,13 +112,13 @@ def answer(
 
 
 def _finish(
-    recognizer: Recognizer, pending: deque[tuple[str, Future[LoadedClip]]], batch_size: int
+    recognizer: Recognizer, pending: deque[tuple[str, Future[LoadedClip] | Failure]], batch_size: int
 ) -> Iterator[Outcome]:
-    group: list[tuple[str, LoadedClip | Exception]] = []
+    group: list[tuple[str, LoadedClip | Failure | Exception]] = []
     for _ in range(min(batch_size, len(pending))):
-        path, future = pending.popleft()
+        path, loading = pending.popleft()
         try:
-            group.append((path, future.result()))
+            group.append((path, loading if isinstance(loading, Failure) else loading.result()))
         except Exception as error:  # whatever it is, this file gets its row and the others go on
             group.append((path, error))
     yield from answer(recognizer, group, batch_size)

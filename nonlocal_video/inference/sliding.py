@@ -224,7 +224,7 @@ def _slide(
         done, spent = 0, StageSeconds(0.0, 0.0, 0.0)
         # One frame a chunk: where a video breaks, no sound frame before the damage is lost with it.
         with (
-            reader.stream(path, plan.times.ravel().tolist(), chunk_frames=1) as stream,
+            reader.stream(path, plan.times.ravel().tolist(), chunk_frames=1, box=place.region_box) as stream,
             closing(_clips(path, stream, plan, spec, place)) as clips,
         ):
             for batch in _batches(clips, batch_size):
@@ -271,19 +271,21 @@ def _clips(
         while num_read <= frames_of_window.max():
             chunk = next(stream)
             before = time.perf_counter()
-            resized = resize_region(torch.from_numpy(chunk.frames_thwc), place, antialias=spec.antialias)
-            held[num_read] = cut(resized, place)[0].clone()  # a view would keep the whole resized frame
+            frames = torch.from_numpy(chunk.frames_thwc)
+            resized = resize_region(frames, place, antialias=spec.antialias, is_cut_out=True)
+            # A view would keep the whole resized frame; NumPy copies in this thread.
+            held[num_read] = torch.from_numpy(cut(resized, place)[0].numpy().copy())
             num_read += 1
             transform += time.perf_counter() - before
-        frames, position_of_time = np.unique(frames_of_window, return_inverse=True)
+        needed, position_of_time = np.unique(frames_of_window, return_inverse=True)
         yield LoadedClip(
             path=path,
             info=stream.info,
             input=spec,
             views=(plan.view(window),),
             crops=(place,),
-            squares=(torch.stack([held[frame] for frame in frames.tolist()]),),
-            seconds=seconds[frames],
+            squares=(torch.stack([held[frame] for frame in needed.tolist()]),),
+            seconds=seconds[needed],
             frame_of_time=position_of_time.reshape(1, -1),
             decode_seconds=time.perf_counter() - started - transform,
             transform_seconds=transform,

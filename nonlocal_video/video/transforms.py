@@ -122,16 +122,25 @@ def resize(frames_thwc: Tensor, size: tuple[int, int], *, antialias: bool = True
     return resized.permute(0, 2, 3, 1)
 
 
-def resize_region(frames_thwc: Tensor, view: SpatialView, *, antialias: bool = True) -> Tensor:
+def resize_region(
+    frames_thwc: Tensor, view: SpatialView, *, antialias: bool = True, is_cut_out: bool = False
+) -> Tensor:
     """Cut out the part of the frames that a view looks at, if it is not all of them, and resize it to the view's size.
 
-    What is outside of the region has no influence, not even on the pixels at its edge: uint8 (T, H, W, 3) ->
-    (T, H', W', 3).
+    What is outside of the region has no influence, not even on the pixels at its edge.
+
+    Args:
+        frames_thwc: uint8 (T, H, W, 3).
+        view: Says which part, and its size.
+        antialias: Smooth frames that shrink.
+        is_cut_out: The frames are that part already.
+
+    Returns:
+        uint8 (T, H', W', 3).
     """
     top, left, bottom, right = view.box
-    return resize(
-        frames_thwc[:, top:bottom, left:right], (view.resized_height, view.resized_width), antialias=antialias
-    )
+    part = frames_thwc if is_cut_out else frames_thwc[:, top:bottom, left:right]
+    return resize(part, (view.resized_height, view.resized_width), antialias=antialias)
 
 
 def spatial_views(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -10,14 +11,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from nonlocal_video.errors import DeviceError, NonlocalVideoError, SpanError, UsageError, VideoError
+from nonlocal_video.inference.device_errors import device_failed, failure_of, no_memory
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
+from nonlocal_video.inference.upload import on_device
 from nonlocal_video.video._messages import printable_name
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
 
 _log = logging.getLogger(__name__)
+_Pending = tuple[str, Future[LoadedClip] | Failure]
 
 
 def classify_files(
@@ -32,7 +36,7 @@ def classify_files(
     """An outcome for every file, in the order given, as they are done.
 
     Args:
-        recognizer: Runs in the calling thread.
+        recognizer: Runs in a thread of its own, one group of files ahead of the caller.
         files: May be endless; only a few are looked at ahead of time. A failure among them is its own outcome.
         request: Spans and views, the same for all.
         fast: The model card's cheaper view.
@@ -44,38 +48,54 @@ def classify_files(
         if number < 1:
             raise UsageError(f"{name} = {number} should be at least 1.")
     spec = recognizer.card.view(fast=fast)
+    group_size = math.ceil(batch_size / (request.views.num_clips * request.views.num_crops))
     loaders: queue.SimpleQueue[ClipLoader] = queue.SimpleQueue()
     readers = [recognizer.new_reader() for _ in range(workers)]
     for reader in readers:
-        loaders.put(ClipLoader(reader))
+        loaders.put(ClipLoader(reader, pinned=recognizer.device.type == "cuda"))
 
     def load(path: str) -> LoadedClip:
         loader = loaders.get()
         try:
-            return loader.load(path, spec, request, originals=None)
+            return on_device(loader.load(path, spec, request, originals=None), recognizer.device)
         finally:
             loaders.put(loader)
 
+    # The network has a thread of its own: it has its next group while the caller writes the rows of the one before.
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    pending: deque[tuple[str, Future[LoadedClip] | Failure]] = deque()
-    ahead = workers + batch_size
+    network = ThreadPoolExecutor(1, thread_name_prefix="network")
+    pending: deque[_Pending] = deque()
+    running: deque[Future[list[Outcome]]] = deque()
+
+    def start_group() -> None:
+        group = [pending.popleft() for _ in range(min(group_size, len(pending)))]
+        running.append(network.submit(_finish, recognizer, group, batch_size))
+
     try:
         for file in files:
             if isinstance(file, Failure):
                 pending.append((file.path, file))
             else:
                 pending.append((file, pool.submit(load, file)))
-            if len(pending) > ahead:
-                yield from _finish(recognizer, pending, batch_size)
+            if len(pending) > workers + group_size:
+                start_group()
+            while len(running) > 1:
+                yield from running.popleft().result()
         while pending:
-            yield from _finish(recognizer, pending, batch_size)
+            start_group()
+            while len(running) > 1:
+                yield from running.popleft().result()
+        while running:
+            yield from running.popleft().result()
     finally:
-        for _, loading in pending:
-            if isinstance(loading, Future):
-                loading.cancel()
+        network.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
         for reader in readers:
             reader.close()
         pool.shutdown()
+        network.shutdown()
+        for reader in readers:  # one that was between two files had started a new child
+            reader.close()
 
 
 def answer(
@@ -111,17 +131,18 @@ def answer(
         yield outcomes[position]
 
 
-def _finish(
-    recognizer: Recognizer, pending: deque[tuple[str, Future[LoadedClip] | Failure]], batch_size: int
-) -> Iterator[Outcome]:
+def _finish(recognizer: Recognizer, pending: Sequence[_Pending], batch_size: int) -> list[Outcome]:
     group: list[tuple[str, LoadedClip | Failure | Exception]] = []
-    for _ in range(min(batch_size, len(pending))):
-        path, loading = pending.popleft()
+    for path, loading in pending:
         try:
             group.append((path, loading if isinstance(loading, Failure) else loading.result()))
+        except DeviceError:
+            raise
         except Exception as error:  # whatever it is, this file gets its row and the others go on
+            if failure_of(error) == "device":  # pinned memory is the device's
+                raise device_failed(recognizer.device, error) from None
             group.append((path, error))
-    yield from answer(recognizer, group, batch_size)
+    return list(answer(recognizer, group, batch_size))
 
 
 def _alone(recognizer: Recognizer, clip: LoadedClip) -> Prediction | Failure:
@@ -136,6 +157,8 @@ def _alone(recognizer: Recognizer, clip: LoadedClip) -> Prediction | Failure:
 def _failure(recognizer: Recognizer, path: str, error: Exception) -> Failure:
     if isinstance(error, SpanError):
         error = VideoError("not_found", f"{printable_name(path)}: it has no such part: {error}")
+    if failure_of(error) == "out_of_memory":
+        error = no_memory("This machine", f"the frames of {printable_name(path)}")
     if not isinstance(error, VideoError):
         if not isinstance(error, NonlocalVideoError):
             _log.error("unexpected error for %r", path, exc_info=error)

@@ -81,7 +81,8 @@ class LoadedClip:
     views: tuple[View, ...]
     crops: tuple[SpatialView, ...]
     squares: tuple[torch.Tensor, ...]
-    """For each crop the K distinct frames, uint8 (K, crop, crop, 3): all that the network can see of them."""
+    """For each crop the K distinct frames, uint8 (K, crop, crop, 3): all that the network can see of them; on the CPU,
+    or on the device that `upload.on_device` took them to."""
     seconds: NDArray[np.float64]  # (K,) counted from the beginning of the file
     frame_of_time: NDArray[np.int64]  # (len(views), num_frames) -> K
     decode_seconds: float
@@ -92,15 +93,22 @@ class LoadedClip:
 
     def network_input(self, view: int, crop: int, *, device: torch.device | str = "cpu") -> torch.Tensor:
         """(1, 3, num_frames, crop, crop) float32, normalised: one temporal view and one of its crops."""
-        frames = self.squares[crop][torch.from_numpy(self.frame_of_time[view])]
+        square = self.squares[crop]
+        frames = square[torch.from_numpy(self.frame_of_time[view]).to(square.device)]  # indexed where the frames are
         return normalise(frames.to(device), self.input.mean, self.input.std)[None]
 
 
 class ClipLoader:
     """Reads clips for one input specification through one decoding child."""
 
-    def __init__(self, reader: VideoReader) -> None:
-        self.reader = reader
+    def __init__(self, reader: VideoReader, *, pinned: bool = False) -> None:
+        """Create a loader.
+
+        Args:
+            reader: Decodes; shared with nobody while a clip is loaded.
+            pinned: Put frames into memory from which a CUDA device copies by itself.
+        """
+        self.reader, self._pinned = reader, pinned
 
     def load(
         self, source: ClipSource, spec: InputSpec, request: ClipRequest, *, originals: list[NDArray[np.uint8]] | None
@@ -135,7 +143,7 @@ class ClipLoader:
             box = crops[0].region_box if originals is None else None
             transform_seconds, position = 0.0, 0
             with clip.stream(times, chunk_frames=_chunk_frames(info, crops[0]), box=box) as stream:
-                squares = [torch.empty(len(stream), crop.size, crop.size, 3, dtype=torch.uint8) for crop in crops]
+                squares = [self._room(len(stream), crop.size) for crop in crops]
                 for chunk in stream:
                     before = time.perf_counter()
                     frames = torch.from_numpy(chunk.frames_thwc)
@@ -174,6 +182,9 @@ class ClipLoader:
             notes=tuple(notes),
             region=request.region,
         )
+
+    def _room(self, num_frames: int, size: int) -> torch.Tensor:
+        return torch.empty(num_frames, size, size, 3, dtype=torch.uint8, pin_memory=self._pinned)
 
     def probe(self, source: ClipSource, frames_per_second: float) -> VideoInfo:
         """What is known of a clip before its frames are decoded; the rate is that of frames given as an array."""

@@ -216,8 +216,10 @@ def normalise(frames_thwc: Tensor, mean: tuple[float, float, float], std: tuple[
     Returns:
         float32 (3, T, H, W), (x / 255 - mean) / std.
     """
-    # (T, H, W, 3) -> (3, T, H, W); x * a + b is one pass with (x / 255 - mean) / std folded into a and b
+    # (T, H, W, 3) -> (3, T, H, W); x * a + b is one pass with (x / 255 - mean) / std folded into a and b. Both are
+    # numbers of the host: a tensor would be copied to the device, which waits until that has done all before.
     channels = frames_thwc.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    deviation = torch.tensor(std, device=frames_thwc.device).view(3, 1, 1, 1)
-    shift = -torch.tensor(mean, device=frames_thwc.device).view(3, 1, 1, 1) / deviation
-    return channels.mul_(1 / (255 * deviation)).add_(shift)
+    for channel, centre, deviation in zip(channels, np.float32(mean), np.float32(std), strict=True):
+        scale, shift = np.float32(1) / (np.float32(255) * deviation), -centre / deviation
+        channel.mul_(float(scale)).add_(float(shift))
+    return channels

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import nonlocal_video as nlv
+from nonlocal_video.errors import DeviceError
 from nonlocal_video.inference import loading
-from nonlocal_video.inference.loading import ClipLoader, ClipRequest
+from nonlocal_video.inference.folder import classify_files
+from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.prediction import Failure, Prediction
+from nonlocal_video.inference.upload import on_device
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video import _wire
@@ -22,6 +29,12 @@ from nonlocal_video.video.transforms import cut, resize_region, spatial_views
 
 SPEC = InputSpec(num_frames=4, frames_per_second=8.0, short_side=40, crop=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 REGION = Region(0.5, 0.25, 1.0, 0.75)
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_model: Path) -> Iterator[nlv.Recognizer]:
+    with nlv.load(tiny_model, device="cpu") as loaded:
+        yield loaded
 
 
 @pytest.fixture
@@ -95,3 +108,168 @@ def test_large_frames_come_in_small_chunks() -> None:
     info = VideoInfo("mp4", "h264", 1920, 1080, 0, 99, 25.0, 0.0, 4.0, False, "pyav")
     place = spatial_views(1080, 1920, short_side=256, crop=256)[0]
     assert 6e6 < 3 * 1920 * 1080 * loading._chunk_frames(info, place) <= 32e6  # what malloc keeps for the next
+
+
+def test_logits_are_those_of_views_made_one_by_one(recognizer: nlv.Recognizer, clip_folder: Path) -> None:
+    """Bit for bit as when each view was gathered, normalised with tensors and put into the batch on its own."""
+    spec = recognizer.card.view()
+    asked: list[Tensor] = []
+    forward = recognizer._engine.folded.forward
+
+    def watched(inputs: Tensor) -> Tensor:
+        logits: Tensor = forward(inputs)
+        asked.append(logits.clone())
+        return logits
+
+    with recognizer.new_reader() as reader, pytest.MonkeyPatch.context() as patch:
+        clip = ClipLoader(reader).load(clip_folder / "a.mp4", spec, ClipRequest(ViewCount(3, 3)), originals=None)
+        patch.setattr(recognizer._engine.folded, "forward", watched)
+        recognizer.predict([clip], batch_size=4)
+    views = []
+    for view in range(3):
+        for crop in range(3):
+            frames = clip.squares[crop][torch.from_numpy(clip.frame_of_time[view])]
+            std = torch.tensor(spec.std).view(3, 1, 1, 1)
+            shift = -torch.tensor(spec.mean).view(3, 1, 1, 1) / std
+            floats = frames.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+            views.append(floats.mul_(1 / (255 * std)).add_(shift)[None])
+    with torch.inference_mode():
+        expected = [
+            forward(torch.cat(views[start : start + 4]).contiguous(memory_format=torch.channels_last_3d))
+            for start in (0, 4, 8)
+        ]
+    assert [len(logits) for logits in asked] == [4, 4, 1]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(asked, expected, strict=True))
+
+
+def clip_of(recognizer: nlv.Recognizer, path: Path) -> LoadedClip:
+    with recognizer.new_reader() as reader:
+        return ClipLoader(reader).load(path, recognizer.card.view(), ClipRequest(ViewCount(3, 3)), originals=None)
+
+
+def test_each_distinct_frame_is_taken_to_the_device_once(
+    recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, device = clip_of(recognizer, clip_folder / "a.mp4"), torch.device("meta")
+    moved: list[tuple[torch.dtype, int, bool]] = []
+    to = Tensor.to
+
+    def counted(self: Tensor, *given: Any, **options: Any) -> Tensor:
+        result: Tensor = to(self, *given, **options)
+        if result.device != self.device:
+            moved.append((self.dtype, self.numel(), options.get("non_blocking", False)))
+        return result
+
+    monkeypatch.setattr(Tensor, "to", counted)
+    there = on_device(clip, device)
+    assert on_device(there, device) is there
+    views = [there.network_input(view, crop, device=device) for view in range(3) for crop in range(3)]
+    assert all(view.device == device and view.shape == (1, 3, 8, 48, 48) for view in views)
+    pictures = [(numel, beside) for dtype, numel, beside in moved if dtype == torch.uint8]
+    assert pictures == [(square.numel(), True) for square in clip.squares]
+    assert {numel for dtype, numel, _ in moved if dtype != torch.uint8} == {8}, "the numbers of a view's frames"
+
+
+def test_a_clip_for_which_the_device_has_no_room_stays(
+    recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = clip_of(recognizer, clip_folder / "a.mp4")
+
+    def failing(error: Exception) -> Any:
+        def to(self: Tensor, *given: Any, **options: Any) -> Tensor:
+            raise error
+
+        return to
+
+    for error, expected in (
+        (torch.OutOfMemoryError("CUDA out of memory."), None),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), DeviceError),
+        (RuntimeError("another"), RuntimeError),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(Tensor, "to", failing(error))
+            if expected is None:
+                assert on_device(clip, torch.device("meta")) is clip
+            else:
+                with pytest.raises(expected):
+                    on_device(clip, torch.device("meta"))
+
+
+def test_the_network_has_its_next_group_while_a_row_is_written(
+    recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, started = recognizer.predict, [threading.Event() for _ in range(4)]
+
+    def watched(clips: Sequence[LoadedClip], **options: int) -> list[Prediction]:
+        next(event for event in started if not event.is_set()).set()
+        return predict(clips, **options)
+
+    monkeypatch.setattr(recognizer, "predict", watched)
+    outcomes = classify_files(recognizer, [str(clip_folder / "a.mp4")] * 4, ClipRequest())
+    next(outcomes)
+    assert started[1].wait(30), "nobody has asked for the second row yet"
+    assert len(list(outcomes)) == 3
+
+
+def test_clips_of_many_views_do_not_wait_for_each_other(
+    recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, sizes = recognizer.predict, []
+
+    def watched(clips: Sequence[LoadedClip], **options: int) -> list[Prediction]:
+        sizes.append((len(clips), options["batch_size"]))
+        return predict(clips, **options)
+
+    monkeypatch.setattr(recognizer, "predict", watched)
+    files = [str(clip_folder / "a.mp4")] * 4
+    outcomes = list(classify_files(recognizer, files, ClipRequest(ViewCount(2, 3)), batch_size=12))
+    assert sizes == [(2, 12), (2, 12)]
+    assert [type(outcome) for outcome in outcomes] == [Prediction] * 4
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(MemoryError(), "out_of_memory"), (RuntimeError("CUDA error: out of memory"), "out_of_memory")]
+)
+def test_no_memory_for_the_frames_is_that_files_row(
+    recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    room = ClipLoader._room
+    asked = []
+
+    def full(self: ClipLoader, num_frames: int, size: int) -> Tensor:
+        asked.append(size)
+        if len(asked) == 1:
+            raise error
+        return room(self, num_frames, size)
+
+    monkeypatch.setattr(ClipLoader, "_room", full)
+    first, second = classify_files(recognizer, [str(clip_folder / "a.mp4")] * 2, ClipRequest())
+    assert isinstance(first, Failure)
+    assert first.error.code == code
+    assert "a.mp4" in first.error.message
+    assert isinstance(second, Prediction)
+
+
+def test_a_device_that_fails_while_a_clip_is_taken_there_ends_the_run(
+    recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(self: ClipLoader, num_frames: int, size: int) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(ClipLoader, "_room", dying)
+    with pytest.raises(DeviceError, match="illegal memory access"):
+        list(classify_files(recognizer, [str(clip_folder / "a.mp4")] * 2, ClipRequest()))
+
+
+def test_no_decoding_process_outlives_a_run_that_is_closed(
+    recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: list[VideoReader] = []
+    new_reader = recognizer.new_reader
+    monkeypatch.setattr(recognizer, "new_reader", lambda: readers.append(new_reader()) or readers[-1])
+    outcomes = classify_files(recognizer, [str(clip_folder / "a.mp4")] * 50, ClipRequest(), workers=3, batch_size=4)
+    next(outcomes)
+    outcomes.close()
+    assert len(readers) == 3
+    assert [reader._process for reader in readers] == [None] * 3
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("decode", "network"))]

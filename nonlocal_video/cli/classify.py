@@ -52,9 +52,7 @@ def classify(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
     no_csv_escape: options.NoCsvEscape = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding processes beside the network; 1, of ray all CPUs left.")
-    ] = None,
+    workers: options.Workers = None,
     batch_size: options.BatchSize = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
     limit: Annotated[

@@ -80,6 +80,7 @@ class BatchRun:
             fast=self._fast,
             workers=self._workers,
             batch_size=self._batch_size,
+            device=self._recognizer.device,
         )
         with closing(outcomes):
             for outcome in outcomes:

@@ -10,8 +10,11 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import torch
+
 from nonlocal_video.errors import DeviceError, NonlocalVideoError, SpanError, UsageError, VideoError
 from nonlocal_video.inference.device_errors import device_failed, failure_of, no_memory
+from nonlocal_video.inference.feeding import default_batch_size, default_workers
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
 from nonlocal_video.inference.upload import on_device
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
 
 _log = logging.getLogger(__name__)
+_CPU = torch.device("cpu")
 _Pending = tuple[str, Future[LoadedClip] | Failure]
 
 
@@ -32,6 +36,7 @@ def classify_files(
     fast: bool = False,
     workers: int | None = None,
     batch_size: int | None = None,
+    device: torch.device = _CPU,
 ) -> Generator[Outcome, None, None]:
     """An outcome for every file, in the order given, as they are done.
 
@@ -40,24 +45,26 @@ def classify_files(
         files: May be endless; only a few are looked at ahead of time. A failure among them is its own outcome.
         request: Spans and views, the same for all.
         fast: The model card's cheaper view.
-        workers: Decoding children that work beside the network, each with one file.
-        batch_size: Views in one forward pass; clips of several files share it.
+        workers: Decoding children that work beside the network, each with one file; None is `default_workers`.
+        batch_size: Views in one forward pass; clips of several files share it. None is `default_batch_size`.
+        device: Where clips are taken while the network is busy with others: the recogniser's.
     """
-    workers, batch_size = 1 if workers is None else workers, 1 if batch_size is None else batch_size
+    spec = recognizer.card.view(fast=fast)
+    workers = default_workers(device) if workers is None else workers
+    batch_size = default_batch_size(device, spec) if batch_size is None else batch_size
     for name, number in (("workers", workers), ("batch-size", batch_size)):
         if number < 1:
             raise UsageError(f"{name} = {number} should be at least 1.")
-    spec = recognizer.card.view(fast=fast)
     group_size = math.ceil(batch_size / (request.views.num_clips * request.views.num_crops))
     loaders: queue.SimpleQueue[ClipLoader] = queue.SimpleQueue()
     readers = [recognizer.new_reader() for _ in range(workers)]
     for reader in readers:
-        loaders.put(ClipLoader(reader, pinned=recognizer.device.type == "cuda"))
+        loaders.put(ClipLoader(reader, pinned=device.type == "cuda"))
 
     def load(path: str) -> LoadedClip:
         loader = loaders.get()
         try:
-            return on_device(loader.load(path, spec, request, originals=None), recognizer.device)
+            return on_device(loader.load(path, spec, request, originals=None), device)
         finally:
             loaders.put(loader)
 
@@ -69,7 +76,7 @@ def classify_files(
 
     def start_group() -> None:
         group = [pending.popleft() for _ in range(min(group_size, len(pending)))]
-        running.append(network.submit(_finish, recognizer, group, batch_size))
+        running.append(network.submit(_finish, recognizer, group, batch_size, device))
 
     try:
         for file in files:
@@ -131,7 +138,9 @@ def answer(
         yield outcomes[position]
 
 
-def _finish(recognizer: Recognizer, pending: Sequence[_Pending], batch_size: int) -> list[Outcome]:
+def _finish(
+    recognizer: Recognizer, pending: Sequence[_Pending], batch_size: int, device: torch.device
+) -> list[Outcome]:
     group: list[tuple[str, LoadedClip | Failure | Exception]] = []
     for path, loading in pending:
         try:
@@ -140,7 +149,7 @@ def _finish(recognizer: Recognizer, pending: Sequence[_Pending], batch_size: int
             raise
         except Exception as error:  # whatever it is, this file gets its row and the others go on
             if failure_of(error) == "device":  # pinned memory is the device's
-                raise device_failed(recognizer.device, error) from None
+                raise device_failed(device, error) from None
             group.append((path, error))
     return list(answer(recognizer, group, batch_size))
 

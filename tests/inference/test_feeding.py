@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import nonlocal_video as nlv
 from nonlocal_video.errors import DeviceError
-from nonlocal_video.inference import loading
+from nonlocal_video.inference import feeding, folder, loading
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Prediction
@@ -76,8 +77,6 @@ def test_a_part_of_the_frames_is_that_part(clip_folder: Path, received: list[int
 def test_squares_are_cut_out_of_whole_frames_bit_for_bit(
     clip_folder: Path, received: list[int], source: str, region: Region | None, antialias: bool
 ) -> None:
-    from dataclasses import replace
-
     spec = replace(SPEC, antialias=antialias)
     path = clip_folder / "a.mp4"
     request = ClipRequest(ViewCount(2, 3), region=region)
@@ -273,3 +272,52 @@ def test_no_decoding_process_outlives_a_run_that_is_closed(
     assert len(readers) == 3
     assert [reader._process for reader in readers] == [None] * 3
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("decode", "network"))]
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "frames", "crop", "batch"),
+    [
+        (130, 64, 224, 32),  # the default model on a card of 140 GB
+        (22, 64, 224, 8),
+        (6, 64, 224, 2),
+        (0.5, 64, 224, 1),  # too little for one: the engine says so when it does not fit
+        (130, 8, 224, 32),
+        (130, 64, 256, 16),  # 32 would make a feature map of 2^31 elements
+    ],
+)
+def test_a_gpu_gets_as_many_views_as_its_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, free_gib: float, frames: int, crop: int, batch: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free_gib * 2**30), 2**40))
+    spec = replace(SPEC, num_frames=frames, crop=crop, short_side=crop)
+    assert feeding.default_batch_size(torch.device("cuda", 0), spec) == batch
+    assert feeding.default_batch_size(torch.device("cpu"), spec) == 1
+
+
+@pytest.mark.parametrize(("cores", "gpu", "cpu"), [(1, 1, 1), (2, 2, 1), (8, 8, 2), (64, 16, 16)])
+def test_a_gpu_gets_a_decoding_process_a_core(monkeypatch: pytest.MonkeyPatch, cores: int, gpu: int, cpu: int) -> None:
+    monkeypatch.setattr(feeding, "cores", lambda: cores)
+    assert feeding.default_workers(torch.device("cuda", 1)) == gpu
+    assert feeding.default_workers(torch.device("cpu")) == cpu
+
+
+def test_what_the_user_says_goes_before_the_defaults(
+    recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "default_workers", lambda device: 3)
+    monkeypatch.setattr(folder, "default_batch_size", lambda device, spec: 2)
+    predict, new_reader, sizes, readers = recognizer.predict, recognizer.new_reader, [], []
+
+    def watched(clips: Sequence[LoadedClip], **options: int) -> list[Prediction]:
+        sizes.append(options["batch_size"])
+        return predict(clips, **options)
+
+    monkeypatch.setattr(recognizer, "predict", watched)
+    monkeypatch.setattr(recognizer, "new_reader", lambda: readers.append(1) or new_reader())
+    files = [str(clip_folder / "a.mp4")] * 2
+    list(classify_files(recognizer, files, ClipRequest()))
+    assert (sizes, len(readers)) == ([2], 3)
+    list(classify_files(recognizer, files, ClipRequest(), workers=1, batch_size=1))
+    assert (sizes, len(readers)) == ([2, 1, 1], 4)
+    assert len(recognizer.classify_folder(clip_folder, workers=2)) == 4
+    assert len(readers) == 6

@@ -380,7 +380,7 @@ class Recognizer:
         fast: bool = False,
         start_seconds: float | None = None,
         end_seconds: float | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         region: RegionLike = None,
     ) -> Timeline:
         """What happens when in a long video; `inference.sliding.slide` gives the windows as they are computed.
@@ -392,7 +392,7 @@ class Recognizer:
             fast: The model card's cheaper view.
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
-            batch_size: Windows in one forward pass.
+            batch_size: Windows in one forward pass; None is as many as suit the device.
             region: As for `classify`.
 
         Returns:

@@ -219,7 +219,8 @@ def normalise(frames_thwc: Tensor, mean: tuple[float, float, float], std: tuple[
     # (T, H, W, 3) -> (3, T, H, W); x * a + b is one pass with (x / 255 - mean) / std folded into a and b. Both are
     # numbers of the host: a tensor would be copied to the device, which waits until that has done all before.
     channels = frames_thwc.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    for channel, centre, deviation in zip(channels, np.float32(mean), np.float32(std), strict=True):
-        scale, shift = np.float32(1) / (np.float32(255) * deviation), -centre / deviation
-        channel.mul_(float(scale)).add_(float(shift))
+    deviations = np.asarray(std, dtype=np.float32)
+    scales, shifts = np.float32(1) / (np.float32(255) * deviations), -np.asarray(mean, dtype=np.float32) / deviations
+    for channel, scale, shift in zip(channels, scales.tolist(), shifts.tolist(), strict=True):
+        channel.mul_(scale).add_(shift)
     return channels

@@ -8,14 +8,11 @@ import json
 import re
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -227,47 +224,6 @@ def test_it_grows_window_by_window_and_stops_when_it_is_closed(recognizer, clip:
     assert not second.is_complete
     assert second.scores[0].tobytes() == first.scores[0].tobytes()
     assert second.segments()[-1].end_seconds == second.ends[-1] == pytest.approx(1.2)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_later_windows_are_decoded_while_the_network_is_busy(recognizer, clip: Path, monkeypatch, batch_size) -> None:  # type: ignore[no-untyped-def]
-    expected = recognizer.timeline(clip, batch_size=batch_size)
-    resize, predict, num_read, further = sliding.resize_region, recognizer.predict, [0], threading.Event()
-
-    def counted(*arguments: Any, **options: Any) -> Any:
-        num_read[0] += 1
-        if num_read[0] > 8 + 4 * (batch_size - 1):  # more than the first batch needs
-            further.set()
-        return resize(*arguments, **options)
-
-    def slow(*arguments: Any, **options: Any) -> Any:
-        assert further.wait(30), "the next window's frames come while this one is with the network"
-        return predict(*arguments, **options)
-
-    monkeypatch.setattr(sliding, "resize_region", counted)
-    monkeypatch.setattr(recognizer, "predict", slow)
-    timeline = recognizer.timeline(clip, batch_size=batch_size)
-    assert timeline.scores.tobytes() == expected.scores.tobytes()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
-
-
-def test_only_a_batch_of_windows_is_decoded_ahead(recognizer, clip: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    made: list[int] = []
-    clips = sliding._clips
-
-    def counted(*arguments: Any) -> Any:
-        for window in clips(*arguments):
-            made.append(1)
-            yield window
-
-    monkeypatch.setattr(sliding, "_clips", counted)
-    with closing(slide(recognizer, clip, batch_size=2)) as steps:
-        next(steps)
-        time.sleep(0.5)
-        assert len(made) <= 2 + 2 + 1
-    done = len(made)
-    time.sleep(0.2)
-    assert len(made) == done, "nothing goes on after the end"
 
 
 def test_windows_may_share_a_forward_pass(recognizer, clip: Path) -> None:  # type: ignore[no-untyped-def]

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.batch_run import BatchRun
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import find_files
-from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.loading import ClipRequest
 from nonlocal_video.inference.prediction import Failure, Outcome, printable
 from nonlocal_video.inference.recognizer import Recognizer
@@ -87,7 +87,6 @@ class FolderRuns:
         recognizer, fast = self.recognizers[model], views == FAST
         request = ClipRequest(ViewCount.parse(ONE_VIEW if fast else views))
         settings = {"model": model, "views": views, "top_k": TOP_K}
-        counts: Counter[str] = Counter()
         shown: deque[list[Any]] = deque(maxlen=SHOWN_ROWS)
         with ExitStack() as stack:
             # Gradio copies the files before it asks for the next update, and so before the folder goes.
@@ -97,29 +96,31 @@ class FolderRuns:
                 files = [
                     writing.enter_context(ResultFile(table, settings, top_k=TOP_K, resume=False)) for table in tables
                 ]
+                run = BatchRun(
+                    recognizer,
+                    self._allowed(find_files(paths, within=self.root), uploads is None, model),
+                    request,
+                    fast=fast,
+                    tables=files,
+                    to_row=self._row,
+                    should_stop=asked.is_set,
+                )
                 yield Update(
-                    _status(counts, total),
+                    _status(run.counts, total),
                     _table([]),
                     gr.update(value=None, visible=False),
                     gr.update(interactive=False),
                     gr.update(interactive=True),
                 )
                 updated = time.monotonic()
-                refused: deque[Failure] = deque()
-                wanted = self._inside(find_files(paths, within=self.root), uploads is None, model, refused, asked)
-                outcomes = writing.enter_context(closing(classify_files(recognizer, wanted, request, fast=fast)))
-                for outcome in _with(outcomes, refused):
-                    row = self._row(outcome)
-                    for file in files:
-                        file.append(outcome.path, row)
-                    counts[row["error"]["code"] if row["error"] else "ok"] += 1
+                for _, row in writing.enter_context(closing(iter(run))):
                     shown.append(_shown(row))
                     if time.monotonic() - updated >= UPDATE_SECONDS:
-                        yield Update(_status(counts, total), _table(shown), gr.skip(), gr.skip(), gr.skip())
+                        yield Update(_status(run.counts, total), _table(shown), gr.skip(), gr.skip(), gr.skip())
                         updated = time.monotonic()
-            ended = "Stopped." if asked.is_set() and counts.total() < total else "Done."
+            ended = "Stopped." if asked.is_set() and run.counts.total() < total else "Done."
             yield Update(
-                f"{ended} {_status(counts, total)}{_not_tried(passed_over)}",
+                f"{ended} {_status(run.counts, total)}{_not_tried(passed_over)}",
                 _table(shown),
                 gr.update(value=[str(table) for table in tables], visible=True),
                 gr.update(interactive=True),
@@ -141,16 +142,12 @@ class FolderRuns:
             raise UsageError(f"There is no folder {folder!r} here.")
         return [str(chosen)]
 
-    def _inside(
-        self, files: Iterator[str], of_folder: bool, model: str, refused: deque[Failure], asked: threading.Event
-    ) -> Iterator[str]:
-        """The files until a stop is asked for; links out of the offered folder get a row instead of being read."""
+    def _allowed(self, files: Iterator[str], of_folder: bool, model: str) -> Iterator[str | Failure]:
+        """The files; links out of the offered folder get a row instead of being read."""
         for path in files:
-            if asked.is_set():
-                return
             if of_folder and self.root is not None and not Path(path).resolve().is_relative_to(self.root.resolve()):
                 error = VideoError("not_found", f"{path} is a link out of the folder that the server offers.")
-                refused.append(Failure(path, model, error))
+                yield Failure(path, model, error)
             else:
                 yield path
 
@@ -163,15 +160,6 @@ class FolderRuns:
         if row["error"]:
             row["error"]["message"] = without_folder(row["error"]["message"], path.parent)
         return row
-
-
-def _with(outcomes: Iterator[Outcome], refused: deque[Failure]) -> Iterator[Outcome]:
-    """The outcomes, and those of the files that were refused meanwhile."""
-    for outcome in outcomes:
-        while refused:
-            yield refused.popleft()
-        yield outcome
-    yield from refused
 
 
 def _status(counts: Counter[str], total: int) -> str:

@@ -61,7 +61,7 @@ def benchmark_pipeline(
 
         def both() -> Iterator[None]:
             for outcome in classify_files(
-                recognizer, files, request, fast=fast, workers=workers, batch_size=batch_size
+                recognizer, files, request, fast=fast, workers=workers, batch_size=batch_size, device=recognizer.device
             ):
                 if isinstance(outcome, Failure):
                     raise outcome.error

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import mmap
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
-from dataclasses import asdict
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +18,7 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
 
 if TYPE_CHECKING:
+    from nonlocal_video.inference.batch_run import FolderResult
     from nonlocal_video.inference.cluster import Cluster, ClusterJob
     from nonlocal_video.inference.files import Selection
     from nonlocal_video.inference.loading import ClipRequest
@@ -56,10 +52,8 @@ def classify(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
     no_csv_escape: options.NoCsvEscape = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding processes beside the network; 1, of ray all CPUs left.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Views in one forward pass.")] = 1,
+    workers: options.Workers = None,
+    batch_size: options.BatchSize = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
     limit: Annotated[
         list[str] | None, typer.Option(help="What a file may cost, like max_duration_seconds=600; may be repeated.")
@@ -103,25 +97,23 @@ def classify(
     limits = DecodeLimits.parse(limit or ())
     weights = find(model)
     card = read_card(weights)
-    # What only rounds otherwise (device, runtime, batch size) is not among them: a run may go on with another.
-    settings: dict[str, Any] = {
-        "model": card.name,
-        "weights_sha256": _sha256(weights) if output else None,
-        "views": views,
-        "fast": fast,
-        "start_seconds": start_seconds,
-        "end_seconds": end_seconds,
-        "region": None if request.region is None else str(request.region),
-        "top_k": top_k,
-        "decoder": decoder.value,
-        "limits": asdict(limits),
-    }
+    card.view(fast=fast)  # refuses --fast, if it has to, before the weights are read
     if engine is Engine.ray:
+        from nonlocal_video.inference.batch_run import run_settings
         from nonlocal_video.inference.cluster import Cluster, ClusterJob
 
+        settings = run_settings(
+            card,
+            weights if output else None,
+            request,
+            fast=fast,
+            top_k=top_k,
+            decoder=decoder.value,
+            limits=limits,
+        )
         cluster = Cluster(ray_address, ray_actors, ray_gpus, ray_cpus or 1.0, workers)
         job = ClusterJob(
-            model, card.view(fast=fast), request, device, runtime.value, decoder.value, limits, batch_size, top_k
+            model, card.view(fast=fast), request, device, runtime.value, decoder.value, limits, batch_size or 1, top_k
         )
         counts, done_before = _on_ray(
             paths, selection, passed_over, job, cluster, settings, output, resume=resume, as_json=as_json
@@ -130,20 +122,21 @@ def classify(
         from nonlocal_video.inference.recognizer import load
 
         with load(model, device=device, runtime=runtime.value, decoder=decoder.value, limits=limits) as recognizer:
-            counts, done_before = _here(
+            result = _here(
                 recognizer,
                 paths,
                 selection,
-                passed_over,
                 request,
-                settings,
                 output,
                 resume=resume,
+                fast=fast,
+                top_k=top_k,
                 as_json=as_json,
                 csv_escape=not no_csv_escape,
-                workers=workers or 1,
+                workers=workers,
                 batch_size=batch_size,
             )
+        counts, done_before, passed_over = result.counts, result.done_before, result.passed_over
     together = counts + done_before
     if not together:
         chosen = " that --include, --exclude and --shard let pass" if include or exclude or shard else ""
@@ -163,59 +156,55 @@ def _here(
     recognizer: Recognizer,
     paths: Sequence[str],
     selection: Selection,
-    passed_over: PassedOver,
     request: ClipRequest,
-    settings: dict[str, Any],
     output: str | None,
     *,
     resume: bool,
+    fast: bool,
+    top_k: int,
     as_json: bool,
     csv_escape: bool,
-    workers: int,
-    batch_size: int,
-) -> tuple[Counter[str], Counter[str]]:
-    """On this machine: counts of `ok` and of the error codes, now and in earlier runs that were taken up."""
+    workers: int | None,
+    batch_size: int | None,
+) -> FolderResult:
+    """On this machine, with progress; a stop that is asked for ends the command with status 130."""
+    from nonlocal_video.inference.batch_run import BatchProgress, run_folder
     from nonlocal_video.inference.files import find_files
-    from nonlocal_video.inference.folder import classify_files
     from nonlocal_video.inference.results import ResultFile
 
-    counts: Counter[str] = Counter()
-    fast, top_k = settings["fast"], settings["top_k"]
-    with ExitStack() as stack:
-        leave_out = ResultFile.files_of(output)
-        files = find_files(paths, selection=selection, leave_out=leave_out, passed_over=passed_over)
-        results = None
-        if output is not None:
-            results = stack.enter_context(
-                ResultFile(output, settings, top_k=top_k, resume=resume, csv_escape=csv_escape)
-            )
-            files = results.still_to_do(files)
-        stop = stack.enter_context(GentleStop())
-        outcomes = stack.enter_context(
-            closing(
-                classify_files(
-                    recognizer, stop.until_asked(files), request, fast=fast, workers=workers, batch_size=batch_size
-                )
-            )
-        )
-        progress = stack.enter_context(
-            RunProgress(lambda: sum(1 for _ in find_files(paths, selection=selection, leave_out=leave_out)))
-        )
+    added = 0
+    leave_out = ResultFile.files_of(output)
+    with (
+        GentleStop() as stop,
+        RunProgress(lambda: sum(1 for _ in find_files(paths, selection=selection, leave_out=leave_out))) as bar,
+    ):
+
+        def show(progress: BatchProgress) -> None:
+            nonlocal added
+            added = progress.counts.total()
+            bar.update(progress.counts, progress.done_before.total())
+            bar.row(json.dumps(progress.row) if as_json else describe(progress.outcome, top_k))
+
         try:
-            for outcome in outcomes:
-                row = outcome.to_row(top_k)
-                if results is not None:
-                    results.append(outcome.path, row)
-                counts[row["error"]["code"] if row["error"] else "ok"] += 1
-                progress.update(counts, results.done_before.total() if results else 0)
-                progress.row(json.dumps(row) if as_json else describe(outcome, top_k))
-            if stop.asked:
-                raise KeyboardInterrupt
+            return run_folder(
+                recognizer,
+                paths,
+                request,
+                output=output,
+                resume=resume,
+                fast=fast,
+                top_k=top_k,
+                workers=workers,
+                batch_size=batch_size,
+                selection=selection,
+                csv_escape=csv_escape,
+                should_stop=lambda: stop.asked,
+                on_progress=show,
+            )
         except KeyboardInterrupt:
-            kept = f" {counts.total()} rows were added to {output!r}; the same command with --resume goes on."
-            typer.echo("Stopped." + (kept if results else ""), err=True)
+            kept = f" {added} rows were added to {output!r}; the same command with --resume goes on."
+            typer.echo("Stopped." + (kept if output else ""), err=True)
             raise typer.Exit(STATUS_INTERRUPTED) from None
-    return counts, Counter() if results is None else results.done_before
 
 
 def _on_ray(
@@ -265,8 +254,3 @@ def _only(passed_over: PassedOver) -> str:
         return ""
     frames = " If the pictures are frames, make clips of them: ffmpeg -framerate 25 -i FOLDER/%05d.jpg clip.mp4."
     return f" {passed_over.sentence()}{frames if PICTURES in passed_over.counts else ''}"
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.sha256(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).hexdigest()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from enum import StrEnum
@@ -61,8 +60,8 @@ def evaluate(
     ignore_column: options.IgnoreColumn = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
     no_csv_escape: options.NoCsvEscape = False,
-    workers: Annotated[int, typer.Option(min=1, help="Decoding processes beside the network.")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Views in one forward pass.")] = 1,
+    workers: options.Workers = None,
+    batch_size: options.BatchSize = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
@@ -162,57 +161,51 @@ def _answers(
     output: Path | None,
     *,
     resume: bool,
-    workers: int,
-    batch_size: int,
+    workers: int | None,
+    batch_size: int | None,
 ) -> list[Answer]:
     """What the model says of every clip, in the order of `truths`; earlier runs' answers included."""
     from nonlocal_video.evaluation.answers import TOP_K, from_row, to_row
     from nonlocal_video.evaluation.report import REPORT_FILES
-    from nonlocal_video.inference.folder import classify_files
+    from nonlocal_video.inference.batch_run import BatchRun
     from nonlocal_video.inference.prediction import printable
     from nonlocal_video.inference.results import ResultFile
 
     rows: list[dict[str, Any]] = []
-    counts: Counter[str] = Counter()
+    tables: list[ResultFile] = []
     with ExitStack() as stack:
-        files: Iterator[str] = iter(truths)
-        results = None
         if output is not None:
             _make_folder(output)
             predictions = output / "predictions.jsonl"
             if not resume and not any(path.exists() for path in ResultFile.files_of(predictions)):
                 for name in REPORT_FILES:  # of an earlier evaluation it is said how to go on
                     check_new(output / name)
-            results = stack.enter_context(ResultFile(predictions, settings, top_k=TOP_K, resume=resume))
-            files = results.still_to_do(files)
+            tables.append(stack.enter_context(ResultFile(predictions, settings, top_k=TOP_K, resume=resume)))
         stop = stack.enter_context(GentleStop())
-        outcomes = stack.enter_context(
-            closing(
-                classify_files(
-                    recognizer,
-                    stop.until_asked(files),
-                    request,
-                    fast=settings["fast"],
-                    workers=workers,
-                    batch_size=batch_size,
-                )
-            )
+        run = BatchRun(
+            recognizer,
+            truths,
+            request,
+            fast=settings["fast"],
+            workers=workers,
+            batch_size=batch_size,
+            tables=tables,
+            to_row=lambda outcome: to_row(outcome, truths[outcome.path]),
+            should_stop=lambda: stop.asked,
         )
+        steps = stack.enter_context(closing(iter(run)))
         progress = stack.enter_context(RunProgress(lambda: len(truths)))
         try:
-            for outcome in outcomes:
-                row = to_row(outcome, truths[outcome.path])
-                if results is None:
+            for _, row in steps:
+                if not tables:
                     rows.append(row)
-                else:
-                    results.append(outcome.path, row)
-                counts[row["error"]["code"] if row["error"] else "ok"] += 1
-                progress.update(counts, results.done_before.total() if results else 0)
+                progress.update(run.counts, run.done_before.total())
             if stop.asked:
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
-            kept = f" {counts.total()} answers were added to {str(output)!r}; the same command with --resume goes on."
-            typer.echo("Stopped." + (kept if results else ""), err=True)
+            added = run.counts.total()
+            kept = f" {added} answers were added to {str(output)!r}; the same command with --resume goes on."
+            typer.echo("Stopped." + (kept if tables else ""), err=True)
             raise typer.Exit(STATUS_INTERRUPTED) from None
     if output is not None:
         with open(output / "predictions.jsonl", encoding="utf-8") as file:

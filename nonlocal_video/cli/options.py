@@ -44,6 +44,18 @@ Runtime = Annotated[
     RuntimeChoice,
     typer.Option(help="openvino: the same scores up to rounding, in less time on a CPU; see docs/speed.md."),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Decoding processes beside the network (default: on a GPU one a core, at most 16; on the CPU one for "
+        "every four cores).",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Views in one forward pass (default: as many as fit a GPU, at most 32; 1 on the CPU)."),
+]
 Decoder = Annotated[DecoderChoice, typer.Option(help="auto takes for each file the decoder measured to be exact.")]
 Fast = Annotated[bool, typer.Option("--fast", help="The model card's cheaper view.")]
 StartSeconds = Annotated[float | None, typer.Option(help="Only look from here on; as a player counts.")]

@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import typer
-
-T = TypeVar("T")
-
 
 STATUS_INTERRUPTED = 130
 
@@ -40,13 +36,6 @@ class GentleStop:
     ) -> None:
         for number, handler in self._earlier.items():
             signal.signal(number, _leave if self.asked else handler)
-
-    def until_asked(self, items: Iterable[T]) -> Iterator[T]:
-        """`items`, until a stop was asked for."""
-        for item in items:
-            if self.asked:
-                return
-            yield item
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:

@@ -50,7 +50,7 @@ def timeline(
     region: options.Region = None,
     top_k: options.TopK = 5,
     no_csv_escape: options.NoCsvEscape = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows in one forward pass.")] = 1,
+    batch_size: options.BatchSize = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
     as_json: Annotated[bool, typer.Option("--json", help="The whole as one JSON object on standard output.")] = False,
 ) -> None:

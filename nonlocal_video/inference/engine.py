@@ -20,6 +20,7 @@ from nonlocal_video.inference.loading import LoadedClip
 from nonlocal_video.inference.openvino_network import OpenVINONetwork
 from nonlocal_video.inference.prediction import Prediction, StageSeconds
 from nonlocal_video.inference.shared_network import SharedNetwork
+from nonlocal_video.inference.upload import on_device
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.folding import fold_batch_norms
 
@@ -92,6 +93,7 @@ class Engine:
         seconds = [0.0] * len(clips)
         position = 0
         with self.shared.taken(), torch.inference_mode():
+            clips = [on_device(clip, self.device) for clip in clips]
             while position < len(views):
                 spec = clips[views[position][0]].input
                 size = min(batch_size, self._fitting.get((spec.num_frames, spec.crop), batch_size))

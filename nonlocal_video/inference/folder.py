@@ -3,78 +3,110 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import torch
+
 from nonlocal_video.errors import DeviceError, NonlocalVideoError, SpanError, UsageError, VideoError
+from nonlocal_video.inference.device_errors import device_failed, failure_of, no_memory
+from nonlocal_video.inference.feeding import default_batch_size, default_workers
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
+from nonlocal_video.inference.upload import on_device
 from nonlocal_video.video._messages import printable_name
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
 
 _log = logging.getLogger(__name__)
+_CPU = torch.device("cpu")
+_Pending = tuple[str, Future[LoadedClip] | Failure]
 
 
 def classify_files(
     recognizer: Recognizer,
-    files: Iterable[str],
+    files: Iterable[str | Failure],
     request: ClipRequest,
     *,
     fast: bool = False,
-    workers: int = 1,
-    batch_size: int = 1,
+    workers: int | None = None,
+    batch_size: int | None = None,
+    device: torch.device = _CPU,
 ) -> Generator[Outcome, None, None]:
     """An outcome for every file, in the order given, as they are done.
 
     Args:
-        recognizer: Runs in the calling thread.
-        files: May be endless; only a few are looked at ahead of time.
+        recognizer: Runs in a thread of its own, one group of files ahead of the caller.
+        files: May be endless; only a few are looked at ahead of time. A failure among them is its own outcome.
         request: Spans and views, the same for all.
         fast: The model card's cheaper view.
-        workers: Decoding children that work beside the network, each with one file.
-        batch_size: Views in one forward pass; clips of several files share it.
+        workers: Decoding children that work beside the network, each with one file; None is `default_workers`.
+        batch_size: Views in one forward pass; clips of several files share it. None is `default_batch_size`.
+        device: Where clips are taken while the network is busy with others: the recogniser's.
     """
+    spec = recognizer.card.view(fast=fast)
+    workers = default_workers(device) if workers is None else workers
+    batch_size = default_batch_size(device, spec) if batch_size is None else batch_size
     for name, number in (("workers", workers), ("batch-size", batch_size)):
         if number < 1:
             raise UsageError(f"{name} = {number} should be at least 1.")
-    spec = recognizer.card.view(fast=fast)
+    group_size = math.ceil(batch_size / (request.views.num_clips * request.views.num_crops))
     loaders: queue.SimpleQueue[ClipLoader] = queue.SimpleQueue()
     readers = [recognizer.new_reader() for _ in range(workers)]
     for reader in readers:
-        loaders.put(ClipLoader(reader))
+        loaders.put(ClipLoader(reader, pinned=device.type == "cuda"))
 
     def load(path: str) -> LoadedClip:
         loader = loaders.get()
         try:
-            return loader.load(path, spec, request, originals=None)
+            return on_device(loader.load(path, spec, request, originals=None), device)
         finally:
             loaders.put(loader)
 
+    # The network has a thread of its own: it has its next group while the caller writes the rows of the one before.
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    pending: deque[tuple[str, Future[LoadedClip]]] = deque()
-    ahead = workers + batch_size
+    network = ThreadPoolExecutor(1, thread_name_prefix="network")
+    pending: deque[_Pending] = deque()
+    running: deque[Future[list[Outcome]]] = deque()
+
+    def start_group() -> None:
+        group = [pending.popleft() for _ in range(min(group_size, len(pending)))]
+        running.append(network.submit(_finish, recognizer, group, batch_size, device))
+
     try:
-        for path in files:
-            pending.append((path, pool.submit(load, path)))
-            if len(pending) > ahead:
-                yield from _finish(recognizer, pending, batch_size)
+        for file in files:
+            if isinstance(file, Failure):
+                pending.append((file.path, file))
+            else:
+                pending.append((file, pool.submit(load, file)))
+            if len(pending) > workers + group_size:
+                start_group()
+            while len(running) > 1:
+                yield from running.popleft().result()
         while pending:
-            yield from _finish(recognizer, pending, batch_size)
+            start_group()
+            while len(running) > 1:
+                yield from running.popleft().result()
+        while running:
+            yield from running.popleft().result()
     finally:
-        for _, future in pending:
-            future.cancel()
+        network.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
         for reader in readers:
             reader.close()
         pool.shutdown()
+        network.shutdown()
+        for reader in readers:  # one that was between two files had started a new child
+            reader.close()
 
 
 def answer(
-    recognizer: Recognizer, group: Sequence[tuple[str, LoadedClip | Exception]], batch_size: int
+    recognizer: Recognizer, group: Sequence[tuple[str, LoadedClip | Failure | Exception]], batch_size: int
 ) -> Iterator[Outcome]:
     """The outcomes of a few files, which share forward passes.
 
@@ -86,7 +118,9 @@ def answer(
     outcomes: dict[int, Outcome] = {}
     clips: dict[int, LoadedClip] = {}
     for position, (path, clip) in enumerate(group):
-        if isinstance(clip, Exception):
+        if isinstance(clip, Failure):
+            outcomes[position] = clip
+        elif isinstance(clip, Exception):
             outcomes[position] = _failure(recognizer, path, clip)
         else:
             clips[position] = clip
@@ -105,16 +139,19 @@ def answer(
 
 
 def _finish(
-    recognizer: Recognizer, pending: deque[tuple[str, Future[LoadedClip]]], batch_size: int
-) -> Iterator[Outcome]:
-    group: list[tuple[str, LoadedClip | Exception]] = []
-    for _ in range(min(batch_size, len(pending))):
-        path, future = pending.popleft()
+    recognizer: Recognizer, pending: Sequence[_Pending], batch_size: int, device: torch.device
+) -> list[Outcome]:
+    group: list[tuple[str, LoadedClip | Failure | Exception]] = []
+    for path, loading in pending:
         try:
-            group.append((path, future.result()))
+            group.append((path, loading if isinstance(loading, Failure) else loading.result()))
+        except DeviceError:
+            raise
         except Exception as error:  # whatever it is, this file gets its row and the others go on
+            if failure_of(error) == "device":  # pinned memory is the device's
+                raise device_failed(device, error) from None
             group.append((path, error))
-    yield from answer(recognizer, group, batch_size)
+    return list(answer(recognizer, group, batch_size))
 
 
 def _alone(recognizer: Recognizer, clip: LoadedClip) -> Prediction | Failure:
@@ -129,6 +166,8 @@ def _alone(recognizer: Recognizer, clip: LoadedClip) -> Prediction | Failure:
 def _failure(recognizer: Recognizer, path: str, error: Exception) -> Failure:
     if isinstance(error, SpanError):
         error = VideoError("not_found", f"{printable_name(path)}: it has no such part: {error}")
+    if failure_of(error) == "out_of_memory":
+        error = no_memory("This machine", f"the frames of {printable_name(path)}")
     if not isinstance(error, VideoError):
         if not isinstance(error, NonlocalVideoError):
             _log.error("unexpected error for %r", path, exc_info=error)

@@ -21,7 +21,7 @@ from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream, VideoReader
 from nonlocal_video.video.info import FrameChunk, VideoInfo
-from nonlocal_video.video.region import Region
+from nonlocal_video.video.region import PixelBox, Region
 from nonlocal_video.video.sampling import FILLED, View, plan_views
 from nonlocal_video.video.transforms import (
     SpatialView,
@@ -36,7 +36,9 @@ MAX_RESIZED_PIXELS = 36_000_000
 """Of one frame at the model's short side: what a 16 x 4096 video would blow up to is no longer a picture."""
 MAX_DRAWN_SIDE = 1920
 """Longer side of the frames kept for drawing, in pixels."""
-_CHUNK_PIXELS = 32_000_000
+_CHUNK_PIXELS = 8_000_000
+"""Of the frames received at a time, 24 MB: larger blocks the C library maps anew each time, and the faults of their
+pages cost several times what receiving does (64 frames of 1080p: 0.58 s of system time, of chunks of 3 or 4 0.07 s)."""
 
 ClipSource = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
@@ -79,7 +81,8 @@ class LoadedClip:
     views: tuple[View, ...]
     crops: tuple[SpatialView, ...]
     squares: tuple[torch.Tensor, ...]
-    """For each crop the K distinct frames, uint8 (K, crop, crop, 3): all that the network can see of them."""
+    """For each crop the K distinct frames, uint8 (K, crop, crop, 3): all that the network can see of them; on the CPU,
+    or on the device that `upload.on_device` took them to."""
     seconds: NDArray[np.float64]  # (K,) counted from the beginning of the file
     frame_of_time: NDArray[np.int64]  # (len(views), num_frames) -> K
     decode_seconds: float
@@ -90,15 +93,22 @@ class LoadedClip:
 
     def network_input(self, view: int, crop: int, *, device: torch.device | str = "cpu") -> torch.Tensor:
         """(1, 3, num_frames, crop, crop) float32, normalised: one temporal view and one of its crops."""
-        frames = self.squares[crop][torch.from_numpy(self.frame_of_time[view])]
+        square = self.squares[crop]
+        frames = square[torch.from_numpy(self.frame_of_time[view]).to(square.device)]  # indexed where the frames are
         return normalise(frames.to(device), self.input.mean, self.input.std)[None]
 
 
 class ClipLoader:
     """Reads clips for one input specification through one decoding child."""
 
-    def __init__(self, reader: VideoReader) -> None:
-        self.reader = reader
+    def __init__(self, reader: VideoReader, *, pinned: bool = False) -> None:
+        """Create a loader.
+
+        Args:
+            reader: Decodes; shared with nobody while a clip is loaded.
+            pinned: Put frames into memory from which a CUDA device copies by itself.
+        """
+        self.reader, self._pinned = reader, pinned
 
     def load(
         self, source: ClipSource, spec: InputSpec, request: ClipRequest, *, originals: list[NDArray[np.uint8]] | None
@@ -127,17 +137,24 @@ class ClipLoader:
             crops = squares_of(info, spec, num_crops=request.views.num_crops, region=request.region)
             check_not_too_elongated(path, info, crops[0])
             times = [seconds for view in views for seconds in view.times_seconds]
-            squares: list[list[torch.Tensor]] = [[] for _ in crops]
-            transform_seconds = 0.0
-            with clip.stream(times, chunk_frames=_chunk_frames(info, crops[0])) as stream:
+            # Only the region leaves the decoding child, unless whole frames are to be drawn on. It is resized here, not
+            # there: PyTorch would take 3.6 GB of a child's 4 GiB of address space, 0.7 GB of memory and 3 s of each,
+            # and NumPy takes several times as long for the same bits as a frame takes through the pipe.
+            box = crops[0].region_box if originals is None else None
+            transform_seconds, position = 0.0, 0
+            with clip.stream(times, chunk_frames=_chunk_frames(info, crops[0]), box=box) as stream:
+                squares = [self._room(len(stream), crop.size) for crop in crops]
                 for chunk in stream:
                     before = time.perf_counter()
                     frames = torch.from_numpy(chunk.frames_thwc)
                     if originals is not None:
                         originals.extend(_for_drawing(frames).numpy())
-                    resized = resize_region(frames, crops[0], antialias=spec.antialias)
-                    for crop, kept in zip(crops, squares, strict=True):
-                        kept.append(cut(resized, crop).clone())  # a view would keep the whole resized frame
+                    resized = resize_region(frames, crops[0], antialias=spec.antialias, is_cut_out=box is not None)
+                    part = slice(position, position + len(frames))
+                    for crop, square in zip(crops, squares, strict=True):
+                        # NumPy copies in this thread; PyTorch would start a team of threads in every loading thread.
+                        square.numpy()[part] = cut(resized, crop).numpy()
+                    position = part.stop
                     transform_seconds += time.perf_counter() - before
             elapsed = time.perf_counter() - started
         info = stream.info
@@ -157,7 +174,7 @@ class ClipLoader:
             input=spec,
             views=views,
             crops=crops,
-            squares=tuple(torch.cat(kept) for kept in squares),
+            squares=tuple(squares),
             seconds=stream.pts_seconds,
             frame_of_time=np.asarray(stream.frame_of_time).reshape(len(views), spec.num_frames),
             decode_seconds=elapsed - transform_seconds,
@@ -165,6 +182,9 @@ class ClipLoader:
             notes=tuple(notes),
             region=request.region,
         )
+
+    def _room(self, num_frames: int, size: int) -> torch.Tensor:
+        return torch.empty(num_frames, size, size, 3, dtype=torch.uint8, pin_memory=self._pinned)
 
     def probe(self, source: ClipSource, frames_per_second: float) -> VideoInfo:
         """What is known of a clip before its frames are decoded; the rate is that of frames given as an array."""
@@ -240,8 +260,8 @@ class _File:
     def probe(self) -> VideoInfo:
         return self.reader.probe(self.path)
 
-    def stream(self, times_seconds: Sequence[float], *, chunk_frames: int) -> FrameStream:
-        return self.reader.stream(self.path, times_seconds, chunk_frames=chunk_frames)
+    def stream(self, times_seconds: Sequence[float], *, chunk_frames: int, box: PixelBox | None) -> FrameStream:
+        return self.reader.stream(self.path, times_seconds, chunk_frames=chunk_frames, box=box)
 
 
 class _Array:
@@ -276,10 +296,11 @@ class _Array:
     def probe(self) -> VideoInfo:
         return self.info
 
-    def stream(self, times_seconds: Sequence[float], *, chunk_frames: int) -> _ArrayStream:
+    def stream(self, times_seconds: Sequence[float], *, chunk_frames: int, box: PixelBox | None) -> _ArrayStream:
         shown = np.floor(np.asarray(times_seconds) * self.info.fps + 1e-6).astype(np.int64)
         needed, frame_of_time = np.unique(np.clip(shown, 0, self.info.num_frames - 1), return_inverse=True)
-        chunk = FrameChunk(self.frames[needed], needed / self.info.fps)
+        top, left, bottom, right = box or (0, 0, self.info.height, self.info.width)
+        chunk = FrameChunk(self.frames[needed, top:bottom, left:right], needed / self.info.fps)
         return _ArrayStream(self.info, chunk, frame_of_time, chunk_frames)
 
 
@@ -291,6 +312,9 @@ class _ArrayStream(AbstractContextManager["_ArrayStream"]):
     ) -> None:
         self.info, self.frame_of_time, self.pts_seconds = info, frame_of_time, frames.pts_seconds
         self._frames, self._chunk_frames = frames, chunk_frames
+
+    def __len__(self) -> int:
+        return len(self.pts_seconds)
 
     def __iter__(self) -> Iterator[FrameChunk]:
         for start in range(0, len(self.pts_seconds), self._chunk_frames):

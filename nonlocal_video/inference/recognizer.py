@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.errors import DeviceError, UsageError
+from nonlocal_video.inference.batch_run import BatchProgress, BatchRun, FolderResult, run_folder
 from nonlocal_video.inference.device import Runtime, choose_device
 from nonlocal_video.inference.engine import Engine
+from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, ClipSource, LoadedClip
 from nonlocal_video.inference.look import Look
 from nonlocal_video.inference.prediction import Outcome, Prediction
@@ -27,7 +30,7 @@ from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.video.decode import DecodeLimits, VideoReader
 from nonlocal_video.video.region import Region, RegionLike
-from nonlocal_video.zoo.catalogue import load_network
+from nonlocal_video.zoo.catalogue import find, load_network
 
 Decoder = Literal["auto", "decord", "pyav"]
 Stage = Literal["reading", "network"]
@@ -58,8 +61,11 @@ def load(
         UsageError: No such device, or a runtime that is not installed or does not run on it.
     """
     chosen = choose_device(device, runtime=runtime)
-    network, card = load_network(model if isinstance(model, str) else Path(model))
-    return Recognizer(network, card, device=str(chosen), runtime=runtime, decoder=decoder, limits=limits)
+    name = model if isinstance(model, str) else Path(model)
+    network, card = load_network(name)
+    recognizer = Recognizer(network, card, device=str(chosen), runtime=runtime, decoder=decoder, limits=limits)
+    recognizer.weights = find(name)
+    return recognizer
 
 
 class Recognizer:
@@ -83,6 +89,7 @@ class Recognizer:
         self.network, self.device = self._engine.network, self._engine.device
         self.runtime: Runtime = runtime
         self.card = card
+        self.weights: Path | None = None  # the file that `load` read
         self._loader = ClipLoader(VideoReader(decoder=decoder, limits=limits or DecodeLimits()))
 
     @property
@@ -166,14 +173,74 @@ class Recognizer:
         """
         request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, frames_per_second, Region.of(region))
         if isinstance(source, (str, os.PathLike)) and is_folder(os.fspath(source)):
-            from nonlocal_video.inference.files import find_files
-            from nonlocal_video.inference.folder import classify_files
-
-            return list(classify_files(self, find_files([source]), request, fast=fast))
+            return [outcome for outcome, _ in BatchRun(self, find_files([source]), request, fast=fast)]
         on_stage("reading")
         clip = self._loader.load(source, self.card.view(fast=fast), request, originals=None)
         on_stage("network")
         return self.predict([clip])[0]
+
+    def classify_folder(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        output: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        views: str = "1x1",
+        fast: bool = False,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        region: RegionLike = None,
+        top_k: int = 5,
+        workers: int | None = None,
+        batch_size: int | None = None,
+        selection: Selection | None = None,
+        on_progress: Callable[[BatchProgress], None] = lambda progress: None,
+    ) -> FolderResult:
+        """Recognise the action in each of many clips, as the command `classify` does; a row for every file.
+
+        Args:
+            paths: Files, folders (searched through), glob patterns, addresses; one or several.
+            output: Table to write, .csv, .jsonl or .parquet. None writes none, and keeps all outcomes in memory.
+            resume: Take up an earlier run with this output: only files without a row, or changed since, are read.
+            views: As for `classify`, and so are `fast`, `start_seconds`, `end_seconds` and `region`.
+            top_k: Classes in a row.
+            workers: Decoding processes beside the network; None is as many as suit the device.
+            batch_size: Views in one forward pass; None is as many as suit the device.
+            selection: Which of the files count; None is all of them.
+            on_progress: Called after each row.
+
+        Raises:
+            UsageError: An argument has a value that is not allowed, or the output cannot be taken up.
+            OutputError: The table cannot be written; the rows so far are kept beside it.
+            DeviceError: The device has failed; `resume` does what is left.
+
+        Example:
+            >>> table = recognizer.classify_folder("clips/", output="actions.csv")
+            >>> [row["path"] for row in table if row["status"] == "error"]
+            ['clips/note.mp4']
+        """
+        request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, region=Region.of(region))
+        outcomes: list[Outcome] = []
+
+        def tell(progress: BatchProgress) -> None:
+            if output is None:
+                outcomes.append(progress.outcome)
+            on_progress(progress)
+
+        result = run_folder(
+            self,
+            [paths] if isinstance(paths, (str, os.PathLike)) else paths,
+            request,
+            output=output,
+            resume=resume,
+            fast=fast,
+            top_k=top_k,
+            workers=workers,
+            batch_size=batch_size,
+            selection=selection,
+            on_progress=tell,
+        )
+        return replace(result, outcomes=tuple(outcomes))
 
     def predict(self, clips: Sequence[LoadedClip], *, batch_size: int = 1) -> list[Prediction]:
         """Run the network on loaded clips, `batch_size` views at a time; clips may share a forward pass."""
@@ -198,10 +265,19 @@ class Recognizer:
         """
         return self._engine.forward(inputs, self.runtime)
 
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder that was asked for."""
+        return self._loader.reader.decoder
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """What a file may cost."""
+        return self._loader.reader.limits
+
     def new_reader(self) -> VideoReader:
         """A further decoding child with this recogniser's decoder and limits; whoever asks for it closes it."""
-        reader = self._loader.reader
-        return VideoReader(decoder=reader.decoder, limits=reader.limits)
+        return VideoReader(decoder=self.decoder, limits=self.limits)
 
     def look(
         self,
@@ -304,7 +380,7 @@ class Recognizer:
         fast: bool = False,
         start_seconds: float | None = None,
         end_seconds: float | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         region: RegionLike = None,
     ) -> Timeline:
         """What happens when in a long video; `inference.sliding.slide` gives the windows as they are computed.
@@ -316,7 +392,7 @@ class Recognizer:
             fast: The model card's cheaper view.
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
-            batch_size: Windows in one forward pass.
+            batch_size: Windows in one forward pass; None is as many as suit the device.
             region: As for `classify`.
 
         Returns:

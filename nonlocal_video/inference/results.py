@@ -13,6 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -143,12 +144,15 @@ class ResultFile:
 
     def still_to_do(self, files: Iterable[str]) -> Iterator[str]:
         """Those of `files` that have no row yet, or changed since; `done_before` counts the others by their code."""
-        for path in files:
-            stamp, code = self._done.get(path, (None, ""))
-            if stamp is not None and stamp == _stamp(path):
-                self.done_before[code] += 1
-            else:
-                yield path
+        return filter(self.is_to_do, files)
+
+    def is_to_do(self, path: str) -> bool:
+        """Return whether a file has no row yet, or changed since; `done_before` counts it if it has."""
+        stamp, code = self._done.get(path, (None, ""))
+        if stamp is None or stamp != _stamp(path):
+            return True
+        self.done_before[code] += 1
+        return False
 
     def append(self, path: str, row: dict[str, Any]) -> None:
         """Keep the row of one file.
@@ -259,6 +263,26 @@ class ResultFile:
                 f"{str(self.journal_path)!r} has lost its end: it gives {new} rows, and {str(self.path)!r} {there}. "
                 f"Nothing was replaced. Move the table away, and --resume writes the {new} rows."
             )
+
+
+def rows_of(table: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows that a finished run wrote, as `classify --json` prints them, from the journal beside its table.
+
+    Raises:
+        UsageError: There is no journal, or another process writes to it.
+        OutputError: It is damaged.
+    """
+    path = _journal_of(table)
+    if not path.is_file():
+        raise UsageError(f"{str(table)!r} has no journal {path.name!r} beside it, which holds its rows.")
+    with closing(Journal(path, create=False)) as journal:
+        try:
+            last = {entry["file"]: number for number, entry in enumerate(journal.entries()) if _TABLE not in entry}
+            for number, entry in enumerate(journal.entries()):
+                if _TABLE not in entry and last[entry["file"]] == number:
+                    yield entry["row"]
+        except JournalError as problem:
+            raise OutputError(f"Line {problem.number} of {str(path)!r} is damaged: {problem.reason}.") from problem
 
 
 def count_rows(table: Path) -> int | None:

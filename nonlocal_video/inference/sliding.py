@@ -18,9 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.feeding import default_batch_size
 from nonlocal_video.inference.loading import LoadedClip, check_not_too_elongated, squares_of
 from nonlocal_video.inference.prediction import StageSeconds
+from nonlocal_video.inference.read_ahead import read_ahead
 from nonlocal_video.inference.timeline import Timeline
+from nonlocal_video.inference.upload import on_device
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream
 from nonlocal_video.video.info import VideoInfo
@@ -144,14 +147,15 @@ def slide(
     stride_seconds: float | None = None,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = None,
     region: RegionLike = None,
 ) -> Generator[Timeline, None, None]:
     """A timeline that grows by up to `batch_size` windows with each step; the last one is complete, or has an `error`.
 
-    The frames are decoded once, in order, by a child of this generator's own, and dropped when no later window needs
-    them. Closing the generator stops the decoding. See `plan_windows` for the arguments and where the windows lie,
-    `Recognizer.classify` for the region.
+    The frames are decoded once, in order, by a child of this generator's own, a batch ahead of the network, and dropped
+    when no later window needs them. Without a `batch_size` it is as many as suit the device. Closing the generator
+    stops the decoding. See `plan_windows` for the arguments and where the windows lie, `Recognizer.classify` for the
+    region.
 
     Raises:
         VideoError: Not even one window can be read. Where the video breaks later, the last timeline has the windows
@@ -201,13 +205,14 @@ def _slide(
     stride_seconds: float | None,
     start_seconds: float | None,
     end_seconds: float | None,
-    batch_size: int,
+    batch_size: int | None,
     region: RegionLike,
 ) -> Generator[Timeline, None, None]:
     """As `slide`, but a break is raised after the timelines before it."""
+    spec, path, region = recognizer.card.view(fast=fast), os.fspath(path), Region.of(region)
+    batch_size = default_batch_size(recognizer.device, spec) if batch_size is None else batch_size
     if batch_size < 1:
         raise UsageError(f"batch-size = {batch_size} should be at least 1.")
-    spec, path, region = recognizer.card.view(fast=fast), os.fspath(path), Region.of(region)
     with recognizer.new_reader() as reader:
         info = reader.probe(path)
         plan = plan_windows(
@@ -224,8 +229,9 @@ def _slide(
         done, spent = 0, StageSeconds(0.0, 0.0, 0.0)
         # One frame a chunk: where a video breaks, no sound frame before the damage is lost with it.
         with (
-            reader.stream(path, plan.times.ravel().tolist(), chunk_frames=1) as stream,
-            closing(_clips(path, stream, plan, spec, place)) as clips,
+            reader.stream(path, plan.times.ravel().tolist(), chunk_frames=1, box=place.region_box) as stream,
+            closing(_clips(path, stream, plan, spec, place)) as decoded,
+            closing(read_ahead((on_device(clip, recognizer.device) for clip in decoded), batch_size)) as clips,
         ):
             for batch in _batches(clips, batch_size):
                 for prediction in recognizer.predict(batch, batch_size=batch_size):
@@ -271,19 +277,21 @@ def _clips(
         while num_read <= frames_of_window.max():
             chunk = next(stream)
             before = time.perf_counter()
-            resized = resize_region(torch.from_numpy(chunk.frames_thwc), place, antialias=spec.antialias)
-            held[num_read] = cut(resized, place)[0].clone()  # a view would keep the whole resized frame
+            frames = torch.from_numpy(chunk.frames_thwc)
+            resized = resize_region(frames, place, antialias=spec.antialias, is_cut_out=True)
+            # A view would keep the whole resized frame; NumPy copies in this thread.
+            held[num_read] = torch.from_numpy(cut(resized, place)[0].numpy().copy())
             num_read += 1
             transform += time.perf_counter() - before
-        frames, position_of_time = np.unique(frames_of_window, return_inverse=True)
+        needed, position_of_time = np.unique(frames_of_window, return_inverse=True)
         yield LoadedClip(
             path=path,
             info=stream.info,
             input=spec,
             views=(plan.view(window),),
             crops=(place,),
-            squares=(torch.stack([held[frame] for frame in frames.tolist()]),),
-            seconds=seconds[frames],
+            squares=(torch.stack([held[frame] for frame in needed.tolist()]),),
+            seconds=seconds[needed],
             frame_of_time=position_of_time.reshape(1, -1),
             decode_seconds=time.perf_counter() - started - transform,
             transform_seconds=transform,

@@ -62,14 +62,16 @@ class Session:
         assert self._plan is not None
         return self._plan.info
 
-    def ask(self, operation: str, times_seconds: list[float] | None = None) -> Plan:
-        """Send the request and receive the plan.
+    def ask(
+        self, operation: str, times_seconds: list[float] | None = None, box: tuple[int, int, int, int] | None = None
+    ) -> Plan:
+        """Send the request and receive the plan; of each frame only the pixels in `box` follow, if there is one.
 
         Raises:
             VideoError: If the file cannot be read.
             UsageError: If the request asks for what the file does not have.
         """
-        self._request = {"op": operation, "path": self.path, "times_seconds": times_seconds}
+        self._request = {"op": operation, "path": self.path, "times_seconds": times_seconds, "box": box}
         return self._ask(self._limits.timeout_seconds)
 
     def receive_frames(self, frames_thwc: NDArray[np.uint8]) -> None:

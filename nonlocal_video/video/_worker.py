@@ -162,8 +162,9 @@ class _Server:
                 pictures = _webp.read_frames(source, index.animation, wanted)
             else:
                 pictures = _pyav.read_frames(source, index, wanted, notes)
+            top, left, bottom, right = request["box"] or (0, 0, index.info.height, index.info.width)
             for picture in pictures:
-                self._send(_wire.FRAME, np.ascontiguousarray(picture).data.cast("B"))
+                self._send(_wire.FRAME, np.ascontiguousarray(picture[top:bottom, left:right]).data.cast("B"))
             self._send(_wire.DONE, json.dumps({"notes": notes}).encode("ascii"))
         finally:
             source.close()

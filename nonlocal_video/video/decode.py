@@ -19,6 +19,7 @@ from nonlocal_video.video._messages import no_memory_here, no_room_for_frames, p
 from nonlocal_video.video._session import Session
 from nonlocal_video.video.info import FrameChunk, Frames, VideoInfo
 from nonlocal_video.video.limits import DecodeLimits
+from nonlocal_video.video.region import PixelBox
 
 _MAX_FILES_A_PROCESS = 200
 """Libraries leak a little with every file; a new process costs a third of a second."""
@@ -79,7 +80,9 @@ class VideoReader:
         finally:
             session.close()
 
-    def stream(self, path: VideoPath, times_seconds: Sequence[float], *, chunk_frames: int = 16) -> FrameStream:
+    def stream(
+        self, path: VideoPath, times_seconds: Sequence[float], *, chunk_frames: int = 16, box: PixelBox | None = None
+    ) -> FrameStream:
         """Decode the frames shown at the given times, a few at a time.
 
         Memory does not grow with the number of times; the child waits while the caller is busy. The reader serves
@@ -90,6 +93,7 @@ class VideoReader:
             times_seconds: Seconds from the beginning of the file, in any order, from 0 to the video's end. What comes
                 before the first picture is answered with it.
             chunk_frames: At most so many frames in one chunk.
+            box: Top, left, bottom and right edge, in pixels, of the part of each frame to give; None is all of it.
 
         Raises:
             VideoError: If the file cannot be read, or there is no decoding process or no memory to be had.
@@ -102,7 +106,7 @@ class VideoReader:
         if whole < 1:
             raise UsageError(f"{chunk_frames = } should be a whole number, at least 1.")
         times = _checked_times(times_seconds).tolist()  # before the session, which holds the reader
-        return FrameStream(self._session(path), times, whole)
+        return FrameStream(self._session(path), times, whole, box)
 
     def read(self, path: VideoPath, times_seconds: Sequence[float]) -> Frames:
         """Decode the frames shown at the given times, all at once; for many frames use `stream`.
@@ -187,12 +191,17 @@ class FrameStream(Iterator[FrameChunk]):
         pts_seconds: (frames,) when its frames begin to be shown, in seconds from the beginning of the file.
     """
 
-    def __init__(self, session: Session, times_seconds: list[float], chunk_frames: int) -> None:
+    def __init__(
+        self, session: Session, times_seconds: list[float], chunk_frames: int, box: PixelBox | None = None
+    ) -> None:
         self._session = session
+        self._box = box
         self._chunk_frames = chunk_frames
         self._position = 0
         try:
-            plan = session.ask("stream", times_seconds)
+            plan = session.ask("stream", times_seconds, box)
+            if box is not None:
+                _check_box(box, plan.info)
         except MemoryError:
             session.close()
             raise no_memory_here(session.path) from None
@@ -230,7 +239,8 @@ class FrameStream(Iterator[FrameChunk]):
         return FrameChunk(frames_thwc=frames_thwc, pts_seconds=self.pts_seconds[start:end])
 
     def _room_for(self, count: int) -> NDArray[np.uint8]:
-        height, width = self.info.height, self.info.width
+        top, left, bottom, right = self._box or (0, 0, self.info.height, self.info.width)
+        height, width = bottom - top, right - left
         try:
             return np.empty((count, height, width, 3), dtype=np.uint8)
         except (MemoryError, ValueError):  # ValueError: more than there are addresses
@@ -252,6 +262,15 @@ class FrameStream(Iterator[FrameChunk]):
     def __del__(self) -> None:
         if hasattr(self, "_session"):
             self._session.close()
+
+
+def _check_box(box: PixelBox, info: VideoInfo) -> None:
+    top, left, bottom, right = box
+    if not (0 <= top < bottom <= info.height and 0 <= left < right <= info.width):
+        raise UsageError(
+            f"{box = } should be the top, left, bottom and right edge of a part of this video's frames of "
+            f"{info.width} x {info.height}."
+        )
 
 
 def _checked_times(times_seconds: object) -> NDArray[np.float64]:

@@ -122,16 +122,25 @@ def resize(frames_thwc: Tensor, size: tuple[int, int], *, antialias: bool = True
     return resized.permute(0, 2, 3, 1)
 
 
-def resize_region(frames_thwc: Tensor, view: SpatialView, *, antialias: bool = True) -> Tensor:
+def resize_region(
+    frames_thwc: Tensor, view: SpatialView, *, antialias: bool = True, is_cut_out: bool = False
+) -> Tensor:
     """Cut out the part of the frames that a view looks at, if it is not all of them, and resize it to the view's size.
 
-    What is outside of the region has no influence, not even on the pixels at its edge: uint8 (T, H, W, 3) ->
-    (T, H', W', 3).
+    What is outside of the region has no influence, not even on the pixels at its edge.
+
+    Args:
+        frames_thwc: uint8 (T, H, W, 3).
+        view: Says which part, and its size.
+        antialias: Smooth frames that shrink.
+        is_cut_out: The frames are that part already.
+
+    Returns:
+        uint8 (T, H', W', 3).
     """
     top, left, bottom, right = view.box
-    return resize(
-        frames_thwc[:, top:bottom, left:right], (view.resized_height, view.resized_width), antialias=antialias
-    )
+    part = frames_thwc if is_cut_out else frames_thwc[:, top:bottom, left:right]
+    return resize(part, (view.resized_height, view.resized_width), antialias=antialias)
 
 
 def spatial_views(
@@ -207,8 +216,11 @@ def normalise(frames_thwc: Tensor, mean: tuple[float, float, float], std: tuple[
     Returns:
         float32 (3, T, H, W), (x / 255 - mean) / std.
     """
-    # (T, H, W, 3) -> (3, T, H, W); x * a + b is one pass with (x / 255 - mean) / std folded into a and b
+    # (T, H, W, 3) -> (3, T, H, W); x * a + b is one pass with (x / 255 - mean) / std folded into a and b. Both are
+    # numbers of the host: a tensor would be copied to the device, which waits until that has done all before.
     channels = frames_thwc.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    deviation = torch.tensor(std, device=frames_thwc.device).view(3, 1, 1, 1)
-    shift = -torch.tensor(mean, device=frames_thwc.device).view(3, 1, 1, 1) / deviation
-    return channels.mul_(1 / (255 * deviation)).add_(shift)
+    deviations = np.asarray(std, dtype=np.float32)
+    scales, shifts = np.float32(1) / (np.float32(255) * deviations), -np.asarray(mean, dtype=np.float32) / deviations
+    for channel, scale, shift in zip(channels, scales.tolist(), shifts.tolist(), strict=True):
+        channel.mul_(scale).add_(shift)
+    return channels

@@ -1,0 +1,256 @@
+"""The one resumable run over many files: the command line, the page, `evaluate` and Python call it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.file_kinds import PassedOver
+from nonlocal_video.inference.files import Selection, find_files
+from nonlocal_video.inference.folder import classify_files
+from nonlocal_video.inference.loading import ClipRequest
+from nonlocal_video.inference.prediction import Failure, Outcome
+from nonlocal_video.inference.results import ResultFile, rows_of
+from nonlocal_video.models.card import ModelCard
+from nonlocal_video.video.limits import DecodeLimits
+from nonlocal_video.zoo.download import sha256_of
+
+if TYPE_CHECKING:
+    from nonlocal_video.inference.recognizer import Recognizer
+
+Row = dict[str, Any]
+
+
+class BatchRun:
+    """Classifies files one after another and keeps a row of every one; files that have a row are left out.
+
+    Iterating gives each outcome with its row, which its tables have by then. Ending the iteration early ends the run.
+
+    Attributes:
+        counts: Number of rows of this run, by `ok` or the error's code.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        files: Iterable[str | Failure],
+        request: ClipRequest,
+        *,
+        fast: bool = False,
+        workers: int | None = None,
+        batch_size: int | None = None,
+        tables: Sequence[ResultFile] = (),
+        to_row: Callable[[Outcome], Row] = lambda outcome: outcome.to_row(),
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Create a run; nothing is read yet.
+
+        Args:
+            recognizer: Answers.
+            files: Paths, and failures of files that were refused before they were read; may be endless.
+            request: Spans and views, the same for all.
+            fast: The model card's cheaper view.
+            workers: Decoding processes beside the network; None is as many as suit the device.
+            batch_size: Views in one forward pass; None is as many as suit the device.
+            tables: Open tables that each get all rows; taken up together, if at all.
+            to_row: What is kept of an outcome.
+            should_stop: Asked before each file; after True, only the files in hand are finished.
+        """
+        self.counts: Counter[str] = Counter()
+        self._recognizer, self._files, self._request = recognizer, files, request
+        self._fast, self._workers, self._batch_size = fast, workers, batch_size
+        self._tables, self._to_row, self._should_stop = tables, to_row, should_stop
+
+    @property
+    def done_before(self) -> Counter[str]:
+        """Number of rows of earlier runs, by `ok` or the error's code."""
+        return self._tables[0].done_before if self._tables else Counter()
+
+    def __iter__(self) -> Generator[tuple[Outcome, Row], None, None]:
+        outcomes = classify_files(
+            self._recognizer,
+            self._wanted(),
+            self._request,
+            fast=self._fast,
+            workers=self._workers,
+            batch_size=self._batch_size,
+            device=self._recognizer.device,
+        )
+        with closing(outcomes):
+            for outcome in outcomes:
+                row = self._to_row(outcome)
+                for table in self._tables:
+                    table.append(outcome.path, row)
+                self.counts[row["error"]["code"] if row["error"] else "ok"] += 1
+                yield outcome, row
+
+    def _wanted(self) -> Iterator[str | Failure]:
+        for file in self._files:
+            if self._should_stop():
+                return
+            path = file.path if isinstance(file, Failure) else file
+            if not self._tables or self._tables[0].is_to_do(path):
+                yield file
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """Where a run stands after a row."""
+
+    outcome: Outcome
+    row: Row
+    counts: Counter[str]
+    """Rows of this run, by `ok` or the error's code."""
+    done_before: Counter[str]
+    """Rows of earlier runs, likewise."""
+
+
+@dataclass(frozen=True, repr=False)
+class FolderResult:
+    """What a folder run gave; iterating yields the rows, as `classify --json` prints them."""
+
+    counts: Counter[str]
+    """Rows of this run, by `ok` or the error's code."""
+    done_before: Counter[str] = field(default_factory=Counter)
+    """Rows that earlier runs had written, likewise."""
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    """Files that were not tried for their names."""
+    output: Path | None = None
+    """The table that was written."""
+    outcomes: Sequence[Outcome] = ()
+    """Predictions and failures, in order; none where a table was written."""
+
+    def __len__(self) -> int:
+        return self.counts.total() + self.done_before.total()
+
+    def __iter__(self) -> Iterator[Row]:
+        if self.output is not None:
+            return rows_of(self.output)
+        return (outcome.to_row() for outcome in self.outcomes)
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{number} {code}" for code, number in (self.counts + self.done_before).most_common())
+        return f"FolderResult({len(self)} files: {words}; output={str(self.output) if self.output else None!r})"
+
+
+def run_settings(
+    card: ModelCard,
+    weights: Path | None,
+    request: ClipRequest,
+    *,
+    fast: bool,
+    top_k: int,
+    decoder: str,
+    limits: DecodeLimits,
+) -> dict[str, Any]:
+    """Return what the rows of a run depend on: a run is only taken up with the same.
+
+    What only rounds otherwise (device, runtime, batch size) is not among them: a run may be resumed with another.
+
+    Args:
+        card: The model's.
+        weights: Its file, whose digest counts; None leaves it out.
+        request: Spans and views.
+        fast: The model card's cheaper view.
+        top_k: Classes in a row.
+        decoder: As the reader was asked for it.
+        limits: What a file may cost.
+    """
+    return {
+        "model": card.name,
+        "weights_sha256": None if weights is None else sha256_of(weights),
+        "views": str(request.views),
+        "fast": fast,
+        "start_seconds": request.start_seconds,
+        "end_seconds": request.end_seconds,
+        "region": None if request.region is None else str(request.region),
+        "top_k": top_k,
+        "decoder": decoder,
+        "limits": asdict(limits),
+    }
+
+
+def run_folder(
+    recognizer: Recognizer,
+    paths: Sequence[str | os.PathLike[str]],
+    request: ClipRequest,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    fast: bool = False,
+    top_k: int = 5,
+    workers: int | None = None,
+    batch_size: int | None = None,
+    selection: Selection | None = None,
+    csv_escape: bool = True,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[BatchProgress], None] = lambda progress: None,
+) -> FolderResult:
+    """Classify all files of folders, patterns and addresses, and write a table of them.
+
+    Args:
+        recognizer: Answers.
+        paths: Files, folders (searched through), glob patterns, addresses.
+        request: Spans and views, the same for all.
+        output: Table to write, .csv, .jsonl or .parquet; None writes none.
+        resume: Take up an earlier run with this output.
+        fast: The model card's cheaper view.
+        top_k: Classes in a row.
+        workers: Decoding processes beside the network; None is as many as suit the device.
+        batch_size: Views in one forward pass; None is as many as suit the device.
+        selection: Which of the files count; None is all of them.
+        csv_escape: In a CSV, put an apostrophe before text that a spreadsheet would take for a formula.
+        should_stop: Asked before each file; after True, only the files in hand are finished.
+        on_progress: Called after each row.
+
+    Returns:
+        The counts; outcomes are given to `on_progress` alone.
+
+    Raises:
+        UsageError: An argument has a value that is not allowed, or the output cannot be taken up.
+        OutputError: The table cannot be written; the rows so far are kept beside it.
+        DeviceError: The device has failed; what was not done has no row, and `resume` does it.
+        KeyboardInterrupt: `should_stop` ended the run; the rows are kept, and `resume` continues.
+    """
+    if resume and output is None:
+        raise UsageError("resume = True continues a table; name it with output.")
+    passed_over = PassedOver()
+    selection = selection or Selection()
+    files = find_files(paths, selection=selection, leave_out=ResultFile.files_of(output), passed_over=passed_over)
+    with ExitStack() as stack:
+        tables = []
+        if output is not None:
+            settings = run_settings(
+                recognizer.card,
+                recognizer.weights,
+                request,
+                fast=fast,
+                top_k=top_k,
+                decoder=recognizer.decoder,
+                limits=recognizer.limits,
+            )
+            table = ResultFile(output, settings, top_k=top_k, resume=resume, csv_escape=csv_escape)
+            tables.append(stack.enter_context(table))
+        run = BatchRun(
+            recognizer,
+            files,
+            request,
+            fast=fast,
+            workers=workers,
+            batch_size=batch_size,
+            tables=tables,
+            to_row=lambda outcome: outcome.to_row(top_k),
+            should_stop=should_stop,
+        )
+        with closing(iter(run)) as steps:
+            for outcome, row in steps:
+                on_progress(BatchProgress(outcome, row, run.counts, run.done_before))
+        if should_stop():
+            raise KeyboardInterrupt
+    return FolderResult(run.counts, run.done_before, passed_over, None if output is None else Path(output))

@@ -32,7 +32,7 @@ def default_workers(device: torch.device) -> int:
 
 
 def default_batch_size(device: torch.device, spec: InputSpec) -> int:
-    """Return the number of views in one forward pass: a power of two on a GPU, 1 on the CPU, which gains nothing.
+    """Return the number of views in one forward pass: a power of two on a GPU, 1 on the CPU.
 
     It takes at most half of the memory that is free, and keeps the first feature map below 2^31 elements. Where it does
     not fit all the same, the engine halves it.

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import time
 
+import psutil
 import pytest
 import torch
 from tiny_networks import tiny_network
@@ -73,7 +74,8 @@ def test_peak_memory_of_a_fresh_process() -> None:
     assert "fresh process" in speed.peak_method
     assert 5.9 * 2**26 <= speed.peak_bytes <= 6.5 * 2**26
     assert speed.quartile_seconds == (speed.median_seconds, speed.median_seconds)
-    assert not multiprocessing.active_children()
+    # By their numbers: where a library has waited for all children of this process, `multiprocessing` knows of no end.
+    assert not [child for child in multiprocessing.active_children() if psutil.pid_exists(child.pid or -1)]
 
 
 class Refuses(nn.Module):

@@ -50,4 +50,4 @@ class _Refused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
-        raise NotImplementedError(ctx.words)
+        raise RuntimeError(ctx.words)  # as PyTorch's own functions that are differentiable once

@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from absent import absent
 from PIL import Image
 
 from nonlocal_video.errors import UsageError
@@ -150,7 +151,7 @@ def test_frames_are_refused_with_a_command_that_makes_clips(tmp_path: Path, name
         read_source(tmp_path / "clips")
     command = shlex.split(str(caught.value)[str(caught.value).index("ffmpeg ") :])
     if shutil.which("ffmpeg") is None:
-        pytest.skip("no ffmpeg here")
+        absent("no ffmpeg on PATH")
     subprocess.run([*command, "-loglevel", "error"], check=True, stdin=subprocess.DEVNULL)
     with av.open(f"{folder}.mp4") as container:
         means = [frame.to_ndarray(format="gray").mean() for frame in container.decode(video=0)]

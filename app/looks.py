@@ -8,7 +8,7 @@ from collections import OrderedDict
 from nonlocal_video.inference.look import Look
 
 MAX_BYTES = 512 * 1024**2
-"""Of all visitors together."""
+"""Memory for the explanations of all visitors together."""
 UNUSED_SECONDS = 1800
 """After which the page drops a look that was not asked about."""
 FRAME_SIDE = 320

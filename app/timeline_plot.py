@@ -14,7 +14,7 @@ from nonlocal_video.inference.timeline import Segment, Timeline
 MAX_ROWS = 6
 """Classes with a line."""
 MAX_POINTS = 600
-"""Of each line; a longer video's moments are averaged."""
+"""Points of each line at most; the moments of a longer video are averaged."""
 _SCRIPT = Path(__file__).with_name("timeline_plot.js").read_text(encoding="utf-8")
 _TEMPLATE = """<div class="legend"></div>
 <div class="area" tabindex="0" role="slider" aria-label="Time in the video" aria-valuemin="0" aria-valuemax="0">

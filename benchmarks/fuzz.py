@@ -62,7 +62,7 @@ class Report:
     unexpected: list[str] = field(default_factory=list)
     slowest_seconds: float = 0.0
     rss_mib: list[float] = field(default_factory=list)
-    """Of this process, after each tenth of the files."""
+    """Memory of this process, after each tenth of the files."""
 
     def to_row(self) -> dict[str, Any]:
         total: Counter[str] = Counter()

@@ -27,7 +27,7 @@ SEPARATIONS = ("near", "space", "time", "both")
 NUM_CLASSES = 2
 """0: different colours, 1: the same."""
 COLOURINGS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-"""Of the targets, index into `TARGET_COLOURS`."""
+"""Colours of the targets, as indices into `TARGET_COLOURS`."""
 CLIPS_PER_ROUND = len(SEPARATIONS) * len(COLOURINGS)
 
 HALF_SIDE = 2  # a square is 5 pixels wide

@@ -32,7 +32,7 @@ POINTS = ((0.06, 0.12), (0.31, 0.13), (0.81, 0.47), (0.44, 0.45), (0.56, 0.14))
 """Clicked one after another, in fractions of the sheet; the last one stays in the pictures: a hand."""
 
 SIZE, RATE = (340, 256), 25
-"""Of the video for the timeline: width and height in pixels, frames a second."""
+"""Shape of the video for the timeline: width and height in pixels, frames a second."""
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 
 _BATCH = 8
 _LEAST_SHARE = 0.9
-"""Of the slower stage's rate, that decoding beside the network has to reach."""
+"""Share of the slower stage's rate that decoding beside the network has to reach."""
 
 
 def out_of_memory(context: Context) -> None:

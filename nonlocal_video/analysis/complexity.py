@@ -93,7 +93,7 @@ class Complexity:
     dtype: str
     parameters: int
     parameter_bytes: int
-    """Of parameters and buffers."""
+    """Bytes of parameters and buffers."""
     macs: int
     peak_bytes: int
     """Most bytes of tensors alive at one time in inference: the input and activations, without weights and without

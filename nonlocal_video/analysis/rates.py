@@ -98,5 +98,5 @@ def measure_rates(
 
 
 def input_bytes(size: Size) -> int:
-    """Of one RGB clip in float32."""
+    """Bytes of one RGB clip in float32."""
     return 4 * 3 * math.prod(size)

@@ -104,7 +104,7 @@ class Perturbation:
 
     @cached_property
     def own_score(self) -> float:
-        """Of the clip as it is: where deletion begins and insertion ends."""
+        """Score of the unchanged clip: where deletion begins and insertion ends."""
         return self._scores([np.zeros(self.size, bool)])[0]
 
     @cached_property

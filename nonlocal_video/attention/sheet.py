@@ -48,7 +48,7 @@ class Sheet:
     frames: tuple[int, ...]
     """Sampled frames, in rows from left to right."""
     width: int
-    """Of one frame, in pixels; `height` likewise."""
+    """Width of one frame, in pixels; `height` likewise."""
     height: int
 
     @classmethod

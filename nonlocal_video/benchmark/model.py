@@ -43,9 +43,9 @@ class _Case:
     macs: int = 0
     """Multiply-accumulates of one view."""
     seconds: list[float] = field(default_factory=list)
-    """Of each timed pass."""
+    """Wall-clock seconds of each timed pass."""
     first_seconds: float | None = None
-    """Of the pass before them, in which OpenVINO compiles the network."""
+    """Wall-clock seconds of the pass before them, in which OpenVINO compiles the network."""
     peak_bytes: int | None = None
     """Most memory of a CUDA device that a pass takes beyond the weights and its input."""
     fits: bool = True
@@ -164,7 +164,7 @@ def open_model(name: str, *, device: str = "auto", runtime: Runtime = "torch") -
 
 
 def multiply_accumulates(network: nn.Module, spec: InputSpec) -> int:
-    """Of one view; the network that answers is without blocks that add exactly zero."""
+    """Count the multiply-accumulates of one view; the network that answers is without blocks that add exactly zero."""
     return count_run(network, (1, 3, spec.num_frames, spec.crop, spec.crop)).macs
 
 

@@ -45,7 +45,7 @@ class OpCase:
 
     @property
     def matrix_bytes(self) -> int:
-        """Of the N x M matrix in float32."""
+        """Bytes of the N x M matrix in float32."""
         return 4 * self.num_positions * self.num_keys
 
     def smaller(self, num_positions: int) -> OpCase:

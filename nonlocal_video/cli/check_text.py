@@ -15,7 +15,7 @@ from nonlocal_video.training.report import CheckReport, SameContent
 from nonlocal_video.video.sampling import FILLED
 
 _SHOWN = 10
-"""Of each kind of finding; --json and the manifest have all."""
+"""Findings of each kind that are shown; --json and the manifest have all."""
 
 
 def print_report(report: CheckReport, spec: InputSpec, console: Console, *, every_frame: bool) -> None:

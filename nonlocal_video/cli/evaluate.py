@@ -224,6 +224,6 @@ def _make_folder(folder: Path) -> None:
 
 
 def _digest(truths: Mapping[str, Truth]) -> str:
-    """Of paths and classes: answers to one list of clips are not taken for another's."""
+    """Return the digest of paths and classes: answers to one list of clips are not taken for another's."""
     lines = sorted(f"{path}\0{truth.label}\n" for path, truth in truths.items())
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -13,11 +13,11 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.evaluation.text_file import open_text
 
 COLUMNS = ("path", "label", "group", "split")
-"""Of a list of clips; the first two are needed."""
+"""Columns of a list of clips; the first two are required."""
 MANIFEST_COLUMNS = (
     *COLUMNS, "problem", "duration_seconds", "num_frames", "fps", "width", "height", "sha256", "content",
 )  # fmt: skip
-"""Of a manifest that `check` wrote."""
+"""Columns of a manifest that `check` wrote."""
 _SEPARATORS = ",;\t|"
 _SAYS_MANIFEST = "sha256"
 

@@ -20,7 +20,7 @@ from nonlocal_video.evaluation.answers import TOP_K, Answer
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 NUM_BINS = 15
-"""Of the calibration error, of equal width; the number of Guo et al., ICML 2017."""
+"""Bins of the calibration error, of equal width; as many as in Guo et al., ICML 2017."""
 
 Statistic = Callable[[NDArray[np.float64]], float]
 """From a weight for every clip to a figure."""
@@ -31,7 +31,7 @@ class Figure:
     """An accuracy, from 0 to 1."""
 
     value: float
-    """Of the clips that can be read."""
+    """Value over the clips that can be read."""
     interval: tuple[float, float] | None
     """95%, by bootstrap over groups; None for a single group, which says nothing about others."""
     unreadable_as_wrong: float

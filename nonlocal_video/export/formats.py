@@ -32,7 +32,7 @@ class Traced:
 
     program: torch.export.ExportedProgram
     shape: tuple[int | None, ...]
-    """Of its input, (B, 3, T, S, S); None is any number."""
+    """Shape of the input, (B, 3, T, S, S); None is any number."""
     card: str
     """JSON that travels with the file."""
 
@@ -42,7 +42,7 @@ class FileFormat:
     """One way to write a network down."""
 
     ending: str
-    """Of the file that is opened; OpenVINO's weights lie beside it."""
+    """File name extension; OpenVINO's weights lie beside that file."""
     runtime: str
     """The package that runs the file."""
     write: Callable[[Traced, Path], None]

@@ -24,7 +24,7 @@ from nonlocal_video.models.card import ModelCard
 FEWEST_VIEWS = 3
 """That are compared; more where the file only takes more at once."""
 TURNS = 3
-"""Of each timing."""
+"""Repetitions of each timing."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Exported:
     """The one to open first."""
     num_bytes: int
     shape: tuple[int | None, ...]
-    """Of its input, (B, 3, T, S, S); None is any number."""
+    """Shape of the input, (B, 3, T, S, S); None is any number."""
     agreement: Agreement
     runtime: str
     """Package and version that the check ran."""

@@ -34,7 +34,7 @@ _FILES_PER_TASK = 64
 """Through one decoding child, whose start costs a third of a second."""
 _MAX_TASKS = 10_000
 _BLOCK_BYTES = 32 * 1024**2
-"""Of decoded clips that travel together, about three of 64 frames; the networks begin with the first block."""
+"""Size of a block of decoded clips, about three of 64 frames; the networks begin with the first block."""
 
 FileTable = dict[str, np.ndarray[Any, np.dtype[np.object_]]]
 
@@ -44,7 +44,7 @@ class Cluster:
     """Which machines, and how much of them one network gets."""
 
     address: str | None = None
-    """Of a running cluster, as `ray start` prints it, or `auto`; None starts Ray on this machine for this run."""
+    """Address of a running cluster, as `ray start` prints it, or `auto`; None starts Ray on this machine."""
     actors: int | None = None
     """Processes that hold a network; None is one for each GPU of the cluster, or one where there is none."""
     gpus_per_actor: float | None = None

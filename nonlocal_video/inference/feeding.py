@@ -11,10 +11,10 @@ from nonlocal_video.models.card import InputSpec
 MAX_WORKERS = 16
 MAX_BATCH = 32
 _BYTES_PER_PIXEL = 256
-"""Of a view's input: three times what the default network's features take at their largest (86 measured), for networks
-with wider ones."""
+"""Bytes of memory for each pixel of a view's input: three times what the default network takes at most (86 measured), to
+leave room for wider networks."""
 _FEATURES_PER_PIXEL = 16
-"""Of the first feature map of a ResNet-50: 64 channels at half the height and width."""
+"""Values of a ResNet-50's first feature map for each input pixel: 64 channels at half the height and width."""
 
 
 def cores() -> int:

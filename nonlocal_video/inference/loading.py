@@ -33,12 +33,12 @@ from nonlocal_video.video.transforms import (
 )
 
 MAX_RESIZED_PIXELS = 36_000_000
-"""Of one frame at the model's short side: what a 16 x 4096 video would blow up to is no longer a picture."""
+"""Pixels of one resized frame at most: what a 16 x 4096 video would blow up to is no longer a picture."""
 MAX_DRAWN_SIDE = 1920
 """Longer side of the frames kept for drawing, in pixels."""
 _CHUNK_PIXELS = 8_000_000
-"""Of the frames received at a time, 24 MB: larger blocks the C library maps anew each time, and the faults of their
-pages cost several times what receiving does (64 frames of 1080p: 0.58 s of system time, of chunks of 3 or 4 0.07 s)."""
+"""Pixels of the frames received at a time, 24 MB. The C library maps larger blocks anew each time, and their page faults
+cost several times what receiving does: for 64 frames of 1080p 0.58 s of system time instead of 0.07 s."""
 
 ClipSource = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MAX_TIMES = 5_000_000
 """Windows times frames of a window: a day of 25 frames a second at the default stride fits."""
 MAX_HELD_BYTES = 1 << 30
-"""Of the resized frames that overlapping windows share."""
+"""Memory for the resized frames that overlapping windows share."""
 _SAME_SECONDS = Fraction(1, 1000)  # lengths that differ by less are the same to sampling, too
 
 

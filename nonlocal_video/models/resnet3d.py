@@ -56,7 +56,7 @@ class ResNet3DConfig:
     temporal_pool: int = 1
     """Max-pool time by this between stages 1 and 2."""
     stage_strides: tuple[Triple, Triple, Triple, Triple] = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2))
-    """Of each stage's first block: its first 3x3 convolution and its shortcut."""
+    """Stride of each stage's first block: its first 3x3 convolution and its shortcut."""
     temporal_kernels: tuple[tuple[int, ...], ...] = ((3,), (3,), (3,), (3,))
     """Per stage the blocks' kernel size in time, repeated over the stage: (3, 1) is 3, 1, 3, 1, ..."""
     temporal_conv: Literal["first", "middle"] = "middle"

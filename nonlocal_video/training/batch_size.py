@@ -18,9 +18,9 @@ import torch
 from nonlocal_video.errors import UsageError
 
 CPU_SHARE = 0.5
-"""Of the memory that is free before the first try; decoding processes and the page cache want the rest."""
+"""Share of the memory that is free before the first try; the rest is for decoding processes and the page cache."""
 CUDA_SHARE = 0.9
-"""Of the device's memory that is free before the first try; the rest is for fragments and libraries' workspaces."""
+"""Share of the device's memory that is free before the first try; the rest is for fragments and workspaces."""
 _CLEAR_GROWTH_BYTES = 64 * 2**20
 """By which the peak has to grow before a clip's share of it is told from what the allocator happens to keep."""
 

@@ -128,7 +128,7 @@ class ClipCache:
 
 
 def _checksums(frames: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Of each frame, (T,); what has one axis alone is one piece, (1,)."""
+    """Return the checksum of each frame, (T,); an array with one axis is one piece, (1,)."""
     pieces = frames[None] if frames.ndim == 1 else frames
     return np.array([zlib.crc32(np.ascontiguousarray(piece).data) for piece in pieces], dtype="<u4")
 

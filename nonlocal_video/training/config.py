@@ -32,9 +32,9 @@ class TrainConfig:
     learning_rate: float = 1e-3
     """At its highest."""
     weight_decay: float = 1e-4
-    """Of convolutions' and linear maps' weights; biases and batch norms have none."""
+    """Weight decay of convolutions and linear layers; biases and batch norms have none."""
     momentum: float = 0.9
-    """Of SGD (Nesterov's)."""
+    """Momentum of SGD (Nesterov's)."""
     warmup_epochs: float = 1.0
     """In which the learning rate grows from 0; a cosine then brings it back to 0."""
     label_smoothing: float = 0.0
@@ -44,7 +44,7 @@ class TrainConfig:
     """Normalise with the statistics that came with the weights, or with each batch's; None is the first with weights
     and the second without."""
     ema_decay: float | None = None
-    """Of averaged weights, which are then measured and saved; None takes the weights as they are."""
+    """Decay of the averaged weights, which are then evaluated and saved; None takes the weights as they are."""
     precision: Precision = "32-true"
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, more time, the same numbers."""
@@ -73,7 +73,7 @@ class TrainConfig:
     workers: int = 2
     """Processes that load clips, in each training process; 0 loads in the training process itself."""
     cache_gib: float = 8.0
-    """Of disk, for each of these: decoded clips, computed features or the student's kept views, a teacher's answers."""
+    """GiB of disk for each of: decoded clips, computed features or the student's cached views, a teacher's answers."""
 
     def __post_init__(self) -> None:
         for name, least in (

@@ -119,7 +119,7 @@ class ClipDataset:
 
     @property
     def statistics(self) -> LoadingStatistics:
-        """Of all clips since the dataset was made, by whatever worker."""
+        """Statistics of all clips since the data set was made, over all workers."""
         sums = dict(zip(_COUNTS, self._counts.sum(dim=0).tolist(), strict=True))
         return LoadingStatistics(**{name: int(sums[name]) for name in _COUNTS[:3]}, **{n: sums[n] for n in _COUNTS[3:]})
 

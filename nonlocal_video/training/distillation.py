@@ -27,13 +27,13 @@ class DistillConfig:
     teacher: str = "default"
     """A catalogue name, a training run's folder, or a weights file."""
     logits_weight: float = 1.0
-    """Of the divergence between the two answers (Hinton et al., 2015)."""
+    """Weight of the divergence between the two answers (Hinton et al., 2015)."""
     features_weight: float = 0.0
-    """Of the difference between features at `layers` (Romero et al., FitNets, 2015)."""
+    """Weight of the difference between features at `layers` (Romero et al., FitNets, 2015)."""
     embedding_weight: float = 0.0
-    """Of the difference between the pooled features; with it the teacher's classifier can become the student's."""
+    """Weight of the difference between pooled features; with it the teacher's classifier can become the student's."""
     label_weight: float = 1.0
-    """Of the cross entropy to the labels."""
+    """Weight of the cross entropy to the labels."""
     temperature: float = 4.0
     """Logits are divided by it before their softmax: the higher, the more unlikely classes count."""
     layers: tuple[tuple[str, str], ...] = ()

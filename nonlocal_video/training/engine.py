@@ -38,7 +38,7 @@ class Progress:
     step: int
     """Optimisation steps done."""
     steps: int
-    """Of the whole run."""
+    """Optimisation steps of the whole run."""
     epoch: float
     """Epochs done."""
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -154,7 +154,7 @@ class KeptViews:
 
 
 def _checksum(kept: NDArray[np.float32], label: int, place: int, number: int) -> int:
-    """Of what is kept, its class and where it belongs; never 0."""
+    """Return the checksum of a cached view, its class and its index; never 0."""
     about = struct.pack("<qqq", label, place, number)
     return 1 << 32 | zlib.crc32(about, zlib.crc32(np.ascontiguousarray(kept).data))
 
@@ -179,7 +179,7 @@ def feature_shape(
 
 
 def bytes_needed(shape: tuple[int, ...], num_views: int) -> int:
-    """Of the disk, for what is kept of all views."""
+    """Bytes of disk that the cache of all views takes."""
     return 4 * math.prod(shape) * num_views
 
 

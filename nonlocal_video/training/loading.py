@@ -69,7 +69,7 @@ class EpochBatches(Sampler[list[View]]):
         self.num_clips, self.batch_size, self.seed, self.epochs = num_clips, batch_size, seed, epochs
         self.rank, self.world_size = rank, world_size
         self.num_batches = num_clips // batch_size // group * group
-        """Of one epoch."""
+        """Number of batches in one epoch."""
         self.first = 0
         """Batches of the run that are done: set it before the pass."""
 

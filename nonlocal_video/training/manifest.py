@@ -43,7 +43,7 @@ class ManifestRow:
     """Upright, as shown, in pixels."""
     height: int | None = None
     sha256: str | None = None
-    """Of the file's bytes."""
+    """SHA-256 of the file's bytes."""
     content: str | None = None
     """The same for clips that show the same pictures, whatever their container: the path of the first of them."""
 

@@ -12,7 +12,7 @@ from nonlocal_video.training.config import TrainConfig
 
 
 def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Of everything in `module` that learns; weight decay on weights alone, not on biases and batch norms."""
+    """Make the optimizer of `module`'s trainable parameters; no weight decay on biases and batch norms."""
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in learning if parameter.ndim > 1], "weight_decay": config.weight_decay},
@@ -33,7 +33,7 @@ def state_bytes(module: nn.Module, config: TrainConfig) -> int:
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Of a step, counted from 0: linear warm-up, then half a cosine (Loshchilov & Hutter, SGDR, ICLR 2017, eq. 5)."""
+    """Return the rate of a step, from 0: linear warm-up, then half a cosine (Loshchilov & Hutter, ICLR 2017, eq. 5)."""
     total = config.epochs * steps_per_epoch
     warmup = min(config.warmup_epochs * steps_per_epoch, total - 1)
     if step < warmup:

@@ -278,7 +278,7 @@ class _Run:
         return TrainingSet(parts, views=config.teacher_views or None), TrainingSet(held_out)
 
     def _answer_caches(self) -> list[AnswerCache]:
-        """Of the teacher, for what is learnt from and what is measured on; none without kept views."""
+        """Return the teacher's answer caches for the training and the validation set; none without cached views."""
         if not self.config.teacher_views or self.teacher is None:
             return []
         folder, room = self.folder.cache / "answers", _bytes(self.config.cache_gib)
@@ -303,7 +303,7 @@ class _Run:
         )
 
     def _batch_size(self) -> int:
-        """Of all processes together: what was asked for, or what fits; never more than there are clips."""
+        """Return the batch of all processes together: as asked for, or what fits; never more than there are clips."""
         world, clips = self.fabric.world_size, len(self.training)
         asked = self.config.batch_size
         if asked is None:

@@ -28,20 +28,20 @@ class RunCard:
     folder: str | os.PathLike[str]
     """As commands should name it."""
     card: ModelCard
-    """Of the trained network."""
+    """Card of the trained network."""
     start: ModelCard | None
-    """Of the weights that training started from; None for random ones."""
+    """Card of the weights that training started from; None for random ones."""
     teachers: Sequence[ModelCard] = ()
-    """Of networks whose answers were learnt."""
+    """Cards of networks whose answers were learnt."""
     manifest: Manifest
     validation: str | None = VALIDATION
     """The split that was measured on; None if nothing was."""
     settings: Mapping[str, Any]
-    """Of the run, as in its `config.json`."""
+    """Settings of the run, as in its `config.json`."""
     rows: Sequence[MetricsRow]
-    """Of its `metrics.csv`."""
+    """Rows of its `metrics.csv`."""
     best_step: int | None
-    """Of the row that describes `best.safetensors`."""
+    """Step of the row that describes `best.safetensors`."""
     chosen_by: str = "validation/top1"
     """The column by which the best weights were chosen."""
     notes: Sequence[str] = field(default_factory=tuple)

@@ -269,7 +269,7 @@ class RunFolder:
         self._write(self.readme, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
     def _checksums_of_metrics(self) -> list[int]:
-        """Of each line of `metrics.csv`."""
+        """Return the checksum of each line of `metrics.csv`."""
         lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
         return [zlib.crc32(line) for line in lines]
 

@@ -24,7 +24,7 @@ class SplitPlan:
     """How to divide clips that no list has divided yet: by one share, or into folds."""
 
     validation_share: float | None = 0.2
-    """Of the clips that are measured on."""
+    """Share of clips in the validation set."""
     folds: int | None = None
     """Number of parts, each of which is measured on once."""
     seed: int = 0
@@ -156,7 +156,7 @@ def _held_out(labels: Sequence[str], units: NDArray[np.int64], share: float, see
 
 
 def _share_of(labels: Sequence[str], units: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """Of parts as fine as can be had without an empty one, the neighbours that leave most classes on both sides."""
+    """Choose, of the finest parts without an empty one, the neighbours that leave most classes in both sets."""
     finest = min(_FINEST, len(np.unique(units)), max(Counter(labels).values()))
     wanted = Fraction(share).limit_denominator(max(2, finest)).denominator
     for num_parts in range(max(2, wanted), 1, -1):

@@ -253,7 +253,7 @@ class StillDataset:
 
     @property
     def statistics(self) -> LoadingStatistics:
-        """Of all pictures since the data set was made; decoding includes the resize."""
+        """Statistics of all images since the data set was made; decoding includes the resize."""
         clips, decode_seconds, transform_seconds = self._counts.sum(dim=0).tolist()
         return LoadingStatistics(int(clips), 0, 0, decode_seconds, 0.0, transform_seconds)
 

@@ -76,13 +76,13 @@ class TrainingSet:
         return part.view_name(place, self._view_of(epoch))
 
     def path(self, place: int) -> str:
-        """Of a clip."""
+        """Path of a clip."""
         part, place = self._part(place)
         return part.rows[place].path
 
     @property
     def statistics(self) -> LoadingStatistics:
-        """Of all parts, added up."""
+        """Statistics of all parts, added up."""
         of_parts = [part.statistics for part in self.parts]
         return LoadingStatistics(
             **{field.name: sum(getattr(one, field.name) for one in of_parts) for field in fields(LoadingStatistics)}

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from nonlocal_video.video._probe import StreamIndex
 
 _MAX_BATCH_BYTES = 4 * 1024**2
-"""Of pictures in one call: decord decodes as far ahead as a call asks, and holds all of it."""
+"""Bytes of frames in one call: decord decodes as far ahead as a call asks, and holds all of it."""
 MAX_FRAMES = 1024
-"""Of one request. Behind a slow consumer decord decodes ahead without a bound: 10 minutes of 340 x 256 took 3.4 GiB."""
+"""Frames of one request. Behind a slow consumer decord decodes ahead without a bound: 10 minutes at 340 x 256 took 3.4
+GiB."""
 _STDERR = 2
 _MAX_PRINTED_BYTES = 1 << 20
 

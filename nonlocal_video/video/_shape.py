@@ -5,7 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 
 _MOST_ELONGATED = 10
-"""Of a pixel's sides. Standards end at 4:1 and packing two views into one picture at 2:1; more is a broken header."""
+"""Largest ratio of a pixel's sides. Standards end at 4:1, packing two views into one picture at 2:1; more is a broken
+header."""
 _ROUNDED_PIXELS = 1.0
 """Encoders that keep the shape write a ratio near 1 when they round a size to an even number, as ffmpeg's `scale=-2:H`.
 Resampling a picture for that would only blur it."""

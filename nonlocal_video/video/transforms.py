@@ -40,7 +40,7 @@ class SpatialView:
     left: int
     size: int
     region_box: PixelBox | None = None
-    """Of the frame, the pixels that are resized; None for all of them."""
+    """Pixels of the frame that are resized; None for all of them."""
 
     def __post_init__(self) -> None:
         inside = 0 <= self.top <= self.resized_height - self.size and 0 <= self.left <= self.resized_width - self.size

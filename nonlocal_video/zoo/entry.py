@@ -51,7 +51,7 @@ class Download:
     by_hand: bool = False
     """The address is a page that asks a person, not a file that can be fetched."""
     size_mb: float | None = None
-    """Of the file, in 10^6 bytes, where its publisher states it."""
+    """Size of the file in 10^6 bytes, where its publisher states it."""
 
     def __post_init__(self) -> None:
         if self.sha256 is not None and (len(self.sha256) not in (8, 64) or set(self.sha256) - set("0123456789abcdef")):
@@ -67,7 +67,7 @@ class PublishedInput:
     num_frames: int
     frame_stride: int
     stride_counts: Literal["frames", "thirtieths"]
-    """Of the clip's own frames; or of frames at 30 a second whatever the clip's rate."""
+    """What the stride counts: the clip's own frames, or frames at 30 a second whatever the clip's rate."""
     short_side: int
     crop: int
     mean: tuple[float, float, float]

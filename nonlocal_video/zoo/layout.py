@@ -38,7 +38,7 @@ class Layer:
     block: int = 0
     """Residual block within the stage, from 0; of a non-local block, the one that it follows."""
     number: int = 0
-    """Of the convolution within its residual block, from 1."""
+    """Number of the convolution within its residual block, from 1."""
     half: int | None = None
     """0 and 1 are the convolutions along space and along time that make a (2+1)D convolution."""
 

@@ -37,10 +37,10 @@ class Record:
 
     url: str
     sha256: str
-    """Of the publisher's file."""
+    """SHA-256 of the publisher's file."""
     num_bytes: int
     converted_sha256: str
-    """Of the file made of it."""
+    """SHA-256 of the converted file."""
 
 
 def record_path(name: str) -> Path:

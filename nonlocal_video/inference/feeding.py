@@ -11,7 +11,7 @@ from nonlocal_video.models.card import InputSpec
 MAX_WORKERS = 16
 MAX_BATCH = 32
 _BYTES_PER_PIXEL = 256
-"""Bytes of memory for each pixel of a view's input: three times what the default network takes at most (86 measured), to
+"""Bytes of memory for each pixel of a view's input: three times what the default network takes (86 measured), to
 leave room for wider networks."""
 _FEATURES_PER_PIXEL = 16
 """Values of a ResNet-50's first feature map for each input pixel: 64 channels at half the height and width."""

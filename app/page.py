@@ -71,7 +71,7 @@ def build_page(
         recognizers: At least one; their cards' names are what a visitor chooses from.
         max_upload_mb: The limit stated on the page (the server enforces it).
         keep_seconds: How long uploads and overlays stay on the server.
-        samples: Clips that can be picked instead of an upload; the row is left away when there are none.
+        samples: Clips that can be picked instead of an upload; the row is left out when there are none.
         folder_root: Folders at and below it on the server may be classified; None offers none.
     """
     limits = limits_in_words(recognizers[0].new_reader().limits, max_upload_mb, keep_seconds)

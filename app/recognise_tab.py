@@ -51,7 +51,7 @@ def recognise_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sampl
 
     Args:
         recognizers: By name; the first is chosen to begin with.
-        samples: Clips that can be picked instead of an upload; the row is left away when there are none.
+        samples: Clips that can be picked instead of an upload; the row is left out when there are none.
         limits: Of uploads, in words.
     """
     callbacks = Callbacks(recognizers)

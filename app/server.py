@@ -131,12 +131,12 @@ def create_app(
     def process_recording() -> fastapi.Response:
         return fastapi.Response(status_code=404)
 
-    # A copy in the upload folder would be deleted like an upload, while the page goes on offering it.
+    # A copy in the upload folder would be deleted like an upload, while the page still offers it.
     gr.set_static_paths([str(sample.path) for sample in samples])
     page = build_page(
         recognizers, samples=samples, max_upload_mb=max_upload_mb, keep_seconds=keep_seconds, folder_root=folder_root
     )
-    # Gradio checks only on launched pages that a file which a client names was uploaded, and a mounted page is none:
+    # Gradio checks only on launched pages that a file which a client names was uploaded, and a mounted page is not one:
     # without this line anybody could have any file of the server read.
     require(page, "has_launched", library="gradio", purpose="to read uploads and no other file")
     page.has_launched = True

@@ -62,7 +62,7 @@ def refuse_link(path: Path, *, hard: bool = False) -> None:
 
     Args:
         path: The name.
-        hard: Refuse a file that has a second name, too: whoever writes into it changes what that name shows.
+        hard: Refuse a file that has a second name, too: writing into it changes what that name shows.
 
     Raises:
         UsageError: It is a link, a folder, a pipe or the like.

@@ -235,7 +235,7 @@ def make_baseline(inputs: Tensor, kind: Baseline) -> Tensor:
 
 
 def blurred(inputs: Tensor, sigma_pixels: float) -> Tensor:
-    """Each frame under a Gaussian of this standard deviation; at the border the frame goes on mirrored."""
+    """Each frame under a Gaussian of this standard deviation; beyond the border the frame is mirrored."""
     sigma = (0, 0, 0, sigma_pixels, sigma_pixels)
     frames = ndimage.gaussian_filter(inputs.cpu().numpy(), sigma, mode="mirror")
     return torch.from_numpy(frames).to(inputs.device)

@@ -66,7 +66,7 @@ class Target:
 
 @dataclass(frozen=True, repr=False)
 class AttentionMaps:
-    """A value for every pixel of every sampled frame, kept on the cells it was measured on."""
+    """A value for every pixel of every sampled frame, kept on the cells it was computed for."""
 
     method: Method
     """attention: attention received in a non-local block; query: what one point attends to; gradcam: class evidence."""

@@ -57,7 +57,7 @@ def check(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on standard output.")] = False,
 ) -> None:
-    """Read every labelled clip as training would: what is unusable, short, there twice, and who is measured on."""
+    """Read every labelled clip as training would: unusable, short and duplicated clips, and the validation set."""
     from nonlocal_video.evaluation.labelled import read_source
     from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.training.manifest import check_format, write_manifest

@@ -77,7 +77,7 @@ def classify(
 ) -> None:
     """Recognise the action in each clip; a row for every file, bad ones included."""
     if resume and output is None:
-        raise UsageError("--resume goes on with a table; name it with --output.")
+        raise UsageError("--resume continues a table; name it with --output.")
     of_ray = {"--ray-address": ray_address, "--ray-actors": ray_actors, "--ray-gpus": ray_gpus, "--ray-cpus": ray_cpus}
     given = [name for name, value in of_ray.items() if value is not None]
     if given and engine is not Engine.ray:
@@ -202,7 +202,7 @@ def _here(
                 on_progress=show,
             )
         except KeyboardInterrupt:
-            kept = f" {added} rows were added to {output!r}; the same command with --resume goes on."
+            kept = f" {added} rows were added to {output!r}; the same command with --resume continues."
             typer.echo("Stopped." + (kept if output else ""), err=True)
             raise typer.Exit(STATUS_INTERRUPTED) from None
 
@@ -243,7 +243,7 @@ def _on_ray(
         if rows is not None:
             parts.write(rows)
     except KeyboardInterrupt:
-        typer.echo("Stopped. The same command with --resume goes on.", err=True)
+        typer.echo("Stopped. The same command with --resume continues.", err=True)
         raise typer.Exit(STATUS_INTERRUPTED) from None
     return parts.counts() - before, parts.done_before
 

@@ -16,7 +16,7 @@ from nonlocal_video.errors import NonlocalVideoError
 def main() -> None:
     """Fetch the sample clip unless one is given, classify it and write what the network looked at."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("clip", nargs="?", help="a video file; a sample clip (a dancer) if left away")
+    parser.add_argument("clip", nargs="?", help="a video file; a sample clip (a dancer) if not given")
     parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder for the overlay video")
     arguments = parser.parse_args()
     try:

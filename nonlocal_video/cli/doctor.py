@@ -87,7 +87,7 @@ def _tried(check: Callable[[], str]) -> tuple[bool, str]:
         return True, check()
     except NonlocalVideoError as error:
         return False, str(error)
-    except Exception as error:  # the doctor reports whatever is broken, and goes on
+    except Exception as error:  # the doctor reports whatever is broken, and continues
         return False, f"{type(error).__name__}: {error}"
 
 

@@ -68,7 +68,7 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled clips; those that cannot be read are counted, too."""
     if resume and output is None:
-        raise UsageError("--resume goes on with an evaluation; name its folder with --output.")
+        raise UsageError("--resume continues an evaluation; name its folder with --output.")
 
     from nonlocal_video.cli.check import say_source
     from nonlocal_video.evaluation.answers import Truth
@@ -204,7 +204,7 @@ def _answers(
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
             added = run.counts.total()
-            kept = f" {added} answers were added to {str(output)!r}; the same command with --resume goes on."
+            kept = f" {added} answers were added to {str(output)!r}; the same command with --resume continues."
             typer.echo("Stopped." + (kept if tables else ""), err=True)
             raise typer.Exit(STATUS_INTERRUPTED) from None
     if output is not None:

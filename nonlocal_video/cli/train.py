@@ -66,7 +66,7 @@ def train(
         str, typer.Option(help="The split to measure on, as fold1 of check --folds.")
     ] = TO_MEASURE_ON,
     validation_share: Annotated[
-        float, typer.Option(help="Of clips that no list has divided yet, what is measured on.")
+        float, typer.Option(help="Fraction of clips held out for validation, where no list divides them.")
     ] = SHARE_TO_MEASURE_ON,
     fast: options.Fast = False,
     new_weights: Annotated[
@@ -162,7 +162,7 @@ def _run(folder: Any, settings: RunSettings, clips: RunClips, fabric: Any, *, re
                 should_stop=lambda: stop.asked,
             )
         except KeyboardInterrupt:  # the second one
-            progress.say("Stopped at once. The same command with --resume goes on after the last saved step.")
+            progress.say("Stopped at once. The same command with --resume continues after the last saved step.")
             raise typer.Exit(STATUS_INTERRUPTED) from None
     if first:
         say_result(folder, result)
@@ -279,7 +279,7 @@ def _refuse_beside_resume(given: list[str], changed: dict[str, Any]) -> None:
     wrong = [*given, *(name for name in changed if name not in MAY_DIFFER)]
     if wrong:
         raise UsageError(
-            f"--resume goes on with the run's own clips and settings; leave {', '.join(wrong)} away. Beside --output "
+            f"--resume continues with the run's own clips and settings; leave {', '.join(wrong)} away. Beside --output "
             f"it takes --set of {', '.join(MAY_DIFFER)}."
         )
 

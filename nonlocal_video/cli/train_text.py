@@ -62,7 +62,7 @@ class TrainProgress:
 def say_result(folder: RunFolder, result: TrainResult) -> None:
     """What was reached and what to do with it, on standard output."""
     if not result.finished:
-        typer.echo(f"Stopped after step {result.step}. The same command with --resume goes on.", err=True)
+        typer.echo(f"Stopped after step {result.step}. The same command with --resume continues.", err=True)
         return
     if result.early:
         typer.echo("Stopped early: it got no better.")

@@ -81,7 +81,7 @@ def pull(
         bool, typer.Option("--offline", help="No network; so does NONLOCAL_VIDEO_OFFLINE=1. Takes files put by hand.")
     ] = False,
 ) -> None:
-    """Download, check and convert weights; prints where they are. A cut download goes on where it broke."""
+    """Download, check and convert weights; prints where they are. An interrupted download resumes where it stopped."""
     from nonlocal_video.zoo.catalogue import entry
     from nonlocal_video.zoo.download import check_licence
     from nonlocal_video.zoo.download import pull as pull_entry

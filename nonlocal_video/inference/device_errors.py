@@ -26,7 +26,7 @@ def failure_of(error: BaseException) -> Failure | None:
     """Return whether memory ran out or the device failed; None for any other error.
 
     After an illegal access or a fault of the hardware every further call on the device fails (`AcceleratorError`): told
-    by the exception, whatever the device. Where memory ran out the device goes on.
+    by the exception, whatever the device. After it ran out of memory, a device keeps working.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "out_of_memory"

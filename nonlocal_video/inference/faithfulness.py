@@ -128,7 +128,7 @@ def check_faithfulness(
         look: What `recognizer.look` gave; its view is what is perturbed.
         maps: Of that look, by any method.
         label: The class whose probability is watched; None is the likeliest.
-        baseline: What a place shows when it is taken away. A result that holds for one of them only is none.
+        baseline: What a place shows when it is taken away. A result that holds for one of them only does not count.
         fractions: Shares of the places, ascending.
         draws: How often the map is displaced.
         seed: Of the displacements.

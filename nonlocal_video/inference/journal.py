@@ -150,7 +150,7 @@ class Journal:
             return True
         if header.startswith(b'{"settings"'):
             raise UsageError(
-                f"{str(self.path)!r} was written by an earlier version, without checksums, and cannot be gone on with. "
+                f"{str(self.path)!r} was written by an earlier version, without checksums, and cannot be continued. "
                 f"Use another output name, or delete it."
             )
         if not header.startswith(_MAGIC):

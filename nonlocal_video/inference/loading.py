@@ -48,7 +48,7 @@ class ClipRequest:
     """Which part of a clip to look at, and how often.
 
     Raises:
-        UsageError: The part is none of any clip (whether it is one of this clip, only its length says), or no rate.
+        UsageError: No clip could have the span or the rate; whether this one has it is told by its length.
     """
 
     views: ViewCount = field(default_factory=ViewCount)

@@ -212,7 +212,7 @@ class Recognizer:
         Raises:
             UsageError: An argument has a value that is not allowed, or the output cannot be taken up.
             OutputError: The table cannot be written; the rows so far are kept beside it.
-            DeviceError: The device has failed; `resume` does what is left.
+            DeviceError: The device has failed; `resume` does the rest.
 
         Example:
             >>> table = recognizer.classify_folder("clips/", output="actions.csv")
@@ -276,7 +276,7 @@ class Recognizer:
         return self._loader.reader.limits
 
     def new_reader(self) -> VideoReader:
-        """A further decoding child with this recogniser's decoder and limits; whoever asks for it closes it."""
+        """A further decoding child with this recogniser's decoder and limits; the caller closes it."""
         return VideoReader(decoder=self.decoder, limits=self.limits)
 
     def look(

@@ -88,7 +88,7 @@ def list_remote(url: str, *, all_files: bool = False) -> Iterator[tuple[str, str
         def whole(name: str, folder: str = folder) -> str:
             return str(storage.unstrip_protocol(f"{folder.rstrip('/')}/{name}"))
 
-        names_of_folders.sort()  # what is left in this list is searched next
+        names_of_folders.sort()  # the names that stay in this list are searched next
         if not all_files:
             for name in list(names_of_folders):
                 if kind := kind_of_folder(name):

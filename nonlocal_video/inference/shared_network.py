@@ -23,7 +23,7 @@ class SharedNetwork:
     another one's hooks hung on it copied those and what they hold, and a forward pass ran the other's hooks.
 
     Attributes:
-        network: The network; whoever runs it, or a part of it, does so inside `taken`.
+        network: The network; it, and every part of it, is run inside `taken` only.
         failed: The error of a device that has failed; nothing is asked of it any more.
     """
 

@@ -13,7 +13,7 @@ from nonlocal_video.inference.loading import LoadedClip
 def on_device(clip: LoadedClip, device: torch.device) -> LoadedClip:
     """Return the clip with its distinct frames on the device, as uint8: views are indexed and normalised there.
 
-    The copy is only begun, so that the calling thread goes on; what is asked of the same stream later waits for it.
+    The copy is only begun, so that the calling thread continues; later work on the same stream waits for it.
     Where the device has no room the clip stays where it is, and the network takes it a view at a time.
 
     Args:

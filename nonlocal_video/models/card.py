@@ -128,7 +128,7 @@ class ModelCard:
     licence: str = ""
     source: str = ""
     notes: tuple[str, ...] = field(default_factory=tuple)
-    """Sentences shown to whoever uses the model."""
+    """Sentences shown to users of the model."""
 
     def view(self, *, fast: bool = False) -> InputSpec:
         """The model's own input, or its cheaper one.

@@ -1,4 +1,4 @@
-"""What a file is that was given as weights and is none: most often what a download left instead of them."""
+"""Name what a file is that was given as weights and holds none: most often what a failed download left."""
 
 from __future__ import annotations
 

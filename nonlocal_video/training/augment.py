@@ -1,4 +1,4 @@
-"""What is changed at random in a clip before it is learnt from, alike in all of its frames."""
+"""Random augmentation of training clips, the same in all frames of a clip."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class FoundBatchSize:
     size: int
     """Clips."""
     explanation: str
-    """One sentence, for whoever starts the training."""
+    """One sentence for the user."""
 
 
 def most_clips_a_process(clips: int, processes: int, accumulate: int = 1) -> int:

@@ -73,7 +73,7 @@ class ClipCache:
             sums = _read_checksums(path, stored)
         except FileNotFoundError:
             return None
-        except Exception:  # NumPy has many for a header that is none
+        except Exception:  # NumPy has many for a broken header
             self._drop_damaged(name)
             return None
         found = np.array(stored if places is None else stored[places])

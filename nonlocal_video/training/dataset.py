@@ -1,4 +1,4 @@
-"""Checked clips as what a network is trained and measured on."""
+"""Data set of checked clips, for training and validation."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class DistillConfig:
             if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UsageError(f"{name} = {getattr(self, name)} should be a finite number, 0 or above.")
         if not any(getattr(self, name) for name in weights[:3]):
-            raise UsageError(f"All of {', '.join(weights[:3])} are 0: nothing is learnt from the teacher.")
+            raise UsageError(f"All of {', '.join(weights[:3])} are 0: the teacher has no influence.")
         if not (isfinite(self.temperature) and self.temperature > 0):
             raise UsageError(f"temperature = {self.temperature} should be a finite number above 0.")
         if bool(self.layers) != bool(self.features_weight):
@@ -103,7 +103,7 @@ class Distillation(Objective):
         Args:
             network: The student.
             teacher: Is frozen.
-            config: What is learnt from.
+            config: Weights of the terms, temperature and layers.
             student: The student's input.
             labels: The student's classes, in the order of its outputs.
             view: How the batches' clips are made, see `viewing_spec`.
@@ -146,7 +146,7 @@ class Distillation(Objective):
     def forward(self, batch: Batch) -> Losses:
         """Clips as `view` says, (N, 3, T, S, S); every clip counts, labelled or not."""
         config = self.config
-        # The network's mode, not this module's: whoever trains may set that of the network alone.
+        # The network's mode, not this module's: the training loop may set that of the network alone.
         cache = self._cache if self.network.training else self._measured_cache
         of = self.student if self.sees_kept_views else self.view
         if cache is not None:

@@ -63,7 +63,7 @@ class TrainResult:
 
 
 class Training:
-    """One start of a run: new, or gone on with.
+    """One start of a run, new or resumed.
 
     Everything random depends on the seed, the epoch, the step and a clip's place alone, and everything else is in the
     state, so a run that is killed at any moment and resumed ends with the same bits as one that never was; on a GPU
@@ -90,8 +90,8 @@ class Training:
             objective: Around the network as it begins.
             card: What is saved with the weights.
             config: The settings, resolved.
-            train: What is learnt from.
-            validation: What is measured on after every epoch.
+            train: Training set.
+            validation: Validation set, evaluated after every epoch.
             names: Place in `train` -> what the clip is called in messages.
             frozen: The last layer that does not learn.
             fabric: Launched. Of its processes only the first writes.

@@ -31,7 +31,7 @@ class KeptViews:
     """Stands in for a dataset: what was made of each view, float32 (C, T', H', W'), and the class.
 
     Of each clip there are `num_views` random views, and epochs go round them. They are made by
-    `compute`, which goes on where an earlier call was cut off.
+    `compute`, which continues where an earlier call was interrupted.
 
     Attributes:
         num_views: Views of each clip.
@@ -187,7 +187,7 @@ def check_room(shape: tuple[int, ...], *, num_clips: int, num_views: int, num_me
     """Refuse what would not fit.
 
     Raises:
-        UsageError: The features of all views, and of the middle of the clips measured on, take more than `max_bytes`.
+        UsageError: The features of all views, and of the validation clips' middle views, take more than `max_bytes`.
     """
     needed = bytes_needed(shape, num_views * num_clips + num_measured)
     if needed > max_bytes:

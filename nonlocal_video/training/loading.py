@@ -1,4 +1,4 @@
-"""Batches in an order that depends on the seed and the epoch alone, whoever loads them and wherever a run goes on."""
+"""Batches in an order that depends on the seed and the epoch alone, however they are loaded and a run is resumed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class View(NamedTuple):
 class EpochBatches(Sampler[list[View]]):
     """One process's share of the batches of a whole run: shuffled epochs, one after another without a break.
 
-    A last batch that is not whole is left away: each clip has its turn in another epoch.
+    An incomplete last batch is dropped: each clip has its turn in another epoch.
     """
 
     def __init__(

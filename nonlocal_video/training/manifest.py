@@ -120,7 +120,7 @@ class Manifest:
         """
         if validation == TRAIN:
             raise UsageError(
-                f"validation = {TRAIN!r} is the split that is learnt from. Name another to measure on; there are: "
+                f"validation = {TRAIN!r} is the training set's split. Name another to measure on; there are: "
                 f"{', '.join(self.splits)}."
             )
         held_out = self.of_split(validation)

@@ -66,7 +66,7 @@ def copy_buffers_from_first(module: nn.Module) -> None:
 
 @contextmanager
 def waiting_for_all(fabric: Fabric) -> Iterator[None]:
-    """No process goes on from this block before all are through, however long one is in it: it checks clips there.
+    """Let every process wait at the end of the block for all others, however long one checks clips in it.
 
     Elsewhere a process that does not answer for half an hour (`DDPStrategy`'s timeout) is an error, and stays one.
     """

@@ -39,7 +39,7 @@ class SameContent:
 
     @property
     def contradictory(self) -> bool:
-        """Two labels: one is wrong, or the clip shows both; either way it cannot be learnt from."""
+        """Two labels: one is wrong, or the clip shows both; either way it cannot be used for training."""
         return len(self.labels) > 1
 
     @property

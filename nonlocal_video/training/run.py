@@ -57,7 +57,7 @@ class RunSettings:
     """Train on the model's cheaper view."""
     new_weights: bool = False
     validation: str = VALIDATION
-    """The split that is measured on."""
+    """Split that is the validation set."""
     device: str = "auto"
     processes: int = 1
 
@@ -129,7 +129,7 @@ def train(
 
 
 class _StopError(Exception):
-    """Asked to stop while views are computed; a resumed run goes on with them."""
+    """Asked to stop while views are computed; a resumed run continues with them."""
 
 
 class _Run:
@@ -252,7 +252,7 @@ class _Run:
         )
 
     def _data(self) -> tuple[TrainingSet, TrainingSet]:
-        """What is learnt from and what is measured on, as views of the clips."""
+        """Return the training and the validation set, as views of the clips."""
         config, labels = self.config, self.start.card.labels
         cache = None
         if config.cache_gib and not config.keeps_features:
@@ -422,9 +422,9 @@ class _Run:
         if result.early:
             notes.append(f"Training stopped after {rows[-1]['epoch']:g} epochs: it got no better.")
         if self.clips.unlabelled.rows or self.clips.stills:
-            also = f", and {len(measured)} such clips were measured on" if measured else ""
+            also = f", and {len(measured)} such clips were in the validation set" if measured else ""
             notes.append(
-                f"It also learnt from {len(learnt)} clips and {len(self.clips.usable_stills)} pictures without labels"
+                f"Also trained on {len(learnt)} clips and {len(self.clips.usable_stills)} pictures without labels"
                 f"{also}."
             )
         distillation = self.config.distillation

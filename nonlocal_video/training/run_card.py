@@ -18,7 +18,7 @@ from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.run_settings import flatten_settings
 
 FEW_CLIPS = 100
-"""Below this many clips measured on, the card says how little a percentage means."""
+"""With fewer validation clips than this, the card says how little a percentage means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class RunCard:
     """Cards of networks whose answers were learnt."""
     manifest: Manifest
     validation: str | None = VALIDATION
-    """The split that was measured on; None if nothing was."""
+    """Split that was the validation set; None if there was none."""
     settings: Mapping[str, Any]
     """Settings of the run, as in its `config.json`."""
     rows: Sequence[MetricsRow]
@@ -73,7 +73,7 @@ class RunCard:
 
     @property
     def _sides(self) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
-        """The clips trained on, and those measured on."""
+        """Return the training clips and the validation clips."""
         if self.validation is None:
             return tuple(row for row in self.manifest.usable if row.split is not None), ()
         return self.manifest.sides(self.validation)
@@ -111,7 +111,7 @@ class RunCard:
 
     def _classes(self) -> str:
         trained, measured = (Counter(row.label for row in side) for side in self._sides)
-        lines = ["| class | clips trained on | clips measured on |", "| --- | ---: | ---: |"]
+        lines = ["| class | training clips | validation clips |", "| --- | ---: | ---: |"]
         lines += [f"| {_cell(label)} | {trained[label]} | {measured[label]} |" for label in self.card.labels]
         return "\n".join(lines)
 
@@ -135,7 +135,7 @@ class RunCard:
             copies = [row for row in measured if row.content in contents]
             if copies:
                 lines.append(
-                    f"- **{len(copies)} of the clips measured on show the same pictures as clips trained on** "
+                    f"- **{len(copies)} of the validation clips show the same frames as training clips** "
                     f"({_cell(', '.join(row.path for row in copies[:5]))}): the figures below are too high."
                 )
         unusable = len(self.manifest.rows) - len(self.manifest.usable)
@@ -146,7 +146,7 @@ class RunCard:
 
     def _origin(self) -> str:
         if self.start is None:
-            lines = ["- Random weights: everything was learnt from the clips above."]
+            lines = ["- Random initialization: everything was learned from the clips above."]
         else:
             lines = [f"- Started from {_source_of(self.start)}."]
         lines += [f"- Learnt from the answers of {_source_of(teacher)}." for teacher in self.teachers]

@@ -1,4 +1,4 @@
-"""The clips of a run: what it learns from, what it is measured on, and its classes."""
+"""The clips of a run: training set, validation set, and classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nonlocal_video.zoo.catalogue import find
 
 @dataclass(frozen=True, repr=False)
 class RunClips:
-    """What a run learns from and is measured on."""
+    """Training set and validation set of a run."""
 
     labelled: Manifest
     unlabelled: Manifest = field(default_factory=lambda: Manifest(()))
@@ -105,7 +105,7 @@ def classes_of(config: TrainConfig, clips: RunClips, teacher: tuple[str, ...]) -
 
 
 def sides_of_unlabelled(manifest: Manifest, *, divide: bool) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
-    """All of them to learn from; where nothing else is measured on, every tenth by its content to measure on.
+    """Divide unlabelled clips: all for training; without another validation set, every tenth by its content for that.
 
     Clips that show the same pictures (`ManifestRow.content`) are on one side: what the first one's bytes decide.
     """

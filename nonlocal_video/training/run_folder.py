@@ -88,7 +88,7 @@ class RunFolder:
             self._lock = None
 
     def refuse_occupied(self) -> None:
-        """What `create` asks first; for whoever has much to do before.
+        """Check what `create` checks first; for callers with much work before it.
 
         Raises:
             UsageError: The folder holds another run or anything else.
@@ -123,7 +123,7 @@ class RunFolder:
         Args:
             settings: All that the run's result depends on: values that JSON knows, dicts among them.
             manifest: The clips, with their splits.
-            command: What was typed, for whoever wants to repeat it.
+            command: Command line, so that the run can be repeated.
             write_more: Called to write what else the run begins with. Only then there is a run, which can be resumed.
 
         Raises:

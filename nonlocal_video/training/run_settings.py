@@ -31,7 +31,7 @@ def describe_start(command: Sequence[str]) -> dict[str, Any]:
 
 
 def note_changed_versions(earlier: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
-    """What to tell whoever resumes a run with other packages; nothing if they are the same."""
+    """Return a warning about packages that differ from those of the run's start; empty if none does."""
     changed = [f"{name} was {earlier.get(name)} and is {now[name]}" for name in now if now[name] != earlier.get(name)]
     if not changed:
         return ()
@@ -41,7 +41,7 @@ def note_changed_versions(earlier: Mapping[str, str], now: Mapping[str, str]) ->
 def refuse_other_settings(
     folder: Path, earlier: Mapping[str, Any], now: Mapping[str, Any], may_differ: Collection[str]
 ) -> None:
-    """A run goes on with the settings that it began with.
+    """Refuse settings other than those that the run began with.
 
     Args:
         folder: The run's.

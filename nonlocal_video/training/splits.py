@@ -1,4 +1,4 @@
-"""Which clips are trained on and which are measured on: never clips of one group, or of one content, on both sides."""
+"""Training and validation sets that share no group and no content."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SplitPlan:
     validation_share: float | None = 0.2
     """Share of clips in the validation set."""
     folds: int | None = None
-    """Number of parts, each of which is measured on once."""
+    """Number of folds, each of which is the validation set once."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ def _divide(labels: Sequence[str], units: NDArray[np.int64], parts: int, seed: i
 
 
 def _held_out(labels: Sequence[str], units: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """Whether each clip is measured on: the share of those that can be. A class of one unit is trained on."""
+    """Return whether each clip is in the validation set: a share of those that can be; a class of one unit is not."""
     of_class: dict[str, set[int]] = {}
     for label, unit in zip(labels, units.tolist(), strict=True):
         of_class.setdefault(label, set()).add(unit)

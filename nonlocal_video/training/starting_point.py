@@ -131,7 +131,7 @@ def read_new_model(values: Any, where: str) -> NewModel:
     """A description as it stands in YAML.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It does not describe a model.
     """
     try:
         found = typed(NewModel, values)

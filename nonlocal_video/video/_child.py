@@ -82,7 +82,7 @@ class DecoderProcess:
         assert self._process is not None
         self._requests: IO[bytes] = cast(IO[bytes], self._process.stdin)
         self._replies: IO[bytes] = cast(IO[bytes], self._process.stdout)
-        # Before the interpreter stops the thread that could do it; what is left of readers is collected after that.
+        # Before the interpreter stops the thread that could do it; readers that are left are collected after that.
         atexit.register(self.close)
         self._widen_pipe()
         self._greet()

@@ -65,7 +65,7 @@ def main(parent_pid: int, limits_json: str) -> None:
             return
         assert kind == _wire.PLAN
         request = _wire.read_json(requests, length)
-        # Whoever ends us before this does it to an idle process: the file is not to blame.
+        # A kill before this hits an idle process: the file is not to blame.
         _wire.write_message(replies, _wire.TAKEN)
         server.serve(request)
 

@@ -277,7 +277,7 @@ def _checked_times(times_seconds: object) -> NDArray[np.float64]:
     """Return times as (N,) float64, or say what they are instead."""
     try:
         given = np.asarray(times_seconds)
-        # "O": fractions, decimals, and whatever else knows how to become a number. Text and dates are none.
+        # "O": fractions, decimals, and whatever else converts to a number. Text and dates do not.
         if given.dtype.kind not in "fiuO" or (given.dtype.kind == "O" and any(isinstance(t, str) for t in given.flat)):
             raise TypeError(f"{given.dtype} is no kind of number")
         times = given.astype(np.float64)

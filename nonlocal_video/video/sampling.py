@@ -29,7 +29,7 @@ class View:
     """One input of the network along time; seconds count from the beginning of the file."""
 
     start_seconds: float
-    end_seconds: float  # of what is seen: the end of the span, or of the clip where it goes on at its beginning
+    end_seconds: float  # of what is seen: the end of the span, or of the clip where it wraps around
     times_seconds: tuple[float, ...]  # one for each frame of the input
     film_seconds: float  # how long these frames last: the span, also where a shorter clip fills it by another round
     filled: ShortClips | None  # how a clip that is shorter than the network's span fills it; None if it is not shorter
@@ -168,7 +168,7 @@ def _clip_starts(
       frame is the last one;
     - `both_ends_in_steps`, torchvision (`VideoClips` at a frame rate, `UniformClipSampler`);
     - `wrapping_parts`, video-nonlocal-net (`DecodeClipFromVideoFileFlex` of customized_video_io.cc): equal parts of all
-      frames; a view that runs over the end goes on at the beginning.
+      frames; a view that runs over the end wraps around to the beginning.
     """
     if num_clips == 1:
         return [max(part - span, Fraction(0)) / 2]

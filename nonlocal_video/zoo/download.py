@@ -63,7 +63,7 @@ def pull(
         offline: Don't use the network; so does the environment variable NONLOCAL_VIDEO_OFFLINE=1.
         policy: How long to wait for the server and how often to try.
         progress: Called with the bytes that are here, and with all where known.
-        say: Called with a sentence for whoever waits.
+        say: Called with sentences about the progress.
 
     Returns:
         The converted file, `weights_path(entry.name)`.
@@ -202,7 +202,7 @@ def _fetch(
 
 
 def _convert(entry: CatalogueEntry, original: Path, path: Path, say: transfer.Say) -> None:
-    """Makes the weights file; it appears when its record is written, so that there is none without."""
+    """Make the weights file; it appears only when its record is written."""
     from nonlocal_video.zoo.convert import convert_file
 
     temporary = path.with_name(f".{entry.name}.{os.getpid()}.safetensors")

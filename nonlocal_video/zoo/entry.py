@@ -55,9 +55,9 @@ class Download:
 
     def __post_init__(self) -> None:
         if self.sha256 is not None and (len(self.sha256) not in (8, 64) or set(self.sha256) - set("0123456789abcdef")):
-            raise ValueError(f"sha256 = {self.sha256!r} should be 8 or 64 lower-case hex digits, or left away.")
+            raise ValueError(f"sha256 = {self.sha256!r} should be 8 or 64 lower-case hex digits, or left out.")
         if self.size_mb is not None and self.size_mb <= 0:
-            raise ValueError(f"size_mb = {self.size_mb} should be above 0, or left away.")
+            raise ValueError(f"size_mb = {self.size_mb} should be above 0, or left out.")
 
 
 @dataclass(frozen=True)

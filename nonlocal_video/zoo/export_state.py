@@ -1,4 +1,4 @@
-"""Our networks under the names of PySlowFast or MMAction2, for whoever goes on with theirs."""
+"""Export our networks under the parameter names of PySlowFast or MMAction2."""
 
 from __future__ import annotations
 

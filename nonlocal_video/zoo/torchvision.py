@@ -7,7 +7,7 @@ from nonlocal_video.zoo.layout import Layer, Layout
 
 
 def _layer_name(layer: Layer, config: ResNet3DConfig) -> str:
-    # Each Sequential is conv, bn, relu; a (2+1)D stem goes on with 3 and 4, while inside a residual block the two
+    # Each Sequential is conv, bn, relu; a (2+1)D stem continues with 3 and 4, while inside a residual block the two
     # convolutions and the batch norm between them form a Sequential of their own, which the last batch norm follows.
     index = 1 if layer.part == "bn" else 0
     block = f"layer{layer.stage}.{layer.block}"

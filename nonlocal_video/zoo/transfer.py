@@ -1,4 +1,4 @@
-"""Downloads a file over HTTP that goes on where the connection was cut.
+"""Download a file over HTTP, resuming where the connection was cut.
 
 Of the libraries for downloads of data, pooch starts again at every cut and compares whole hashes only, where some
 publishers give 8 digits. So this is requests alone, which also knows the proxy's environment variables.
@@ -22,7 +22,7 @@ from nonlocal_video.errors import ModelError
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are here, and with those of the whole file where the server says so."""
 Say = Callable[[str], None]
-"""Called with a sentence for whoever waits."""
+"""Called with sentences about the progress."""
 
 _CHUNK_BYTES = 64 * 1024
 _PASSING = (429, 500, 502, 503, 504)

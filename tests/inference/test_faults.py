@@ -151,7 +151,7 @@ def test_ctrl_c_finishes_what_is_in_hand(
     said = runs.log.read_text()
     assert "Finishing what is in hand" in said
     assert f"{rows} rows were added to" in said
-    assert "--resume goes on" in said
+    assert "--resume continues" in said
     assert runs.finish("--resume") == 1
     assert [row["path"] for row in runs.table()] == [row["path"] for row in undisturbed]
 

@@ -72,7 +72,7 @@ def test_sides() -> None:
     divided = Manifest((ROW, replace(ROW, path="v.mp4", split="validation")))
     train, held_out = divided.sides()
     assert [row.split for row in (*train, *held_out)] == ["train", "validation"]
-    with pytest.raises(UsageError, match=r"'train' is the split that is learnt from\. .*: train, validation\.$"):
+    with pytest.raises(UsageError, match=r"'train' is the training set's split\. .*: train, validation\.$"):
         divided.sides("train")
 
 

@@ -94,7 +94,7 @@ def test_it_says_when_copies_are_on_both_sides() -> None:
     trained, copy, other = (clip("tree", n, split, None) for n, split in enumerate(("train", *["validation"] * 2)))
     rows = (*(replace(one, content=trained.path) for one in (trained, copy)), replace(other, content=other.path))
     data = section(card(manifest=Manifest(rows)).text(), "Data")
-    assert f"**1 of the clips measured on show the same pictures as clips trained on** ({copy.path})" in data
+    assert f"**1 of the validation clips show the same frames as training clips** ({copy.path})" in data
 
 
 def test_a_fold_is_measured_on_and_the_others_trained_on() -> None:

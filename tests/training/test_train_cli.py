@@ -158,7 +158,7 @@ class TestResume:
         _stop_in_step(monkeypatch, 1)
         done = train(divided_clips, "--stage", "all", "--batch-size", 4)
         assert done.status == 130
-        assert "Stopped after step 1. The same command with --resume goes on." in done.err
+        assert "Stopped after step 1. The same command with --resume continues." in done.err
         return tmp_path / "run"
 
     @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ class TestResume:
     def test_other_settings_are_refused(self, run: Run, tmp_path: Path, options: tuple[object, ...]) -> None:
         done = run("train", "--output", tmp_path, "--resume", *options)
         assert done.status == 2
-        assert "--resume goes on with the run's own clips and settings; leave" in done.err
+        assert "--resume continues with the run's own clips and settings; leave" in done.err
         assert not list(tmp_path.iterdir())
 
     def test_what_changes_nothing_may_differ(self, run: Run, stopped: Path) -> None:
@@ -379,7 +379,7 @@ class TestTeacher:
         assert "validation/kl" in columns
         assert "validation/top1" not in columns
         readme = (tmp_path / "run" / "README.md").read_text()
-        assert "from 2 clips and 0 pictures without labels, and 1 such clips were measured on." in readme
+        assert "from 2 clips and 0 pictures without labels, and 1 such clips were in the validation set." in readme
 
     def test_a_run_that_has_not_all_its_clips_yet_is_none(  # type: ignore[no-untyped-def]
         self, train: Run, run: Run, divided_clips, teacher: Path, unlabelled, stills, monkeypatch, tmp_path: Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import nonlocal_video as nlv
 from nonlocal_video.attention.maps import QueryPoint
 from nonlocal_video.errors import UsageError
 from nonlocal_video.evaluation.labelled import LabelledClip
@@ -27,28 +26,17 @@ from nonlocal_video.training.check import check_clips
 from nonlocal_video.training.dataset import ClipDataset
 from nonlocal_video.training.manifest import ManifestRow
 from nonlocal_video.video.decode import VideoReader
-from nonlocal_video.video.encode import write_video
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.sampling import plan_views
 
-FPS = 10
 DELAY = 0.7
 SPEC = InputSpec(8, 10.0, 64, 48, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @pytest.fixture(scope="module")
-def recognizer(unsure_model: Path) -> Iterator[Recognizer]:
-    with nlv.load(unsure_model, device="cpu") as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip(colour_clip: Callable[[int], Path]) -> Path:
     """30 frames of changing colours, 3 s."""
-    path = tmp_path_factory.mktemp("seconds") / "clip.mp4"
-    colours = np.random.default_rng(0).integers(0, 256, (30, 3, 4, 3), dtype=np.uint8)
-    write_video(path, (colour.repeat(24, 0).repeat(24, 1) for colour in colours), fps=FPS)
-    return path
+    return colour_clip(30)
 
 
 @pytest.fixture(scope="module")

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import nonlocal_video as nlv
 from nonlocal_video.inference import sliding
 from nonlocal_video.inference.read_ahead import read_ahead
 from nonlocal_video.inference.sliding import slide
-from nonlocal_video.video.encode import write_video
-
-FPS = 10
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +24,9 @@ def recognizer(tiny_model: Path) -> Iterator[nlv.Recognizer]:
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip(colour_clip: Callable[[int], Path]) -> Path:
     """62 frames of changing colours."""
-    path = tmp_path_factory.mktemp("timeline") / "colours.mp4"
-    colours = np.random.default_rng(0).integers(0, 256, (62, 3, 4, 3), dtype=np.uint8)
-    write_video(path, (colour.repeat(24, 0).repeat(24, 1) for colour in colours), fps=FPS)
-    return path
+    return colour_clip(62)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

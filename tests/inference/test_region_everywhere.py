@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import nonlocal_video as nlv
 from nonlocal_video.cli.main import app
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.cluster import ClusterJob, _load_clips, _Network
@@ -27,12 +26,6 @@ HEIGHT, WIDTH = 72, 128
 REGION = "0.5,0.25,1,1"
 BOX = np.s_[:, 18:72, 64:128]
 Run = Callable[..., Any]  # the fixture `run`
-
-
-@pytest.fixture(scope="module")
-def recognizer(unsure_model: Path) -> Iterator[Recognizer]:
-    with nlv.load(unsure_model, device="cpu") as loaded:
-        yield loaded
 
 
 @pytest.fixture(scope="module")

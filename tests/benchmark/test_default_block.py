@@ -22,7 +22,8 @@ from nonlocal_video.models.inception3d import InceptionI3D, InceptionI3DConfig
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import default_block
-from default_block import PLAIN, Evaluation, margin, table, write
+from default_block import PLAIN, table, write
+from default_block_comparison import Evaluation, margin
 from default_block_data import (
     Recipe,
     Sample,

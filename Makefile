@@ -11,7 +11,8 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 COMPATIBILITY_TESTS = tests/test_package.py tests/test_layers.py tests/cli/test_cli.py tests/cli/test_explain_check.py \
 	tests/app/test_server.py tests/app/test_page.py tests/app/test_internals.py tests/inference/test_default.py \
 	tests/training/test_check_cli.py tests/zoo/test_catalogue.py tests/zoo/test_catalogue_geometry.py \
-	tests/zoo/test_parity.py tests/zoo/test_installed_projects.py tests/export/test_export_parity.py
+	tests/zoo/test_parity.py tests/zoo/test_installed_projects.py tests/export/test_export_parity.py \
+	tests/export/test_export_refusals.py
 
 .PHONY: demo serve test test-newest test-lowest constraints lint bench gpu fuzz clean
 

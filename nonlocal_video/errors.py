@@ -62,5 +62,5 @@ class UsageError(NonlocalVideoError, ValueError):
     """An argument has a value that is not allowed."""
 
 
-class SpanError(UsageError):
-    """The part of a clip that was asked for is not in this clip; in others of a folder it may be."""
+class PartError(UsageError):
+    """The span or region that was asked for is not in this clip, or too small there; other clips may have it."""

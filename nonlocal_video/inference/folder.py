@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nonlocal_video.errors import DeviceError, NonlocalVideoError, SpanError, UsageError, VideoError
+from nonlocal_video.errors import DeviceError, NonlocalVideoError, PartError, UsageError, VideoError
 from nonlocal_video.inference.device_errors import device_failed, failure_of, no_memory
 from nonlocal_video.inference.feeding import default_batch_size, default_workers
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
@@ -164,7 +164,7 @@ def _alone(recognizer: Recognizer, clip: LoadedClip) -> Prediction | Failure:
 
 
 def _failure(recognizer: Recognizer, path: str, error: Exception) -> Failure:
-    if isinstance(error, SpanError):
+    if isinstance(error, PartError):
         error = VideoError("not_found", f"{printable_name(path)}: it has no such part: {error}")
     if failure_of(error) == "out_of_memory":
         error = no_memory("This machine", f"the frames of {printable_name(path)}")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import PartError, UsageError
 
 LEAST_SIDE = 16
 """Pixels of a region's shorter side: what is smaller has nothing to recognise."""
@@ -88,12 +88,12 @@ class Region:
             width: Likewise.
 
         Raises:
-            UsageError: Less than 16 pixels are left on a side.
+            PartError: Less than 16 pixels are left on a side.
         """
         top, bottom = (math.floor(edge * height + 0.5) for edge in (self.y0, self.y1))
         left, right = (math.floor(edge * width + 0.5) for edge in (self.x0, self.x1))
         if min(bottom - top, right - left) < LEAST_SIDE:
-            raise UsageError(
+            raise PartError(
                 f"region = {self} is {right - left} x {bottom - top} pixels of this video's {width} x {height}; take "
                 f"one of at least {LEAST_SIDE} x {LEAST_SIDE}."
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from nonlocal_video.errors import SpanError, UsageError
+from nonlocal_video.errors import PartError, UsageError
 from nonlocal_video.video.info import VideoInfo
 
 ClipPlacement = Literal[
@@ -131,13 +131,13 @@ def _part(info: VideoInfo, start_seconds: float | None, end_seconds: float | Non
     start = first if start_seconds is None else start_seconds
     end = last if end_seconds is None else end_seconds
     if not 0 <= start < last:
-        raise SpanError(f"start_seconds = {start:g} should be from 0 to before the video's end at {last:.3f} s.")
+        raise PartError(f"start_seconds = {start:g} should be from 0 to before the video's end at {last:.3f} s.")
     if 0 < end <= first:
-        raise SpanError(f"end_seconds = {end:g} should be after the video's first picture at {first:.3f} s.")
+        raise PartError(f"end_seconds = {end:g} should be after the video's first picture at {first:.3f} s.")
     if not start < end:
         raise UsageError(f"end_seconds = {end:g} should be after start_seconds = {start:g}.")
     if end > last + 0.0005:  # as good as what we print of it
-        raise SpanError(f"end_seconds = {end:g} should not be after the video's end at {last:.3f} s.")
+        raise PartError(f"end_seconds = {end:g} should not be after the video's end at {last:.3f} s.")
     return Fraction(max(start, first)), Fraction(min(end, last))
 
 

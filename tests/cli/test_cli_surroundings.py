@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import nonlocal_video as nlv
-from nonlocal_video.errors import SpanError
+from nonlocal_video.errors import PartError
 
 COMMAND = [sys.executable, "-c", "from nonlocal_video.cli.main import main; main()"]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="written for Linux")
@@ -86,7 +86,7 @@ def test_a_span_that_some_clips_do_not_have(tiny_model: Path, clip_folder: Path,
     )
     done = run("classify", clip_folder / "a.mp4", "--model", tiny_model, "--end-seconds", "99", "--json")
     assert json.loads(done.out)["error"]["code"] == "not_found"
-    with nlv.load(tiny_model, device="cpu") as recognizer, pytest.raises(SpanError, match=r"end at 2\.000 s"):
+    with nlv.load(tiny_model, device="cpu") as recognizer, pytest.raises(PartError, match=r"end at 2\.000 s"):
         recognizer.classify(clip_folder / "a.mp4", start_seconds=99)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,23 @@ def test_too_small_a_region_is_refused(recognizer: Recognizer, clip: Path) -> No
     for look in (recognizer.classify, recognizer.look, recognizer.timeline):
         with pytest.raises(UsageError, match=sentence):
             look(clip, region="0,0,0.1,1")
+
+
+def test_a_region_too_small_for_one_clip_costs_that_clip_alone(
+    run: Run, unsure_model: Path, clip: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    shutil.copy(clip, folder / "a.mp4")
+    write_video(folder / "b.mp4", np.full((5, 40, 40, 3), 99, np.uint8), fps=10)
+    done = run("classify", folder, "--model", unsure_model, "--region", "0,0,0.3,1", "--json")
+    first, second = (json.loads(line) for line in done.out.splitlines())
+    assert (done.status, first["status"]) == (1, "ok")
+    assert second["error"]["code"] == "not_found"  # the part; `internal` is what nobody foresaw
+    assert (
+        "it has no such part: region = 0,0,0.3,1 is 12 x 40 pixels of this video's 40 x 40"
+        in second["error"]["message"]
+    )
 
 
 def test_a_region_is_one_of_the_upright_picture(recognizer: Recognizer, clip: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -36,14 +37,25 @@ class GentleStop:
     ) -> None:
         for number, handler in self._earlier.items():
             signal.signal(number, _leave if self.asked else handler)
+        self._earlier = {}
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return
         if self.asked:
+            sys.unraisablehook = self._while_stopping
             raise KeyboardInterrupt
         self.asked = True
         typer.echo("Finishing what is in hand; once more stops at once.", err=True)
+
+    def _while_stopping(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Say nothing of errors that Python cannot raise, and interrupt again if one of them was the interrupt.
+
+        A signal may arrive in a destructor, where Python drops whatever its handler raises; and what is torn down at
+        once, such as a loader whose workers are gone, complains in its destructor.
+        """
+        if isinstance(unraisable.exc_value, KeyboardInterrupt) and self._earlier:
+            threading.Timer(0.01, os.kill, (self._process, signal.SIGINT)).start()
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from engine_parts import LABELS, VIEW, tiny_card, tiny_network, wake_blocks
+from PIL import Image
 from training_clips import SPEC, remux, write_clip
 
 from nonlocal_video.evaluation.labelled import read_labelled
@@ -41,6 +43,16 @@ def bad_clips(good_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     remux(folder / "wave/1.mp4", folder / "swipe left/odd.mkv")
     (folder / "jump" / "note.mp4").write_text("not a video at all\n" * 20)
     write_clip(folder / "swipe left/short.mp4", 100, num_frames=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stills(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two pictures."""
+    folder = tmp_path_factory.mktemp("stills")
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
     return folder
 
 

@@ -110,7 +110,7 @@ def test_origin_and_licence_are_carried_over() -> None:
     assert "Learnt from the answers of `wise` (Apache-2.0)." in text
     assert section(text, "Licence").splitlines()[:2] == ["- old: CC-BY-NC-4.0.", "- wise: Apache-2.0."]
     fresh = card(start=None).text()
-    assert "Random weights" in fresh
+    assert "Random initialization" in section(fresh, "Weights it started from")
     assert "from the clips above alone" in section(fresh, "Licence")
 
 

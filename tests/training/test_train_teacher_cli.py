@@ -11,10 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from engine_parts import LABELS
-from PIL import Image
 from safetensors.torch import load_file
 from training_clips import write_clip
 
@@ -32,15 +30,6 @@ def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         write_clip(folder / f"{number}.mp4", 300 + number)
     (folder / "note.mp4").write_text("not a video\n" * 20)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def stills(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stills")
-    for number in range(2):
-        pixels = np.random.default_rng(number).integers(0, 256, (60, 80, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
     return folder
 
 
@@ -74,7 +63,7 @@ class TestTeacher:
         assert "validation/kl" in columns
         assert "validation/top1" not in columns
         readme = (tmp_path / "run" / "README.md").read_text()
-        assert "from 2 clips and 0 pictures without labels, and 1 such clips were in the validation set." in readme
+        assert "2 clips and 0 pictures without labels, and 1 such clips were in the validation set." in readme
 
     def test_a_run_that_has_not_all_its_clips_yet_is_none(  # type: ignore[no-untyped-def]
         self, train: Run, run: Run, divided_clips, teacher: Path, unlabelled, stills, monkeypatch, tmp_path: Path

@@ -37,7 +37,7 @@ RUN python -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml"
     done
 
 FROM dependencies AS package
-COPY LICENSE README.md docs/image_licences.md ./
+COPY LICENSE NOTICE README.md docs/image_licences.md ./
 COPY app app
 COPY nonlocal_video nonlocal_video
 COPY weights weights
@@ -85,7 +85,7 @@ COPY --from=dependencies /usr/bin/tini-static /usr/bin/tini
 COPY --from=dependencies /pytorch/opt/venv /opt/venv
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=model /opt/models /opt/models
-COPY --from=package /source/LICENSE /source/image_licences.md /usr/share/doc/nonlocal-video/
+COPY --from=package /source/LICENSE /source/NOTICE /source/image_licences.md /usr/share/doc/nonlocal-video/
 COPY --from=package /package/opt/venv /opt/venv
 ARG MODEL=""
 # Any user id will do, and the root file system may be read-only: /tmp is all that is written to. PyTorch's kernels that

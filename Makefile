@@ -14,7 +14,7 @@ COMPATIBILITY_TESTS = tests/test_package.py tests/test_layers.py tests/cli/test_
 	tests/zoo/test_parity.py tests/zoo/test_installed_projects.py tests/export/test_export_parity.py \
 	tests/export/test_export_refusals.py
 
-.PHONY: demo serve test test-newest test-lowest constraints lint bench gpu fuzz clean
+.PHONY: demo serve test test-newest test-lowest constraints lint docs bench gpu fuzz release clean
 
 # pip and not another installer: on some machines only pip finds the local PyTorch files.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -25,6 +25,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP_INSTALL) -e ".[dev]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP_INSTALL) -e ".[docs]"
+	touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed
+	$(PIP_INSTALL) -e ".[release]"
 	touch $@
 
 demo: $(VENV)/.installed
@@ -53,6 +61,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/codespell
 	$(BIN)/hadolint Dockerfile
 
+# The site in site/: guides, an API reference from the docstrings, and the measured pages. Broken links end it.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html is the documentation; \`$(BIN)/mkdocs serve\` shows it while it is edited."
+
 # Which decoder returns which frames; with CLIPS=folder (of folders named like labels) also what a view may cost.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/decoders.py
@@ -66,5 +79,9 @@ gpu: $(VENV)/.installed-dev
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/fuzz.py --output benchmarks/results/fuzz.json
 
+# Builds the wheel and the sdist, and tries the wheel in a new environment: the demo, and the page in Chromium.
+release: $(VENV)/.installed-release
+	$(BIN)/python .ci/release.py
+
 clean:
-	rm -rf $(VENV) .venv-newest .venv-lowest build dist out *.egg-info
+	rm -rf $(VENV) .venv-newest .venv-lowest build dist out site *.egg-info

@@ -122,14 +122,16 @@ def audit() -> None:
         reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
         print(f"NOT AUDITED: pip-audit gave no result ({reason[:300]}). Repeat it where the advisories can be reached.")
         return
-    skipped = [one["name"] for one in audited if "skip_reason" in one]
+    skipped = {one["name"]: one["skip_reason"] for one in audited if "skip_reason" in one}
     known = [
         f"{one['name']} {one['version']}: {', '.join(found['id'] for found in one['vulns'])}"
         for one in audited if one.get("vulns")
     ]  # fmt: skip
     print(f"{len(audited) - len(skipped)} of {len(audited)} packages audited, {len(known)} with known advisories.")
     if skipped:
-        print(f"NOT AUDITED: {', '.join(skipped)}")
+        name, reason = next(iter(skipped.items()))
+        others = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+        print(f"NOT AUDITED: {name}{others} ({reason}). Repeat it where the advisories can be reached.")
     for line in known:
         print(f"ADVISORY: {line}. Raise the version, or explain in docs/security.md why it does not matter.")
 
@@ -202,7 +204,7 @@ def print_next_steps(version: str, wheel: Path, sdist: Path) -> None:
   3. docker build for cpu and for one CUDA version, and the page in a browser from each.
   4. CHANGELOG.md: the date in the heading of {version}. CITATION.cff: date-released. Commit.
   5. The first time: put the public addresses into [project.urls] of pyproject.toml, repository-code of CITATION.cff
-     and site_url and repo_url of mkdocs.yml, and what README.md says under "Install" about a published package.
+     site_url and repo_url of mkdocs.yml, and make README.md's pictures and links absolute, as the index shows it.
   6. git tag -s v{version} && git push --tags
   7. twine upload {DIST.name}/*.whl {DIST.name}/*.tar.gz, to the index's test instance first.
   8. make docs, and publish the folder site/."""

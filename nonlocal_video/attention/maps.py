@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.attention.geometry import CellGrid
 from nonlocal_video.errors import UsageError
+from nonlocal_video.notebook import FRAMES_IN_STRIP, card, heading, strip
 from nonlocal_video.video.transforms import SpatialView
 
 Method = Literal["attention", "query", "gradcam"]
@@ -96,6 +97,20 @@ class AttentionMaps:
 
     def __repr__(self) -> str:
         return f"AttentionMaps({self.method}, {self.layer}, cells={self.cells.shape}, frames={len(self)})"
+
+    def _repr_html_(self) -> str:
+        """Show some of the overlays side by side in a notebook."""
+        from nonlocal_video.attention.overlay import draw
+
+        chosen = spaced_frames(self.frame_of_time, FRAMES_IN_STRIP)
+        if self.query_index is not None:  # the frame with the marked point is always one of them
+            chosen = sorted({*chosen, self.query_index})
+        overlays = [draw(self, index) for index in chosen]
+        title = f"{self.method} at {self.layer}"
+        return card(
+            heading(title, f"{self.caption}. {self.quantity}".removeprefix(". ")),
+            strip(overlays, [float(self.seconds[index]) for index in chosen]),
+        )
 
     def __len__(self) -> int:
         """Number of sampled frames, T."""

@@ -41,7 +41,7 @@ def demo(clip: str | None, output: Path) -> None:
         evidence = look.explain(method="gradcam").overlay(output / "evidence.mp4")
     print(f"\nWhere the network looked:       {received}")
     print(f"What speaks for the top action: {evidence}")
-    print("The page for your own clips:    make serve")
+    print("The page for your own clips:    nonlocal-video serve (in a clone: make serve)")
 
 
 if __name__ == "__main__":

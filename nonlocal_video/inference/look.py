@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from nonlocal_video.attention.class_evidence import LinearHead, evidence_of_windows
 from nonlocal_video.attention.geometry import CellGrid
-from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
+from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint, spaced_frames
 from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.inference.loading import LoadedClip
 from nonlocal_video.inference.prediction import Prediction, ScoredLabel
 from nonlocal_video.inference.shared_network import SharedNetwork
+from nonlocal_video.notebook import FRAMES_IN_STRIP, card, heading, strip
 from nonlocal_video.video.transforms import resize
 
 
@@ -43,6 +44,16 @@ class Look:
 
     def __repr__(self) -> str:
         return f"Look({self.prediction!r}, blocks={list(self.block_inputs)})"
+
+    def _repr_html_(self) -> str:
+        """Show the answer in a notebook: some of the frames that the network saw, and the five likeliest classes."""
+        chosen = spaced_frames(self.frame_of_time, FRAMES_IN_STRIP)
+        blocks = f"Non-local blocks: {', '.join(self.block_inputs) or 'none'}"
+        return card(
+            heading(self.prediction.path, f"{self.prediction.summary}. {blocks}"),
+            strip([self.frame(index) for index in chosen], [float(self.seconds[index]) for index in chosen]),
+            self.prediction.bars_html(),
+        )
 
     @property
     def network(self) -> nn.Module:

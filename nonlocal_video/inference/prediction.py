@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.clip_frames import read_frames
 from nonlocal_video.inference.device import Runtime, in_words
+from nonlocal_video.notebook import FRAMES_IN_STRIP, bars, card, data_frame, heading, strip
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region
 from nonlocal_video.video.sampling import View
+
+if TYPE_CHECKING:
+    import pandas
 
 VIDEO_FIELDS = (
     "duration_seconds", "num_frames", "fps", "width", "height", "codec", "rotation_degrees", "start_seconds", "decoder",
@@ -100,6 +105,30 @@ class Prediction:
         best = self.top(1)[0]
         return f"Prediction({self.path!r}, {best.label!r} {best.score:.3f}, {self.used})"
 
+    def _repr_html_(self) -> str:
+        """Show the answer in a notebook: some of the frames that the network saw, and the five likeliest classes.
+
+        The frames are read from the file again; a clip that is not a local file is shown without them.
+        """
+        times = sorted({time for view in self.views for time in view.times_seconds})
+        count = min(FRAMES_IN_STRIP, len(times))
+        chosen = [times[round(index)] for index in np.linspace(0, len(times) - 1, count)]
+        frames = read_frames(self.path, chosen)
+        return card(
+            heading(self.path, self.summary),
+            strip(frames, chosen) if frames else "",
+            self.bars_html(),
+        )
+
+    def bars_html(self) -> str:
+        """Return the five likeliest classes with a bar each, as HTML."""
+        return bars([(one.label, one.score) for one in self.top(5)])
+
+    @property
+    def summary(self) -> str:
+        """What the network saw of the clip, in words: views, frames, pixels, span, decoder and device."""
+        return self.used
+
     @property
     def used(self) -> str:
         """What was looked at, in words."""
@@ -117,6 +146,15 @@ class Prediction:
             raise UsageError(f"top-k = {k} should be at least 1.")
         order = np.argsort(-self.scores, kind="stable")[:k]
         return [ScoredLabel(self.labels[i], int(i), float(self.scores[i])) for i in order]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return all classes as a data frame, the likeliest first: columns `label`, `index` and `score`.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        ranked = self.top(len(self.labels))
+        return data_frame({name: [getattr(one, name) for one in ranked] for name in ("label", "index", "score")})
 
     def to_row(self, top_k: int = 5) -> dict[str, Any]:
         """The row of this clip, as `classify --json` prints it."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -38,7 +40,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_commands_are_the_ones_this_test_knows() -> None:
-    assert [command.split()[1] for command in commands()] == ["classify", "classify", "explain", "timeline", "doctor"]
+    assert [command.split()[1] for command in commands()] == ["classify", "classify", "explain"]
 
 
 @pytest.mark.parametrize("command", commands())
@@ -48,8 +50,6 @@ def test_command_works(command: str, there: Path) -> None:
     assert done.returncode == 0, done.stderr
     if "--output table.csv" in command:
         assert len((there / "table.csv").read_text().splitlines()) == 2
-    if "timeline" in command:
-        assert (there / "timeline.vtt").read_text().startswith("WEBVTT")
     if "explain" in command:
         assert (there / "explained" / "overlay.mp4").is_file()
 
@@ -77,3 +77,21 @@ def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in re.findall(r"`?make ([a-z]+)", README):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_the_moving_picture_moves_and_is_small() -> None:
+    (name,) = re.findall(r"\(docs/images/(\w+\.webp)\)", README)
+    path = ROOT / "docs" / "images" / name
+    assert path.stat().st_size < 2_000_000
+    with Image.open(path) as picture:
+        assert picture.n_frames > 24
+        first = np.asarray(picture.convert("RGB"), float)
+        picture.seek(picture.n_frames - 1)
+        assert np.abs(np.asarray(picture.convert("RGB"), float) - first).mean() > 1
+
+
+def test_extras_that_are_named_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    named = re.findall(r"nonlocal-video\[(\w+)\]", README)
+    assert named
+    assert set(named) <= set(extras)

@@ -18,10 +18,11 @@ class ProgressiveSchedule:
     """
 
     warmup_epochs: float = 5
+    """Epochs without any block."""
     ramp_epochs: float = 5
-    """Epochs in which one stage's gate grows from 0 to 1; 0 opens it at once."""
+    """Epochs over which one stage's gate grows from 0 to 1; 0 opens it at once."""
     stages: tuple[int, ...] = (4, 3, 2, 1)
-    """In the order in which they join."""
+    """Stages whose blocks join, in this order."""
 
     def __post_init__(self) -> None:
         for name in ("warmup_epochs", "ramp_epochs"):

@@ -14,6 +14,7 @@ import typer
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
+from nonlocal_video.cli.train_text import print_settings
 from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,8 +61,18 @@ def train(
     unlabelled: Annotated[list[str] | None, typer.Option(help="Folder of clips for the teacher; repeatable.")] = None,
     stills: Annotated[list[str] | None, typer.Option(help="Folder of pictures for the teacher; repeatable.")] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting, like augmentation.flip=0; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, such as augmentation.flip=0 (see --list-settings); repeatable."),
     ] = None,
+    list_settings: Annotated[
+        bool,
+        typer.Option(
+            "--list-settings",
+            is_eager=True,
+            callback=print_settings,
+            help="Print name, type, default and meaning of all settings, and exit.",
+        ),
+    ] = False,
     validation: Annotated[
         str, typer.Option(help="The split to measure on, as fold1 of check --folds.")
     ] = TO_MEASURE_ON,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 if TYPE_CHECKING:
     from nonlocal_video.training.engine import Progress as RunProgress
@@ -79,3 +82,19 @@ def _in_words(metrics: Mapping[str, float]) -> str:
         if name.startswith("validation/top") or name == "validation/mean_class"
     ]
     return ", ".join(words)
+
+
+def print_settings(asked: bool) -> None:
+    """Print all settings of training and end the program, where `--list-settings` asks for them."""
+    if not asked:
+        return
+    from nonlocal_video.training.settings_list import list_settings
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("setting", "type", "default", "meaning"):
+        table.add_column(title, no_wrap=title == "setting", overflow="fold")
+    for one in list_settings():
+        table.add_row(*(escape(text) for text in (one.name, one.type, one.default, one.meaning)))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    typer.echo("\nA line of --recipe FILE.yaml, or --set NAME=VALUE. `none` is written null: --set patience=null.")
+    raise typer.Exit

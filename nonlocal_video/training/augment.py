@@ -21,27 +21,30 @@ class Augmentation:
     """How strongly clips are changed."""
 
     crop_area: tuple[float, float] = (0.5, 1.0)
-    """Share of the frame that the random crop covers, from and to, before it is resized to the model's square."""
+    """Range of the fraction of the frame that the random crop covers, before it is resized to the model's square."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width by height of that crop."""
+    """Range of the crop's width divided by its height."""
     flip: float = 0.5
-    """Probability of mirroring left and right."""
+    """Probability of mirroring the clip left to right."""
     left_right_classes: tuple[str, ...] = ()
-    """Classes that mirroring would make another one (`swiping left`); their clips are never mirrored."""
+    """Classes that mirroring would turn into another one (`swiping left`); their clips are never mirrored."""
     brightness: float = 0.2
+    """Largest change x of the brightness, which is multiplied by 1 - x to 1 + x."""
     contrast: float = 0.2
+    """Largest change x of the contrast, which is multiplied by 1 - x to 1 + x."""
     saturation: float = 0.2
-    """Factors are drawn from 1 - x to 1 + x."""
+    """Largest change x of the saturation, which is multiplied by 1 - x to 1 + x."""
     hue: float = 0.0
-    """Drawn from -x to x, of the whole circle. It costs much more time than the other three."""
+    """Largest shift of the hue, as a fraction of the whole circle; much slower than the other three."""
     start: float = 1.0
-    """How far the view may begin from its middle place: 0 never moves it, 1 lets it begin anywhere."""
+    """How far the view may move from the middle of the clip: 0 for not at all, 1 for anywhere."""
     speed: tuple[float, float] = (0.8, 1.25)
-    """The clip is played so many times as fast, from and to."""
+    """Range of the playing speed, as a multiple of the clip's own."""
     mixup: float = 0.0
-    """Alpha of mixup's beta distribution (Zhang et al., 2018); 0 is off."""
+    """Alpha of mixup's beta distribution (Zhang et al., 2018); 0 for off."""
     cutmix: float = 0.0
-    """Alpha of CutMix's (Yun et al., 2019); with mixup on, too, each batch gets one of the two."""
+    """Alpha of CutMix's beta distribution (Yun et al., 2019); 0 for off. If mixup is on as well, each batch gets one of
+    the two."""
 
     def __post_init__(self) -> None:
         for name, least, most in (("crop_area", 0.01, 1.0), ("crop_ratio", 0.1, 10.0), ("speed", 0.1, 10.0)):

@@ -22,58 +22,65 @@ class TrainConfig:
     """Settings of a run. All but `MAY_DIFFER` decide the result, bit for bit on one CPU, or GPU if `deterministic`."""
 
     stage: Stage = "head"
-    """What learns: the classifier; the last stage of the network, too (res5, or Mixed_5b and Mixed_5c); everything."""
+    """Part of the network that is trained: the classifier; the last stage as well (res5, or Mixed_5b and Mixed_5c);
+    or everything."""
     epochs: int = 20
+    """Number of passes over the training clips."""
     batch_size: int | None = 8
-    """Clips in one forward pass, of all processes together; None is as many as fit into memory."""
+    """Clips in one forward pass, over all processes; none for as many as fit into memory."""
     accumulate: int = 1
-    """Forward passes whose gradients are averaged into one optimisation step."""
+    """Number of forward passes whose gradients are averaged into one optimizer step."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
+    """Optimizer: AdamW, or SGD with Nesterov momentum."""
     learning_rate: float = 1e-3
-    """At its highest."""
+    """Peak learning rate."""
     weight_decay: float = 1e-4
-    """Weight decay of convolutions and linear layers; biases and batch norms have none."""
+    """Weight decay of the weights of convolutions and linear layers; biases and batch norms have none."""
     momentum: float = 0.9
-    """Momentum of SGD (Nesterov's)."""
+    """Momentum of SGD."""
     warmup_epochs: float = 1.0
-    """In which the learning rate grows from 0; a cosine then brings it back to 0."""
+    """Epochs over which the learning rate grows from 0; a cosine then brings it back to 0."""
     label_smoothing: float = 0.0
+    """Fraction of each target that is spread evenly over all classes."""
     clip_norm: float | None = None
-    """Gradients are scaled down to at most this norm."""
+    """Largest norm of the gradients, which are scaled down to it; none for no limit."""
     batch_norm: Literal["frozen", "batch"] | None = None
-    """Normalise with the statistics that came with the weights, or with each batch's; None is the first with weights
-    and the second without."""
+    """Statistics of the batch norms: those that came with the weights, or those of each batch; none for frozen with
+    pretrained weights and batch without."""
     ema_decay: float | None = None
-    """Decay of the averaged weights, which are then evaluated and saved; None takes the weights as they are."""
+    """Decay of an exponential moving average of the weights, which is then evaluated and saved; none for no average."""
     precision: Precision = "32-true"
+    """Arithmetic: float32, or mixed precision with bfloat16 or float16."""
     gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them: less memory, more time, the same numbers."""
+    """Recompute activations instead of storing them: less memory, more time, the same numbers."""
     channels_last: bool = False
-    """Keep features as (N, T, H, W, C) in memory."""
+    """Store features as (N, T, H, W, C) in memory."""
     compile: bool = False
-    """`torch.compile` the network."""
+    """Run the network through `torch.compile`."""
     frozen_views: int = 8
-    """With a part that does not learn: so many random views of each clip, whose features are computed once. 0 takes
-    another view in every epoch."""
+    """Random views of each clip whose features are computed once, where a part of the network is frozen; 0 draws a new
+    view every epoch."""
     patience: int | None = None
-    """Stop after so many epochs without a better validation figure."""
+    """Epochs without a better validation figure after which training stops; none for never."""
     seed: int = 0
+    """Random seed."""
     deterministic: bool = False
-    """Only algorithms that give the same bits every time, which some GPU operations have at a cost."""
+    """Use only algorithms that give the same bits every time: slower on GPUs, and an error where there is none."""
     augmentation: Augmentation = field(default_factory=Augmentation)
+    """Random changes to the training clips."""
     progressive: ProgressiveSchedule | None = None
-    """When which non-local blocks join in; None is all from the start."""
+    """Schedule on which the non-local blocks join; none for all from the start."""
     distillation: DistillConfig | None = None
-    """A teacher to learn from."""
+    """Teacher to learn from; none for labels only."""
     teacher_views: int = 0
-    """With a teacher: so many random views of each clip, for which its answers are computed once. 0 asks it about
-    another view in every epoch."""
+    """Random views of each clip for which the teacher's answers are computed once; 0 asks about a new view every
+    epoch."""
     save_every_steps: int | None = None
-    """How often the state to resume from is saved; None is once an epoch."""
+    """Steps between two saves of the state that resuming needs; none for once an epoch."""
     workers: int = 2
-    """Processes that load clips, in each training process; 0 loads in the training process itself."""
+    """Processes that load clips, for each training process; 0 loads in the training process itself."""
     cache_gib: float = 8.0
-    """GiB of disk for each of: decoded clips, computed features or the student's cached views, a teacher's answers."""
+    """GiB of disk for each of: decoded clips; computed features, or the student's cached views; a teacher's answers."""
 
     def __post_init__(self) -> None:
         for name, least in (

@@ -25,22 +25,21 @@ class DistillConfig:
     """What a student learns from, and how much each counts."""
 
     teacher: str = "default"
-    """A catalogue name, a training run's folder, or a weights file."""
+    """Model to learn from: a catalogue name, a training run's folder, or a weights file."""
     logits_weight: float = 1.0
-    """Weight of the divergence between the two answers (Hinton et al., 2015)."""
+    """Weight of the divergence between the two networks' answers (Hinton et al., 2015)."""
     features_weight: float = 0.0
     """Weight of the difference between features at `layers` (Romero et al., FitNets, 2015)."""
     embedding_weight: float = 0.0
-    """Weight of the difference between pooled features; with it the teacher's classifier can become the student's."""
+    """Weight of the difference between the pooled features; needed to give the student the teacher's classifier."""
     label_weight: float = 1.0
-    """Weight of the cross entropy to the labels."""
+    """Weight of the cross-entropy with the labels."""
     temperature: float = 4.0
-    """Logits are divided by it before their softmax: the higher, the more unlikely classes count."""
+    """Divisor of the logits before the softmax: the higher, the more unlikely classes count."""
     layers: tuple[tuple[str, str], ...] = ()
-    """(layer of the student, layer of the teacher) whose outputs are compared, by dotted module name."""
+    """Pairs of layers whose outputs are compared: (student's, teacher's), as dotted module names."""
     second_head: bool = False
-    """The student learns the teacher's classes with a second head, which serves training only: for students of other
-    classes."""
+    """Learn the teacher's classes on a second head, which serves training only: for a student with other classes."""
 
     def __post_init__(self) -> None:
         weights = ("logits_weight", "features_weight", "embedding_weight", "label_weight")

@@ -11,11 +11,12 @@ import json
 import posixpath
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE_OF_FILE = {
@@ -23,6 +24,7 @@ PAGE_OF_FILE = {
     "CHANGELOG.md": "changes.md",
     "CONTRIBUTING.md": "contributing.md",
     "weights/README.md": "model_card.md",
+    "docs/images/README.md": "footage.md",
     "docs/notebook.ipynb": "notebook.md",
 }
 """Pages of the site that are made of files of the repository."""
@@ -55,7 +57,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are no files of docs/."""
+    """Add the pages that are not files of docs/."""
+    from mkdocs.structure.files import File  # late: the tests read this module without mkdocs
+
     for source, page in PAGE_OF_FILE.items():
         text = (ROOT / source).read_text("utf-8")
         if source.endswith(".ipynb"):
@@ -88,7 +92,7 @@ def _with_links_of_the_site(text: str, source: str) -> str:
             raise FileNotFoundError(f"{source} links to {address}, which is not there.")
         if target in PAGE_OF_FILE:
             return f"{mark}[{words}]({PAGE_OF_FILE[target]}{hash_}{anchor})"
-        if target.startswith("docs/") and target != "docs/images/README.md":
+        if target.startswith("docs/"):
             return f"{mark}[{words}]({target.removeprefix('docs/')}{hash_}{anchor})"
         return words if target in words else f"{words} (`{target}`)"
 

@@ -63,7 +63,7 @@ lint: $(VENV)/.installed-dev
 
 # The site in site/: guides, an API reference from the docstrings, and the measured pages. Broken links end it.
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "site/index.html is the documentation; \`$(BIN)/mkdocs serve\` shows it while it is edited."
 
 # Which decoder returns which frames; with CLIPS=folder (of folders named like labels) also what a view may cost.

@@ -18,7 +18,7 @@ from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.inference.loading import LoadedClip
 from nonlocal_video.inference.prediction import Prediction, ScoredLabel
 from nonlocal_video.inference.shared_network import SharedNetwork
-from nonlocal_video.notebook import FRAMES_IN_STRIP, card, heading, strip
+from nonlocal_video.notebook import FRAMES_IN_STRIP, bars, card, heading, strip
 from nonlocal_video.video.transforms import resize
 
 
@@ -52,7 +52,7 @@ class Look:
         return card(
             heading(self.prediction.path, f"{self.prediction.summary}. {blocks}"),
             strip([self.frame(index) for index in chosen], [float(self.seconds[index]) for index in chosen]),
-            self.prediction.bars_html(),
+            bars([(one.label, one.score) for one in self.prediction.top(5)]),
         )
 
     @property

@@ -117,12 +117,8 @@ class Prediction:
         return card(
             heading(self.path, self.summary),
             strip(frames, chosen) if frames else "",
-            self.bars_html(),
+            bars([(one.label, one.score) for one in self.top(5)]),
         )
-
-    def bars_html(self) -> str:
-        """Return the five likeliest classes with a bar each, as HTML."""
-        return bars([(one.label, one.score) for one in self.top(5)])
 
     @property
     def summary(self) -> str:

@@ -16,7 +16,7 @@ from nonlocal_video.attention.geometry import CellGrid
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint, spaced_frames
 from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.inference.loading import LoadedClip
-from nonlocal_video.inference.prediction import Prediction, ScoredLabel
+from nonlocal_video.inference.prediction import Prediction, ScoredLabel, printable
 from nonlocal_video.inference.shared_network import SharedNetwork
 from nonlocal_video.notebook import FRAMES_IN_STRIP, bars, card, heading, strip
 from nonlocal_video.video.transforms import resize
@@ -50,7 +50,7 @@ class Look:
         chosen = spaced_frames(self.frame_of_time, FRAMES_IN_STRIP)
         blocks = f"Non-local blocks: {', '.join(self.block_inputs) or 'none'}"
         return card(
-            heading(self.prediction.path, f"{self.prediction.summary}. {blocks}"),
+            heading(printable(self.prediction.path), f"{self.prediction.summary}. {blocks}"),
             strip([self.frame(index) for index in chosen], [float(self.seconds[index]) for index in chosen]),
             bars([(one.label, one.score) for one in self.prediction.top(5)]),
         )

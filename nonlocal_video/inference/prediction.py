@@ -115,7 +115,7 @@ class Prediction:
         chosen = [times[round(index)] for index in np.linspace(0, len(times) - 1, count)]
         frames = read_frames(self.path, chosen)
         return card(
-            heading(self.path, self.summary),
+            heading(printable(self.path), self.summary),
             strip(frames, chosen) if frames else "",
             bars([(one.label, one.score) for one in self.top(5)]),
         )

@@ -14,7 +14,7 @@ import yaml
 from nonlocal_video.blocks.schedule import ProgressiveSchedule
 from nonlocal_video.training.augment import Augmentation
 from nonlocal_video.training.config import TrainConfig, make_config
-from nonlocal_video.training.distillation import DistillConfig
+from nonlocal_video.training.distillation.objective import DistillConfig
 from nonlocal_video.training.settings_list import list_settings
 
 GROUPS = {"": TrainConfig, "augmentation.": Augmentation, "progressive.": ProgressiveSchedule}

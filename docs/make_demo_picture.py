@@ -32,9 +32,9 @@ def main() -> None:
     """Draw the scenes and write `docs/images/demo.webp`."""
     clip = fetch_samples()[0].path
     with nlv.load("default") as recognizer:
-        look = recognizer.look(clip)
-    top = look.prediction.top(5)
-    evidence, query = look.class_evidence(), look.query(HAND)
+        explanation = recognizer.explain_all(clip)
+    top = explanation.prediction.top(5)
+    evidence, query = explanation.class_evidence(), explanation.query(HAND)
     frames = [
         *scene(evidence, top, None, "A clip of 2.6 seconds", bars_grow=True),
         *scene(evidence, top, evidence, f'What speaks for "{top[0].label}"'),

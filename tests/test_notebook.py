@@ -77,7 +77,7 @@ def test_a_prediction_shows_the_frames_that_the_network_saw(recognizer: Recogniz
 def test_an_explanation_shows_the_same_frames(recognizer: Recognizer, clip_folder: Path) -> None:
     clip = clip_folder / "a.mp4"
     of_answer = pictures(recognizer.classify(clip)._repr_html_())
-    of_explanation = pictures(recognizer.look(clip)._repr_html_())
+    of_explanation = pictures(recognizer.explain_all(clip)._repr_html_())
     np.testing.assert_array_equal(of_answer, of_explanation)
 
 

@@ -39,6 +39,11 @@ def window_logits(card: ModelCard, network: nn.Module, features: Tensor) -> Tens
     return classifier(pooled.flatten(2).transpose(1, 2))
 
 
+def pooled(features: Tensor) -> Tensor:
+    """The mean over all places: (B, C, ...) -> (B, C)."""
+    return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
+
+
 def average_scores(card: ModelCard, logits: Tensor) -> NDArray[np.float64]:
     """One probability for each class.
 

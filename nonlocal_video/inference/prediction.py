@@ -91,6 +91,11 @@ class Prediction:
     seen: tuple[tuple[float, float, float, float], ...] = ()
     """For each crop what the network saw of the picture: left, top, right and bottom edge, in fractions of its width
     and height."""
+    logits: NDArray[np.float32] | None = None
+    """(classes,) the network's own, averaged over the views."""
+    features: NDArray[np.float32] | None = None
+    """(C,) pooled features of the layer before the classifier, averaged over the views; None where a network does not
+    name that layer."""
 
     def __post_init__(self) -> None:
         if self.scores.shape != (len(self.labels),):

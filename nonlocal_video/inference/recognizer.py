@@ -242,9 +242,18 @@ class Recognizer:
         )
         return replace(result, outcomes=tuple(outcomes))
 
-    def predict(self, clips: Sequence[LoadedClip], *, batch_size: int = 1) -> list[Prediction]:
-        """Run the network on loaded clips, `batch_size` views at a time; clips may share a forward pass."""
-        return self._engine.answer(clips, batch_size, runtime=self.runtime)[0]
+    def predict(
+        self, clips: Sequence[LoadedClip], *, batch_size: int = 1, layer: str | None = None
+    ) -> list[Prediction]:
+        """Run the network on loaded clips; clips may share a forward pass.
+
+        Args:
+            clips: Loaded clips.
+            batch_size: Views in one forward pass.
+            layer: Dotted name of the layer whose pooled output becomes `Prediction.features`; PyTorch computes another
+                than the one before the classifier, whatever the runtime.
+        """
+        return self._engine.answer(clips, batch_size, runtime=self.runtime, pooled_layer=layer)[0]
 
     @property
     def inference_network(self) -> nn.Module:

@@ -206,6 +206,8 @@ def _shown(timeline: Timeline, rule: Rule, status: str) -> Update:
 
 
 def _ended(timeline: Timeline, rule: Rule, how: str) -> Iterator[Update]:
+    if not timeline.is_complete and timeline.error is None:
+        timeline = timeline.in_context(timeline.context)  # each window so far drew on those before it alone
     with TemporaryDirectory() as folder:
         # Gradio copies the files before it asks for the next update, and so before the folder goes.
         files = [

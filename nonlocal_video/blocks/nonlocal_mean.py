@@ -1,6 +1,6 @@
 """The non-local operation over W positions with frozen embeddings: a mean over all of them, weighted by likeness.
 
-    y_i = sum_j softmax_j(s cos(z_i, z_j)) g_j,    z = features less their mean,    s = max(1 / T, ln(number of keys))
+    y_i = sum_j softmax_j(s cos(z_i, z_j)) g_j,    z = x - M / (M + 8) mean(x),    s = max(1 / T, ln M),    M keys
 
 It is the embedded Gaussian of Wang et al. (CVPR 2018, eq. 3) with nothing to train, close to the non-local means that
 it is named after (Buades et al., 2005). The positions may be the windows of a video or the clips of a folder.
@@ -8,6 +8,9 @@ it is named after (Buades et al., 2005). The positions may be the windows of a v
 The scale s grows with the logarithm of the number of keys once there are more than exp(1 / T) of them: a key that is
 nothing like the query (cosine 0) has the weight 1 beside exp(s) of the query's own, so that with a fixed scale M such
 keys would outweigh everything else as M grows. With s = ln M all of them together weigh as much as the query's own.
+
+z are the features x less their mean, which all positions share and which says nothing of their likeness. But the mean
+of a few windows of one scene is that scene itself, so that with M keys M / (M + 8) of it is taken away.
 
 Everywhere `values` is (W, D) and `features` (W, C). Memory beyond them is O(W): weights are made a chunk of queries at
 a time.
@@ -25,12 +28,14 @@ from torch import Tensor
 from nonlocal_video.blocks.kernels import CHUNK_ENTRIES, dot_product_kernel, query_chunks, softmax_kernel, softmax_rows
 
 TEMPERATURE = 0.2
+MEAN_COUNTS_FROM = 8
+"""Number of keys of which half of the mean is taken away."""
 
 
 def embedding(features: Tensor) -> Tensor:
-    """Features less their mean, scaled to length 1: (W, C) -> (W, C). Positions at the mean itself become 0."""
-    centred = features - features.mean(dim=0)
-    return F.normalize(centred, dim=1)
+    """Features less most of their mean, scaled to length 1: (W, C) -> (W, C)."""
+    num = len(features)
+    return F.normalize(features - num / (num + MEAN_COUNTS_FROM) * features.mean(dim=0), dim=1)
 
 
 def softmax_scale(num_keys: int, temperature: float = TEMPERATURE) -> float:
@@ -104,8 +109,7 @@ def nonlocal_mean_so_far(
         (W - first, D).
     """
     _check(values, features)
-    centred = features - features.mean(dim=0)  # what follows is the same for any shift, and rounds less near 0
-    squares = centred.square().sum(dim=1)
+    squares = features.square().sum(dim=1)
     result = values.new_empty(len(values) - first, values.shape[1])
     size = max(1, CHUNK_ENTRIES // max(1, len(values)))
     for start in range(first, len(values), size):
@@ -116,8 +120,8 @@ def nonlocal_mean_so_far(
         if band is not None:
             allowed &= keys >= rows[:, None] - band
         counts = allowed.sum(dim=1, keepdim=True)
-        query, key = centred[rows], centred[keys]
-        means = (allowed.to(key.dtype) @ key) / counts  # (q, C): each row's own
+        query, key = features[rows], features[keys]
+        means = (allowed.to(key.dtype) @ key) / (counts + MEAN_COUNTS_FROM)  # (q, C): each row's own
         # (x_i - m_i) . (x_j - m_i) and |x_j - m_i|, without writing out a key for every row
         to_mean = means @ key.T
         of_mean = means.square().sum(dim=1, keepdim=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
 from nonlocal_video.errors import ModelError
-from nonlocal_video.inference.averaging import average_scores, pooled, window_logits
+from nonlocal_video.inference.averaging import average_logits, average_scores, pooled, window_logits
 from nonlocal_video.inference.device import Runtime, choose_device
 from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
 from nonlocal_video.inference.loading import LoadedClip
@@ -204,6 +204,6 @@ class Engine:
             notes=clip.notes,
             region=clip.region,
             seen=tuple(crop.seen for crop in clip.crops),
-            logits=logits.mean(dim=0).numpy(),
+            logits=average_logits(self.card, logits),
             features=torch.stack(list(features)).mean(dim=0).numpy() if features else None,
         )

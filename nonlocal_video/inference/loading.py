@@ -191,6 +191,31 @@ class ClipLoader:
         with _opened(source, self.reader, frames_per_second) as (_, clip):
             return clip.probe()
 
+    def span_around(
+        self, source: ClipSource, spec: InputSpec, seconds: float, frames_per_second: float | None = None
+    ) -> tuple[float | None, float | None]:
+        """The start and end of the default view (None, None) if it shows `seconds`, else of one centred on it.
+
+        Args:
+            source: A clip.
+            spec: The network's input.
+            seconds: Where to look; the view is moved as far as the clip allows.
+            frames_per_second: Rate of frames given as an array; None is the network's.
+
+        Raises:
+            UsageError: It is after the end of the clip.
+        """
+        info = self.probe(source, frames_per_second or spec.frames_per_second)
+        first, last = info.start_seconds, info.end_seconds
+        span = spec.num_frames / spec.rate_in(info.fps)
+        if seconds > last:
+            raise UsageError(f"query seconds = {seconds:g} is after the end of the clip, {last:.2f} s.")
+        middle = (first + last - span) / 2
+        if last - first <= span or middle <= seconds <= middle + span:
+            return None, None
+        start = min(max(seconds - span / 2, first), last - span)
+        return start, min(start + span, last)
+
 
 def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[View, ...]:
     """The spans of a clip that a network with this input is shown.

@@ -92,7 +92,7 @@ class Prediction:
     """For each crop what the network saw of the picture: left, top, right and bottom edge, in fractions of its width
     and height."""
     logits: NDArray[np.float32] | None = None
-    """(classes,) the network's own, averaged over the views."""
+    """(classes,) whose softmax the scores are: of a single view the network's own."""
     features: NDArray[np.float32] | None = None
     """(C,) pooled features of the layer before the classifier, averaged over the views; None where a network does not
     name that layer."""

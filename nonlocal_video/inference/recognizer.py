@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
-from nonlocal_video.errors import DeviceError, UsageError
+from nonlocal_video.errors import DeviceError
 from nonlocal_video.inference.batch_run import BatchProgress, BatchRun, FolderResult, run_folder
+from nonlocal_video.inference.context import Context
 from nonlocal_video.inference.device import Runtime, choose_device
 from nonlocal_video.inference.engine import Engine
 from nonlocal_video.inference.files import Selection, find_files
@@ -314,7 +315,9 @@ class Recognizer:
         """
         on_stage("reading")
         if around_seconds is not None and start_seconds is None and end_seconds is None:
-            start_seconds, end_seconds = self._span_around(source, around_seconds, fast, frames_per_second)
+            start_seconds, end_seconds = self._loader.span_around(
+                source, self.card.view(fast=fast), around_seconds, frames_per_second
+            )
         originals: list[NDArray[np.uint8]] = []
         request = ClipRequest(ViewCount(), start_seconds, end_seconds, frames_per_second, Region.of(region))
         clip = self._loader.load(source, self.card.view(fast=fast), request, originals=originals)
@@ -391,6 +394,7 @@ class Recognizer:
         end_seconds: float | None = None,
         batch_size: int | None = None,
         region: RegionLike = None,
+        context: Context = "nonlocal",
     ) -> Timeline:
         """What happens when in a long video; `inference.sliding.slide` gives the windows as they are computed.
 
@@ -403,6 +407,7 @@ class Recognizer:
             end_seconds: Only look up to here.
             batch_size: Windows in one forward pass; None is as many as suit the device.
             region: As for `classify`.
+            context: `nonlocal` refines each window's answer by the windows like it; `none` leaves it alone.
 
         Returns:
             The timeline. Where the video breaks after some windows, it has these, `is_complete` is False, `error` says
@@ -424,6 +429,7 @@ class Recognizer:
             end_seconds=end_seconds,
             batch_size=batch_size,
             region=region,
+            context=context,
         )
         return last_of(steps)
 
@@ -431,19 +437,3 @@ class Recognizer:
         """The network's non-local blocks by dotted name."""
         blocks = getattr(self.network, "nonlocal_layers", None)
         return {} if blocks is None else blocks()
-
-    def _span_around(
-        self, source: ClipSource, seconds: float, fast: bool, frames_per_second: float | None
-    ) -> tuple[float | None, float | None]:
-        """The default span if it shows `seconds`, else the one centred on it as far as the clip allows."""
-        spec = self.card.view(fast=fast)
-        info = self._loader.probe(source, frames_per_second or spec.frames_per_second)
-        first, last = info.start_seconds, info.end_seconds
-        span = spec.num_frames / spec.rate_in(info.fps)
-        if seconds > last:
-            raise UsageError(f"query seconds = {seconds:g} is after the end of the clip, {last:.2f} s.")
-        middle = (first + last - span) / 2
-        if last - first <= span or middle <= seconds <= middle + span:
-            return None, None
-        start = min(max(seconds - span / 2, first), last - span)
-        return start, min(start + span, last)

@@ -13,18 +13,26 @@ import typer
 from nonlocal_video.cli import options
 from nonlocal_video.cli.run_progress import RunProgress
 from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
-from nonlocal_video.cli.text import describe
+from nonlocal_video.cli.text import describe, describe_row
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.batch_run import FolderResult
     from nonlocal_video.inference.cluster import Cluster, ClusterJob
+    from nonlocal_video.inference.context import FolderContext
     from nonlocal_video.inference.files import Selection
     from nonlocal_video.inference.loading import ClipRequest
     from nonlocal_video.inference.recognizer import Recognizer
 
 STATUS_SOME_FAILED = 1
+
+
+class ContextChoice(StrEnum):
+    """What a clip's answer draws on."""
+
+    none = "none"
+    folder = "folder"
 
 
 class Engine(StrEnum):
@@ -47,6 +55,10 @@ def classify(
     end_seconds: options.EndSeconds = None,
     region: options.Region = None,
     top_k: options.TopK = 5,
+    context: Annotated[
+        ContextChoice,
+        typer.Option(help="folder: a clip's answer draws on the clips of the run that are like it, once all are read."),
+    ] = ContextChoice.none,
     output: Annotated[
         str | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet; of --engine ray a .parquet folder.")
     ] = None,
@@ -82,6 +94,8 @@ def classify(
     given = [name for name, value in of_ray.items() if value is not None]
     if given and engine is not Engine.ray:
         raise UsageError(f"{', '.join(given)} only act with --engine ray.")
+    if context is ContextChoice.folder and engine is Engine.ray:
+        raise UsageError("--context folder needs all clips in one place; leave out --engine ray.")
 
     from nonlocal_video.inference.files import Selection
     from nonlocal_video.inference.loading import ClipRequest
@@ -135,6 +149,7 @@ def classify(
                 csv_escape=not no_csv_escape,
                 workers=workers,
                 batch_size=batch_size,
+                context=context.value,
             )
         counts, done_before, passed_over = result.counts, result.done_before, result.passed_over
     together = counts + done_before
@@ -166,6 +181,7 @@ def _here(
     csv_escape: bool,
     workers: int | None,
     batch_size: int | None,
+    context: FolderContext,
 ) -> FolderResult:
     """On this machine, with progress; a stop that is asked for ends the command with status 130."""
     from nonlocal_video.inference.batch_run import BatchProgress, run_folder
@@ -183,10 +199,11 @@ def _here(
             nonlocal added
             added = progress.counts.total()
             bar.update(progress.counts, progress.done_before.total())
-            bar.row(json.dumps(progress.row) if as_json else describe(progress.outcome, top_k))
+            if context == "none":
+                bar.row(json.dumps(progress.row) if as_json else describe(progress.outcome, top_k))
 
         try:
-            return run_folder(
+            result = run_folder(
                 recognizer,
                 paths,
                 request,
@@ -198,9 +215,13 @@ def _here(
                 batch_size=batch_size,
                 selection=selection,
                 csv_escape=csv_escape,
+                context=context,
                 should_stop=lambda: stop.asked,
                 on_progress=show,
             )
+            for row in result if context == "folder" else ():  # all answers are final only now
+                bar.row(json.dumps(row) if as_json else describe_row(row))
+            return result
         except KeyboardInterrupt:
             kept = f" {added} rows were added to {output!r}; the same command with --resume continues."
             typer.echo("Stopped." + (kept if output else ""), err=True)

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.context import FolderContext, check_context, check_has_features
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import classify_files
+from nonlocal_video.inference.folder_context import kept_answer, refined_outcomes
 from nonlocal_video.inference.loading import ClipRequest
 from nonlocal_video.inference.prediction import Failure, Outcome
 from nonlocal_video.inference.results import ResultFile, rows_of
@@ -47,6 +49,7 @@ class BatchRun:
         batch_size: int | None = None,
         tables: Sequence[ResultFile] = (),
         to_row: Callable[[Outcome], Row] = lambda outcome: outcome.to_row(),
+        keep_answers: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Create a run; nothing is read yet.
@@ -60,12 +63,14 @@ class BatchRun:
             batch_size: Views in one forward pass; None is as many as suit the device.
             tables: Open tables that each get all rows; taken up together, if at all.
             to_row: What is kept of an outcome.
+            keep_answers: Whether tables also keep logits and features, for a context.
             should_stop: Asked before each file; after True, only the files in hand are finished.
         """
         self.counts: Counter[str] = Counter()
         self._recognizer, self._files, self._request = recognizer, files, request
         self._fast, self._workers, self._batch_size = fast, workers, batch_size
         self._tables, self._to_row, self._should_stop = tables, to_row, should_stop
+        self._keep_answers = keep_answers
 
     @property
     def done_before(self) -> Counter[str]:
@@ -85,8 +90,9 @@ class BatchRun:
         with closing(outcomes):
             for outcome in outcomes:
                 row = self._to_row(outcome)
+                answer = kept_answer(outcome) if self._keep_answers else None
                 for table in self._tables:
-                    table.append(outcome.path, row)
+                    table.append(outcome.path, row, answer)
                 self.counts[row["error"]["code"] if row["error"] else "ok"] += 1
                 yield outcome, row
 
@@ -124,7 +130,9 @@ class FolderResult:
     output: Path | None = None
     """The table that was written."""
     outcomes: Sequence[Outcome] = ()
-    """Predictions and failures, in order; none where a table was written."""
+    """Predictions and failures, in order; none where a table was written. In a context, the final ones."""
+    top_k: int = 5
+    """Classes in a row."""
 
     def __len__(self) -> int:
         return self.counts.total() + self.done_before.total()
@@ -132,7 +140,7 @@ class FolderResult:
     def __iter__(self) -> Iterator[Row]:
         if self.output is not None:
             return rows_of(self.output)
-        return (outcome.to_row() for outcome in self.outcomes)
+        return (outcome.to_row(self.top_k) for outcome in self.outcomes)
 
     def __repr__(self) -> str:
         words = ", ".join(f"{number} {code}" for code, number in (self.counts + self.done_before).most_common())
@@ -148,6 +156,7 @@ def run_settings(
     top_k: int,
     decoder: str,
     limits: DecodeLimits,
+    context: FolderContext = "none",
 ) -> dict[str, Any]:
     """Return what the rows of a run depend on: a run is only taken up with the same.
 
@@ -161,8 +170,10 @@ def run_settings(
         top_k: Classes in a row.
         decoder: As the reader was asked for it.
         limits: What a file may cost.
+        context: Whether the clips refine each other.
     """
-    return {
+    refines = {} if context == "none" else {"context": context, "labels": list(card.labels)}
+    return refines | {
         "model": card.name,
         "weights_sha256": None if weights is None else sha256_of(weights),
         "views": str(request.views),
@@ -189,6 +200,7 @@ def run_folder(
     batch_size: int | None = None,
     selection: Selection | None = None,
     csv_escape: bool = True,
+    context: FolderContext = "none",
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[BatchProgress], None] = lambda progress: None,
 ) -> FolderResult:
@@ -206,11 +218,12 @@ def run_folder(
         batch_size: Views in one forward pass; None is as many as suit the device.
         selection: Which of the files count; None is all of them.
         csv_escape: In a CSV, put an apostrophe before text that a spreadsheet would take for a formula.
+        context: `folder` refines each clip's answer by the others of the run, earlier runs that are taken up included.
         should_stop: Asked before each file; after True, only the files in hand are finished.
-        on_progress: Called after each row.
+        on_progress: Called after each row; in a context with the clip's own answer, which is not the final one.
 
     Returns:
-        The counts; outcomes are given to `on_progress` alone.
+        The counts; outcomes are given to `on_progress` alone, except in a context.
 
     Raises:
         UsageError: An argument has a value that is not allowed, or the output cannot be taken up.
@@ -220,6 +233,10 @@ def run_folder(
     """
     if resume and output is None:
         raise UsageError("resume = True continues a table; name it with output.")
+    check_context(context, FolderContext)
+    check_has_features(recognizer.network, recognizer.card.name, context)
+    refines = context == "folder"
+    own: list[Outcome] = []
     passed_over = PassedOver()
     selection = selection or Selection()
     files = find_files(paths, selection=selection, leave_out=ResultFile.files_of(output), passed_over=passed_over)
@@ -234,6 +251,7 @@ def run_folder(
                 top_k=top_k,
                 decoder=recognizer.decoder,
                 limits=recognizer.limits,
+                context=context,
             )
             table = ResultFile(output, settings, top_k=top_k, resume=resume, csv_escape=csv_escape)
             tables.append(stack.enter_context(table))
@@ -246,11 +264,15 @@ def run_folder(
             batch_size=batch_size,
             tables=tables,
             to_row=lambda outcome: outcome.to_row(top_k),
+            keep_answers=refines,
             should_stop=should_stop,
         )
         with closing(iter(run)) as steps:
             for outcome, row in steps:
+                if refines and output is None:
+                    own.append(outcome)
                 on_progress(BatchProgress(outcome, row, run.counts, run.done_before))
         if should_stop():
             raise KeyboardInterrupt
-    return FolderResult(run.counts, run.done_before, passed_over, None if output is None else Path(output))
+    table_path = None if output is None else Path(output)
+    return FolderResult(run.counts, run.done_before, passed_over, table_path, refined_outcomes(own), top_k)

@@ -45,6 +45,19 @@ def check_context(context: str, allowed: object = Context) -> None:
         raise UsageError(f"context = {context!r} should be one of {', '.join(choices)}.")
 
 
+def check_has_features(network: object, model: str, context: str) -> None:
+    """Refuse a context for a network whose features are not known.
+
+    Raises:
+        UsageError: It does not name the layer before its classifier.
+    """
+    if context != "none" and getattr(network, "feature_layer", None) is None:
+        raise UsageError(
+            f"context = {context!r} compares answers by the features before the classifier, and the network of "
+            f"{model!r} has no `feature_layer` that names them. Use --context none."
+        )
+
+
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """The softmax of each row: (W, classes) -> (W, classes)."""
     return np.asarray(torch.from_numpy(logits).double().softmax(1).float().numpy())

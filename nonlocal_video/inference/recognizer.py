@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.errors import DeviceError
 from nonlocal_video.inference.batch_run import BatchProgress, BatchRun, FolderResult, run_folder
-from nonlocal_video.inference.context import Context
+from nonlocal_video.inference.context import Context, FolderContext
 from nonlocal_video.inference.device import Runtime, choose_device
 from nonlocal_video.inference.engine import Engine
 from nonlocal_video.inference.files import Selection, find_files
@@ -195,6 +195,7 @@ class Recognizer:
         workers: int | None = None,
         batch_size: int | None = None,
         selection: Selection | None = None,
+        context: FolderContext = "none",
         on_progress: Callable[[BatchProgress], None] = lambda progress: None,
     ) -> FolderResult:
         """Recognise the action in each of many clips, as the command `classify` does; a row for every file.
@@ -208,7 +209,8 @@ class Recognizer:
             workers: Decoding processes beside the network; None is as many as suit the device.
             batch_size: Views in one forward pass; None is as many as suit the device.
             selection: Which of the files count; None is all of them.
-            on_progress: Called after each row.
+            context: `folder` refines each clip's answer by the clips like it, once all are read.
+            on_progress: Called after each row; in a context with the clip's own answer, which is not the final one.
 
         Raises:
             UsageError: An argument has a value that is not allowed, or the output cannot be taken up.
@@ -224,7 +226,7 @@ class Recognizer:
         outcomes: list[Outcome] = []
 
         def tell(progress: BatchProgress) -> None:
-            if output is None:
+            if output is None and context == "none":
                 outcomes.append(progress.outcome)
             on_progress(progress)
 
@@ -239,9 +241,10 @@ class Recognizer:
             workers=workers,
             batch_size=batch_size,
             selection=selection,
+            context=context,
             on_progress=tell,
         )
-        return replace(result, outcomes=tuple(outcomes))
+        return replace(result, outcomes=(*result.outcomes, *outcomes))
 
     def predict(
         self, clips: Sequence[LoadedClip], *, batch_size: int = 1, layer: str | None = None

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
-from nonlocal_video.inference.context import Context, check_context, refined_so_far
+from nonlocal_video.inference.context import Context, check_context, check_has_features, refined_so_far
 from nonlocal_video.inference.feeding import default_batch_size
 from nonlocal_video.inference.loading import LoadedClip, check_not_too_elongated, squares_of
 from nonlocal_video.inference.prediction import StageSeconds
@@ -218,11 +218,7 @@ def _slide(
     """As `slide`, but a break is raised after the timelines before it, and windows only draw on those before them."""
     spec, path, region = recognizer.card.view(fast=fast), os.fspath(path), Region.of(region)
     check_context(context)
-    if context != "none" and getattr(recognizer.network, "feature_layer", None) is None:
-        raise UsageError(
-            f"context = {context!r} compares windows by the features before the classifier, and the network of "
-            f"{recognizer.card.name!r} has no `feature_layer` that names them. Use --context none."
-        )
+    check_has_features(recognizer.network, recognizer.card.name, context)
     batch_size = default_batch_size(recognizer.device, spec) if batch_size is None else batch_size
     if batch_size < 1:
         raise UsageError(f"batch-size = {batch_size} should be at least 1.")

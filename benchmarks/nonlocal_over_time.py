@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from nonlocal_over_time_data import ClipWindows, windows_of
+from nonlocal_over_time_data import STRIDE_SECONDS, ClipWindows, windows_of
 from nonlocal_over_time_methods import Method, alone, mean, methods, nonlocal_, shipped, softmax
 from numpy.typing import NDArray
 
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.blocks.nonlocal_mean import nonlocal_mean, nonlocal_mean_so_far
+from nonlocal_video.evaluation.segment_metrics import SegmentedVideo, Span, measure_segments
+from nonlocal_video.inference.shortest_action import best_segments
 from nonlocal_video.zoo.catalogue import load_network
 
 NUM_SPLITS = 10
@@ -173,6 +175,38 @@ def shown(clips: Sequence[Clip]) -> dict[str, Any]:
     return found
 
 
+def segments(clips: Sequence[Clip]) -> list[dict[str, Any]]:
+    """Figures of segments by the length of the shortest action, of windows alone and refined."""
+    found = []
+    for size, cut in ((5, False), (20, False), (20, True)):
+        for shortest in (0.0, 1.28, 2.56, 3.84, 5.12):
+            row: dict[str, Any] = {"clips_a_video": size, "cut_up": cut, "shortest_seconds": shortest}
+            for name, method in (("alone", lambda logits, features: softmax(logits)), ("shipped", shipped)):
+                made = []
+                for pieces in videos(len(clips), size, cut=cut, seed=0, lengths=[len(clip) for clip in clips]):
+                    logits = np.concatenate([clips[clip].logits[first:end] for clip, first, end in pieces])
+                    features = np.concatenate([clips[clip].features[first:end] for clip, first, end in pieces])
+                    scores = method(logits, features)
+                    spans = [
+                        Span(a * STRIDE_SECONDS, b * STRIDE_SECONDS, str(index), float(scores[a:b, index].mean()))
+                        for a, b, index in best_segments(((STRIDE_SECONDS, row) for row in scores), shortest)
+                    ]
+                    ends = np.cumsum([0, *(end - first for _, first, end in pieces)]) * STRIDE_SECONDS
+                    truth = [
+                        Span(ends[at], ends[at + 1], str(clips[clip].label)) for at, (clip, _, _) in enumerate(pieces)
+                    ]
+                    made.append(SegmentedVideo("", 0.0, float(ends[-1]), truth, spans))
+                figures = measure_segments(made)
+                row[name] = {
+                    "frame_accuracy": round(figures.frame_accuracy or 0, 1),
+                    "edit": round(figures.edit or 0, 1),
+                    **{name: round(value or 0, 1) for name, value in figures.f1.items()},
+                    "map": round(figures.mean_average_precision["map"] or 0, 1),
+                }
+            found.append(row)
+    return found
+
+
 def growing(clips: Sequence[Clip], others: Sequence[ClipWindows]) -> list[dict[str, Any]]:
     """The labelled windows among more and more that are nothing of theirs, with and without a scale that grows."""
     random = np.random.default_rng(0)
@@ -312,6 +346,7 @@ def main() -> None:
         "nested": nested(clips),
         "shipped": shown(clips),
         "fast": shown(fast),
+        "segments": segments(clips),
         "growing": growing(clips, [*places, *poses]),
         "controls": controls(clips, places, poses, labels),
         "folder": folder(clips),

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.evaluate_segments import refuse_clip_options, run_segments
 from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.cli.run_progress import RunProgress
 from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
+from nonlocal_video.cli.timeline import ContextChoice
 from nonlocal_video.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -65,8 +67,51 @@ def evaluate(
     decoder: options.Decoder = options.DecoderChoice.auto,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
+    segments: Annotated[
+        bool,
+        typer.Option(
+            "--segments",
+            help="Measure what happens when: the CSV is path,start_seconds,end_seconds,label[,group,split].",
+        ),
+    ] = False,
+    background: Annotated[
+        list[str] | None, typer.Option(help="With --segments: a label that is no action; may be repeated.")
+    ] = None,
+    context: Annotated[
+        ContextChoice, typer.Option(help="With --segments: as of `timeline`.")
+    ] = ContextChoice.nonlocal_,
+    stride_seconds: Annotated[float | None, typer.Option(help="With --segments: as of `timeline`.")] = None,
+    shortest_seconds: Annotated[float, typer.Option(help="With --segments: as of `timeline`.")] = 0.0,
+    threshold: Annotated[float, typer.Option(help="With --segments: as of `timeline`.")] = 0.0,
 ) -> None:
     """Measure a model on labelled clips; those that cannot be read are counted, too."""
+    if segments:
+        refuse_clip_options({"--views": views, "--protocol": protocol, "--resume": resume, "--workers": workers})
+        from nonlocal_video.video.region import Region
+
+        run_segments(
+            source,
+            load={"model": model, "device": device, "runtime": runtime.value, "decoder": decoder.value},
+            timeline={
+                "fast": fast,
+                "stride_seconds": stride_seconds,
+                "batch_size": batch_size,
+                "region": Region.of(region),
+                "context": context.value,
+            },
+            rule={"threshold": threshold, "min_seconds": 0.0, "shortest_seconds": shortest_seconds},
+            background=background or (),
+            split=split,
+            ignore_columns=ignore_column or (),
+            output=output,
+            csv_escape=not no_csv_escape,
+            as_json=as_json,
+        )
+        return
+    if background or stride_seconds or shortest_seconds or threshold or context is not ContextChoice.nonlocal_:
+        raise UsageError(
+            "--background, --context, --stride-seconds, --shortest-seconds and --threshold only act with --segments."
+        )
     if resume and output is None:
         raise UsageError("--resume continues an evaluation; name its folder with --output.")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.evaluation.class_tree import read_class_tree
-from nonlocal_video.evaluation.clip_table import COLUMNS, read_rows
+from nonlocal_video.evaluation.clip_table import COLUMNS, is_segment_header, read_rows
 from nonlocal_video.evaluation.labelled_clip import LabelledClip, LabelledSource
 from nonlocal_video.evaluation.split_folders import split_of_name
 from nonlocal_video.inference.prediction import printable
@@ -142,6 +142,11 @@ def _of_split(found: LabelledSource, split: str, name: str) -> LabelledSource:
 
 
 def _of_csv(path: Path, split: str | None, ignore_columns: Sequence[str]) -> LabelledSource:
+    if is_segment_header(path):
+        raise UsageError(
+            f"{str(path)!r} is a list of segments, not of clips: `evaluate --segments` measures what happens when. "
+            f"`timeline --clips-dir` and `ffmpeg -ss START -to END` make clips of segments."
+        )
     needed = (*COLUMNS[:2], *(["split"] if split is not None else []))
     clips: list[LabelledClip] = []
     line_of: dict[str, int] = {}

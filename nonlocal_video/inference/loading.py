@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.remote import is_remote, local_copy
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
@@ -130,6 +131,11 @@ class ClipLoader:
                 f"frames_per_second = {request.frames_per_second:g} is for frames given as an array; a video file has "
                 f"its own times: leave it away."
             )
+        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+        if name is not None:
+            video, span = split_part(name)
+            if span is not None:
+                source, request = video, _of_part(name, request, *span)
         with _opened(source, self.reader, request.frames_per_second or spec.frames_per_second) as (path, clip):
             started = time.perf_counter()
             info = clip.probe()
@@ -169,7 +175,7 @@ class ClipLoader:
         if request.region is not None:
             notes.append(request.region.in_words)
         return LoadedClip(
-            path=path,
+            path=name or path,
             info=info,
             input=spec,
             views=views,
@@ -215,6 +221,12 @@ class ClipLoader:
             return None, None
         start = min(max(seconds - span / 2, first), last - span)
         return start, min(start + span, last)
+
+
+def _of_part(name: str, request: ClipRequest, start_seconds: float, end_seconds: float) -> ClipRequest:
+    if request.start_seconds is not None or request.end_seconds is not None:
+        raise UsageError(f"{name!r} names a part of its video; leave start-seconds and end-seconds out.")
+    return replace(request, start_seconds=start_seconds, end_seconds=end_seconds)
 
 
 def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[View, ...]:

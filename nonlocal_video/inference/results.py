@@ -22,6 +22,7 @@ from nonlocal_video.atomic import refuse_link, replacing
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.inference.folder_context import ANSWER, refined_rows
+from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.journal import Entry, Journal, JournalError
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
 
@@ -333,7 +334,7 @@ def _draft_of(path: Path) -> Path:
 def _stamp(path: str) -> tuple[int, int]:
     """Size and time of change of a file; (-1, -1) when there is none."""
     try:
-        status = os.stat(path)
+        status = os.stat(split_part(path)[0])
     except (OSError, ValueError):
         return -1, -1
     return status.st_size, status.st_mtime_ns

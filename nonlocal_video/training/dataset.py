@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.loading import ClipRequest, squares_of, views_of
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation, ClipAugmenter, seeded
-from nonlocal_video.training.check import chunk_frames, local_file
+from nonlocal_video.training.check import chunk_frames, local_file, part_of
 from nonlocal_video.training.clip_cache import ClipCache
 from nonlocal_video.training.manifest import ManifestRow
 from nonlocal_video.video.decode import DecoderChoice, VideoReader
@@ -212,8 +213,11 @@ class ClipDataset:
             self._reader = VideoReader(decoder=self._decoder, limits=self._limits)
         place = self._place(row)
         size = place.resized_height, place.resized_width
-        with local_file(row.path, self._reader) as path:
+        video, part = split_part(row.path)
+        with local_file(video, self._reader) as path:
             found = self._reader.probe(path)  # the child remembers it for the stream
+            if part is not None:
+                found = part_of(found, video, *part)
             if (found.num_frames, found.height, found.width) != (row.num_frames, row.height, row.width):
                 raise VideoError("corrupt", "it is another video than the one that was checked.")
             times = found.start_seconds + times  # of the file, not of its pictures

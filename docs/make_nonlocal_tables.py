@@ -166,8 +166,8 @@ def _time(results: dict[str, Any]) -> str:
         )
     machine = results["machine"]
     return (
-        f"{_table(*rows)}\n\nOn {machine['threads']} thread of {machine['processor']}, busy with other work, where a window's "
-        f"forward pass took {results['forward_seconds_a_window']:.2f} s."
+        f"{_table(*rows)}\n\nOn {machine['threads']} thread of {machine['processor']}, busy with other work, where a "
+        f"window's forward pass took {results['forward_seconds_a_window']:.2f} s."
     )
 
 

@@ -19,7 +19,6 @@ from nonlocal_video.cli.evaluate_segments import refuse_clip_options, run_segmen
 from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.cli.run_progress import RunProgress
 from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
-from nonlocal_video.cli.timeline import ContextChoice
 from nonlocal_video.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +28,14 @@ if TYPE_CHECKING:
     from nonlocal_video.models.card import Accuracy, ModelCard
 
 STATUS_SOME_UNREADABLE = 1
+
+
+class EvaluationContext(StrEnum):
+    """What an answer draws on."""
+
+    none = "none"
+    folder = "folder"
+    nonlocal_ = "nonlocal"
 
 
 class Protocol(StrEnum):
@@ -78,13 +85,24 @@ def evaluate(
         list[str] | None, typer.Option(help="With --segments: a label that is no action; may be repeated.")
     ] = None,
     context: Annotated[
-        ContextChoice, typer.Option(help="With --segments: as of `timeline`.")
-    ] = ContextChoice.nonlocal_,
+        EvaluationContext | None,
+        typer.Option(
+            help="folder: clips draw on each other, as in `classify`; with --segments nonlocal or none.",
+            show_default="none; with --segments nonlocal",
+        ),
+    ] = None,
     stride_seconds: Annotated[float | None, typer.Option(help="With --segments: as of `timeline`.")] = None,
     shortest_seconds: Annotated[float, typer.Option(help="With --segments: as of `timeline`.")] = 0.0,
     threshold: Annotated[float, typer.Option(help="With --segments: as of `timeline`.")] = 0.0,
 ) -> None:
     """Measure a model on labelled clips; those that cannot be read are counted, too."""
+    allowed = (EvaluationContext.nonlocal_, EvaluationContext.none) if segments else (
+        EvaluationContext.none, EvaluationContext.folder
+    )  # fmt: skip
+    context = context or allowed[0]
+    if context not in allowed:
+        kind = "segments" if segments else "clips, without --segments,"
+        raise UsageError(f"context = {context.value!r} of {kind} should be one of {', '.join(allowed)}.")
     if segments:
         refuse_clip_options({"--views": views, "--protocol": protocol, "--resume": resume, "--workers": workers})
         from nonlocal_video.video.region import Region
@@ -108,10 +126,8 @@ def evaluate(
             as_json=as_json,
         )
         return
-    if background or stride_seconds or shortest_seconds or threshold or context is not ContextChoice.nonlocal_:
-        raise UsageError(
-            "--background, --context, --stride-seconds, --shortest-seconds and --threshold only act with --segments."
-        )
+    if background or stride_seconds or shortest_seconds or threshold:
+        raise UsageError("--background, --stride-seconds, --shortest-seconds and --threshold only act with --segments.")
     if resume and output is None:
         raise UsageError("--resume continues an evaluation; name its folder with --output.")
 
@@ -153,9 +169,17 @@ def evaluate(
         "decoder": decoder.value,
         "labelled_clips_sha256": _digest(truths),
     }
+    refines = {"context": context.value, "labels": list(card.labels)} if context is EvaluationContext.folder else {}
     with load(model, device=device, runtime=runtime.value, decoder=decoder.value) as recognizer:
         answers = _answers(
-            recognizer, truths, request, settings, output, resume=resume, workers=workers, batch_size=batch_size
+            recognizer,
+            truths,
+            request,
+            settings | refines,
+            output,
+            resume=resume,
+            workers=workers,
+            batch_size=batch_size,
         )
 
     from rich.console import Console
@@ -167,6 +191,7 @@ def evaluate(
     metrics = measure(answers, len(card.labels), seed=seed)
     about = {
         **settings,
+        "context": context.value,
         "source": source,
         "split": split,
         "protocol": protocol.value if protocol else None,
@@ -213,10 +238,14 @@ def _answers(
     from nonlocal_video.evaluation.answers import TOP_K, from_row, to_row
     from nonlocal_video.evaluation.report import REPORT_FILES
     from nonlocal_video.inference.batch_run import BatchRun
+    from nonlocal_video.inference.context import check_has_features
+    from nonlocal_video.inference.folder_context import kept_answer, refined_rows
     from nonlocal_video.inference.prediction import printable
     from nonlocal_video.inference.results import ResultFile
 
-    rows: list[dict[str, Any]] = []
+    refines = settings.get("context") == "folder"
+    check_has_features(recognizer.network, recognizer.card.name, settings.get("context", "none"))
+    kept: list[dict[str, Any]] = []
     tables: list[ResultFile] = []
     with ExitStack() as stack:
         if output is not None:
@@ -225,7 +254,8 @@ def _answers(
             if not resume and not any(path.exists() for path in ResultFile.files_of(predictions)):
                 for name in REPORT_FILES:  # of an earlier evaluation it is said how to go on
                     check_new(output / name)
-            tables.append(stack.enter_context(ResultFile(predictions, settings, top_k=TOP_K, resume=resume)))
+            about = {**settings, "top_k": TOP_K} if refines else settings
+            tables.append(stack.enter_context(ResultFile(predictions, about, top_k=TOP_K, resume=resume)))
         stop = stack.enter_context(GentleStop())
         run = BatchRun(
             recognizer,
@@ -236,14 +266,15 @@ def _answers(
             batch_size=batch_size,
             tables=tables,
             to_row=lambda outcome: to_row(outcome, truths[outcome.path]),
+            keep_answers=refines,
             should_stop=lambda: stop.asked,
         )
         steps = stack.enter_context(closing(iter(run)))
         progress = stack.enter_context(RunProgress(lambda: len(truths)))
         try:
-            for _, row in steps:
+            for outcome, row in steps:
                 if not tables:
-                    rows.append(row)
+                    kept.append({"row": row, "answer": kept_answer(outcome) if refines else None})
                 progress.update(run.counts, run.done_before.total())
             if stop.asked:
                 raise KeyboardInterrupt
@@ -255,6 +286,8 @@ def _answers(
     if output is not None:
         with open(output / "predictions.jsonl", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
+    else:
+        rows = list(refined_rows(lambda: iter(kept), recognizer.card.labels, TOP_K))
     by_path = {row["path"]: row for row in rows}
     return [from_row(by_path[printable(path)], truth) for path, truth in truths.items()]
 

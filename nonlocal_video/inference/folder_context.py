@@ -49,6 +49,10 @@ def refined_rows(
             order = np.argsort(-of_clip, kind="stable")[:top_k]
             top = [{"label": labels[i], "index": int(i), "score": float(of_clip[i])} for i in order]
             row = row | {"top": top, "notes": [*row["notes"], *_note(len(scores))]}
+            if "true_rank" in row:  # `evaluate` keeps beside the answer where the true class is
+                index = labels.index(row["label"])
+                rank = int(np.flatnonzero(np.argsort(-of_clip, kind="stable") == index)[0]) + 1
+                row |= {"true_rank": rank, "true_score": float(of_clip[index])}
             number += 1
         yield row
 

@@ -127,3 +127,27 @@ def test_contexts_are_not_mixed_in_a_table(run: Run, unsure_model: Path, clip_fo
         nlv.load(unsure_model) as r,
     ):
         r.classify_folder(clip_folder, context="some")  # type: ignore[arg-type]
+
+
+def test_evaluate_measures_the_refined_answers(
+    run: Run, unsure_model: Path, clip_folder: Path, alone: list[Any], tmp_path: Path
+) -> None:
+    answered = [outcome for outcome in alone if isinstance(outcome, nlv.Prediction)]
+    source = tmp_path / "clips.csv"
+    source.write_text("path,label\n" + "".join(f"{outcome.path},action 2\n" for outcome in answered))
+    given = ("evaluate", source, "--model", unsure_model, "--context", "folder")
+    printed = run(*given, "--json")
+    assert printed.status == 0, printed.err
+    assert json.loads(printed.out)["context"] == "folder"
+    assert run(*given, "--output", tmp_path / "report").status == 0
+    rows = [json.loads(line) for line in (tmp_path / "report" / "predictions.jsonl").read_text().splitlines()]
+    for row, scores in zip(rows, expected_scores(answered), strict=True):
+        assert row["true_score"] == pytest.approx(scores[2], abs=1e-5)
+        assert row["true_rank"] == 1 + int((scores > scores[2] + 1e-7).sum())
+        assert row["top"][0]["score"] == pytest.approx(scores.max(), abs=1e-5)
+    with_table = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert with_table == json.loads(printed.out)
+    for wrong in (("--context", "nonlocal"), ("--segments", "--context", "folder")):
+        done = run(*given[:-2], *wrong)
+        assert done.status == 2
+        assert "should be one of" in done.err

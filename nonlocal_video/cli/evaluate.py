@@ -245,7 +245,7 @@ def _answers(
 
     refines = settings.get("context") == "folder"
     check_has_features(recognizer.network, recognizer.card.name, settings.get("context", "none"))
-    kept: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     tables: list[ResultFile] = []
     with ExitStack() as stack:
         if output is not None:
@@ -274,7 +274,7 @@ def _answers(
         try:
             for outcome, row in steps:
                 if not tables:
-                    kept.append({"row": row, "answer": kept_answer(outcome) if refines else None})
+                    entries.append({"row": row, "answer": kept_answer(outcome) if refines else None})
                 progress.update(run.counts, run.done_before.total())
             if stop.asked:
                 raise KeyboardInterrupt
@@ -287,7 +287,7 @@ def _answers(
         with open(output / "predictions.jsonl", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
     else:
-        rows = list(refined_rows(lambda: iter(kept), recognizer.card.labels, TOP_K))
+        rows = list(refined_rows(lambda: iter(entries), recognizer.card.labels, TOP_K))
     by_path = {row["path"]: row for row in rows}
     return [from_row(by_path[printable(path)], truth) for path, truth in truths.items()]
 

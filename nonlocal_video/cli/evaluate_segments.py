@@ -101,10 +101,10 @@ def _shown(value: float | None) -> str:
 
 
 def _write(output: Path, summary: dict[str, Any], evaluation: SegmentEvaluation, *, csv_escape: bool) -> None:
-    from nonlocal_video.atomic import replacing
     from nonlocal_video.evaluation.segment_run import found_rows
     from nonlocal_video.inference.csv_cells import write_rows
     from nonlocal_video.inference.segment_files import SEGMENT_COLUMNS
+    from nonlocal_video.io import replacing
 
     text = io.StringIO()
     write_rows(text, list(SEGMENT_COLUMNS), found_rows(evaluation, output), escape=csv_escape, lineterminator="\n")

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nonlocal_video.datasets.labelled import class_indices
+from nonlocal_video.datasets.labelled_clip import LabelledClip
 from nonlocal_video.errors import VideoError
-from nonlocal_video.evaluation.labelled import class_indices
-from nonlocal_video.evaluation.labelled_clip import LabelledClip
 from nonlocal_video.evaluation.segment_metrics import (
     FRAMES_PER_SECOND,
     NO_ACTION,

@@ -8,11 +8,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nonlocal_video.datasets.clip_table import SEGMENT_COLUMNS, read_rows
 from nonlocal_video.errors import UsageError
-from nonlocal_video.evaluation.clip_table import SEGMENT_COLUMNS, read_rows
 from nonlocal_video.evaluation.segment_metrics import Span
+from nonlocal_video.inference.object_storage import is_remote
 from nonlocal_video.inference.prediction import printable
-from nonlocal_video.inference.remote import is_remote
 
 _NEEDED = SEGMENT_COLUMNS[:4]
 _LISTED = 10

@@ -13,8 +13,8 @@ import numpy as np
 
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.csv_cells import write_rows
+from nonlocal_video.inference.object_storage import is_remote
 from nonlocal_video.inference.prediction import printable
-from nonlocal_video.inference.remote import is_remote
 from nonlocal_video.inference.timeline import Segment
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.encode import VideoWriter

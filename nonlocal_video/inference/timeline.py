@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.context import Context, DrawnOn, drawn_on, probabilities, refined
-from nonlocal_video.inference.device import Runtime, in_words
 from nonlocal_video.inference.prediction import ScoredLabel, StageSeconds
+from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.inference.shortest_action import best_segments
 from nonlocal_video.video.info import VideoInfo
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import nonlocal_video as nlv
+from nonlocal_video.datasets.check import check_clips
+from nonlocal_video.datasets.labelled import read_source
+from nonlocal_video.datasets.labelled_clip import LabelledClip
+from nonlocal_video.datasets.manifest import read_manifest
 from nonlocal_video.errors import UsageError
-from nonlocal_video.evaluation.labelled import read_source
-from nonlocal_video.evaluation.labelled_clip import LabelledClip
 from nonlocal_video.inference.fragment import split_part, with_part
 from nonlocal_video.models.card import InputSpec
-from nonlocal_video.training.check import check_clips
-from nonlocal_video.training.dataset import ClipDataset
-from nonlocal_video.training.manifest import read_manifest
+from nonlocal_video.training.data import ClipDataset
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.encode import write_video
 

@@ -16,7 +16,7 @@ import typer
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.evaluate_segments import refuse_clip_options, run_segments
-from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GentleStop
+from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
 from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.cli.run_progress import RunProgress
 from nonlocal_video.errors import OutputError, UsageError
@@ -256,7 +256,7 @@ def _answers(
                     check_new(output / name)
             about = {**settings, "top_k": TOP_K} if refines else settings
             tables.append(stack.enter_context(ResultFile(predictions, about, top_k=TOP_K, resume=resume)))
-        stop = stack.enter_context(GentleStop())
+        stop = stack.enter_context(GracefulInterrupt())
         run = BatchRun(
             recognizer,
             truths,

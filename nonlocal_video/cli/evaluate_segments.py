@@ -104,14 +104,14 @@ def _write(output: Path, summary: dict[str, Any], evaluation: SegmentEvaluation,
     from nonlocal_video.evaluation.segment_run import found_rows
     from nonlocal_video.inference.csv_cells import write_rows
     from nonlocal_video.inference.segment_files import SEGMENT_COLUMNS
-    from nonlocal_video.io import replacing
+    from nonlocal_video.io import atomic_write
 
     text = io.StringIO()
     write_rows(text, list(SEGMENT_COLUMNS), found_rows(evaluation, output), escape=csv_escape, lineterminator="\n")
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in ((SUMMARY, json.dumps(summary, indent=1) + "\n"), (FOUND, text.getvalue())):
-            with replacing(output / name) as file:
+            with atomic_write(output / name) as file:
                 file.write(content.encode())
     except OSError as error:
         raise OutputError(f"output = {str(output)!r} cannot be written: {error.strerror}. Choose another.") from error

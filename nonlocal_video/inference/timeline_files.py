@@ -18,7 +18,7 @@ from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS, printable
 from nonlocal_video.inference.segment_files import to_segments_csv
 from nonlocal_video.inference.timeline import Segment, Timeline
-from nonlocal_video.io import replacing
+from nonlocal_video.io import atomic_write
 
 _SEGMENTS = ".segments.csv"
 FORMATS = (".json", ".csv", ".vtt", ".png", _SEGMENTS)
@@ -82,7 +82,7 @@ def write_timeline(
         else:
             content = to_vtt(segments).encode() if ending == ".vtt" else draw(timeline, segments)
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
         raise OutputError(

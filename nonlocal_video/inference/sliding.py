@@ -254,9 +254,9 @@ def _slide(
                         features[done] = prediction.features
                     done += 1
                     spent = StageTimings(
-                        spent.decode + prediction.seconds.decode,
-                        spent.transform + prediction.seconds.transform,
-                        spent.forward + prediction.seconds.forward,
+                        spent.decode + prediction.timings.decode,
+                        spent.transform + prediction.timings.transform,
+                        spent.forward + prediction.timings.forward,
                     )
                 if context != "none" and features is not None:
                     scores[before:done] = refined_so_far(logits[:done], features[:done], first=before)
@@ -278,7 +278,7 @@ def _slide(
                     crop=spec.crop,
                     device=str(recognizer.device),
                     runtime=recognizer.runtime,
-                    seconds=spent,
+                    timings=spent,
                     notes=(*stream.info.notes, *plan.notes, *([] if region is None else [region.in_words])),
                 )
 

@@ -115,7 +115,7 @@ def to_json(
         "segments": [asdict(s) for s in timeline.segments(**rule)],
         "error": {"code": error.code, "message": error.message} if error else None,
         "video": {name: getattr(timeline.info, name) for name in VIDEO_FIELDS},
-        "seconds": {name: getattr(timeline.seconds, name) for name in SECONDS_FIELDS},
+        "seconds": {name: getattr(timeline.timings, name) for name in SECONDS_FIELDS},
         "notes": list(timeline.notes),
     }
 

@@ -101,7 +101,7 @@ class EveryClip(Sampler[list[View]]):
         return len(self._batches)
 
 
-def make_loader(
+def BatchLoader(
     data: TrainingData, batches: Iterable[list[View]], *, workers: int, pin_memory: bool
 ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
     """Clips (N, 3, T, S, S), classes (N,) and places (N,); workers stay from one pass to the next."""
@@ -141,7 +141,7 @@ def _leave_signals_to_the_run(_worker: int, *, ending: Any) -> None:
 
 
 def loaded(batch: tuple[Tensor, Tensor, Tensor] | NonlocalVideoError) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of `make_loader`.
+    """A batch of `BatchLoader`.
 
     Raises:
         VideoError: A clip of it could not be read.

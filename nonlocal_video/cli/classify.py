@@ -41,6 +41,7 @@ def classify(
     model: options.Model = "default",
     device: options.Device = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
+    precision: options.Precision = options.PrecisionChoice.float32,
     views: Annotated[str, typer.Option(help="CLIPSxCROPS to average; 10x3 is the paper's protocol.")] = "1x1",
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
@@ -108,12 +109,22 @@ def classify(
             request,
             fast=fast,
             top_k=top_k,
+            precision=precision.value,
             decoder=decoder.value,
             limits=limits,
         )
         cluster = Cluster(ray_address, ray_actors, ray_gpus, ray_cpus or 1.0, workers)
         job = ClusterJob(
-            model, card.view(fast=fast), request, device, runtime.value, decoder.value, limits, batch_size or 1, top_k
+            model,
+            card.view(fast=fast),
+            request,
+            device,
+            runtime.value,
+            precision.value,
+            decoder.value,
+            limits,
+            batch_size or 1,
+            top_k,
         )
         counts, done_before = _on_ray(
             paths, selection, passed_over, job, cluster, settings, output, resume=resume, as_json=as_json
@@ -121,7 +132,9 @@ def classify(
     else:
         from nonlocal_video.inference.recognizer import load
 
-        with load(model, device=device, runtime=runtime.value, decoder=decoder.value, limits=limits) as recognizer:
+        with load(
+            model, device=device, runtime=runtime.value, precision=precision.value, decoder=decoder.value, limits=limits
+        ) as recognizer:
             result = _here(
                 recognizer,
                 paths,

@@ -42,6 +42,7 @@ def evaluate(
     model: options.Model = "default",
     device: options.Device = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
+    precision: options.Precision = options.PrecisionChoice.float32,
     views: Annotated[str | None, typer.Option(help="CLIPSxCROPS to average; 1x1 if not given.")] = None,
     fast: options.Fast = False,
     region: options.Region = None,
@@ -105,10 +106,13 @@ def evaluate(
         "views": str(request.views),
         "fast": fast,
         "region": None if request.region is None else str(request.region),
+        "precision": precision.value,
         "decoder": decoder.value,
         "labelled_clips_sha256": _digest(truths),
     }
-    with load(model, device=device, runtime=runtime.value, decoder=decoder.value) as recognizer:
+    with load(
+        model, device=device, runtime=runtime.value, precision=precision.value, decoder=decoder.value
+    ) as recognizer:
         answers = _answers(
             recognizer, truths, request, settings, output, resume=resume, workers=workers, batch_size=batch_size
         )

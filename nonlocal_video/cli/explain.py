@@ -47,6 +47,7 @@ def explain(
     layer: Annotated[str | None, typer.Option(help="Non-local block, or for gradcam any layer.")] = None,
     model: options.Model = "default",
     device: options.Device = "auto",
+    precision: options.Precision = options.PrecisionChoice.float32,
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
     end_seconds: options.EndSeconds = None,
@@ -69,7 +70,7 @@ def explain(
     Region.of(region)  # refuses it, if it has to, before a model is loaded
 
     query_point = None if point is None else QueryPoint(*point)
-    with load(model, device=device, decoder=decoder.value) as recognizer:
+    with load(model, device=device, precision=precision.value, decoder=decoder.value) as recognizer:
         look = recognizer.look(
             video,
             fast=fast,

@@ -44,6 +44,7 @@ def timeline(
     model: options.Model = "default",
     device: options.Device = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
+    precision: options.Precision = options.PrecisionChoice.float32,
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
     end_seconds: options.EndSeconds = None,
@@ -73,7 +74,9 @@ def timeline(
         "batch_size": batch_size,
         "region": Region.of(region),
     }
-    with load(model, device=device, runtime=runtime.value, decoder=decoder.value) as recognizer:
+    with load(
+        model, device=device, runtime=runtime.value, precision=precision.value, decoder=decoder.value
+    ) as recognizer:
         result = _follow(recognizer, video, settings)
     if result is None:
         typer.echo("Stopped before the first window was done; nothing was written.", err=True)

@@ -15,6 +15,7 @@ from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.loading import ClipRequest
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import Failure, Outcome
 from nonlocal_video.inference.results import ResultFile, rows_of
 from nonlocal_video.models.card import ModelCard
@@ -146,6 +147,7 @@ def run_settings(
     *,
     fast: bool,
     top_k: int,
+    precision: Precision,
     decoder: str,
     limits: DecodeLimits,
 ) -> dict[str, Any]:
@@ -159,6 +161,7 @@ def run_settings(
         request: Spans and views.
         fast: The model card's cheaper view.
         top_k: Classes in a row.
+        precision: Of the network.
         decoder: As the reader was asked for it.
         limits: What a file may cost.
     """
@@ -171,6 +174,7 @@ def run_settings(
         "end_seconds": request.end_seconds,
         "region": None if request.region is None else str(request.region),
         "top_k": top_k,
+        "precision": precision,
         "decoder": decoder,
         "limits": asdict(limits),
     }
@@ -232,6 +236,7 @@ def run_folder(
                 request,
                 fast=fast,
                 top_k=top_k,
+                precision=recognizer.precision,
                 decoder=recognizer.decoder,
                 limits=recognizer.limits,
             )

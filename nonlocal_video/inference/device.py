@@ -13,6 +13,7 @@ import torch
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.openvino_network import check_installed
+from nonlocal_video.inference.precision import Precision
 
 Runtime = Literal["torch", "openvino"]
 """PyTorch on any device, or OpenVINO on the CPU."""
@@ -70,9 +71,10 @@ def check_runtime(runtime: Runtime, device: str) -> None:
             )
 
 
-def in_words(device: torch.device | str, runtime: Runtime) -> str:
-    """Like `cuda:0`, `cpu` or `cpu (openvino)`."""
-    return str(device) if runtime == "torch" else f"{device} ({runtime})"
+def in_words(device: torch.device | str, runtime: Runtime, precision: Precision = "float32") -> str:
+    """Like `cuda:0`, `cpu`, `cpu (openvino)` or `cuda:0 (bf16)`."""
+    unusual = [name for name, usual in ((runtime, "torch"), (precision, "float32")) if name != usual]
+    return f"{device} ({', '.join(unusual)})" if unusual else str(device)
 
 
 def why_no_cuda() -> str:

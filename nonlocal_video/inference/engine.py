@@ -18,6 +18,7 @@ from nonlocal_video.inference.device import Runtime, choose_device
 from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
 from nonlocal_video.inference.loading import LoadedClip
 from nonlocal_video.inference.openvino_network import OpenVINONetwork
+from nonlocal_video.inference.precision import Precision, arithmetic, check_precision
 from nonlocal_video.inference.prediction import Prediction, StageSeconds
 from nonlocal_video.inference.shared_network import SharedNetwork
 from nonlocal_video.inference.upload import on_device
@@ -37,9 +38,12 @@ class Engine:
         openvino: The compiled one, where the runtime is `openvino`.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, *, device: str, runtime: Runtime) -> None:
+    def __init__(
+        self, network: nn.Module, card: ModelCard, *, device: str, runtime: Runtime, precision: Precision = "float32"
+    ) -> None:
         self.device = choose_device(device, runtime=runtime)
-        self.card = card
+        check_precision(precision, self.device, runtime=runtime)
+        self.card, self.precision = card, precision
         with translated(self.device, f"the weights of {card.name!r}"):
             self.network = network.eval().to(self.device)
             self.folded = fold_batch_norms(self.network).to(memory_format=torch.channels_last_3d)
@@ -141,15 +145,23 @@ class Engine:
     def _logits(
         self, inputs: Tensor, runtime: Runtime, *, inputs_of: Sequence[str] = (), outputs_of: Sequence[str] = ()
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, P, classes) of normalised views: the view itself, or each window over its last features; and features."""
+        """(B, P, classes) of normalised views: the view itself, or each window over its last features; and features.
+
+        Both are float32, whatever the precision.
+        """
         kept: dict[str, Tensor] = {}
         if runtime == "openvino" and self.openvino is not None:
             logits = self.openvino(inputs)
         else:
             inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
             head = [str(self.network.feature_layer)] if self.card.head_window else []
-            logits, kept = forward_and_keep(self.folded, inputs, inputs_of=inputs_of, outputs_of=[*outputs_of, *head])
-            logits = window_logits(self.card, self.folded, kept[head[0]]) if head else logits[:, None]
+            with arithmetic(self.precision, self.device):
+                logits, kept = forward_and_keep(
+                    self.folded, inputs, inputs_of=inputs_of, outputs_of=[*outputs_of, *head]
+                )
+                logits = window_logits(self.card, self.folded, kept[head[0]]) if head else logits[:, None]
+            if self.precision == "bf16":
+                logits, kept = logits.float(), {name: features.float() for name, features in kept.items()}
         if not torch.isfinite(logits).all():
             raise ModelError(
                 f"Model {self.card.name!r} gave scores that are not finite, first in layer "
@@ -172,6 +184,7 @@ class Engine:
             crop=clip.input.crop,
             device=str(self.device),
             runtime=runtime,
+            precision=self.precision,
             seconds=StageSeconds(clip.decode_seconds, clip.transform_seconds, forward_seconds),
             notes=clip.notes,
             region=clip.region,

@@ -23,6 +23,7 @@ from nonlocal_video.inference.engine import Engine
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, ClipSource, LoadedClip
 from nonlocal_video.inference.look import Look
+from nonlocal_video.inference.precision import Precision, check_precision
 from nonlocal_video.inference.prediction import Outcome, Prediction
 from nonlocal_video.inference.remote import is_folder
 from nonlocal_video.inference.timeline import Timeline
@@ -43,6 +44,7 @@ def load(
     *,
     device: str = "auto",
     runtime: Runtime = "torch",
+    precision: Precision = "float32",
     decoder: Decoder = "auto",
     limits: DecodeLimits | None = None,
 ) -> Recognizer:
@@ -53,17 +55,21 @@ def load(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         runtime: `openvino` answers on the CPU in less time than `torch`, with the same scores up to rounding, after
             some seconds at the first clip. Maps need features, so `look` and `explain` run PyTorch with either.
+        precision: Of the network's convolutions and products: `tf32` (CUDA) and `bf16` move scores, `float32` does not.
         decoder: `auto` takes for each file the decoder that is measured to be exact.
         limits: What a file may cost; None is `DecodeLimits()`.
 
     Raises:
         ModelError: No such model, or a file that is not one.
-        UsageError: No such device, or a runtime that is not installed or does not run on it.
+        UsageError: No such device, or a runtime or precision that is not installed or does not run on it.
     """
     chosen = choose_device(device, runtime=runtime)
+    check_precision(precision, chosen, runtime=runtime)
     name = model if isinstance(model, str) else Path(model)
     network, card = load_network(name)
-    recognizer = Recognizer(network, card, device=str(chosen), runtime=runtime, decoder=decoder, limits=limits)
+    recognizer = Recognizer(
+        network, card, device=str(chosen), runtime=runtime, precision=precision, decoder=decoder, limits=limits
+    )
     recognizer.weights = find(name)
     return recognizer
 
@@ -82,12 +88,14 @@ class Recognizer:
         *,
         device: str = "auto",
         runtime: Runtime = "torch",
+        precision: Precision = "float32",
         decoder: Decoder = "auto",
         limits: DecodeLimits | None = None,
     ) -> None:
-        self._engine = Engine(network, card, device=device, runtime=runtime)
+        self._engine = Engine(network, card, device=device, runtime=runtime, precision=precision)
         self.network, self.device = self._engine.network, self._engine.device
         self.runtime: Runtime = runtime
+        self.precision: Precision = precision
         self.card = card
         self.weights: Path | None = None  # the file that `load` read
         self._loader = ClipLoader(VideoReader(decoder=decoder, limits=limits or DecodeLimits()))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.device import Runtime, in_words
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import ScoredLabel, StageSeconds
 from nonlocal_video.video.info import VideoInfo
 
@@ -80,6 +81,7 @@ class Timeline:
     notes: tuple[str, ...] = ()
     """What a user should know: windows of another length than the model's, a looped video."""
     runtime: Runtime = "torch"
+    precision: Precision = "float32"
     error: VideoError | None = None
     """Why there are fewer windows than planned, if the video broke."""
 
@@ -114,7 +116,8 @@ class Timeline:
         """What was looked at, in words."""
         return (
             f"{len(self)} windows of {self.window_seconds:.2f} s every {self.stride_seconds:.2f} s, each of "
-            f"{self.num_frames} frames, {self.crop} px, {self.info.decoder}, {in_words(self.device, self.runtime)}"
+            f"{self.num_frames} frames, {self.crop} px, {self.info.decoder}, "
+            f"{in_words(self.device, self.runtime, self.precision)}"
         )
 
     def top(self, window: int, k: int = 5) -> list[ScoredLabel]:

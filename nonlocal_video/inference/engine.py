@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
 from nonlocal_video.errors import ModelError
 from nonlocal_video.inference.averaging import average_scores, window_logits
+from nonlocal_video.inference.batch_limit import views_at_once
 from nonlocal_video.inference.device import Runtime, choose_device
 from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
 from nonlocal_video.inference.loading import LoadedClip
@@ -51,12 +52,14 @@ class Engine:
         self.openvino: OpenVINONetwork | None = None
         if runtime == "openvino":
             self.openvino = OpenVINONetwork(self.network, card, lambda clips: self._logits(clips, "torch")[0])
-        self._fitting: dict[tuple[int, int], int] = {}  # views that fitted, by frames and pixels
+        self._fitting: dict[tuple[int, int], int] = {}  # views at a time, by frames and pixels
 
     def forward(self, inputs: Tensor, runtime: Runtime) -> Tensor:
         """Return the logits (B, P, classes), on the device, of normalised views (B, 3, T, S, S)."""
         with self.shared.taken(), torch.inference_mode():
-            return self._logits(inputs.to(self.device), runtime)[0]
+            size = self._at_most(len(inputs), inputs.shape[2], inputs.shape[3]) if inputs.ndim == 5 else len(inputs)
+            logits = [self._logits(part.to(self.device), runtime)[0] for part in inputs.split(max(1, size))]
+            return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     def answer(
         self,
@@ -69,7 +72,8 @@ class Engine:
     ) -> tuple[list[Prediction], dict[str, Tensor]]:
         """Answer for clips, `batch_size` views at a time.
 
-        Where memory runs out the batch is halved; what fitted is remembered for inputs of that size.
+        Where memory runs out the batch is halved; what fitted is remembered for inputs of that size. It is split, too,
+        where a feature map would have more elements than 32 bits can index (`batch_limit`).
 
         Args:
             clips: Loaded clips; several may share a forward pass.
@@ -100,7 +104,7 @@ class Engine:
             clips = [on_device(clip, self.device) for clip in clips]
             while position < len(views):
                 spec = clips[views[position][0]].input
-                size = min(batch_size, self._fitting.get((spec.num_frames, spec.crop), batch_size))
+                size = self._at_most(min(batch_size, len(views)), spec.num_frames, spec.crop)
                 batch = views[position : position + size]
                 started = time.perf_counter()
                 answered = self._batch(clips, batch, runtime, inputs_of=inputs_of, outputs_of=outputs_of)
@@ -120,6 +124,12 @@ class Engine:
             self._prediction(clip, average_scores(self.card, torch.cat(logits)), forward_seconds, runtime)
             for clip, logits, forward_seconds in zip(clips, logits_of, seconds, strict=True)
         ], kept
+
+    def _at_most(self, views: int, num_frames: int, crop: int) -> int:
+        """Return how many of so many views are given to the network at a time."""
+        if views > 1 and (num_frames, crop) not in self._fitting:
+            self._fitting[num_frames, crop] = views_at_once(self.folded, (3, num_frames, crop, crop))
+        return min(views, self._fitting.get((num_frames, crop), views))
 
     def _batch(
         self,

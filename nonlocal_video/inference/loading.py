@@ -139,7 +139,7 @@ class ClipLoader:
             times = [seconds for view in views for seconds in view.times_seconds]
             # Only the region leaves the decoding child, unless whole frames are to be drawn on. It is resized here, not
             # there: PyTorch would take 3.6 GB of a child's 4 GiB of address space, 0.7 GB of memory and 3 s of each,
-            # and NumPy takes several times as long for the same bits as a frame takes through the pipe.
+            # and NumPy takes several times as long for the same bits as it takes to hand a frame over.
             box = crops[0].region_box if originals is None else None
             transform_seconds, position = 0.0, 0
             with clip.stream(times, chunk_frames=_chunk_frames(info, crops[0]), box=box) as stream:

@@ -21,7 +21,7 @@ from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
-from nonlocal_video.training.loading import EveryClip, TrainingData, View, loaded, make_loader
+from nonlocal_video.training.loading import EveryClip, TrainingData, View, as_input, loaded, make_loader
 from nonlocal_video.training.objective import Batch
 
 _log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class KeptViews:
                 number = views[0].epoch
                 places = numbers.numpy()  # a tensor with one number would index like that number
                 with torch.no_grad(), fabric.autocast():
-                    found = make(Batch(clips.to(fabric.device), torch.empty(0), numbers, number))
+                    found = make(Batch(as_input(clips, loader, fabric.device), torch.empty(0), numbers, number))
                 self._kept[number, places] = found.float().cpu().numpy()
                 self._classes[number, places] = classes.numpy()
                 for place in places:  # at last: a kill between the two costs one batch

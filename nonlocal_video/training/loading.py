@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.sharedctypes import RawValue
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from nonlocal_video.errors import NonlocalVideoError
+from nonlocal_video.models.card import InputSpec
+from nonlocal_video.video.transforms import normalise
 
 
 class TrainingData(Protocol):
@@ -29,6 +31,17 @@ class TrainingData(Protocol):
     def close(self) -> None: ...
 
     def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class PixelData(Protocol):
+    """A `TrainingData` whose views are pixels: they go from process to process, and to the device, as such."""
+
+    spec: InputSpec
+
+    def pixels(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """A view before it is normalised, uint8 (T, S, S, 3), and its class."""
+        ...
 
 
 class View(NamedTuple):
@@ -104,7 +117,10 @@ class EveryClip(Sampler[list[View]]):
 def make_loader(
     data: TrainingData, batches: Iterable[list[View]], *, workers: int, pin_memory: bool
 ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
-    """Clips (N, 3, T, S, S), classes (N,) and places (N,); workers stay from one pass to the next."""
+    """Clips, classes (N,) and places (N,), all on the CPU; workers stay from one pass to the next.
+
+    Clips of `PixelData` are uint8 (N, T, S, S, 3), and `as_input` makes the network's input of them.
+    """
     return DataLoader(
         _WithPlaces(data),
         batch_sampler=batches,
@@ -152,18 +168,37 @@ def loaded(batch: tuple[Tensor, Tensor, Tensor] | NonlocalVideoError) -> tuple[T
     return batch
 
 
+def as_input(clips: Tensor, loader: DataLoader[Any], device: torch.device) -> Tensor:
+    """Move clips of a loader to the device, and normalise pixels there.
+
+    The copy from pinned memory is only begun: the caller continues, and the device's later work waits for it.
+
+    Args:
+        clips: Of `loaded`.
+        loader: That they came from.
+        device: That computes.
+
+    Returns:
+        (N, 3, T, S, S) float32 on the device; what is not pixels stays as it is.
+    """
+    clips = clips.to(device, non_blocking=True)
+    data = loader.dataset.data if isinstance(loader.dataset, _WithPlaces) else None
+    return normalise(clips, data.spec.mean, data.spec.std) if isinstance(data, PixelData) else clips
+
+
 class _WithPlaces(Dataset[Any]):
     """Items with their places; an error is an item, as one that is raised in a worker loses its code and its words."""
 
     def __init__(self, data: TrainingData) -> None:
         self.data = data
+        self._view = data.pixels if isinstance(data, PixelData) else data.view
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, view: View) -> tuple[Tensor, int, int] | NonlocalVideoError:
         try:
-            clip, label = self.data.view(*view)
+            clip, label = self._view(*view)
         except NonlocalVideoError as error:
             return error
         return clip, label, view.place

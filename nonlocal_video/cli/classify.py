@@ -39,7 +39,7 @@ def classify(
         list[str], typer.Argument(help="Video files, folders (searched through), glob patterns, object storage URLs.")
     ],
     model: options.Model = "default",
-    device: options.Device = "auto",
+    device: options.Devices = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
     precision: options.Precision = options.PrecisionChoice.float32,
     views: Annotated[str, typer.Option(help="CLIPSxCROPS to average; 10x3 is the paper's protocol.")] = "1x1",
@@ -130,10 +130,17 @@ def classify(
             paths, selection, passed_over, job, cluster, settings, output, resume=resume, as_json=as_json
         )
     else:
+        from nonlocal_video.inference.device import choose_devices
         from nonlocal_video.inference.recognizer import load
 
+        devices = choose_devices(device, runtime=runtime.value)
         with load(
-            model, device=device, runtime=runtime.value, precision=precision.value, decoder=decoder.value, limits=limits
+            model,
+            device=devices[0],
+            runtime=runtime.value,
+            precision=precision.value,
+            decoder=decoder.value,
+            limits=limits,
         ) as recognizer:
             result = _here(
                 recognizer,
@@ -148,6 +155,7 @@ def classify(
                 csv_escape=not no_csv_escape,
                 workers=workers,
                 batch_size=batch_size,
+                devices=devices,
             )
         counts, done_before, passed_over = result.counts, result.done_before, result.passed_over
     together = counts + done_before
@@ -179,6 +187,7 @@ def _here(
     csv_escape: bool,
     workers: int | None,
     batch_size: int | None,
+    devices: Sequence[str],
 ) -> FolderResult:
     """On this machine, with progress; a stop that is asked for ends the command with status 130."""
     from nonlocal_video.inference.batch_run import BatchProgress, run_folder
@@ -209,6 +218,7 @@ def _here(
                 top_k=top_k,
                 workers=workers,
                 batch_size=batch_size,
+                devices=devices,
                 selection=selection,
                 csv_escape=csv_escape,
                 should_stop=lambda: stop.asked,

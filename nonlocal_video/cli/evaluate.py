@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from enum import StrEnum
@@ -40,7 +40,7 @@ def evaluate(
         str, typer.Argument(metavar="DIR|CSV", help="One folder of clips a class, or a CSV path,label[,group][,split].")
     ],
     model: options.Model = "default",
-    device: options.Device = "auto",
+    device: options.Devices = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
     precision: options.Precision = options.PrecisionChoice.float32,
     views: Annotated[str | None, typer.Option(help="CLIPSxCROPS to average; 1x1 if not given.")] = None,
@@ -74,6 +74,7 @@ def evaluate(
     from nonlocal_video.cli.check import say_source
     from nonlocal_video.evaluation.answers import Truth
     from nonlocal_video.evaluation.labelled import alike_names, class_indices, read_source
+    from nonlocal_video.inference.device import choose_devices
     from nonlocal_video.inference.loading import ClipRequest
     from nonlocal_video.inference.recognizer import load
     from nonlocal_video.inference.views import ViewCount
@@ -110,11 +111,20 @@ def evaluate(
         "decoder": decoder.value,
         "labelled_clips_sha256": _digest(truths),
     }
+    devices = choose_devices(device, runtime=runtime.value)
     with load(
-        model, device=device, runtime=runtime.value, precision=precision.value, decoder=decoder.value
+        model, device=devices[0], runtime=runtime.value, precision=precision.value, decoder=decoder.value
     ) as recognizer:
         answers = _answers(
-            recognizer, truths, request, settings, output, resume=resume, workers=workers, batch_size=batch_size
+            recognizer,
+            truths,
+            request,
+            settings,
+            output,
+            resume=resume,
+            workers=workers,
+            batch_size=batch_size,
+            devices=devices,
         )
 
     from rich.console import Console
@@ -167,6 +177,7 @@ def _answers(
     resume: bool,
     workers: int | None,
     batch_size: int | None,
+    devices: Sequence[str],
 ) -> list[Answer]:
     """What the model says of every clip, in the order of `truths`; earlier runs' answers included."""
     from nonlocal_video.evaluation.answers import TOP_K, from_row, to_row
@@ -193,6 +204,7 @@ def _answers(
             fast=settings["fast"],
             workers=workers,
             batch_size=batch_size,
+            devices=devices,
             tables=tables,
             to_row=lambda outcome: to_row(outcome, truths[outcome.path]),
             should_stop=lambda: stop.asked,

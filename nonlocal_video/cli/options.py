@@ -48,6 +48,7 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Devices = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all, which is a process for each GPU.")]
 Runtime = Annotated[
     RuntimeChoice,
     typer.Option(help="openvino: the same scores up to rounding, in less time on a CPU; see docs/speed.md."),

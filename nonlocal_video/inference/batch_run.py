@@ -15,6 +15,7 @@ from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.loading import ClipRequest
+from nonlocal_video.inference.many_devices import classify_on_devices
 from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import Failure, Outcome
 from nonlocal_video.inference.results import ResultFile, rows_of
@@ -46,6 +47,7 @@ class BatchRun:
         fast: bool = False,
         workers: int | None = None,
         batch_size: int | None = None,
+        devices: Sequence[str] = (),
         tables: Sequence[ResultFile] = (),
         to_row: Callable[[Outcome], Row] = lambda outcome: outcome.to_row(),
         should_stop: Callable[[], bool] = lambda: False,
@@ -59,13 +61,14 @@ class BatchRun:
             fast: The model card's cheaper view.
             workers: Decoding processes beside the network; None is as many as suit the device.
             batch_size: Views in one forward pass; None is as many as suit the device.
+            devices: Several take a process each, see `many_devices`; else the recogniser answers.
             tables: Open tables that each get all rows; taken up together, if at all.
             to_row: What is kept of an outcome.
             should_stop: Asked before each file; after True, only the files in hand are finished.
         """
         self.counts: Counter[str] = Counter()
         self._recognizer, self._files, self._request = recognizer, files, request
-        self._fast, self._workers, self._batch_size = fast, workers, batch_size
+        self._fast, self._workers, self._batch_size, self._devices = fast, workers, batch_size, devices
         self._tables, self._to_row, self._should_stop = tables, to_row, should_stop
 
     @property
@@ -74,22 +77,20 @@ class BatchRun:
         return self._tables[0].done_before if self._tables else Counter()
 
     def __iter__(self) -> Generator[tuple[Outcome, Row], None, None]:
-        outcomes = classify_files(
-            self._recognizer,
-            self._wanted(),
-            self._request,
-            fast=self._fast,
-            workers=self._workers,
-            batch_size=self._batch_size,
-            device=self._recognizer.device,
-        )
-        with closing(outcomes):
+        with closing(self._outcomes()) as outcomes:
             for outcome in outcomes:
                 row = self._to_row(outcome)
                 for table in self._tables:
                     table.append(outcome.path, row)
                 self.counts[row["error"]["code"] if row["error"] else "ok"] += 1
                 yield outcome, row
+
+    def _outcomes(self) -> Generator[Outcome, None, None]:
+        how: dict[str, Any] = {"fast": self._fast, "workers": self._workers, "batch_size": self._batch_size}
+        if len(self._devices) > 1:
+            return classify_on_devices(self._recognizer, self._wanted(), self._request, self._devices, **how)
+        device = self._recognizer.device
+        return classify_files(self._recognizer, self._wanted(), self._request, device=device, **how)
 
     def _wanted(self) -> Iterator[str | Failure]:
         for file in self._files:
@@ -191,6 +192,7 @@ def run_folder(
     top_k: int = 5,
     workers: int | None = None,
     batch_size: int | None = None,
+    devices: Sequence[str] = (),
     selection: Selection | None = None,
     csv_escape: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
@@ -208,6 +210,7 @@ def run_folder(
         top_k: Classes in a row.
         workers: Decoding processes beside the network; None is as many as suit the device.
         batch_size: Views in one forward pass; None is as many as suit the device.
+        devices: Several take a process each, see `many_devices`; else the recogniser answers.
         selection: Which of the files count; None is all of them.
         csv_escape: In a CSV, put an apostrophe before text that a spreadsheet would take for a formula.
         should_stop: Asked before each file; after True, only the files in hand are finished.
@@ -249,6 +252,7 @@ def run_folder(
             fast=fast,
             workers=workers,
             batch_size=batch_size,
+            devices=devices,
             tables=tables,
             to_row=lambda outcome: outcome.to_row(top_k),
             should_stop=should_stop,

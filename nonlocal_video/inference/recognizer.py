@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.errors import DeviceError, UsageError
 from nonlocal_video.inference.batch_run import BatchProgress, BatchRun, FolderResult, run_folder
-from nonlocal_video.inference.device import Runtime, choose_device
+from nonlocal_video.inference.device import Runtime, choose_device, choose_devices
 from nonlocal_video.inference.engine import Engine
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.loading import ClipLoader, ClipRequest, ClipSource, LoadedClip
@@ -35,8 +34,6 @@ from nonlocal_video.zoo.catalogue import find, load_network
 
 Decoder = Literal["auto", "decord", "pyav"]
 Stage = Literal["reading", "network"]
-
-_log = logging.getLogger(__name__)
 
 
 def load(
@@ -201,6 +198,7 @@ class Recognizer:
         top_k: int = 5,
         workers: int | None = None,
         batch_size: int | None = None,
+        devices: str | Sequence[str] = (),
         selection: Selection | None = None,
         on_progress: Callable[[BatchProgress], None] = lambda progress: None,
     ) -> FolderResult:
@@ -214,6 +212,7 @@ class Recognizer:
             top_k: Classes in a row.
             workers: Decoding processes beside the network; None is as many as suit the device.
             batch_size: Views in one forward pass; None is as many as suit the device.
+            devices: `cuda:all`, or names like `cuda:1`: a process each, in place of this recogniser's device.
             selection: Which of the files count; None is all of them.
             on_progress: Called after each row.
 
@@ -245,6 +244,7 @@ class Recognizer:
             top_k=top_k,
             workers=workers,
             batch_size=batch_size,
+            devices=choose_devices(devices, runtime=self.runtime) if isinstance(devices, str) else devices,
             selection=selection,
             on_progress=tell,
         )

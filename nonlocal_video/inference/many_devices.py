@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nonlocal_video.errors import DeviceError, UsageError
-from nonlocal_video.inference.device import Runtime
 from nonlocal_video.inference.feeding import cores, default_workers
-from nonlocal_video.inference.loading import ClipRequest
 from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
+from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.runtimes.device import Runtime
 from nonlocal_video.video.decode import DecodeLimits, DecoderChoice
 
 if TYPE_CHECKING:

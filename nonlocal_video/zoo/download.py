@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nonlocal_video.atomic import lock_of
 from nonlocal_video.errors import ModelError, UsageError
+from nonlocal_video.io import lock_of
 from nonlocal_video.zoo import transfer
 from nonlocal_video.zoo.store import (
     Record,

@@ -11,7 +11,7 @@ import uvicorn
 from gradio import processing_utils
 
 from nonlocal_video.app import fetching, server
-from nonlocal_video.app.drain import DrainingServer
+from nonlocal_video.app.graceful_shutdown import DrainingServer
 from nonlocal_video.app.server import create_app
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import load

@@ -18,10 +18,10 @@ import torch
 
 from nonlocal_video.errors import DeviceError, UsageError, VideoError
 from nonlocal_video.inference.batch_run import BatchProgress
-from nonlocal_video.inference.device import choose_devices
 from nonlocal_video.inference.many_devices import _in_order, _Process, _visible
 from nonlocal_video.inference.prediction import Failure
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.runtimes.device import choose_devices
 
 TWO = ["cpu", "cpu"]
 

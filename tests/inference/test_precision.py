@@ -15,9 +15,9 @@ from random_networks import needs_openvino
 
 import nonlocal_video as nlv
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.cluster import ClusterJob
-from nonlocal_video.inference.loading import ClipRequest
 from nonlocal_video.inference.precision import arithmetic, check_precision
+from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.ray.engine import ClusterJob
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.models.checkpoint import read_card
 

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nonlocal_video.errors import TrainingError
 from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.loading import EveryClip, as_input, loaded, make_loader
-from nonlocal_video.training.metrics_log import read_metrics
+from nonlocal_video.training.metrics import read_metrics
 from nonlocal_video.training.objective import one_hot
 from nonlocal_video.video.transforms import normalise
 

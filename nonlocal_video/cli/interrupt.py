@@ -14,7 +14,7 @@ import typer
 STATUS_INTERRUPTED = 130
 
 
-class GentleStop:
+class GracefulInterrupt:
     """The first Ctrl-C or SIGTERM lets what is in hand be finished; a second one stops at once. A context manager.
 
     Once it has ended after a signal, another one ends the process without a word, and without its tidying up. Processes
@@ -26,7 +26,7 @@ class GentleStop:
         self._process = os.getpid()
         self._earlier: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> GentleStop:
+    def __enter__(self) -> GracefulInterrupt:
         if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._earlier[number] = signal.signal(number, self._ask)

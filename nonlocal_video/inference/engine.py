@@ -17,7 +17,7 @@ from nonlocal_video.inference.aggregation import average_scores, window_logits
 from nonlocal_video.inference.batch_limit import views_at_once
 from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
 from nonlocal_video.inference.precision import Precision, arithmetic, check_precision
-from nonlocal_video.inference.prediction import Prediction, StageSeconds
+from nonlocal_video.inference.prediction import Prediction, StageTimings
 from nonlocal_video.inference.preprocessing import LoadedClip
 from nonlocal_video.inference.runtimes.device import Runtime, choose_device
 from nonlocal_video.inference.runtimes.openvino import OpenVINONetwork
@@ -195,7 +195,7 @@ class Engine:
             device=str(self.device),
             runtime=runtime,
             precision=self.precision,
-            seconds=StageSeconds(clip.decode_seconds, clip.transform_seconds, forward_seconds),
+            seconds=StageTimings(clip.decode_seconds, clip.transform_seconds, forward_seconds),
             notes=clip.notes,
             region=clip.region,
             seen=tuple(crop.seen for crop in clip.crops),

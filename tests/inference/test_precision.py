@@ -47,18 +47,18 @@ def test_a_callers_autocast_changes_nothing(recognizer: Recognizer) -> None:
 
 def test_maps_are_computed_in_float32_from_what_bf16_gave(unsure_model: Path) -> None:
     with nlv.load(unsure_model, device="cpu", precision="bf16") as fast:
-        look = fast.look(FRAMES, frames_per_second=10.0)
-        assert {features.dtype for features in look.block_inputs.values()} == {torch.float32}
-        assert look.features is not None
-        assert look.features.dtype == torch.float32
-        maps = look.explain(method="attention")
-        name, features = "layer3.nonlocal0", look.block_inputs["layer3.nonlocal0"]
+        explanation = fast.explain_all(FRAMES, frames_per_second=10.0)
+        assert {features.dtype for features in explanation.block_inputs.values()} == {torch.float32}
+        assert explanation.features is not None
+        assert explanation.features.dtype == torch.float32
+        maps = explanation.explain(method="attention")
+        name, features = "layer3.nonlocal0", explanation.block_inputs["layer3.nonlocal0"]
         block: Any = fast.network.get_submodule(name)
         with torch.inference_mode():
             weights = block.attention(features, torch.arange(features[0, 0].numel()))[0].double()
     wanted = weights.mean(0) * weights.shape[1]
     assert np.abs(maps.cells.ravel() - wanted.numpy()).max() < 1e-5 * float(wanted.max())
-    assert "cpu (bf16)" in look.prediction.used
+    assert "cpu (bf16)" in explanation.prediction.used
 
 
 def test_the_words_of_a_timeline_say_the_precision(unsure_model: Path, clip_folder: Path) -> None:

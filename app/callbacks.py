@@ -136,7 +136,7 @@ def _nothing(words: str) -> Outcome:
 def _scores(prediction: Prediction) -> Outcome:
     notes = "".join(f"\n\n{note}" for note in prediction.notes)
     return Outcome(
-        status=f"{prediction.model} looked at {prediction.used}, in {prediction.seconds.total:.1f} s.{notes}",
+        status=f"{prediction.model} looked at {prediction.used}, in {prediction.timings.total:.1f} s.{notes}",
         results=gr.update(visible=True),
         scores={scored.label: scored.score for scored in prediction.top(TOP_K)},
         overlay=None,

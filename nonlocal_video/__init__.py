@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from nonlocal_video.errors import NonlocalVideoError as NonlocalVideoError
     from nonlocal_video.errors import UsageError as UsageError
     from nonlocal_video.errors import VideoError as VideoError
+    from nonlocal_video.inference.load import load as load
     from nonlocal_video.inference.prediction import Failure as Failure
     from nonlocal_video.inference.prediction import Prediction as Prediction
     from nonlocal_video.inference.recognizer import Recognizer as Recognizer
-    from nonlocal_video.inference.recognizer import load as load
     from nonlocal_video.inference.timeline import Timeline as Timeline
     from nonlocal_video.models.inception3d import InceptionI3D as InceptionI3D
     from nonlocal_video.models.resnet2d import NonLocalNet as NonLocalNet
@@ -55,7 +55,7 @@ _MODULE_OF_NAME = {
     "build": "zoo.catalogue",
     "factorized_attention": "blocks.variants",
     "insert_nonlocal": "blocks.insertion",
-    "load": "inference.recognizer",
+    "load": "inference.load",
     "memory_efficient": "blocks.variants",
     "remove_nonlocal": "blocks.insertion",
     "sparse_attention": "blocks.variants",

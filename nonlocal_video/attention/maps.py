@@ -18,7 +18,7 @@ from nonlocal_video.attention.geometry import CellGrid
 from nonlocal_video.errors import UsageError
 from nonlocal_video.video.transforms import SpatialView
 
-Method = Literal["attention", "query", "gradcam"]
+Method = Literal["attention", "query", "evidence"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class AttentionMaps:
     """A value for every pixel of every sampled frame, kept on the cells it was computed for."""
 
     method: Method
-    """attention: attention received in a non-local block; query: what one point attends to; gradcam: class evidence."""
+    """attention: attention received in a non-local block; query: what one point attends to; evidence: class evidence."""
     quantity: str
     """What the values are, in words and units."""
     layer: str
@@ -232,7 +232,7 @@ class AttentionMaps:
     def _shares(self) -> NDArray[np.float64] | None:
         """Attention as weights that sum to 1; None for class evidence and for kernels without normalised weights."""
         shares = self.cells.astype(np.float64) / self.cells.size
-        is_attention = self.method != "gradcam" and shares.min() >= 0 and np.isclose(shares.sum(), 1, atol=1e-3)
+        is_attention = self.method != "evidence" and shares.min() >= 0 and np.isclose(shares.sum(), 1, atol=1e-3)
         return shares if is_attention else None
 
     def _deviation(self, shares_of_time: NDArray[np.float64]) -> float:

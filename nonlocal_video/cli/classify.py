@@ -130,7 +130,7 @@ def classify(
             paths, selection, passed_over, job, cluster, settings, output, resume=resume, as_json=as_json
         )
     else:
-        from nonlocal_video.inference.recognizer import load
+        from nonlocal_video.inference.load import load
         from nonlocal_video.inference.runtimes.device import choose_devices
 
         devices = choose_devices(device, runtime=runtime.value)

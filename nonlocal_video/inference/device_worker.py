@@ -11,8 +11,8 @@ import torch
 
 from nonlocal_video.errors import NonlocalVideoError
 from nonlocal_video.inference.folder import classify_files
+from nonlocal_video.inference.load import load
 from nonlocal_video.inference.many_devices import DeviceJob
-from nonlocal_video.inference.recognizer import load
 
 
 def main(descriptor: int) -> None:

@@ -195,7 +195,7 @@ class Engine:
             device=str(self.device),
             runtime=runtime,
             precision=self.precision,
-            seconds=StageTimings(clip.decode_seconds, clip.transform_seconds, forward_seconds),
+            timings=StageTimings(clip.decode_seconds, clip.transform_seconds, forward_seconds),
             notes=clip.notes,
             region=clip.region,
             seen=tuple(crop.seen for crop in clip.crops),

@@ -90,14 +90,14 @@ class Explanation:
         layer: str | None = None,
     ) -> AttentionMaps:
         """The maps of one method; see `Recognizer.explain` for its arguments."""
-        method = method or ("query" if query else "gradcam" if label is not None else "attention")
+        method = method or ("query" if query else "evidence" if label is not None else "attention")
         if method not in get_args(Method):
             raise UsageError(f"method = {method!r} should be one of {', '.join(get_args(Method))}.")
         if (method == "query") != (query is not None):
             raise UsageError("A query point belongs to method query, which needs one: SECONDS,X,Y.")
-        if label is not None and method != "gradcam":
-            raise UsageError(f"A label belongs to method gradcam, not to {method}.")
-        if method == "gradcam":
+        if label is not None and method != "evidence":
+            raise UsageError(f"A label belongs to method evidence, not to {method}.")
+        if method == "evidence":
             return self.class_evidence(label, layer=layer)
         return self.attention_received(layer=layer) if query is None else self.query(query, layer=layer)
 
@@ -147,7 +147,7 @@ class Explanation:
             cells = self.shared.grad_cam(inputs, name, target.index)
             quantity = "Grad-CAM"
         caption = f"evidence for {target.label} {target.score:.2f}"
-        return self._maps("gradcam", name, cells, self._grid(name), quantity, caption)
+        return self._maps("evidence", name, cells, self._grid(name), quantity, caption)
 
     def _class(self, label: str | int | None) -> ScoredLabel:
         scores, labels = self.prediction.scores, self.prediction.labels
@@ -163,7 +163,7 @@ class Explanation:
 
     def _block(self, layer: str | None) -> tuple[str, Any, Tensor]:
         if not self.block_inputs:
-            raise UsageError(f"Model {self.prediction.model!r} has no non-local block; use method gradcam.")
+            raise UsageError(f"Model {self.prediction.model!r} has no non-local block; use method evidence.")
         name = (self.default_block or list(self.block_inputs)[-1]) if layer is None else layer
         if name not in self.block_inputs:
             known = ", ".join(self.block_inputs)

@@ -83,7 +83,7 @@ class Prediction:
     crop: int
     """Side of the square that the network saw, in pixels of its input."""
     device: str
-    seconds: StageTimings
+    timings: StageTimings
     notes: tuple[str, ...] = ()
     """What a user should know about this answer: a looped clip, a decoder that was given up."""
     runtime: Runtime = "torch"
@@ -129,7 +129,7 @@ class Prediction:
             "top": [{"label": s.label, "index": s.index, "score": s.score} for s in self.top(top_k)],
             "error": None,
             "video": {name: getattr(self.video, name) for name in VIDEO_FIELDS},
-            "seconds": {name: getattr(self.seconds, name) for name in SECONDS_FIELDS},
+            "seconds": {name: getattr(self.timings, name) for name in SECONDS_FIELDS},
             "notes": list(self.notes),
         }
 

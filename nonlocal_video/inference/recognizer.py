@@ -354,13 +354,13 @@ class Recognizer:
 
         Args:
             source: As for `classify`, except a folder.
-            method: `attention` (received in a non-local block), `query` (what one point attends to) or `gradcam`
+            method: `attention` (received in a non-local block), `query` (what one point attends to) or `evidence`
                 (class evidence: the exact class activation map at the last layer, Grad-CAM at another). None is
-                `query` if a query is given, `gradcam` if a label is, else `attention`.
+                `query` if a query is given, `evidence` if a label is, else `attention`.
             query: (seconds, x, y); seconds from the clip's beginning, fractions of the frame's width and height.
                 If the default span does not show that second, the span around it is taken.
-            label: The class for `gradcam`, by name or index; None is the likeliest.
-            layer: Dotted name of a non-local block (attention, query) or of any layer (gradcam).
+            label: The class for `evidence`, by name or index; None is the likeliest.
+            layer: Dotted name of a non-local block (attention, query) or of any layer (evidence).
             fast: The model card's cheaper view.
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
@@ -377,7 +377,7 @@ class Recognizer:
             frames_per_second=frames_per_second,
             region=region,
         )
-        return explanation.explain(method=method, query=point, label=label, layer=layer)
+        return explanation.maps(method=method, query=point, label=label, layer=layer)
 
     def timeline(
         self,

@@ -238,9 +238,9 @@ def _slide(
                     scores[done] = prediction.scores
                     done += 1
                     spent = StageTimings(
-                        spent.decode + prediction.seconds.decode,
-                        spent.transform + prediction.seconds.transform,
-                        spent.forward + prediction.seconds.forward,
+                        spent.decode + prediction.timings.decode,
+                        spent.transform + prediction.timings.transform,
+                        spent.forward + prediction.timings.forward,
                     )
                 yield Timeline(
                     path=path,
@@ -258,7 +258,7 @@ def _slide(
                     device=str(recognizer.device),
                     runtime=recognizer.runtime,
                     precision=recognizer.precision,
-                    seconds=spent,
+                    timings=spent,
                     notes=(*stream.info.notes, *plan.notes, *([] if region is None else [region.in_words])),
                 )
 

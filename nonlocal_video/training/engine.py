@@ -21,7 +21,7 @@ from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.distributed import copy_buffers_from_first
 from nonlocal_video.training.feature_cache import FeatureCache
 from nonlocal_video.training.freezing import Gates, set_training, with_absorbed_gates
-from nonlocal_video.training.loading import EpochBatches, EveryClip, TrainingData, as_input, loaded, make_loader
+from nonlocal_video.training.loading import BatchLoader, EpochBatches, EveryClip, TrainingData, as_input, loaded
 from nonlocal_video.training.metrics import MetricsWriter
 from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
 from nonlocal_video.training.optim import learning_rate, make_optimizer, moving_average, set_learning_rate
@@ -122,9 +122,9 @@ class Training:
             world_size=world,
         )
         workers = 0 if isinstance(train, FeatureCache) else config.workers
-        self._loader = make_loader(train, self._batches, workers=workers, pin_memory=pin)
+        self._loader = BatchLoader(train, self._batches, workers=workers, pin_memory=pin)
         share = max(1, batch_size // world)
-        self._validation = make_loader(
+        self._validation = BatchLoader(
             validation,
             EveryClip(len(validation), share, rank=rank, world_size=world),
             workers=workers,

@@ -21,7 +21,7 @@ from nonlocal_video.io import refuse_link
 from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
-from nonlocal_video.training.loading import EveryClip, TrainingData, View, as_input, loaded, make_loader
+from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, View, as_input, loaded
 from nonlocal_video.training.objective import Batch
 
 _log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class FeatureCache:
         of = sum(map(len, all_of_it))
         done = of - sum(map(len, left))
         if left:
-            loader = make_loader(self._data, left, workers=workers, pin_memory=False)
+            loader = BatchLoader(self._data, left, workers=workers, pin_memory=False)
             for views, batch in zip(left, loader, strict=True):
                 clips, classes, numbers = loaded(batch)
                 number = views[0].epoch

@@ -114,7 +114,7 @@ class EveryClip(Sampler[list[View]]):
         return len(self._batches)
 
 
-def make_loader(
+def BatchLoader(
     data: TrainingData, batches: Iterable[list[View]], *, workers: int, pin_memory: bool
 ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
     """Clips, classes (N,) and places (N,), all on the CPU; workers stay from one pass to the next.
@@ -157,7 +157,7 @@ def _leave_signals_to_the_run(_worker: int, *, ending: Any) -> None:
 
 
 def loaded(batch: tuple[Tensor, Tensor, Tensor] | NonlocalVideoError) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of `make_loader`.
+    """A batch of `BatchLoader`.
 
     Raises:
         VideoError: A clip of it could not be read.

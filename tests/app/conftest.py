@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from serving import Server, serving
 
 from nonlocal_video.inference.explanation import Explanation
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.load import load
+from nonlocal_video.inference.recognizer import Recognizer
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGUMENTS = (

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from serving import STOP_WITHIN_SECONDS, Server, serving
 
-from nonlocal_video.app import drain
+from nonlocal_video.app import graceful_shutdown
 
 SESSION = "visitor"
 
@@ -79,8 +79,8 @@ def test_a_recognition_in_progress_is_answered_and_no_new_one_begun(
 
 
 def test_a_request_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "DRAIN_WITHIN_SECONDS", 0.3)
-    monkeypatch.setattr(drain, "STOP_WITHIN_SECONDS", 0)
+    monkeypatch.setattr(graceful_shutdown, "DRAIN_WITHIN_SECONDS", 0.3)
+    monkeypatch.setattr(graceful_shutdown, "STOP_WITHIN_SECONDS", 0)
 
     async def told_to_end_during_a_request() -> None:
         app, begun = fastapi.FastAPI(), asyncio.Event()
@@ -90,7 +90,7 @@ def test_a_request_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
             begun.set()
             await asyncio.Event().wait()
 
-        server = drain.GracefulServer(app)
+        server = graceful_shutdown.GracefulServer(app)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             _, writer = await asyncio.open_connection(*listener.getsockname())

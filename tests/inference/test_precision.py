@@ -51,7 +51,7 @@ def test_maps_are_computed_in_float32_from_what_bf16_gave(unsure_model: Path) ->
         assert {features.dtype for features in explanation.block_inputs.values()} == {torch.float32}
         assert explanation.features is not None
         assert explanation.features.dtype == torch.float32
-        maps = explanation.explain(method="attention")
+        maps = explanation.maps(method="attention")
         name, features = "layer3.nonlocal0", explanation.block_inputs["layer3.nonlocal0"]
         block: Any = fast.network.get_submodule(name)
         with torch.inference_mode():

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nonlocal_video.errors import TrainingError
 from nonlocal_video.training.config import TrainConfig
-from nonlocal_video.training.loading import EveryClip, as_input, loaded, make_loader
+from nonlocal_video.training.loading import BatchLoader, EveryClip, as_input, loaded
 from nonlocal_video.training.metrics import read_metrics
 from nonlocal_video.training.objective import one_hot
 from nonlocal_video.video.transforms import normalise
@@ -68,7 +68,7 @@ class NormalisedClips:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_hand_over_pixels(workers: int) -> None:
     data = PixelClips(3)
-    loader = make_loader(data, EveryClip(3, 2, epoch=1), workers=workers, pin_memory=False)
+    loader = BatchLoader(data, EveryClip(3, 2, epoch=1), workers=workers, pin_memory=False)
     first, second = map(loaded, loader)
     assert first[0].dtype == torch.uint8
     assert first[0].shape == (2, 4, 32, 32, 3)

@@ -20,7 +20,7 @@ from nonlocal_video.training.augment import BatchMixer
 from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.kept_views import KeptViews
 from nonlocal_video.training.learning_part import Gates, set_training, with_absorbed_gates
-from nonlocal_video.training.loading import EpochBatches, EveryClip, TrainingData, loaded, make_loader
+from nonlocal_video.training.loading import BatchLoader, EpochBatches, EveryClip, TrainingData, loaded
 from nonlocal_video.training.measuring import measure
 from nonlocal_video.training.metrics_log import MetricsLog
 from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
@@ -122,9 +122,9 @@ class Training:
             world_size=world,
         )
         workers = 0 if isinstance(train, KeptViews) else config.workers
-        self._loader = make_loader(train, self._batches, workers=workers, pin_memory=pin)
+        self._loader = BatchLoader(train, self._batches, workers=workers, pin_memory=pin)
         share = max(1, batch_size // world)
-        self._validation = make_loader(
+        self._validation = BatchLoader(
             validation,
             EveryClip(len(validation), share, rank=rank, world_size=world),
             workers=workers,
@@ -188,23 +188,27 @@ class Training:
         """
         seconds, clips, stopped = 0.0, 0, False
         self._batches.first = self.step * self.config.accumulate
-        batches = iter(self._loader)  # of all epochs: while one is measured, the next one's clips are loaded
-        while not self._finished and not stopped:
-            epoch = self.step // self.steps_per_epoch
-            started = time.perf_counter()
-            while self.step < (epoch + 1) * self.steps_per_epoch and not stopped:
-                clips += self._one_step(batches, epoch)
-                on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch))
-                stopped = self._agreed(should_stop())
-                every = self.config.save_every_steps
-                # Not after the epoch's last step: a state without its measurement would never be measured.
-                if self.step % self.steps_per_epoch and (stopped or (every and self.step % every == 0)):
+        try:
+            batches = iter(self._loader)  # of all epochs: while one is measured, the next one's clips are loaded
+            while not self._finished and not stopped:
+                epoch = self.step // self.steps_per_epoch
+                started = time.perf_counter()
+                while self.step < (epoch + 1) * self.steps_per_epoch and not stopped:
+                    clips += self._one_step(batches, epoch)
+                    on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch))
+                    stopped = self._agreed(should_stop())
+                    every = self.config.save_every_steps
+                    # Not after the epoch's last step: a state without its measurement would never be measured.
+                    if self.step % self.steps_per_epoch and (stopped or (every and self.step % every == 0)):
+                        self._save_state()
+                seconds += time.perf_counter() - started
+                if self.step % self.steps_per_epoch == 0:
+                    metrics = self._end_epoch(log)
+                    on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch, metrics))
                     self._save_state()
-            seconds += time.perf_counter() - started
-            if self.step % self.steps_per_epoch == 0:
-                metrics = self._end_epoch(log)
-                on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch, metrics))
-                self._save_state()
+        finally:
+            self._loader.close()
+            self._validation.close()
         return TrainResult(self.step, self._best, self._finished, self._early, seconds, clips)
 
     @property

@@ -69,13 +69,18 @@ def test_times_and_counts() -> None:
 
 def test_peak_memory_of_a_fresh_process() -> None:
     shape = (16, 1024, 1024)  # 64 MiB
+    before = _live_children()
     speed = NonLocalAnalyzer().benchmark_inference_speed({"wasteful": Wasteful()}, shape, num_runs=1)["wasteful"]
     assert speed.peak_bytes is not None
     assert "fresh process" in speed.peak_method
     assert 5.9 * 2**26 <= speed.peak_bytes <= 6.5 * 2**26
     assert speed.quartile_seconds == (speed.median_seconds, speed.median_seconds)
+    assert _live_children() <= before
+
+
+def _live_children() -> set[int | None]:
     # By their numbers: where a library has waited for all children of this process, `multiprocessing` knows of no end.
-    assert not [child for child in multiprocessing.active_children() if psutil.pid_exists(child.pid or -1)]
+    return {child.pid for child in multiprocessing.active_children() if psutil.pid_exists(child.pid or -1)}
 
 
 class Refuses(nn.Module):

@@ -19,7 +19,7 @@ from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.training.config import TrainConfig, resolved
 from nonlocal_video.training.engine import Training, TrainResult
 from nonlocal_video.training.learning_part import freeze, last_frozen_layer
-from nonlocal_video.training.loading import EveryClip, TrainingData, loaded, make_loader
+from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, loaded
 from nonlocal_video.training.manifest import Manifest
 from nonlocal_video.training.metrics_log import MetricsLog
 from nonlocal_video.training.objective import CrossEntropy
@@ -105,8 +105,11 @@ class SameClips(MemoryClips):
 
 def every_view(data: TrainingData, epoch: int = 0, workers: int = 0) -> list[tuple[Tensor, int]]:
     """All clips of an epoch, in order, by however many loading processes."""
-    loader = make_loader(data, EveryClip(len(data), 1, epoch=epoch), workers=workers, pin_memory=False)
-    return [(clips[0], int(classes)) for clips, classes, _ in map(loaded, loader)]
+    loader = BatchLoader(data, EveryClip(len(data), 1, epoch=epoch), workers=workers, pin_memory=False)
+    try:
+        return [(clips[0], int(classes)) for clips, classes, _ in map(loaded, loader)]
+    finally:
+        loader.close()
 
 
 def fabric(precision: Any = "32-true") -> Fabric:

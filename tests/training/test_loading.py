@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nonlocal_video.errors import OutputError, VideoError
-from nonlocal_video.training.loading import EpochBatches, EveryClip, loaded, make_loader
+from nonlocal_video.training.loading import BatchLoader, EpochBatches, EveryClip, loaded
 
 
 def places_of(loader: DataLoader) -> list[list[int]]:  # type: ignore[type-arg]
@@ -23,7 +23,7 @@ def places_of(loader: DataLoader) -> list[list[int]]:  # type: ignore[type-arg]
 def test_the_order_does_not_depend_on_workers(workers: int) -> None:
     batches = EpochBatches(11, 2, seed=3, epochs=2)
     data = MemoryClips(11)
-    found = [loaded(batch) for batch in make_loader(data, batches, workers=workers, pin_memory=False)]
+    found = [loaded(batch) for batch in BatchLoader(data, batches, workers=workers, pin_memory=False)]
     seen = [places.tolist() for _, _, places in found]
     assert seen == [batches.places(epoch, batch) for epoch in (0, 1) for batch in range(5)]
     assert seen[:5] != seen[5:]
@@ -41,7 +41,7 @@ def test_while_an_epoch_ends_the_next_one_is_loaded() -> None:
             asked[epoch] += 1
             return super().view(place, epoch)
 
-    loader = iter(make_loader(Counted(8), EpochBatches(8, 4, seed=0, epochs=3), workers=2, pin_memory=False))
+    loader = iter(BatchLoader(Counted(8), EpochBatches(8, 4, seed=0, epochs=3), workers=2, pin_memory=False))
     for _ in range(2):
         loaded(next(loader))
     deadline = time.monotonic() + 30
@@ -97,12 +97,13 @@ def test_measuring_sees_every_clip_once(world_size: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_clip_is_its_video_error(workers: int) -> None:
-    loader = make_loader(MemoryClips(4, broken=2), EveryClip(4, 2), workers=workers, pin_memory=False)
+    loader = BatchLoader(MemoryClips(4, broken=2), EveryClip(4, 2), workers=workers, pin_memory=False)
     batches = iter(loader)
     assert loaded(next(batches))[2].tolist() == [0, 1]
     with pytest.raises(VideoError, match=r"^clip 2 is broken\.$") as caught:
         loaded(next(batches))
     assert caught.value.code == "corrupt"
+    loader.close()  # which the error's traceback, that pytest keeps, would keep as well
 
 
 def test_ctrl_c_does_not_reach_workers() -> None:
@@ -110,7 +111,7 @@ def test_ctrl_c_does_not_reach_workers() -> None:
         def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
             return torch.zeros(1), int(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
 
-    (batch,) = make_loader(Asked(1), EveryClip(1, 1), workers=1, pin_memory=False)
+    (batch,) = BatchLoader(Asked(1), EveryClip(1, 1), workers=1, pin_memory=False)
     assert loaded(batch)[1].tolist() == [1]
 
 
@@ -120,6 +121,6 @@ def test_a_cache_that_cannot_be_written_is_its_error(workers: int) -> None:
         def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
             raise OutputError("The cache cannot be written.")
 
-    (batch,) = make_loader(FullDisk(2), EveryClip(2, 2), workers=workers, pin_memory=False)
+    (batch,) = BatchLoader(FullDisk(2), EveryClip(2, 2), workers=workers, pin_memory=False)
     with pytest.raises(OutputError, match=r"^The cache cannot be written\.$"):  # and no worker's traceback
         loaded(batch)

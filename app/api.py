@@ -11,8 +11,8 @@ from typing import Any
 
 import gradio as gr
 
+from nonlocal_video.attention.contact_sheet import NUM_ARROWS
 from nonlocal_video.attention.maps import AttentionMaps, QueryPoint
-from nonlocal_video.attention.sheet import NUM_ARROWS
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.prediction import Failure, printable
 from nonlocal_video.inference.recognizer import Recognizer

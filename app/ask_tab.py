@@ -10,9 +10,9 @@ import gradio as gr
 from nonlocal_video.inference.recognizer import Recognizer
 
 from .api import NETWORK
-from .asking import HINT, METHODS, RECOGNISE_FIRST, UNCHECKED, Answer, Asking, Controls
-from .checking import Checking
-from .looks import MAX_BYTES, UNUSED_SECONDS, KeptLooks
+from .ask_callbacks import HINT, METHODS, RECOGNISE_FIRST, UNCHECKED, Answer, Asking, Controls
+from .kept_explanations import MAX_BYTES, UNUSED_SECONDS, KeptLooks
+from .map_check import Checking
 
 KEPT = f"""The features of your last clip are kept for {UNUSED_SECONDS // 60} minutes after your last question, or until
 you close the page. When those of all visitors take more than {MAX_BYTES // 1024**2} MB, the longest unused go first."""

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from nonlocal_video.attention.maps import AttentionMaps, spaced_frames
 from nonlocal_video.attention.overlay import draw
 from nonlocal_video.errors import VideoError
-from nonlocal_video.inference.look import Look
+from nonlocal_video.inference.explanation import Look
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
 
 from .choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
-from .looks import KeptLooks
+from .kept_explanations import KeptLooks
 from .messages import GONE, plain_errors
 
 TOP_K = 5

@@ -18,8 +18,8 @@ from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.batch_run import BatchRun
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import find_files
-from nonlocal_video.inference.loading import ClipRequest
 from nonlocal_video.inference.prediction import Failure, Outcome, printable
+from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.results import FORMATS, ResultFile
 from nonlocal_video.inference.views import ViewCount

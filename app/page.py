@@ -14,9 +14,9 @@ from nonlocal_video.video.limits import DecodeLimits
 from .api import add_endpoints
 from .api_tab import api_tab
 from .ask_tab import ask_tab
+from .cleanup import KEEP_SECONDS, clean_every_seconds
 from .folder_tab import folder_tab
 from .recognise_tab import offer_questions, recognise_tab
-from .sweeping import KEEP_SECONDS, clean_every_seconds
 from .timeline_tab import timeline_tab
 
 MAX_WAITING = 32

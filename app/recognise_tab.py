@@ -12,8 +12,8 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 
 from .api import NETWORK
+from .ask_callbacks import RECOGNISE_FIRST, Asking
 from .ask_tab import AskTab
-from .asking import RECOGNISE_FIRST, Asking
 from .buttons import AT_ONCE, offer_cancel, offer_start, start_and_cancel
 from .callbacks import INVITATION, TOP_K, Callbacks, Outcome, notes_of
 from .choices import overlay_choices, standard_view, view_choices

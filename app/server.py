@@ -17,14 +17,14 @@ import fastapi
 from starlette.routing import Match, Mount
 
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.device import Runtime, in_words
 from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.samples import Sample, available_samples
 from nonlocal_video.video.limits import DecodeLimits
 
-from .drain import BEGIN, DrainingServer
+from .cleanup import KEEP_SECONDS, sweeping
+from .graceful_shutdown import BEGIN, DrainingServer
 from .internals import missing, require
-from .sweeping import KEEP_SECONDS, sweeping
 
 DEFAULT_MAX_UPLOAD_MB = 500
 MAX_SESSIONS = 500
@@ -111,7 +111,7 @@ def create_app(
     # Gradio takes seconds to import, and makes its folder while it is imported: `serve` says first where that is to be.
     import gradio as gr
 
-    from .fetching import forbid_fetching
+    from .no_remote_fetch import forbid_fetching
     from .page import STYLE, build_page, theme
 
     forbid_fetching()

@@ -34,24 +34,24 @@ import numpy as np
 
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.blocks.schedule import ProgressiveSchedule
+from nonlocal_video.datasets.check import check_clips
+from nonlocal_video.datasets.labelled import read_source
+from nonlocal_video.datasets.manifest import Manifest, ManifestRow
+from nonlocal_video.datasets.report import make_report
+from nonlocal_video.datasets.splits import SplitPlan
 from nonlocal_video.evaluation.answers import Answer, Truth, from_row, to_row
-from nonlocal_video.evaluation.labelled import read_source
 from nonlocal_video.evaluation.metrics import bootstrap, group_numbers, measure
 from nonlocal_video.inference.folder import classify_files
-from nonlocal_video.inference.loading import ClipRequest
+from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.recognizer import load
 from nonlocal_video.models.card import InputSpec
-from nonlocal_video.training.check import check_clips
 from nonlocal_video.training.config import TrainConfig
-from nonlocal_video.training.distillation import DistillConfig
-from nonlocal_video.training.manifest import Manifest, ManifestRow
-from nonlocal_video.training.metrics_log import read_metrics
-from nonlocal_video.training.processes import make_fabric
-from nonlocal_video.training.report import make_report
+from nonlocal_video.training.distillation.objective import DistillConfig
+from nonlocal_video.training.distributed import make_fabric
+from nonlocal_video.training.initialization import NewModel
+from nonlocal_video.training.metrics import read_metrics
 from nonlocal_video.training.run import RunClips, RunSettings, train
 from nonlocal_video.training.run_folder import RunFolder
-from nonlocal_video.training.splits import SplitPlan
-from nonlocal_video.training.starting_point import NewModel
 from nonlocal_video.video.decode import VideoReader
 
 WAYS = ("head", "top", "scratch", "distilled", "distilled_blocks", "distilled_progressive")

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nonlocal_video.inference.loading import ClipLoader, ClipRequest
+from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.models.checkpoint import load_checkpoint

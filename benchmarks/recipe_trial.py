@@ -21,17 +21,17 @@ from typing import Any, TypeVar
 import torch
 
 from nonlocal_video.benchmark.machine import describe_machine
+from nonlocal_video.datasets.manifest import Manifest, ManifestRow
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.training.config import make_config, read_recipe
+from nonlocal_video.training.distillation.teacher import Teacher
+from nonlocal_video.training.distributed import make_fabric
 from nonlocal_video.training.engine import Progress
-from nonlocal_video.training.manifest import Manifest, ManifestRow
-from nonlocal_video.training.processes import make_fabric
+from nonlocal_video.training.images import check_stills
+from nonlocal_video.training.initialization import read_new_model
 from nonlocal_video.training.run import RunClips, RunSettings, train
-from nonlocal_video.training.run_clips import sides_of_unlabelled
+from nonlocal_video.training.run_data import sides_of_unlabelled
 from nonlocal_video.training.run_folder import RunFolder
-from nonlocal_video.training.starting_point import read_new_model
-from nonlocal_video.training.stills import check_stills
-from nonlocal_video.training.teacher_cache import Teacher
 from nonlocal_video.training.unlabelled import UnlabelledClips, check_unlabelled
 from nonlocal_video.video.decode import VideoReader
 

@@ -19,13 +19,13 @@ from typing import Any
 from actions import INPUT, STUDENTS, divide, fit
 
 from nonlocal_video.benchmark.machine import describe_machine
+from nonlocal_video.datasets.manifest import Manifest
 from nonlocal_video.training.augment import Augmentation
 from nonlocal_video.training.clip_cache import ClipCache
 from nonlocal_video.training.config import TrainConfig
-from nonlocal_video.training.dataset import ClipDataset
-from nonlocal_video.training.manifest import Manifest
+from nonlocal_video.training.data import ClipDataset
+from nonlocal_video.training.initialization import NewModel
 from nonlocal_video.training.run import RunClips, RunSettings
-from nonlocal_video.training.starting_point import NewModel
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from packaging.licenses import canonicalize_license_expression
 from packaging.requirements import Requirement
 
 from nonlocal_video.app import serve
-from nonlocal_video.app.drain import DRAIN_WITHIN_SECONDS, STOP_WITHIN_SECONDS
+from nonlocal_video.app.graceful_shutdown import DRAIN_WITHIN_SECONDS, STOP_WITHIN_SECONDS
 from nonlocal_video.app.server import DEFAULT_MAX_UPLOAD_MB
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -423,7 +423,7 @@ class TestPages:
         assert f"`{torch._C._cuda_getArchFlags()}`" in PAGE
 
     def test_words_of_the_program_are_its_words(self) -> None:
-        from nonlocal_video.inference import device
+        from nonlocal_video.inference.runtimes import device
 
         source = Path(device.__file__).read_text("utf-8")
         for words in re.findall(r"\| `([^`]+)` \(the program's words\)", PAGE):

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from nonlocal_video.inference.traceable import TOLERANCE
+from nonlocal_video.inference.runtimes.traceable import TOLERANCE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "speed.md").read_text("utf-8")

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from nonlocal_video.blocks.config import NonLocalConfig
-from nonlocal_video.inference.loading import ClipLoader, ClipRequest
+from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest
 from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint
 from nonlocal_video.models.inception3d import InceptionI3D, InceptionI3DConfig

@@ -20,7 +20,7 @@ from gpu.clips import moving_pattern, write_clips
 from gpu.harness import Context, require
 from nonlocal_video.errors import VideoError
 from nonlocal_video.inference.engine import Engine
-from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
 
 _BATCH = 8
 _LEAST_SHARE = 0.9

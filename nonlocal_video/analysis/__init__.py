@@ -8,7 +8,12 @@ from nonlocal_video.analysis.complexity import (
     compare_blocks,
     network_complexity,
 )
-from nonlocal_video.analysis.effective import EffectiveField, FieldComparison, compare_fields, effective_field
+from nonlocal_video.analysis.effective_receptive_field import (
+    EffectiveField,
+    FieldComparison,
+    compare_fields,
+    effective_field,
+)
 from nonlocal_video.analysis.formulas import Operations, block_operations, kernel_operations
 from nonlocal_video.analysis.networks import nonlocal_blocks, without_blocks
 from nonlocal_video.analysis.patterns import AttentionPattern, block_pattern, network_patterns

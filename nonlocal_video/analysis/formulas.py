@@ -95,7 +95,7 @@ def _concatenation_matrix(n: int, m: int, d: int, v: int) -> Operations:
 
 def _concatenation_sorted(n: int, m: int, d: int, v: int) -> Operations:
     # Sort the b_j, find each -a_i among them; sums of g over the first keys; their steps and the sums of these; for
-    # each query one of each, times and plus; over M (`nonlocal_video.blocks.threshold_sums`).
+    # each query one of each, times and plus; over M (`nonlocal_video.blocks.sorted_prefix_sums`).
     search = math.ceil(math.log2(m)) if m > 1 else 1
     working = max(4 * m * v, 2 * m * v + 3 * n * v) + 4 * (n + m)  # making the sums; picking from them
     return Operations((n + m) * d, (n + m) * search + 3 * m * v + 3 * n * v, working)

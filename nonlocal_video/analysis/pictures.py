@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nonlocal_video.analysis.effective import TWO_SIGMA, EffectiveField, FieldComparison
+from nonlocal_video.analysis.effective_receptive_field import TWO_SIGMA, EffectiveField, FieldComparison
 from nonlocal_video.analysis.patterns import AttentionPattern
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nonlocal_video.analysis.block_advice import BlockAdvice, BlockLimits, advise_blocks
 from nonlocal_video.analysis.complexity import BlockComplexity, compare_blocks
-from nonlocal_video.analysis.effective import FieldComparison, compare_fields
+from nonlocal_video.analysis.effective_receptive_field import FieldComparison, compare_fields
 from nonlocal_video.analysis.networks import nonlocal_blocks
 from nonlocal_video.analysis.patterns import AttentionPattern, network_patterns
 from nonlocal_video.analysis.receptive_field import theoretical_fields

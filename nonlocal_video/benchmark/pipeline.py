@@ -14,8 +14,8 @@ import torch
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.folder import classify_files
-from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure
+from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.recognizer import Recognizer
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nonlocal_video.blocks.derivatives import differentiable_once, under_transform
 from nonlocal_video.blocks.precision import accumulation_dtype, without_autocast
-from nonlocal_video.blocks.threshold_sums import ramp_sums
+from nonlocal_video.blocks.sorted_prefix_sums import ramp_sums
 from nonlocal_video.blocks.tiled_softmax import tiled_softmax
 
 CHUNK_ENTRIES = 2**22
@@ -120,7 +120,7 @@ def concatenation_kernel(theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) 
 
     ReLU(a_i + b_j) with a_i = w_theta . theta_i and b_j = w_phi . phi_j is linear in b_j beyond b_j = -a_i. With the
     keys sorted by b_j, sums over them are differences of prefix sums: O((N + M) log M) comparisons and O((N + M) D')
-    additions, see `nonlocal_video.blocks.threshold_sums`.
+    additions, see `nonlocal_video.blocks.sorted_prefix_sums`.
     """
     num_queries, num_keys, width = theta.shape[1], phi.shape[1], theta.shape[2] + g.shape[2]
     if num_queries * num_keys <= (num_queries + num_keys) * min(width, _SORTING_COSTS):

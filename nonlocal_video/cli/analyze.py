@@ -103,7 +103,7 @@ def receptive_field(
     """What a unit can see (theory), and what really moves it (gradients), with and without blocks."""
     check_place(output, ".png")
 
-    from nonlocal_video.analysis.effective import compare_fields
+    from nonlocal_video.analysis.effective_receptive_field import compare_fields
     from nonlocal_video.analysis.networks import nonlocal_blocks, without_blocks
     from nonlocal_video.analysis.receptive_field import theoretical_fields
 
@@ -209,7 +209,7 @@ def recommend(
     from nonlocal_video.analysis.rates import measure_rates
     from nonlocal_video.analysis.recommend import Limits
     from nonlocal_video.analysis.recommend import recommend as recommend_settings
-    from nonlocal_video.inference.device import choose_device
+    from nonlocal_video.inference.runtimes.device import choose_device
 
     network, spec = _trained(model, config)
     size = _size(input_size, spec)

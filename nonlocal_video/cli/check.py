@@ -22,9 +22,9 @@ from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
-    from nonlocal_video.evaluation.labelled_clip import LabelledClip, LabelledSource
-    from nonlocal_video.training.check import CheckedClip
-    from nonlocal_video.training.splits import SplitPlan
+    from nonlocal_video.datasets.check import CheckedClip
+    from nonlocal_video.datasets.labelled_clip import LabelledClip, LabelledSource
+    from nonlocal_video.datasets.splits import SplitPlan
     from nonlocal_video.video.decode import VideoReader
 
 STATUS_SOME_UNUSABLE = 1
@@ -58,11 +58,11 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON on standard output.")] = False,
 ) -> None:
     """Read every labelled clip as training would: unusable, short and duplicated clips, and the validation set."""
-    from nonlocal_video.evaluation.labelled import read_source
+    from nonlocal_video.datasets.labelled import read_source
+    from nonlocal_video.datasets.manifest import check_format, write_manifest
+    from nonlocal_video.datasets.report import make_report
+    from nonlocal_video.datasets.splits import SplitPlan
     from nonlocal_video.models.checkpoint import read_card
-    from nonlocal_video.training.manifest import check_format, write_manifest
-    from nonlocal_video.training.report import make_report
-    from nonlocal_video.training.splits import SplitPlan
     from nonlocal_video.video.decode import VideoReader
     from nonlocal_video.video.limits import DecodeLimits
     from nonlocal_video.zoo.catalogue import find
@@ -116,7 +116,7 @@ def check_with_progress(
     clips: Sequence[LabelledClip], readers: list[VideoReader], *, every_frame: bool
 ) -> list[CheckedClip]:
     """Every clip as `check_clips` reads it; Ctrl-C ends the verb."""
-    from nonlocal_video.training.check import check_clips
+    from nonlocal_video.datasets.check import check_clips
 
     found: list[CheckedClip] = []
     counts: Counter[str] = Counter()

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from nonlocal_video.cli.text import shown
+from nonlocal_video.datasets.check import NUM_THUMBNAILS
+from nonlocal_video.datasets.report import CheckReport, SameContent
 from nonlocal_video.models.card import InputSpec
-from nonlocal_video.training.check import NUM_THUMBNAILS
-from nonlocal_video.training.report import CheckReport, SameContent
 from nonlocal_video.video.sampling import FILLED
 
 _SHOWN = 10

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.cli.run_progress import RunProgress
-from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.cli.text import describe
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.batch_run import FolderResult
-    from nonlocal_video.inference.cluster import Cluster, ClusterJob
     from nonlocal_video.inference.files import Selection
-    from nonlocal_video.inference.loading import ClipRequest
+    from nonlocal_video.inference.preprocessing import ClipRequest
+    from nonlocal_video.inference.ray.engine import Cluster, ClusterJob
     from nonlocal_video.inference.recognizer import Recognizer
 
 STATUS_SOME_FAILED = 1
@@ -84,7 +84,7 @@ def classify(
         raise UsageError(f"{', '.join(given)} only act with --engine ray.")
 
     from nonlocal_video.inference.files import Selection
-    from nonlocal_video.inference.loading import ClipRequest
+    from nonlocal_video.inference.preprocessing import ClipRequest
     from nonlocal_video.inference.views import ViewCount
     from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.video.limits import DecodeLimits
@@ -100,7 +100,7 @@ def classify(
     card.view(fast=fast)  # refuses --fast, if it has to, before the weights are read
     if engine is Engine.ray:
         from nonlocal_video.inference.batch_run import run_settings
-        from nonlocal_video.inference.cluster import Cluster, ClusterJob
+        from nonlocal_video.inference.ray.engine import Cluster, ClusterJob
 
         settings = run_settings(
             card,
@@ -223,9 +223,9 @@ def _on_ray(
     if (output is None) != as_json:
         raise UsageError("--engine ray writes a table or prints rows: give --output NAME.parquet, or --json.")
 
-    from nonlocal_video.inference.cluster import classify_on_ray
     from nonlocal_video.inference.files import find_files
-    from nonlocal_video.inference.part_files import PartFolder
+    from nonlocal_video.inference.ray.engine import classify_on_ray
+    from nonlocal_video.inference.ray.parts import PartFolder
 
     files = find_files(paths, selection=selection, passed_over=passed_over)
     if output is None:

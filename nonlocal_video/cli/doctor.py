@@ -136,7 +136,7 @@ def _cuda() -> str:
     """Let every CUDA device work, and describe it."""
     import torch
 
-    from nonlocal_video.inference.device import why_no_cuda, why_unusable
+    from nonlocal_video.inference.runtimes.device import why_no_cuda, why_unusable
 
     if not torch.cuda.is_available():
         raise NonlocalVideoError(f"{why_no_cuda()}; the CPU is used")
@@ -183,8 +183,8 @@ def _openvino() -> str:
     """Let a small network run, and compare."""
     import torch
 
-    from nonlocal_video.inference.openvino_network import check_installed, compiled, convert
-    from nonlocal_video.inference.traceable import trace
+    from nonlocal_video.inference.runtimes.openvino import check_installed, compiled, convert
+    from nonlocal_video.inference.runtimes.traceable import trace
 
     check_installed()
     shape = (1, 3, 4, 8, 8)

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.cli.run_progress import RunProgress
-from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from nonlocal_video.evaluation.answers import Answer, Truth
-    from nonlocal_video.inference.loading import ClipRequest
+    from nonlocal_video.inference.preprocessing import ClipRequest
     from nonlocal_video.inference.recognizer import Recognizer
     from nonlocal_video.models.card import Accuracy, ModelCard
 
@@ -71,15 +71,15 @@ def evaluate(
         raise UsageError("--resume continues an evaluation; name its folder with --output.")
 
     from nonlocal_video.cli.check import say_source
+    from nonlocal_video.datasets.labelled import alike_names, class_indices, read_source
     from nonlocal_video.evaluation.answers import Truth
-    from nonlocal_video.evaluation.labelled import alike_names, class_indices, read_source
-    from nonlocal_video.inference.loading import ClipRequest
+    from nonlocal_video.inference.preprocessing import ClipRequest
     from nonlocal_video.inference.recognizer import load
     from nonlocal_video.inference.views import ViewCount
+    from nonlocal_video.io import sha256_of
     from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.video.region import Region
     from nonlocal_video.zoo.catalogue import find
-    from nonlocal_video.zoo.download import sha256_of
 
     weights = find(model)
     card = read_card(weights)

@@ -19,7 +19,7 @@ from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
     from nonlocal_video.attention.maps import AttentionMaps
-    from nonlocal_video.inference.look import Look
+    from nonlocal_video.inference.explanation import Look
     from nonlocal_video.inference.recognizer import Recognizer
 
 
@@ -99,7 +99,7 @@ def explain(
 
 def _check(recognizer: Recognizer, look: Look, maps: AttentionMaps, label: str | None, path: Path) -> str:
     """What the check says of a map, in words; its numbers go to a file."""
-    from nonlocal_video.inference.faithfulness import quick_check, quick_draws
+    from nonlocal_video.inference.map_check import quick_check, quick_draws
     from nonlocal_video.inference.prediction import printable
 
     console = Console(stderr=True)

@@ -15,8 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.cli.outputs import check_place
-from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import OutputError
 

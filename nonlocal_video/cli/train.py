@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.stopping import STATUS_INTERRUPTED, GentleStop
+from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GentleStop
 from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
+    from nonlocal_video.datasets.manifest import Manifest
     from nonlocal_video.inference.file_kinds import PassedOver
     from nonlocal_video.models.card import InputSpec
-    from nonlocal_video.training.manifest import Manifest
+    from nonlocal_video.training.images import StillRow
     from nonlocal_video.training.run import RunSettings
-    from nonlocal_video.training.run_clips import RunClips
-    from nonlocal_video.training.stills import StillRow
+    from nonlocal_video.training.run_data import RunClips
 
 TO_MEASURE_ON, SHARE_TO_MEASURE_ON = "validation", 0.2
 
@@ -84,10 +84,10 @@ def train(
     """Train a model on labelled clips, or go on with a run that was cut off."""
     _check_installed()
 
+    from nonlocal_video.datasets.manifest import Manifest
     from nonlocal_video.training.config import MAY_DIFFER
-    from nonlocal_video.training.manifest import Manifest
-    from nonlocal_video.training.processes import make_fabric, waiting_for_all
-    from nonlocal_video.training.run_clips import RunClips, check_clips_fit
+    from nonlocal_video.training.distributed import make_fabric, waiting_for_all
+    from nonlocal_video.training.run_data import RunClips, check_clips_fit
     from nonlocal_video.training.run_folder import RunFolder
 
     folder = RunFolder(output)
@@ -200,8 +200,8 @@ def _settings(
 ) -> RunSettings:
     """The recipe's settings, over which go `--set`, over which go the other options."""
     from nonlocal_video.training.config import make_config, read_recipe
+    from nonlocal_video.training.initialization import read_new_model
     from nonlocal_video.training.run import RunSettings
-    from nonlocal_video.training.starting_point import read_new_model
 
     values = read_recipe(recipe) if recipe is not None else {}
     of_recipe = values.pop("model", "default")
@@ -291,7 +291,7 @@ def _dotted(names: tuple[str, ...]) -> tuple[str, ...]:
 def _spec(settings: RunSettings) -> InputSpec:
     """The view for which clips are checked: that of the model, or one from which a teacher's can be made, too."""
     from nonlocal_video.models.checkpoint import read_card
-    from nonlocal_video.training.teacher_view import viewing_spec
+    from nonlocal_video.training.distillation.alignment import viewing_spec
     from nonlocal_video.zoo.catalogue import entries, find
 
     if isinstance(settings.model, str):
@@ -310,10 +310,10 @@ def _labelled(source: str, spec: InputSpec, share: float, settings: RunSettings,
 
     from nonlocal_video.cli.check import check_with_progress, say_source
     from nonlocal_video.cli.check_text import print_report
-    from nonlocal_video.evaluation.labelled import read_source
-    from nonlocal_video.training.manifest import is_manifest, read_manifest
-    from nonlocal_video.training.report import make_report
-    from nonlocal_video.training.splits import SplitPlan
+    from nonlocal_video.datasets.labelled import read_source
+    from nonlocal_video.datasets.manifest import is_manifest, read_manifest
+    from nonlocal_video.datasets.report import make_report
+    from nonlocal_video.datasets.splits import SplitPlan
     from nonlocal_video.video.decode import VideoReader
 
     found = None if is_manifest(source) else read_source(source, **rule).to_divide(settings.validation)
@@ -335,9 +335,9 @@ def _labelled(source: str, spec: InputSpec, share: float, settings: RunSettings,
 
 
 def _unlabelled(paths: list[str] | None, spec: InputSpec, labelled: Manifest, *, all_files: bool) -> Manifest:
+    from nonlocal_video.datasets.manifest import Manifest
     from nonlocal_video.inference.file_kinds import PassedOver
     from nonlocal_video.inference.files import Selection
-    from nonlocal_video.training.manifest import Manifest
     from nonlocal_video.training.unlabelled import check_unlabelled
     from nonlocal_video.video.decode import VideoReader
 
@@ -360,7 +360,7 @@ def _unlabelled(paths: list[str] | None, spec: InputSpec, labelled: Manifest, *,
 def _stills(paths: list[str] | None, *, all_files: bool) -> tuple[StillRow, ...]:
     from nonlocal_video.inference.file_kinds import PassedOver
     from nonlocal_video.inference.files import Selection
-    from nonlocal_video.training.stills import check_stills
+    from nonlocal_video.training.images import check_stills
 
     if not paths:
         return ()

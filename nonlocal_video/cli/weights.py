@@ -249,7 +249,7 @@ def _is_embedded(name: str) -> bool:
 
 
 def _read_labels(path: Path) -> list[str]:
-    from nonlocal_video.evaluation.text_file import open_text
+    from nonlocal_video.datasets.text_file import open_text
 
     try:
         with open_text(path) as file:

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import OutputError
 from nonlocal_video.evaluation.answers import TOP_K, Answer
-from nonlocal_video.evaluation.confusion_picture import draw_confusion
+from nonlocal_video.evaluation.confusion import draw_confusion
 from nonlocal_video.evaluation.metrics import NUM_BINS, RESAMPLES, Figure, Metrics
 from nonlocal_video.inference.csv_cells import write_rows
+from nonlocal_video.io import replacing
 from nonlocal_video.models.card import Accuracy
 
 FEW_GROUPS = 20

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from nonlocal_video.export.formats import Run
-from nonlocal_video.inference.traceable import TOLERANCE
+from nonlocal_video.inference.runtimes.traceable import TOLERANCE
 from nonlocal_video.models.card import InputSpec
 
 

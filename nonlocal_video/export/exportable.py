@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor, nn
 
-from nonlocal_video.inference.traceable import PlaceLogits, traceable
+from nonlocal_video.inference.runtimes.traceable import PlaceLogits, traceable
 from nonlocal_video.models.card import InputSpec, ModelCard
 
 

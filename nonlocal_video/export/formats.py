@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.openvino_network import compiled, convert, import_openvino
+from nonlocal_video.inference.runtimes.openvino import compiled, convert, import_openvino
 from nonlocal_video.models.checkpoint import CARD_KEY
 
 INPUT, OUTPUT = "clip", "logits"

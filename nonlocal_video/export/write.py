@@ -18,7 +18,7 @@ from nonlocal_video.errors import ExportError, ModelError, OutputError, UsageErr
 from nonlocal_video.export.check import TOLERANCE, Agreement, compare, eager, made_up_clips, seconds_a_view
 from nonlocal_video.export.exportable import ViewLogits, exportable, exported_card
 from nonlocal_video.export.formats import FORMATS, Traced, check_installed
-from nonlocal_video.inference.traceable import trace
+from nonlocal_video.inference.runtimes.traceable import trace
 from nonlocal_video.models.card import ModelCard
 
 FEWEST_VIEWS = 3

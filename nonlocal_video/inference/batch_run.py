@@ -14,12 +14,12 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import classify_files
-from nonlocal_video.inference.loading import ClipRequest
 from nonlocal_video.inference.prediction import Failure, Outcome
+from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.results import ResultFile, rows_of
+from nonlocal_video.io import sha256_of
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.video.limits import DecodeLimits
-from nonlocal_video.zoo.download import sha256_of
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
 from nonlocal_video.errors import ModelError
-from nonlocal_video.inference.averaging import average_scores, window_logits
-from nonlocal_video.inference.device import Runtime, choose_device
+from nonlocal_video.inference.aggregation import average_scores, window_logits
 from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
-from nonlocal_video.inference.loading import LoadedClip
-from nonlocal_video.inference.openvino_network import OpenVINONetwork
 from nonlocal_video.inference.prediction import Prediction, StageSeconds
+from nonlocal_video.inference.preprocessing import LoadedClip
+from nonlocal_video.inference.runtimes.device import Runtime, choose_device
+from nonlocal_video.inference.runtimes.openvino import OpenVINONetwork
 from nonlocal_video.inference.shared_network import SharedNetwork
 from nonlocal_video.inference.upload import on_device
 from nonlocal_video.models.card import ModelCard

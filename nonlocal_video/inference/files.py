@@ -20,7 +20,7 @@ from nonlocal_video.inference.file_kinds import (
     kind_of_file,
     kind_of_folder,
 )
-from nonlocal_video.inference.remote import is_remote, list_remote
+from nonlocal_video.inference.object_storage import is_remote, list_remote
 from nonlocal_video.inference.shards import below, shard_bases
 from nonlocal_video.inference.walk import Found, is_searched, walk
 

@@ -15,8 +15,8 @@ import torch
 from nonlocal_video.errors import DeviceError, NonlocalVideoError, PartError, UsageError, VideoError
 from nonlocal_video.inference.device_errors import device_failed, failure_of, no_memory
 from nonlocal_video.inference.feeding import default_batch_size, default_workers
-from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
+from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.upload import on_device
 from nonlocal_video.video._messages import printable_name
 

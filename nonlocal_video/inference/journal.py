@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nonlocal_video.atomic import refuse_link
 from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.io import refuse_link
 
 _MAGIC = b"nonlocal-video journal 1 "
 _DIGEST_BYTES = 8

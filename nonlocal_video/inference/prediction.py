@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
-from nonlocal_video.inference.device import Runtime, in_words
+from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region
 from nonlocal_video.video.sampling import View

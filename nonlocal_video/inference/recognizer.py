@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.errors import DeviceError, UsageError
 from nonlocal_video.inference.batch_run import BatchProgress, BatchRun, FolderResult, run_folder
-from nonlocal_video.inference.device import Runtime, choose_device
 from nonlocal_video.inference.engine import Engine
+from nonlocal_video.inference.explanation import Look
 from nonlocal_video.inference.files import Selection, find_files
-from nonlocal_video.inference.loading import ClipLoader, ClipRequest, ClipSource, LoadedClip
-from nonlocal_video.inference.look import Look
+from nonlocal_video.inference.object_storage import is_folder
 from nonlocal_video.inference.prediction import Outcome, Prediction
-from nonlocal_video.inference.remote import is_folder
+from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, ClipSource, LoadedClip
+from nonlocal_video.inference.runtimes.device import Runtime, choose_device
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import ModelCard

@@ -18,11 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from nonlocal_video.atomic import refuse_link, replacing
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.inference.journal import Entry, Journal, JournalError
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
+from nonlocal_video.io import refuse_link, replacing
 
 if TYPE_CHECKING:
     import pyarrow

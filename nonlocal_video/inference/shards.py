@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from nonlocal_video.inference.remote import is_remote, is_remote_folder
+from nonlocal_video.inference.object_storage import is_remote, is_remote_folder
 
 
 def shard_bases(given: Iterable[str]) -> dict[str, str]:

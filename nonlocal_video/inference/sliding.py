@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.feeding import default_batch_size
-from nonlocal_video.inference.loading import LoadedClip, check_not_too_elongated, squares_of
 from nonlocal_video.inference.prediction import StageSeconds
+from nonlocal_video.inference.preprocessing import LoadedClip, check_not_too_elongated, squares_of
 from nonlocal_video.inference.read_ahead import read_ahead
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.upload import on_device

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
-from nonlocal_video.inference.device import Runtime, in_words
 from nonlocal_video.inference.prediction import ScoredLabel, StageSeconds
+from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.video.info import VideoInfo
 
 _LEAST_MOMENT_SECONDS = 0.002  # bounds of windows that are closer than this differ by rounding alone

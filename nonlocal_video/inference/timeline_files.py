@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS, printable
 from nonlocal_video.inference.timeline import Segment, Timeline
+from nonlocal_video.io import replacing
 
 FORMATS = (".json", ".csv", ".vtt", ".png")
 _MAX_ROWS = 14

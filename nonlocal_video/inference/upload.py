@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from nonlocal_video.inference.device_errors import device_failed, failure_of
-from nonlocal_video.inference.loading import LoadedClip
+from nonlocal_video.inference.preprocessing import LoadedClip
 
 
 def on_device(clip: LoadedClip, device: torch.device) -> LoadedClip:

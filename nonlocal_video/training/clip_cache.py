@@ -12,8 +12,8 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from nonlocal_video.atomic import lock_of, replacing
 from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.io import lock_of, replacing
 
 _log = logging.getLogger(__name__)
 

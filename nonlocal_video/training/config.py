@@ -11,7 +11,7 @@ from nonlocal_video.blocks.schedule import ProgressiveSchedule
 from nonlocal_video.errors import UsageError
 from nonlocal_video.models.checkpoint import typed
 from nonlocal_video.training.augment import Augmentation
-from nonlocal_video.training.distillation import DistillConfig
+from nonlocal_video.training.distillation.objective import DistillConfig
 
 Stage = Literal["head", "top", "all"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]

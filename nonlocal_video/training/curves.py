@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import OutputError, UsageError
-from nonlocal_video.training.metrics_log import EPOCH, STEP, MetricsRow
+from nonlocal_video.io import replacing
+from nonlocal_video.training.metrics import EPOCH, STEP, MetricsRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,15 +18,15 @@ from nonlocal_video.errors import TrainingError
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.training.augment import BatchMixer
 from nonlocal_video.training.config import TrainConfig
-from nonlocal_video.training.kept_views import KeptViews
-from nonlocal_video.training.learning_part import Gates, set_training, with_absorbed_gates
+from nonlocal_video.training.distributed import copy_buffers_from_first
+from nonlocal_video.training.feature_cache import KeptViews
+from nonlocal_video.training.freezing import Gates, set_training, with_absorbed_gates
 from nonlocal_video.training.loading import BatchLoader, EpochBatches, EveryClip, TrainingData, loaded
-from nonlocal_video.training.measuring import measure
-from nonlocal_video.training.metrics_log import MetricsLog
+from nonlocal_video.training.metrics import MetricsLog
 from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
-from nonlocal_video.training.optimisation import learning_rate, make_optimizer, moving_average, set_learning_rate
-from nonlocal_video.training.processes import copy_buffers_from_first
+from nonlocal_video.training.optim import learning_rate, make_optimizer, moving_average, set_learning_rate
 from nonlocal_video.training.run_folder import RunFolder
+from nonlocal_video.training.validation import measure
 
 VALIDATION = "validation/"
 

@@ -12,37 +12,37 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from nonlocal_video.datasets.manifest import VALIDATION
 from nonlocal_video.errors import ModelError, TrainingError, UsageError
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training.batch_size import find_batch_size, most_clips_a_process
 from nonlocal_video.training.clip_cache import GIBIBYTE, MAX_CLIP_BYTES, ClipCache
 from nonlocal_video.training.config import TrainConfig, make_config, resolved
 from nonlocal_video.training.curves import draw_curves
-from nonlocal_video.training.dataset import ClipDataset
+from nonlocal_video.training.data import ClipDataset
 from nonlocal_video.training.determinism import deterministic_algorithms
-from nonlocal_video.training.distillation import Distillation
+from nonlocal_video.training.distillation.alignment import viewing_spec
+from nonlocal_video.training.distillation.objective import Distillation
+from nonlocal_video.training.distillation.teacher import AnswerCache, Teacher
 from nonlocal_video.training.engine import Progress, Training, TrainResult
-from nonlocal_video.training.kept_views import KeptViews, bytes_needed, check_room, feature_shape, frozen_part
-from nonlocal_video.training.learning_part import (
+from nonlocal_video.training.feature_cache import KeptViews, bytes_needed, check_room, feature_shape, frozen_part
+from nonlocal_video.training.freezing import (
     Gates,
     checkpoint_activations,
     freeze,
     last_frozen_layer,
     share_statistics,
 )
+from nonlocal_video.training.images import StillDataset
+from nonlocal_video.training.initialization import NewModel, StartingPoint, read_new_model, start_from
 from nonlocal_video.training.loading import TrainingData
-from nonlocal_video.training.manifest import VALIDATION
-from nonlocal_video.training.metrics_log import MetricsLog, read_metrics
+from nonlocal_video.training.metrics import MetricsLog, read_metrics
+from nonlocal_video.training.mixed_data import TrainingSet
+from nonlocal_video.training.model_card import RunCard
 from nonlocal_video.training.objective import Batch, CrossEntropy, Objective, one_hot
-from nonlocal_video.training.optimisation import state_bytes
-from nonlocal_video.training.run_card import RunCard
-from nonlocal_video.training.run_clips import RunClips, classes_of, sides_of_unlabelled
+from nonlocal_video.training.optim import state_bytes
+from nonlocal_video.training.run_data import RunClips, classes_of, sides_of_unlabelled
 from nonlocal_video.training.run_folder import RunFolder
-from nonlocal_video.training.starting_point import NewModel, StartingPoint, read_new_model, start_from
-from nonlocal_video.training.stills import StillDataset
-from nonlocal_video.training.teacher_cache import AnswerCache, Teacher
-from nonlocal_video.training.teacher_view import viewing_spec
-from nonlocal_video.training.training_set import TrainingSet
 from nonlocal_video.training.unlabelled import UnlabelledClips
 from nonlocal_video.zoo.catalogue import find
 

@@ -16,12 +16,12 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from nonlocal_video.atomic import lock_of, part_of, replacing
+from nonlocal_video.datasets.manifest import Manifest, read_manifest, write_manifest
 from nonlocal_video.errors import ModelError, OutputError, UsageError
+from nonlocal_video.io import lock_of, part_of, replacing
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import save_checkpoint
-from nonlocal_video.training.manifest import Manifest, read_manifest, write_manifest
-from nonlocal_video.training.run_settings import describe_start, note_changed_versions, refuse_other_settings
+from nonlocal_video.training.provenance import describe_start, note_changed_versions, refuse_other_settings
 from nonlocal_video.zoo.catalogue import RUN_CONFIG, RUN_WEIGHTS
 
 _METRICS = "metrics written"

@@ -9,18 +9,18 @@ from dataclasses import replace
 
 import torch
 
-from nonlocal_video.evaluation.labelled import LabelledClip
+from nonlocal_video.datasets.check import check_clips
+from nonlocal_video.datasets.labelled import LabelledClip
+from nonlocal_video.datasets.manifest import TRAIN, ManifestRow
+from nonlocal_video.datasets.report import CheckReport, make_report
+from nonlocal_video.datasets.splits import SplitPlan
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation
-from nonlocal_video.training.check import check_clips
 from nonlocal_video.training.clip_cache import ClipCache
-from nonlocal_video.training.dataset import ClipDataset
-from nonlocal_video.training.manifest import TRAIN, ManifestRow
+from nonlocal_video.training.data import ClipDataset
 from nonlocal_video.training.objective import UNLABELLED
-from nonlocal_video.training.report import CheckReport, make_report
-from nonlocal_video.training.splits import SplitPlan
 from nonlocal_video.video.decode import DecoderChoice, VideoReader
 from nonlocal_video.video.limits import DecodeLimits
 

@@ -16,10 +16,10 @@ from nonlocal_video.errors import ModelError
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import build_network, save_checkpoint
 from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet
-from nonlocal_video.zoo import caffe2, kenshohara, mmaction2, pyslowfast, pytorchvideo, torchvision, tushar_n
 from nonlocal_video.zoo.catalogue import check_row, entries, entry
 from nonlocal_video.zoo.entry import CatalogueEntry, Source
 from nonlocal_video.zoo.layout import COUNTER, Layout
+from nonlocal_video.zoo.names import caffe2, kenshohara, mmaction2, pyslowfast, pytorchvideo, torchvision, tushar_n
 from nonlocal_video.zoo.weights_file import WeightsFile, read_weights_file
 
 _LAYOUTS: dict[Source, tuple[Layout, ...]] = {

@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
-from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import ModelError
+from nonlocal_video.io import replacing
 from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet
-from nonlocal_video.zoo import mmaction2, pyslowfast
 from nonlocal_video.zoo.catalogue import load_network
+from nonlocal_video.zoo.names import mmaction2, pyslowfast
 
 _LAYOUTS = {"pyslowfast": (pyslowfast.LAYOUT, "model_state"), "mmaction2": (mmaction2.LAYOUT, "state_dict")}
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nonlocal_video.atomic import replacing
 from nonlocal_video.errors import ModelError
+from nonlocal_video.io import replacing
 from nonlocal_video.paths import weights_folder
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import requests
 from requests.exceptions import ChunkedEncodingError
 from urllib3.exceptions import NewConnectionError
 
-from nonlocal_video.atomic import refuse_link
 from nonlocal_video.errors import ModelError
+from nonlocal_video.io import refuse_link
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are here, and with those of the whole file where the server says so."""

@@ -13,7 +13,7 @@ from absent import absent
 from playwright.sync_api import Browser, Page, sync_playwright
 from serving import Server, serving
 
-from nonlocal_video.inference.look import Look
+from nonlocal_video.inference.explanation import Look
 from nonlocal_video.inference.recognizer import Recognizer, load
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")

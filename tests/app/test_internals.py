@@ -10,8 +10,8 @@ import pytest
 import uvicorn
 from gradio import processing_utils
 
-from nonlocal_video.app import fetching, server
-from nonlocal_video.app.drain import DrainingServer
+from nonlocal_video.app import no_remote_fetch, server
+from nonlocal_video.app.graceful_shutdown import DrainingServer
 from nonlocal_video.app.server import create_app
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import load
@@ -73,7 +73,7 @@ def test_the_server_does_not_start_unprotected(
 
 def test_with_its_names_gradio_is_kept_from_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processing_utils, "async_ssrf_protected_get", processing_utils.async_ssrf_protected_get)
-    fetching.forbid_fetching()
+    no_remote_fetch.forbid_fetching()
     with pytest.raises(gr.Error, match="fetches nothing from an address"):
         processing_utils.ssrf_protected_download("http://127.0.0.1:9/clip.mp4", "/nonexistent")
 

@@ -24,7 +24,7 @@ from nonlocal_video.blocks.kernels import (
     softmax_kernel,
 )
 from nonlocal_video.blocks.reference import concatenation_reference, dot_product_reference, softmax_reference
-from nonlocal_video.blocks.threshold_sums import ramp_sums
+from nonlocal_video.blocks.sorted_prefix_sums import ramp_sums
 from nonlocal_video.blocks.tiled_softmax import tiled_softmax
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]

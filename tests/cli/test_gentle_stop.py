@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from nonlocal_video.cli.stopping import GentleStop
+from nonlocal_video.cli.interrupt import GentleStop
 
 
 class SignalledWhenDestroyed:

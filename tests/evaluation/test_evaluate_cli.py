@@ -19,7 +19,7 @@ import typer
 
 import nonlocal_video as nlv
 from nonlocal_video.cli.main import app
-from nonlocal_video.evaluation.labelled import read_labelled
+from nonlocal_video.datasets.labelled import read_labelled
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.models.card import Accuracy
 from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint

@@ -14,7 +14,7 @@ from PIL import Image
 
 from nonlocal_video.errors import OutputError
 from nonlocal_video.evaluation.answers import Answer, Truth
-from nonlocal_video.evaluation.confusion_picture import draw_confusion
+from nonlocal_video.evaluation.confusion import draw_confusion
 from nonlocal_video.evaluation.metrics import measure
 from nonlocal_video.evaluation.report import Evaluation, occurring
 from nonlocal_video.inference.prediction import ScoredLabel

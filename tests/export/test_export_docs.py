@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nonlocal_video.inference.openvino_network import import_openvino
+from nonlocal_video.inference.runtimes.openvino import import_openvino
 from nonlocal_video.zoo.catalogue import load_network
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text("utf-8")

@@ -27,8 +27,8 @@ from torch import nn
 from nonlocal_video.export.exportable import ViewLogits
 from nonlocal_video.export.formats import FORMATS
 from nonlocal_video.export.write import Exported, export_network
-from nonlocal_video.inference.averaging import average_scores, window_logits
-from nonlocal_video.inference.openvino_network import import_openvino
+from nonlocal_video.inference.aggregation import average_scores, window_logits
+from nonlocal_video.inference.runtimes.openvino import import_openvino
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import typed
 from nonlocal_video.zoo.catalogue import load_network

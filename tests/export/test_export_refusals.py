@@ -21,7 +21,7 @@ from nonlocal_video.errors import ExportError, ModelError, OutputError, UsageErr
 from nonlocal_video.export import formats, write
 from nonlocal_video.export.check import Agreement, compare, made_up_clips
 from nonlocal_video.export.write import export_network
-from nonlocal_video.inference.openvino_network import import_openvino
+from nonlocal_video.inference.runtimes.openvino import import_openvino
 
 Run = Callable[..., Any]
 

@@ -12,8 +12,8 @@ import pytest
 
 import nonlocal_video as nlv
 from nonlocal_video.inference.batch_run import BatchProgress, BatchRun, run_folder
-from nonlocal_video.inference.loading import ClipRequest
 from nonlocal_video.inference.prediction import Failure, Prediction
+from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.results import ResultFile
 
 NAMES = ["a.mp4", "b/c.mp4", "b/note.mp4", "z with space.mp4"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference import device
-from nonlocal_video.inference.device import choose_device
+from nonlocal_video.inference.runtimes import device
+from nonlocal_video.inference.runtimes.device import choose_device
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
 TOO_OLD = (

@@ -19,8 +19,8 @@ from nonlocal_video.errors import DeviceError, VideoError
 from nonlocal_video.inference.device_errors import failure_of
 from nonlocal_video.inference.engine import Engine
 from nonlocal_video.inference.folder import classify_files
-from nonlocal_video.inference.loading import ClipRequest
 from nonlocal_video.inference.prediction import Failure, Prediction
+from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.recognizer import Recognizer
 
 ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later."

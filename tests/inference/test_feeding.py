@@ -15,10 +15,11 @@ from torch import Tensor
 
 import nonlocal_video as nlv
 from nonlocal_video.errors import DeviceError
-from nonlocal_video.inference import feeding, folder, loading
+from nonlocal_video.inference import feeding, folder
+from nonlocal_video.inference import preprocessing as loading
 from nonlocal_video.inference.folder import classify_files
-from nonlocal_video.inference.loading import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Prediction
+from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.upload import on_device
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec

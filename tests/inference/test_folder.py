@@ -10,8 +10,8 @@ import pytest
 
 import nonlocal_video as nlv
 from nonlocal_video.inference.folder import classify_files
-from nonlocal_video.inference.loading import ClipRequest, LoadedClip
 from nonlocal_video.inference.prediction import Failure, Prediction
+from nonlocal_video.inference.preprocessing import ClipRequest, LoadedClip
 
 
 @pytest.fixture(scope="module")

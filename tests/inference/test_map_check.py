@@ -15,8 +15,8 @@ import nonlocal_video as nlv
 from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.blocks.config import NonLocalConfig
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.faithfulness import QuickCheck, check_faithfulness, class_of, class_score, quick_check
-from nonlocal_video.inference.look import Look
+from nonlocal_video.inference.explanation import Look
+from nonlocal_video.inference.map_check import QuickCheck, check_faithfulness, class_of, class_score, quick_check
 from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet
 

@@ -27,11 +27,11 @@ from random_networks import (
 from torch import Tensor, nn
 
 import nonlocal_video as nlv
-from nonlocal_video.inference import openvino_network
-from nonlocal_video.inference.averaging import window_logits
-from nonlocal_video.inference.cluster import ClusterJob, _Network
-from nonlocal_video.inference.device import choose_device
-from nonlocal_video.inference.loading import ClipRequest
+from nonlocal_video.inference.aggregation import window_logits
+from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.ray.engine import ClusterJob, _Network
+from nonlocal_video.inference.runtimes import openvino as openvino_network
+from nonlocal_video.inference.runtimes.device import choose_device
 from nonlocal_video.zoo.catalogue import load_network
 
 Run = Callable[..., Any]

@@ -15,16 +15,16 @@ import pytest
 import torch
 
 from nonlocal_video.attention.maps import QueryPoint
+from nonlocal_video.datasets.check import check_clips
+from nonlocal_video.datasets.labelled import LabelledClip
+from nonlocal_video.datasets.manifest import ManifestRow
 from nonlocal_video.errors import UsageError
-from nonlocal_video.evaluation.labelled import LabelledClip
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.sliding import plan_windows
 from nonlocal_video.inference.timeline_files import to_json, to_vtt
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation
-from nonlocal_video.training.check import check_clips
-from nonlocal_video.training.dataset import ClipDataset
-from nonlocal_video.training.manifest import ManifestRow
+from nonlocal_video.training.data import ClipDataset
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.sampling import plan_views

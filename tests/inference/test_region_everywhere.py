@@ -15,8 +15,8 @@ from PIL import Image
 
 from nonlocal_video.cli.main import app
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.cluster import ClusterJob, _load_clips, _Network
-from nonlocal_video.inference.loading import ClipRequest
+from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.ray.engine import ClusterJob, _load_clips, _Network
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.video.decode import VideoReader

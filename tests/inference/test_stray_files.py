@@ -15,7 +15,7 @@ import pytest
 import nonlocal_video as nlv
 from nonlocal_video.inference.file_kinds import KINDS_BY_ENDING, PassedOver, kind_of_file, kind_of_folder
 from nonlocal_video.inference.files import Selection, find_files
-from nonlocal_video.training.stills import check_stills
+from nonlocal_video.training.images import check_stills
 
 Run = Callable[..., Any]  # the fixture `run`
 

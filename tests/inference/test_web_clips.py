@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 import nonlocal_video as nlv
-from nonlocal_video.inference import remote
+from nonlocal_video.inference import object_storage as remote
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.folder import classify_files
-from nonlocal_video.inference.loading import ClipRequest
+from nonlocal_video.inference.object_storage import local_copy
 from nonlocal_video.inference.prediction import Failure, Prediction
-from nonlocal_video.inference.remote import local_copy
+from nonlocal_video.inference.preprocessing import ClipRequest
 
 ENDLESS_MEGABYTES = 64
 

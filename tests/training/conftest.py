@@ -16,12 +16,12 @@ from engine_parts import LABELS, VIEW, tiny_card, tiny_network, wake_blocks
 from PIL import Image
 from training_clips import SPEC, remux, write_clip
 
-from nonlocal_video.evaluation.labelled import read_labelled
+from nonlocal_video.datasets.check import check_clips
+from nonlocal_video.datasets.labelled import read_labelled
+from nonlocal_video.datasets.manifest import Manifest, write_manifest
+from nonlocal_video.datasets.report import make_report
+from nonlocal_video.datasets.splits import SplitPlan
 from nonlocal_video.models.checkpoint import save_checkpoint
-from nonlocal_video.training.check import check_clips
-from nonlocal_video.training.manifest import Manifest, write_manifest
-from nonlocal_video.training.report import make_report
-from nonlocal_video.training.splits import SplitPlan
 from nonlocal_video.video.decode import VideoReader
 
 

@@ -6,8 +6,8 @@ import torch
 
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet
+from nonlocal_video.training.distillation.teacher import Teacher
 from nonlocal_video.training.objective import Batch
-from nonlocal_video.training.teacher_cache import Teacher
 
 LABELS = ("clap", "jump", "wave")
 TEACHER_VIEW = InputSpec(8, 8.0, short_side=36, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -12,16 +12,16 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from nonlocal_video.blocks.config import NonLocalConfig
+from nonlocal_video.datasets.manifest import Manifest
 from nonlocal_video.errors import VideoError
 from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.models.checkpoint import build_network
 from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.training.config import TrainConfig, resolved
 from nonlocal_video.training.engine import Training, TrainResult
-from nonlocal_video.training.learning_part import freeze, last_frozen_layer
+from nonlocal_video.training.freezing import freeze, last_frozen_layer
 from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, loaded
-from nonlocal_video.training.manifest import Manifest
-from nonlocal_video.training.metrics_log import MetricsLog
+from nonlocal_video.training.metrics import MetricsLog
 from nonlocal_video.training.objective import CrossEntropy
 from nonlocal_video.training.run_folder import RunFolder
 

@@ -14,9 +14,9 @@ import pytest
 import typer
 
 from nonlocal_video.cli.main import app
-from nonlocal_video.evaluation.labelled import read_labelled
-from nonlocal_video.training.check import check_clips
-from nonlocal_video.training.manifest import Manifest, read_manifest, write_manifest
+from nonlocal_video.datasets.check import check_clips
+from nonlocal_video.datasets.labelled import read_labelled
+from nonlocal_video.datasets.manifest import Manifest, read_manifest, write_manifest
 from nonlocal_video.video.decode import VideoReader
 
 Run = Callable[..., Any]  # the fixture `run`

@@ -11,7 +11,7 @@ from PIL import Image
 
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.training.curves import draw_curves
-from nonlocal_video.training.metrics_log import MetricsRow
+from nonlocal_video.training.metrics import MetricsRow
 
 ROWS: list[MetricsRow] = [
     {

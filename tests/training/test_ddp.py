@@ -13,7 +13,7 @@ from engine_parts import tiny_card, tiny_network, wake_blocks
 
 from nonlocal_video.cli.main import main
 from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint
-from nonlocal_video.training.metrics_log import read_metrics
+from nonlocal_video.training.metrics import read_metrics
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nonlocal_video")
 
@@ -24,7 +24,7 @@ from functools import partial
 
 import nonlocal_video.cli.main as cli
 import nonlocal_video.cli.train as verb
-import nonlocal_video.training.processes as processes
+import nonlocal_video.training.distributed as processes
 
 def check_slowly(*given):
     time.sleep(6)

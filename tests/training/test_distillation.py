@@ -15,7 +15,8 @@ from torch import Tensor
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.models.inception3d import InceptionI3D, InceptionI3DConfig
-from nonlocal_video.training.distillation import (
+from nonlocal_video.training.distillation.alignment import derive_view
+from nonlocal_video.training.distillation.objective import (
     Distillation,
     DistillConfig,
     classifier_of,
@@ -23,8 +24,7 @@ from nonlocal_video.training.distillation import (
     softened_divergence,
     student_head_from_teacher,
 )
-from nonlocal_video.training.teacher_cache import Teacher, observe, to_grid
-from nonlocal_video.training.teacher_view import derive_view
+from nonlocal_video.training.distillation.teacher import Teacher, observe, to_grid
 
 LAYERS = (("layer2", "layer3"), ("layer4", "layer4"))
 EVERYTHING = DistillConfig(features_weight=0.5, embedding_weight=2.0, label_weight=0.25, layers=LAYERS)

@@ -20,8 +20,8 @@ from nonlocal_video.training.augment import Augmentation, BatchMixer
 from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.engine import Progress
 from nonlocal_video.training.loading import EpochBatches
-from nonlocal_video.training.metrics_log import read_metrics
-from nonlocal_video.training.optimisation import learning_rate
+from nonlocal_video.training.metrics import read_metrics
+from nonlocal_video.training.optim import learning_rate
 
 PLAIN = TrainConfig(
     stage="all", epochs=2, batch_size=4, learning_rate=0.05, optimizer="sgd", warmup_epochs=0.5, workers=0, seed=3

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from nonlocal_video.datasets.manifest import Manifest
 from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.models.checkpoint import build_network, read_card
 from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.training.config import TrainConfig, make_config, read_recipe
-from nonlocal_video.training.learning_part import Gates
-from nonlocal_video.training.manifest import Manifest
-from nonlocal_video.training.starting_point import read_new_model
-from nonlocal_video.training.teacher_view import same_span
+from nonlocal_video.training.distillation.alignment import same_span
+from nonlocal_video.training.freezing import Gates
+from nonlocal_video.training.initialization import read_new_model
 from nonlocal_video.zoo.catalogue import find
 
 ROOT = Path(__file__).resolve().parents[2]

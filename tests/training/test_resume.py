@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nonlocal_video.datasets.manifest import read_manifest
 from nonlocal_video.models.checkpoint import load_checkpoint
-from nonlocal_video.training.dataset import ClipDataset
-from nonlocal_video.training.manifest import read_manifest
-from nonlocal_video.training.metrics_log import read_metrics
+from nonlocal_video.training.data import ClipDataset
+from nonlocal_video.training.metrics import read_metrics
 
 RECIPE = """\
 model:
@@ -46,7 +46,7 @@ MOMENTS = [
     ("nonlocal_video.training.engine:measure", 1),
     ("nonlocal_video.training.run_folder:RunFolder.save_best", 1),  # after the row, before the state
     ("nonlocal_video.training.run_folder:RunFolder._write", 3),  # after a new state, in the second epoch
-    ("nonlocal_video.atomic:os.replace", 3),  # before a state that is whole takes its place
+    ("nonlocal_video.io:os.replace", 3),  # before a state that is whole takes its place
     ("nonlocal_video.training.run:_Run._describe", 1),  # after the last step
 ]
 

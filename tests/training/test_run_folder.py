@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from nonlocal_video.datasets.manifest import Manifest, ManifestRow
 from nonlocal_video.errors import ModelError, OutputError, UsageError
 from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.training import run_folder as module
-from nonlocal_video.training.manifest import Manifest, ManifestRow
 from nonlocal_video.training.run_folder import RunFolder
 
 SETTINGS = {"stage": "head", "optimiser": {"name": "sgd", "learning_rate": 0.1}, "workers": 2, "crops": (112, 96)}
@@ -296,7 +296,7 @@ def test_a_new_run_writes_through_no_link(tmp_path: Path, manifest: Manifest, na
 
 @pytest.mark.parametrize("kind", ["link", "hard link"])
 def test_metrics_are_appended_to_no_other_file(tmp_path: Path, kind: str) -> None:
-    from nonlocal_video.training.metrics_log import MetricsLog
+    from nonlocal_video.training.metrics import MetricsLog
 
     precious = tmp_path / "precious"
     precious.write_text("step,epoch\n")

@@ -17,10 +17,10 @@ import torch
 from engine_parts import VIEW
 
 from nonlocal_video.cli.train_text import TrainProgress
+from nonlocal_video.datasets.manifest import read_manifest, write_manifest
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training import engine
-from nonlocal_video.training.manifest import read_manifest, write_manifest
-from nonlocal_video.training.metrics_log import read_metrics
+from nonlocal_video.training.metrics import read_metrics
 
 Run = Callable[..., Any]  # the fixture `run`
 

@@ -25,10 +25,10 @@ from nonlocal_video.cli.main import main
 from nonlocal_video.models.checkpoint import read_card, save_checkpoint
 from nonlocal_video.training.augment import Augmentation
 from nonlocal_video.training.config import MAY_DIFFER, TrainConfig
-from nonlocal_video.training.distillation import DistillConfig
-from nonlocal_video.training.metrics_log import read_metrics
+from nonlocal_video.training.distillation.objective import DistillConfig
+from nonlocal_video.training.initialization import read_new_model, start_from
+from nonlocal_video.training.metrics import read_metrics
 from nonlocal_video.training.run_folder import RunFolder
-from nonlocal_video.training.starting_point import read_new_model, start_from
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "train.md").read_text("utf-8")

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from nonlocal_video.cli.weights import _read_labels
+from nonlocal_video.datasets.manifest import read_manifest
 from nonlocal_video.errors import UsageError
-from nonlocal_video.training.manifest import read_manifest
 
 Run = Callable[..., Any]  # the fixtures `run` and `train`
 

@@ -16,9 +16,9 @@ from engine_parts import LABELS
 from safetensors.torch import load_file
 from training_clips import write_clip
 
+from nonlocal_video.datasets.manifest import read_manifest, write_manifest
 from nonlocal_video.models.checkpoint import load_checkpoint, read_card
-from nonlocal_video.training.manifest import read_manifest, write_manifest
-from nonlocal_video.training.metrics_log import read_metrics
+from nonlocal_video.training.metrics import read_metrics
 from nonlocal_video.training.run_folder import RunFolder
 
 Run = Callable[..., Any]  # the fixture `run`

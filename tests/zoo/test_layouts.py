@@ -9,9 +9,9 @@ from published_tensors import published_tensors
 from nonlocal_video.blocks import NonLocalConfig
 from nonlocal_video.models.checkpoint import build_network
 from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet
-from nonlocal_video.zoo import caffe2, kenshohara, mmaction2, pyslowfast, pytorchvideo, torchvision, tushar_n
 from nonlocal_video.zoo.catalogue import entry
 from nonlocal_video.zoo.layout import Layout, parse
+from nonlocal_video.zoo.names import caffe2, kenshohara, mmaction2, pyslowfast, pytorchvideo, torchvision, tushar_n
 
 FILES: dict[str, tuple[str, Layout]] = {
     "kenshohara_r3d34_K700": ("r3d-34-k700-kenshohara", kenshohara.LAYOUT),

@@ -16,9 +16,9 @@ import torch
 
 import nonlocal_video as nlv
 from nonlocal_video.cli.main import main
+from nonlocal_video.datasets.manifest import Manifest
 from nonlocal_video.errors import ModelError
 from nonlocal_video.models.checkpoint import load_checkpoint
-from nonlocal_video.training.manifest import Manifest
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.zoo.catalogue import entries, find
 

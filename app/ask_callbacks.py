@@ -1,0 +1,212 @@
+"""What the page answers about a point: from the features that the last recognition left behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from nonlocal_video.attention.contact_sheet import NUM_ARROWS, Sheet
+from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint, Target
+from nonlocal_video.inference.explanation import Look
+from nonlocal_video.inference.map_check import QUICK_DRAWS, QUICK_FRACTION
+
+from .choices import Choice
+from .kept_explanations import KeptLooks
+from .messages import plain_errors, refusal
+
+TOP_K = 5
+METHODS: list[Choice] = [
+    ("What a point attends to", "query"),
+    ("Attention received", "attention"),
+    ("Evidence for an action", "gradcam"),
+]
+HINT = {
+    "query": "Click any place of any frame. The arrows go to the places that it attends to most.",
+    "attention": "How much all other places attend to each place. Click a place to ask what it attends to itself.",
+    "gradcam": "Which places speak for the action. Click a place to ask what it attends to.",
+}
+UNCHECKED = f"""Does it show what the score rests on? The check blurs the brightest {QUICK_FRACTION:.0%} of the clip,
+then as much of it elsewhere, and says what becomes of the score: {2 + QUICK_DRAWS} looks."""
+RECOGNISE_FIRST = """**Recognise a clip first.** Then its frames appear here, and a click on any place of them shows
+what that place attends to in all the others."""
+NO_LOOK = "The features of this clip are not kept any more; press Recognise again."
+TOO_LARGE = "The features of this clip take more memory than this server keeps for questions."
+NO_BLOCK = (
+    "This model has no non-local block, so there is no attention to ask about; look at the evidence for an action."
+)
+BETWEEN_FRAMES = "Click a place inside of a frame."
+
+
+class Controls(NamedTuple):
+    """What a visitor sets."""
+
+    method: Any
+    block: Any
+    label: Any
+    frame: Any
+    x: Any
+    y: Any
+
+
+class Answer(NamedTuple):
+    """Updates of the components, in the order in which the page lists its outputs."""
+
+    sheet: Any
+    numbers: Any
+    method: Any
+    block: Any
+    label: Any
+    frame: Any
+    x: Any
+    y: Any
+    checked: Any
+    """What was said of the picture before doesn't hold for another."""
+    visitor: Any
+    """Renews the time after which the look is dropped."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The callbacks of the questions."""
+
+    looks: KeptLooks
+
+    def begin(self, request: gr.Request) -> tuple[Any, ...]:
+        """The choices that a new look has, and its first picture."""
+        look = self.looks.of(request.session_hash)
+        if look is None:
+            nothing = Answer(*[gr.skip()] * len(Answer._fields))
+            return gr.update(visible=False), gr.update(value=TOO_LARGE, visible=True), *nothing
+        blocks = list(look.block_inputs)
+        labels = [scored.label for scored in look.prediction.top(TOP_K)]
+        methods = METHODS if blocks else [choice for choice in METHODS if choice[1] == "gradcam"]
+        maps = look.attention_received() if blocks else look.class_evidence()
+        answer = self._answer(maps, request.session_hash)
+        block = look.default_block or (blocks[-1] if blocks else None)
+        frames = [(f"{maps.seconds[index]:.2f} s", index) for index in Sheet.of(look).frames]
+        return (
+            gr.update(visible=True),
+            gr.update(visible=False),
+            *answer._replace(
+                method=gr.update(choices=methods, value=maps.method),
+                block=gr.update(choices=blocks, value=block, visible=bool(blocks)),
+                label=gr.update(choices=labels, value=labels[0], visible=maps.method == "gradcam"),
+                frame=gr.update(choices=frames, value=frames[0][1]),
+            ),
+        )
+
+    def click(self, block: str | None, label: str | None, event: gr.SelectData, request: gr.Request) -> Answer:
+        """What the clicked place of the sheet attends to."""
+        look = self.look(request)
+        place = Sheet.of(look).point_at(*event.index)
+        if place is None:
+            raise gr.Error(BETWEEN_FRAMES, duration=3, print_exception=False)
+        index, x, y = place
+        return self.ask(block, label, index, round(100 * x, 1), round(100 * y, 1), request)
+
+    def ask(
+        self,
+        block: str | None,
+        label: str | None,
+        frame: int,
+        x_percent: float,
+        y_percent: float,
+        request: gr.Request,
+    ) -> Answer:
+        """What a place attends to."""
+        if not self.look(request).block_inputs:
+            raise refusal(NO_BLOCK)
+        return self.show("query", block, label, frame, x_percent, y_percent, request)
+
+    def show(
+        self,
+        method: Method,
+        block: str | None,
+        label: str | None,
+        frame: int,
+        x_percent: float,
+        y_percent: float,
+        request: gr.Request,
+    ) -> Answer:
+        """The answer for what the controls say."""
+        look = self.look(request)
+        with plain_errors(Path(look.prediction.path).parent):
+            maps = maps_of(look, method, block, label, frame, x_percent, y_percent)
+            return self._answer(maps, request.session_hash)._replace(frame=frame, x=x_percent, y=y_percent)
+
+    def look(self, request: gr.Request) -> Look:
+        """What is kept for this visitor."""
+        look = self.looks.of(request.session_hash)
+        if look is None:
+            raise refusal(NO_LOOK)
+        return look
+
+    def _answer(self, maps: AttentionMaps, visitor: str | None) -> Answer:
+        targets = maps.strongest(NUM_ARROWS)
+        sheet = Sheet.of(maps)
+        return Answer(
+            sheet=gr.update(value=sheet.draw(maps, targets), alt_text=_in_words(maps, targets)),
+            numbers=_numbers(maps, targets),
+            method=maps.method,
+            block=gr.update(visible=maps.method != "gradcam"),
+            label=gr.update(visible=maps.method == "gradcam"),
+            frame=gr.skip(),
+            x=gr.skip(),
+            y=gr.skip(),
+            checked=UNCHECKED,
+            visitor=visitor,
+        )
+
+
+def maps_of(
+    look: Look,
+    method: Method,
+    block: str | None,
+    label: str | None,
+    frame: int,
+    x_percent: float,
+    y_percent: float,
+) -> AttentionMaps:
+    """What the controls ask for."""
+    if method == "query":
+        return look.query(QueryPoint(float(look.seconds[frame]), x_percent / 100, y_percent / 100), layer=block)
+    return look.attention_received(layer=block) if method == "attention" else look.class_evidence(label)
+
+
+def _place(seconds: float, x: float, y: float) -> str:
+    return f"{seconds:.2f} s, {x:.0%} from the left, {y:.0%} from the top"
+
+
+def _in_words(maps: AttentionMaps, targets: list[Target]) -> str:
+    """What the picture shows, for those who do not see it."""
+    places = "; ".join(_place(target.seconds, target.x, target.y) for target in targets)
+    frames = f"{len(Sheet.of(maps).frames)} frames of the clip with {maps.quantity}."
+    asked = f" Asked point: {_place(maps.query.seconds, maps.query.x, maps.query.y)}." if maps.query else ""
+    return f"{frames}{asked} Strongest places: {places}."
+
+
+def _numbers(maps: AttentionMaps, targets: list[Target]) -> str:
+    """Markdown: the statistics of an attention map, and its strongest places."""
+    lines = [HINT[maps.method], ""]
+    if maps.query is not None:
+        lines[0] = f"**The point at {_place(maps.query.seconds, maps.query.x, maps.query.y)}**"
+    if maps.entropy_nats is not None and maps.temporal_spread_seconds is not None:
+        lines += [
+            f"- Entropy **{maps.entropy_nats:.2f} nats** of at most {maps.maximum_entropy_nats:.2f} "
+            f"(ln {maps.cells.size}: the same for all places)",
+            f"- Spread in time **{maps.temporal_spread_seconds:.2f} s**; the same for all places would be "
+            f"{maps.even_temporal_spread_seconds:.2f} s",
+            "",
+        ]
+    if maps.method == "gradcam":
+        lines.append(f"{maps.caption.capitalize()}: {maps.quantity}.")
+        return "\n".join(lines)
+    lines.append("It attends most to" if maps.query else "Most attended to")
+    lines.append("")
+    lines += [
+        f"1. {_place(target.seconds, target.x, target.y)}: {target.value / maps.cells.size:.1%}" for target in targets
+    ]
+    return "\n".join(lines)

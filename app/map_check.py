@@ -1,0 +1,51 @@
+"""Whether the picture on the page tells where the answer comes from, asked of the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+
+from nonlocal_video.attention.maps import Method
+from nonlocal_video.inference.map_check import quick_check, quick_draws
+from nonlocal_video.inference.recognizer import Recognizer
+
+from .ask_callbacks import Asking, maps_of
+from .messages import plain_errors
+
+
+@dataclass(frozen=True)
+class Checking:
+    """The callback of the check."""
+
+    recognizers: Mapping[str, Recognizer]
+    asking: Asking
+
+    def check(
+        self,
+        method: Method,
+        block: str | None,
+        label: str | None,
+        frame: int,
+        x_percent: float,
+        y_percent: float,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - this default is how Gradio hands the bar over
+    ) -> Iterator[str]:
+        """What becomes of the score without the places of the map that the controls say, in words."""
+        look = self.asking.look(request)
+        with plain_errors(Path(look.prediction.path).parent):
+            maps = maps_of(look, method, block, label, frame, x_percent, y_percent)
+            recognizer = self.recognizers[look.prediction.model]
+            done, total = 0, 2 + quick_draws(maps)
+
+            def on_pass(clips: int) -> None:
+                nonlocal done
+                done += clips
+                progress((done, total), desc="Looking again", unit="looks")
+
+            on_pass(0)
+            checked = quick_check(recognizer, look, maps, label=label if method == "gradcam" else None, on_pass=on_pass)
+            yield checked.in_words[0].upper() + checked.in_words[1:]

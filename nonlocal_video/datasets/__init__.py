@@ -1,0 +1,1 @@
+"""Labelled clips: found, checked, divided into training and validation sets, written as a manifest."""

@@ -1,0 +1,131 @@
+"""Read every clip once, as training would, and keep what tells clips with the same content apart from others."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nonlocal_video.datasets.labelled import LabelledClip
+from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.object_storage import is_remote, local_copy
+from nonlocal_video.io import sha256_of
+from nonlocal_video.video.decode import VideoReader
+from nonlocal_video.video.info import VideoInfo
+from nonlocal_video.video.transforms import resize
+
+_log = logging.getLogger(__name__)
+
+NUM_THUMBNAILS = 4
+"""Frames that are decoded of every clip: the first, the last, and evenly spread ones between them."""
+THUMBNAIL_SIDE = 8
+_CHUNK_PIXELS = 32_000_000
+
+
+@dataclass(frozen=True, repr=False)
+class CheckedClip:
+    """What is known of one clip after it was read; without `error` everything else is there."""
+
+    clip: LabelledClip
+    info: VideoInfo | None = None
+    sha256: str | None = None
+    thumbnails: NDArray[np.uint8] | None = None
+    """(4, 8, 8, 3): the whole frames, small."""
+    num_decoded: int = 0
+    """Distinct frames that were decoded."""
+    error: VideoError | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.clip.path!r}, {self.error.code if self.error else 'ok'})"
+
+
+def check_clips(
+    clips: Iterable[LabelledClip], readers: Iterable[VideoReader], *, every_frame: bool = False
+) -> Generator[CheckedClip, None, None]:
+    """Every clip, in the order given, as it is read.
+
+    Args:
+        clips: May be many; only a few are looked at ahead of time.
+        readers: As many clips are read at the same time. They are closed at the end.
+        every_frame: Decode the whole clip, so that damage anywhere in it is found; a few frames otherwise.
+    """
+    free: queue.SimpleQueue[VideoReader] = queue.SimpleQueue()
+    all_readers = list(readers)
+    if not all_readers:
+        raise UsageError("readers is empty; give at least one.")
+    for reader in all_readers:
+        free.put(reader)
+
+    def check(clip: LabelledClip) -> CheckedClip:
+        reader = free.get()
+        try:
+            return _check(clip, reader, every_frame=every_frame)
+        except VideoError as error:
+            return CheckedClip(clip, error=error)
+        except UsageError:
+            raise  # wrong for every clip: a storage whose package is missing
+        except Exception as error:  # whatever it is, this clip gets its finding and the others go on
+            _log.error("unexpected error for %r", clip.path, exc_info=error)
+            return CheckedClip(clip, error=VideoError("internal", str(error) or type(error).__name__))
+        finally:
+            free.put(reader)
+
+    pool = ThreadPoolExecutor(len(all_readers), thread_name_prefix="check")
+    pending: list[Future[CheckedClip]] = []
+    try:
+        for clip in clips:
+            pending.append(pool.submit(check, clip))
+            if len(pending) > 2 * len(all_readers):
+                yield pending.pop(0).result()
+        while pending:
+            yield pending.pop(0).result()
+    finally:
+        for future in pending:
+            future.cancel()
+        for reader in all_readers:
+            reader.close()
+        pool.shutdown()
+
+
+def chunk_frames(info: VideoInfo) -> int:
+    """How many frames of a clip to hold at a time."""
+    return max(1, min(8, _CHUNK_PIXELS // (info.width * info.height)))
+
+
+@contextmanager
+def local_file(path: str, reader: VideoReader) -> Iterator[str]:
+    """The clip as a file: itself, or a copy of what lies in object storage."""
+    if is_remote(path):
+        with local_copy(path, max_bytes=reader.limits.max_bytes) as copy:
+            yield copy
+    else:
+        yield path
+
+
+def _check(clip: LabelledClip, reader: VideoReader, *, every_frame: bool) -> CheckedClip:
+    with local_file(clip.path, reader) as path:
+        info = reader.probe(path)
+        spread = np.linspace(0, info.num_frames - 1, NUM_THUMBNAILS).astype(int)
+        numbers = np.arange(info.num_frames) if every_frame else spread
+        times = info.start_seconds + np.minimum((numbers + 0.5) / info.fps, info.duration_seconds)
+        small = []
+        with reader.stream(path, times.tolist(), chunk_frames=chunk_frames(info)) as stream:
+            for chunk in stream:
+                small.append(resize(torch.from_numpy(chunk.frames_thwc), (THUMBNAIL_SIDE, THUMBNAIL_SIDE)).numpy())
+        shown = stream.frame_of_time[spread] if every_frame else stream.frame_of_time
+        thumbnails = np.concatenate(small)[shown]
+        try:
+            # After decoding: what is no regular file, and could keep us waiting for ever, has been refused by now.
+            sha256 = sha256_of(Path(path))
+        except OSError as error:
+            raise VideoError("not_found", f"{os.path.basename(path)}: it vanished while it was read.") from error
+    return CheckedClip(clip, stream.info, sha256, thumbnails, len(stream))

@@ -1,0 +1,263 @@
+"""What one forward pass left behind, from which every kind of map is made without running the network again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nonlocal_video.attention.class_evidence import LinearHead, evidence_of_windows
+from nonlocal_video.attention.geometry import CellGrid
+from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
+from nonlocal_video.errors import ModelError, UsageError
+from nonlocal_video.inference.prediction import Prediction, ScoredLabel
+from nonlocal_video.inference.preprocessing import LoadedClip
+from nonlocal_video.inference.shared_network import SharedNetwork
+from nonlocal_video.video.transforms import resize
+
+
+@dataclass(frozen=True, repr=False)
+class Look:
+    """One view of a clip, its prediction, and the features that maps are made from."""
+
+    prediction: Prediction
+    clip: LoadedClip
+    originals: list[NDArray[np.uint8]]
+    shared: SharedNetwork
+    """The network that looked, in turn with others."""
+    block_inputs: Mapping[str, Tensor]
+    """Input (1, C, T', H', W') of each non-local block, by dotted name."""
+    features: Tensor | None
+    """(1, C, T', H', W') what the head sees."""
+    feature_layer: str | None
+    default_block: str | None
+    network_input: Tensor | None
+    """(1, 3, T, S, S); None where it is made again from the clip when it is needed."""
+    head_window: tuple[int, int, int] | None = None
+    """As on the model's card."""
+
+    def __repr__(self) -> str:
+        return f"Look({self.prediction!r}, blocks={list(self.block_inputs)})"
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that looked; other threads may run it at the same time, see `shared`."""
+        return self.shared.network
+
+    @property
+    def seconds(self) -> NDArray[np.float64]:
+        """(T,) time of each sampled frame, from the beginning of the file."""
+        return self.clip.seconds[self.frame_of_time]
+
+    @property
+    def frame_of_time(self) -> NDArray[np.int64]:
+        """(T,) which of the distinct frames each sampled one is."""
+        return self.clip.frame_of_time[0]
+
+    @property
+    def num_bytes(self) -> int:
+        """What this look keeps in memory, the network not counted."""
+        tensors = [*self.block_inputs.values(), *self.clip.squares, self.features, self.network_input]
+        return sum(frame.nbytes for frame in self.originals) + sum(
+            tensor.nbytes for tensor in tensors if tensor is not None
+        )
+
+    def lightened(self, long_side: int) -> Look:
+        """The same look for keeping: frames with this longer side, in pixels, and no network input."""
+        frames = []
+        for frame in self.originals:
+            height, width = frame.shape[:2]
+            scale = long_side / max(height, width)
+            size = max(1, round(height * scale)), max(1, round(width * scale))
+            frames.append(resize(torch.from_numpy(frame)[None], size)[0].numpy())
+        return replace(self, originals=frames, network_input=None)
+
+    def frame(self, index: int) -> NDArray[np.uint8]:
+        """Sampled frame `index` in its own pixels, (height, width, 3)."""
+        return self.originals[self.frame_of_time[index]]
+
+    def explain(
+        self,
+        *,
+        method: Method | None = None,
+        query: QueryPoint | None = None,
+        label: str | int | None = None,
+        layer: str | None = None,
+    ) -> AttentionMaps:
+        """The maps of one method; see `Recognizer.explain` for its arguments."""
+        method = method or ("query" if query else "gradcam" if label is not None else "attention")
+        if method not in get_args(Method):
+            raise UsageError(f"method = {method!r} should be one of {', '.join(get_args(Method))}.")
+        if (method == "query") != (query is not None):
+            raise UsageError("A query point belongs to method query, which needs one: SECONDS,X,Y.")
+        if label is not None and method != "gradcam":
+            raise UsageError(f"A label belongs to method gradcam, not to {method}.")
+        if method == "gradcam":
+            return self.class_evidence(label, layer=layer)
+        return self.attention_received(layer=layer) if query is None else self.query(query, layer=layer)
+
+    def attention_received(self, *, layer: str | None = None) -> AttentionMaps:
+        """How much each place is attended to, averaged over all queries of a non-local block; 1 is an equal share."""
+        name, block, features = self._block(layer)
+        with self.shared.taken(), torch.inference_mode():
+            received = block.attention_received(features)[0]  # (M,)
+        return self._attention_maps("attention", name, received, "attention received, 1 = equal share")
+
+    def query(self, point: QueryPoint, *, layer: str | None = None) -> AttentionMaps:
+        """What one point of the clip attends to in all frames; 1 is an equal share."""
+        name, block, features = self._block(layer)
+        grid = self._grid(name)
+        index, cell = self._cell(point, grid)
+        flat = int(np.ravel_multi_index(cell, grid.size))
+        with self.shared.taken(), torch.inference_mode():
+            row = block.attention(features, torch.tensor([flat], device=features.device))[0, 0]  # (M,)
+        return self._attention_maps(
+            "query", name, row, "attention of the marked point, 1 = equal share", query=point, query_index=index
+        )
+
+    def class_evidence(self, label: str | int | None = None, *, layer: str | None = None) -> AttentionMaps:
+        """Which places speak for a class.
+
+        At the last layer of a network with a linear head this is the exact class activation map: the values of all
+        cells and the class's bias sum to its logit; to the mean of its logits, where the head looks at several windows
+        of the last features (`ModelCard.head_window`). At any other layer it is Grad-CAM.
+        """
+        target = self._class(label)
+        name = self.feature_layer if layer is None else layer
+        if name is None:
+            raise UsageError(f"This network does not say which layer feeds its head; name one. {self._layers_help()}")
+        if isinstance(self.network, LinearHead) and self.features is not None and name == self.feature_layer:
+            classes = torch.tensor([target.index], device=self.features.device)
+            with self.shared.taken(), torch.inference_mode():
+                cells = self.network.class_activation_map(self.features, classes)[0, 0]
+                cells, num_windows = evidence_of_windows(cells, self.head_window)
+            logit = "logit" if num_windows == 1 else f"mean of the logits of {num_windows} windows"
+            quantity = f"share of the {logit}, exact"
+        else:
+            self._require_layer(name)
+            self._grid(name)  # refuses a layer whose cells lie nowhere in the clip
+            inputs = self.network_input
+            if inputs is None:
+                inputs = self.clip.network_input(0, 0, device=next(self.network.parameters()).device)
+            cells = self.shared.grad_cam(inputs, name, target.index)
+            quantity = "Grad-CAM"
+        caption = f"evidence for {target.label} {target.score:.2f}"
+        return self._maps("gradcam", name, cells, self._grid(name), quantity, caption)
+
+    def _class(self, label: str | int | None) -> ScoredLabel:
+        scores, labels = self.prediction.scores, self.prediction.labels
+        if label is None:
+            return self.prediction.top(1)[0]
+        if isinstance(label, str):
+            if label not in labels:
+                raise UsageError(f"label = {label!r} is not a class of model {self.prediction.model!r}.")
+            label = labels.index(label)
+        if not 0 <= label < len(labels):
+            raise UsageError(f"label = {label} should be a class index, 0 to {len(labels) - 1}.")
+        return ScoredLabel(labels[label], label, float(scores[label]))
+
+    def _block(self, layer: str | None) -> tuple[str, Any, Tensor]:
+        if not self.block_inputs:
+            raise UsageError(f"Model {self.prediction.model!r} has no non-local block; use method gradcam.")
+        name = (self.default_block or list(self.block_inputs)[-1]) if layer is None else layer
+        if name not in self.block_inputs:
+            known = ", ".join(self.block_inputs)
+            raise UsageError(f"layer = {name!r} is not a non-local block of this model; it has: {known}.")
+        return name, self.network.get_submodule(name), self.block_inputs[name]
+
+    def _require_layer(self, name: str) -> None:
+        if name not in dict(self.network.named_modules()):
+            raise UsageError(f"layer = {name!r} is not a layer of this model. {self._layers_help()}")
+
+    def _layers_help(self) -> str:
+        return f"Its outermost layers are: {', '.join(name for name, _ in self.network.named_children())}."
+
+    def _grid(self, layer: str) -> CellGrid:
+        size = self.clip.crops[0].size
+        return self.shared.grid(layer, (len(self.seconds), size, size))
+
+    def _cell(self, point: QueryPoint, grid: CellGrid) -> tuple[int, tuple[int, int, int]]:
+        """The sampled frame nearest to a point's second, and the feature cell nearest to the point."""
+        span, place = self.clip.views[0], self.clip.crops[0]
+        shown = self.seconds
+        start = min(span.start_seconds, float(shown.min()))  # the first frame may have begun before the span
+        if start <= self.clip.info.start_seconds:
+            start = 0.0  # a player shows the first picture, or nothing, until it begins
+        if not span.looped and not start <= point.seconds <= span.end_seconds:
+            raise UsageError(
+                f"query seconds = {point.seconds:g} is outside the span that was looked at, "
+                f"{start:.2f} to {span.end_seconds:.2f} s."
+            )
+        index = int(np.argmin(np.abs(shown - point.seconds)))
+        y, x = place.frame_to_input(point.y * place.frame_height, point.x * place.frame_width)
+        if not (0 <= y <= place.size and 0 <= x <= place.size):
+            left, top, right, bottom = place.seen
+            where = "" if self.clip.region is None else f" in region {self.clip.region}"
+            raise UsageError(
+                f"query x = {point.x:g}, y = {point.y:g} lies outside the square that the network saw{where}: "
+                f"x {left:.2f} to {right:.2f}, y {top:.2f} to {bottom:.2f}."
+            )
+        # A cell's centre is counted from the centre of the first pixel.
+        return index, (grid.nearest(0, index), grid.nearest(1, y - 0.5), grid.nearest(2, x - 0.5))
+
+    def _attention_maps(
+        self,
+        method: Method,
+        layer: str,
+        weights: Tensor,
+        quantity: str,
+        *,
+        query: QueryPoint | None = None,
+        query_index: int | None = None,
+    ) -> AttentionMaps:
+        """Attention weights (M,) over a block's keys, as multiples of the equal share 1/M."""
+        grid = self._grid(layer)
+        block: Any = self.network.get_submodule(layer)
+        keys = grid.pooled(block.key_size(grid.size))
+        best = self.prediction.top(1)[0]
+        return self._maps(
+            method,
+            layer,
+            (weights * weights.numel()).reshape(keys.size),
+            keys,
+            quantity,
+            f"{best.label} {best.score:.2f}",
+            query=query,
+            query_index=query_index,
+        )
+
+    def _maps(
+        self,
+        method: Method,
+        layer: str,
+        cells: Tensor,
+        grid: CellGrid,
+        quantity: str,
+        caption: str,
+        *,
+        query: QueryPoint | None = None,
+        query_index: int | None = None,
+    ) -> AttentionMaps:
+        values = cells.float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise ModelError(f"Layer {layer!r} gave values that are not finite; its weights are damaged or wrong.")
+        return AttentionMaps(
+            method=method,
+            quantity=quantity,
+            layer=layer,
+            cells=values,
+            grid=grid,
+            place=self.clip.crops[0],
+            frames=self.originals,
+            frame_of_time=self.frame_of_time,
+            seconds=self.seconds,
+            film_seconds=self.clip.views[0].film_seconds,
+            caption=caption,
+            query=query,
+            query_index=query_index,
+        )

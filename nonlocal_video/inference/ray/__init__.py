@@ -1,0 +1,1 @@
+"""Folder runs on a Ray cluster."""

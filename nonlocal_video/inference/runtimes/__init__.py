@@ -1,0 +1,1 @@
+"""Devices, and what runs a network on them."""

@@ -1,0 +1,157 @@
+"""Which device the network runs on, and what runs it there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.runtimes.openvino import check_installed
+
+Runtime = Literal["torch", "openvino"]
+"""PyTorch on any device, or OpenVINO on the CPU."""
+
+_log = logging.getLogger(__name__)
+
+
+def choose_device(name: str, *, runtime: Runtime = "torch") -> torch.device:
+    """Return the device to run on.
+
+    `auto` is the first CUDA device that the runtime and the installed PyTorch can use, else the CPU. Where an NVIDIA
+    device is visible and none can be used, a warning says why, once. Anything named explicitly must exist and work.
+
+    Raises:
+        UsageError: The device is not one of auto, cpu, cuda, cuda:N, is not on this machine or cannot be used by the
+            installed PyTorch, or `check_runtime` refuses it.
+    """
+    check_runtime(runtime, name)
+    if name == "auto":
+        return _best_device() if runtime == "torch" else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index is not None):
+        raise UsageError(f"device = {name!r} should be auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(f"device = {name!r}, but {why_no_cuda()}. Use --device auto or cpu.")
+        index = device.index or 0
+        if index >= torch.cuda.device_count():
+            raise UsageError(f"device = {name!r}, but this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}.")
+        if problem := why_unusable(index):
+            raise UsageError(
+                f"device = {name!r}, but {problem}. Use --device auto or cpu, or another build of PyTorch."
+            )
+        return torch.device("cuda", index)
+    return device
+
+
+def check_runtime(runtime: Runtime, device: str) -> None:
+    """Check that a runtime is here and for such a device; whether the device is here is another question.
+
+    Raises:
+        UsageError: It is unknown or not installed, or it does not run on the device.
+    """
+    if runtime not in get_args(Runtime):
+        raise UsageError(f"runtime = {runtime!r} should be one of {', '.join(get_args(Runtime))}.")
+    if runtime == "openvino":
+        check_installed()
+        if device.partition(":")[0] == "cuda":
+            raise UsageError(
+                f"device = {device!r}, but runtime = 'openvino' runs on the CPU. Use --device auto or cpu, or "
+                f"--runtime torch."
+            )
+
+
+def in_words(device: torch.device | str, runtime: Runtime) -> str:
+    """Like `cuda:0`, `cpu` or `cpu (openvino)`."""
+    return str(device) if runtime == "torch" else f"{device} ({runtime})"
+
+
+def why_no_cuda() -> str:
+    """Return one clause that says why PyTorch finds no CUDA device, and what would help."""
+    if torch.version.cuda is None:
+        return (
+            f"the installed torch {torch.__version__} was built without CUDA; install a CUDA build "
+            f"(https://pytorch.org/get-started)"
+        )
+    build = f"torch {torch.__version__} (CUDA {torch.version.cuda})"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition(". ")[0].rstrip(".")
+        if "too old" in reason:
+            return f"the NVIDIA driver is too old for {build} ({reason}); update the driver or install an older build"
+        if devices := _device_files():
+            unreadable = [file for file in devices if not os.access(file, os.R_OK | os.W_OK)]
+            if unreadable:
+                return (
+                    f"{build} may not open {unreadable[0]}, whose group this user is not in; in a container, add "
+                    f"--group-add with that group's number"
+                )
+        return f"{build} finds no usable NVIDIA GPU and driver ({reason})"
+    return f"{build} finds no usable NVIDIA GPU and driver"
+
+
+def why_unusable(index: int) -> str | None:
+    """Return one clause that says why the installed PyTorch has no kernels for a CUDA device; None if it has.
+
+    Found by the device's compute capability before any kernel runs: the first would fail in the middle of a clip.
+    """
+    major, minor = torch.cuda.get_device_capability(index)
+    built_for = torch.cuda.get_arch_list()
+    for architecture in built_for:
+        found = re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", architecture)
+        if found is None:
+            continue
+        kind, of_major, of_minor = found[1], int(found[2]), int(found[3])
+        # Machine code runs on its own major version from its minor one on; intermediate code on anything later.
+        if kind == "sm" and of_major == major and of_minor <= minor:
+            return None
+        if kind == "compute" and (of_major, of_minor) <= (major, minor):
+            return None
+    if not built_for:
+        return None  # a build that does not say; its first kernel will
+    return (
+        f"{torch.cuda.get_device_name(index)} has compute capability {major}.{minor}, and torch {torch.__version__} "
+        f"was built for {', '.join(built_for)}"
+    )
+
+
+def nvidia_device_is_visible() -> bool:
+    """Whether the system shows an NVIDIA device that the user has not hidden from this process."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and hidden.strip() in ("", "-1", "none", "void", "NoDevFiles"):
+        return False
+    return bool(_device_files())
+
+
+def _best_device() -> torch.device:
+    if torch.cuda.is_available():
+        problems = []
+        for index in range(torch.cuda.device_count()):
+            problem = why_unusable(index)
+            if problem is None:
+                return torch.device("cuda", index)
+            problems.append(problem)
+        _warn("; ".join(problems))
+    elif nvidia_device_is_visible():
+        _warn(why_no_cuda())
+    return torch.device("cpu")
+
+
+@cache
+def _warn(reason: str) -> None:
+    """Warn once for each reason in a process."""
+    _log.warning("An NVIDIA device is here, and the CPU is used: %s. --device cpu is without this warning.", reason)
+
+
+def _device_files() -> list[Path]:
+    return [path for path in sorted(Path("/dev").glob("nvidia*")) if re.fullmatch(r"nvidia\d+", path.name)]

@@ -1,0 +1,317 @@
+"""Data set of checked clips, for training and validation."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from nonlocal_video.datasets.check import chunk_frames, local_file
+from nonlocal_video.datasets.manifest import ManifestRow
+from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.preprocessing import ClipRequest, squares_of, views_of
+from nonlocal_video.models.card import InputSpec
+from nonlocal_video.training.augment import Augmentation, ClipAugmenter, seeded
+from nonlocal_video.training.clip_cache import ClipCache
+from nonlocal_video.video.decode import DecoderChoice, VideoReader
+from nonlocal_video.video.info import VideoInfo
+from nonlocal_video.video.limits import DecodeLimits
+from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize
+
+GRID = 2
+"""Moments a step of the model's rate, of which random views take the nearest; never more than the clip's frames."""
+_MAX_WORKERS = 256
+_COUNTS = ("clips", "from_cache", "put_in_cache", "decode_seconds", "cache_seconds", "transform_seconds")
+
+
+@dataclass(frozen=True)
+class LoadingStatistics:
+    """What loading has cost so far, in all workers together; seconds are of their own clocks, added up."""
+
+    clips: int
+    from_cache: int
+    put_in_cache: int
+    decode_seconds: float
+    """Decoding, with the resize of what was decoded."""
+    cache_seconds: float
+    """Reading the cache and writing it."""
+    transform_seconds: float
+    """Augmentation and normalisation."""
+
+    @property
+    def decode_share(self) -> float:
+        """What decoding, and the cache in its place, took of the time it took to load the clips."""
+        spent = self.decode_seconds + self.cache_seconds
+        return spent / (spent + self.transform_seconds) if self.clips else 0.0
+
+
+class ClipDataset:
+    """A view of each clip, float32 (3, T, S, S) as the network takes it, and its class.
+
+    With an augmentation the view is a random one, and depends on (seed, epoch, place) alone: not on the number of
+    workers, on who asks first, or on the cache. Without one it is the view that `classify` takes.
+
+    Random views see the clip's frames at the model's short side, at moments of a fixed grid with `GRID` moments a step
+    of the model's rate. So a cached clip has few frames, and gives the same pictures as one that is decoded again. A
+    clip that is shorter than a random view fills it as it fills the middle one, see `InputSpec.short_clips`.
+
+    One decoding process serves each process that asks, and is started there when it is needed.
+
+    Attributes:
+        classes: (clips,) the class of each clip.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[ManifestRow],
+        labels: Sequence[str],
+        spec: InputSpec,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        cache: ClipCache | None = None,
+        decoder: DecoderChoice = "auto",
+        limits: DecodeLimits | None = None,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            rows: Usable clips of a manifest.
+            labels: The network's classes, in the order of its outputs.
+            spec: The network's input.
+            augmentation: None for measuring.
+            seed: Of the random views.
+            cache: Keeps decoded small frames.
+            decoder: As in `VideoReader`.
+            limits: As in `VideoReader`.
+
+        Raises:
+            UsageError: There is no clip, one cannot be used, or has a class that is not among `labels`.
+        """
+        if not rows:
+            raise UsageError("rows is empty: there is no clip to train on.")
+        index_of = {label: index for index, label in enumerate(labels)}
+        for row in rows:
+            if not row.usable:
+                raise UsageError(f"{row.path!r} cannot be used: {row.problem}. Leave it out.")
+            if row.label not in index_of:
+                raise UsageError(f"{row.path!r} has the class {row.label!r}; the network has {', '.join(labels)}.")
+        if augmentation is not None:
+            augmentation.check_classes(tuple(labels))
+        self.rows, self.labels, self.spec, self.seed = tuple(rows), tuple(labels), spec, seed
+        self.classes = torch.tensor([index_of[row.label] for row in rows])
+        self.cache = cache
+        self._augmenter = ClipAugmenter(augmentation, spec.crop) if augmentation is not None else None
+        self._decoder, self._limits = decoder, limits
+        self._digest = hashlib.sha256(repr((spec, decoder, GRID)).encode()).hexdigest()[:16]
+        self._reader: VideoReader | None = None
+        # In shared memory, as loading processes have a copy of everything else.
+        self._counts = torch.zeros(_MAX_WORKERS + 1, len(_COUNTS), dtype=torch.float64).share_memory_()
+
+    @property
+    def statistics(self) -> LoadingStatistics:
+        """Statistics of all clips since the data set was made, over all workers."""
+        sums = dict(zip(_COUNTS, self._counts.sum(dim=0).tolist(), strict=True))
+        return LoadingStatistics(**{name: int(sums[name]) for name in _COUNTS[:3]}, **{n: sums[n] for n in _COUNTS[3:]})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """One clip and its class; random views of another epoch are others.
+
+        Raises:
+            VideoError: A file that could be read when it was checked cannot be read now.
+        """
+        row = self.rows[place]
+        try:
+            if self._augmenter is None:
+                frames = self._middle_view(row)
+            else:
+                with seeded(self.seed, epoch, place):
+                    frames = self._random_view(row, self._augmenter)
+        except VideoError as error:
+            message = f"{row.path}: {error.message} It could be read when it was checked; check the clips again."
+            raise VideoError(error.code, message) from error
+        started = time.perf_counter()
+        clip = normalise(frames, self.spec.mean, self.spec.std)
+        self._count("transform_seconds", time.perf_counter() - started)
+        self._count("clips")
+        return clip, int(self.classes[place])
+
+    def view_name(self, place: int, epoch: int) -> str:
+        """What tells a clip's view of an epoch from all others, see `name_view`."""
+        row = self.rows[place]
+        if self._augmenter is None:
+            return name_view(row.sha256, self._digest)
+        augmentation = self._augmenter.augmentation
+        mirrored = row.label not in augmentation.left_right_classes
+        return name_view(row.sha256, self._digest, mirrored, self.seed, epoch, place, augmentation=augmentation)
+
+    def close(self) -> None:
+        """End this process's decoding child; it is started again when it is needed."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None}  # a child process serves the process that started it
+
+    def _middle_view(self, row: ManifestRow) -> Tensor:
+        """uint8 (T, S, S, 3): the centre of the middle, as `ClipLoader` takes it."""
+        name = f"{row.sha256}-middle-{self._digest}"
+        cached = self._from_cache(name, None)
+        if cached is not None:
+            return cached
+        info = _info_of(row)
+        (view,) = views_of(info, self.spec, ClipRequest())
+        frames, shown = self._decode(row, np.asarray(view.times_seconds))
+        seen = cut(frames, self._place(row))[shown]
+        self._to_cache(name, seen)
+        return seen
+
+    def _random_view(self, row: ManifestRow, augmenter: ClipAugmenter) -> Tensor:
+        """uint8 (T, S, S, 3): a random square at random moments."""
+        info = _info_of(row)
+        speed, start = augmenter.draw_time()
+        rate = self.spec.rate_in(info.fps)
+        grid = _grid(info, rate)
+        wanted = _places_in_grid(info, grid, self.spec, rate / speed, start)
+        name = f"{row.sha256}-grid-{self._digest}"
+        frames = self._from_cache(name, wanted)
+        if frames is None:
+            place = self._place(row)
+            if self._has_room(len(grid) * place.resized_height * place.resized_width * 3):
+                every, shown = self._decode(row, grid)
+                self._to_cache(name, every[shown])
+                frames = every[shown[wanted]]
+            else:
+                some, shown = self._decode(row, grid[wanted])
+                frames = some[shown]
+        started = time.perf_counter()
+        view = augmenter(frames, row.label)
+        self._count("transform_seconds", time.perf_counter() - started)
+        return view
+
+    def _place(self, row: ManifestRow) -> SpatialView:
+        (place,) = squares_of(_info_of(row), self.spec)
+        return place
+
+    def _decode(self, row: ManifestRow, times: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.int64]]:
+        """Distinct frames at the model's short side, uint8 (K, H, W, 3), and which of them is shown at each time."""
+        started = time.perf_counter()
+        if self._reader is None:
+            self._reader = VideoReader(decoder=self._decoder, limits=self._limits)
+        place = self._place(row)
+        size = place.resized_height, place.resized_width
+        with local_file(row.path, self._reader) as path:
+            found = self._reader.probe(path)  # the child remembers it for the stream
+            if (found.num_frames, found.height, found.width) != (row.num_frames, row.height, row.width):
+                raise VideoError("corrupt", "it is another video than the one that was checked.")
+            times = found.start_seconds + times  # of the file, not of its pictures
+            with self._reader.stream(path, times.tolist(), chunk_frames=chunk_frames(found)) as stream:
+                frames = [
+                    resize(torch.from_numpy(chunk.frames_thwc), size, antialias=self.spec.antialias) for chunk in stream
+                ]
+        self._count("decode_seconds", time.perf_counter() - started)
+        return torch.cat(frames), stream.frame_of_time
+
+    def _from_cache(self, name: str, places: NDArray[np.int64] | None) -> Tensor | None:
+        if self.cache is None:
+            return None
+        started = time.perf_counter()
+        frames = self.cache.frames(name, places)
+        self._count("cache_seconds", time.perf_counter() - started)
+        if frames is None:
+            return None
+        self._count("from_cache")
+        return torch.from_numpy(frames)
+
+    def _has_room(self, num_bytes: int) -> bool:
+        return self.cache is not None and self.cache.has_room(num_bytes)
+
+    def _to_cache(self, name: str, frames: Tensor) -> None:
+        if self.cache is None or not self._has_room(frames.nbytes):
+            return
+        started = time.perf_counter()
+        self._count("put_in_cache", float(self.cache.put(name, frames.numpy())))
+        self._count("cache_seconds", time.perf_counter() - started)
+
+    def _count(self, name: str, by: float = 1.0) -> None:
+        worker = get_worker_info()
+        row = 0 if worker is None else 1 + worker.id % _MAX_WORKERS  # each writes its own: no lock is needed
+        self._counts[row, _COUNTS.index(name)] += by
+
+
+def name_view(*depends: object, augmentation: Augmentation | None = None) -> str:
+    """A name for a view, 64 hex digits: the same for the same pixels, another where anything differs.
+
+    Args:
+        depends: All that the view depends on; their `repr` counts.
+        augmentation: What is changed at random, if anything.
+
+    Raises:
+        UsageError: Clips are mixed, so that what the network sees is no view of one clip.
+    """
+    if augmentation is not None and (augmentation.mixup or augmentation.cutmix):
+        raise UsageError(
+            "With mixup or cutmix the network sees no view of one clip; set both to 0, or keep no answers."
+        )
+    return hashlib.sha256(repr((depends, augmentation)).encode()).hexdigest()
+
+
+def _info_of(row: ManifestRow) -> VideoInfo:
+    """What the check found out, so that no probe is needed to plan a view; its times count from the first picture."""
+    # Every usable row has them.
+    assert row.width is not None
+    assert row.height is not None
+    assert row.num_frames is not None
+    assert row.fps is not None
+    assert row.duration_seconds is not None
+    return VideoInfo(
+        container="unknown",
+        codec="unknown",
+        width=row.width,
+        height=row.height,
+        rotation_degrees=0,
+        num_frames=row.num_frames,
+        fps=row.fps,
+        start_seconds=0.0,
+        duration_seconds=row.duration_seconds,
+        has_edit_list=False,
+        decoder="pyav",
+    )
+
+
+def _grid(info: VideoInfo, rate: float) -> NDArray[np.float64]:
+    """The moments, in seconds, at which random views can see the clip: the middles of equal steps."""
+    step = 1 / min(GRID * rate, info.fps)
+    count = max(1, math.ceil(info.duration_seconds / step - 1e-6))
+    return np.minimum((np.arange(count) + 0.5) * step, info.duration_seconds)
+
+
+def _places_in_grid(
+    info: VideoInfo, grid: NDArray[np.float64], spec: InputSpec, rate: float, start: float
+) -> NDArray[np.int64]:
+    """(num_frames,) places in the grid: the middles of a view's steps, from `start` (0 to 1) of what is free on."""
+    span, duration = spec.num_frames / rate, info.duration_seconds
+    steps = (np.arange(spec.num_frames) + 0.5) / rate
+    if span - duration <= 0.001:  # as `plan_views`
+        times = steps + start * max(0.0, duration - span)
+    elif spec.short_clips == "loop":  # the middle start is the clip's beginning
+        times = (steps + (start - 0.5) * duration) % duration
+    elif spec.short_clips == "spread":
+        times = steps * duration / span
+    else:
+        times = steps  # what is after the end is the grid's last moment
+    step = grid[0] * 2 if len(grid) > 1 else duration
+    # A moment on the border of two steps belongs to the later one, whatever the rounding of its time.
+    return np.clip((times / step + 1e-6).astype(np.int64), 0, len(grid) - 1)

@@ -1,0 +1,1 @@
+"""Parameter names in published checkpoints, one module a source."""

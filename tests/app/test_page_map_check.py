@@ -1,0 +1,63 @@
+"""The check of a picture, without a page."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from nonlocal_video.app.ask_callbacks import NO_LOOK, Asking
+from nonlocal_video.app.kept_explanations import KeptLooks
+from nonlocal_video.app.map_check import Checking
+from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
+from nonlocal_video.inference.explanation import Look
+from nonlocal_video.inference.map_check import quick_check, quick_draws
+from nonlocal_video.inference.recognizer import Recognizer
+
+BLOCK, LABEL = "layer3.nonlocal0", "action 1"
+
+
+@pytest.fixture
+def checking(recognizer: Recognizer, look: Look) -> Checking:
+    looks = KeptLooks()
+    looks.keep("ann", look)
+    return Checking({recognizer.card.name: recognizer}, Asking(looks))
+
+
+def check(checking: Checking, method: Method, who: str = "ann") -> tuple[str, list[Any]]:
+    """What is said, and the stages that the bar showed."""
+    stages: list[Any] = []
+
+    def bar(done: tuple[int, int], **_words: str) -> None:
+        stages.append(done)
+
+    visitor: Any = SimpleNamespace(session_hash=who)
+    (words,) = checking.check(method, BLOCK, LABEL, 2, 50.0, 50.0, visitor, bar)  # type: ignore[arg-type]
+    return words, stages
+
+
+def expected_maps(look: Look, method: Method) -> AttentionMaps:
+    if method == "query":
+        return look.query(QueryPoint(float(look.seconds[2]), 0.5, 0.5), layer=BLOCK)
+    return look.attention_received(layer=BLOCK) if method == "attention" else look.class_evidence(LABEL)
+
+
+@pytest.mark.parametrize("method", ["query", "attention", "gradcam"])
+def test_it_says_what_the_library_measures(
+    checking: Checking, recognizer: Recognizer, look: Look, method: Method
+) -> None:
+    words, stages = check(checking, method)
+    label = LABEL if method == "gradcam" else None
+    maps = expected_maps(look, method)
+    measured = quick_check(recognizer, look, maps, label=label)
+    assert words.lower() == measured.in_words.lower()
+    assert f'"{label or look.prediction.top(1)[0].label}"' in words
+    total = 2 + quick_draws(maps)
+    assert stages == [(done, total) for done in range(total + 1)]
+
+
+def test_without_features_it_asks_for_a_recognition(checking: Checking) -> None:
+    with pytest.raises(gr.Error, match=NO_LOOK):
+        check(checking, "attention", "bob")

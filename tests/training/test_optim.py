@@ -1,0 +1,79 @@
+"""The learning rate and the optimisers' groups, against formulas written down anew."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+import torch
+from engine_parts import tiny_card, tiny_network
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from nonlocal_video.training.config import TrainConfig
+from nonlocal_video.training.freezing import freeze
+from nonlocal_video.training.optim import learning_rate, make_optimizer, set_learning_rate, state_bytes
+
+
+def test_linear_warm_up_then_half_a_cosine() -> None:
+    config = TrainConfig(epochs=5, warmup_epochs=2, learning_rate=0.4)
+    found = [learning_rate(config, step, 10) for step in range(50)]
+    warm_up = [0.4 * (step + 1) / 21 for step in range(20)]
+    cosine = [0.2 * (1 + math.cos(math.pi * step / 30)) for step in range(30)]
+    assert found == pytest.approx(warm_up + cosine)
+    assert max(found) == found[20] == 0.4
+    assert 0 < found[-1] < 0.01
+
+
+def test_without_warm_up_it_is_torchs_cosine() -> None:
+    config = TrainConfig(epochs=2, warmup_epochs=0, learning_rate=0.1)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = CosineAnnealingLR(optimizer, T_max=12)
+    for step in range(12):
+        assert learning_rate(config, step, 6) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+
+
+def test_a_warm_up_longer_than_the_run_still_ends() -> None:
+    config = TrainConfig(epochs=1, warmup_epochs=5, learning_rate=1.0)
+    assert [learning_rate(config, step, 4) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert learning_rate(config, 0, 1) == 1.0
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_weights_decay_and_biases_and_norms_do_not(name: str) -> None:
+    network = tiny_network(tiny_card())
+    freeze(network, "layer3")
+    optimizer = make_optimizer(network, TrainConfig(optimizer=name, weight_decay=0.3, momentum=0.8))  # type: ignore[arg-type]
+    decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+    names = {id(parameter): one for one, parameter in network.named_parameters()}
+    found = {names[number]: decay for number, decay in decays.items()}
+    assert set(found) == {one for one, _ in network.named_parameters() if one.startswith(("layer4", "fc"))}
+    for one, decay in found.items():
+        assert decay == (0.3 if one.endswith(("conv.weight", "fc.weight")) else 0.0), one
+    set_learning_rate(optimizer, 0.07)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.07}
+    if name == "sgd":
+        assert all(group["momentum"] == 0.8 and group["nesterov"] for group in optimizer.param_groups)
+
+
+def test_sgd_without_momentum_is_plain() -> None:
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), TrainConfig(optimizer="sgd", momentum=0.0))
+    assert not any(group["nesterov"] for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_what_training_takes_besides_gradients(optimizer: Literal["adamw", "sgd"]) -> None:
+    network = tiny_network(tiny_card())
+    freeze(network, "layer3")
+    config = TrainConfig(optimizer=optimizer)
+    made = make_optimizer(network, config)
+    network(torch.randn(2, 3, 4, 32, 32)).sum().backward()
+    made.step()
+    kept = [tensor for of_one in made.state.values() for tensor in of_one.values() if torch.is_tensor(tensor)]
+    expected = sum(tensor.nbytes for tensor in kept if tensor.ndim)  # AdamW counts its steps, too
+    assert state_bytes(network, config) == expected > 0
+    averaged = state_bytes(network, replace(config, ema_decay=0.9)) - expected
+    assert averaged == sum(parameter.nbytes for parameter in network.parameters())

@@ -1,0 +1,58 @@
+"""Which figures are measured, and that batches of any size give those of all clips."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from engine_parts import fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from nonlocal_video.training.objective import Batch, Losses, Objective, cross_entropy
+from nonlocal_video.training.validation import measure
+
+
+class Answered(Objective):
+    """The clips are the answers."""
+
+    def forward(self, batch: Batch) -> Losses:
+        return Losses(cross_entropy(batch.clips, batch.targets), {}, batch.clips)
+
+
+def figures(logits: Tensor, classes: Tensor) -> dict[str, float]:
+    """Of clips in batches of 4."""
+    clips = list(zip(logits, classes, torch.arange(len(classes)), strict=True))
+    loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(clips, batch_size=4)  # type: ignore[arg-type]
+    return measure(Answered(), loader, logits.shape[1], fabric())
+
+
+def test_five_guesses_are_counted_where_there_are_more_classes() -> None:
+    logits, classes = torch.randn(30, 7), torch.arange(30) % 7
+    found = figures(logits, classes)
+    order = logits.argsort(dim=1, descending=True)
+    right = [(order[:, :k] == classes[:, None]).any(dim=1).float() for k in (1, 5)]
+    assert found.keys() == {"loss", "top1", "top5", "mean_class"}
+    assert (found["top1"], found["top5"]) == pytest.approx([one.mean().item() for one in right])
+    assert found["mean_class"] == pytest.approx(torch.stack([right[0][classes == n].mean() for n in range(7)]).mean())
+    assert found["loss"] == pytest.approx(nn.functional.cross_entropy(logits, classes).item())
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_guesses_that_cannot_be_wrong_are_not(num_classes: int) -> None:
+    found = figures(torch.randn(8, num_classes), torch.arange(8) % num_classes)
+    assert found.keys() == {"loss", "top1", "mean_class"}
+
+
+def test_a_class_without_a_clip_has_no_part_in_the_mean_of_the_classes() -> None:
+    answers = torch.eye(4)[[0, 0, 2, 1, 1]]  # class 2 is answered and class 3 is not; there is no clip of either
+    assert figures(answers, torch.tensor([0, 0, 0, 1, 1]))["mean_class"] == pytest.approx((2 / 3 + 1) / 2)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", ["nan", "inf"])
+def test_one_loss_that_is_not_finite_is_not_left_out(odd: str) -> None:
+    logits = torch.randn(8, 3)
+    logits[5, 1] = float(odd)
+    assert not math.isfinite(figures(logits, torch.arange(8) % 3)["loss"])

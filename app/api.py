@@ -88,14 +88,14 @@ class Endpoints:
             if len(given) not in (0, 3):
                 raise UsageError("A query point is query_seconds, query_x and query_y, all three.")
             query = QueryPoint(*given) if given else None
-            look = self.recognizers[model].look(
+            explanation = self.recognizers[model].explain_all(
                 path, fast=fast, around_seconds=None if query is None else query.seconds, region=region
             )
-            maps = look.explain(method=method or None, query=query, label=label or None, layer=layer or None)  # type: ignore[arg-type]
-            row = _row(look.prediction.to_row(), path)
+            maps = explanation.explain(method=method or None, query=query, label=label or None, layer=layer or None)  # type: ignore[arg-type]
+            row = _row(explanation.prediction.to_row(), path)
             with TemporaryDirectory() as folder:
                 # Gradio copies the file before it asks for more, and so before the folder goes.
-                yield {"prediction": row, **_described(maps)}, str(maps.overlay(Path(folder) / "overlay.mp4"))
+                yield {"prediction": row, **_described(maps)}, str(maps.save_overlay(Path(folder) / "overlay.mp4"))
 
     def timeline(
         self,

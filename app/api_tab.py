@@ -6,7 +6,7 @@ import json
 
 import gradio as gr
 
-from .buttons import AT_ONCE
+from .buttons import UNQUEUED
 
 OWN_ADDRESS = "ADDRESS"
 """What stands for the page's address until the browser, which knows it, puts it in."""
@@ -50,4 +50,4 @@ def api_tab(page: gr.Blocks) -> None:
     shown = gr.Markdown(WORDS, elem_id="api")
     words = json.dumps(WORDS)
     address = "location.origin + location.pathname"
-    page.load(None, None, shown, js=f"() => {words}.replaceAll('{OWN_ADDRESS}', {address})", **AT_ONCE)
+    page.load(None, None, shown, js=f"() => {words}.replaceAll('{OWN_ADDRESS}', {address})", **UNQUEUED)

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from nonlocal_video.attention.contact_sheet import NUM_ARROWS, Sheet
+from nonlocal_video.attention.contact_sheet import NUM_ARROWS, ContactSheet
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint, Target
-from nonlocal_video.inference.explanation import Look
+from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.map_check import QUICK_DRAWS, QUICK_FRACTION
 
 from .choices import Choice
-from .kept_explanations import KeptLooks
+from .kept_explanations import KeptExplanations
 from .messages import plain_errors, refusal
 
 TOP_K = 5
@@ -69,24 +69,24 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Asking:
+class AskCallbacks:
     """The callbacks of the questions."""
 
-    looks: KeptLooks
+    explanations: KeptExplanations
 
     def begin(self, request: gr.Request) -> tuple[Any, ...]:
         """The choices that a new look has, and its first picture."""
-        look = self.looks.of(request.session_hash)
-        if look is None:
+        explanation = self.explanations.of(request.session_hash)
+        if explanation is None:
             nothing = Answer(*[gr.skip()] * len(Answer._fields))
             return gr.update(visible=False), gr.update(value=TOO_LARGE, visible=True), *nothing
-        blocks = list(look.block_inputs)
-        labels = [scored.label for scored in look.prediction.top(TOP_K)]
+        blocks = list(explanation.block_inputs)
+        labels = [scored.label for scored in explanation.prediction.top(TOP_K)]
         methods = METHODS if blocks else [choice for choice in METHODS if choice[1] == "gradcam"]
-        maps = look.attention_received() if blocks else look.class_evidence()
+        maps = explanation.attention_received() if blocks else explanation.class_evidence()
         answer = self._answer(maps, request.session_hash)
-        block = look.default_block or (blocks[-1] if blocks else None)
-        frames = [(f"{maps.seconds[index]:.2f} s", index) for index in Sheet.of(look).frames]
+        block = explanation.default_block or (blocks[-1] if blocks else None)
+        frames = [(f"{maps.seconds[index]:.2f} s", index) for index in ContactSheet.of(explanation).frames]
         return (
             gr.update(visible=True),
             gr.update(visible=False),
@@ -100,8 +100,8 @@ class Asking:
 
     def click(self, block: str | None, label: str | None, event: gr.SelectData, request: gr.Request) -> Answer:
         """What the clicked place of the sheet attends to."""
-        look = self.look(request)
-        place = Sheet.of(look).point_at(*event.index)
+        explanation = self.explanation_of(request)
+        place = ContactSheet.of(explanation).point_at(*event.index)
         if place is None:
             raise gr.Error(BETWEEN_FRAMES, duration=3, print_exception=False)
         index, x, y = place
@@ -117,7 +117,7 @@ class Asking:
         request: gr.Request,
     ) -> Answer:
         """What a place attends to."""
-        if not self.look(request).block_inputs:
+        if not self.explanation_of(request).block_inputs:
             raise refusal(NO_BLOCK)
         return self.show("query", block, label, frame, x_percent, y_percent, request)
 
@@ -132,21 +132,21 @@ class Asking:
         request: gr.Request,
     ) -> Answer:
         """The answer for what the controls say."""
-        look = self.look(request)
-        with plain_errors(Path(look.prediction.path).parent):
-            maps = maps_of(look, method, block, label, frame, x_percent, y_percent)
+        explanation = self.explanation_of(request)
+        with plain_errors(Path(explanation.prediction.path).parent):
+            maps = maps_of(explanation, method, block, label, frame, x_percent, y_percent)
             return self._answer(maps, request.session_hash)._replace(frame=frame, x=x_percent, y=y_percent)
 
-    def look(self, request: gr.Request) -> Look:
+    def explanation_of(self, request: gr.Request) -> Explanation:
         """What is kept for this visitor."""
-        look = self.looks.of(request.session_hash)
-        if look is None:
+        explanation = self.explanations.of(request.session_hash)
+        if explanation is None:
             raise refusal(NO_LOOK)
-        return look
+        return explanation
 
     def _answer(self, maps: AttentionMaps, visitor: str | None) -> Answer:
         targets = maps.strongest(NUM_ARROWS)
-        sheet = Sheet.of(maps)
+        sheet = ContactSheet.of(maps)
         return Answer(
             sheet=gr.update(value=sheet.draw(maps, targets), alt_text=_in_words(maps, targets)),
             numbers=_numbers(maps, targets),
@@ -162,7 +162,7 @@ class Asking:
 
 
 def maps_of(
-    look: Look,
+    explanation: Explanation,
     method: Method,
     block: str | None,
     label: str | None,
@@ -172,8 +172,10 @@ def maps_of(
 ) -> AttentionMaps:
     """What the controls ask for."""
     if method == "query":
-        return look.query(QueryPoint(float(look.seconds[frame]), x_percent / 100, y_percent / 100), layer=block)
-    return look.attention_received(layer=block) if method == "attention" else look.class_evidence(label)
+        return explanation.query(
+            QueryPoint(float(explanation.seconds[frame]), x_percent / 100, y_percent / 100), layer=block
+        )
+    return explanation.attention_received(layer=block) if method == "attention" else explanation.class_evidence(label)
 
 
 def _place(seconds: float, x: float, y: float) -> str:
@@ -183,7 +185,7 @@ def _place(seconds: float, x: float, y: float) -> str:
 def _in_words(maps: AttentionMaps, targets: list[Target]) -> str:
     """What the picture shows, for those who do not see it."""
     places = "; ".join(_place(target.seconds, target.x, target.y) for target in targets)
-    frames = f"{len(Sheet.of(maps).frames)} frames of the clip with {maps.quantity}."
+    frames = f"{len(ContactSheet.of(maps).frames)} frames of the clip with {maps.quantity}."
     asked = f" Asked point: {_place(maps.query.seconds, maps.query.x, maps.query.y)}." if maps.query else ""
     return f"{frames}{asked} Strongest places: {places}."
 

@@ -10,9 +10,9 @@ import gradio as gr
 from nonlocal_video.inference.recognizer import Recognizer
 
 from .api import NETWORK
-from .ask_callbacks import HINT, METHODS, RECOGNISE_FIRST, UNCHECKED, Answer, Asking, Controls
-from .kept_explanations import MAX_BYTES, UNUSED_SECONDS, KeptLooks
-from .map_check import Checking
+from .ask_callbacks import HINT, METHODS, RECOGNISE_FIRST, UNCHECKED, Answer, AskCallbacks, Controls
+from .kept_explanations import MAX_BYTES, UNUSED_SECONDS, KeptExplanations
+from .map_check import MapCheck
 
 KEPT = f"""The features of your last clip are kept for {UNUSED_SECONDS // 60} minutes after your last question, or until
 you close the page. When those of all visitors take more than {MAX_BYTES // 1024**2} MB, the longest unused go first."""
@@ -26,16 +26,16 @@ class AskTab(NamedTuple):
     answer: Answer
 
 
-def ask_tab(recognizers: Mapping[str, Recognizer], looks: KeptLooks) -> AskTab:
+def ask_tab(recognizers: Mapping[str, Recognizer], explanations: KeptExplanations) -> AskTab:
     """Lay out the questions, with what happens when they are asked.
 
     Args:
         recognizers: By name.
         looks: What the recognitions left behind.
     """
-    asking = Asking(looks)
+    asking = AskCallbacks(explanations)
     invitation = gr.Markdown(RECOGNISE_FIRST, container=True, elem_id="ask-invitation")
-    visitor = gr.State(None, time_to_live=UNUSED_SECONDS, delete_callback=looks.drop)
+    visitor = gr.State(None, time_to_live=UNUSED_SECONDS, delete_callback=explanations.drop)
     with gr.Column(visible=False, elem_id="ask") as questions, gr.Row():
         with gr.Column(scale=4, min_width=320):
             sheet = gr.Image(
@@ -63,7 +63,7 @@ def ask_tab(recognizers: Mapping[str, Recognizer], looks: KeptLooks) -> AskTab:
         "api_visibility": "private",
     }
     checking = check.click(
-        Checking(recognizers, asking).check,
+        MapCheck(recognizers, asking).check,
         list(controls),
         checked,
         concurrency_id=NETWORK,

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+UNQUEUED: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How a listener is set that only changes what the page shows."""
 
 MIN_WIDTH = 120
@@ -33,13 +33,13 @@ def start_and_cancel(
     with gr.Row():
         start = gr.Button(words[0], variant="primary", interactive=ready, min_width=MIN_WIDTH, elem_id=elem_ids[0])
         cancel = gr.Button(words[1], interactive=False, min_width=MIN_WIDTH, elem_id=elem_ids[1])
-    start.click(None, js=_SHOW.format(answers_in), **AT_ONCE)
+    start.click(None, js=_SHOW.format(answers_in), **UNQUEUED)
     return start, cancel
 
 
 def offer_cancel(start: gr.Button, cancel: gr.Button) -> None:
     """Let only "cancel" be pressed from now on; to be set before what "start" runs: listeners take turns."""
-    start.click(lambda: [gr.update(interactive=False), gr.update(interactive=True)], None, [start, cancel], **AT_ONCE)
+    start.click(lambda: [gr.update(interactive=False), gr.update(interactive=True)], None, [start, cancel], **UNQUEUED)
 
 
 def offer_start(start: gr.Button, cancel: gr.Button, clip: gr.File, run: Dependency) -> None:
@@ -47,9 +47,9 @@ def offer_start(start: gr.Button, cancel: gr.Button, clip: gr.File, run: Depende
 
     A cancelled run is over when Gradio's page says so: until then it would not listen to another press.
     """
-    run.then(_idle, clip, [start, cancel], **AT_ONCE)
-    run.failure(_idle, clip, [start, cancel], **AT_ONCE)  # after an error Gradio 6 sends no "then"
-    clip.change(_idle, clip, [start, cancel], **AT_ONCE)
+    run.then(_idle, clip, [start, cancel], **UNQUEUED)
+    run.failure(_idle, clip, [start, cancel], **UNQUEUED)  # after an error Gradio 6 sends no "then"
+    clip.change(_idle, clip, [start, cancel], **UNQUEUED)
 
 
 def _idle(clip: str | None) -> list[Any]:

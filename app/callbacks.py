@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from nonlocal_video.attention.maps import AttentionMaps, spaced_frames
 from nonlocal_video.attention.overlay import draw
 from nonlocal_video.errors import VideoError
-from nonlocal_video.inference.explanation import Look
+from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
 
 from .choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
-from .kept_explanations import KeptLooks
+from .kept_explanations import KeptExplanations
 from .messages import GONE, plain_errors
 
 TOP_K = 5
@@ -53,7 +53,7 @@ class Callbacks:
     """The callbacks of a page, for any number of visitors; of each, the last look is kept for questions."""
 
     recognizers: Mapping[str, Recognizer]
-    looks: KeptLooks = field(default_factory=KeptLooks)
+    explanations: KeptExplanations = field(default_factory=KeptExplanations)
 
     def offer(self, model: str) -> tuple[Any, Any, str]:
         """The choices and the notes that belong to a model."""
@@ -77,7 +77,7 @@ class Callbacks:
 
     def forget(self, request: gr.Request) -> None:
         """Free what was kept for this visitor's questions."""
-        self.looks.drop(request.session_hash)
+        self.explanations.drop(request.session_hash)
 
     def recognise(
         self,
@@ -107,19 +107,19 @@ class Callbacks:
                 prediction = recognizer.classify(path, views=views, region=region, on_stage=on_stage)
                 yield (answer := _scores(prediction))
                 progress((2, stages), desc="One more look, for the overlay", unit="stages")
-                look = recognizer.look(path, region=region)
+                explanation = recognizer.explain_all(path, region=region)
             else:
-                look = recognizer.look(path, fast=views == FAST, region=region, on_stage=on_stage)
-                prediction = look.prediction
+                explanation = recognizer.explain_all(path, fast=views == FAST, region=region, on_stage=on_stage)
+                prediction = explanation.prediction
                 yield (answer := _scores(prediction))
             progress((stages - 1, stages), desc="Drawing where it looked", unit="stages")
-            look = replace(look, prediction=prediction)
+            explanation = replace(explanation, prediction=prediction)
             if request is not None and request.session_hash:
-                self.looks.keep(request.session_hash, look)
-            maps = _maps(look, overlay)
+                self.explanations.keep(request.session_hash, explanation)
+            maps = _maps(explanation, overlay)
             with TemporaryDirectory() as folder:
                 # Gradio copies the file before it asks for the next outcome, and so before the folder goes.
-                video = maps.overlay(Path(folder) / f"{path.stem} overlay.mp4")
+                video = maps.save_overlay(Path(folder) / f"{path.stem} overlay.mp4")
                 # The scores again: Gradio may lose an update of a component that it is just making visible.
                 yield answer._replace(overlay=str(video), strip=_strip(maps))
 
@@ -144,9 +144,9 @@ def _scores(prediction: Prediction) -> Outcome:
     )
 
 
-def _maps(look: Look, overlay: Overlay) -> AttentionMaps:
+def _maps(explanation: Explanation, overlay: Overlay) -> AttentionMaps:
     """The maps to draw; `look` has the prediction that stands on the page."""
-    return look.class_evidence() if overlay == "evidence" else look.attention_received()
+    return explanation.class_evidence() if overlay == "evidence" else explanation.attention_received()
 
 
 def _strip(maps: AttentionMaps) -> list[tuple[NDArray[np.uint8], str]]:

@@ -21,7 +21,7 @@ def clean_every_seconds(keep_seconds: float) -> float:
 
 
 @contextmanager
-def sweeping(folder: Path, keep_seconds: float) -> Iterator[None]:
+def cleaning_up(folder: Path, keep_seconds: float) -> Iterator[None]:
     """Delete old files of a folder and the folders that this leaves empty, in a thread beside the block.
 
     Gradio's `delete_cache` deletes what its components have a note of. That leaves the empty file that it makes for
@@ -38,7 +38,7 @@ def sweeping(folder: Path, keep_seconds: float) -> Iterator[None]:
     def clean() -> None:
         # Gradio looks as often and must be the first: what it does not find it keeps a note of for ever.
         while not ended.wait(every_seconds):
-            sweep(folder, kept, older_than_seconds=keep_seconds + 2 * every_seconds)
+            clean_up(folder, kept, older_than_seconds=keep_seconds + 2 * every_seconds)
             give_memory_back()
 
     thread = threading.Thread(target=clean, name="sweep", daemon=True)
@@ -50,7 +50,7 @@ def sweeping(folder: Path, keep_seconds: float) -> Iterator[None]:
         thread.join()
 
 
-def sweep(folder: Path, kept: set[Path], *, older_than_seconds: float) -> None:
+def clean_up(folder: Path, kept: set[Path], *, older_than_seconds: float) -> None:
     """Delete once: files and empty folders whose last change is longer ago, except those that are kept."""
     before = time.time() - older_than_seconds
     for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it

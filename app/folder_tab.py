@@ -9,7 +9,7 @@ import gradio as gr
 
 from nonlocal_video.inference.recognizer import Recognizer
 
-from .buttons import AT_ONCE, start_and_cancel
+from .buttons import UNQUEUED, start_and_cancel
 from .choices import view_choices
 from .folder_run import HEADERS, FolderRuns, Update
 
@@ -81,5 +81,5 @@ def folder_tab(recognizers: Mapping[str, Recognizer], root: Path | None, limits:
         concurrency_id="folder",
         api_visibility="private",
     )
-    stop.click(runs.stop, None, status, **AT_ONCE)
+    stop.click(runs.stop, None, status, **UNQUEUED)
     return runs

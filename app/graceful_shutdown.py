@@ -23,7 +23,7 @@ BEGIN = "/queue/join"  # Gradio's route that every press of a button asks first
 _OPEN_PAGE = "/heartbeat/"  # asked by every page, answered until it closes
 
 
-class DrainingServer(uvicorn.Server):
+class GracefulServer(uvicorn.Server):
     """After a signal it begins no recognition, and closes when all that was in progress is answered or too late."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -12,16 +12,16 @@ from nonlocal_video.attention.maps import Method
 from nonlocal_video.inference.map_check import quick_check, quick_draws
 from nonlocal_video.inference.recognizer import Recognizer
 
-from .ask_callbacks import Asking, maps_of
+from .ask_callbacks import AskCallbacks, maps_of
 from .messages import plain_errors
 
 
 @dataclass(frozen=True)
-class Checking:
+class MapCheck:
     """The callback of the check."""
 
     recognizers: Mapping[str, Recognizer]
-    asking: Asking
+    asking: AskCallbacks
 
     def check(
         self,
@@ -35,10 +35,10 @@ class Checking:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - this default is how Gradio hands the bar over
     ) -> Iterator[str]:
         """What becomes of the score without the places of the map that the controls say, in words."""
-        look = self.asking.look(request)
-        with plain_errors(Path(look.prediction.path).parent):
-            maps = maps_of(look, method, block, label, frame, x_percent, y_percent)
-            recognizer = self.recognizers[look.prediction.model]
+        explanation = self.asking.explanation_of(request)
+        with plain_errors(Path(explanation.prediction.path).parent):
+            maps = maps_of(explanation, method, block, label, frame, x_percent, y_percent)
+            recognizer = self.recognizers[explanation.prediction.model]
             done, total = 0, 2 + quick_draws(maps)
 
             def on_pass(clips: int) -> None:
@@ -47,5 +47,7 @@ class Checking:
                 progress((done, total), desc="Looking again", unit="looks")
 
             on_pass(0)
-            checked = quick_check(recognizer, look, maps, label=label if method == "gradcam" else None, on_pass=on_pass)
+            checked = quick_check(
+                recognizer, explanation, maps, label=label if method == "gradcam" else None, on_pass=on_pass
+            )
             yield checked.in_words[0].upper() + checked.in_words[1:]

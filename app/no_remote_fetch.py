@@ -14,7 +14,7 @@ from .messages import refusal
 _PURPOSE = "to refuse addresses that a client names in place of a file"
 
 
-def forbid_fetching() -> None:
+def forbid_remote_fetch() -> None:
     """Let Gradio refuse an address that a client names in place of a file.
 
     Any input of any of its components would otherwise have the server ask that address, past our limits of size.

@@ -86,7 +86,7 @@ def build_page(
             with gr.Tab("Recognise", id="recognise"):
                 recognise = recognise_tab(by_name, samples, limits)
             with gr.Tab("Ask a point", id="ask"):
-                asked = ask_tab(by_name, recognise.callbacks.looks)
+                asked = ask_tab(by_name, recognise.callbacks.explanations)
             with gr.Tab("Timeline", id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits)
             with gr.Tab("Folder", id="folder"):

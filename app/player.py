@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from .buttons import AT_ONCE
+from .buttons import UNQUEUED
 
 CANNOT_PLAY = "Your browser cannot play this kind of file. Everything else on this page works with it."
 _SCRIPT = Path(__file__).with_name("player.js").read_text(encoding="utf-8")
@@ -28,5 +28,5 @@ def player_of(clip: gr.File, *, elem_id: str) -> gr.HTML:
         elem_id=elem_id,
         elem_classes="player",
     )
-    clip.change(None, clip, player, js=_ADDRESS, **AT_ONCE)
+    clip.change(None, clip, player, js=_ADDRESS, **UNQUEUED)
     return player

@@ -12,9 +12,9 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 
 from .api import NETWORK
-from .ask_callbacks import RECOGNISE_FIRST, Asking
+from .ask_callbacks import RECOGNISE_FIRST, AskCallbacks
 from .ask_tab import AskTab
-from .buttons import AT_ONCE, offer_cancel, offer_start, start_and_cancel
+from .buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
 from .callbacks import INVITATION, TOP_K, Callbacks, Outcome, notes_of
 from .choices import overlay_choices, standard_view, view_choices
 from .player import player_of
@@ -76,17 +76,17 @@ def recognise_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sampl
         api_visibility="private",
     )
     cancel.click(None, cancels=answer)
-    end = cancel.click(callbacks.cancel, None, outcome, **AT_ONCE)
+    end = cancel.click(callbacks.cancel, None, outcome, **UNQUEUED)
     inputs.clip.change(None, cancels=answer)  # what is still on its way is the answer to the clip before
-    inputs.clip.change(callbacks.choose, None, outcome, **AT_ONCE)
+    inputs.clip.change(callbacks.choose, None, outcome, **UNQUEUED)
     offer_start(recognise, cancel, inputs.clip, answer)
-    inputs.model.change(callbacks.offer, inputs.model, [inputs.view, inputs.overlay, notes], **AT_ONCE)
+    inputs.model.change(callbacks.offer, inputs.model, [inputs.view, inputs.overlay, notes], **UNQUEUED)
     return RecogniseTab(callbacks, inputs.clip, answer, end, outcome, ask)
 
 
 def offer_questions(recognise: RecogniseTab, asked: AskTab, tabs: gr.Tabs) -> None:
     """Let the questions follow the recognitions."""
-    asking = Asking(recognise.callbacks.looks)
+    asking = AskCallbacks(recognise.callbacks.explanations)
     questions = [asked.questions, asked.invitation, *asked.answer]
     recognise.answer.success(
         asking.begin, None, questions, show_progress="hidden", concurrency_id="ask", api_visibility="private"
@@ -96,7 +96,7 @@ def offer_questions(recognise: RecogniseTab, asked: AskTab, tabs: gr.Tabs) -> No
             lambda: (gr.update(visible=False), gr.update(value=RECOGNISE_FIRST, visible=True)),
             None,
             [asked.questions, asked.invitation],
-            **AT_ONCE,
+            **UNQUEUED,
         )
     recognise.ask.click(lambda: gr.Tabs(selected="ask"), None, tabs, queue=False, api_visibility="private")
 
@@ -161,7 +161,7 @@ def _camera(clip: gr.File) -> None:
         label="Camera",
         elem_id="camera",
     )
-    camera.stop_recording(None, camera, [clip, camera], js=_HAND_OVER, **AT_ONCE)
+    camera.stop_recording(None, camera, [clip, camera], js=_HAND_OVER, **UNQUEUED)
 
 
 def _outputs(first: Recognizer) -> tuple[Outcome, gr.Markdown, gr.Button]:

@@ -22,8 +22,8 @@ from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.samples import Sample, available_samples
 from nonlocal_video.video.limits import DecodeLimits
 
-from .cleanup import KEEP_SECONDS, sweeping
-from .graceful_shutdown import BEGIN, DrainingServer
+from .cleanup import KEEP_SECONDS, cleaning_up
+from .graceful_shutdown import BEGIN, GracefulServer
 from .internals import missing, require
 
 DEFAULT_MAX_UPLOAD_MB = 500
@@ -92,10 +92,10 @@ def serve(
             keep_seconds=keep_seconds,
             folder_root=folder_root,
         )
-        stack.enter_context(sweeping(Path(folder), keep_seconds))
+        stack.enter_context(cleaning_up(Path(folder), keep_seconds))
         _announce(recognizer, host, listener.getsockname()[1], auth=auth)
         with suppress(KeyboardInterrupt):
-            DrainingServer(app).run(sockets=[listener])
+            GracefulServer(app).run(sockets=[listener])
 
 
 def create_app(
@@ -111,10 +111,10 @@ def create_app(
     # Gradio takes seconds to import, and makes its folder while it is imported: `serve` says first where that is to be.
     import gradio as gr
 
-    from .no_remote_fetch import forbid_fetching
+    from .no_remote_fetch import forbid_remote_fetch
     from .page import STYLE, build_page, theme
 
-    forbid_fetching()
+    forbid_remote_fetch()
     app = fastapi.FastAPI(openapi_url=None)
     names = [recognizer.card.name for recognizer in recognizers]
 

@@ -11,7 +11,7 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 
 from .api import LONG
-from .buttons import AT_ONCE, offer_cancel, offer_start, start_and_cancel
+from .buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
 from .choices import STRIDES, timeline_cost, window_choices
 from .player import player_of
 from .sample_row import sample_row
@@ -59,9 +59,9 @@ def timeline_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample
         api_visibility="private",
     )
     cancel.click(None, cancels=run)
-    cancel.click(runs.cancel, None, shown, **AT_ONCE)
+    cancel.click(runs.cancel, None, shown, **UNQUEUED)
     clip.change(None, cancels=run)
-    clip.change(runs.choose, None, shown, **AT_ONCE)
+    clip.change(runs.choose, None, shown, **UNQUEUED)
     offer_start(start, cancel, clip, run)
     _seek_from(shown.table)
     return runs
@@ -95,8 +95,8 @@ def _choices(recognizers: Mapping[str, Recognizer]) -> list[gr.Component]:
     def count(name: str, chosen: str, every: float) -> str:
         return timeline_cost(recognizers[name].card, chosen, every)
 
-    model.change(offer, model, window, **AT_ONCE)
-    gr.on([model.change, window.change, stride.change], count, [model, window, stride], cost, **AT_ONCE)
+    model.change(offer, model, window, **UNQUEUED)
+    gr.on([model.change, window.change, stride.change], count, [model, window, stride], cost, **UNQUEUED)
     return [model, window, stride, threshold, shortest]
 
 
@@ -129,4 +129,4 @@ def _seek_from(table: gr.Dataframe) -> None:
         return seconds_of(event.row_value[0])
 
     seconds = gr.Number(visible=False)
-    table.select(begin, None, seconds, **AT_ONCE).then(None, seconds, None, js=_SEEK, **AT_ONCE)
+    table.select(begin, None, seconds, **UNQUEUED).then(None, seconds, None, js=_SEEK, **UNQUEUED)

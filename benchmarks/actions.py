@@ -50,7 +50,7 @@ from nonlocal_video.training.distillation.objective import DistillConfig
 from nonlocal_video.training.distributed import make_fabric
 from nonlocal_video.training.initialization import NewModel
 from nonlocal_video.training.metrics import read_metrics
-from nonlocal_video.training.run import RunClips, RunSettings, train
+from nonlocal_video.training.run import RunData, RunSettings, train
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.video.decode import VideoReader
 
@@ -171,9 +171,9 @@ def run_fold(
                 progressive=SCHEDULE if way == "distilled_progressive" else None,
                 **common,
             )
-            learnt, _ = manifest.sides(fold)
+            learnt, _ = manifest.train_val_split(fold)
             rows = Manifest(tuple(replace(row, split="train") for row in learnt))
-            clips = RunClips(Manifest(()), unlabelled=rows)
+            clips = RunData(Manifest(()), unlabelled=rows)
             distilled = fit(folder / "student", RunSettings(model, learn, device=arguments.device), clips, shared)
             figures_of_run["distillation"] = distilled
             model = str(folder / "student" / "last.safetensors")
@@ -186,11 +186,11 @@ def run_fold(
             **common,
         )
     settings = RunSettings(model, config, validation=fold, device=arguments.device)
-    figures_of_run |= fit(folder / "model", settings, RunClips(manifest), shared)
+    figures_of_run |= fit(folder / "model", settings, RunData(manifest), shared)
     return list(answer_all(folder / "model" / "last.safetensors", manifest, fold, arguments.device)), figures_of_run
 
 
-def fit(folder: Path, settings: RunSettings, clips: RunClips, shared: Path) -> dict[str, Any]:
+def fit(folder: Path, settings: RunSettings, clips: RunData, shared: Path) -> dict[str, Any]:
     """Train; the speed, and what was measured on held-out clips after every epoch."""
     fabric = make_fabric(settings.device, settings.train)
     with RunFolder(folder).create(settings.to_dict(), clips.labelled, command=("benchmarks/actions.py",)) as run:

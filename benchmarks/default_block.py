@@ -137,7 +137,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     started = time.monotonic()
     deadline = started + 60 * arguments.minutes
 
-    def say(text: str) -> None:
+    def notify(text: str) -> None:
         print(f"{time.monotonic() - started:6.0f} s  {text}", flush=True)
 
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     network, card = load_checkpoint(arguments.weights)
     trunk = Trunk(network, device)
     samples, folders = load(arguments, card.labels)
-    say(f"{len(samples)} files decoded")
+    notify(f"{len(samples)} files decoded")
     unlabelled = samples[: folders["unlabelled"].stop]
     still = np.array([sample.is_still for sample in samples])
     scene_numbers = scenes(unlabelled)
@@ -165,10 +165,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "variants": arguments.variants,
         "full": full,
     }
-    say(json.dumps(settings))
+    notify(json.dumps(settings))
     results = load_results(arguments.output / "results.json", settings, device)
     targets = load_targets(arguments.output / "targets.safetensors", trunk, samples, arguments.teacher_views, full)
-    say("targets")
+    notify("targets")
     test = Evaluation(
         targets, [card.labels.index(s.label) if s.label else -1 for s in samples], scene_numbers, still, folders
     )
@@ -180,18 +180,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if name in {entry["name"] for entry in results["configurations"]}:
             continue
         if time.monotonic() + seconds > deadline:
-            say(f"stopped before {name!r}: the last one took {seconds:.0f} s")
+            notify(f"stopped before {name!r}: the last one took {seconds:.0f} s")
             break
         began = time.monotonic()
         try:
             banks = make_banks(configuration, banks, trunk, samples, arguments.views, full, deadline)
-            say(f"views for {name!r}: {tuple(banks['student'].features.shape)}")
+            notify(f"views for {name!r}: {tuple(banks['student'].features.shape)}")
             entry, state = compare(configuration, arguments.variants, trunk, banks, test, splits, deadline)
         except OutOfTime as error:
-            say(f"stopped in {name!r}: out of time {error}")
+            notify(f"stopped in {name!r}: out of time {error}")
             break
         except torch.OutOfMemoryError as error:
-            say(f"left out {name!r}: {error}")
+            notify(f"left out {name!r}: {error}")
             banks = {}
             torch.cuda.empty_cache()
             continue
@@ -200,7 +200,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         results["configurations"].append(entry)
         save_block(arguments.output, entry, state, results["configurations"])
         write(arguments.output / "results.json", results)
-        say(f"{name!r}: {line(entry)}")
+        notify(f"{name!r}: {line(entry)}")
     print(table(results["configurations"]))
     return results
 

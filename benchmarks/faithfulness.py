@@ -47,7 +47,7 @@ from nonlocal_video.attention.faithfulness import (
 from nonlocal_video.attention.maps import AttentionMaps, QueryPoint
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.evaluation.metrics import bootstrap, group_numbers
-from nonlocal_video.inference.explanation import Look
+from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.map_check import perturbation
 from nonlocal_video.inference.recognizer import Recognizer, load
 
@@ -165,12 +165,12 @@ def drawn(folder: Path, limit: int, seed: int) -> list[Clip]:
 def measure(recognizer: Recognizer, clip: Clip, arguments: argparse.Namespace) -> dict[str, Any]:
     """All curves of one clip, and how its maps change when the network's weights are shuffled."""
     started = time.perf_counter()
-    look = recognizer.look(clip.path, fast=arguments.fast)
-    best = look.prediction.top(1)[0]
-    evidence, attention = look.class_evidence(), look.attention_received()
+    explanation = recognizer.explain_all(clip.path, fast=arguments.fast)
+    best = explanation.prediction.top(1)[0]
+    evidence, attention = explanation.class_evidence(), explanation.attention_received()
     place = evidence.strongest(1)[0]
-    query = look.query(QueryPoint(place.seconds, place.x, place.y))
-    size = (look.prediction.num_frames, look.prediction.crop, look.prediction.crop)
+    query = explanation.query(QueryPoint(place.seconds, place.x, place.y))
+    size = (explanation.prediction.num_frames, explanation.prediction.crop, explanation.prediction.crop)
     seed = arguments.seed + zlib.crc32(clip.name.encode())  # other offsets in each clip, the same in each run
 
     def elsewhere(maps: AttentionMaps) -> list[np.ndarray]:
@@ -187,7 +187,9 @@ def measure(recognizer: Recognizer, clip: Clip, arguments: argparse.Namespace) -
     }
     curves: dict[str, Any] = {}
     for baseline, names in ORDERS.items():
-        perturbed = perturbation(recognizer, look, best.index, baseline=baseline, batch_size=arguments.batch_size)
+        perturbed = perturbation(
+            recognizer, explanation, best.index, baseline=baseline, batch_size=arguments.batch_size
+        )
         curves[baseline] = {
             name: [row_of(perturbed.curves(one, FRACTIONS[baseline])) for one in values[name]] for name in names
         }
@@ -198,28 +200,30 @@ def measure(recognizer: Recognizer, clip: Clip, arguments: argparse.Namespace) -
         "score": round(best.score, 6),
         "label": clip.label,
         "curves": curves,
-        "rank_correlation": shuffled(look, evidence, attention, arguments.seed),
+        "rank_correlation": shuffled(explanation, evidence, attention, arguments.seed),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
 
-def shuffled(look: Look, evidence: AttentionMaps, attention: AttentionMaps, seed: int) -> dict[str, float]:
+def shuffled(
+    explanation: Explanation, evidence: AttentionMaps, attention: AttentionMaps, seed: int
+) -> dict[str, float]:
     """Rank correlation of maps with those of the same clip and class when part of the weights are shuffled."""
-    network: Any = look.network
-    target = look.prediction.top(1)[0].index
+    network: Any = explanation.network
+    target = explanation.prediction.top(1)[0].index
     block = attention.layer
     trunk = [name for name, _ in network.named_children() if name not in (network.head_layer, block)]
     without_head = with_shuffled_weights(network, [network.head_layer], seed)
     without_trunk = with_shuffled_weights(network, trunk, seed)
-    inputs = look.clip.network_input(0, 0, device=next(network.parameters()).device)
+    inputs = explanation.clip.network_input(0, 0, device=next(network.parameters()).device)
     with torch.inference_mode():
         _, kept = forward_and_keep(without_trunk, inputs, inputs_of=[block], outputs_of=[network.feature_layer])
     strange = replace(
-        look, network=without_trunk, block_inputs={block: kept[block]}, features=kept[network.feature_layer]
+        explanation, network=without_trunk, block_inputs={block: kept[block]}, features=kept[network.feature_layer]
     )
-    size = (look.prediction.num_frames, look.prediction.crop, look.prediction.crop)
+    size = (explanation.prediction.num_frames, explanation.prediction.crop, explanation.prediction.crop)
     pairs = {
-        "class evidence, head shuffled": (evidence, replace(look, network=without_head).class_evidence(target)),
+        "class evidence, head shuffled": (evidence, replace(explanation, network=without_head).class_evidence(target)),
         "class evidence, trunk shuffled": (evidence, strange.class_evidence(target)),
         "attention, trunk shuffled": (attention, strange.attention_received()),
     }

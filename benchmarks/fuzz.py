@@ -131,7 +131,7 @@ def mutate(data: bytes, others: list[bytes], chance: random.Random) -> bytes:
     return bytes(damaged)
 
 
-def fuzz(num_files: int, *, seed: int, workers: int, say: Callable[[str], None] = lambda text: None) -> Report:
+def fuzz(num_files: int, *, seed: int, workers: int, notify: Callable[[str], None] = lambda text: None) -> Report:
     """Reads `num_files` mutants, the seeds taking turns; the same files for the same `seed`."""
     report, lock = Report(), threading.Lock()
     parent = psutil.Process()
@@ -172,7 +172,7 @@ def fuzz(num_files: int, *, seed: int, workers: int, say: Callable[[str], None] 
                             report.unexpected.append(f"{seed_name} {number}: {outcome} after {elapsed:.1f} s")
                         if done % max(1, num_files // 10) == 0:
                             report.rss_mib.append(round(parent.memory_info().rss / 2**20, 1))
-                            say(f"{done} of {num_files}, {len(report.unexpected)} unexpected")
+                            notify(f"{done} of {num_files}, {len(report.unexpected)} unexpected")
 
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(share, range(workers)))
@@ -191,7 +191,7 @@ def main() -> None:
         _encode_seeds(arguments.only_seeds)
         return
     started = time.perf_counter()
-    report = fuzz(arguments.files, seed=arguments.seed, workers=arguments.workers, say=print)
+    report = fuzz(arguments.files, seed=arguments.seed, workers=arguments.workers, notify=print)
     row = report.to_row() | {
         "seed": arguments.seed,
         "minutes": round((time.perf_counter() - started) / 60, 1),

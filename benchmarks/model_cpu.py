@@ -34,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     load_before = os.getloadavg()[0]
     network = benchmark_model(
-        ["default"], device="cpu", runtimes=("eager", "torch", "openvino"), rounds=options.rounds, say=say
+        ["default"], device="cpu", runtimes=("eager", "torch", "openvino"), rounds=options.rounds, notify=notify
     )
     folders = folder_runs(list(find_files(options.clips)), options.folder_rounds)
     load = {"load_average_before": load_before, "load_average_after": os.getloadavg()[0], "niceness": os.nice(0)}
@@ -50,13 +50,13 @@ def folder_runs(files: list[str], rounds: int) -> list[dict[str, Any]]:
         for fast in (False, True):
             for number in range(rounds):
                 for recognizer in recognizers:
-                    say(f"{'fast' if fast else 'full'} view, {recognizer.runtime}, turn {number + 1} of {rounds}")
-                    measured = benchmark_pipeline(recognizer, files, fast=fast, rounds=1, say=say)
+                    notify(f"{'fast' if fast else 'full'} view, {recognizer.runtime}, turn {number + 1} of {rounds}")
+                    measured = benchmark_pipeline(recognizer, files, fast=fast, rounds=1, notify=notify)
                     found.append({"view": "fast" if fast else "full", "turn": number, **measured})
     return found
 
 
-def say(text: str) -> None:
+def notify(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

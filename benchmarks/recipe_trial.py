@@ -27,10 +27,10 @@ from nonlocal_video.training.config import make_config, read_recipe
 from nonlocal_video.training.distillation.teacher import Teacher
 from nonlocal_video.training.distributed import make_fabric
 from nonlocal_video.training.engine import Progress
-from nonlocal_video.training.images import check_stills
+from nonlocal_video.training.images import check_images
 from nonlocal_video.training.initialization import read_new_model
-from nonlocal_video.training.run import RunClips, RunSettings, train
-from nonlocal_video.training.run_data import sides_of_unlabelled
+from nonlocal_video.training.run import RunData, RunSettings, train
+from nonlocal_video.training.run_data import split_unlabelled
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.unlabelled import UnlabelledClips, check_unlabelled
 from nonlocal_video.video.decode import VideoReader
@@ -67,7 +67,7 @@ def main() -> None:
     settings = RunSettings(model, make_config(values), device="cpu")
     files = evenly(sorted(find_files([arguments.unlabelled])), arguments.clips)
     unlabelled = check_unlabelled(files, model.input, [VideoReader() for _ in range(2)]).manifest
-    pictures = evenly(check_stills([arguments.stills]), arguments.pictures)
+    pictures = evenly(check_images([arguments.stills]), arguments.pictures)
     with tempfile.TemporaryDirectory(prefix="recipe-trial-") as temporary:
         folder = arguments.folder or Path(temporary)
         diary = Diary(folder / "diary.json")
@@ -82,14 +82,14 @@ def main() -> None:
             result = train(
                 run,
                 settings,
-                RunClips(Manifest(()), unlabelled, tuple(pictures)),
+                RunData(Manifest(()), unlabelled, tuple(pictures)),
                 make_fabric("cpu", settings.train),
                 resume=resume,
                 on_progress=diary.note,
                 on_features=lambda done, of: diary.teacher_answered(),
                 should_stop=lambda: diary.minutes > arguments.minutes,
             )
-    learnt, held_out = sides_of_unlabelled(unlabelled, divide=True)
+    learnt, held_out = split_unlabelled(unlabelled, divide=True)
     distillation = settings.train.distillation
     assert distillation is not None
     found = {

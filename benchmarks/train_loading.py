@@ -25,7 +25,7 @@ from nonlocal_video.training.clip_cache import ClipCache
 from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.data import ClipDataset
 from nonlocal_video.training.initialization import NewModel
-from nonlocal_video.training.run import RunClips, RunSettings
+from nonlocal_video.training.run import RunData, RunSettings
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
             tuple(replace(row, split="validation" if row.split == "fold1" else "train") for row in manifest.usable)
         )
         settings = RunSettings(model, config, device="cpu")
-        found["training"] = fit(Path(folder) / "run", settings, RunClips(split), Path(folder))
+        found["training"] = fit(Path(folder) / "run", settings, RunData(split), Path(folder))
     arguments.output.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print(json.dumps(found, indent=1))
 

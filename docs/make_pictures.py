@@ -23,8 +23,8 @@ WIDTH = 1200
 def main() -> None:
     dancer = fetch_samples()[0].path
     with nlv.load("default") as recognizer:
-        look = recognizer.look(dancer)
-    rows = [look.attention_received(), look.query(HAND), look.class_evidence()]
+        explanation = recognizer.explain_all(dancer)
+    rows = [explanation.attention_received(), explanation.query(HAND), explanation.class_evidence()]
     sheet = np.concatenate([np.concatenate([draw(maps, index) for index in FRAMES], axis=1) for maps in rows])
     picture = Image.fromarray(sheet)
     picture = picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.Resampling.LANCZOS)

@@ -18,7 +18,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | get
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], *, part: Path | None = None, sync: bool = True) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | os.PathLike[str], *, part: Path | None = None, sync: bool = True) -> Iterator[IO[bytes]]:
     """Give a file to write; when the block ends well it takes the place of `path` in one step, on the disk for good.
 
     After an error nothing has changed. If `path` is a link, the link is replaced and what it leads to stays.

@@ -64,10 +64,10 @@ def same_answers(context: Context) -> None:
         context.note(logits_tf32=with_tf32)
         require(with_tf32 <= LOGITS_TF32, f"With TF32 logits differ by {with_tf32:.1e}; {LOGITS_TF32:g} is allowed.")
 
-        looks = [recognizer.look(frames, around_seconds=QUERY[0]) for recognizer in (cpu, device)]
+        looks = [recognizer.explain_all(frames, around_seconds=QUERY[0]) for recognizer in (cpu, device)]
         label = int(np.argmax(looks[0].prediction.scores))
         for method in METHODS:
-            maps = [torch.from_numpy(_cells(look, method, label)) for look in looks]
+            maps = [torch.from_numpy(_cells(explanation, method, label)) for explanation in looks]
             difference = relative_difference(maps[1], maps[0])
             context.note(**{f"{method}_map": difference})
             require(
@@ -81,8 +81,8 @@ def threads(context: Context) -> None:
     with nlv.load(context.model, device=context.device) as recognizer:
 
         def explained(position: int) -> dict[str, Any]:
-            look = recognizer.look(clips[position], around_seconds=QUERY[0])
-            return {method: _cells(look, method, 0) for method in METHODS}
+            explanation = recognizer.explain_all(clips[position], around_seconds=QUERY[0])
+            return {method: _cells(explanation, method, 0) for method in METHODS}
 
         wanted = [explained(position) for position in range(4)]
         found: dict[tuple[int, int], dict[str, Any]] = {}
@@ -192,10 +192,10 @@ def _with_tf32(recognizer: Any, inputs: Tensor) -> Tensor:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul
 
 
-def _cells(look: Any, method: str, label: int) -> Any:
+def _cells(explanation: Any, method: str, label: int) -> Any:
     """Return the values of a map on the layer's cells."""
     if method == "query":
         from nonlocal_video.attention.maps import QueryPoint
 
-        return look.explain(method=method, query=QueryPoint.of(QUERY)).cells
-    return look.explain(method=method, label=label if method == "gradcam" else None).cells
+        return explanation.explain(method=method, query=QueryPoint.of(QUERY)).cells
+    return explanation.explain(method=method, label=label if method == "gradcam" else None).cells

@@ -42,7 +42,7 @@ class SampledFrames(Protocol):
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ContactSheet:
     """Which sampled frames stand where in the picture."""
 
     frames: tuple[int, ...]
@@ -52,7 +52,7 @@ class Sheet:
     height: int
 
     @classmethod
-    def of(cls, sampled: SampledFrames) -> Sheet:
+    def of(cls, sampled: SampledFrames) -> ContactSheet:
         """Up to `MAX_FRAMES` evenly spaced frames of a look, or of its maps."""
         height, width = sampled.frame(0).shape[:2]
         return cls(tuple(spaced_frames(sampled.frame_of_time, MAX_FRAMES)), width, height)

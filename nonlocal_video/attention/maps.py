@@ -169,7 +169,7 @@ class AttentionMaps:
         top = float(np.quantile(np.maximum(self.cells, 0), 0.995))
         return 0.0, top if top > 0 else float(max(self.cells.max(), 1e-12))
 
-    def overlay(self, path: str | os.PathLike[str], *, frames_per_second: float | None = None) -> Path:
+    def save_overlay(self, path: str | os.PathLike[str], *, frames_per_second: float | None = None) -> Path:
         """Write the frames with their maps over them as an H.264 video that browsers play.
 
         It plays as fast as the clip and lasts as long as the view, whatever the clip's rate and however uneven it is:

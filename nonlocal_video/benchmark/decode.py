@@ -62,7 +62,7 @@ def benchmark_decode(
     fast: bool = False,
     decoders: Sequence[DecoderChoice] = ("auto",),
     rounds: int = 3,
-    say: Callable[[str], None] = lambda text: None,
+    notify: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Every file with every decoder in each round, through the `VideoReader` that everything reads with.
 
@@ -95,7 +95,7 @@ def benchmark_decode(
                 if case.error is None and case.reason_to_skip is None:
                     with _noting_errors(case):
                         _read(case, other)
-            say(f"round {number + 1} of {rounds}")
+            notify(f"round {number + 1} of {rounds}")
     rate = f"{spec.frames_per_second:g} a second" if spec.frame_stride is None else f"stride {spec.frame_stride}"
     return {
         "machine": describe_machine(),

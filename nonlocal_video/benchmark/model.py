@@ -79,7 +79,7 @@ def benchmark_model(
     batch_sizes: Sequence[int] = (1,),
     rounds: int = 5,
     threads: int | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    notify: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Every case in every round, so that a busy machine disturbs all alike and their ratios come from one run.
 
@@ -119,7 +119,7 @@ def benchmark_model(
                     found[way], weights = open_model(model, device=str(target), runtime=runtime)
                     stack.enter_context(found[way])
                 if weights == "random":
-                    say(f"{model}: its weights are not here; the network is timed newly initialised")
+                    notify(f"{model}: its weights are not here; the network is timed newly initialised")
                 cases += _cases(found, weights, batch_sizes)
             for case in cases:
                 _warm_up(case)
@@ -127,7 +127,7 @@ def benchmark_model(
                 for case in cases:
                     if case.fits:
                         case.seconds.append(_timed(case))
-                say(f"round {number + 1} of {rounds}")
+                notify(f"round {number + 1} of {rounds}")
             return {
                 "machine": describe_machine(),
                 "device": str(target),

@@ -40,7 +40,7 @@ _SECONDS_PER_CASE = 8.0  # of repetitions, after the first round
 
 
 def benchmark_ops(
-    *, quick: bool = False, large_softmax: bool = False, threads: int = 1, say: Say = print
+    *, quick: bool = False, large_softmax: bool = False, threads: int = 1, notify: Say = print
 ) -> dict[str, Any]:
     """Everything but the variants.
 
@@ -64,7 +64,7 @@ def benchmark_ops(
             for sub_sample in (False, True)
             if sub_sample or large_softmax or kernel in ("dot_product", "concatenation")
         ]
-        rows = [_compare(case, threads, quick, say) for case in [*kernels, *blocks]]
+        rows = [_compare(case, threads, quick, notify) for case in [*kernels, *blocks]]
         return {
             "machine": describe_machine(),
             "kernels": rows[: len(kernels)],
@@ -72,7 +72,7 @@ def benchmark_ops(
             "scaling": {
                 kernel: _exponents([row for row in rows[: len(kernels)] if row["kernel"] == kernel]) for kernel in ALONE
             },
-            "large": [_large(case, threads, say) for case in large],
+            "large": [_large(case, threads, notify) for case in large],
         }
     finally:
         torch.set_num_threads(before)
@@ -124,9 +124,9 @@ def _attended(block: NonLocalBlock, x: Tensor) -> Tensor:
     return kept[0]
 
 
-def _compare(case: OpCase, threads: int, quick: bool, say: Say) -> dict[str, Any]:
+def _compare(case: OpCase, threads: int, quick: bool, notify: Say) -> dict[str, Any]:
     """One case both ways, or only ours where the naive matrix is too large."""
-    say(f"{case.kernel}, {case.channels} channels, {' x '.join(map(str, case.size))} positions")
+    notify(f"{case.kernel}, {case.channels} channels, {' x '.join(map(str, case.size))} positions")
     ways: tuple[Way, ...] = ("naive", "ours") if case.matrix_bytes <= NAIVE_MATRIX_LIMIT_BYTES else ("ours",)
     with torch.no_grad():
         seconds = _interleaved({way: build(case, way) for way in ways}, max_rounds=3 if quick else 25)
@@ -153,8 +153,8 @@ def _compare(case: OpCase, threads: int, quick: bool, say: Say) -> dict[str, Any
     return row
 
 
-def _large(case: OpCase, threads: int, say: Say) -> dict[str, Any]:
-    say(f"large block: {case.kernel}, {case.num_positions} positions, {case.num_keys} keys")
+def _large(case: OpCase, threads: int, notify: Say) -> dict[str, Any]:
+    notify(f"large block: {case.kernel}, {case.num_positions} positions, {case.num_keys} keys")
     peak = measure_peak(case, "ours", threads=threads)
     return {
         "kernel": case.kernel,

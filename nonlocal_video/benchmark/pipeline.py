@@ -27,7 +27,7 @@ def benchmark_pipeline(
     workers: int = 1,
     batch_size: int = 1,
     rounds: int = 3,
-    say: Callable[[str], None] = lambda text: None,
+    notify: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Files per second of each, by turns, so that a busy machine disturbs all three alike.
 
@@ -81,7 +81,7 @@ def benchmark_pipeline(
             ended = time.perf_counter()
             for name, elapsed in zip(seconds, (decoded - started, predicted - decoded, ended - predicted), strict=True):
                 seconds[name].append(elapsed)
-            say(f"round {number + 1} of {rounds}: " + ", ".join(f"{n} {s[-1]:.1f} s" for n, s in seconds.items()))
+            notify(f"round {number + 1} of {rounds}: " + ", ".join(f"{n} {s[-1]:.1f} s" for n, s in seconds.items()))
     rates = {name: len(files) / statistics.median(times) for name, times in seconds.items()}
     return {
         "machine": describe_machine(),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nonlocal_video.blocks.derivatives import differentiable_once, under_transform
 from nonlocal_video.blocks.precision import accumulation_dtype, without_autocast
-from nonlocal_video.blocks.sorted_prefix_sums import ramp_sums
+from nonlocal_video.blocks.sorted_prefix_sums import relu_sum
 from nonlocal_video.blocks.tiled_softmax import tiled_softmax
 
 CHUNK_ENTRIES = 2**22
@@ -127,7 +127,7 @@ def concatenation_kernel(theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) 
         # As with the softmax: no larger than what comes in; and so few products take less time than sorting.
         return concatenation_rows(theta, phi, weight) @ g
     queries, keys = _split_projection(theta, phi, weight)
-    return ramp_sums(queries, keys, g.to(queries.dtype)).div_(num_keys).to(g.dtype)
+    return relu_sum(queries, keys, g.to(queries.dtype)).div_(num_keys).to(g.dtype)
 
 
 def mean_row(rows: Callable[[Tensor], Tensor], theta: Tensor, num_keys: int) -> Tensor:

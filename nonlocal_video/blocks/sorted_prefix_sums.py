@@ -37,7 +37,7 @@ _CHANNELS = 32
 _MATRIX_ENTRIES = 2**22
 
 
-def ramp_sums(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def relu_sum(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """sum_j ReLU(a_i + b_j) v_j without the N x M matrix, forward and backward, differentiable any number of times.
 
     The gradients are such sums again, with queries and keys in each other's place: of v_j the ramp sums over the
@@ -51,18 +51,18 @@ def ramp_sums(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     Returns:
         (B, N, D).
     """
-    return _ThresholdSums.apply(queries, keys, values)[1]
+    return _SortedPrefixSums.apply(queries, keys, values)[1]
 
 
-class _ThresholdSums(torch.autograd.Function):
+class _SortedPrefixSums(torch.autograd.Function):
     @staticmethod
     def forward(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         if queries.is_meta:  # shapes only
-            return _threshold_sums(queries, keys, values)
+            return _sorted_prefix_sums(queries, keys, values)
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # no branch may hang on a number
-            return _spoilt(*_threshold_sums(queries, keys, values), queries, keys, values)
+            return _spoilt(*_sorted_prefix_sums(queries, keys, values), queries, keys, values)
         if all(tensor.isfinite().all() for tensor in (queries, keys, values)):
-            return _threshold_sums(queries, keys, values)
+            return _sorted_prefix_sums(queries, keys, values)
         return _sums_with_the_matrix(queries, keys, values)
 
     @staticmethod
@@ -77,11 +77,11 @@ class _ThresholdSums(torch.autograd.Function):
         queries, keys, values, step = ctx.saved_tensors
         grad_queries = grad_keys = grad_values = None
         if grad_ramp is not None:
-            step_over_queries, grad_values = _ThresholdSums.apply(keys, queries, grad_ramp)
+            step_over_queries, grad_values = _SortedPrefixSums.apply(keys, queries, grad_ramp)
             grad_queries = (grad_ramp * step).sum(dim=2)
             grad_keys = (values * step_over_queries).sum(dim=2)
         if grad_step is not None:
-            own = _ThresholdSums.apply(keys, queries, grad_step)[0]
+            own = _SortedPrefixSums.apply(keys, queries, grad_step)[0]
             grad_values = own if grad_values is None else grad_values + own
         return grad_queries, grad_keys, grad_values
 
@@ -93,18 +93,18 @@ class _ThresholdSums(torch.autograd.Function):
         # Everything that is weighted by the step: the values' own change, and the keys' times the values.
         step_t, ramp_t = torch.zeros_like(step), torch.zeros_like(step)
         if values_t is not None:
-            step_t, ramp_t = _ThresholdSums.apply(queries, keys, values_t)
+            step_t, ramp_t = _SortedPrefixSums.apply(queries, keys, values_t)
         if queries_t is not None:
             ramp_t = ramp_t + queries_t.unsqueeze(2) * step
         if keys_t is not None:
-            ramp_t = ramp_t + _ThresholdSums.apply(queries, keys, keys_t.unsqueeze(2) * values)[0]
+            ramp_t = ramp_t + _SortedPrefixSums.apply(queries, keys, keys_t.unsqueeze(2) * values)[0]
         return step_t, ramp_t
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        step, ramp = _ThresholdSums.apply(*batch_as_sets(info.batch_size, in_dims, tensors))
+        step, ramp = _SortedPrefixSums.apply(*batch_as_sets(info.batch_size, in_dims, tensors))
         return (step.unflatten(0, (info.batch_size, -1)), ramp.unflatten(0, (info.batch_size, -1))), (0, 0)
 
 
@@ -115,7 +115,7 @@ def _spoilt(step: Tensor, ramp: Tensor, queries: Tensor, keys: Tensor, values: T
 
 
 def _sums_with_the_matrix(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """As `_threshold_sums`, but as the formula is written: NaN and infinities cannot be sorted.
+    """As `_sorted_prefix_sums`, but as the formula is written: NaN and infinities cannot be sorted.
 
     A query that a key is hidden from adds 0 times its value, which is NaN if the value isn't finite.
     """
@@ -128,7 +128,7 @@ def _sums_with_the_matrix(queries: Tensor, keys: Tensor, values: Tensor) -> tupl
     return torch.cat(steps, dim=1), torch.cat(ramps, dim=1)
 
 
-def _threshold_sums(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def _sorted_prefix_sums(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N), (B, M), (B, M, D) -> step and ramp, (B, N, D) each."""
     num_keys, depth = keys.shape[1], values.shape[2]
     thresholds, order = (-keys).sort(dim=1)  # s

@@ -167,13 +167,13 @@ def attention(
             raise UsageError(f"Model {recognizer.card.name!r} has no non-local block.")
         for clip in clips:
             try:
-                look = recognizer.look(clip, fast=fast)
+                explanation = recognizer.explain_all(clip, fast=fast)
             except VideoError as error:
                 typer.echo(f"{shown(clip)}: {error.code}: {error.message}", err=True)
                 failed += 1
                 continue
             patterns += [
-                block_pattern(block, look.block_inputs[name], block_name=name, clip=printable(clip))
+                block_pattern(block, explanation.block_inputs[name], block_name=name, clip=printable(clip))
                 for name, block in blocks.items()
             ]
     for path in outputs if patterns else []:

@@ -49,7 +49,7 @@ def ops(
     _check_output(output)
     real = None if quick else _real_features(clip)  # first: a clip that cannot be read is told at once
     results = benchmark_ops(
-        quick=quick, large_softmax=large_softmax, threads=threads, say=lambda text: typer.echo(text, err=True)
+        quick=quick, large_softmax=large_softmax, threads=threads, notify=lambda text: typer.echo(text, err=True)
     )
     if real is not None:
         block, features = real
@@ -96,7 +96,7 @@ def pipeline(
             workers=workers,
             batch_size=batch_size,
             rounds=rounds,
-            say=lambda text: typer.echo(text, err=True),
+            notify=lambda text: typer.echo(text, err=True),
         )
     table = Table("", "files/s")
     for name, rate in results["files_per_second"].items():
@@ -135,7 +135,7 @@ def model(
         batch_sizes=_batch_sizes(batch_size),
         rounds=rounds,
         threads=threads,
-        say=lambda text: typer.echo(text, err=True),
+        notify=lambda text: typer.echo(text, err=True),
     )
     _finish(results, output, model_table(results))
 
@@ -167,7 +167,7 @@ def decode(
         fast=fast,
         decoders=[choice.value for choice in decoder or [options.DecoderChoice.auto]],
         rounds=rounds,
-        say=lambda text: typer.echo(text, err=True),
+        notify=lambda text: typer.echo(text, err=True),
     )
     _finish(results, output, decode_table(results))
     if any(row["status"] == "error" for row in results["rows"]):
@@ -215,7 +215,7 @@ def _real_features(clip: str | None) -> tuple[NonLocalBlock, Tensor]:
     from nonlocal_video.samples import fetch_samples
 
     with load("default", device="cpu") as recognizer:
-        look = recognizer.look(clip or fetch_samples()[0].path)
-    block = look.network.get_submodule(DEFAULT_BLOCK)
+        explanation = recognizer.explain_all(clip or fetch_samples()[0].path)
+    block = explanation.network.get_submodule(DEFAULT_BLOCK)
     assert isinstance(block, NonLocalBlock)
-    return block, look.block_inputs[DEFAULT_BLOCK][:1]
+    return block, explanation.block_inputs[DEFAULT_BLOCK][:1]

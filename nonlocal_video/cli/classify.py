@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GentleStop
+from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
 from nonlocal_video.cli.run_progress import RunProgress
 from nonlocal_video.cli.text import describe
 from nonlocal_video.errors import UsageError
@@ -175,7 +175,7 @@ def _here(
     added = 0
     leave_out = ResultFile.files_of(output)
     with (
-        GentleStop() as stop,
+        GracefulInterrupt() as stop,
         RunProgress(lambda: sum(1 for _ in find_files(paths, selection=selection, leave_out=leave_out))) as bar,
     ):
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GentleStop
+from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
 from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.cli.run_progress import RunProgress
 from nonlocal_video.errors import OutputError, UsageError
@@ -181,7 +181,7 @@ def _answers(
                 for name in REPORT_FILES:  # of an earlier evaluation it is said how to go on
                     check_new(output / name)
             tables.append(stack.enter_context(ResultFile(predictions, settings, top_k=TOP_K, resume=resume)))
-        stop = stack.enter_context(GentleStop())
+        stop = stack.enter_context(GracefulInterrupt())
         run = BatchRun(
             recognizer,
             truths,

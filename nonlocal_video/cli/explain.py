@@ -19,7 +19,7 @@ from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
     from nonlocal_video.attention.maps import AttentionMaps
-    from nonlocal_video.inference.explanation import Look
+    from nonlocal_video.inference.explanation import Explanation
     from nonlocal_video.inference.recognizer import Recognizer
 
 
@@ -70,7 +70,7 @@ def explain(
 
     query_point = None if point is None else QueryPoint(*point)
     with load(model, device=device, decoder=decoder.value) as recognizer:
-        look = recognizer.look(
+        explanation = recognizer.explain_all(
             video,
             fast=fast,
             start_seconds=start_seconds,
@@ -78,17 +78,17 @@ def explain(
             around_seconds=None if query_point is None else query_point.seconds,
             region=region,
         )
-        maps = look.explain(
+        maps = explanation.explain(
             method=None if method is None else method.value, query=query_point, label=label, layer=layer
         )
         output.mkdir(parents=True, exist_ok=True)
-        overlay = maps.overlay(output / "overlay.mp4")
+        overlay = maps.save_overlay(output / "overlay.mp4")
         pictures = maps.save_frames(output / "frames")
         arrays = maps.save_arrays(output / "attention.npz")
         numbers = output / "check.json"
         numbers.unlink(missing_ok=True)  # what an earlier map's check said is not of this one
-        checked = _check(recognizer, look, maps, label, numbers) if check else None
-    typer.echo(describe(look.prediction, top_k))
+        checked = _check(recognizer, explanation, maps, label, numbers) if check else None
+    typer.echo(describe(explanation.prediction, top_k))
     typer.echo(f"  {maps.quantity}, in {maps.layer}")
     for note in recognizer.card.notes:
         typer.echo(f"  {note}")
@@ -97,7 +97,7 @@ def explain(
     typer.echo(f"{overlay}\n{arrays}\n{pictures[0].parent} ({len(pictures)} pictures)")
 
 
-def _check(recognizer: Recognizer, look: Look, maps: AttentionMaps, label: str | None, path: Path) -> str:
+def _check(recognizer: Recognizer, explanation: Explanation, maps: AttentionMaps, label: str | None, path: Path) -> str:
     """What the check says of a map, in words; its numbers go to a file."""
     from nonlocal_video.inference.map_check import quick_check, quick_draws
     from nonlocal_video.inference.prediction import printable
@@ -114,10 +114,16 @@ def _check(recognizer: Recognizer, look: Look, maps: AttentionMaps, label: str |
     task = bar.add_task("", total=2 + quick_draws(maps))
     try:
         with bar:
-            done = quick_check(recognizer, look, maps, label=label, on_pass=lambda clips: bar.advance(task, clips))
+            done = quick_check(
+                recognizer, explanation, maps, label=label, on_pass=lambda clips: bar.advance(task, clips)
+            )
     except UsageError as error:  # the map ranks no places; it was drawn all the same
         return str(error)
-    about = {"path": printable(look.prediction.path), "model": look.prediction.model, "method": maps.method}
+    about = {
+        "path": printable(explanation.prediction.path),
+        "model": explanation.prediction.model,
+        "method": maps.method,
+    }
     row = {**about, "layer": maps.layer, **asdict(done)}
     path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
     return f"{done.in_words} ({path.name})"

@@ -16,7 +16,7 @@ STATUS_INTERRUPTED = 130
 TIDYING_SECONDS = 10.0
 
 
-class GentleStop:
+class GracefulInterrupt:
     """The first Ctrl-C or SIGTERM lets what is in hand be finished; a second one stops at once. A context manager.
 
     Further ones change nothing while what was begun is tidied up, for `TIDYING_SECONDS` at most.
@@ -31,7 +31,7 @@ class GentleStop:
         self._process = os.getpid()
         self._earlier: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> GentleStop:
+    def __enter__(self) -> GracefulInterrupt:
         if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._earlier[number] = signal.signal(number, self._ask)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GentleStop
+from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
 from nonlocal_video.cli.outputs import check_place
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import OutputError
@@ -120,7 +120,7 @@ def _follow(recognizer: Recognizer, video: str, settings: dict[str, Any]) -> Tim
     from nonlocal_video.inference.sliding import slide
 
     result: Timeline | None = None
-    with GentleStop() as stop, _Progress() as progress, closing(slide(recognizer, video, **settings)) as steps:
+    with GracefulInterrupt() as stop, _Progress() as progress, closing(slide(recognizer, video, **settings)) as steps:
         try:
             for result in steps:
                 progress.update(result)

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GentleStop
+from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
 from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
     from nonlocal_video.datasets.manifest import Manifest
     from nonlocal_video.inference.file_kinds import PassedOver
     from nonlocal_video.models.card import InputSpec
-    from nonlocal_video.training.images import StillRow
+    from nonlocal_video.training.images import ImageRow
     from nonlocal_video.training.run import RunSettings
-    from nonlocal_video.training.run_data import RunClips
+    from nonlocal_video.training.run_data import RunData
 
 TO_MEASURE_ON, SHARE_TO_MEASURE_ON = "validation", 0.2
 
@@ -87,7 +87,7 @@ def train(
     from nonlocal_video.datasets.manifest import Manifest
     from nonlocal_video.training.config import MAY_DIFFER
     from nonlocal_video.training.distributed import make_fabric, waiting_for_all
-    from nonlocal_video.training.run_data import RunClips, check_clips_fit
+    from nonlocal_video.training.run_data import RunData, check_clips_fit
     from nonlocal_video.training.run_folder import RunFolder
 
     folder = RunFolder(output)
@@ -132,7 +132,7 @@ def train(
                 rule: dict[str, Any] = {"all_files": all_files, "ignore_columns": ignore_column or ()}
                 labelled = _labelled(source, spec, validation_share, settings, rule) if source else Manifest(())
                 more = _unlabelled(unlabelled, spec, labelled, all_files=all_files)
-                clips = RunClips(labelled, more, _stills(stills, all_files=all_files))
+                clips = RunData(labelled, more, _stills(stills, all_files=all_files))
                 check_clips_fit(settings.train, clips, validation=settings.validation)
                 created = folder.create(
                     settings.to_dict(),
@@ -141,14 +141,14 @@ def train(
                     write_more=lambda: clips.write_unlabelled(folder),
                 )
                 stack.enter_context(created)
-        _run(folder, settings, RunClips.read(folder), fabric, resume=resume, first=first)
+        _run(folder, settings, RunData.read(folder), fabric, resume=resume, first=first)
 
 
-def _run(folder: Any, settings: RunSettings, clips: RunClips, fabric: Any, *, resume: bool, first: bool) -> None:
+def _run(folder: Any, settings: RunSettings, clips: RunData, fabric: Any, *, resume: bool, first: bool) -> None:
     from nonlocal_video.cli.train_text import TrainProgress, say_result
     from nonlocal_video.training.run import train as train_run
 
-    with GentleStop() as stop, TrainProgress(shown=first) as progress:
+    with GracefulInterrupt() as stop, TrainProgress(shown=first) as progress:
         try:
             result = train_run(
                 folder,
@@ -158,11 +158,11 @@ def _run(folder: Any, settings: RunSettings, clips: RunClips, fabric: Any, *, re
                 resume=resume,
                 on_progress=progress.update,
                 on_features=progress.features,
-                say=progress.say,
+                notify=progress.notify,
                 should_stop=lambda: stop.asked,
             )
         except KeyboardInterrupt:  # the second one
-            progress.say("Stopped at once. The same command with --resume continues after the last saved step.")
+            progress.notify("Stopped at once. The same command with --resume continues after the last saved step.")
             raise typer.Exit(STATUS_INTERRUPTED) from None
     if first:
         say_result(folder, result)
@@ -357,15 +357,15 @@ def _unlabelled(paths: list[str] | None, spec: InputSpec, labelled: Manifest, *,
     return report.manifest
 
 
-def _stills(paths: list[str] | None, *, all_files: bool) -> tuple[StillRow, ...]:
+def _stills(paths: list[str] | None, *, all_files: bool) -> tuple[ImageRow, ...]:
     from nonlocal_video.inference.file_kinds import PassedOver
     from nonlocal_video.inference.files import Selection
-    from nonlocal_video.training.images import check_stills
+    from nonlocal_video.training.images import check_images
 
     if not paths:
         return ()
     passed_over = PassedOver()
-    rows = check_stills(paths, selection=Selection(all_files=all_files, pictures=True), passed_over=passed_over)
+    rows = check_images(paths, selection=Selection(all_files=all_files, pictures=True), passed_over=passed_over)
     _say_problems(len(rows), [(row.path, row.problem) for row in rows if row.problem], passed_over)
     return tuple(rows)
 

@@ -45,7 +45,7 @@ class TrainProgress:
     ) -> None:
         self._bar.stop()
 
-    def say(self, sentence: str) -> None:
+    def notify(self, sentence: str) -> None:
         """A line that stays."""
         if self._shown:
             self._console.print(sentence, soft_wrap=True, highlight=False, markup=False)
@@ -56,7 +56,7 @@ class TrainProgress:
     def update(self, progress: RunProgress) -> None:
         self._bar.update(self._steps, completed=progress.step, total=progress.steps, visible=True)
         if progress.metrics:
-            self.say(f"epoch {progress.epoch:g}: {_in_words(progress.metrics)}")
+            self.notify(f"epoch {progress.epoch:g}: {_in_words(progress.metrics)}")
 
 
 def say_result(folder: RunFolder, result: TrainResult) -> None:

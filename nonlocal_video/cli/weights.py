@@ -104,7 +104,7 @@ def pull(
                     keep_original=keep_original,
                     offline=offline,
                     progress=progress,
-                    say=lambda text: typer.echo(text, err=True),
+                    notify=lambda text: typer.echo(text, err=True),
                 )
         except ModelError as error:
             typer.echo(f"{name}: {error}", err=True)

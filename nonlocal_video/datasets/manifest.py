@@ -16,7 +16,7 @@ from nonlocal_video.datasets.split_folders import TRAIN, VALIDATION
 from nonlocal_video.datasets.text_file import open_text
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.object_storage import is_remote
-from nonlocal_video.io import replacing
+from nonlocal_video.io import atomic_write
 
 FORMATS = (".csv", ".jsonl")
 _FOLD = "fold"
@@ -109,7 +109,7 @@ class Manifest:
             raise UsageError(f"split = {split!r} is in no row of the manifest; its splits are: {known}.")
         return rows
 
-    def sides(self, validation: str = VALIDATION) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
+    def train_val_split(self, validation: str = VALIDATION) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
         """The clips to train on and the clips to measure on.
 
         Args:
@@ -153,7 +153,7 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
     below = Path(os.path.abspath(file_path)).parent
     rows = [asdict(replace(row, **_paths(row, lambda name: _relative(name, below)))) for row in manifest.rows]
     try:
-        with replacing(file_path) as file:
+        with atomic_write(file_path) as file:
             # Names of files are bytes, not always UTF-8; surrogateescape brings them back as they were.
             text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
             if file_path.suffix.lower() == ".csv":

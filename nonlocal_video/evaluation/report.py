@@ -19,7 +19,7 @@ from nonlocal_video.evaluation.answers import TOP_K, Answer
 from nonlocal_video.evaluation.confusion import draw_confusion
 from nonlocal_video.evaluation.metrics import NUM_BINS, RESAMPLES, Figure, Metrics
 from nonlocal_video.inference.csv_cells import write_rows
-from nonlocal_video.io import replacing
+from nonlocal_video.io import atomic_write
 from nonlocal_video.models.card import Accuracy
 
 FEW_GROUPS = 20
@@ -116,7 +116,7 @@ class Evaluation:
         try:
             summary, predictions, *confusion = (folder / name for name in REPORT_FILES)
             written = [summary, predictions]
-            with replacing(written[0]) as file:
+            with atomic_write(written[0]) as file:
                 file.write(json.dumps(self.summary(), indent=2, ensure_ascii=False).encode())
             _write_csv(written[1], [_flat(answer) for answer in self.worst_first], csv_escape)
             if self.metrics:
@@ -126,7 +126,7 @@ class Evaluation:
                 names = ["true class", *(self.labels[index] for index in columns)]
                 lines = [[self.labels[row], *map(int, of_row)] for row, of_row in zip(rows, counts, strict=True)]
                 _write_csv(written[2], [dict(zip(names, line, strict=True)) for line in lines], csv_escape)
-                with replacing(written[3]) as file:
+                with atomic_write(written[3]) as file:
                     draw_confusion(
                         counts,
                         [self.labels[index] for index in rows],
@@ -194,7 +194,7 @@ def _flat(answer: Answer) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], escape: bool) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="")
         write_rows(text, list(rows[0]), rows, escape=escape)
         text.detach()  # flushes, and leaves the file open

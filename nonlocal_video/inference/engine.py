@@ -15,7 +15,7 @@ from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
 from nonlocal_video.errors import ModelError
 from nonlocal_video.inference.aggregation import average_scores, window_logits
 from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
-from nonlocal_video.inference.prediction import Prediction, StageSeconds
+from nonlocal_video.inference.prediction import Prediction, StageTimings
 from nonlocal_video.inference.preprocessing import LoadedClip
 from nonlocal_video.inference.runtimes.device import Runtime, choose_device
 from nonlocal_video.inference.runtimes.openvino import OpenVINONetwork
@@ -172,7 +172,7 @@ class Engine:
             crop=clip.input.crop,
             device=str(self.device),
             runtime=runtime,
-            seconds=StageSeconds(clip.decode_seconds, clip.transform_seconds, forward_seconds),
+            seconds=StageTimings(clip.decode_seconds, clip.transform_seconds, forward_seconds),
             notes=clip.notes,
             region=clip.region,
             seen=tuple(crop.seen for crop in clip.crops),

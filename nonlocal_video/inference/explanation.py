@@ -22,7 +22,7 @@ from nonlocal_video.video.transforms import resize
 
 
 @dataclass(frozen=True, repr=False)
-class Look:
+class Explanation:
     """One view of a clip, its prediction, and the features that maps are made from."""
 
     prediction: Prediction
@@ -67,7 +67,7 @@ class Look:
             tensor.nbytes for tensor in tensors if tensor is not None
         )
 
-    def lightened(self, long_side: int) -> Look:
+    def lightened(self, long_side: int) -> Explanation:
         """The same look for keeping: frames with this longer side, in pixels, and no network input."""
         frames = []
         for frame in self.originals:

@@ -25,7 +25,7 @@ from nonlocal_video.attention.faithfulness import (
 from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.aggregation import average_scores
-from nonlocal_video.inference.explanation import Look
+from nonlocal_video.inference.explanation import Explanation
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
@@ -108,7 +108,7 @@ def class_score(recognizer: Recognizer, class_index: int) -> Score:
 
 def check_faithfulness(
     recognizer: Recognizer,
-    look: Look,
+    explanation: Explanation,
     maps: AttentionMaps,
     *,
     label: str | int | None = None,
@@ -125,7 +125,7 @@ def check_faithfulness(
 
     Args:
         recognizer: The one that looked.
-        look: What `recognizer.look` gave; its view is what is perturbed.
+        look: What `recognizer.explain_all` gave; its view is what is perturbed.
         maps: Of that look, by any method.
         label: The class whose probability is watched; None is the likeliest.
         baseline: What a place shows when it is taken away. A result that holds for one of them only does not count.
@@ -138,11 +138,13 @@ def check_faithfulness(
     Raises:
         UsageError: The map has the same value everywhere, or an argument is not allowed.
     """
-    class_index = class_of(look, label)
-    perturbed = perturbation(recognizer, look, class_index, baseline=baseline, batch_size=batch_size, on_pass=on_pass)
+    class_index = class_of(explanation, label)
+    perturbed = perturbation(
+        recognizer, explanation, class_index, baseline=baseline, batch_size=batch_size, on_pass=on_pass
+    )
     flat, flat_grid = over_time(maps.cells, maps.grid)
     return Faithfulness(
-        label=look.prediction.labels[class_index],
+        label=explanation.prediction.labels[class_index],
         class_index=class_index,
         baseline=baseline,
         map=perturbed.curves(on_input(maps.cells, maps.grid, perturbed.size), fractions),
@@ -154,7 +156,7 @@ def check_faithfulness(
 
 def quick_check(
     recognizer: Recognizer,
-    look: Look,
+    explanation: Explanation,
     maps: AttentionMaps,
     *,
     label: str | int | None = None,
@@ -169,11 +171,11 @@ def quick_check(
     Args as for `check_faithfulness`; `fraction` is how much is taken away, and without `draws` it is `quick_draws`.
     """
     draws = quick_draws(maps) if draws is None else draws
-    class_index = class_of(look, label)
-    perturbed = perturbation(recognizer, look, class_index, baseline=baseline, on_pass=on_pass)
+    class_index = class_of(explanation, label)
+    perturbed = perturbation(recognizer, explanation, class_index, baseline=baseline, on_pass=on_pass)
     (without_strongest,) = perturbed.scores_without([on_input(maps.cells, maps.grid, perturbed.size)], fraction)
     return QuickCheck(
-        label=look.prediction.labels[class_index],
+        label=explanation.prediction.labels[class_index],
         class_index=class_index,
         baseline=baseline,
         fraction=fraction,
@@ -190,7 +192,7 @@ def quick_draws(maps: AttentionMaps) -> int:
 
 def perturbation(
     recognizer: Recognizer,
-    look: Look,
+    explanation: Explanation,
     class_index: int,
     *,
     baseline: Baseline = "blur",
@@ -198,7 +200,7 @@ def perturbation(
     on_pass: Callable[[int], None] = lambda clips: None,
 ) -> Perturbation:
     """The view of a look, ready to have places taken away."""
-    inputs = look.clip.network_input(0, 0)
+    inputs = explanation.clip.network_input(0, 0)
     return Perturbation(
         class_score(recognizer, class_index),
         inputs,
@@ -208,14 +210,14 @@ def perturbation(
     )
 
 
-def class_of(look: Look, label: str | int | None) -> int:
+def class_of(explanation: Explanation, label: str | int | None) -> int:
     """Index of a class by its name or index; of the likeliest for None."""
-    labels = look.prediction.labels
+    labels = explanation.prediction.labels
     if label is None:
-        return look.prediction.top(1)[0].index
+        return explanation.prediction.top(1)[0].index
     index = labels.index(label) if label in labels else label
     if not isinstance(index, int) or not 0 <= index < len(labels):
-        raise UsageError(f"label = {label!r} is not a class of model {look.prediction.model!r}.")
+        raise UsageError(f"label = {label!r} is not a class of model {explanation.prediction.model!r}.")
     return index
 
 

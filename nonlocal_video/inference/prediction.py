@@ -51,7 +51,7 @@ class ScoredLabel:
 
 
 @dataclass(frozen=True)
-class StageSeconds:
+class StageTimings:
     """Wall-clock seconds spent on one clip."""
 
     decode: float
@@ -82,7 +82,7 @@ class Prediction:
     crop: int
     """Side of the square that the network saw, in pixels of its input."""
     device: str
-    seconds: StageSeconds
+    seconds: StageTimings
     notes: tuple[str, ...] = ()
     """What a user should know about this answer: a looped clip, a decoder that was given up."""
     runtime: Runtime = "torch"

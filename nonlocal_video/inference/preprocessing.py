@@ -134,7 +134,7 @@ class ClipLoader:
             started = time.perf_counter()
             info = clip.probe()
             views = views_of(info, spec, request)
-            crops = squares_of(info, spec, num_crops=request.views.num_crops, region=request.region)
+            crops = crops_of(info, spec, num_crops=request.views.num_crops, region=request.region)
             check_not_too_elongated(path, info, crops[0])
             times = [seconds for view in views for seconds in view.times_seconds]
             # Only the region leaves the decoding child, unless whole frames are to be drawn on. It is resized here, not
@@ -211,7 +211,7 @@ def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[Vi
     )
 
 
-def squares_of(
+def crops_of(
     info: VideoInfo, spec: InputSpec, *, num_crops: int = 1, region: Region | None = None
 ) -> tuple[SpatialView, ...]:
     """Where a network with this input looks in a clip's frames, or in a region of them; one crop is the centre."""

@@ -19,7 +19,7 @@ from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.errors import DeviceError, UsageError
 from nonlocal_video.inference.batch_run import BatchProgress, BatchRun, FolderResult, run_folder
 from nonlocal_video.inference.engine import Engine
-from nonlocal_video.inference.explanation import Look
+from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.object_storage import is_folder
 from nonlocal_video.inference.prediction import Outcome, Prediction
@@ -279,7 +279,7 @@ class Recognizer:
         """A further decoding child with this recogniser's decoder and limits; the caller closes it."""
         return VideoReader(decoder=self.decoder, limits=self.limits)
 
-    def look(
+    def explain_all(
         self,
         source: ClipSource,
         *,
@@ -290,7 +290,7 @@ class Recognizer:
         frames_per_second: float | None = None,
         region: RegionLike = None,
         on_stage: Callable[[Stage], None] = lambda stage: None,
-    ) -> Look:
+    ) -> Explanation:
         """Recognise one view of a clip and keep what maps are made from; PyTorch does, whatever the runtime.
 
         Args:
@@ -315,7 +315,7 @@ class Recognizer:
         (prediction,), kept = self._engine.answer(
             [clip], 1, runtime="torch", inputs_of=list(blocks), outputs_of=[feature_layer] if feature_layer else []
         )
-        return Look(
+        return Explanation(
             prediction=prediction,
             clip=clip,
             originals=originals,
@@ -360,7 +360,7 @@ class Recognizer:
             region: As for `classify`; maps, queries and overlays are of the whole picture all the same.
         """
         point = None if query is None else QueryPoint.of(query)
-        look = self.look(
+        explanation = self.explain_all(
             source,
             fast=fast,
             start_seconds=start_seconds,
@@ -369,7 +369,7 @@ class Recognizer:
             frames_per_second=frames_per_second,
             region=region,
         )
-        return look.explain(method=method, query=point, label=label, layer=layer)
+        return explanation.explain(method=method, query=point, label=label, layer=layer)
 
     def timeline(
         self,

@@ -22,7 +22,7 @@ from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.inference.journal import Entry, Journal, JournalError
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
-from nonlocal_video.io import refuse_link, replacing
+from nonlocal_video.io import atomic_write, refuse_link
 
 if TYPE_CHECKING:
     import pyarrow
@@ -242,7 +242,7 @@ class ResultFile:
 
     def _write_table(self) -> None:
         ending = self.path.suffix.lower()
-        with replacing(self.path, part=_draft_of(self.path)) as draft:
+        with atomic_write(self.path, part=_draft_of(self.path)) as draft:
             if ending == ".jsonl":
                 _write_jsonl(draft, self._rows())
             elif ending == ".csv":

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.feeding import default_batch_size
-from nonlocal_video.inference.prediction import StageSeconds
-from nonlocal_video.inference.preprocessing import LoadedClip, check_not_too_elongated, squares_of
+from nonlocal_video.inference.prediction import StageTimings
+from nonlocal_video.inference.preprocessing import LoadedClip, check_not_too_elongated, crops_of
 from nonlocal_video.inference.read_ahead import read_ahead
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.upload import on_device
@@ -223,10 +223,10 @@ def _slide(
             start_seconds=start_seconds,
             end_seconds=end_seconds,
         )
-        (place,) = squares_of(info, spec, region=region)
+        (place,) = crops_of(info, spec, region=region)
         check_not_too_elongated(path, info, place)
         scores = np.empty((len(plan.starts), len(recognizer.card.labels)), dtype=np.float32)
-        done, spent = 0, StageSeconds(0.0, 0.0, 0.0)
+        done, spent = 0, StageTimings(0.0, 0.0, 0.0)
         # One frame a chunk: where a video breaks, no sound frame before the damage is lost with it.
         with (
             reader.stream(path, plan.times.ravel().tolist(), chunk_frames=1, box=place.region_box) as stream,
@@ -237,7 +237,7 @@ def _slide(
                 for prediction in recognizer.predict(batch, batch_size=batch_size):
                     scores[done] = prediction.scores
                     done += 1
-                    spent = StageSeconds(
+                    spent = StageTimings(
                         spent.decode + prediction.seconds.decode,
                         spent.transform + prediction.seconds.transform,
                         spent.forward + prediction.seconds.forward,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
-from nonlocal_video.inference.prediction import ScoredLabel, StageSeconds
+from nonlocal_video.inference.prediction import ScoredLabel, StageTimings
 from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.video.info import VideoInfo
 
@@ -75,7 +75,7 @@ class Timeline:
     crop: int
     """Side of the square that it saw, in pixels of its input."""
     device: str
-    seconds: StageSeconds
+    seconds: StageTimings
     """What all windows so far cost together."""
     notes: tuple[str, ...] = ()
     """What a user should know: windows of another length than the model's, a looped video."""

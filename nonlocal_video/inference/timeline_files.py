@@ -17,7 +17,7 @@ from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS, printable
 from nonlocal_video.inference.timeline import Segment, Timeline
-from nonlocal_video.io import replacing
+from nonlocal_video.io import atomic_write
 
 FORMATS = (".json", ".csv", ".vtt", ".png")
 _MAX_ROWS = 14
@@ -74,7 +74,7 @@ def write_timeline(
         segments = timeline.segments(threshold=threshold, min_seconds=min_seconds)
         content = to_vtt(segments).encode() if ending == ".vtt" else draw(timeline, segments)
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
         raise OutputError(

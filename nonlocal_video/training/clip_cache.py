@@ -13,7 +13,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import OutputError, UsageError
-from nonlocal_video.io import lock_of, replacing
+from nonlocal_video.io import atomic_write, lock_of
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class ClipCache:
             if frames.nbytes > self.max_clip_bytes or total + frames.nbytes > self.max_bytes:
                 return False
             try:
-                with replacing(path, part=path.with_suffix(_UNFINISHED)) as file:
+                with atomic_write(path, part=path.with_suffix(_UNFINISHED)) as file:
                     np.save(file, frames)
                     sums = _checksums(frames)
                     file.write(sums.tobytes() + _frame(frames, sums))
@@ -123,7 +123,7 @@ class ClipCache:
         self._write_total(sum(entry.stat().st_size for entry in self.folder.glob(f"*{_ENDING}")))
 
     def _write_total(self, num_bytes: int) -> None:
-        with replacing(self.folder / "bytes", part=self.folder / "bytes.new", sync=False) as file:
+        with atomic_write(self.folder / "bytes", part=self.folder / "bytes.new", sync=False) as file:
             file.write(str(num_bytes).encode())
 
 

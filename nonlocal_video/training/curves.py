@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nonlocal_video.errors import OutputError, UsageError
-from nonlocal_video.io import replacing
+from nonlocal_video.io import atomic_write
 from nonlocal_video.training.metrics import EPOCH, STEP, MetricsRow
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ def draw_curves(
     axes.set_xlabel("epoch")
     file_path = Path(path)
     try:
-        with replacing(file_path) as file:
+        with atomic_write(file_path) as file:
             figure.savefig(file, format="png", metadata={"Software": None})
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror}. Make room and try again.") from error
 
 
 def _panels(rows: Sequence[MetricsRow]) -> list[_Panel]:
-    """By the columns' names (see `MetricsLog`); a column in which nothing was measured is not drawn."""
+    """By the columns' names (see `MetricsWriter`); a column in which nothing was measured is not drawn."""
     columns = [name for name in rows[0] if name not in (STEP, EPOCH) and any(row[name] is not None for row in rows)]
     rates = tuple(name for name in columns if name.startswith("learning_rate"))
     gates = tuple(name for name in columns if name.startswith("gate/"))

@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 from nonlocal_video.datasets.check import chunk_frames, local_file
 from nonlocal_video.datasets.manifest import ManifestRow
 from nonlocal_video.errors import UsageError, VideoError
-from nonlocal_video.inference.preprocessing import ClipRequest, squares_of, views_of
+from nonlocal_video.inference.preprocessing import ClipRequest, crops_of, views_of
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation, ClipAugmenter, seeded
 from nonlocal_video.training.clip_cache import ClipCache
@@ -202,7 +202,7 @@ class ClipDataset:
         return view
 
     def _place(self, row: ManifestRow) -> SpatialView:
-        (place,) = squares_of(_info_of(row), self.spec)
+        (place,) = crops_of(_info_of(row), self.spec)
         return place
 
     def _decode(self, row: ManifestRow, times: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.int64]]:

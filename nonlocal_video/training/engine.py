@@ -19,10 +19,10 @@ from nonlocal_video.models.card import ModelCard
 from nonlocal_video.training.augment import BatchMixer
 from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.distributed import copy_buffers_from_first
-from nonlocal_video.training.feature_cache import KeptViews
+from nonlocal_video.training.feature_cache import FeatureCache
 from nonlocal_video.training.freezing import Gates, set_training, with_absorbed_gates
 from nonlocal_video.training.loading import BatchLoader, EpochBatches, EveryClip, TrainingData, loaded
-from nonlocal_video.training.metrics import MetricsLog
+from nonlocal_video.training.metrics import MetricsWriter
 from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
 from nonlocal_video.training.optim import learning_rate, make_optimizer, moving_average, set_learning_rate
 from nonlocal_video.training.run_folder import RunFolder
@@ -121,7 +121,7 @@ class Training:
             rank=rank,
             world_size=world,
         )
-        workers = 0 if isinstance(train, KeptViews) else config.workers
+        workers = 0 if isinstance(train, FeatureCache) else config.workers
         self._loader = BatchLoader(train, self._batches, workers=workers, pin_memory=pin)
         share = max(1, batch_size // world)
         self._validation = BatchLoader(
@@ -169,7 +169,7 @@ class Training:
 
     def run(
         self,
-        log: MetricsLog | None,
+        log: MetricsWriter | None,
         *,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
@@ -264,12 +264,12 @@ class Training:
                 f"stays usable. Try a lower --learning-rate, --set clip_norm=1, or --set precision=32-true."
             )
 
-    def _end_epoch(self, log: MetricsLog | None) -> dict[str, float]:
+    def _end_epoch(self, log: MetricsWriter | None) -> dict[str, float]:
         """Measure, write the row, and keep the weights if they are the best so far."""
         epoch = self.step / self.steps_per_epoch
         measured: Objective = self.objective if self._averaged is None else self._averaged.module  # type: ignore[assignment]
         self._copy_gates(measured)
-        measured.settle()
+        measured.finalize()
         if self.fabric.world_size > 1:  # each process's batch norms saw other clips; the first one's are saved
             copy_buffers_from_first(measured)
         found = measure(measured, self._validation, len(self.card.labels), self.fabric)

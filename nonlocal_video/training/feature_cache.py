@@ -27,7 +27,7 @@ from nonlocal_video.training.objective import Batch
 _log = logging.getLogger(__name__)
 
 
-class KeptViews:
+class FeatureCache:
     """Stands in for a dataset: what was made of each view, float32 (C, T', H', W'), and the class.
 
     Of each clip there are `num_views` random views, and epochs go round them. They are made by

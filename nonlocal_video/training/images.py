@@ -58,7 +58,7 @@ class CameraMotion:
 
 
 @dataclass(frozen=True)
-class StillRow:
+class ImageRow:
     """One picture as it was found when it was checked."""
 
     path: str
@@ -70,13 +70,13 @@ class StillRow:
     """Why it cannot be used: an error code and a sentence."""
 
 
-def check_stills(
+def check_images(
     paths: Iterable[str | os.PathLike[str]],
     *,
     selection: Selection = _PICTURES,
     passed_over: PassedOver | None = None,
     limits: DecodeLimits | None = None,
-) -> list[StillRow]:
+) -> list[ImageRow]:
     """Decode every file once; a row for each, those that cannot be used included.
 
     Args:
@@ -88,17 +88,17 @@ def check_stills(
     rows = []
     for path in find_files(paths, selection=selection, passed_over=passed_over):
         try:
-            picture = read_still(path, limits)
+            picture = read_image(path, limits)
             height, width = picture.shape[:2]
             if max(height, width) > MAX_ASPECT * min(height, width):
                 raise VideoError("too_large", f"{width} x {height} is too elongated; crop it to what matters.")
-            rows.append(StillRow(path, sha256_of(Path(path)), width, height))
+            rows.append(ImageRow(path, sha256_of(Path(path)), width, height))
         except VideoError as error:
-            rows.append(StillRow(path, problem=f"{error.code}: {error.message}"))
+            rows.append(ImageRow(path, problem=f"{error.code}: {error.message}"))
     return rows
 
 
-def read_still(path: str | os.PathLike[str], limits: DecodeLimits | None = None) -> Tensor:
+def read_image(path: str | os.PathLike[str], limits: DecodeLimits | None = None) -> Tensor:
     """A JPEG or PNG, upright, uint8 (H, W, 3); what is transparent lies on white.
 
     Decoded in this process by Pillow, unlike videos: give it pictures that you would open yourself.
@@ -133,7 +133,7 @@ def read_still(path: str | os.PathLike[str], limits: DecodeLimits | None = None)
         raise VideoError("corrupt", f"{name}: {error}") from error
 
 
-def film(picture_hwc: Tensor, num_frames: int, size: tuple[int, int], motion: CameraMotion) -> Tensor:
+def pan_and_zoom(picture_hwc: Tensor, num_frames: int, size: tuple[int, int], motion: CameraMotion) -> Tensor:
     """What a camera that moves over a picture sees; it draws from torch's generator, see `seeded`.
 
     Zoom, rotation and place each follow three waves, of a half, one and one and a half periods a clip, with random
@@ -174,7 +174,7 @@ def film(picture_hwc: Tensor, num_frames: int, size: tuple[int, int], motion: Ca
     return seen
 
 
-class StillDataset:
+class ImageDataset:
     """A clip of each picture, float32 (3, T, S, S) as the network takes it, and `UNLABELLED` for its class.
 
     A camera moves over the picture, and then the clip is changed as every other (`ClipAugmenter`). It depends on
@@ -189,7 +189,7 @@ class StillDataset:
 
     def __init__(
         self,
-        rows: Sequence[StillRow],
+        rows: Sequence[ImageRow],
         spec: InputSpec,
         *,
         augmentation: Augmentation,
@@ -225,7 +225,7 @@ class StillDataset:
         """
         row, started = self.rows[place], time.perf_counter()
         try:
-            picture = read_still(row.path, self._limits)
+            picture = read_image(row.path, self._limits)
             if picture.shape[:2] != (row.height, row.width):
                 raise VideoError("corrupt", "it is another picture than the one that was checked.")
         except VideoError as error:
@@ -239,7 +239,7 @@ class StillDataset:
         decoded = time.perf_counter()
         with seeded(self.seed, epoch, place):
             size = resized_size(height, width, self.spec.short_side, self.spec.longer_side)
-            frames = self._augmenter(film(picture, self.spec.num_frames, size, self.motion), "")
+            frames = self._augmenter(pan_and_zoom(picture, self.spec.num_frames, size, self.motion), "")
         clip = normalise(frames, self.spec.mean, self.spec.std)
         worker = get_worker_info()
         counts = self._counts[0 if worker is None else 1 + worker.id % _MAX_WORKERS]

@@ -31,7 +31,7 @@ class NewModel:
 
 
 @dataclass(frozen=True, repr=False)
-class StartingPoint:
+class Initialization:
     """A network with a head for the run's classes, its card, and what is known of where it comes from."""
 
     network: Trainable
@@ -43,7 +43,7 @@ class StartingPoint:
     """The card of the weights that were loaded."""
 
 
-def start_from(
+def initialize(
     model: str | Path | NewModel,
     labels: Sequence[str],
     *,
@@ -51,7 +51,7 @@ def start_from(
     fast: bool = False,
     new_weights: bool = False,
     seed: int = 0,
-) -> StartingPoint:
+) -> Initialization:
     """Load a model, and give it a new head unless its classes are the same.
 
     Args:
@@ -82,14 +82,14 @@ def start_from(
         return _with_weights(find(model), labels, name=name, fast=fast)
 
 
-def _new(card: ModelCard, of: str) -> StartingPoint:
+def _new(card: ModelCard, of: str) -> Initialization:
     network = build_network(card)
     assert isinstance(network, Trainable)
     sentence = f"The network of {of!r}, newly initialised: no weights were loaded."
-    return StartingPoint(network, card, sentence, has_weights=False, parent=None)
+    return Initialization(network, card, sentence, has_weights=False, parent=None)
 
 
-def _with_weights(path: Path, labels: Sequence[str], *, name: str, fast: bool) -> StartingPoint:
+def _with_weights(path: Path, labels: Sequence[str], *, name: str, fast: bool) -> Initialization:
     trained, parent = load_checkpoint(path)
     card = _card(parent, labels, name=name, fast=fast, keeps_weights=True)
     network = build_network(card)
@@ -108,7 +108,7 @@ def _with_weights(path: Path, labels: Sequence[str], *, name: str, fast: bool) -
         state = {key: tensor for key, tensor in state.items() if key not in head}
         state |= {key: tensor for key, tensor in network.state_dict().items() if key in head}
     network.load_state_dict(state)  # strict: every tensor of both, or an error
-    return StartingPoint(network, card, sentence, has_weights=True, parent=parent)
+    return Initialization(network, card, sentence, has_weights=True, parent=parent)
 
 
 def _card(parent: ModelCard, labels: Sequence[str], *, name: str, fast: bool, keeps_weights: bool) -> ModelCard:

@@ -23,7 +23,7 @@ MetricsRow = dict[str, float | None]
 """Column -> value; None where nothing was measured."""
 
 
-class MetricsLog:
+class MetricsWriter:
     """The metrics of one run; a context manager. Of several processes that train together only the first has one.
 
     The names of columns are as TensorBoard groups them, and `draw_curves` knows them: `train/TERM` and
@@ -74,7 +74,7 @@ class MetricsLog:
         except OSError as error:
             raise self._cannot_write(error) from error
 
-    def __enter__(self) -> MetricsLog:
+    def __enter__(self) -> MetricsWriter:
         return self
 
     def __exit__(

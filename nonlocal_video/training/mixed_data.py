@@ -12,13 +12,13 @@ from torch import Tensor
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.training.data import ClipDataset, LoadingStatistics
-from nonlocal_video.training.images import StillDataset
+from nonlocal_video.training.images import ImageDataset
 
-Part = ClipDataset | StillDataset
+Part = ClipDataset | ImageDataset
 """`UnlabelledClips` are a `ClipDataset`, too."""
 
 
-class TrainingSet:
+class MixedDataset:
     """Parts one after another; each yields views for the same network, and their class or `UNLABELLED`.
 
     With a number of `views`, the random views of epoch e are those of epoch e % views: each clip has so many, and what

@@ -22,7 +22,7 @@ FEW_CLIPS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunCard:
+class RunModelCard:
     """What a run's README is made of."""
 
     folder: str | os.PathLike[str]
@@ -76,7 +76,7 @@ class RunCard:
         """Return the training clips and the validation clips."""
         if self.validation is None:
             return tuple(row for row in self.manifest.usable if row.split is not None), ()
-        return self.manifest.sides(self.validation)
+        return self.manifest.train_val_split(self.validation)
 
     @property
     def _best(self) -> MetricsRow | None:

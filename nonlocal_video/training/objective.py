@@ -53,7 +53,7 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Losses: ...
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """Called before the network is measured and saved: what is not learnt by gradients is put into it here."""
 
 

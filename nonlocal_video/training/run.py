@@ -25,7 +25,7 @@ from nonlocal_video.training.distillation.alignment import viewing_spec
 from nonlocal_video.training.distillation.objective import Distillation
 from nonlocal_video.training.distillation.teacher import AnswerCache, Teacher
 from nonlocal_video.training.engine import Progress, Training, TrainResult
-from nonlocal_video.training.feature_cache import KeptViews, bytes_needed, check_room, feature_shape, frozen_part
+from nonlocal_video.training.feature_cache import FeatureCache, bytes_needed, check_room, feature_shape, frozen_part
 from nonlocal_video.training.freezing import (
     Gates,
     checkpoint_activations,
@@ -33,15 +33,15 @@ from nonlocal_video.training.freezing import (
     last_frozen_layer,
     share_statistics,
 )
-from nonlocal_video.training.images import StillDataset
-from nonlocal_video.training.initialization import NewModel, StartingPoint, read_new_model, start_from
+from nonlocal_video.training.images import ImageDataset
+from nonlocal_video.training.initialization import Initialization, NewModel, initialize, read_new_model
 from nonlocal_video.training.loading import TrainingData
-from nonlocal_video.training.metrics import MetricsLog, read_metrics
-from nonlocal_video.training.mixed_data import TrainingSet
-from nonlocal_video.training.model_card import RunCard
+from nonlocal_video.training.metrics import MetricsWriter, read_metrics
+from nonlocal_video.training.mixed_data import MixedDataset
+from nonlocal_video.training.model_card import RunModelCard
 from nonlocal_video.training.objective import Batch, CrossEntropy, Objective, one_hot
 from nonlocal_video.training.optim import state_bytes
-from nonlocal_video.training.run_data import RunClips, classes_of, sides_of_unlabelled
+from nonlocal_video.training.run_data import RunData, classes_of, split_unlabelled
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.unlabelled import UnlabelledClips
 from nonlocal_video.zoo.catalogue import find
@@ -81,13 +81,13 @@ class RunSettings:
 def train(
     folder: RunFolder,
     settings: RunSettings,
-    clips: RunClips,
+    clips: RunData,
     fabric: Fabric,
     *,
     resume: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_features: Callable[[int, int], None] = lambda done, of: None,
-    say: Callable[[str], None] = lambda sentence: None,
+    notify: Callable[[str], None] = lambda sentence: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train, and write everything into the run's folder.
@@ -114,7 +114,7 @@ def train(
     try:
         with torch.random.fork_rng(devices=[]), deterministic_algorithms(settings.train.deterministic):
             torch.manual_seed(settings.train.seed)  # of what a teacher's student learns besides its network
-            return _Run(folder, settings, clips, fabric, say).train(
+            return _Run(folder, settings, clips, fabric, notify).train(
                 resume=resume, on_progress=on_progress, on_features=on_features, should_stop=should_stop
             )
     except (UsageError, ModelError):
@@ -136,12 +136,12 @@ class _Run:
     """The parts of a run, put together."""
 
     def __init__(
-        self, folder: RunFolder, settings: RunSettings, clips: RunClips, fabric: Fabric, say: Callable[[str], None]
+        self, folder: RunFolder, settings: RunSettings, clips: RunData, fabric: Fabric, notify: Callable[[str], None]
     ) -> None:
-        self.folder, self.settings, self.clips, self.fabric, self.say = folder, settings, clips, fabric, say
+        self.folder, self.settings, self.clips, self.fabric, self.notify = folder, settings, clips, fabric, notify
         self.teacher = self._load_teacher(settings.train)
         self.start = self._start(settings)
-        self.say(self.start.loaded)
+        self.notify(self.start.loaded)
         self.config = config = resolved(settings.train, has_weights=self.start.has_weights)
         if not self.start.has_weights and config.stage != "all":
             raise UsageError(
@@ -153,7 +153,7 @@ class _Run:
         # Refuses here what would be refused after hours of the teacher's answers.
         open_from = Gates(self.start.network, config.progressive).open_from()
         if open_from > config.epochs:
-            self.say(
+            self.notify(
                 f"All blocks are open after {open_from:g} epochs, and the run has {config.epochs}: some stay partly or "
                 f"wholly shut. progressive.warmup_epochs and ramp_epochs change that."
             )
@@ -221,7 +221,7 @@ class _Run:
         log = None
         if fabric.global_rank == 0:
             step = None if not resume else training.step if state is not None else -1
-            log = MetricsLog(self.folder.metrics, self.folder.tensorboard, resume_step=step)
+            log = MetricsWriter(self.folder.metrics, self.folder.tensorboard, resume_step=step)
         try:
             result = training.run(log, on_progress=on_progress, should_stop=should_stop)
         finally:
@@ -241,8 +241,8 @@ class _Run:
     def _load_teacher(self, config: TrainConfig) -> Teacher | None:
         return None if config.distillation is None else Teacher.load(config.distillation.teacher)
 
-    def _start(self, settings: RunSettings) -> StartingPoint:
-        return start_from(
+    def _start(self, settings: RunSettings) -> Initialization:
+        return initialize(
             settings.model,
             classes_of(settings.train, self.clips, () if self.teacher is None else self.teacher.labels),
             name=self.folder.path.resolve().name,
@@ -251,7 +251,7 @@ class _Run:
             seed=settings.train.seed,
         )
 
-    def _data(self) -> tuple[TrainingSet, TrainingSet]:
+    def _data(self) -> tuple[MixedDataset, MixedDataset]:
         """Return the training and the validation set, as views of the clips."""
         config, labels = self.config, self.start.card.labels
         cache = None
@@ -262,20 +262,20 @@ class _Run:
         parts: list[Any] = []
         held_out: list[Any] = []
         if self.clips.labelled.usable:
-            learnt, measured = self.clips.labelled.sides(self.settings.validation)
+            learnt, measured = self.clips.labelled.train_val_split(self.settings.validation)
             parts.append(ClipDataset(learnt, labels, self.spec, augmentation=config.augmentation, **shared))
             held_out.append(ClipDataset(measured, labels, self.spec, **shared))
         if self.clips.unlabelled.usable:
-            learnt, measured = sides_of_unlabelled(self.clips.unlabelled, divide=not held_out)
+            learnt, measured = split_unlabelled(self.clips.unlabelled, divide=not held_out)
             parts.append(UnlabelledClips(learnt, self.spec, augmentation=config.augmentation, **shared))
             if measured:
                 held_out.append(UnlabelledClips(measured, self.spec, **shared))
-        stills = self.clips.usable_stills
+        stills = self.clips.usable_images
         if stills:
-            parts.append(StillDataset(stills, self.spec, augmentation=config.augmentation, seed=config.seed))
+            parts.append(ImageDataset(stills, self.spec, augmentation=config.augmentation, seed=config.seed))
         if not held_out:
             raise UsageError("There is no clip to measure on: give labelled clips, or unlabelled ones, besides stills.")
-        return TrainingSet(parts, views=config.teacher_views or None), TrainingSet(held_out)
+        return MixedDataset(parts, views=config.teacher_views or None), MixedDataset(held_out)
 
     def _answer_caches(self) -> list[AnswerCache]:
         """Return the teacher's answer caches for the training and the validation set; none without cached views."""
@@ -321,7 +321,7 @@ class _Run:
                 f"are {clips}. Lower batch_size or accumulate, or start fewer processes."
             )
         if size != asked:
-            self.say(f"batch_size is {size} instead of {asked}: there are {clips} clips for {world} processes.")
+            self.notify(f"batch_size is {size} instead of {asked}: there are {clips} clips for {world} processes.")
         return size
 
     def _largest_batch(self, objective: Objective, shape: Sequence[int], maximum: int) -> int:
@@ -343,10 +343,10 @@ class _Run:
 
         reserve = state_bytes(objective, self.config)
         found = find_batch_size(step, maximum=maximum, device=device, reserve_bytes=reserve)
-        self.say(found.explanation)
+        self.notify(found.explanation)
         return int(self.fabric.all_reduce(torch.tensor(float(found.size), device=device), reduce_op="min"))
 
-    def _features(self, batch_size: int, on_features: Callable[[int, int], None]) -> tuple[KeptViews, KeptViews]:
+    def _features(self, batch_size: int, on_features: Callable[[int, int], None]) -> tuple[FeatureCache, FeatureCache]:
         """The frozen part's output for every view in the place of the clips."""
         network, frozen, config = self.start.network, self.frozen, self.config
         assert frozen is not None
@@ -360,7 +360,7 @@ class _Run:
             num_measured=len(self.validation),
             max_bytes=_bytes(config.cache_gib),
         )
-        self.say(
+        self.notify(
             f"{frozen} and all before it stay as they are: their features of {config.frozen_views} random views of "
             f"{len(self.training)} clips, and of the middle of {len(self.validation)}, are computed once."
         )
@@ -379,12 +379,12 @@ class _Run:
 
     def _student_views(
         self, objective: Distillation, batch_size: int, on_features: Callable[[int, int], None]
-    ) -> tuple[KeptViews, KeptViews]:
+    ) -> tuple[FeatureCache, FeatureCache]:
         """The student's views in the place of the clips, after the teacher was asked about all of them."""
         objective.to(self.fabric.device)
         student, views = self.start.card.input, self.config.teacher_views
         shape = (3, student.num_frames, student.crop, student.crop)
-        self.say(
+        self.notify(
             f"The teacher answers {views} random views of {len(self.training)} clips, and the middle of "
             f"{len(self.validation)}, once; what the student sees of them is kept."
         )
@@ -397,15 +397,15 @@ class _Run:
 
     def _kept(
         self,
-        data: TrainingSet,
+        data: MixedDataset,
         views: int,
         shape: tuple[int, ...],
         make: Callable[[Batch], Tensor],
         batch_size: int,
         on_features: Callable[[int, int], None],
-    ) -> KeptViews:
+    ) -> FeatureCache:
         folder = self.folder.cache / ("training" if data is self.training else "validation")
-        kept = KeptViews(data, folder, num_views=views, shape=shape)
+        kept = FeatureCache(data, folder, num_views=views, shape=shape)
         self.fabric.barrier()
         kept.compute(make, self.fabric, batch_size=min(batch_size, 4), workers=self.config.workers, on_clip=on_features)
         return kept
@@ -416,7 +416,7 @@ class _Run:
         best_step = int(result.best["step"])
         draw_curves(rows, self.folder.curves, title=self.start.card.name, best_step=best_step)
         notes = [self.start.loaded]
-        learnt, measured = sides_of_unlabelled(self.clips.unlabelled, divide=not self.clips.labelled.usable)
+        learnt, measured = split_unlabelled(self.clips.unlabelled, divide=not self.clips.labelled.usable)
         if not result.finished:
             notes.append(f"Training was stopped after step {result.step}, before its end.")
         if result.early:
@@ -424,11 +424,11 @@ class _Run:
         if self.clips.unlabelled.rows or self.clips.stills:
             also = f", and {len(measured)} such clips were in the validation set" if measured else ""
             notes.append(
-                f"Also trained on {len(learnt)} clips and {len(self.clips.usable_stills)} pictures without labels"
+                f"Also trained on {len(learnt)} clips and {len(self.clips.usable_images)} pictures without labels"
                 f"{also}."
             )
         distillation = self.config.distillation
-        card = RunCard(
+        card = RunModelCard(
             folder=self.folder.path,
             card=self.start.card,
             start=self.start.parent,

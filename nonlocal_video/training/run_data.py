@@ -11,19 +11,19 @@ from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.object_storage import is_remote
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training.config import TrainConfig
-from nonlocal_video.training.images import StillRow
+from nonlocal_video.training.images import ImageRow
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.unlabelled import NO_LABEL
 from nonlocal_video.zoo.catalogue import find
 
 
 @dataclass(frozen=True, repr=False)
-class RunClips:
+class RunData:
     """Training set and validation set of a run."""
 
     labelled: Manifest
     unlabelled: Manifest = field(default_factory=lambda: Manifest(()))
-    stills: tuple[StillRow, ...] = ()
+    stills: tuple[ImageRow, ...] = ()
 
     def write_unlabelled(self, folder: RunFolder) -> None:
         """What the run's manifest of labelled clips does not have.
@@ -53,21 +53,21 @@ class RunClips:
                 ) from error
 
     @property
-    def usable_stills(self) -> list[StillRow]:
+    def usable_images(self) -> list[ImageRow]:
         return [row for row in self.stills if row.problem is None]
 
     @classmethod
-    def read(cls, folder: RunFolder) -> RunClips:
+    def read(cls, folder: RunFolder) -> RunData:
         """What a run was begun with."""
         stills = json.loads(folder.stills.read_text("utf-8")) if folder.stills.is_file() else ()
         return cls(
             folder.read_manifest(),
             read_manifest(folder.unlabelled) if folder.unlabelled.is_file() else Manifest(()),
-            tuple(StillRow(**row) for row in stills),
+            tuple(ImageRow(**row) for row in stills),
         )
 
 
-def check_clips_fit(config: TrainConfig, clips: RunClips, *, validation: str) -> None:
+def check_clips_fit(config: TrainConfig, clips: RunData, *, validation: str) -> None:
     """Refuse clips that a run cannot be made of, before its folder is.
 
     Raises:
@@ -84,10 +84,10 @@ def check_clips_fit(config: TrainConfig, clips: RunClips, *, validation: str) ->
             f"distillation.second_head=true the model has the clips' own classes."
         )
     if clips.labelled.usable:
-        clips.labelled.sides(validation)
+        clips.labelled.train_val_split(validation)
 
 
-def classes_of(config: TrainConfig, clips: RunClips, teacher: tuple[str, ...]) -> tuple[str, ...]:
+def classes_of(config: TrainConfig, clips: RunData, teacher: tuple[str, ...]) -> tuple[str, ...]:
     """The classes of the run's model: those of its clips or of its teacher, in the order of the outputs.
 
     Raises:
@@ -104,7 +104,7 @@ def classes_of(config: TrainConfig, clips: RunClips, teacher: tuple[str, ...]) -
     return labels
 
 
-def sides_of_unlabelled(manifest: Manifest, *, divide: bool) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
+def split_unlabelled(manifest: Manifest, *, divide: bool) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
     """Divide unlabelled clips: all for training; without another validation set, every tenth by its content for that.
 
     Clips that show the same pictures (`ManifestRow.content`) are on one side: what the first one's bytes decide.

@@ -18,7 +18,7 @@ from torch import nn
 
 from nonlocal_video.datasets.manifest import Manifest, read_manifest, write_manifest
 from nonlocal_video.errors import ModelError, OutputError, UsageError
-from nonlocal_video.io import lock_of, part_of, replacing
+from nonlocal_video.io import atomic_write, lock_of, part_of
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.training.provenance import describe_start, note_changed_versions, refuse_other_settings
@@ -41,7 +41,7 @@ class RunFolder:
         manifest: `manifest.csv`: the clips and their splits.
         unlabelled: `unlabelled.csv`: the same for clips without a label, where there are any.
         stills: `stills.json`: pictures, where there are any.
-        metrics: `metrics.csv`, of `MetricsLog`.
+        metrics: `metrics.csv`, of `MetricsWriter`.
         tensorboard: The folder of TensorBoard's event files.
         curves: `curves.png`.
         best: The weights with the best validation figure so far. What `--model RUN` takes.
@@ -311,7 +311,7 @@ class RunFolder:
         """Replace a file in one step: written beside it, forced to the disk, renamed."""
 
         def write() -> None:
-            with replacing(path) as file:
+            with atomic_write(path) as file:
                 fill(file)
 
         self._writing(path, write)

@@ -49,7 +49,7 @@ def pull(
     offline: bool = False,
     policy: transfer.RetryPolicy | None = None,
     progress: transfer.Progress | None = None,
-    say: transfer.Say = print,
+    notify: transfer.Say = print,
 ) -> Path:
     """Makes a catalogue entry's weights ready for use; does nothing if they are.
 
@@ -71,16 +71,16 @@ def pull(
         UsageError: The licence was not accepted.
         ModelError: No weights were published, or they can't be fetched, aren't the right ones, or don't convert.
     """
-    with _locked(entry, say):
+    with _locked(entry, notify):
         path = weights_path(entry.name)
         if path.is_file():
             return path
         check_licence(entry, accepted=accept_licence)
         original = original_path(entry)
         put_by_hand = original.is_file()
-        _fetch(entry, offline=offline, policy=policy, progress=progress, say=say)
+        _fetch(entry, offline=offline, policy=policy, progress=progress, notify=notify)
         try:
-            _convert(entry, original, path, say)
+            _convert(entry, original, path, notify)
         except ModelError as error:
             raise ModelError(
                 f"{error} The publisher's file stays at {original}; delete it to fetch it anew."
@@ -96,15 +96,15 @@ def fetch(
     offline: bool = False,
     policy: transfer.RetryPolicy | None = None,
     progress: transfer.Progress | None = None,
-    say: transfer.Say = print,
+    notify: transfer.Say = print,
 ) -> Path:
     """The publisher's file as it is, its hash checked; arguments and errors as of `pull`.
 
     Returns:
         `original_path(entry)`.
     """
-    with _locked(entry, say):
-        return _fetch(entry, offline=offline, policy=policy, progress=progress, say=say)
+    with _locked(entry, notify):
+        return _fetch(entry, offline=offline, policy=policy, progress=progress, notify=notify)
 
 
 def verify(entry: CatalogueEntry) -> str:
@@ -151,7 +151,7 @@ def _fetch(
     offline: bool,
     policy: transfer.RetryPolicy | None,
     progress: transfer.Progress | None,
-    say: transfer.Say,
+    notify: transfer.Say,
 ) -> Path:
     download = _published(entry)
     record = read_record(entry.name)
@@ -162,7 +162,7 @@ def _fetch(
             raise ModelError(
                 f"{'; '.join(problems)}. It was not used; put the right file there, or none to download it."
             )
-        say(f"{path} {_hash_in_words(download, sha256)}.")
+        notify(f"{path} {_hash_in_words(download, sha256)}.")
         return path
     yourself = f"save it as {path}, and run this again."
     if download.by_hand:
@@ -178,7 +178,7 @@ def _fetch(
     part = path.with_name(f"{path.name}.part")
     path.parent.mkdir(exist_ok=True)
     try:
-        transfer.download(download.url, part, policy=policy, progress=progress, say=say)
+        transfer.download(download.url, part, policy=policy, progress=progress, notify=notify)
     except transfer.TransferError as error:
         raise ModelError(f"{error} Or fetch the file yourself, {yourself}") from error
     sha256 = sha256_of(part)
@@ -187,11 +187,11 @@ def _fetch(
         raise ModelError(f"{'; '.join(problems)}. The file was removed, nothing is installed.")
     os.replace(part, path)
     transfer.discard(part)
-    say(f"{download.url} {_hash_in_words(download, sha256)}.")
+    notify(f"{download.url} {_hash_in_words(download, sha256)}.")
     return path
 
 
-def _convert(entry: CatalogueEntry, original: Path, path: Path, say: transfer.Say) -> None:
+def _convert(entry: CatalogueEntry, original: Path, path: Path, notify: transfer.Say) -> None:
     """Make the weights file; it appears only when its record is written."""
     from nonlocal_video.zoo.convert import convert_file
 
@@ -208,11 +208,11 @@ def _convert(entry: CatalogueEntry, original: Path, path: Path, say: transfer.Sa
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    say(f"Its hash is kept in {record_path(entry.name)}.")
+    notify(f"Its hash is kept in {record_path(entry.name)}.")
 
 
 @contextmanager
-def _locked(entry: CatalogueEntry, say: transfer.Say) -> Iterator[None]:
+def _locked(entry: CatalogueEntry, notify: transfer.Say) -> Iterator[None]:
     """One process at a time works on an entry; a storage that fails becomes a `ModelError`."""
     from filelock import Timeout
 
@@ -223,7 +223,7 @@ def _locked(entry: CatalogueEntry, say: transfer.Say) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say(f"Another process is getting {entry.name}; waiting for it.")
+            notify(f"Another process is getting {entry.name}; waiting for it.")
             lock.acquire()
         try:
             yield

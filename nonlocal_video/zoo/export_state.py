@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from nonlocal_video.errors import ModelError
-from nonlocal_video.io import replacing
+from nonlocal_video.io import atomic_write
 from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet
 from nonlocal_video.zoo.catalogue import load_network
 from nonlocal_video.zoo.names import mmaction2, pyslowfast
@@ -51,7 +51,7 @@ def export_state(model: str | Path, output: str | Path, *, layout: Literal["pysl
     names, wrapper = _LAYOUTS[layout]
     state = network.state_dict()
     renamed = {theirs: state[ours] for ours, theirs in names.names(state, network.config).items()}
-    with replacing(output) as file:
+    with atomic_write(output) as file:
         torch.save({wrapper: renamed}, file)
     return output
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nonlocal_video.errors import ModelError
-from nonlocal_video.io import replacing
+from nonlocal_video.io import atomic_write
 from nonlocal_video.paths import weights_folder
 
 if TYPE_CHECKING:
@@ -66,5 +66,5 @@ def read_record(name: str) -> Record | None:
 def write_record(name: str, record: Record) -> None:
     """Writes or replaces the record of a catalogue name in one step."""
     path = record_path(name)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(asdict(record), indent=1).encode() + b"\n")

@@ -54,7 +54,7 @@ def download(
     *,
     policy: RetryPolicy | None = None,
     progress: Progress | None = None,
-    say: Say | None = None,
+    notify: Say | None = None,
 ) -> None:
     """Downloads `url` to `part`; bytes that an earlier call left there are kept if the server's file is the same.
 
@@ -89,8 +89,8 @@ def download(
                 raise TransferError(f"{url} cannot be downloaded: no connection ({causes[-1]}).") from causes[0]
             if attempt + 1 < policy.attempts:
                 pause = policy.pause_seconds * 2**attempt
-                if say is not None:
-                    say(f"{url}: {causes[-1]}; trying again in {pause:g} s.")
+                if notify is not None:
+                    notify(f"{url}: {causes[-1]}; trying again in {pause:g} s.")
                 time.sleep(pause)
     kept = f"; {part.stat().st_size:,} bytes are kept for the next time" if _tag_of_kept(part, url) else ""
     raise TransferError(f"{url} cannot be downloaded: {causes[-1]} ({policy.attempts} attempts{kept}).") from causes[0]

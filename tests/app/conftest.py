@@ -13,7 +13,7 @@ from absent import absent
 from playwright.sync_api import Browser, Page, sync_playwright
 from serving import Server, serving
 
-from nonlocal_video.inference.explanation import Look
+from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.recognizer import Recognizer, load
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -60,9 +60,9 @@ def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
 
 
 @pytest.fixture(scope="module")
-def look(recognizer: Recognizer, clip_folder: Path) -> Look:
+def explained(recognizer: Recognizer, clip_folder: Path) -> Explanation:
     """What it keeps of a clip for questions."""
-    return recognizer.look(clip_folder / "a.mp4")
+    return recognizer.explain_all(clip_folder / "a.mp4")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from serving import Server
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 WITHIN_MS = 60_000
-AT_ONCE = "*, *::before, *::after { transition: none !important; animation: none !important; }"
+UNQUEUED = "*, *::before, *::after { transition: none !important; animation: none !important; }"
 """A colour on its way to another may be too pale for a moment, whenever it sets out."""
 
 KNOWN = {"nested-interactive": 'aria-label="common.upload"'}
@@ -39,7 +39,7 @@ def test_no_serious_finding(
     context = browser.new_context(viewport={"width": 390, "height": 900}, color_scheme=colours)
     page = context.new_page()
     page.goto(small_server.url)
-    page.add_style_tag(content=AT_ONCE)
+    page.add_style_tag(content=UNQUEUED)
     expect(page.locator("#recognise")).to_be_visible(timeout=WITHIN_MS)
     tabs = page.get_by_role("tab").all_inner_texts()
     assert tabs == ["Recognise", "Ask a point", "Timeline", "Folder", "API"]

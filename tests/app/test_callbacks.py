@@ -71,11 +71,11 @@ def test_overlays_follow_the_scores(callbacks: Callbacks, clip: str, overlay: An
 def test_the_look_is_kept_for_its_visitor_until_the_clip_changes(callbacks: Callbacks, clip: str) -> None:
     request: Any = SimpleNamespace(session_hash="ann")
     list(callbacks.recognise(clip, "tiny", "3x1", "attention", request=request))
-    kept = callbacks.looks.of("ann")
+    kept = callbacks.explanations.of("ann")
     assert kept is not None
     assert len(kept.prediction.views) == 3, "the answer that stands on the page"
     callbacks.forget(request)
-    assert len(callbacks.looks) == 0
+    assert len(callbacks.explanations) == 0
 
 
 def test_a_looped_clip_shows_each_frame_once(callbacks: Callbacks, recognizer: Recognizer, clip_folder: Path) -> None:
@@ -103,7 +103,7 @@ class Broken:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def look(self, path: Path, *, fast: bool, region: str, on_stage: object) -> None:
+    def explained(self, path: Path, *, fast: bool, region: str, on_stage: object) -> None:
         raise self.error
 
 
@@ -167,7 +167,7 @@ def test_another_clip_and_a_cancel_take_the_last_answer_away(
     list(callbacks.recognise(clip, "tiny", "fast", "attention", request=request))
     outcome = getattr(callbacks, how)(request)
     assert outcome == Outcome(words, gr.update(visible=False), None, None, None)
-    assert len(callbacks.looks) == 0
+    assert len(callbacks.explanations) == 0
 
 
 def test_another_model_brings_its_choices(callbacks: Callbacks) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nonlocal_video.app.cleanup import clean_every_seconds, give_memory_back, sweep, sweeping
+from nonlocal_video.app.cleanup import clean_every_seconds, clean_up, cleaning_up, give_memory_back
 
 LATER = -3600.0
 """As if an hour had passed: the times of a file cannot be set back."""
@@ -24,25 +24,25 @@ def folder(tmp_path: Path) -> Path:
 
 def test_young_files_stay(folder: Path) -> None:
     before = set(folder.rglob("*"))
-    sweep(folder, set(), older_than_seconds=60)
+    clean_up(folder, set(), older_than_seconds=60)
     assert set(folder.rglob("*")) == before
 
 
 def test_old_files_and_their_folders_go_and_what_is_kept_stays(folder: Path) -> None:
     kept = {folder / "sample", folder / "sample" / "dancer.mp4"}
-    sweep(folder, kept, older_than_seconds=LATER)
+    clean_up(folder, kept, older_than_seconds=LATER)
     assert set(folder.rglob("*")) == kept
 
 
 def test_a_folder_that_is_not_empty_stays(folder: Path) -> None:
     kept = {folder / "upload" / "clip.mp4"}
-    sweep(folder, kept, older_than_seconds=LATER)
+    clean_up(folder, kept, older_than_seconds=LATER)
     assert set(folder.rglob("*")) == {folder / "upload", *kept}
 
 
 def test_files_go_when_their_time_is_over_and_those_of_the_beginning_stay(folder: Path) -> None:
     before = set(folder.rglob("*"))
-    with sweeping(folder, keep_seconds=0.2):
+    with cleaning_up(folder, keep_seconds=0.2):
         upload = folder / "later.mp4"
         upload.touch()
         assert upload.exists()

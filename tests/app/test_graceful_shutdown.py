@@ -90,7 +90,7 @@ def test_a_request_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
             begun.set()
             await asyncio.Event().wait()
 
-        server = graceful_shutdown.DrainingServer(app)
+        server = graceful_shutdown.GracefulServer(app)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             _, writer = await asyncio.open_connection(*listener.getsockname())

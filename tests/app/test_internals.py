@@ -11,7 +11,7 @@ import uvicorn
 from gradio import processing_utils
 
 from nonlocal_video.app import no_remote_fetch, server
-from nonlocal_video.app.graceful_shutdown import DrainingServer
+from nonlocal_video.app.graceful_shutdown import GracefulServer
 from nonlocal_video.app.server import create_app
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import load
@@ -73,7 +73,7 @@ def test_the_server_does_not_start_unprotected(
 
 def test_with_its_names_gradio_is_kept_from_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processing_utils, "async_ssrf_protected_get", processing_utils.async_ssrf_protected_get)
-    no_remote_fetch.forbid_fetching()
+    no_remote_fetch.forbid_remote_fetch()
     with pytest.raises(gr.Error, match="fetches nothing from an address"):
         processing_utils.ssrf_protected_download("http://127.0.0.1:9/clip.mp4", "/nonexistent")
 
@@ -95,4 +95,4 @@ def test_without_a_way_to_end_gently_nothing_is_served(name: str, monkeypatch: p
         raise AssertionError("never asked")
 
     with pytest.raises(UsageError, match=rf"uvicorn \S+ has no \w+\.{name}"):
-        DrainingServer(app)
+        GracefulServer(app)

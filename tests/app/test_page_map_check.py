@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from nonlocal_video.app.ask_callbacks import NO_LOOK, Asking
-from nonlocal_video.app.kept_explanations import KeptLooks
-from nonlocal_video.app.map_check import Checking
+from nonlocal_video.app.ask_callbacks import NO_LOOK, AskCallbacks
+from nonlocal_video.app.kept_explanations import KeptExplanations
+from nonlocal_video.app.map_check import MapCheck
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
-from nonlocal_video.inference.explanation import Look
+from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.map_check import quick_check, quick_draws
 from nonlocal_video.inference.recognizer import Recognizer
 
@@ -20,13 +20,13 @@ BLOCK, LABEL = "layer3.nonlocal0", "action 1"
 
 
 @pytest.fixture
-def checking(recognizer: Recognizer, look: Look) -> Checking:
-    looks = KeptLooks()
-    looks.keep("ann", look)
-    return Checking({recognizer.card.name: recognizer}, Asking(looks))
+def checking(recognizer: Recognizer, explanation: Explanation) -> MapCheck:
+    explanations = KeptExplanations()
+    explanations.keep("ann", explanation)
+    return MapCheck({recognizer.card.name: recognizer}, AskCallbacks(explanations))
 
 
-def check(checking: Checking, method: Method, who: str = "ann") -> tuple[str, list[Any]]:
+def check(checking: MapCheck, method: Method, who: str = "ann") -> tuple[str, list[Any]]:
     """What is said, and the stages that the bar showed."""
     stages: list[Any] = []
 
@@ -38,26 +38,26 @@ def check(checking: Checking, method: Method, who: str = "ann") -> tuple[str, li
     return words, stages
 
 
-def expected_maps(look: Look, method: Method) -> AttentionMaps:
+def expected_maps(explanation: Explanation, method: Method) -> AttentionMaps:
     if method == "query":
-        return look.query(QueryPoint(float(look.seconds[2]), 0.5, 0.5), layer=BLOCK)
-    return look.attention_received(layer=BLOCK) if method == "attention" else look.class_evidence(LABEL)
+        return explanation.query(QueryPoint(float(explanation.seconds[2]), 0.5, 0.5), layer=BLOCK)
+    return explanation.attention_received(layer=BLOCK) if method == "attention" else explanation.class_evidence(LABEL)
 
 
 @pytest.mark.parametrize("method", ["query", "attention", "gradcam"])
 def test_it_says_what_the_library_measures(
-    checking: Checking, recognizer: Recognizer, look: Look, method: Method
+    checking: MapCheck, recognizer: Recognizer, explanation: Explanation, method: Method
 ) -> None:
     words, stages = check(checking, method)
     label = LABEL if method == "gradcam" else None
-    maps = expected_maps(look, method)
-    measured = quick_check(recognizer, look, maps, label=label)
+    maps = expected_maps(explanation, method)
+    measured = quick_check(recognizer, explanation, maps, label=label)
     assert words.lower() == measured.in_words.lower()
-    assert f'"{label or look.prediction.top(1)[0].label}"' in words
+    assert f'"{label or explanation.prediction.top(1)[0].label}"' in words
     total = 2 + quick_draws(maps)
     assert stages == [(done, total) for done in range(total + 1)]
 
 
-def test_without_features_it_asks_for_a_recognition(checking: Checking) -> None:
+def test_without_features_it_asks_for_a_recognition(checking: MapCheck) -> None:
     with pytest.raises(gr.Error, match=NO_LOOK):
         check(checking, "attention", "bob")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nonlocal_video.attention.contact_sheet import GAP, MAX_FRAMES, Sheet
+from nonlocal_video.attention.contact_sheet import GAP, MAX_FRAMES, ContactSheet
 from nonlocal_video.attention.geometry import CellGrid
 from nonlocal_video.attention.maps import AttentionMaps, QueryPoint, spaced_frames
 from nonlocal_video.video.transforms import spatial_views
@@ -95,7 +95,7 @@ def test_spaced_frames(frame_of_time: list[int], count: int, indices: list[int])
 
 
 def test_a_click_finds_the_place_that_was_drawn() -> None:
-    sheet = Sheet.of(maps_of(np.ones(GRID.size)))
+    sheet = ContactSheet.of(maps_of(np.ones(GRID.size)))
     assert sheet.frames == tuple(range(NUM_FRAMES))
     assert sheet.size == (4 * WIDTH + 3 * GAP, 2 * HEIGHT + GAP)
     for index in (0, 3, 6):
@@ -106,17 +106,17 @@ def test_a_click_finds_the_place_that_was_drawn() -> None:
 
 
 def test_a_sheet_of_many_frames_shows_some_and_a_tall_clip_has_more_columns() -> None:
-    assert Sheet(tuple(range(MAX_FRAMES)), 64, 48).columns == 4
-    assert Sheet(tuple(range(MAX_FRAMES)), 48, 64).columns == 6
-    assert Sheet((0, 1), 64, 48).size == (2 * 64 + GAP, 48)
-    few = Sheet((0, 8, 16), 64, 48)
+    assert ContactSheet(tuple(range(MAX_FRAMES)), 64, 48).columns == 4
+    assert ContactSheet(tuple(range(MAX_FRAMES)), 48, 64).columns == 6
+    assert ContactSheet((0, 1), 64, 48).size == (2 * 64 + GAP, 48)
+    few = ContactSheet((0, 8, 16), 64, 48)
     assert few.pixel_of(9, 0, 0) == few.corner(1), "a frame that is not shown stands in the nearest"
 
 
 def test_arrows_go_from_the_query_to_its_targets() -> None:
     asked = QueryPoint(0.0, x=0.5, y=0.5)
     maps = maps_of(peaks(t0y3x3=5, t3y5x5=5), asked, 0)
-    sheet = Sheet.of(maps)
+    sheet = ContactSheet.of(maps)
     plain, drawn = sheet.draw(maps), sheet.draw(maps, maps.strongest(3))
     assert plain.shape == (*sheet.size[::-1], 3)
     rows, columns = np.nonzero((plain != drawn).any(axis=2))

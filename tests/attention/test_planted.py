@@ -111,9 +111,9 @@ def test_query_point_attends_to_the_square_planted_elsewhere(sub_sample: bool) -
         nonlocal_blocks={"layer3.0": block},
     )
     with recognizer(Video3DResNet.from_config(config)) as light:
-        look = light.look(clip_with_squares(here, there), frames_per_second=RATE)
+        explanation = light.explain_all(clip_with_squares(here, there), frames_per_second=RATE)
         first, count, row, column = here
-        maps = look.explain(query=point_at(first + count // 2, row, column))
+        maps = explanation.explain(query=point_at(first + count // 2, row, column))
     assert maps.query_index == first + count // 2
     volume = np.nan_to_num(np.stack(list(maps.maps())))
     for square in (here, there):
@@ -147,9 +147,9 @@ def test_map_of_the_last_layer_sums_to_the_logit() -> None:
     card = ModelCard(name="random", architecture="none", config={}, input=INPUT, labels=("a", "b"))
     frames = torch.randint(0, 256, (NUM_FRAMES, 64, 96, 3), dtype=torch.uint8).numpy()
     with nlv.Recognizer(network, card, device="cpu") as random:
-        look = random.look(frames, frames_per_second=RATE)
+        explanation = random.explain_all(frames, frames_per_second=RATE)
         with torch.inference_mode():
-            logits = network(look.network_input)[0]
+            logits = network(explanation.network_input)[0]
         for index, label in enumerate(card.labels):
-            evidence = look.class_evidence(label).cells.sum() + network.fc.bias[index].item()
+            evidence = explanation.class_evidence(label).cells.sum() + network.fc.bias[index].item()
             assert evidence == pytest.approx(float(logits[index]), rel=1e-4)

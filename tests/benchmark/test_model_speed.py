@@ -54,7 +54,9 @@ def test_every_case_runs_in_every_round(tiny_model: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Recognizer, "forward", watched)
     said: list[str] = []
     before = torch.get_num_threads()
-    results = benchmark_model([str(tiny_model)], device="cpu", batch_sizes=(1, 2), rounds=3, threads=2, say=said.append)
+    results = benchmark_model(
+        [str(tiny_model)], device="cpu", batch_sizes=(1, 2), rounds=3, threads=2, notify=said.append
+    )
     assert torch.get_num_threads() == before
     full, fast = (3, 8, 48, 48), (3, 4, 48, 48)
     assert shapes == 4 * [(1, *full), (2, *full), (1, *fast), (2, *fast)]  # the first to warm up

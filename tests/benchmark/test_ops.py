@@ -81,7 +81,7 @@ def test_command(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_processes")
 def test_a_matrix_that_does_not_fit_is_not_made_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, "NAIVE_MATRIX_LIMIT_BYTES", 4 * 100**2)
-    results = ops.benchmark_ops(quick=True, say=lambda text: None)
+    results = ops.benchmark_ops(quick=True, notify=lambda text: None)
     small, large = (row for row in results["kernels"] if row["kernel"] == "dot_product")
     assert small["naive"] is not None
     assert large["naive"] is None

@@ -14,7 +14,7 @@ def test_all_three_are_measured_in_every_round(tiny_model: Path, clip_folder: Pa
     said: list[str] = []
     with nlv.load(tiny_model, device="cpu") as recognizer:
         files = [str(clip_folder / "a.mp4"), str(clip_folder / "b" / "c.mp4")]
-        results = benchmark_pipeline(recognizer, files, rounds=2, workers=2, batch_size=2, say=said.append)
+        results = benchmark_pipeline(recognizer, files, rounds=2, workers=2, batch_size=2, notify=said.append)
     assert len(said) == 2
     assert {name: len(times) for name, times in results["seconds"].items()} == {
         "decode_only": 2, "network_only": 2, "both": 2,

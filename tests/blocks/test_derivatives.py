@@ -24,7 +24,7 @@ from nonlocal_video.blocks.kernels import (
     softmax_kernel,
 )
 from nonlocal_video.blocks.reference import concatenation_reference, dot_product_reference, softmax_reference
-from nonlocal_video.blocks.sorted_prefix_sums import ramp_sums
+from nonlocal_video.blocks.sorted_prefix_sums import relu_sum
 from nonlocal_video.blocks.tiled_softmax import tiled_softmax
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -201,4 +201,4 @@ def test_every_block(nonlocal_type: str, variant: str, video: bool) -> None:
 
 def test_ramp_sums_of_no_sets() -> None:
     queries, keys, values = torch.zeros(0, 3), torch.zeros(0, 4), torch.zeros(0, 4, 2)
-    assert ramp_sums(queries, keys, values).shape == (0, 3, 2)
+    assert relu_sum(queries, keys, values).shape == (0, 3, 2)

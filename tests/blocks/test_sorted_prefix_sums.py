@@ -12,7 +12,7 @@ from torch import Tensor
 from nonlocal_video.blocks import kernels
 from nonlocal_video.blocks import sorted_prefix_sums as threshold_sums
 from nonlocal_video.blocks.reference import concatenation_reference
-from nonlocal_video.blocks.sorted_prefix_sums import ramp_sums
+from nonlocal_video.blocks.sorted_prefix_sums import relu_sum
 
 
 def matrix_sums(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def test_equals_the_matrix_and_so_do_the_gradients(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threshold_sums, "_BLOCK", block)  # several levels of blocks
         patch.setattr(threshold_sums, "_CHANNELS", channels)
-        actual = ramp_sums(queries, keys, values)
+        actual = relu_sum(queries, keys, values)
         actual_grads = torch.autograd.grad((actual * direction).sum(), (queries, keys, values))
     torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(actual_grads, expected_grads)
@@ -60,8 +60,8 @@ def test_equals_the_matrix_and_so_do_the_gradients(
 def test_gradients_of_first_and_second_order() -> None:
     torch.manual_seed(0)
     inputs = (double(2, 7), double(2, 5), double(2, 5, 3))
-    assert torch.autograd.gradcheck(ramp_sums, inputs)
-    assert torch.autograd.gradgradcheck(ramp_sums, inputs)
+    assert torch.autograd.gradcheck(relu_sum, inputs)
+    assert torch.autograd.gradgradcheck(relu_sum, inputs)
 
 
 @pytest.mark.parametrize("pick", [0, 1, 2])
@@ -69,12 +69,12 @@ def test_gradient_of_one_input_alone(pick: int) -> None:
     torch.manual_seed(0)
     inputs = [double(1, 7).detach(), double(1, 5).detach(), double(1, 5, 3).detach()]
     inputs[pick].requires_grad_()
-    assert torch.autograd.gradcheck(ramp_sums, inputs)
+    assert torch.autograd.gradcheck(relu_sum, inputs)
 
 
 def test_none_and_all_of_the_keys() -> None:
     keys, values = torch.tensor([[1.0, 2.0]]), torch.ones(1, 2, 1)
-    assert ramp_sums(torch.tensor([[-5.0, -2.0, -1.0, 5.0]]), keys, values).flatten().tolist() == [0, 0, 1, 13]
+    assert relu_sum(torch.tensor([[-5.0, -2.0, -1.0, 5.0]]), keys, values).flatten().tolist() == [0, 0, 1, 13]
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])
@@ -84,7 +84,7 @@ def test_float32_at_a_hundred_thousand_keys(offset: float) -> None:
     queries, keys = torch.randn(1, 500) + offset, torch.randn(1, 100_000) - offset
     values = torch.rand(1, 100_000, 4)
     exact = matrix_sums(queries.double(), keys.double(), values.double())
-    assert relative_error(ramp_sums(queries, keys, values), exact) < 1e-6
+    assert relative_error(relu_sum(queries, keys, values), exact) < 1e-6
 
 
 def test_float32_where_the_device_adds_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_float32_where_the_device_adds_in_float32(monkeypatch: pytest.MonkeyPatc
     queries, keys, values = torch.randn(1, 200), torch.randn(1, 100_000), torch.rand(1, 100_000, 1)
     exact = matrix_sums(queries.double(), keys.double(), values.double())
     monkeypatch.setattr(Tensor, "cumsum_", cumsum_)
-    assert relative_error(ramp_sums(queries, keys, values), exact) < 3e-6
+    assert relative_error(relu_sum(queries, keys, values), exact) < 3e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -128,5 +128,5 @@ def test_nothing_as_large_as_the_matrix_in_the_backward_pass() -> None:
     watch = TensorWatch()
     inputs = double(1, 1000), double(1, 900), double(1, 900, 8)
     with watch:
-        ramp_sums(*inputs).sum().backward()
+        relu_sum(*inputs).sum().backward()
     assert watch.largest <= 2 * 1000 * 8

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from nonlocal_video.cli.interrupt import GentleStop
+from nonlocal_video.cli.interrupt import GracefulInterrupt
 
 
 class SignalledWhenDestroyed:
@@ -29,7 +29,7 @@ def _signals_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run_that_is_signalled_twice() -> None:
-    with GentleStop() as stop:
+    with GracefulInterrupt() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.asked
         SignalledWhenDestroyed()
@@ -49,6 +49,6 @@ def test_a_second_signal_in_a_destructor_still_interrupts_and_says_nothing(capfd
 
 
 def test_errors_in_destructors_are_shown_until_then(capfd: pytest.CaptureFixture[str]) -> None:
-    with GentleStop():
+    with GracefulInterrupt():
         FailsWhenDestroyed()
     assert "a worker was killed" in capfd.readouterr().err

@@ -65,15 +65,15 @@ def test_sides() -> None:
     rows = [replace(ROW, path=f"{n}.mp4", split=split) for n, split in enumerate(["fold1", "fold2", "fold10", "test"])]
     manifest = Manifest((*rows, BROKEN))
     assert manifest.splits == ("fold1", "fold2", "fold10", "test")
-    train, held_out = manifest.sides("fold2")
+    train, held_out = manifest.train_val_split("fold2")
     assert [row.split for row in (*train, *held_out)] == ["fold1", "fold10", "fold2"]
     with pytest.raises(UsageError, match=r"split = 'validation' is in no row.*fold1, fold2, fold10, test"):
-        manifest.sides()
+        manifest.train_val_split()
     divided = Manifest((ROW, replace(ROW, path="v.mp4", split="validation")))
-    train, held_out = divided.sides()
+    train, held_out = divided.train_val_split()
     assert [row.split for row in (*train, *held_out)] == ["train", "validation"]
     with pytest.raises(UsageError, match=r"'train' is the training set's split\. .*: train, validation\.$"):
-        divided.sides("train")
+        divided.train_val_split("train")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nonlocal_video.errors import VideoError
 from nonlocal_video.evaluation.answers import Answer, Truth, from_row, to_row
 from nonlocal_video.evaluation.metrics import NUM_BINS, bootstrap, calibration_error, group_numbers, measure
-from nonlocal_video.inference.prediction import Failure, Prediction, StageSeconds
+from nonlocal_video.inference.prediction import Failure, Prediction, StageTimings
 from nonlocal_video.video.info import VideoInfo
 
 VIDEO = VideoInfo("mp4", "h264", 8, 8, 0, 10, 10.0, 0.0, 1.0, False, "pyav")
@@ -25,7 +25,7 @@ def answers_of(
     answers = []
     for number, (of_clip, index) in enumerate(zip(scores, truth, strict=True)):
         prediction = Prediction(
-            f"{number}.mp4", "m", labels, of_clip, VIDEO, (), 1, 8, 8, "cpu", StageSeconds(0.0, 0.0, 0.0)
+            f"{number}.mp4", "m", labels, of_clip, VIDEO, (), 1, 8, 8, "cpu", StageTimings(0.0, 0.0, 0.0)
         )
         known = Truth(labels[index], int(index), groups[number] if groups else None)
         answers.append(from_row(to_row(prediction, known), known))

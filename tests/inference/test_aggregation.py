@@ -54,8 +54,8 @@ def test_the_recogniser_averages_the_probabilities_of_windows(tiny_model: Path, 
     network, card = load_checkpoint(tiny_model)
     windowed = replace(card, head_window=(1, 2, 2))
     with nlv.Recognizer(network, windowed, device="cpu") as recognizer, torch.inference_mode():
-        look = recognizer.look(clip_folder / "a.mp4")
-        features = recognizer.network.extract_features(look.network_input, ["stage4"])["stage4"]
+        explanation = recognizer.explain_all(clip_folder / "a.mp4")
+        features = recognizer.network.extract_features(explanation.network_input, ["stage4"])["stage4"]
         (places_t, places_y, places_x) = (
             size - need + 1 for size, need in zip(features.shape[2:], (1, 2, 2), strict=True)
         )
@@ -70,7 +70,7 @@ def test_the_recogniser_averages_the_probabilities_of_windows(tiny_model: Path, 
         ).mean(0)
         scores = recognizer.classify(clip_folder / "a.mp4").scores
         np.testing.assert_allclose(scores, expected.numpy(), atol=1e-5)
-        np.testing.assert_allclose(look.prediction.scores, scores, atol=1e-6)
+        np.testing.assert_allclose(explanation.prediction.scores, scores, atol=1e-6)
     with nlv.Recognizer(network, card, device="cpu") as whole:
         assert np.abs(whole.classify(clip_folder / "a.mp4").scores - scores).max() > 1e-4
 
@@ -81,10 +81,10 @@ def test_the_evidence_sums_to_the_logit_whatever_the_windows(tiny_model: Path, c
     network, card = load_checkpoint(tiny_model)
     clip = clip_folder / "a.mp4"
     with nlv.Recognizer(network, replace(card, head_window=window), device="cpu") as recognizer:
-        look = recognizer.look(clip)
-        maps = [look.class_evidence(label) for label in range(len(card.labels))]
+        explanation = recognizer.explain_all(clip)
+        maps = [explanation.class_evidence(label) for label in range(len(card.labels))]
         sums = np.array([float(of_class.cells.sum()) for of_class in maps])
-    features, head = look.features, recognizer.network.fc
+    features, head = explanation.features, recognizer.network.fc
     assert features is not None
     size = tuple(features.shape[2:])
     assert size[1] > 1

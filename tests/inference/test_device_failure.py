@@ -193,7 +193,7 @@ def test_where_not_even_one_view_fits_each_clip_is_tried_once_more_only(
 def test_maps_that_do_not_fit_say_so(
     recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, clip_folder: Path
 ) -> None:
-    look = recognizer.look(clip_folder / "a.mp4")
+    explanation = recognizer.explain_all(clip_folder / "a.mp4")
     block = next(iter(recognizer.nonlocal_layers().values()))
 
     def full(*_: Any, **__: Any) -> Tensor:
@@ -201,7 +201,7 @@ def test_maps_that_do_not_fit_say_so(
 
     monkeypatch.setattr(type(block), "attention_received", full)
     with pytest.raises(VideoError, match="cpu has no room for what this takes") as told:
-        look.explain(method="attention")
+        explanation.explain(method="attention")
     assert told.value.code == "out_of_memory"
     assert told.value.__context__.__traceback__ is None  # type: ignore[union-attr]  # or it would hold on to tensors
 

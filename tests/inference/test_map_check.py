@@ -15,7 +15,7 @@ import nonlocal_video as nlv
 from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.blocks.config import NonLocalConfig
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.explanation import Look
+from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.map_check import QuickCheck, check_faithfulness, class_of, class_score, quick_check
 from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet
@@ -53,20 +53,22 @@ def clip_with_a_white_cell() -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def one_cell() -> tuple[nlv.Recognizer, Look, AttentionMaps]:
+def one_cell() -> tuple[nlv.Recognizer, Explanation, AttentionMaps]:
     card = ModelCard(name="one-cell", architecture="none", config={}, input=INPUT, labels=("white", "other"))
     recognizer = nlv.Recognizer(OneCell(), card, device="cpu")
-    look = recognizer.look(clip_with_a_white_cell(), frames_per_second=10.0)
-    return recognizer, look, look.class_evidence()
+    explanation = recognizer.explain_all(clip_with_a_white_cell(), frames_per_second=10.0)
+    return recognizer, explanation, explanation.class_evidence()
 
 
 @pytest.mark.parametrize("baseline", ["blur", "mean_colour"])
 def test_the_exact_map_beats_every_control_on_either_baseline(baseline, one_cell) -> None:  # type: ignore[no-untyped-def]
-    recognizer, look, maps = one_cell
+    recognizer, explanation, maps = one_cell
     assert np.unravel_index(maps.cells.argmax(), maps.cells.shape) == CELL
-    found = check_faithfulness(recognizer, look, maps, baseline=baseline, fractions=FRACTIONS, draws=3, batch_size=4)
+    found = check_faithfulness(
+        recognizer, explanation, maps, baseline=baseline, fractions=FRACTIONS, draws=3, batch_size=4
+    )
     assert (found.label, found.class_index, found.baseline) == ("white", 0, baseline)
-    score = float(look.prediction.scores[0])
+    score = float(explanation.prediction.scores[0])
     for curves in (found.map, *found.displaced, found.over_time, found.centre):
         assert curves.deletion.scores[0] == curves.insertion.scores[-1] == pytest.approx(score)
         assert curves.deletion.scores[-1] == curves.insertion.scores[0] < 0.05
@@ -82,17 +84,17 @@ def test_the_exact_map_beats_every_control_on_either_baseline(baseline, one_cell
     assert found.map.deletion.area < 0.1
     assert found.map.insertion.area > 0.9
     inverse = replace(maps, cells=-maps.cells)
-    worst = check_faithfulness(recognizer, look, inverse, baseline=baseline, fractions=FRACTIONS, draws=1).map
+    worst = check_faithfulness(recognizer, explanation, inverse, baseline=baseline, fractions=FRACTIONS, draws=1).map
     assert worst.deletion.area > 0.9
     assert worst.insertion.area < 0.1
 
 
 def test_the_quick_check_says_what_it_measured(one_cell) -> None:  # type: ignore[no-untyped-def]
-    recognizer, look, maps = one_cell
+    recognizer, explanation, maps = one_cell
     passes: list[int] = []
-    found = quick_check(recognizer, look, maps, fraction=0.1, on_pass=passes.append)
+    found = quick_check(recognizer, explanation, maps, fraction=0.1, on_pass=passes.append)
     assert passes == [1] * 6
-    assert found.score == pytest.approx(float(look.prediction.scores[0]))
+    assert found.score == pytest.approx(float(explanation.prediction.scores[0]))
     assert found.without_strongest < 0.05
     assert min(found.without_displaced) > 0.9
     assert found.in_words == (
@@ -100,25 +102,25 @@ def test_the_quick_check_says_what_it_measured(one_cell) -> None:  # type: ignor
         f"{found.without_strongest:.2f}; with the same shape elsewhere (4 draws) it stays at 0.98 on average. "
         "Nowhere else did it get as low."
     )
-    whole = check_faithfulness(recognizer, look, maps, fractions=(0, 0.1, 1))
+    whole = check_faithfulness(recognizer, explanation, maps, fractions=(0, 0.1, 1))
     assert whole.map.deletion.scores[1] == found.without_strongest
     assert tuple(curves.deletion.scores[1] for curves in whole.displaced) == found.without_displaced
 
 
 def test_a_map_that_points_elsewhere_is_told_so(one_cell) -> None:  # type: ignore[no-untyped-def]
-    recognizer, look, maps = one_cell
+    recognizer, explanation, maps = one_cell
     wrong = replace(maps, cells=np.roll(maps.cells, (2, 3, 2), axis=(0, 1, 2)))
-    assert quick_check(recognizer, look, wrong, fraction=0.02).in_words.endswith(
+    assert quick_check(recognizer, explanation, wrong, fraction=0.02).in_words.endswith(
         "Too little was taken away to tell them apart."
     )
-    worst = quick_check(recognizer, look, replace(maps, cells=-maps.cells), fraction=0.2)
+    worst = quick_check(recognizer, explanation, replace(maps, cells=-maps.cells), fraction=0.2)
     assert worst.without_strongest > 0.9
 
 
 def test_a_map_that_is_the_same_everywhere_is_refused_in_words(one_cell) -> None:  # type: ignore[no-untyped-def]
-    recognizer, look, maps = one_cell
+    recognizer, explanation, maps = one_cell
     with pytest.raises(UsageError, match="The map has the same value everywhere: it ranks no places"):
-        quick_check(recognizer, look, replace(maps, cells=np.ones_like(maps.cells)))
+        quick_check(recognizer, explanation, replace(maps, cells=np.ones_like(maps.cells)))
 
 
 @pytest.mark.parametrize(
@@ -155,21 +157,23 @@ def test_scores_are_those_of_classify_with_a_head_window_too(window) -> None:  #
     card = ModelCard("random", "none", {}, INPUT, labels=("a", "b"), head_window=window)
     frames = np.random.default_rng(0).integers(0, 256, (8, 72, 96, 3), dtype=np.uint8)
     with nlv.Recognizer(network, card, device="cpu") as recognizer:
-        look = recognizer.look(frames, frames_per_second=10.0)
-        inputs = look.clip.network_input(0, 0)
-        assert look.features is not None
-        assert recognizer.forward(inputs).shape[1] == (look.features[0, 0].numel() if window else 1) != 0
+        explanation = recognizer.explain_all(frames, frames_per_second=10.0)
+        inputs = explanation.clip.network_input(0, 0)
+        assert explanation.features is not None
+        assert recognizer.forward(inputs).shape[1] == (explanation.features[0, 0].numel() if window else 1) != 0
         for index in range(2):
             score = class_score(recognizer, index)(torch.cat([inputs, inputs]))
-            assert score == pytest.approx([look.prediction.scores[index]] * 2, abs=1e-6)
-        for maps in (look.class_evidence(), look.attention_received()):
-            found = check_faithfulness(recognizer, look.lightened(32), maps, label=1, fractions=(0, 0.5, 1), draws=1)
-            assert found.map.deletion.scores[0] == pytest.approx(look.prediction.scores[1], abs=1e-6)
+            assert score == pytest.approx([explanation.prediction.scores[index]] * 2, abs=1e-6)
+        for maps in (explanation.class_evidence(), explanation.attention_received()):
+            found = check_faithfulness(
+                recognizer, explanation.lightened(32), maps, label=1, fractions=(0, 0.5, 1), draws=1
+            )
+            assert found.map.deletion.scores[0] == pytest.approx(explanation.prediction.scores[1], abs=1e-6)
 
 
 def test_classes_by_name_and_index(one_cell) -> None:  # type: ignore[no-untyped-def]
-    _, look, _ = one_cell
-    assert [class_of(look, label) for label in (None, "other", 1, "white")] == [0, 1, 1, 0]
+    _, explanation, _ = one_cell
+    assert [class_of(explanation, label) for label in (None, "other", 1, "white")] == [0, 1, 1, 0]
     for label in ("grey", 2, -1):
         with pytest.raises(UsageError, match="is not a class of model 'one-cell'"):
-            class_of(look, label)
+            class_of(explanation, label)

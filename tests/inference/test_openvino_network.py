@@ -135,7 +135,7 @@ def test_files_folders_and_timelines_get_the_same_answers(
 
 @needs_openvino
 def test_maps_come_from_pytorch(by_torch: nlv.Recognizer, by_openvino: nlv.Recognizer, clip_folder: Path) -> None:
-    looks = [recognizer.look(clip_folder / "a.mp4") for recognizer in (by_torch, by_openvino)]
+    looks = [recognizer.explain_all(clip_folder / "a.mp4") for recognizer in (by_torch, by_openvino)]
     np.testing.assert_array_equal(looks[0].prediction.scores, looks[1].prediction.scores)
     assert looks[1].prediction.used.endswith(", cpu")
     np.testing.assert_array_equal(looks[0].attention_received().cells, looks[1].attention_received().cells)

@@ -69,20 +69,20 @@ def uneven_gif(path: Path, lasts_ms: Sequence[int]) -> Path:
 
 def film_of(recognizer: Recognizer, clip: Path, tmp_path: Path) -> tuple[float, int]:
     """How long ffprobe says that the overlay film lasts, and its frames, after the film was compared with the clip."""
-    look = recognizer.look(clip)
-    film = look.attention_received().overlay(tmp_path / "overlay.mp4")
+    explanation = recognizer.explain_all(clip)
+    pan_and_zoom = explanation.attention_received().save_overlay(tmp_path / "overlay.mp4")
     fields = "format=duration:stream=duration,nb_frames"
-    command = ["ffprobe", "-v", "error", "-show_entries", fields, "-of", "json", str(film)]
+    command = ["ffprobe", "-v", "error", "-show_entries", fields, "-of", "json", str(pan_and_zoom)]
     found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     lasts = float(found["streams"][0]["duration"])
     assert float(found["format"]["duration"]) == pytest.approx(lasts, abs=1e-3)
     # Outside of the network's square a film is the clip darkened: at each time it shows the picture of that time.
-    view = look.clip.views[0]
-    if look.prediction.video.duration_seconds > lasts:
+    view = explanation.clip.views[0]
+    if explanation.prediction.video.duration_seconds > lasts:
         with VideoReader() as reader:
-            moments = (np.arange(len(look.seconds)) + 0.5) * lasts / len(look.seconds)
+            moments = (np.arange(len(explanation.seconds)) + 0.5) * lasts / len(explanation.seconds)
             of_clip = reader.read(clip, view.start_seconds + moments)
-            of_film = reader.read(film, moments)
+            of_film = reader.read(pan_and_zoom, moments)
             expected = of_clip.frames_thwc[of_clip.frame_of_time][:, 40, 2].astype(float) * 0.45
             shown = of_film.frames_thwc[of_film.frame_of_time][:, 40, 2].astype(float)
             np.testing.assert_allclose(shown, expected, atol=6)

@@ -106,9 +106,9 @@ def test_a_point_is_asked_about_in_the_players_seconds(recognizer: Recognizer, c
     assert (early.query_index, early.seconds[0]) == (0, pytest.approx(DELAY, abs=1e-3))
     with pytest.raises(UsageError, match=r"query seconds = 3\.8 is after the end of the clip, 3\.70 s"):
         recognizer.explain(late, query=(3.8, 0.5, 0.5))
-    look = recognizer.look(late)  # the middle
+    explanation = recognizer.explain_all(late)  # the middle
     with pytest.raises(UsageError, match="outside the span that was looked at"):
-        look.explain(query=QueryPoint(0.75, 0.5, 0.5))
+        explanation.explain(query=QueryPoint(0.75, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])

@@ -111,7 +111,7 @@ def test_twice_gives_the_same_bits_and_the_same_from_look(recognizer, clip_folde
     clip = clip_folder / "a.mp4"
     first = recognizer.classify(clip)
     np.testing.assert_array_equal(first.scores, recognizer.classify(clip).scores)
-    np.testing.assert_array_equal(first.scores, recognizer.look(clip).prediction.scores)
+    np.testing.assert_array_equal(first.scores, recognizer.explain_all(clip).prediction.scores)
 
 
 def test_a_folder_gives_an_outcome_for_every_file(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
@@ -221,13 +221,13 @@ def test_frames_too_elongated_for_the_resize_are_refused_before_decoding(recogni
 
 def test_frames_larger_than_a_screen_are_kept_smaller_for_drawing(recognizer) -> None:  # type: ignore[no-untyped-def]
     frames = np.zeros((2, 1500, 3000, 3), np.uint8)
-    look = recognizer.look(frames, frames_per_second=10)
-    assert look.frame(0).shape == (960, 1920, 3)
-    assert look.attention_received().frame_map(0).shape == (960, 1920)
+    explanation = recognizer.explain_all(frames, frames_per_second=10)
+    assert explanation.frame(0).shape == (960, 1920, 3)
+    assert explanation.attention_received().frame_map(0).shape == (960, 1920)
 
 
 def test_stages_are_announced_in_order(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
     stages: list[str] = []
     recognizer.classify(clip_folder / "a.mp4", on_stage=stages.append)
-    recognizer.look(clip_folder / "a.mp4", on_stage=stages.append)
+    recognizer.explain_all(clip_folder / "a.mp4", on_stage=stages.append)
     assert stages == ["reading", "network"] * 2

@@ -198,9 +198,9 @@ def test_what_looks_at_clips_takes_a_region() -> None:
 
 def test_too_small_a_region_is_refused(recognizer: Recognizer, clip: Path) -> None:
     sentence = r"region = 0,0,0\.1,1 is 13 x 72 pixels of this video's 128 x 72; take one of at least 16 x 16"
-    for look in (recognizer.classify, recognizer.look, recognizer.timeline):
+    for explanation in (recognizer.classify, recognizer.explain_all, recognizer.timeline):
         with pytest.raises(UsageError, match=sentence):
-            look(clip, region="0,0,0.1,1")
+            explanation(clip, region="0,0,0.1,1")
 
 
 def test_a_region_too_small_for_one_clip_costs_that_clip_alone(

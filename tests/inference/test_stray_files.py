@@ -15,7 +15,7 @@ import pytest
 import nonlocal_video as nlv
 from nonlocal_video.inference.file_kinds import KINDS_BY_ENDING, PassedOver, kind_of_file, kind_of_folder
 from nonlocal_video.inference.files import Selection, find_files
-from nonlocal_video.training.images import check_stills
+from nonlocal_video.training.images import check_images
 
 Run = Callable[..., Any]  # the fixture `run`
 
@@ -179,7 +179,7 @@ def test_object_storage_by_the_same_rule(tree: Path) -> None:
 
 
 def test_pictures_are_what_stills_are_made_of(tree: Path) -> None:
-    rows = check_stills([tree / "b"])
+    rows = check_images([tree / "b"])
     assert "b/poster.PNG" in [os.path.relpath(row.path, tree) for row in rows]
     assert not {"b/B.VTT", "b/B.wav", "b/.nfs0001"} & {os.path.relpath(row.path, tree) for row in rows}
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nonlocal_video.errors import OutputError, UsageError, VideoError
-from nonlocal_video.inference.prediction import StageSeconds
+from nonlocal_video.inference.prediction import StageTimings
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.timeline_files import clock, to_csv, to_json, to_vtt, write_timeline
 from nonlocal_video.video.info import VideoInfo
@@ -49,7 +49,7 @@ def made(scores: np.ndarray, *, window: float = 1.0, stride: float = 0.5, labels
         num_frames=8,
         crop=48,
         device="cpu",
-        seconds=StageSeconds(1.0, 2.0, 3.0),
+        seconds=StageTimings(1.0, 2.0, 3.0),
     )
 
 

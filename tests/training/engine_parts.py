@@ -21,7 +21,7 @@ from nonlocal_video.training.config import TrainConfig, resolved
 from nonlocal_video.training.engine import Training, TrainResult
 from nonlocal_video.training.freezing import freeze, last_frozen_layer
 from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, loaded
-from nonlocal_video.training.metrics import MetricsLog
+from nonlocal_video.training.metrics import MetricsWriter
 from nonlocal_video.training.objective import CrossEntropy
 from nonlocal_video.training.run_folder import RunFolder
 
@@ -151,7 +151,7 @@ def training(
 
 def run(of: Training, *, resume_step: int | None = None, **calls: Any) -> TrainResult:
     """With its log."""
-    log = MetricsLog(of.folder.metrics, of.folder.tensorboard, resume_step=resume_step)
+    log = MetricsWriter(of.folder.metrics, of.folder.tensorboard, resume_step=resume_step)
     with torch.random.fork_rng(devices=[]), log:
         return of.run(log, **calls)
 

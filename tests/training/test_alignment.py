@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.models.card import InputSpec
-from nonlocal_video.training.distillation.alignment import derive_view, frame_places, same_span, viewing_spec
+from nonlocal_video.training.distillation.alignment import derive_view, frame_positions, same_span, viewing_spec
 
 TEACHER = InputSpec(
     num_frames=64, frames_per_second=25.0, short_side=256, crop=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
@@ -60,7 +60,7 @@ def shown(clips: Tensor, spec: InputSpec) -> list[list[float]]:
     ],
 )
 def test_the_nearest_frames_are_taken(of: InputSpec, to: InputSpec, places: list[int]) -> None:
-    assert frame_places(of, to) == places
+    assert frame_positions(of, to) == places
     of, to = small(of), replace(to, short_side=12, crop=8)
     derived = derive_view(numbered(of), of, to)
     assert derived.shape == (2, 3, to.num_frames, 8, 8)
@@ -75,7 +75,7 @@ def test_nearest_is_nearest() -> None:
         start = (of.span_seconds - to.span_seconds) / 2
         moments = start + (np.arange(num_frames) + 0.5) / rate
         distance = np.abs((np.arange(61)[None] + 0.5) / 23.7 - moments[:, None])
-        chosen = distance[np.arange(num_frames), frame_places(of, to)]
+        chosen = distance[np.arange(num_frames), frame_positions(of, to)]
         np.testing.assert_allclose(chosen, distance.min(axis=1), atol=1e-9)
 
 
@@ -106,15 +106,15 @@ def test_the_shared_view_holds_both() -> None:
     view = viewing_spec(longer, TEACHER)
     assert view == replace(TEACHER, num_frames=80)
     assert not same_span(longer, TEACHER)
-    assert frame_places(view, TEACHER) == list(range(8, 72))
-    assert frame_places(view, longer) == list(range(2, 80, 4))
+    assert frame_positions(view, TEACHER) == list(range(8, 72))
+    assert frame_positions(view, longer) == list(range(2, 80, 4))
     fine = replace(STUDENT, num_frames=90, frames_per_second=30.0, short_side=320, crop=288)  # 3 s
     view = viewing_spec(fine, TEACHER)
     assert (view.num_frames, view.frames_per_second, view.short_side, view.crop) == (90, 30.0, 320, 288)
     assert (view.mean, view.std) == (TEACHER.mean, TEACHER.std)
     for other in (STUDENT, TEACHER, longer, fine):
         for one in (STUDENT, TEACHER, longer, fine):
-            assert len(frame_places(viewing_spec(one, other), one)) == one.num_frames
+            assert len(frame_positions(viewing_spec(one, other), one)) == one.num_frames
     strided = viewing_spec(
         replace(STUDENT, num_frames=16, frame_stride=5), replace(TEACHER, num_frames=32, frame_stride=2)
     )

@@ -201,7 +201,7 @@ def test_split_folders_become_the_manifests_splits(run: Run, good_clips: Path, t
     done = run(clips, "--output", manifest)
     assert done.status == 0
     assert "train (2 clips, to learn from), validation (2 clips, to measure on), test (1 clips, held out)" in done.err
-    train, validation = read_manifest(manifest).sides()
+    train, validation = read_manifest(manifest).train_val_split()
     assert {Path(row.path).relative_to(clips).parts[0] for row in train} == {"train"}
     assert {Path(row.path).relative_to(clips).parts[0] for row in validation} == {"Val"}
     assert read_manifest(manifest).labels == ("jump", "wave")
@@ -213,7 +213,7 @@ def test_split_folders_become_the_manifests_splits(run: Run, good_clips: Path, t
     done = run(clips, "--output", manifest, "--validation-share", 0.5)
     assert done.status == 0
     assert "a part of the training clips is held out instead" in done.err
-    _, held_out = read_manifest(manifest).sides()
+    _, held_out = read_manifest(manifest).train_val_split()
     assert {Path(row.path).relative_to(clips).parts[0] for row in held_out} == {"train"}
     assert len(held_out) == 2
 

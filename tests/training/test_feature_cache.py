@@ -15,7 +15,7 @@ from torch import Tensor
 from nonlocal_video.errors import OutputError, UsageError, VideoError
 from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.training.config import TrainConfig
-from nonlocal_video.training.feature_cache import KeptViews, check_room, feature_shape, frozen_part
+from nonlocal_video.training.feature_cache import FeatureCache, check_room, feature_shape, frozen_part
 from nonlocal_video.training.loading import TrainingData
 from nonlocal_video.training.metrics import read_metrics
 from nonlocal_video.training.objective import Batch
@@ -38,9 +38,9 @@ def network() -> Video3DResNet:
 
 def kept_of(
     network: Video3DResNet, data: TrainingData, folder: Path, *, views: int, layer: str = "layer3"
-) -> KeptViews:
+) -> FeatureCache:
     shape = feature_shape(network, layer, (3, 4, 32, 32), CPU)
-    kept = KeptViews(data, folder, num_views=views, shape=shape)
+    kept = FeatureCache(data, folder, num_views=views, shape=shape)
     kept.compute(frozen_part(network, layer, CPU), fabric(), batch_size=3, workers=0)
     return kept
 
@@ -71,12 +71,12 @@ def test_cut_off_it_goes_on(network: Video3DResNet, tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return part(batch)
 
-    first = KeptViews(data, tmp_path / "cut", num_views=2, shape=SHAPE)
+    first = FeatureCache(data, tmp_path / "cut", num_views=2, shape=SHAPE)
     with pytest.raises(KeyboardInterrupt):
         first.compute(cut_off, fabric(), batch_size=3, workers=0)
     data.asked.clear()
     seen: list[tuple[int, int]] = []
-    again = KeptViews(data, tmp_path / "cut", num_views=2, shape=SHAPE)
+    again = FeatureCache(data, tmp_path / "cut", num_views=2, shape=SHAPE)
     again.compute(part, fabric(), batch_size=3, workers=0, on_clip=lambda done, of: seen.append((done, of)))
     assert data.asked == [(1, index) for index in range(8)]
     assert seen == [(11, 16), (14, 16), (16, 16)]
@@ -134,13 +134,13 @@ def test_what_does_not_fit_is_refused_before_it_is_computed(tmp_path: Path) -> N
         check_room((64, 2, 2, 2), num_clips=100, num_views=8, num_measured=50, max_bytes=room - 1)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        KeptViews(MemoryClips(2), tmp_path / "file", num_views=1, shape=(1, 1, 1, 1))
+        FeatureCache(MemoryClips(2), tmp_path / "file", num_views=1, shape=(1, 1, 1, 1))
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system has no such call")
 def test_the_disk_is_taken_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full while the files grow would end the process by SIGBUS."""
-    KeptViews(MemoryClips(2), tmp_path / "there", num_views=3, shape=(64, 2, 8, 8))
+    FeatureCache(MemoryClips(2), tmp_path / "there", num_views=3, shape=(64, 2, 8, 8))
     assert 512 * (tmp_path / "there" / "views").stat().st_blocks >= 2 * 3 * 64 * 2 * 8 * 8 * 4
 
     def full(*_: object) -> None:
@@ -149,7 +149,7 @@ def test_the_disk_is_taken_before_anything_is_computed(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "posix_fallocate", full)
     for _ in range(2):  # the second time the files have their length
         with pytest.raises(OutputError, match="cannot be written: No space left on device"):
-            KeptViews(MemoryClips(2), tmp_path / "full", num_views=3, shape=(64, 2, 8, 8))
+            FeatureCache(MemoryClips(2), tmp_path / "full", num_views=3, shape=(64, 2, 8, 8))
 
 
 def _change(path: Path, place: int) -> None:
@@ -176,7 +176,7 @@ def test_a_damaged_view_is_never_fed_and_made_again(
     ]
     for number, damage in enumerate(damages):
         damage()
-        damaged = KeptViews(data, tmp_path, num_views=2, shape=SHAPE)
+        damaged = FeatureCache(data, tmp_path, num_views=2, shape=SHAPE)
         with pytest.raises(OutputError, match=r"View 0 of clip 4 in .* is damaged.*--resume makes it again"):
             damaged.view(4, 0)
         data.asked.clear()
@@ -199,7 +199,7 @@ def test_views_that_changed_places_are_noticed(network: Video3DResNet, tmp_path:
         size = len(content) // 4
         (tmp_path / name).write_bytes(content[size : 2 * size] + content[:size] + content[2 * size :])
     with pytest.raises(OutputError, match="damaged"):
-        KeptViews(MemoryClips(4), tmp_path, num_views=1, shape=SHAPE).view(0, 0)
+        FeatureCache(MemoryClips(4), tmp_path, num_views=1, shape=SHAPE).view(0, 0)
 
 
 def test_kept_views_are_not_written_through_a_link(tmp_path: Path) -> None:
@@ -207,5 +207,5 @@ def test_kept_views_are_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "views").symlink_to(tmp_path / "precious")
     with pytest.raises(UsageError, match="is a link"):
-        KeptViews(MemoryClips(2), tmp_path / "kept", num_views=1, shape=SHAPE)
+        FeatureCache(MemoryClips(2), tmp_path / "kept", num_views=1, shape=SHAPE)
     assert (tmp_path / "precious").read_text() == "precious"

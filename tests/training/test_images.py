@@ -18,11 +18,11 @@ from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.training.augment import Augmentation, seeded
 from nonlocal_video.training.images import (
     CameraMotion,
-    StillDataset,
-    StillRow,
-    check_stills,
-    film,
-    read_still,
+    ImageDataset,
+    ImageRow,
+    check_images,
+    pan_and_zoom,
+    read_image,
 )
 from nonlocal_video.training.objective import UNLABELLED
 from nonlocal_video.video.limits import DecodeLimits
@@ -50,8 +50,8 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stills(pictures: Path) -> StillDataset:
-    return StillDataset(check_stills([pictures]), SPEC, augmentation=Augmentation(), seed=3)
+def stills(pictures: Path) -> ImageDataset:
+    return ImageDataset(check_images([pictures]), SPEC, augmentation=Augmentation(), seed=3)
 
 
 def compass() -> Tensor:
@@ -67,13 +67,13 @@ def places(frames: Tensor) -> Tensor:
 
 def test_without_motion_every_frame_is_the_picture(pictures: Path) -> None:
     picture = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8)
-    filmed = film(picture, 5, (HEIGHT, WIDTH), NO_MOTION)
+    filmed = pan_and_zoom(picture, 5, (HEIGHT, WIDTH), NO_MOTION)
     assert torch.equal(filmed, picture.expand(5, -1, -1, -1))
-    (row,) = check_stills([pictures / "deep/c.jpeg"])
-    clip, label = StillDataset([row], SPEC, augmentation=NO_CHANGE, motion=NO_MOTION).view(0, 0)
+    (row,) = check_images([pictures / "deep/c.jpeg"])
+    clip, label = ImageDataset([row], SPEC, augmentation=NO_CHANGE, motion=NO_MOTION).view(0, 0)
     assert (clip.shape, clip.dtype, label) == ((3, 8, 40, 40), torch.float32, UNLABELLED)
     assert all(torch.equal(clip[:, 0], clip[:, frame]) for frame in range(8))
-    still = normalise(resize(read_still(row.path)[None], (40, 40)), SPEC.mean, SPEC.std)
+    still = normalise(resize(read_image(row.path)[None], (40, 40)), SPEC.mean, SPEC.std)
     assert torch.equal(clip[:, :1], still)
 
 
@@ -81,7 +81,7 @@ def test_without_motion_every_frame_is_the_picture(pictures: Path) -> None:
 def test_motion_is_smooth_and_stays_inside_and_has_its_bounds(seed: int) -> None:
     motion = CameraMotion(zoom=(1.2, 2.0), rotation_degrees=20)
     with seeded(seed):
-        seen = places(film(compass(), 64, (HEIGHT, WIDTH), motion))
+        seen = places(pan_and_zoom(compass(), 64, (HEIGHT, WIDTH), motion))
     corners = seen[:, [0, 0, -1, -1], [0, -1, 0, -1]]  # (T, 4, 2)
     # A pixel beyond the edge would repeat the edge's colour: two neighbours would be alike.
     spread = (seen[:, :, -1] - seen[:, :, 0]).norm(dim=-1)
@@ -112,13 +112,13 @@ def test_strengths_and_paths_differ_from_clip_to_clip() -> None:
     ways = []
     for seed in range(12):
         with seeded(seed):
-            seen = places(film(compass(), 16, (HEIGHT, WIDTH), CameraMotion()))
+            seen = places(pan_and_zoom(compass(), 16, (HEIGHT, WIDTH), CameraMotion()))
         ways.append((seen[:, 40, 60] - seen[0, 40, 60]).norm(dim=1).max().item())
     assert min(ways) < 2  # hardly at all
     assert max(ways) > 10
 
 
-def test_clips_depend_on_seed_epoch_and_place_and_not_on_workers(stills: StillDataset) -> None:
+def test_clips_depend_on_seed_epoch_and_place_and_not_on_workers(stills: ImageDataset) -> None:
     def loaded(workers: int, epoch: int) -> list[Tensor]:
         return [clip for clip, _ in every_view(stills, epoch, workers)]
 
@@ -132,13 +132,13 @@ def test_clips_depend_on_seed_epoch_and_place_and_not_on_workers(stills: StillDa
     assert 0 < seen.decode_share < 1
     names = {stills.view_name(index, epoch) for index in range(4) for epoch in range(3)}
     assert len(names) == 12
-    assert stills.view_name(0, 0) == StillDataset(stills.rows, SPEC, augmentation=Augmentation(), seed=3).view_name(
+    assert stills.view_name(0, 0) == ImageDataset(stills.rows, SPEC, augmentation=Augmentation(), seed=3).view_name(
         0, 0
     )
     for changes in ({"motion": NO_MOTION}, {"seed": 4}, {"augmentation": NO_CHANGE}):
-        other = StillDataset(stills.rows, SPEC, **{"augmentation": Augmentation(), "seed": 3, **changes})  # type: ignore[arg-type]
+        other = ImageDataset(stills.rows, SPEC, **{"augmentation": Augmentation(), "seed": 3, **changes})  # type: ignore[arg-type]
         assert other.view_name(0, 0) not in names
-    mixed = StillDataset(stills.rows, SPEC, augmentation=Augmentation(mixup=0.2))
+    mixed = ImageDataset(stills.rows, SPEC, augmentation=Augmentation(mixup=0.2))
     with pytest.raises(UsageError, match="With mixup or cutmix the network sees no view of one clip"):
         mixed.view_name(0, 0)
 
@@ -151,7 +151,7 @@ def test_files_that_are_no_pictures_get_rows_that_say_why(pictures: Path) -> Non
     Image.new("RGB", (30, 30)).save(pictures / "other.gif")
     os.mkfifo(pictures / "pipe.png")
     (pictures / ".hidden").write_text("not looked at")
-    rows = check_stills([pictures, pictures / "gone.png"], limits=DecodeLimits(max_pixels=50_000, max_bytes=20_000))
+    rows = check_images([pictures, pictures / "gone.png"], limits=DecodeLimits(max_pixels=50_000, max_bytes=20_000))
     problems = {os.path.relpath(row.path, pictures): row.problem for row in rows}
     assert {name for name, problem in problems.items() if problem is None} == {"a.png", "b.jpg", "deep/c.jpeg"}
     for name, says in {
@@ -174,25 +174,25 @@ def test_pictures_are_upright_and_what_is_transparent_is_white(tmp_path: Path) -
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter: its left side is shown at the top
     picture.save(tmp_path / "turned.png", exif=exif)
-    turned = read_still(tmp_path / "turned.png")
+    turned = read_image(tmp_path / "turned.png")
     assert turned.shape == (40, 30, 3)
     assert turned[5, 5].tolist() == [0, 0, 255]
     assert turned[35, 25].tolist() == [255, 0, 0]
     glass = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
     glass.putpixel((0, 0), (10, 20, 30, 255))
     glass.save(tmp_path / "glass.png")
-    seen = read_still(tmp_path / "glass.png")
+    seen = read_image(tmp_path / "glass.png")
     assert (seen[0, 0].tolist(), seen[4, 4].tolist()) == ([10, 20, 30], [255, 255, 255])
     grey = tmp_path / "grey.jpg"
     Image.new("L", (8, 8), 90).save(grey)
-    assert read_still(grey).shape == (8, 8, 3)
+    assert read_image(grey).shape == (8, 8, 3)
 
 
-def test_what_cannot_be_is_refused(stills: StillDataset) -> None:
+def test_what_cannot_be_is_refused(stills: ImageDataset) -> None:
     with pytest.raises(UsageError, match="rows is empty"):
-        StillDataset([], SPEC, augmentation=Augmentation())
+        ImageDataset([], SPEC, augmentation=Augmentation())
     with pytest.raises(UsageError, match="cannot be used: corrupt: x"):
-        StillDataset([StillRow("a", problem="corrupt: x")], SPEC, augmentation=Augmentation())
+        ImageDataset([ImageRow("a", problem="corrupt: x")], SPEC, augmentation=Augmentation())
     with pytest.raises(UsageError, match=r"zoom = \(0.5, 1\) should be two numbers from 1 to 10"):
         CameraMotion(zoom=(0.5, 1))
     with pytest.raises(UsageError, match="pan = 2 should be"):

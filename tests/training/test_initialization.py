@@ -15,7 +15,7 @@ from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.models.card import Accuracy, ModelCard
 from nonlocal_video.models.checkpoint import CARD_KEY, save_checkpoint
 from nonlocal_video.models.resnet3d import Video3DResNet
-from nonlocal_video.training.initialization import NewModel, read_new_model, start_from
+from nonlocal_video.training.initialization import NewModel, initialize, read_new_model
 from nonlocal_video.zoo.catalogue import build, entries
 
 FAST = replace(VIEW, num_frames=2)
@@ -42,7 +42,7 @@ def weights(card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_trunk_is_the_files_and_the_head_is_new(weights: Path) -> None:
-    start = start_from(weights, ("a", "b", "c"), name="mine", seed=4)
+    start = initialize(weights, ("a", "b", "c"), name="mine", seed=4)
     stored, state = load_file(weights), start.network.state_dict()
     assert set(state) == set(stored)
     head = {"fc.weight", "fc.bias"}
@@ -54,29 +54,29 @@ def test_the_trunk_is_the_files_and_the_head_is_new(weights: Path) -> None:
         f"All {len(stored) - 2} tensors of the trunk of 'parent' were loaded; the head for 3 classes is new."
     )
     assert start.has_weights
-    again, other = (start_from(weights, ("a", "b", "c"), name="mine", seed=seed) for seed in (4, 5))
+    again, other = (initialize(weights, ("a", "b", "c"), name="mine", seed=seed) for seed in (4, 5))
     assert torch.equal(again.network.fc.weight, start.network.fc.weight)  # type: ignore[union-attr, arg-type]
     assert not torch.equal(other.network.fc.weight, start.network.fc.weight)  # type: ignore[union-attr, arg-type]
 
 
 def test_the_callers_random_numbers_stay_where_they_were(weights: Path) -> None:
     before = torch.random.get_rng_state()
-    start_from(weights, ("a", "b", "c"), name="mine", seed=4)
+    initialize(weights, ("a", "b", "c"), name="mine", seed=4)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_with_the_same_classes_the_head_stays(weights: Path) -> None:
-    start = start_from(weights, LABELS, name="mine")
+    start = initialize(weights, LABELS, name="mine")
     stored = load_file(weights)
     for name, tensor in start.network.state_dict().items():
         assert torch.equal(tensor, stored[name]), name
     assert "its head among them" in start.loaded
-    swapped = start_from(weights, LABELS[::-1], name="mine")
+    swapped = initialize(weights, LABELS[::-1], name="mine")
     assert not torch.equal(swapped.network.fc.weight, stored["fc.weight"])  # type: ignore[union-attr, arg-type]
 
 
 def test_the_card_says_what_the_new_model_is(weights: Path, card: ModelCard) -> None:
-    start = start_from(weights, ("a", "b", "c"), name="mine")
+    start = initialize(weights, ("a", "b", "c"), name="mine")
     assert start.parent == card
     assert start.card == replace(
         card,
@@ -87,10 +87,10 @@ def test_the_card_says_what_the_new_model_is(weights: Path, card: ModelCard) -> 
         source="trained from parent",
         notes=(),
     )
-    fast = start_from(weights, ("a", "b", "c"), name="mine", fast=True).card
+    fast = initialize(weights, ("a", "b", "c"), name="mine", fast=True).card
     assert (fast.input, fast.fast_input) == (FAST, None)
     with pytest.raises(UsageError, match="has no fast view"):
-        start_from(save_without_fast(weights, card), LABELS, name="mine", fast=True)
+        initialize(save_without_fast(weights, card), LABELS, name="mine", fast=True)
 
 
 def save_without_fast(weights: Path, card: ModelCard) -> Path:
@@ -100,7 +100,7 @@ def save_without_fast(weights: Path, card: ModelCard) -> Path:
 
 
 def test_new_weights_take_the_network_alone(weights: Path) -> None:
-    start = start_from(weights, ("a", "b", "c"), name="mine", new_weights=True)
+    start = initialize(weights, ("a", "b", "c"), name="mine", new_weights=True)
     assert not start.has_weights
     assert start.parent is None
     assert not torch.equal(start.network.stem.conv.weight, load_file(weights)["stem.conv.weight"])  # type: ignore[union-attr, arg-type]
@@ -110,7 +110,7 @@ def test_new_weights_take_the_network_alone(weights: Path) -> None:
 
 def test_a_catalogue_row_without_weights_is_newly_initialised() -> None:
     row = next(entry for entry in entries().values() if entry.download is None)
-    start = start_from(row.name, ("a", "b"), name="mine")
+    start = initialize(row.name, ("a", "b"), name="mine")
     assert isinstance(start.network, Video3DResNet)
     assert start.network.fc.out_features == 2
     assert start.network.nonlocal_layers().keys() == build(row.name).nonlocal_layers().keys()  # type: ignore[operator]
@@ -132,7 +132,7 @@ def test_a_description_in_yaml(weights: Path, card: ModelCard) -> None:
     )  # fmt: skip
     model = read_new_model(yaml.safe_load(text), "slim.yaml")
     assert model == NewModel("slim", "resnet3d", VIEW, {"width": 4, "blocks_per_stage": [1, 1, 1, 1]})
-    start = start_from(model, LABELS, name="mine")
+    start = initialize(model, LABELS, name="mine")
     assert isinstance(start.network, Video3DResNet)
     assert (start.network.config.width, start.network.config.num_classes, start.has_weights) == (4, 2, False)
     assert start.card.labels == LABELS
@@ -164,9 +164,9 @@ def test_a_description_that_is_none_is_refused(change: dict[str, object], messag
 
 def test_a_description_of_no_network_is_refused() -> None:
     with pytest.raises(ModelError, match=r"does not describe a resnet3d: .*wide"):
-        start_from(NewModel("slim", "resnet3d", VIEW, {"wide": 4}), LABELS, name="mine")
+        initialize(NewModel("slim", "resnet3d", VIEW, {"wide": 4}), LABELS, name="mine")
     with pytest.raises(ModelError, match="has the architecture 'resnet5d'"):
-        start_from(NewModel("slim", "resnet5d", VIEW, {}), LABELS, name="mine")
+        initialize(NewModel("slim", "resnet5d", VIEW, {}), LABELS, name="mine")
     with pytest.raises(UsageError, match=r"The model in slim\.yaml should have name"):
         read_new_model(["resnet3d"], "slim.yaml")
 
@@ -180,6 +180,6 @@ def test_weights_that_are_not_all_there_are_refused(weights: Path, tmp_path: Pat
     del tensors["layer4.0.conv1.conv.weight"]
     save_file(tensors, tmp_path / "less.safetensors", metadata={CARD_KEY: metadata[CARD_KEY]})
     with pytest.raises(ModelError, match=r"layer4\.0\.conv1\.conv\.weight is missing"):
-        start_from(tmp_path / "less.safetensors", ("a", "b", "c"), name="mine")
+        initialize(tmp_path / "less.safetensors", ("a", "b", "c"), name="mine")
     with pytest.raises(ModelError, match="no model or weights file"):
-        start_from("nonexistent", LABELS, name="mine")
+        initialize("nonexistent", LABELS, name="mine")

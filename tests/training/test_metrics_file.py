@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nonlocal_video.errors import OutputError, UsageError
-from nonlocal_video.training.metrics import MetricsLog, read_metrics
+from nonlocal_video.training.metrics import MetricsWriter, read_metrics
 
 COLUMNS = ("train/cross_entropy", "learning_rate", "validation/top1")
 
@@ -19,8 +19,8 @@ def values_at(step: int) -> dict[str, float]:
     return values if step % 2 else {**values, "validation/top1": step / 7}
 
 
-def log_of(folder: Path, **how: object) -> MetricsLog:
-    return MetricsLog(folder / "metrics.csv", folder / "tensorboard", **{"columns": COLUMNS, **how})  # type: ignore[arg-type]
+def log_of(folder: Path, **how: object) -> MetricsWriter:
+    return MetricsWriter(folder / "metrics.csv", folder / "tensorboard", **{"columns": COLUMNS, **how})  # type: ignore[arg-type]
 
 
 def write(folder: Path, steps: range, **how: object) -> bytes:

@@ -21,10 +21,10 @@ from nonlocal_video.inference.files import Selection
 from nonlocal_video.training.augment import Augmentation
 from nonlocal_video.training.clip_cache import ClipCache
 from nonlocal_video.training.data import ClipDataset
-from nonlocal_video.training.images import StillDataset, check_stills
-from nonlocal_video.training.mixed_data import TrainingSet
+from nonlocal_video.training.images import ImageDataset, check_images
+from nonlocal_video.training.mixed_data import MixedDataset
 from nonlocal_video.training.objective import UNLABELLED
-from nonlocal_video.training.run_data import sides_of_unlabelled
+from nonlocal_video.training.run_data import split_unlabelled
 from nonlocal_video.training.unlabelled import NO_LABEL, UnlabelledClips, check_unlabelled
 from nonlocal_video.video.decode import VideoReader
 
@@ -40,12 +40,12 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def parts(manifest: Manifest, still: Path) -> Iterator[tuple[ClipDataset, UnlabelledClips, StillDataset]]:
+def parts(manifest: Manifest, still: Path) -> Iterator[tuple[ClipDataset, UnlabelledClips, ImageDataset]]:
     rows = manifest.usable
     made = (
         ClipDataset(rows[:3], LABELS, SPEC, augmentation=AUGMENTATION, seed=1),
         UnlabelledClips(rows[3:5], SPEC, augmentation=AUGMENTATION, seed=2),
-        StillDataset(check_stills([still]), SPEC, augmentation=AUGMENTATION, seed=3),
+        ImageDataset(check_images([still]), SPEC, augmentation=AUGMENTATION, seed=3),
     )
     yield made
     for part in made:
@@ -80,11 +80,11 @@ def test_copies_of_a_clip_without_a_label_are_on_one_side() -> None:
         return ManifestRow(f"{number}.mp4", NO_LABEL, sha256=f"{number:064x}", content=f"{content}.mp4", **sizes)
 
     rows = (row(10, 10), row(11, 10), row(12, 12), row(20, 12), row(21, 21), row(30, 30))
-    learnt, measured = sides_of_unlabelled(Manifest(rows), divide=True)
+    learnt, measured = split_unlabelled(Manifest(rows), divide=True)
     assert [one.path for one in learnt] == ["12.mp4", "20.mp4", "21.mp4"]
     assert [one.path for one in measured] == ["10.mp4", "11.mp4", "30.mp4"]
-    assert sides_of_unlabelled(Manifest(rows), divide=False) == (rows, ())
-    learnt, measured = sides_of_unlabelled(Manifest(rows[2:5]), divide=True)  # no first one's bytes say so
+    assert split_unlabelled(Manifest(rows), divide=False) == (rows, ())
+    learnt, measured = split_unlabelled(Manifest(rows[2:5]), divide=True)  # no first one's bytes say so
     assert [one.path for one in measured] == ["12.mp4", "20.mp4"]
 
 
@@ -105,9 +105,9 @@ def test_unlabelled_clips_are_seen_as_labelled_ones_are(manifest: Manifest, tmp_
 
 
 def test_parts_come_one_after_another(
-    parts: tuple[ClipDataset, UnlabelledClips, StillDataset],
+    parts: tuple[ClipDataset, UnlabelledClips, ImageDataset],
 ) -> None:
-    together = TrainingSet(parts)
+    together = MixedDataset(parts)
     assert (len(together), together.labels, together.spec) == (6, LABELS, SPEC)
     assert together.classes.tolist() == [*parts[0].classes.tolist(), UNLABELLED, UNLABELLED, UNLABELLED]
     assert [together.path(place) for place in range(6)] == [row.path for part in parts for row in part.rows]
@@ -121,8 +121,8 @@ def test_parts_come_one_after_another(
     together.close()
 
 
-def test_with_a_number_of_views_epochs_go_round(parts: tuple[ClipDataset, UnlabelledClips, StillDataset]) -> None:
-    together = TrainingSet(parts, views=2)
+def test_with_a_number_of_views_epochs_go_round(parts: tuple[ClipDataset, UnlabelledClips, ImageDataset]) -> None:
+    together = MixedDataset(parts, views=2)
     seen = []
     for epoch in range(4):
         seen.append([together.view(place, epoch)[0] for place in (1, 4, 5)])
@@ -135,7 +135,7 @@ def test_with_a_number_of_views_epochs_go_round(parts: tuple[ClipDataset, Unlabe
     assert names[1] == names[3]
     assert len({*names[0], *names[1]}) == 12
     assert names[0] == [part.view_name(index, 0) for part in parts for index in range(len(part))]
-    assert TrainingSet(parts).view_name(5, 2) not in {*names[0], *names[1]}
+    assert MixedDataset(parts).view_name(5, 2) not in {*names[0], *names[1]}
 
 
 def test_view_names_tell_apart_whatever_changes_the_pixels(manifest: Manifest) -> None:
@@ -162,15 +162,15 @@ def test_view_names_tell_apart_whatever_changes_the_pixels(manifest: Manifest) -
     assert name() == UnlabelledClips(rows, SPEC, augmentation=Augmentation()).view_name(0, 0)
 
 
-def test_parts_that_do_not_go_together_are_refused(parts: tuple[ClipDataset, UnlabelledClips, StillDataset]) -> None:
+def test_parts_that_do_not_go_together_are_refused(parts: tuple[ClipDataset, UnlabelledClips, ImageDataset]) -> None:
     with pytest.raises(UsageError, match="parts is empty"):
-        TrainingSet([])
+        MixedDataset([])
     with pytest.raises(UsageError, match="views = 0 should be at least 1"):
-        TrainingSet(parts, views=0)
+        MixedDataset(parts, views=0)
     other_view = UnlabelledClips(parts[1].rows, replace(SPEC, crop=32))
     with pytest.raises(UsageError, match="make all for the same view"):
-        TrainingSet([parts[0], other_view])
+        MixedDataset([parts[0], other_view])
     other_labels = ClipDataset(parts[0].rows, LABELS[::-1], SPEC)
     with pytest.raises(UsageError, match="give all the same"):
-        TrainingSet([parts[0], other_labels])
-    assert TrainingSet(parts[1:]).labels == ()
+        MixedDataset([parts[0], other_labels])
+    assert MixedDataset(parts[1:]).labels == ()

@@ -15,7 +15,7 @@ from nonlocal_video.cli.main import app
 from nonlocal_video.datasets.manifest import Manifest, ManifestRow
 from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.training.metrics import MetricsRow
-from nonlocal_video.training.model_card import RunCard
+from nonlocal_video.training.model_card import RunModelCard
 
 SPEC = InputSpec(16, 6.25, short_side=128, crop=112, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 LABELS = ("down dog", "plank | side", "tree")
@@ -34,7 +34,7 @@ def measured(epoch: int, trained_loss: float, top1: float, loss: float) -> Metri
     return {"step": 10 * epoch, "epoch": epoch, **values}
 
 
-def card(*, groups: bool = True, **changes: Any) -> RunCard:
+def card(*, groups: bool = True, **changes: Any) -> RunModelCard:
     """12 clips trained on in each class but 2 of a tree, 3 measured on, by default of other people; one is broken."""
     rows = []
     for label in LABELS:
@@ -50,7 +50,7 @@ def card(*, groups: bool = True, **changes: Any) -> RunCard:
         "rows": [measured(1, 1.5, 0.5, 1.0), measured(2, 1.0, 8 / 9, 0.41234), measured(3, 0.5, 7 / 9, 0.6)],
         "best_step": 20,
     }
-    return RunCard(**{**given, **changes})
+    return RunModelCard(**{**given, **changes})
 
 
 def section(text: str, title: str) -> str:

@@ -296,7 +296,7 @@ def test_a_new_run_writes_through_no_link(tmp_path: Path, manifest: Manifest, na
 
 @pytest.mark.parametrize("kind", ["link", "hard link"])
 def test_metrics_are_appended_to_no_other_file(tmp_path: Path, kind: str) -> None:
-    from nonlocal_video.training.metrics import MetricsLog
+    from nonlocal_video.training.metrics import MetricsWriter
 
     precious = tmp_path / "precious"
     precious.write_text("step,epoch\n")
@@ -305,7 +305,7 @@ def test_metrics_are_appended_to_no_other_file(tmp_path: Path, kind: str) -> Non
     else:
         (tmp_path / "metrics.csv").hardlink_to(precious)
     with pytest.raises(UsageError, match=kind):
-        MetricsLog(tmp_path / "metrics.csv", tmp_path / "tensorboard", resume_step=5)
+        MetricsWriter(tmp_path / "metrics.csv", tmp_path / "tensorboard", resume_step=5)
     assert precious.read_text() == "step,epoch\n"
 
 

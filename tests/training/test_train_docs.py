@@ -26,7 +26,7 @@ from nonlocal_video.models.checkpoint import read_card, save_checkpoint
 from nonlocal_video.training.augment import Augmentation
 from nonlocal_video.training.config import MAY_DIFFER, TrainConfig
 from nonlocal_video.training.distillation.objective import DistillConfig
-from nonlocal_video.training.initialization import read_new_model, start_from
+from nonlocal_video.training.initialization import initialize, read_new_model
 from nonlocal_video.training.metrics import read_metrics
 from nonlocal_video.training.run_folder import RunFolder
 
@@ -153,7 +153,7 @@ def check_results() -> None:
 
 def test_the_described_network_can_be_built() -> None:
     (small,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    start = start_from(read_new_model(yaml.safe_load(small), "the page"), ("a", "b"), name="run")
+    start = initialize(read_new_model(yaml.safe_load(small), "the page"), ("a", "b"), name="run")
     assert len(start.network.nonlocal_layers()) == 2
     assert start.card.input.num_frames == 4 * VIEW.num_frames
 

@@ -60,7 +60,7 @@ def files_here() -> set[str]:
 def test_the_file_is_whole_checked_and_alone(publisher: Publisher, published: str | None) -> None:
     steps: list[tuple[int, int | None]] = []
     said: list[str] = []
-    path = fetch(entry(publisher.url(), published), progress=lambda *step: steps.append(step), say=said.append)
+    path = fetch(entry(publisher.url(), published), progress=lambda *step: steps.append(step), notify=said.append)
     assert path.read_bytes() == DATA
     assert steps[-1] == (len(DATA), len(DATA))
     assert steps == sorted(steps)
@@ -73,7 +73,7 @@ def test_the_file_is_whole_checked_and_alone(publisher: Publisher, published: st
 def test_a_cut_connection_is_taken_up_where_it_broke(publisher: Publisher) -> None:
     publisher.cut_after = [200_000, 100_000]
     said: list[str] = []
-    assert fetch(entry(publisher.url(), SHA256), policy=QUICK, say=said.append).read_bytes() == DATA
+    assert fetch(entry(publisher.url(), SHA256), policy=QUICK, notify=said.append).read_bytes() == DATA
     first, second, third = publisher.requests
     offsets = [int(request["Range"].removeprefix("bytes=").removesuffix("-")) for request in (second, third)]
     assert "Range" not in first
@@ -170,7 +170,7 @@ def test_no_network_is_one_line_at_once_with_the_url_and_the_folder() -> None:
         address = f"http://127.0.0.1:{free.getsockname()[1]}/weights.pkl"
     said: list[str] = []
     with pytest.raises(ModelError) as caught:
-        fetch(entry(address), say=said.append)  # with the usual policy: nothing is waited for
+        fetch(entry(address), notify=said.append)  # with the usual policy: nothing is waited for
     message = str(caught.value)
     assert message.startswith(f"{address} cannot be downloaded: no connection (")
     assert f"save it as {original_path(entry(address))}" in message
@@ -264,7 +264,7 @@ def test_an_unpublished_hash_is_recorded_and_a_changed_file_refused(
     publisher.data = published_file
     row = smallest(publisher)
     said: list[str] = []
-    path = pull(row, say=said.append, keep_original=True)
+    path = pull(row, notify=said.append, keep_original=True)
     record = read_record(SMALLEST)
     assert record is not None
     assert record.sha256 == hashlib.sha256(published_file).hexdigest()

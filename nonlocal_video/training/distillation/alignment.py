@@ -44,7 +44,7 @@ def derive_view(clips: Tensor, of: InputSpec, to: InputSpec) -> Tensor:
     shape = (3, of.num_frames, of.crop, of.crop)
     if clips.dim() != 5 or clips.shape[1:] != shape:
         raise UsageError(f"clips have the shape {tuple(clips.shape)}, should be (N, {', '.join(map(str, shape))}).")
-    places = frame_places(of, to)
+    places = frame_positions(of, to)
     if to.crop > of.crop:
         raise UsageError(
             f"A square of {to.crop} pixels is wanted of one with {of.crop}; frames are not enlarged. Load the clips as "
@@ -95,7 +95,7 @@ def same_span(student: InputSpec, teacher: InputSpec) -> bool:
     return abs(_span(student) - _span(teacher)) * max(_rate(student), _rate(teacher)) <= 1 + _ROUNDING
 
 
-def frame_places(of: InputSpec, to: InputSpec) -> list[int]:
+def frame_positions(of: InputSpec, to: InputSpec) -> list[int]:
     """Which frames of a view make the other one, in order.
 
     Raises:

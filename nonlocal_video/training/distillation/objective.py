@@ -190,7 +190,7 @@ class Distillation(Objective):
         self._measured_cache.answers(self._teacher, batch, self.view, self._wanted)
         return derive_view(batch.clips, self.view, self.student)
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """Where only the embedding is learnt, the teacher's classifier is the student's head."""
         config = self.config
         if config.embedding_weight and self._same_classes and not (config.logits_weight or config.label_weight):

@@ -28,8 +28,9 @@ NETWORK = "network"
 LONG = "timeline"
 """The queue of long videos: one runs at a time and shares the network with the others, window by window."""
 MAX_TOP_K = 400
-METHODS = ["", "attention", "query", "gradcam"]
-"""Without one it is query if there is a point, gradcam if there is a label, and else attention."""
+METHODS = ["", "attention", "query", "evidence", "gradcam"]
+"""Without one it is query if there is a point, evidence if there is a label, and else attention.
+gradcam is another name of evidence."""
 CLASSIFY = """The likeliest actions of one clip, as one row of `nonlocal-video classify --json`.
 
 The row has the keys file (there its path), status ("ok" or "error"), model, top (label, index, score), error (code,
@@ -91,7 +92,7 @@ class Endpoints:
             explanation = self.recognizers[model].explain_all(
                 path, fast=fast, around_seconds=None if query is None else query.seconds, region=region
             )
-            maps = explanation.explain(method=method or None, query=query, label=label or None, layer=layer or None)  # type: ignore[arg-type]
+            maps = explanation.maps(method=method or None, query=query, label=label or None, layer=layer or None)  # type: ignore[arg-type]
             row = _row(explanation.prediction.to_row(), path)
             with TemporaryDirectory() as folder:
                 # Gradio copies the file before it asks for more, and so before the folder goes.

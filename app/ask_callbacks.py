@@ -21,12 +21,12 @@ TOP_K = 5
 METHODS: list[Choice] = [
     ("What a point attends to", "query"),
     ("Attention received", "attention"),
-    ("Evidence for an action", "gradcam"),
+    ("Evidence for an action", "evidence"),
 ]
 HINT = {
     "query": "Click any place of any frame. The arrows go to the places that it attends to most.",
     "attention": "How much all other places attend to each place. Click a place to ask what it attends to itself.",
-    "gradcam": "Which places speak for the action. Click a place to ask what it attends to.",
+    "evidence": "Which places speak for the action. Click a place to ask what it attends to.",
 }
 UNCHECKED = f"""Does it show what the score rests on? The check blurs the brightest {QUICK_FRACTION:.0%} of the clip,
 then as much of it elsewhere, and says what becomes of the score: {2 + QUICK_DRAWS} looks."""
@@ -82,7 +82,7 @@ class AskCallbacks:
             return gr.update(visible=False), gr.update(value=TOO_LARGE, visible=True), *nothing
         blocks = list(explanation.block_inputs)
         labels = [scored.label for scored in explanation.prediction.top(TOP_K)]
-        methods = METHODS if blocks else [choice for choice in METHODS if choice[1] == "gradcam"]
+        methods = METHODS if blocks else [choice for choice in METHODS if choice[1] == "evidence"]
         maps = explanation.attention_received() if blocks else explanation.class_evidence()
         answer = self._answer(maps, request.session_hash)
         block = explanation.default_block or (blocks[-1] if blocks else None)
@@ -93,7 +93,7 @@ class AskCallbacks:
             *answer._replace(
                 method=gr.update(choices=methods, value=maps.method),
                 block=gr.update(choices=blocks, value=block, visible=bool(blocks)),
-                label=gr.update(choices=labels, value=labels[0], visible=maps.method == "gradcam"),
+                label=gr.update(choices=labels, value=labels[0], visible=maps.method == "evidence"),
                 frame=gr.update(choices=frames, value=frames[0][1]),
             ),
         )
@@ -151,8 +151,8 @@ class AskCallbacks:
             sheet=gr.update(value=sheet.draw(maps, targets), alt_text=_in_words(maps, targets)),
             numbers=_numbers(maps, targets),
             method=maps.method,
-            block=gr.update(visible=maps.method != "gradcam"),
-            label=gr.update(visible=maps.method == "gradcam"),
+            block=gr.update(visible=maps.method != "evidence"),
+            label=gr.update(visible=maps.method == "evidence"),
             frame=gr.skip(),
             x=gr.skip(),
             y=gr.skip(),
@@ -203,7 +203,7 @@ def _numbers(maps: AttentionMaps, targets: list[Target]) -> str:
             f"{maps.even_temporal_spread_seconds:.2f} s",
             "",
         ]
-    if maps.method == "gradcam":
+    if maps.method == "evidence":
         lines.append(f"{maps.caption.capitalize()}: {maps.quantity}.")
         return "\n".join(lines)
     lines.append("It attends most to" if maps.query else "Most attended to")

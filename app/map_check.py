@@ -48,6 +48,6 @@ class MapCheck:
 
             on_pass(0)
             checked = quick_check(
-                recognizer, explanation, maps, label=label if method == "gradcam" else None, on_pass=on_pass
+                recognizer, explanation, maps, label=label if method == "evidence" else None, on_pass=on_pass
             )
             yield checked.in_words[0].upper() + checked.in_words[1:]

@@ -17,7 +17,8 @@ import fastapi
 from starlette.routing import Match, Mount
 
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.load import load
+from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.samples import Sample, available_samples
 from nonlocal_video.video.limits import DecodeLimits

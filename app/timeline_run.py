@@ -233,7 +233,7 @@ def _progress(timeline: Timeline) -> str:
     words = f"Window {done} of {planned}, up to {short_clock(timeline.ends[-1])}: {best.label} {best.score:.0%}."
     if done < TIMED_FROM:
         return words
-    return f"{words} {_about(timeline.seconds.total / done * (planned - done))} left."
+    return f"{words} {_about(timeline.timings.total / done * (planned - done))} left."
 
 
 def _about(seconds: float) -> str:
@@ -243,7 +243,7 @@ def _about(seconds: float) -> str:
 
 
 def _summary(timeline: Timeline, num_segments: int) -> str:
-    windows = f"{timeline.model} looked at {timeline.used}, in {timeline.seconds.total:.1f} s."
+    windows = f"{timeline.model} looked at {timeline.used}, in {timeline.timings.total:.1f} s."
     if not timeline.is_complete:
         windows += (
             f" That is {len(timeline)} of {timeline.num_planned} windows, up to {short_clock(timeline.ends[-1])}."

@@ -48,8 +48,9 @@ from nonlocal_video.attention.maps import AttentionMaps, QueryPoint
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.evaluation.metrics import bootstrap, group_numbers
 from nonlocal_video.inference.explanation import Explanation
+from nonlocal_video.inference.load import load
 from nonlocal_video.inference.map_check import perturbation
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.recognizer import Recognizer
 
 FRACTIONS: dict[Baseline, tuple[float, ...]] = {"blur": (0.0, 0.1, 0.25, 0.5, 1.0), "mean_colour": (0.0, 0.25, 1.0)}
 EVIDENCE, ATTENTION, QUERY, CENTRE = "class evidence", "attention", "query", "centre"

@@ -23,7 +23,7 @@ from gpu.harness import Context, require
 LOGITS, LOGITS_TF32, MAPS = 1e-4, 1e-2, 1e-2
 """Largest difference that is allowed, as a fraction of the largest value."""
 QUERY = (0.5, 0.6, 0.4)
-METHODS = ("attention", "query", "gradcam")
+METHODS = ("attention", "query", "evidence")
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -197,5 +197,5 @@ def _cells(explanation: Any, method: str, label: int) -> Any:
     if method == "query":
         from nonlocal_video.attention.maps import QueryPoint
 
-        return explanation.explain(method=method, query=QueryPoint.of(QUERY)).cells
-    return explanation.explain(method=method, label=label if method == "gradcam" else None).cells
+        return explanation.maps(method=method, query=QueryPoint.of(QUERY)).cells
+    return explanation.maps(method=method, label=label if method == "evidence" else None).cells

@@ -18,7 +18,8 @@ from nonlocal_video.analysis.counting import count_run
 from nonlocal_video.analysis.networks import nonlocal_blocks
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.load import load
+from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.runtimes.device import Runtime, choose_device
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.zoo.catalogue import build, entries

@@ -157,8 +157,8 @@ def attention(
         check_place(path, ".csv", ".png")
 
     from nonlocal_video.analysis.patterns import block_pattern, pattern_table, summary_rows
+    from nonlocal_video.inference.load import load
     from nonlocal_video.inference.prediction import printable
-    from nonlocal_video.inference.recognizer import load
 
     patterns, failed = [], 0
     with load(model, device=device, decoder=decoder.value) as recognizer:

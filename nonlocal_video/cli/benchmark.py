@@ -86,7 +86,7 @@ def pipeline(
 
     from nonlocal_video.benchmark.pipeline import benchmark_pipeline
     from nonlocal_video.inference.files import find_files
-    from nonlocal_video.inference.recognizer import load
+    from nonlocal_video.inference.load import load
 
     with load(model, device=device, runtime=runtime.value) as recognizer:
         results = benchmark_pipeline(
@@ -211,7 +211,7 @@ def _finish(results: dict[str, Any], output: Path | None, table: Table) -> None:
 def _real_features(clip: str | None) -> tuple[NonLocalBlock, Tensor]:
     """The default model's non-local block, and what goes into it for a clip."""
     from nonlocal_video.blocks import NonLocalBlock
-    from nonlocal_video.inference.recognizer import load
+    from nonlocal_video.inference.load import load
     from nonlocal_video.samples import fetch_samples
 
     with load("default", device="cpu") as recognizer:

@@ -119,7 +119,7 @@ def classify(
             paths, selection, passed_over, job, cluster, settings, output, resume=resume, as_json=as_json
         )
     else:
-        from nonlocal_video.inference.recognizer import load
+        from nonlocal_video.inference.load import load
 
         with load(model, device=device, runtime=runtime.value, decoder=decoder.value, limits=limits) as recognizer:
             result = _here(

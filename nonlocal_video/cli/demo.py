@@ -27,7 +27,7 @@ def main() -> None:
 
 def demo(clip: str | None, output: Path) -> None:
     """Classify `clip` with the embedded default and write its overlay into `output`."""
-    from nonlocal_video.inference.recognizer import load
+    from nonlocal_video.inference.load import load
     from nonlocal_video.samples import fetch_samples
 
     if not clip:
@@ -37,8 +37,8 @@ def demo(clip: str | None, output: Path) -> None:
         explanation = recognizer.explain_all(clip)
         print(describe(explanation.prediction, 5), flush=True)
         output.mkdir(parents=True, exist_ok=True)
-        received = explanation.explain(method="attention").save_overlay(output / "overlay.mp4")
-        evidence = explanation.explain(method="gradcam").save_overlay(output / "evidence.mp4")
+        received = explanation.maps(method="attention").save_overlay(output / "overlay.mp4")
+        evidence = explanation.maps(method="evidence").save_overlay(output / "evidence.mp4")
     print(f"\nWhere the network looked:       {received}")
     print(f"What speaks for the top action: {evidence}")
     print("The page for your own clips:    make serve")

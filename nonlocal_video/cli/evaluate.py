@@ -73,8 +73,8 @@ def evaluate(
     from nonlocal_video.cli.check import say_source
     from nonlocal_video.datasets.labelled import alike_names, class_indices, read_source
     from nonlocal_video.evaluation.answers import Truth
+    from nonlocal_video.inference.load import load
     from nonlocal_video.inference.preprocessing import ClipRequest
-    from nonlocal_video.inference.recognizer import load
     from nonlocal_video.inference.views import ViewCount
     from nonlocal_video.io import sha256_of
     from nonlocal_video.models.checkpoint import read_card

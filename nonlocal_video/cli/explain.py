@@ -28,6 +28,7 @@ class MethodChoice(StrEnum):
 
     attention = "attention"
     query = "query"
+    evidence = "evidence"
     gradcam = "gradcam"
 
 
@@ -38,13 +39,13 @@ def explain(
     ),
     method: Annotated[
         MethodChoice | None,
-        typer.Option(help="attention received, a query point's attention, or class evidence (gradcam)."),
+        typer.Option(help="Attention received, a query point's attention, or class evidence (also called gradcam)."),
     ] = None,
     query: Annotated[
         str | None, typer.Option(help="SECONDS,X,Y: a time and fractions of the frame's width and height.")
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Class for gradcam; the likeliest unless named.")] = None,
-    layer: Annotated[str | None, typer.Option(help="Non-local block, or for gradcam any layer.")] = None,
+    label: Annotated[str | None, typer.Option(help="Class for evidence; the likeliest unless named.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Non-local block, or for evidence any layer.")] = None,
     model: options.Model = "default",
     device: options.Device = "auto",
     fast: options.Fast = False,
@@ -63,7 +64,7 @@ def explain(
     check_folder(output)
 
     from nonlocal_video.attention.maps import QueryPoint
-    from nonlocal_video.inference.recognizer import load
+    from nonlocal_video.inference.load import load
     from nonlocal_video.video.region import Region
 
     Region.of(region)  # refuses it, if it has to, before a model is loaded
@@ -78,7 +79,7 @@ def explain(
             around_seconds=None if query_point is None else query_point.seconds,
             region=region,
         )
-        maps = explanation.explain(
+        maps = explanation.maps(
             method=None if method is None else method.value, query=query_point, label=label, layer=layer
         )
         output.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ def timeline(
     as_json: Annotated[bool, typer.Option("--json", help="The whole as one JSON object on standard output.")] = False,
 ) -> None:
     """Find out what happens when: a window slides over the video, and its answers become segments."""
-    from nonlocal_video.inference.recognizer import load
+    from nonlocal_video.inference.load import load
     from nonlocal_video.inference.timeline import check_segment_rule
     from nonlocal_video.inference.timeline_files import check_output, to_json, write_timeline
     from nonlocal_video.video.region import Region

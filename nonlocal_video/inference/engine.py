@@ -172,7 +172,7 @@ class Engine:
             crop=clip.input.crop,
             device=str(self.device),
             runtime=runtime,
-            seconds=StageTimings(clip.decode_seconds, clip.transform_seconds, forward_seconds),
+            timings=StageTimings(clip.decode_seconds, clip.transform_seconds, forward_seconds),
             notes=clip.notes,
             region=clip.region,
             seen=tuple(crop.seen for crop in clip.crops),

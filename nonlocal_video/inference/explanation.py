@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -81,23 +81,25 @@ class Explanation:
         """Sampled frame `index` in its own pixels, (height, width, 3)."""
         return self.originals[self.frame_of_time[index]]
 
-    def explain(
+    def maps(
         self,
         *,
-        method: Method | None = None,
+        method: Method | Literal["gradcam"] | None = None,
         query: QueryPoint | None = None,
         label: str | int | None = None,
         layer: str | None = None,
     ) -> AttentionMaps:
         """The maps of one method; see `Recognizer.explain` for its arguments."""
-        method = method or ("query" if query else "gradcam" if label is not None else "attention")
+        method = method or ("query" if query else "evidence" if label is not None else "attention")
+        if method == "gradcam":  # the name that many know class evidence by
+            method = "evidence"
         if method not in get_args(Method):
             raise UsageError(f"method = {method!r} should be one of {', '.join(get_args(Method))}.")
         if (method == "query") != (query is not None):
             raise UsageError("A query point belongs to method query, which needs one: SECONDS,X,Y.")
-        if label is not None and method != "gradcam":
-            raise UsageError(f"A label belongs to method gradcam, not to {method}.")
-        if method == "gradcam":
+        if label is not None and method != "evidence":
+            raise UsageError(f"A label belongs to method evidence, not to {method}.")
+        if method == "evidence":
             return self.class_evidence(label, layer=layer)
         return self.attention_received(layer=layer) if query is None else self.query(query, layer=layer)
 
@@ -147,7 +149,7 @@ class Explanation:
             cells = self.shared.grad_cam(inputs, name, target.index)
             quantity = "Grad-CAM"
         caption = f"evidence for {target.label} {target.score:.2f}"
-        return self._maps("gradcam", name, cells, self._grid(name), quantity, caption)
+        return self._maps("evidence", name, cells, self._grid(name), quantity, caption)
 
     def _class(self, label: str | int | None) -> ScoredLabel:
         scores, labels = self.prediction.scores, self.prediction.labels
@@ -163,7 +165,7 @@ class Explanation:
 
     def _block(self, layer: str | None) -> tuple[str, Any, Tensor]:
         if not self.block_inputs:
-            raise UsageError(f"Model {self.prediction.model!r} has no non-local block; use method gradcam.")
+            raise UsageError(f"Model {self.prediction.model!r} has no non-local block; use method evidence.")
         name = (self.default_block or list(self.block_inputs)[-1]) if layer is None else layer
         if name not in self.block_inputs:
             known = ", ".join(self.block_inputs)

@@ -82,7 +82,7 @@ class Prediction:
     crop: int
     """Side of the square that the network saw, in pixels of its input."""
     device: str
-    seconds: StageTimings
+    timings: StageTimings
     notes: tuple[str, ...] = ()
     """What a user should know about this answer: a looped clip, a decoder that was given up."""
     runtime: Runtime = "torch"
@@ -111,6 +111,11 @@ class Prediction:
             f"{spans}{more}, {self.video.decoder}, {in_words(self.device, self.runtime)}"
         )
 
+    @property
+    def top1(self) -> ScoredLabel:
+        """The likeliest class."""
+        return self.top(1)[0]
+
     def top(self, k: int = 5) -> list[ScoredLabel]:
         """The k likeliest classes (all of them when there are fewer), best first; equal scores in label order."""
         if k < 1:
@@ -127,7 +132,7 @@ class Prediction:
             "top": [{"label": s.label, "index": s.index, "score": s.score} for s in self.top(top_k)],
             "error": None,
             "video": {name: getattr(self.video, name) for name in VIDEO_FIELDS},
-            "seconds": {name: getattr(self.seconds, name) for name in SECONDS_FIELDS},
+            "seconds": {name: getattr(self.timings, name) for name in SECONDS_FIELDS},
             "notes": list(self.notes),
         }
 

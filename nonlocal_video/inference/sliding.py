@@ -238,9 +238,9 @@ def _slide(
                     scores[done] = prediction.scores
                     done += 1
                     spent = StageTimings(
-                        spent.decode + prediction.seconds.decode,
-                        spent.transform + prediction.seconds.transform,
-                        spent.forward + prediction.seconds.forward,
+                        spent.decode + prediction.timings.decode,
+                        spent.transform + prediction.timings.transform,
+                        spent.forward + prediction.timings.forward,
                     )
                 yield Timeline(
                     path=path,
@@ -257,7 +257,7 @@ def _slide(
                     crop=spec.crop,
                     device=str(recognizer.device),
                     runtime=recognizer.runtime,
-                    seconds=spent,
+                    timings=spent,
                     notes=(*stream.info.notes, *plan.notes, *([] if region is None else [region.in_words])),
                 )
 

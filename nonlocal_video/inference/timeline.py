@@ -75,7 +75,7 @@ class Timeline:
     crop: int
     """Side of the square that it saw, in pixels of its input."""
     device: str
-    seconds: StageTimings
+    timings: StageTimings
     """What all windows so far cost together."""
     notes: tuple[str, ...] = ()
     """What a user should know: windows of another length than the model's, a looped video."""

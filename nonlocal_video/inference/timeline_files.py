@@ -106,7 +106,7 @@ def to_json(timeline: Timeline, *, top_k: int = 5, threshold: float = 0.0, min_s
         "segments": [asdict(s) for s in timeline.segments(threshold=threshold, min_seconds=min_seconds)],
         "error": {"code": error.code, "message": error.message} if error else None,
         "video": {name: getattr(timeline.info, name) for name in VIDEO_FIELDS},
-        "seconds": {name: getattr(timeline.seconds, name) for name in SECONDS_FIELDS},
+        "seconds": {name: getattr(timeline.timings, name) for name in SECONDS_FIELDS},
         "notes": list(timeline.notes),
     }
 

@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from serving import Server, serving
 
 from nonlocal_video.inference.explanation import Explanation
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.load import load
+from nonlocal_video.inference.recognizer import Recognizer
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGUMENTS = (
@@ -60,7 +61,7 @@ def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
 
 
 @pytest.fixture(scope="module")
-def explained(recognizer: Recognizer, clip_folder: Path) -> Explanation:
+def explanation(recognizer: Recognizer, clip_folder: Path) -> Explanation:
     """What it keeps of a clip for questions."""
     return recognizer.explain_all(clip_folder / "a.mp4")
 

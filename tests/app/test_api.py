@@ -112,7 +112,7 @@ def test_explain_a_point(client: Client, recognizer: Recognizer, clip_folder: Pa
 
 def test_explain_the_evidence_for_a_label(client: Client, clip_folder: Path) -> None:
     explained, _ = client.predict(handle_file(clip_folder / "a.mp4"), label="action 2", api_name="/explain")
-    assert (explained["method"], explained["entropy_nats"]) == ("gradcam", None)
+    assert (explained["method"], explained["entropy_nats"]) == ("evidence", None)
 
 
 def test_timeline_is_the_json_of_the_command_line(client: Client, recognizer: Recognizer, clip_folder: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_timeline_that_cannot_begin_is_refused(
     [
         ({"query_seconds": 1.0}, "all three"),
         ({"query_seconds": 1.0, "query_x": 2.0, "query_y": 0.0}, "fractions of the frame"),
-        ({"method": "gradcam", "label": "cooking"}, "not a class of model"),
+        ({"method": "evidence", "label": "cooking"}, "not a class of model"),
         ({"layer": "layer9"}, "not a non-local block"),
         ({"method": "magic"}, "not in the list of choices"),
     ],

@@ -84,7 +84,7 @@ def test_numbers_ask_the_same_as_a_click(asking: AskCallbacks) -> None:
 
 def test_evidence_for_another_action(asking: AskCallbacks, explanation: Explanation) -> None:
     second = explanation.prediction.top(2)[1]
-    answer = asking.show("gradcam", BLOCK, second.label, 0, 50, 50, visitor())
+    answer = asking.show("evidence", BLOCK, second.label, 0, 50, 50, visitor())
     assert f"Evidence for {second.label} {second.score:.2f}" in answer.numbers
     assert (answer.block["visible"], answer.label["visible"]) == (False, True)
 

@@ -103,7 +103,7 @@ class Broken:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def explained(self, path: Path, *, fast: bool, region: str, on_stage: object) -> None:
+    def explain_all(self, path: Path, *, fast: bool, region: str, on_stage: object) -> None:
         raise self.error
 
 

@@ -14,7 +14,7 @@ from nonlocal_video.app import no_remote_fetch, server
 from nonlocal_video.app.graceful_shutdown import GracefulServer
 from nonlocal_video.app.server import create_app
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.recognizer import load
+from nonlocal_video.inference.load import load
 
 
 def without_the_guarded_get(patch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from playwright.sync_api import Page, expect
 from serving import Server, serving
 
 from nonlocal_video.app.page import MAX_WAITING
+from nonlocal_video.inference.load import load
 from nonlocal_video.inference.prediction import Prediction
-from nonlocal_video.inference.recognizer import load
 from nonlocal_video.video.encode import write_video
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))

@@ -44,12 +44,12 @@ def expected_maps(explanation: Explanation, method: Method) -> AttentionMaps:
     return explanation.attention_received(layer=BLOCK) if method == "attention" else explanation.class_evidence(LABEL)
 
 
-@pytest.mark.parametrize("method", ["query", "attention", "gradcam"])
+@pytest.mark.parametrize("method", ["query", "attention", "evidence"])
 def test_it_says_what_the_library_measures(
     checking: MapCheck, recognizer: Recognizer, explanation: Explanation, method: Method
 ) -> None:
     words, stages = check(checking, method)
-    label = LABEL if method == "gradcam" else None
+    label = LABEL if method == "evidence" else None
     maps = expected_maps(explanation, method)
     measured = quick_check(recognizer, explanation, maps, label=label)
     assert words.lower() == measured.in_words.lower()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
 from serving import Server, serving
 
-from nonlocal_video.inference.recognizer import load
+from nonlocal_video.inference.load import load
 from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.video.encode import write_video
 

@@ -66,7 +66,7 @@ def test_what_is_no_distribution_has_no_entropy(cells: np.ndarray) -> None:
 
 
 def test_class_evidence_is_no_distribution_even_if_it_sums_like_one() -> None:
-    assert replace(maps_of(np.ones(GRID.size)), method="gradcam").entropy_nats is None
+    assert replace(maps_of(np.ones(GRID.size)), method="evidence").entropy_nats is None
 
 
 def test_strongest_places_are_the_peaks_best_first_without_their_neighbours() -> None:

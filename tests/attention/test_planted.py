@@ -113,7 +113,7 @@ def test_query_point_attends_to_the_square_planted_elsewhere(sub_sample: bool) -
     with recognizer(Video3DResNet.from_config(config)) as light:
         explanation = light.explain_all(clip_with_squares(here, there), frames_per_second=RATE)
         first, count, row, column = here
-        maps = explanation.explain(query=point_at(first + count // 2, row, column))
+        maps = explanation.maps(query=point_at(first + count // 2, row, column))
     assert maps.query_index == first + count // 2
     volume = np.nan_to_num(np.stack(list(maps.maps())))
     for square in (here, there):

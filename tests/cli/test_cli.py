@@ -144,7 +144,7 @@ def test_names_that_are_hard(tiny_model: Path, clip_folder: Path, tmp_path: Path
 
 def test_explain_writes_video_pictures_and_arrays(tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
     for number, options in enumerate(
-        [(), ("--query", "1.0,0.5,0.5"), ("--method", "gradcam"), ("--method", "gradcam", "--layer", "layer2")]
+        [(), ("--query", "1.0,0.5,0.5"), ("--method", "evidence"), ("--method", "evidence", "--layer", "layer2")]
     ):
         folder = tmp_path / str(number)
         done = run("explain", clip_folder / "a.mp4", "--model", tiny_model, "--output", folder, *options)
@@ -178,7 +178,7 @@ def test_explain_writes_video_pictures_and_arrays(tiny_model: Path, clip_folder:
         (("--query", "1,1.5,0.5"), 2, "0 to 1"),
         (("--query", "9,0.5,0.5"), 2, "after the end"),
         (("--layer", "layer2"), 2, "layer3.nonlocal0"),
-        (("--method", "gradcam", "--layer", "nope"), 2, "outermost layers"),
+        (("--method", "evidence", "--layer", "nope"), 2, "outermost layers"),
         (("--method", "query"), 2, "SECONDS,X,Y"),
         (("--label", "no such action"), 2, "not a class"),
     ],

@@ -19,11 +19,11 @@ def test_the_check_is_said_and_written(
     tiny_model: Path, clip_folder: Path, tmp_path: Path, run: Callable[..., Any]
 ) -> None:
     clip = clip_folder / "a.mp4"
-    options = ("--model", tiny_model, "--output", tmp_path, "--check", "--method", "gradcam", "--label", "action 2")
+    options = ("--model", tiny_model, "--output", tmp_path, "--check", "--method", "evidence", "--label", "action 2")
     done = run("explain", clip, *options)
     assert done.status == 0, done.err
     row = json.loads((tmp_path / "check.json").read_text())
-    about = {"path": str(clip), "model": "tiny", "method": "gradcam", "label": "action 2", "class_index": 2}
+    about = {"path": str(clip), "model": "tiny", "method": "evidence", "label": "action 2", "class_index": 2}
     assert about.items() <= row.items()
     assert (row["fraction"], row["baseline"]) == (0.2, "blur")
     with nlv.load(tiny_model, device="cpu") as recognizer:
@@ -51,7 +51,7 @@ def test_a_map_that_cannot_be_checked_is_drawn_all_the_same(
         "The map has the same value everywhere: it ranks no places, so it cannot be checked.",
     )
     (tmp_path / "check.json").write_text("of an earlier map")
-    done = run("explain", clip, "--model", blank, "--output", tmp_path, "--check", "--method", "gradcam")
+    done = run("explain", clip, "--model", blank, "--output", tmp_path, "--check", "--method", "evidence")
     assert done.status == 0, done.err
     assert f"  Check: {words}\n" in done.out
     assert (tmp_path / "overlay.mp4").is_file()
@@ -70,7 +70,7 @@ def test_a_map_of_four_cells_is_compared_with_the_three_others(
 def test_nothing_is_checked_unasked(
     tiny_model: Path, clip_folder: Path, tmp_path: Path, run: Callable[..., Any]
 ) -> None:
-    done = run("explain", clip_folder / "a.mp4", "--model", tiny_model, "--output", tmp_path, "--method", "gradcam")
+    done = run("explain", clip_folder / "a.mp4", "--model", tiny_model, "--output", tmp_path, "--method", "evidence")
     assert done.status == 0, done.err
     assert "Check" not in done.out
     assert not (tmp_path / "check.json").exists()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.load import load
+from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint
 from nonlocal_video.video.encode import write_video
 

@@ -73,13 +73,13 @@ def test_gradients_are_those_of_float64(all_devices: str, tiny_model: Path, monk
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("method", ["attention", "query", "gradcam"])
+@pytest.mark.parametrize("method", ["attention", "query", "evidence"])
 def test_maps_are_those_of_the_cpu(method: str, tiny_model: Path) -> None:
     cells = []
     for device in ("cpu", "cuda"):
         with nlv.load(tiny_model, device=device) as recognizer:
             query = (1.0, 0.4, 0.6) if method == "query" else None
-            label = 2 if method == "gradcam" else None
+            label = 2 if method == "evidence" else None
             maps = recognizer.explain(frames(0), method=method, query=query, label=label, frames_per_second=10.0)
             cells.append(maps.cells)
     assert np.abs(cells[1] - cells[0]).max() <= 1e-2 * np.abs(cells[0]).max()

@@ -201,7 +201,7 @@ def test_maps_that_do_not_fit_say_so(
 
     monkeypatch.setattr(type(block), "attention_received", full)
     with pytest.raises(VideoError, match="cpu has no room for what this takes") as told:
-        explanation.explain(method="attention")
+        explanation.maps(method="attention")
     assert told.value.code == "out_of_memory"
     assert told.value.__context__.__traceback__ is None  # type: ignore[union-attr]  # or it would hold on to tensors
 

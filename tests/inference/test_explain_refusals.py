@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from nonlocal_video.errors import ModelError, NonlocalVideoError, UsageError, VideoError
-from nonlocal_video.inference.recognizer import Recognizer, load
+from nonlocal_video.inference.load import load
+from nonlocal_video.inference.recognizer import Recognizer
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,8 @@ def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
         ({"query": (float("nan"), 0.5, 0.5)}, UsageError, "query seconds = nan should be a number, 0 or above"),
         ({"query": (-1.0, 0.5, 0.5)}, UsageError, "query seconds = -1.0 should be a number, 0 or above"),
         ({"layer": ""}, UsageError, "layer = '' is not a non-local block"),
-        ({"method": "gradcam", "layer": ""}, NonlocalVideoError, "''"),
-        ({"method": "gradcam", "layer": "fc"}, ModelError, "'fc' does not give a .* feature map"),
+        ({"method": "evidence", "layer": ""}, NonlocalVideoError, "''"),
+        ({"method": "evidence", "layer": "fc"}, ModelError, "'fc' does not give a .* feature map"),
     ],
 )
 def test_it_is_refused_in_words(

@@ -108,7 +108,7 @@ def test_a_point_is_asked_about_in_the_players_seconds(recognizer: Recognizer, c
         recognizer.explain(late, query=(3.8, 0.5, 0.5))
     explanation = recognizer.explain_all(late)  # the middle
     with pytest.raises(UsageError, match="outside the span that was looked at"):
-        explanation.explain(query=QueryPoint(0.75, 0.5, 0.5))
+        explanation.maps(query=QueryPoint(0.75, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])

@@ -49,7 +49,7 @@ def made(scores: np.ndarray, *, window: float = 1.0, stride: float = 0.5, labels
         num_frames=8,
         crop=48,
         device="cpu",
-        seconds=StageTimings(1.0, 2.0, 3.0),
+        timings=StageTimings(1.0, 2.0, 3.0),
     )
 
 

@@ -20,8 +20,9 @@ import numpy as np
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.folder import answer
+from nonlocal_video.inference.load import load
 from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
-from nonlocal_video.inference.recognizer import Decoder, load
+from nonlocal_video.inference.recognizer import Decoder
 from nonlocal_video.inference.runtimes.device import Runtime, check_runtime
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import DecodeLimits, VideoReader

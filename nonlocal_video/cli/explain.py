@@ -29,6 +29,7 @@ class MethodChoice(StrEnum):
     attention = "attention"
     query = "query"
     evidence = "evidence"
+    gradcam = "gradcam"
 
 
 def explain(
@@ -38,7 +39,7 @@ def explain(
     ),
     method: Annotated[
         MethodChoice | None,
-        typer.Option(help="attention received, a query point's attention, or class evidence (evidence)."),
+        typer.Option(help="Attention received, a query point's attention, or class evidence (also called gradcam)."),
     ] = None,
     query: Annotated[
         str | None, typer.Option(help="SECONDS,X,Y: a time and fractions of the frame's width and height.")

@@ -113,6 +113,11 @@ class Prediction:
             f"{spans}{more}, {self.video.decoder}, {in_words(self.device, self.runtime, self.precision)}"
         )
 
+    @property
+    def top1(self) -> ScoredLabel:
+        """The likeliest class."""
+        return self.top(1)[0]
+
     def top(self, k: int = 5) -> list[ScoredLabel]:
         """The k likeliest classes (all of them when there are fewer), best first; equal scores in label order."""
         if k < 1:

@@ -191,6 +191,26 @@ class ClipLoader:
         with _opened(source, self.reader, frames_per_second) as (_, clip):
             return clip.probe()
 
+    def span_around(
+        self, source: ClipSource, seconds: float, spec: InputSpec, frames_per_second: float | None
+    ) -> tuple[float | None, float | None]:
+        """Return the start and end of the view centred on a second, as far as the clip allows; None for both if the
+        view in the middle shows it.
+
+        Raises:
+            UsageError: The clip ends before.
+        """
+        info = self.probe(source, frames_per_second or spec.frames_per_second)
+        first, last = info.start_seconds, info.end_seconds
+        span = spec.num_frames / spec.rate_in(info.fps)
+        if seconds > last:
+            raise UsageError(f"query seconds = {seconds:g} is after the end of the clip, {last:.2f} s.")
+        middle = (first + last - span) / 2
+        if last - first <= span or middle <= seconds <= middle + span:
+            return None, None
+        start = min(max(seconds - span / 2, first), last - span)
+        return start, min(start + span, last)
+
 
 def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[View, ...]:
     """The spans of a clip that a network with this input is shown.

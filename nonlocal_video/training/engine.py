@@ -188,23 +188,27 @@ class Training:
         """
         seconds, clips, stopped = 0.0, 0, False
         self._batches.first = self.step * self.config.accumulate
-        batches = iter(self._loader)  # of all epochs: while one is measured, the next one's clips are loaded
-        while not self._finished and not stopped:
-            epoch = self.step // self.steps_per_epoch
-            started = time.perf_counter()
-            while self.step < (epoch + 1) * self.steps_per_epoch and not stopped:
-                seen, stopped = self._one_step(batches, epoch, should_stop)
-                clips += seen
-                on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch))
-                every = self.config.save_every_steps
-                # Not after the epoch's last step: a state without its measurement would never be measured.
-                if self.step % self.steps_per_epoch and (stopped or (every and self.step % every == 0)):
+        try:
+            batches = iter(self._loader)  # of all epochs: while one is measured, the next one's clips are loaded
+            while not self._finished and not stopped:
+                epoch = self.step // self.steps_per_epoch
+                started = time.perf_counter()
+                while self.step < (epoch + 1) * self.steps_per_epoch and not stopped:
+                    seen, stopped = self._one_step(batches, epoch, should_stop)
+                    clips += seen
+                    on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch))
+                    every = self.config.save_every_steps
+                    # Not after the epoch's last step: a state without its measurement would never be measured.
+                    if self.step % self.steps_per_epoch and (stopped or (every and self.step % every == 0)):
+                        self._save_state()
+                seconds += time.perf_counter() - started
+                if self.step % self.steps_per_epoch == 0:
+                    metrics = self._end_epoch(log)
+                    on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch, metrics))
                     self._save_state()
-            seconds += time.perf_counter() - started
-            if self.step % self.steps_per_epoch == 0:
-                metrics = self._end_epoch(log)
-                on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch, metrics))
-                self._save_state()
+        finally:
+            self._loader.close()
+            self._validation.close()
         return TrainResult(self.step, self._best, self._finished, self._early, seconds, clips)
 
     @property

@@ -107,7 +107,10 @@ def every_view(data: TrainingData, epoch: int = 0, workers: int = 0) -> list[tup
     """All clips of an epoch as the network takes them, in order, by however many loading processes."""
     loader = BatchLoader(data, EveryClip(len(data), 1, epoch=epoch), workers=workers, pin_memory=False)
     cpu = torch.device("cpu")
-    return [(as_input(clips, loader, cpu)[0], int(classes)) for clips, classes, _ in map(loaded, loader)]
+    try:
+        return [(as_input(clips, loader, cpu)[0], int(classes)) for clips, classes, _ in map(loaded, loader)]
+    finally:
+        loader.close()
 
 
 def fabric(precision: Any = "32-true") -> Fabric:

@@ -19,9 +19,8 @@ RUN python -m venv --without-pip /opt/venv \
         "torch==${TORCH_VERSION}" "torchvision==${TORCHVISION_VERSION}"
 # Optional parts of the package, like "train onnx".
 ARG EXTRAS=""
-# Triton compiles on the machine that it runs on, and there is no compiler here; openvino_telemetry reports to its makers;
-# the FFmpeg in decord's wheel may not be passed on, and an image is made for that. PyAV reads what decord would.
-ARG LEAVE_OUT="triton openvino-telemetry decord"
+# Triton compiles on the machine that it runs on, and there is no compiler here; openvino_telemetry reports to its makers.
+ARG LEAVE_OUT="triton openvino-telemetry"
 WORKDIR /source
 COPY pyproject.toml constraints.txt ./
 # PyTorch and NVIDIA's libraries are moved to a tree of their own, so that a change of another dependency replaces a

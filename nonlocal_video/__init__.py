@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from nonlocal_video.models.inception3d import InceptionI3D as InceptionI3D
     from nonlocal_video.models.resnet2d import NonLocalNet as NonLocalNet
     from nonlocal_video.models.resnet3d import Video3DResNet as Video3DResNet
+    from nonlocal_video.training.api import TrainCallback as TrainCallback
+    from nonlocal_video.training.api import TrainedRun as TrainedRun
+    from nonlocal_video.training.api import train as train
     from nonlocal_video.video.decode import VideoReader as VideoReader
     from nonlocal_video.video.limits import DecodeLimits as DecodeLimits
     from nonlocal_video.zoo.catalogue import build as build
@@ -67,6 +70,8 @@ _MODULE_OF_NAME = {
     "Timeline": "inference.timeline",
     "UsageError": "errors",
     "Video3DResNet": "models.resnet3d",
+    "TrainCallback": "training.api",
+    "TrainedRun": "training.api",
     "VideoError": "errors",
     "VideoNonLocalBlock": "blocks.video",
     "VideoReader": "video.decode",
@@ -79,6 +84,7 @@ _MODULE_OF_NAME = {
     "pull": "zoo.models",
     "remove_nonlocal": "blocks.insertion",
     "sparse_attention": "blocks.variants",
+    "train": "training.api",
 }
 
 __all__ = sorted([*_MODULE_OF_NAME, "__version__"])

@@ -71,7 +71,7 @@ def evaluate(
     if resume and output is None:
         raise UsageError("--resume continues an evaluation; name its folder with --output.")
 
-    from nonlocal_video.cli.check import say_source
+    from nonlocal_video.cli.check import print_source
     from nonlocal_video.datasets.labelled import alike_names, class_indices, read_source
     from nonlocal_video.evaluation.answers import Truth
     from nonlocal_video.inference.load import load
@@ -93,7 +93,7 @@ def evaluate(
     card.view(fast=fast)  # refuses --fast, if it has to, before anything is read
     found = read_source(source, split=split, all_files=all_files, ignore_columns=ignore_column or ())
     clips = found.clips
-    say_source(replace(found, notes=(*found.notes, *alike_names(found.labels))))
+    print_source(replace(found, notes=(*found.notes, *alike_names(found.labels))))
     indices = class_indices(clips, card.labels)
     truths = {
         clip.path: Truth(card.labels[index], index, clip.group) for clip, index in zip(clips, indices, strict=True)

@@ -187,6 +187,7 @@ class Training:
             OutputError: Something cannot be written.
         """
         seconds, clips, stopped = 0.0, 0, False
+        alone = self.fabric.world_size == 1  # several processes agree within a step, and need no other message
         self._batches.first = self.step * self.config.accumulate
         try:
             batches = iter(self._loader)  # of all epochs: while one is measured, the next one's clips are loaded
@@ -194,7 +195,8 @@ class Training:
                 epoch = self.step // self.steps_per_epoch
                 started = time.perf_counter()
                 while self.step < (epoch + 1) * self.steps_per_epoch and not stopped:
-                    seen, stopped = self._one_step(batches, epoch, should_stop)
+                    seen, stopped = self._one_step(batches, epoch, None if alone else should_stop)
+                    stopped = stopped or (alone and should_stop())
                     clips += seen
                     on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch))
                     every = self.config.save_every_steps
@@ -220,7 +222,7 @@ class Training:
         patience = self.config.patience
         return self.step < self.steps and patience is not None and self._epochs_since_best >= patience
 
-    def _one_step(self, batches: Any, epoch: int, should_stop: Callable[[], bool]) -> tuple[int, bool]:
+    def _one_step(self, batches: Any, epoch: int, should_stop: Callable[[], bool] | None) -> tuple[int, bool]:
         """One optimisation step: the number of clips it saw in all processes, and whether any was asked to stop.
 
         The device is waited for once, when all of the step but the update of the weights has been handed to it.
@@ -249,7 +251,7 @@ class Training:
             for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
                 sums[name] = sums.get(name, 0) + value.double() / config.accumulate
             parts.append((losses.total.detach(), places))
-        stopped = self._add_up(sums, parts, should_stop())
+        stopped = self._add_up(sums, parts, stop=should_stop is not None and should_stop())
         if config.clip_norm is not None:
             fabric.clip_gradients(self._wrapped, self._optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
         self._optimizer.step()

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 import nonlocal_video as nlv
-from nonlocal_video.evaluation.segment_metrics import SegmentedVideo, Span, measure_segments
+from nonlocal_video.datasets.segment_table import Span
+from nonlocal_video.evaluation.segment_metrics import SegmentedVideo, measure_segments
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.timeline_files import write_timeline
 from nonlocal_video.video.decode import VideoReader

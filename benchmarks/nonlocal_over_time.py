@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.blocks.nonlocal_mean import nonlocal_mean, nonlocal_mean_so_far
-from nonlocal_video.evaluation.segment_metrics import SegmentedVideo, Span, measure_segments
+from nonlocal_video.datasets.segment_table import Span
+from nonlocal_video.evaluation.segment_metrics import SegmentedVideo, measure_segments
 from nonlocal_video.inference.shortest_action import best_segments
 from nonlocal_video.zoo.catalogue import load_network
 

@@ -47,8 +47,9 @@ def classify(
         list[str], typer.Argument(help="Video files, folders (searched through), glob patterns, object storage URLs.")
     ],
     model: options.Model = "default",
-    device: options.Device = "auto",
+    device: options.Devices = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
+    precision: options.Precision = options.PrecisionChoice.float32,
     views: Annotated[str, typer.Option(help="CLIPSxCROPS to average; 10x3 is the paper's protocol.")] = "1x1",
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
@@ -122,20 +123,39 @@ def classify(
             request,
             fast=fast,
             top_k=top_k,
+            precision=precision.value,
             decoder=decoder.value,
             limits=limits,
         )
         cluster = Cluster(ray_address, ray_actors, ray_gpus, ray_cpus or 1.0, workers)
         job = ClusterJob(
-            model, card.view(fast=fast), request, device, runtime.value, decoder.value, limits, batch_size or 1, top_k
+            model,
+            card.view(fast=fast),
+            request,
+            device,
+            runtime.value,
+            precision.value,
+            decoder.value,
+            limits,
+            batch_size or 1,
+            top_k,
         )
         counts, done_before = _on_ray(
             paths, selection, passed_over, job, cluster, settings, output, resume=resume, as_json=as_json
         )
     else:
         from nonlocal_video.inference.load import load
+        from nonlocal_video.inference.runtimes.device import choose_devices
 
-        with load(model, device=device, runtime=runtime.value, decoder=decoder.value, limits=limits) as recognizer:
+        devices = choose_devices(device, runtime=runtime.value)
+        with load(
+            model,
+            device=devices[0],
+            runtime=runtime.value,
+            precision=precision.value,
+            decoder=decoder.value,
+            limits=limits,
+        ) as recognizer:
             result = _here(
                 recognizer,
                 paths,
@@ -150,6 +170,7 @@ def classify(
                 workers=workers,
                 batch_size=batch_size,
                 context=context.value,
+                devices=devices,
             )
         counts, done_before, passed_over = result.counts, result.done_before, result.passed_over
     together = counts + done_before
@@ -182,6 +203,7 @@ def _here(
     workers: int | None,
     batch_size: int | None,
     context: FolderContext,
+    devices: Sequence[str],
 ) -> FolderResult:
     """On this machine, with progress; a stop that is asked for ends the command with status 130."""
     from nonlocal_video.inference.batch_run import BatchProgress, run_folder
@@ -213,6 +235,7 @@ def _here(
                 top_k=top_k,
                 workers=workers,
                 batch_size=batch_size,
+                devices=devices,
                 selection=selection,
                 csv_escape=csv_escape,
                 context=context,

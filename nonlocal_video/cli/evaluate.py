@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from enum import StrEnum
@@ -49,8 +49,9 @@ def evaluate(
         str, typer.Argument(metavar="DIR|CSV", help="One folder of clips a class, or a CSV path,label[,group][,split].")
     ],
     model: options.Model = "default",
-    device: options.Device = "auto",
+    device: options.Devices = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
+    precision: options.Precision = options.PrecisionChoice.float32,
     views: Annotated[str | None, typer.Option(help="CLIPSxCROPS to average; 1x1 if not given.")] = None,
     fast: options.Fast = False,
     region: options.Region = None,
@@ -131,11 +132,12 @@ def evaluate(
     if resume and output is None:
         raise UsageError("--resume continues an evaluation; name its folder with --output.")
 
-    from nonlocal_video.cli.check import say_source
+    from nonlocal_video.cli.check import print_source
     from nonlocal_video.datasets.labelled import alike_names, class_indices, read_source
     from nonlocal_video.evaluation.answers import Truth
     from nonlocal_video.inference.load import load
     from nonlocal_video.inference.preprocessing import ClipRequest
+    from nonlocal_video.inference.runtimes.device import choose_devices
     from nonlocal_video.inference.views import ViewCount
     from nonlocal_video.io import sha256_of
     from nonlocal_video.models.checkpoint import read_card
@@ -152,7 +154,7 @@ def evaluate(
     card.view(fast=fast)  # refuses --fast, if it has to, before anything is read
     found = read_source(source, split=split, all_files=all_files, ignore_columns=ignore_column or ())
     clips = found.clips
-    say_source(replace(found, notes=(*found.notes, *alike_names(found.labels))))
+    print_source(replace(found, notes=(*found.notes, *alike_names(found.labels))))
     indices = class_indices(clips, card.labels)
     truths = {
         clip.path: Truth(card.labels[index], index, clip.group) for clip, index in zip(clips, indices, strict=True)
@@ -166,11 +168,15 @@ def evaluate(
         "views": str(request.views),
         "fast": fast,
         "region": None if request.region is None else str(request.region),
+        "precision": precision.value,
         "decoder": decoder.value,
         "labelled_clips_sha256": _digest(truths),
     }
     refines = {"context": context.value, "labels": list(card.labels)} if context is EvaluationContext.folder else {}
-    with load(model, device=device, runtime=runtime.value, decoder=decoder.value) as recognizer:
+    devices = choose_devices(device, runtime=runtime.value)
+    with load(
+        model, device=devices[0], runtime=runtime.value, precision=precision.value, decoder=decoder.value
+    ) as recognizer:
         answers = _answers(
             recognizer,
             truths,
@@ -180,6 +186,7 @@ def evaluate(
             resume=resume,
             workers=workers,
             batch_size=batch_size,
+            devices=devices,
         )
 
     from rich.console import Console
@@ -233,6 +240,7 @@ def _answers(
     resume: bool,
     workers: int | None,
     batch_size: int | None,
+    devices: Sequence[str],
 ) -> list[Answer]:
     """What the model says of every clip, in the order of `truths`; earlier runs' answers included."""
     from nonlocal_video.evaluation.answers import TOP_K, from_row, to_row
@@ -264,6 +272,7 @@ def _answers(
             fast=settings["fast"],
             workers=workers,
             batch_size=batch_size,
+            devices=devices,
             tables=tables,
             to_row=lambda outcome: to_row(outcome, truths[outcome.path]),
             keep_answers=refines,

@@ -49,9 +49,9 @@ def run_segments(
         csv_escape: Whether cells that begin like formulas are escaped.
         as_json: Print the summary as JSON.
     """
+    from nonlocal_video.datasets.segment_table import read_segments
     from nonlocal_video.evaluation.segment_run import evaluate_segments
-    from nonlocal_video.evaluation.segment_table import read_segments
-    from nonlocal_video.inference.recognizer import load as load_recognizer
+    from nonlocal_video.inference.load import load as load_recognizer
     from nonlocal_video.inference.timeline import check_segment_rule
 
     check_segment_rule(**rule)

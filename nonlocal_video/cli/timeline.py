@@ -62,6 +62,7 @@ def timeline(
     model: options.Model = "default",
     device: options.Device = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
+    precision: options.Precision = options.PrecisionChoice.float32,
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
     end_seconds: options.EndSeconds = None,
@@ -97,7 +98,9 @@ def timeline(
         "region": Region.of(region),
         "context": context.value,
     }
-    with load(model, device=device, runtime=runtime.value, decoder=decoder.value) as recognizer:
+    with load(
+        model, device=device, runtime=runtime.value, precision=precision.value, decoder=decoder.value
+    ) as recognizer:
         result = _follow(recognizer, video, settings)
         clips: list[Path] = []
         if result is not None and clips_dir is not None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from nonlocal_video.datasets.class_tree import read_class_tree
 from nonlocal_video.datasets.clip_table import COLUMNS, is_segment_header, read_rows
 from nonlocal_video.datasets.labelled_clip import LabelledClip, LabelledSource
+from nonlocal_video.datasets.segment_table import read_segments
 from nonlocal_video.datasets.split_folders import split_of_name
 from nonlocal_video.errors import UsageError
-from nonlocal_video.evaluation.segment_table import read_segments
 from nonlocal_video.inference.fragment import with_part
 from nonlocal_video.inference.object_storage import is_remote
 from nonlocal_video.inference.prediction import printable

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nonlocal_video.datasets.segment_table import Span
+
 OVERLAPS = (0.10, 0.25, 0.50)
 """Of F1@k."""
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -19,16 +21,6 @@ TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
 FRAMES_PER_SECOND = 10.0
 NO_ACTION = ""
 """The label of time that no segment covers."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """A segment [start, end) with its class; of a prediction also how sure it is."""
-
-    start_seconds: float
-    end_seconds: float
-    label: str
-    score: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from nonlocal_video.datasets.labelled import class_indices
 from nonlocal_video.datasets.labelled_clip import LabelledClip
+from nonlocal_video.datasets.segment_table import SegmentTable, Span, timing_notes, without_background
 from nonlocal_video.errors import VideoError
 from nonlocal_video.evaluation.segment_metrics import (
     FRAMES_PER_SECOND,
     NO_ACTION,
     SegmentedVideo,
     SegmentScores,
-    Span,
     measure_segments,
 )
-from nonlocal_video.evaluation.segment_table import SegmentTable, timing_notes, without_background
 from nonlocal_video.inference.prediction import printable
 
 if TYPE_CHECKING:

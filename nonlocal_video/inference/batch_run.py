@@ -16,6 +16,8 @@ from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.folder_context import kept_answer, refined_outcomes
+from nonlocal_video.inference.many_devices import classify_on_devices
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import Failure, Outcome
 from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.results import ResultFile, rows_of
@@ -47,6 +49,7 @@ class BatchRun:
         fast: bool = False,
         workers: int | None = None,
         batch_size: int | None = None,
+        devices: Sequence[str] = (),
         tables: Sequence[ResultFile] = (),
         to_row: Callable[[Outcome], Row] = lambda outcome: outcome.to_row(),
         keep_answers: bool = False,
@@ -61,6 +64,7 @@ class BatchRun:
             fast: The model card's cheaper view.
             workers: Decoding processes beside the network; None is as many as suit the device.
             batch_size: Views in one forward pass; None is as many as suit the device.
+            devices: Several take a process each, see `many_devices`; else the recogniser answers.
             tables: Open tables that each get all rows; taken up together, if at all.
             to_row: What is kept of an outcome.
             keep_answers: Whether tables also keep logits and features, for a context.
@@ -68,7 +72,7 @@ class BatchRun:
         """
         self.counts: Counter[str] = Counter()
         self._recognizer, self._files, self._request = recognizer, files, request
-        self._fast, self._workers, self._batch_size = fast, workers, batch_size
+        self._fast, self._workers, self._batch_size, self._devices = fast, workers, batch_size, devices
         self._tables, self._to_row, self._should_stop = tables, to_row, should_stop
         self._keep_answers = keep_answers
 
@@ -78,16 +82,7 @@ class BatchRun:
         return self._tables[0].done_before if self._tables else Counter()
 
     def __iter__(self) -> Generator[tuple[Outcome, Row], None, None]:
-        outcomes = classify_files(
-            self._recognizer,
-            self._wanted(),
-            self._request,
-            fast=self._fast,
-            workers=self._workers,
-            batch_size=self._batch_size,
-            device=self._recognizer.device,
-        )
-        with closing(outcomes):
+        with closing(self._outcomes()) as outcomes:
             for outcome in outcomes:
                 row = self._to_row(outcome)
                 answer = kept_answer(outcome) if self._keep_answers else None
@@ -95,6 +90,13 @@ class BatchRun:
                     table.append(outcome.path, row, answer)
                 self.counts[row["error"]["code"] if row["error"] else "ok"] += 1
                 yield outcome, row
+
+    def _outcomes(self) -> Generator[Outcome, None, None]:
+        how: dict[str, Any] = {"fast": self._fast, "workers": self._workers, "batch_size": self._batch_size}
+        if len(self._devices) > 1:
+            return classify_on_devices(self._recognizer, self._wanted(), self._request, self._devices, **how)
+        device = self._recognizer.device
+        return classify_files(self._recognizer, self._wanted(), self._request, device=device, **how)
 
     def _wanted(self) -> Iterator[str | Failure]:
         for file in self._files:
@@ -154,6 +156,7 @@ def run_settings(
     *,
     fast: bool,
     top_k: int,
+    precision: Precision,
     decoder: str,
     limits: DecodeLimits,
     context: FolderContext = "none",
@@ -168,6 +171,7 @@ def run_settings(
         request: Spans and views.
         fast: The model card's cheaper view.
         top_k: Classes in a row.
+        precision: Of the network.
         decoder: As the reader was asked for it.
         limits: What a file may cost.
         context: Whether the clips refine each other.
@@ -182,6 +186,7 @@ def run_settings(
         "end_seconds": request.end_seconds,
         "region": None if request.region is None else str(request.region),
         "top_k": top_k,
+        "precision": precision,
         "decoder": decoder,
         "limits": asdict(limits),
     }
@@ -198,6 +203,7 @@ def run_folder(
     top_k: int = 5,
     workers: int | None = None,
     batch_size: int | None = None,
+    devices: Sequence[str] = (),
     selection: Selection | None = None,
     csv_escape: bool = True,
     context: FolderContext = "none",
@@ -216,6 +222,7 @@ def run_folder(
         top_k: Classes in a row.
         workers: Decoding processes beside the network; None is as many as suit the device.
         batch_size: Views in one forward pass; None is as many as suit the device.
+        devices: Several take a process each, see `many_devices`; else the recogniser answers.
         selection: Which of the files count; None is all of them.
         csv_escape: In a CSV, put an apostrophe before text that a spreadsheet would take for a formula.
         context: `folder` refines each clip's answer by the others of the run, earlier runs that are taken up included.
@@ -249,6 +256,7 @@ def run_folder(
                 request,
                 fast=fast,
                 top_k=top_k,
+                precision=recognizer.precision,
                 decoder=recognizer.decoder,
                 limits=recognizer.limits,
                 context=context,
@@ -262,6 +270,7 @@ def run_folder(
             fast=fast,
             workers=workers,
             batch_size=batch_size,
+            devices=devices,
             tables=tables,
             to_row=lambda outcome: outcome.to_row(top_k),
             keep_answers=refines,

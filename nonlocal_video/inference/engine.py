@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
 from nonlocal_video.errors import ModelError
 from nonlocal_video.inference.aggregation import average_logits, average_scores, pooled, window_logits
+from nonlocal_video.inference.batch_limit import views_at_once
 from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
+from nonlocal_video.inference.precision import Precision, arithmetic, check_precision
 from nonlocal_video.inference.prediction import Prediction, StageTimings
 from nonlocal_video.inference.preprocessing import LoadedClip
 from nonlocal_video.inference.runtimes.device import Runtime, choose_device
@@ -35,9 +37,12 @@ class Engine:
         openvino: The compiled one, where the runtime is `openvino`.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, *, device: str, runtime: Runtime) -> None:
+    def __init__(
+        self, network: nn.Module, card: ModelCard, *, device: str, runtime: Runtime, precision: Precision = "float32"
+    ) -> None:
         self.device = choose_device(device, runtime=runtime)
-        self.card = card
+        check_precision(precision, self.device, runtime=runtime)
+        self.card, self.precision = card, precision
         with translated(self.device, f"the weights of {card.name!r}"):
             self.network = network.eval().to(self.device)
             self.folded = fold_batch_norms(self.network).to(memory_format=torch.channels_last_3d)
@@ -45,12 +50,14 @@ class Engine:
         self.openvino: OpenVINONetwork | None = None
         if runtime == "openvino":
             self.openvino = OpenVINONetwork(self.network, card, lambda clips: self._logits(clips, "torch")[:2])
-        self._fitting: dict[tuple[int, int], int] = {}  # views that fitted, by frames and pixels
+        self._fitting: dict[tuple[int, int], int] = {}  # views at a time, by frames and pixels
 
     def forward(self, inputs: Tensor, runtime: Runtime) -> Tensor:
         """Return the logits (B, P, classes), on the device, of normalised views (B, 3, T, S, S)."""
         with self.shared.taken(), torch.inference_mode():
-            return self._logits(inputs.to(self.device), runtime)[0]
+            size = self._at_most(len(inputs), inputs.shape[2], inputs.shape[3]) if inputs.ndim == 5 else len(inputs)
+            logits = [self._logits(part.to(self.device), runtime)[0] for part in inputs.split(max(1, size))]
+            return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     def answer(
         self,
@@ -64,7 +71,8 @@ class Engine:
     ) -> tuple[list[Prediction], dict[str, Tensor]]:
         """Answer for clips, `batch_size` views at a time.
 
-        Where memory runs out the batch is halved; what fitted is remembered for inputs of that size.
+        Where memory runs out the batch is halved; what fitted is remembered for inputs of that size. It is split, too,
+        where a feature map would have more elements than 32 bits can index (`batch_limit`).
 
         Args:
             clips: Loaded clips; several may share a forward pass.
@@ -98,7 +106,7 @@ class Engine:
             clips = [on_device(clip, self.device) for clip in clips]
             while position < len(views):
                 spec = clips[views[position][0]].input
-                size = min(batch_size, self._fitting.get((spec.num_frames, spec.crop), batch_size))
+                size = self._at_most(min(batch_size, len(views)), spec.num_frames, spec.crop)
                 batch = views[position : position + size]
                 started = time.perf_counter()
                 answered = self._batch(
@@ -122,6 +130,12 @@ class Engine:
             self._prediction(clip, torch.cat(logits), features, forward_seconds, runtime)
             for clip, logits, features, forward_seconds in zip(clips, logits_of, pooled_of, seconds, strict=True)
         ], kept
+
+    def _at_most(self, views: int, num_frames: int, crop: int) -> int:
+        """Return how many of so many views are given to the network at a time."""
+        if views > 1 and (num_frames, crop) not in self._fitting:
+            self._fitting[num_frames, crop] = views_at_once(self.folded, (3, num_frames, crop, crop))
+        return min(views, self._fitting.get((num_frames, crop), views))
 
     def _batch(
         self,
@@ -161,6 +175,7 @@ class Engine:
         Returns:
             Logits (B, P, classes) of the view itself, or of each window over its last features; its pooled features
             (B, C), None of a network that does not name the layer before its classifier; and what is kept of layers.
+            All are float32, whatever the precision.
         """
         kept: dict[str, Tensor] = {}
         if runtime == "openvino" and self.openvino is not None and pooled_layer is None:
@@ -170,14 +185,17 @@ class Engine:
             before_head: str | None = getattr(self.network, "feature_layer", None)
             pooled_layer = pooled_layer or before_head
             layers = [name for name in (pooled_layer, before_head) if name is not None]
-            logits, kept = forward_and_keep(
-                self.folded, inputs, inputs_of=inputs_of, outputs_of=list(dict.fromkeys([*outputs_of, *layers]))
-            )
+            with arithmetic(self.precision, self.device):
+                logits, kept = forward_and_keep(
+                    self.folded, inputs, inputs_of=inputs_of, outputs_of=list(dict.fromkeys([*outputs_of, *layers]))
+                )
+                if self.card.head_window:
+                    logits = window_logits(self.card, self.folded, kept[str(before_head)])
+                else:
+                    logits = logits[:, None]
+            if self.precision == "bf16":
+                logits, kept = logits.float(), {name: features.float() for name, features in kept.items()}
             features = None if pooled_layer is None else pooled(kept[pooled_layer])
-            if self.card.head_window:
-                logits = window_logits(self.card, self.folded, kept[str(before_head)])
-            else:
-                logits = logits[:, None]
         if not torch.isfinite(logits).all():
             raise ModelError(
                 f"Model {self.card.name!r} gave scores that are not finite, first in layer "
@@ -200,6 +218,7 @@ class Engine:
             crop=clip.input.crop,
             device=str(self.device),
             runtime=runtime,
+            precision=self.precision,
             timings=StageTimings(clip.decode_seconds, clip.transform_seconds, forward_seconds),
             notes=clip.notes,
             region=clip.region,

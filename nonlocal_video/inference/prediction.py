@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region
@@ -86,6 +87,7 @@ class Prediction:
     notes: tuple[str, ...] = ()
     """What a user should know about this answer: a looped clip, a decoder that was given up."""
     runtime: Runtime = "torch"
+    precision: Precision = "float32"
     region: Region | None = None
     """The part of the picture that was to be looked at; None is all of it."""
     seen: tuple[tuple[float, float, float, float], ...] = ()
@@ -113,8 +115,13 @@ class Prediction:
         more = f" and {len(self.views) - 3} more spans" if len(self.views) > 3 else ""
         return (
             f"{len(self.views)}x{self.num_crops} view(s) of {self.num_frames} frames, {self.crop} px{where}, "
-            f"{spans}{more}, {self.video.decoder}, {in_words(self.device, self.runtime)}"
+            f"{spans}{more}, {self.video.decoder}, {in_words(self.device, self.runtime, self.precision)}"
         )
+
+    @property
+    def top1(self) -> ScoredLabel:
+        """The likeliest class."""
+        return self.top(1)[0]
 
     def top(self, k: int = 5) -> list[ScoredLabel]:
         """The k likeliest classes (all of them when there are fewer), best first; equal scores in label order."""

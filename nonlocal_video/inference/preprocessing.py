@@ -145,7 +145,7 @@ class ClipLoader:
             times = [seconds for view in views for seconds in view.times_seconds]
             # Only the region leaves the decoding child, unless whole frames are to be drawn on. It is resized here, not
             # there: PyTorch would take 3.6 GB of a child's 4 GiB of address space, 0.7 GB of memory and 3 s of each,
-            # and NumPy takes several times as long for the same bits as a frame takes through the pipe.
+            # and NumPy takes several times as long for the same bits as it takes to hand a frame over.
             box = crops[0].region_box if originals is None else None
             transform_seconds, position = 0.0, 0
             with clip.stream(times, chunk_frames=_chunk_frames(info, crops[0]), box=box) as stream:
@@ -198,18 +198,13 @@ class ClipLoader:
             return clip.probe()
 
     def span_around(
-        self, source: ClipSource, spec: InputSpec, seconds: float, frames_per_second: float | None = None
+        self, source: ClipSource, seconds: float, spec: InputSpec, frames_per_second: float | None
     ) -> tuple[float | None, float | None]:
-        """The start and end of the default view (None, None) if it shows `seconds`, else of one centred on it.
-
-        Args:
-            source: A clip.
-            spec: The network's input.
-            seconds: Where to look; the view is moved as far as the clip allows.
-            frames_per_second: Rate of frames given as an array; None is the network's.
+        """Return the start and end of the view centred on a second, as far as the clip allows; None for both if the
+        view in the middle shows it.
 
         Raises:
-            UsageError: It is after the end of the clip.
+            UsageError: The clip ends before.
         """
         info = self.probe(source, frames_per_second or spec.frames_per_second)
         first, last = info.start_seconds, info.end_seconds

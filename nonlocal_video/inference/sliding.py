@@ -278,6 +278,7 @@ def _slide(
                     crop=spec.crop,
                     device=str(recognizer.device),
                     runtime=recognizer.runtime,
+                    precision=recognizer.precision,
                     timings=spent,
                     notes=(*stream.info.notes, *plan.notes, *([] if region is None else [region.in_words])),
                 )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.context import Context, DrawnOn, drawn_on, probabilities, refined
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import ScoredLabel, StageTimings
 from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.inference.shortest_action import best_segments
@@ -89,6 +90,7 @@ class Timeline:
     """(W, C) pooled features of the layer before the classifier."""
     context: Context = "none"
     """What refined the scores. While windows are still coming, those before each; in the end, all of them."""
+    precision: Precision = "float32"
     error: VideoError | None = None
     """Why there are fewer windows than planned, if the video broke."""
 
@@ -123,7 +125,8 @@ class Timeline:
         """What was looked at, in words."""
         return (
             f"{len(self)} windows of {self.window_seconds:.2f} s every {self.stride_seconds:.2f} s, each of "
-            f"{self.num_frames} frames, {self.crop} px, {self.info.decoder}, {in_words(self.device, self.runtime)}"
+            f"{self.num_frames} frames, {self.crop} px, {self.info.decoder}, "
+            f"{in_words(self.device, self.runtime, self.precision)}"
         )
 
     @property

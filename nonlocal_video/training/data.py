@@ -128,7 +128,16 @@ class ClipDataset:
         return len(self.rows)
 
     def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        """One clip and its class; random views of another epoch are others.
+        """One clip, as the network takes it, and its class; random views of another epoch are others.
+
+        Raises:
+            VideoError: As for `pixels`.
+        """
+        frames, label = self.pixels(place, epoch)
+        return normalise(frames, self.spec.mean, self.spec.std), label
+
+    def pixels(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """The view before it is normalised, uint8 (T, S, S, 3): a quarter of the bytes.
 
         Raises:
             VideoError: A file that could be read when it was checked cannot be read now.
@@ -143,11 +152,8 @@ class ClipDataset:
         except VideoError as error:
             message = f"{row.path}: {error.message} It could be read when it was checked; check the clips again."
             raise VideoError(error.code, message) from error
-        started = time.perf_counter()
-        clip = normalise(frames, self.spec.mean, self.spec.std)
-        self._count("transform_seconds", time.perf_counter() - started)
         self._count("clips")
-        return clip, int(self.classes[place])
+        return frames, int(self.classes[place])
 
     def view_name(self, place: int, epoch: int) -> str:
         """What tells a clip's view of an epoch from all others, see `name_view`."""

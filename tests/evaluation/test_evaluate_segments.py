@@ -13,9 +13,8 @@ import pytest
 import torch
 
 import nonlocal_video as nlv
+from nonlocal_video.datasets.segment_table import Span, read_segments, timing_notes
 from nonlocal_video.errors import UsageError
-from nonlocal_video.evaluation.segment_metrics import Span
-from nonlocal_video.evaluation.segment_table import read_segments, timing_notes
 from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint
 from nonlocal_video.video.encode import write_video
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, recall_score
 
+from nonlocal_video.datasets.segment_table import Span
 from nonlocal_video.evaluation.segment_metrics import (
     OVERLAPS,
     TIOUS,
     SegmentedVideo,
-    Span,
     average_precision,
     edit_score,
     f1_counts,

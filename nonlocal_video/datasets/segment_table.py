@@ -10,13 +10,22 @@ from pathlib import Path
 
 from nonlocal_video.datasets.clip_table import SEGMENT_COLUMNS, read_rows
 from nonlocal_video.errors import UsageError
-from nonlocal_video.evaluation.segment_metrics import Span
 from nonlocal_video.inference.object_storage import is_remote
 from nonlocal_video.inference.prediction import printable
 
 _NEEDED = SEGMENT_COLUMNS[:4]
 _LISTED = 10
 _ROUNDING_SECONDS = 0.001
+
+
+@dataclass(frozen=True)
+class Span:
+    """A segment [start, end) with its class; a predicted one has a score."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+    score: float = 1.0
 
 
 @dataclass

@@ -119,7 +119,7 @@ def test_windows_see_the_region(recognizer: Recognizer, clip: Path) -> None:
 
 def test_a_folder_is_looked_at_alike_by_both_engines(recognizer: Recognizer, unsure_model: Path, clip: Path) -> None:
     alone = recognizer.classify(clip, region=REGION)
-    (of_folder,) = [o for o in recognizer.classify(clip.parent, region=REGION) if o.path == str(clip)]
+    (of_folder,) = [o for o in recognizer.classify_folder(clip.parent, region=REGION).outcomes if o.path == str(clip)]
     np.testing.assert_array_equal(of_folder.scores, alone.scores)
     # What Ray's task and actor do with a file, without a cluster.
     request = ClipRequest(region=Region.of(REGION))

@@ -28,8 +28,9 @@ NETWORK = "network"
 LONG = "timeline"
 """The queue of long videos: one runs at a time and shares the network with the others, window by window."""
 MAX_TOP_K = 400
-METHODS = ["", "attention", "query", "evidence"]
-"""Without one it is query if there is a point, evidence if there is a label, and else attention."""
+METHODS = ["", "attention", "query", "evidence", "gradcam"]
+"""Without one it is query if there is a point, evidence if there is a label, and else attention.
+gradcam is another name of evidence."""
 CLASSIFY = """The likeliest actions of one clip, as one row of `nonlocal-video classify --json`.
 
 The row has the keys file (there its path), status ("ok" or "error"), model, top (label, index, score), error (code,

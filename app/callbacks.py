@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.attention.maps import AttentionMaps, spaced_frames
-from nonlocal_video.attention.overlay import draw
 from nonlocal_video.errors import VideoError
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
@@ -136,7 +135,7 @@ def _nothing(words: str) -> Outcome:
 def _scores(prediction: Prediction) -> Outcome:
     notes = "".join(f"\n\n{note}" for note in prediction.notes)
     return Outcome(
-        status=f"{prediction.model} looked at {prediction.used}, in {prediction.timings.total:.1f} s.{notes}",
+        status=f"{prediction.model} looked at {prediction.summary}, in {prediction.timings.total:.1f} s.{notes}",
         results=gr.update(visible=True),
         scores={scored.label: scored.score for scored in prediction.top(TOP_K)},
         overlay=None,
@@ -152,6 +151,6 @@ def _maps(explanation: Explanation, overlay: Overlay) -> AttentionMaps:
 def _strip(maps: AttentionMaps) -> list[tuple[NDArray[np.uint8], str]]:
     """Up to `MAX_STRIP_FRAMES` overlays, evenly chosen, with their times."""
     return [
-        (draw(maps, index), f"{maps.seconds[index]:.2f} s")
+        (maps.drawn(index), f"{maps.seconds[index]:.2f} s")
         for index in spaced_frames(maps.frame_of_time, MAX_STRIP_FRAMES)
     ]

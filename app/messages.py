@@ -11,11 +11,15 @@ from pathlib import Path
 
 import gradio as gr
 
-from nonlocal_video.errors import NonlocalVideoError
+from nonlocal_video.errors import DeviceError, NonlocalVideoError
 
 LOGGER = logging.getLogger(__name__)
 
 INTERNAL_ERROR = "Something went wrong inside; the server's log has the details."
+DEVICE_FAILED = (
+    "The device on which this page computes has failed. It answers again when the server has been restarted; the "
+    "server's log has the details."
+)
 GONE = "This clip is no longer on the server; please upload it again."
 
 
@@ -31,6 +35,9 @@ def plain_errors(folder: Path) -> Iterator[None]:
         yield
     except gr.Error:
         raise
+    except DeviceError as error:
+        LOGGER.error("%s", error)
+        raise refusal(DEVICE_FAILED) from None
     except NonlocalVideoError as error:
         raise refusal(without_folder(str(error), folder)) from None
     except Exception:

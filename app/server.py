@@ -18,6 +18,7 @@ from starlette.routing import Match, Mount
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.load import load
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.samples import Sample, available_samples
@@ -40,6 +41,7 @@ def serve(
     *,
     device: str = "auto",
     runtime: Runtime = "torch",
+    precision: Precision = "float32",
     host: str = "127.0.0.1",
     port: int = 7860,
     auth: tuple[str, str] | None = None,
@@ -55,6 +57,7 @@ def serve(
         model: A catalogue name, or a weights file of this project.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         runtime: Of folders, timelines and several views; maps, and with them a single view's answer, take PyTorch.
+        precision: Of the network; see `nlv.load`.
         host: Address to listen on; 0.0.0.0 is every address of this machine.
         port: Port to listen on; 0 takes a free one.
         auth: User name and password; None lets everybody in.
@@ -84,7 +87,9 @@ def serve(
         folder = stack.enter_context(TemporaryDirectory(prefix="nonlocal-video-"))
         os.environ["GRADIO_TEMP_DIR"] = folder
         limits = DecodeLimits(max_bytes=max_upload_mb * 1024**2)
-        recognizer = stack.enter_context(load(model, device=device, runtime=runtime, limits=limits))
+        recognizer = stack.enter_context(
+            load(model, device=device, runtime=runtime, precision=precision, limits=limits)
+        )
         app = create_app(
             [recognizer],
             samples=available_samples(),
@@ -184,7 +189,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _announce(recognizer: Recognizer, host: str, port: int, *, auth: tuple[str, str] | None) -> None:
-    print(f"Model {recognizer.card.name} on {in_words(recognizer.device, recognizer.runtime)}", file=sys.stderr)
+    print(
+        f"Model {recognizer.card.name} on {in_words(recognizer.device, recognizer.runtime, recognizer.precision)}",
+        file=sys.stderr,
+    )
     shown = LOOPBACK_OF.get(host, host)
     if ":" in shown:
         shown = f"[{shown}]"

@@ -206,6 +206,8 @@ def _shown(timeline: Timeline, rule: Rule, status: str) -> Update:
 
 
 def _ended(timeline: Timeline, rule: Rule, how: str) -> Iterator[Update]:
+    if not timeline.is_complete and timeline.error is None:
+        timeline = timeline.in_context(timeline.context)  # each window so far drew on those before it alone
     with TemporaryDirectory() as folder:
         # Gradio copies the files before it asks for the next update, and so before the folder goes.
         files = [
@@ -243,7 +245,7 @@ def _about(seconds: float) -> str:
 
 
 def _summary(timeline: Timeline, num_segments: int) -> str:
-    windows = f"{timeline.model} looked at {timeline.used}, in {timeline.timings.total:.1f} s."
+    windows = f"{timeline.model} looked at {timeline.summary}, in {timeline.timings.total:.1f} s."
     if not timeline.is_complete:
         windows += (
             f" That is {len(timeline)} of {timeline.num_planned} windows, up to {short_clock(timeline.ends[-1])}."

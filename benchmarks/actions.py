@@ -50,7 +50,7 @@ from nonlocal_video.training.distillation.objective import DistillConfig
 from nonlocal_video.training.distributed import make_fabric
 from nonlocal_video.training.initialization import NewModel
 from nonlocal_video.training.metrics import read_metrics
-from nonlocal_video.training.run import RunData, RunSettings, train
+from nonlocal_video.training.run import RunData, RunSettings, train_run
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.video.decode import VideoReader
 
@@ -198,7 +198,7 @@ def fit(folder: Path, settings: RunSettings, clips: RunData, shared: Path) -> di
         for name in ("clips", "answers"):  # a name in them says all that its content depends on
             (shared / name).mkdir(parents=True, exist_ok=True)
             (folder / "cache" / name).symlink_to(shared / name)
-        result = train(run, settings, clips, fabric)
+        result = train_run(run, settings, clips, fabric)
     measure_of = "top1" if clips.labelled.usable else "kl"
     curve = [round(row[f"validation/{measure_of}"], 4) for row in read_metrics(folder / "metrics.csv")]
     return {

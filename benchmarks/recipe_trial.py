@@ -29,7 +29,7 @@ from nonlocal_video.training.distributed import make_fabric
 from nonlocal_video.training.engine import Progress
 from nonlocal_video.training.images import check_images
 from nonlocal_video.training.initialization import read_new_model
-from nonlocal_video.training.run import RunData, RunSettings, train
+from nonlocal_video.training.run import RunData, RunSettings, train_run
 from nonlocal_video.training.run_data import split_unlabelled
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.unlabelled import UnlabelledClips, check_unlabelled
@@ -79,7 +79,7 @@ def main() -> None:
             else run.create(settings.to_dict(), Manifest(()), command=command)
         )
         with begin:
-            result = train(
+            result = train_run(
                 run,
                 settings,
                 RunData(Manifest(()), unlabelled, tuple(pictures)),

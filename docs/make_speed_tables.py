@@ -15,6 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "benchmarks" / "results" / "model_cpu.json"
+PRECISION = ROOT / "benchmarks" / "results" / "precision.json"
 WAYS = {
     "eager": "PyTorch, the network as it was trained",
     "torch": "PyTorch, as `--runtime torch` runs it",
@@ -25,7 +26,9 @@ WAYS = {
 def page_with_tables(text: str) -> str:
     """The page's text with what stands between its markers as the results say."""
     results = json.loads(RESULTS.read_text("utf-8"))
-    for marker, table in (("views", views(results)), ("folder", folder(results))):
+    of_precision = json.loads(PRECISION.read_text("utf-8"))
+    tables = (("views", views(results)), ("folder", folder(results)), ("precision", precision(of_precision)))
+    for marker, table in tables:
         text = re.sub(
             rf"<!-- {marker} -->\n.*?<!-- /{marker} -->",
             lambda _, marker=marker, table=table: f"<!-- {marker} -->\n{table}\n<!-- /{marker} -->",
@@ -33,6 +36,30 @@ def page_with_tables(text: str) -> str:
             flags=re.DOTALL,
         )
     return text
+
+
+def precision(results: dict[str, Any]) -> str:
+    """What coarser arithmetic does to answers and maps."""
+    names = {
+        "tf32": "`tf32`, emulated, rounded to the nearest",
+        "tf32_cut_off": "`tf32`, emulated, cut off",
+        "bf16": "`bf16`",
+    }
+    rows = [["", "logits", "scores", "evidence map", "attention map", "same top-1", "same top-5 in order"]]
+    for mode, name in names.items():
+        found = results["summary"][mode]
+        largest = [f"{found[key]['largest']:.1e}" for key in ("logits", "score", "evidence", "attention")]
+        same = [f"{found[key]} of {found['clips']}" for key in ("same_top1", "same_top5")]
+        rows.append([name, *largest, *same])
+    exact = results["summary"]["bf16"]
+    right = ", ".join(f"{results['summary'][mode]['right']} ({mode})" for mode in names)
+    return (
+        f"{_table(*rows)}\n\nLargest differences from float32 over {exact['clips']} labelled clips of actions of "
+        f"Kinetics-400, the default model, one full view each: of logits and maps as a share of the largest, of scores "
+        f"as they are. Right were {exact['right_in_float32']} answers in float32, {right}. "
+        f"Few clips: of {exact['clips']} all may agree where the true share is {0.025 ** (1 / exact['clips']):.0%} "
+        f"(95%, Clopper-Pearson)."
+    )
 
 
 def views(results: dict[str, Any]) -> str:

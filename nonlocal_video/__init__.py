@@ -1,4 +1,4 @@
-"""Recognise actions in video with 3D networks and spacetime non-local blocks, and see which places made the answer.
+"""Recognise actions in video with 3D networks and spacetime non-local blocks, and see where the answer comes from.
 
 The public names load on first use, so that importing the package (and `nonlocal-video --help`) loads no torch.
 """
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from nonlocal_video.analysis.tutorial import NonLocalAnalyzer as NonLocalAnalyzer
     from nonlocal_video.analysis.tutorial import NonLocalOptimizer as NonLocalOptimizer
     from nonlocal_video.attention.maps import AttentionMaps as AttentionMaps
+    from nonlocal_video.attention.maps import QueryPoint as QueryPoint
+    from nonlocal_video.blocks.config import NonLocalConfig as NonLocalConfig
     from nonlocal_video.blocks.insertion import insert_nonlocal as insert_nonlocal
     from nonlocal_video.blocks.insertion import remove_nonlocal as remove_nonlocal
     from nonlocal_video.blocks.nonlocal_block import NonLocalBlock as NonLocalBlock
@@ -25,40 +27,64 @@ if TYPE_CHECKING:
     from nonlocal_video.errors import NonlocalVideoError as NonlocalVideoError
     from nonlocal_video.errors import UsageError as UsageError
     from nonlocal_video.errors import VideoError as VideoError
+    from nonlocal_video.inference.batch_run import FolderResult as FolderResult
+    from nonlocal_video.inference.explanation import Explanation as Explanation
     from nonlocal_video.inference.load import load as load
     from nonlocal_video.inference.prediction import Failure as Failure
     from nonlocal_video.inference.prediction import Prediction as Prediction
     from nonlocal_video.inference.recognizer import Recognizer as Recognizer
     from nonlocal_video.inference.timeline import Timeline as Timeline
+    from nonlocal_video.models.card import InputSpec as InputSpec
+    from nonlocal_video.models.card import ModelCard as ModelCard
     from nonlocal_video.models.inception3d import InceptionI3D as InceptionI3D
     from nonlocal_video.models.resnet2d import NonLocalNet as NonLocalNet
     from nonlocal_video.models.resnet3d import Video3DResNet as Video3DResNet
+    from nonlocal_video.training.api import TrainCallback as TrainCallback
+    from nonlocal_video.training.api import TrainedRun as TrainedRun
+    from nonlocal_video.training.api import train as train
+    from nonlocal_video.video.decode import VideoReader as VideoReader
+    from nonlocal_video.video.limits import DecodeLimits as DecodeLimits
     from nonlocal_video.zoo.catalogue import build as build
+    from nonlocal_video.zoo.models import list_models as list_models
+    from nonlocal_video.zoo.models import pull as pull
 
 _MODULE_OF_NAME = {
     "AttentionMaps": "attention.maps",
+    "DecodeLimits": "video.limits",
+    "Explanation": "inference.explanation",
     "Failure": "inference.prediction",
+    "FolderResult": "inference.batch_run",
     "InceptionI3D": "models.inception3d",
+    "InputSpec": "models.card",
+    "ModelCard": "models.card",
     "ModelError": "errors",
     "NonLocalAnalyzer": "analysis.tutorial",
     "NonLocalBlock": "blocks.nonlocal_block",
+    "NonLocalConfig": "blocks.config",
     "NonLocalNet": "models.resnet2d",
     "NonLocalOptimizer": "analysis.tutorial",
     "NonlocalVideoError": "errors",
     "Prediction": "inference.prediction",
+    "QueryPoint": "attention.maps",
     "Recognizer": "inference.recognizer",
     "Timeline": "inference.timeline",
     "UsageError": "errors",
     "Video3DResNet": "models.resnet3d",
+    "TrainCallback": "training.api",
+    "TrainedRun": "training.api",
     "VideoError": "errors",
     "VideoNonLocalBlock": "blocks.video",
+    "VideoReader": "video.decode",
     "build": "zoo.catalogue",
     "factorized_attention": "blocks.variants",
     "insert_nonlocal": "blocks.insertion",
+    "list_models": "zoo.models",
     "load": "inference.load",
     "memory_efficient": "blocks.variants",
+    "pull": "zoo.models",
     "remove_nonlocal": "blocks.insertion",
     "sparse_attention": "blocks.variants",
+    "train": "training.api",
 }
 
 __all__ = sorted([*_MODULE_OF_NAME, "__version__"])

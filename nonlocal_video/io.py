@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all, and side files that are never written through a link."""
+"""Write files that appear whole or not at all, never through a link; hash files."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -50,6 +51,15 @@ def atomic_write(path: str | os.PathLike[str], *, part: Path | None = None, sync
         with suppress(OSError):  # the error that led here is the one to report
             part.unlink(missing_ok=True)
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, 64 hex digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def part_of(path: Path) -> Path:

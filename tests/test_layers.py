@@ -10,17 +10,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "errors": set(),
-    "atomic": {"errors"},
+    "io": {"errors"},
     "paths": {"errors"},
     "notebook": {"errors"},
     "blocks": {"errors"},
-    "models": {"blocks", "atomic", "errors"},
-    "zoo": {"models", "blocks", "atomic", "paths", "errors"},
+    "models": {"blocks", "io", "errors"},
+    "zoo": {"models", "blocks", "io", "paths", "errors"},
     "video": {"errors"},
-    "attention": {"models", "blocks", "video", "notebook", "errors"},
-    "inference": {"attention", "zoo", "models", "blocks", "video", "atomic", "notebook", "errors"},
-    "evaluation": {"inference", "models", "video", "atomic", "errors"},
-    "training": {"evaluation", "inference", "models", "blocks", "zoo", "video", "atomic", "errors"},
+    "attention": {"notebook", "models", "blocks", "video", "errors"},
+    "inference": {"notebook", "attention", "zoo", "models", "blocks", "video", "io", "errors"},
+    "datasets": {"inference", "models", "video", "io", "errors"},
+    "evaluation": {"datasets", "inference", "models", "video", "io", "errors"},
+    "training": {"datasets", "evaluation", "inference", "models", "blocks", "zoo", "video", "io", "errors"},
     "analysis": {"attention", "models", "blocks", "errors"},
     "benchmark": {"analysis", "inference", "zoo", "models", "blocks", "video", "errors"},
     "export": {"inference", "models", "blocks", "errors"},
@@ -30,6 +31,7 @@ ALLOWED = {
         "analysis",
         "app",
         "benchmark",
+        "datasets",
         "evaluation",
         "export",
         "training",
@@ -40,7 +42,7 @@ ALLOWED = {
         "models",
         "blocks",
         "video",
-        "atomic",
+        "io",
         "errors",
         "__init__",
     },
@@ -74,6 +76,39 @@ def test_nothing_imports_upwards(part: str) -> None:
     for path in files_of(part):
         upwards = imported_parts(path) - ALLOWED[part] - {part}
         assert not upwards, f"{path.relative_to(ROOT)} imports {sorted(upwards)}"
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("nonlocal_video", *parts) if parts[0] == "app" else parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """The modules of this project that a file imports when it runs, also inside of functions."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join(filter(None, (module_of(path).rpartition(".")[0], base)))
+            found |= {name if (name := f"{base}.{alias.name}") in known else base for alias in node.names}
+    return found & known - {module_of(path)}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Also by an import inside of a function, which would only hide it."""
+    paths = {module_of(path): path for part in ALLOWED for path in files_of(part)}
+    imports = {module: imported_modules(path, set(paths)) for module, path in paths.items()}
+    while leaves := {module for module, imported in imports.items() if not imported & imports.keys()}:
+        imports = {module: imported for module, imported in imports.items() if module not in leaves}
+    circle = {module: sorted(imported & imports.keys()) for module, imported in imports.items()}
+    assert not circle, circle
 
 
 def test_every_part_has_its_place() -> None:

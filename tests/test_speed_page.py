@@ -31,6 +31,7 @@ def tables() -> ModuleType:
 def test_tables_are_the_results(tables: ModuleType) -> None:
     assert tables.page_with_tables(PAGE) == PAGE
     assert all(f"<!-- {marker} -->\n| view |" in PAGE for marker in ("views", "folder"))
+    assert "<!-- precision -->\n|  | logits |" in PAGE
 
 
 def test_everything_took_turns() -> None:

@@ -20,8 +20,10 @@ from gpu.clips import moving_pattern
 from gpu.command import run_command
 from gpu.harness import Context, require
 
-LOGITS, LOGITS_TF32, MAPS = 1e-4, 1e-2, 1e-2
+LOGITS, MAPS = 1e-4, 1e-2
 """Largest difference that is allowed, as a fraction of the largest value."""
+COARSER: dict[Any, float] = {"tf32": 1e-2, "bf16": 5e-2}
+"""The same of logits in other precisions."""
 QUERY = (0.5, 0.6, 0.4)
 METHODS = ("attention", "query", "evidence")
 REPOSITORY = Path(__file__).parents[2]
@@ -57,12 +59,17 @@ def same_answers(context: Context) -> None:
         wanted = cpu.forward(inputs)
         found = relative_difference(device.forward(inputs), wanted)
         context.note(logits=found)
-        require(found <= LOGITS, f"Logits differ by {found:.1e} of the largest; {LOGITS:g} is allowed without TF32.")
+        require(found <= LOGITS, f"Logits differ by {found:.1e} of the largest; {LOGITS:g} is allowed in float32.")
         require(torch.equal(device.forward(inputs), device.forward(inputs)), "Asked twice, the logits have other bits.")
 
-        with_tf32 = relative_difference(_with_tf32(device, inputs), _with_tf32(cpu, inputs))
-        context.note(logits_tf32=with_tf32)
-        require(with_tf32 <= LOGITS_TF32, f"With TF32 logits differ by {with_tf32:.1e}; {LOGITS_TF32:g} is allowed.")
+        for precision, allowed in COARSER.items():
+            if precision == "tf32" and context.device == "cpu":
+                continue  # refused there
+            with nlv.load(context.model, device=context.device, precision=precision) as coarse:
+                difference = relative_difference(coarse.forward(inputs), wanted)
+            context.note(**{f"logits_{precision}": difference})
+            require(difference > found, f"In {precision} logits are as exact as in float32: it was not used.")
+            require(difference <= allowed, f"In {precision} logits differ by {difference:.1e}; {allowed:g} is allowed.")
 
         looks = [recognizer.explain_all(frames, around_seconds=QUERY[0]) for recognizer in (cpu, device)]
         label = int(np.argmax(looks[0].prediction.scores))
@@ -177,19 +184,6 @@ def _input(recognizer: Any, frames: Any) -> Tensor:
     loader = ClipLoader(recognizer.new_reader())
     clip = loader.load(frames, recognizer.card.input, ClipRequest(), originals=None)
     return clip.network_input(0, 0)
-
-
-def _with_tf32(recognizer: Any, inputs: Tensor) -> Tensor:
-    """Return the logits with TF32 allowed, which the recogniser itself never does."""
-    cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        with torch.inference_mode():
-            moved = inputs.to(recognizer.device).contiguous(memory_format=torch.channels_last_3d)
-            logits: Tensor = recognizer.inference_network(moved).cpu()
-            return logits
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul
 
 
 def _cells(explanation: Any, method: str, label: int) -> Any:

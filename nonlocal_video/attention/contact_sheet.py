@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from nonlocal_video.attention.maps import AttentionMaps, Target, spaced_frames
-from nonlocal_video.attention.overlay import draw
 
 MAX_FRAMES = 12
 NUM_ARROWS = 5
@@ -100,7 +99,7 @@ class ContactSheet:
         picture = Image.new("RGB", self.size, _BACKGROUND)
         maps = replace(maps, caption="")  # every frame says its time, and the page the rest
         for position, index in enumerate(self.frames):
-            picture.paste(Image.fromarray(draw(maps, index, lines=_TEXT_LINES)), self.corner(position))
+            picture.paste(Image.fromarray(maps.drawn(index, lines=_TEXT_LINES)), self.corner(position))
         if maps.query is not None and maps.query_index is not None:
             start = self.pixel_of(maps.query_index, maps.query.x, maps.query.y)
             ends = [self.pixel_of(target.index, target.x, target.y) for target in targets]

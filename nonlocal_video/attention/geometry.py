@@ -88,7 +88,7 @@ def layer_grids(network: nn.Module, input_size: Sequence[int], layers: Sequence[
     modules = dict(network.named_modules())
     if missing := [name for name in layers if name not in modules]:
         raise ModelError(f"The network has no layer {', '.join(missing)}. Its layers are listed by `named_modules()`.")
-    shapes_only = _without_storage(network).eval()
+    shapes_only = without_storage(network).eval()
     outputs: dict[str, Tensor] = {}
 
     def recorder(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -116,7 +116,7 @@ def layer_grids(network: nn.Module, input_size: Sequence[int], layers: Sequence[
     return grids
 
 
-def _without_storage(network: nn.Module) -> nn.Module:
+def without_storage(network: nn.Module) -> nn.Module:
     """Return a copy on the meta device, without copying the weights first."""
     memo: dict[int, Any] = {}
     for parameter in network.parameters():

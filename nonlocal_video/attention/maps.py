@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.attention.geometry import CellGrid
+from nonlocal_video.attention.overlay import draw
 from nonlocal_video.errors import UsageError
 from nonlocal_video.notebook import FRAMES_IN_STRIP, card, heading, strip
 from nonlocal_video.video.transforms import SpatialView
@@ -70,7 +71,7 @@ class AttentionMaps:
     """A value for every pixel of every sampled frame, kept on the cells it was computed for."""
 
     method: Method
-    """attention: attention received in a non-local block; query: what one point attends to; evidence: class evidence."""
+    """attention: attention received in a non-local block; query: what a point attends to; evidence: class evidence."""
     quantity: str
     """What the values are, in words and units."""
     layer: str
@@ -100,12 +101,10 @@ class AttentionMaps:
 
     def _repr_html_(self) -> str:
         """Show some of the overlays side by side in a notebook."""
-        from nonlocal_video.attention.overlay import draw
-
         chosen = spaced_frames(self.frame_of_time, FRAMES_IN_STRIP)
         if self.query_index is not None:  # the frame with the marked point is always one of them
             chosen = sorted({*chosen, self.query_index})
-        overlays = [draw(self, index) for index in chosen]
+        overlays = [self.drawn(index) for index in chosen]
         title = f"{self.method} at {self.layer}"
         return card(
             heading(title, f"{self.caption}. {self.quantity}".removeprefix(". ")),
@@ -135,6 +134,23 @@ class AttentionMaps:
     def maps(self) -> Iterator[NDArray[np.float32]]:
         """`frame_map` of every sampled frame in turn."""
         return (self.frame_map(index) for index in range(len(self)))
+
+    def drawn(self, index: int, *, lines: int = 24) -> NDArray[np.uint8]:
+        """Draw sampled frame `index` with its map, its time, the caption, and the query point if it lies in this frame.
+
+        Text is so large that `lines` of it would fill the frame's height.
+
+        Returns:
+            (height, width, 3) RGB.
+        """
+        return draw(
+            self.frame(index),
+            self.frame_map(index),
+            value_range=self.value_range(),
+            text=f"{self.seconds[index]:.2f} s  {self.caption}".rstrip(),
+            point=(self.query.x, self.query.y) if self.query is not None and index == self.query_index else None,
+            lines=lines,
+        )
 
     def strongest(self, count: int) -> list[Target]:
         """The cells with the greatest values, best first, none a neighbour of a better one or of the query's cell."""
@@ -196,26 +212,23 @@ class AttentionMaps:
             path: The file, ending in .mp4.
             frames_per_second: Playing speed; None is the speed of the clip.
         """
-        from nonlocal_video.attention.overlay import draw_all
         from nonlocal_video.video.encode import write_video
 
         if frames_per_second is None:
             frames_per_second = len(self) / self.film_seconds
-        write_video(path, draw_all(self), fps=frames_per_second)
+        write_video(path, map(self.drawn, range(len(self))), fps=frames_per_second)
         return Path(path)
 
     def save_frames(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write every overlay frame as `NNN_SECONDSs.png` and return the paths; such files of an earlier map go."""
         from PIL import Image
 
-        from nonlocal_video.attention.overlay import draw_all
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for earlier in folder.glob("[0-9][0-9][0-9]_*s.png"):
             earlier.unlink()
         paths = []
-        for index, picture in enumerate(draw_all(self)):
+        for index, picture in enumerate(map(self.drawn, range(len(self)))):
             paths.append(folder / f"{index:03d}_{self.seconds[index]:.3f}s.png")
             Image.fromarray(picture).save(paths[-1])
         return paths

@@ -1,20 +1,17 @@
-"""Draw a map over the frame it belongs to."""
+"""Draw values over the frame that they belong to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from nonlocal_video.attention.maps import AttentionMaps
-
 STRONGEST_TINT = 0.75
 """Share of the colour in the strongest pixel, so that the picture stays visible below it."""
 UNSEEN_BRIGHTNESS = 0.45
-"""Places outside the network's crop are darkened to this, since they had no say."""
+"""Factor for pixels outside the network's crop, which had no influence."""
 
 
 @cache
@@ -48,27 +45,37 @@ def tint(
     return (drawn + 0.5).astype(np.uint8)
 
 
-def draw(maps: AttentionMaps, index: int, *, lines: int = 24) -> NDArray[np.uint8]:
-    """Sampled frame `index` with its map, its time, the caption, and the query point where it lies in this frame.
+def draw(
+    frame: NDArray[np.uint8],
+    values: NDArray[np.float32],
+    *,
+    value_range: tuple[float, float],
+    text: str = "",
+    point: tuple[float, float] | None = None,
+    lines: int = 24,
+) -> NDArray[np.uint8]:
+    """Draw a map over a frame, with a line of text and a marked point.
 
-    Text is so large that `lines` of it would fill the frame's height.
+    Args:
+        frame: (height, width, 3) RGB.
+        values: (height, width); NaN where the network did not look.
+        value_range: What is drawn as nothing and as full.
+        text: Written in the upper left corner, unless the frame is so small that it would cover the picture.
+        point: x and y as fractions of the frame's width and height.
+        lines: Text is so large that so many lines would fill the frame's height.
+
+    Returns:
+        (height, width, 3) RGB.
     """
-    picture = Image.fromarray(tint(maps.frame(index), maps.frame_map(index), value_range=maps.value_range()))
+    picture = Image.fromarray(tint(frame, values, value_range=value_range))
     pen = ImageDraw.Draw(picture, "RGBA")
     width, height = picture.size
     text_size = max(height // lines, 9)
-    if width >= 160 and height >= 90:  # on smaller frames the words would cover what they speak of
-        _write(
-            pen, (text_size // 2, text_size // 2), f"{maps.seconds[index]:.2f} s  {maps.caption}".rstrip(), text_size
-        )
-    if maps.query is not None and index == maps.query_index:
-        _mark(pen, maps.query.x * width, maps.query.y * height, radius=max(height // 40, 3))
+    if width >= 160 and height >= 90:
+        _write(pen, (text_size // 2, text_size // 2), text, text_size)
+    if point is not None:
+        _mark(pen, point[0] * width, point[1] * height, radius=max(height // 40, 3))
     return np.asarray(picture)
-
-
-def draw_all(maps: AttentionMaps) -> Iterator[NDArray[np.uint8]]:
-    """Every sampled frame, drawn."""
-    return (draw(maps, index) for index in range(len(maps)))
 
 
 def _write(pen: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, size: int) -> None:

@@ -78,7 +78,7 @@ def check(
     spec = read_card(find(model)).input
     found = read_source(source, all_files=all_files, ignore_columns=ignore_column or ()).to_divide()
     clips = found.clips
-    say_source(found)
+    print_source(found)
     if asked and all(clip.split for clip in clips):
         raise UsageError("Every clip has a split already, and it is kept; leave --validation-share and --folds away.")
 
@@ -134,7 +134,7 @@ def check_with_progress(
     return found
 
 
-def say_source(found: LabelledSource) -> None:
+def print_source(found: LabelledSource) -> None:
     """Print what was found beside the clips, and what was passed over, on standard error."""
     for line in (*found.notes, found.passed_over.sentence()):
         if line:

@@ -13,18 +13,26 @@ import typer
 from nonlocal_video.cli import options
 from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
 from nonlocal_video.cli.run_progress import RunProgress
-from nonlocal_video.cli.text import describe
+from nonlocal_video.cli.text import describe, describe_row
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.batch_run import FolderResult
+    from nonlocal_video.inference.context import FolderContext
     from nonlocal_video.inference.files import Selection
     from nonlocal_video.inference.preprocessing import ClipRequest
     from nonlocal_video.inference.ray.engine import Cluster, ClusterJob
     from nonlocal_video.inference.recognizer import Recognizer
 
 STATUS_SOME_FAILED = 1
+
+
+class ContextChoice(StrEnum):
+    """What a clip's answer draws on."""
+
+    none = "none"
+    folder = "folder"
 
 
 class Engine(StrEnum):
@@ -39,14 +47,19 @@ def classify(
         list[str], typer.Argument(help="Video files, folders (searched through), glob patterns, object storage URLs.")
     ],
     model: options.Model = "default",
-    device: options.Device = "auto",
+    device: options.Devices = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
+    precision: options.Precision = options.PrecisionChoice.float32,
     views: Annotated[str, typer.Option(help="CLIPSxCROPS to average; 10x3 is the paper's protocol.")] = "1x1",
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
     end_seconds: options.EndSeconds = None,
     region: options.Region = None,
     top_k: options.TopK = 5,
+    context: Annotated[
+        ContextChoice,
+        typer.Option(help="folder: a clip's answer draws on the clips of the run that are like it, once all are read."),
+    ] = ContextChoice.none,
     output: Annotated[
         str | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet; of --engine ray a .parquet folder.")
     ] = None,
@@ -82,6 +95,8 @@ def classify(
     given = [name for name, value in of_ray.items() if value is not None]
     if given and engine is not Engine.ray:
         raise UsageError(f"{', '.join(given)} only act with --engine ray.")
+    if context is ContextChoice.folder and engine is Engine.ray:
+        raise UsageError("--context folder needs all clips in one place; leave out --engine ray.")
 
     from nonlocal_video.inference.files import Selection
     from nonlocal_video.inference.preprocessing import ClipRequest
@@ -108,20 +123,39 @@ def classify(
             request,
             fast=fast,
             top_k=top_k,
+            precision=precision.value,
             decoder=decoder.value,
             limits=limits,
         )
         cluster = Cluster(ray_address, ray_actors, ray_gpus, ray_cpus or 1.0, workers)
         job = ClusterJob(
-            model, card.view(fast=fast), request, device, runtime.value, decoder.value, limits, batch_size or 1, top_k
+            model,
+            card.view(fast=fast),
+            request,
+            device,
+            runtime.value,
+            precision.value,
+            decoder.value,
+            limits,
+            batch_size or 1,
+            top_k,
         )
         counts, done_before = _on_ray(
             paths, selection, passed_over, job, cluster, settings, output, resume=resume, as_json=as_json
         )
     else:
         from nonlocal_video.inference.load import load
+        from nonlocal_video.inference.runtimes.device import choose_devices
 
-        with load(model, device=device, runtime=runtime.value, decoder=decoder.value, limits=limits) as recognizer:
+        devices = choose_devices(device, runtime=runtime.value)
+        with load(
+            model,
+            device=devices[0],
+            runtime=runtime.value,
+            precision=precision.value,
+            decoder=decoder.value,
+            limits=limits,
+        ) as recognizer:
             result = _here(
                 recognizer,
                 paths,
@@ -135,6 +169,8 @@ def classify(
                 csv_escape=not no_csv_escape,
                 workers=workers,
                 batch_size=batch_size,
+                context=context.value,
+                devices=devices,
             )
         counts, done_before, passed_over = result.counts, result.done_before, result.passed_over
     together = counts + done_before
@@ -166,6 +202,8 @@ def _here(
     csv_escape: bool,
     workers: int | None,
     batch_size: int | None,
+    context: FolderContext,
+    devices: Sequence[str],
 ) -> FolderResult:
     """On this machine, with progress; a stop that is asked for ends the command with status 130."""
     from nonlocal_video.inference.batch_run import BatchProgress, run_folder
@@ -183,10 +221,11 @@ def _here(
             nonlocal added
             added = progress.counts.total()
             bar.update(progress.counts, progress.done_before.total())
-            bar.row(json.dumps(progress.row) if as_json else describe(progress.outcome, top_k))
+            if context == "none":
+                bar.row(json.dumps(progress.row) if as_json else describe(progress.outcome, top_k))
 
         try:
-            return run_folder(
+            result = run_folder(
                 recognizer,
                 paths,
                 request,
@@ -196,11 +235,16 @@ def _here(
                 top_k=top_k,
                 workers=workers,
                 batch_size=batch_size,
+                devices=devices,
                 selection=selection,
                 csv_escape=csv_escape,
+                context=context,
                 should_stop=lambda: stop.asked,
                 on_progress=show,
             )
+            for row in result if context == "folder" else ():  # all answers are final only now
+                bar.row(json.dumps(row) if as_json else describe_row(row))
+            return result
         except KeyboardInterrupt:
             kept = f" {added} rows were added to {output!r}; the same command with --resume continues."
             typer.echo("Stopped." + (kept if output else ""), err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from enum import StrEnum
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.evaluate_segments import refuse_clip_options, run_segments
 from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
 from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.cli.run_progress import RunProgress
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
 STATUS_SOME_UNREADABLE = 1
 
 
+class EvaluationContext(StrEnum):
+    """What an answer draws on."""
+
+    none = "none"
+    folder = "folder"
+    nonlocal_ = "nonlocal"
+
+
 class Protocol(StrEnum):
     """Whose views are averaged."""
 
@@ -40,8 +49,9 @@ def evaluate(
         str, typer.Argument(metavar="DIR|CSV", help="One folder of clips a class, or a CSV path,label[,group][,split].")
     ],
     model: options.Model = "default",
-    device: options.Device = "auto",
+    device: options.Devices = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
+    precision: options.Precision = options.PrecisionChoice.float32,
     views: Annotated[str | None, typer.Option(help="CLIPSxCROPS to average; 1x1 if not given.")] = None,
     fast: options.Fast = False,
     region: options.Region = None,
@@ -65,16 +75,69 @@ def evaluate(
     decoder: options.Decoder = options.DecoderChoice.auto,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
+    segments: Annotated[
+        bool,
+        typer.Option(
+            "--segments",
+            help="Measure what happens when: the CSV is path,start_seconds,end_seconds,label[,group,split].",
+        ),
+    ] = False,
+    background: Annotated[
+        list[str] | None, typer.Option(help="With --segments: a label that is no action; may be repeated.")
+    ] = None,
+    context: Annotated[
+        EvaluationContext | None,
+        typer.Option(
+            help="folder: clips draw on each other, as in `classify`; with --segments nonlocal or none.",
+            show_default="none; with --segments nonlocal",
+        ),
+    ] = None,
+    stride_seconds: Annotated[float | None, typer.Option(help="With --segments: as of `timeline`.")] = None,
+    shortest_seconds: Annotated[float, typer.Option(help="With --segments: as of `timeline`.")] = 0.0,
+    threshold: Annotated[float, typer.Option(help="With --segments: as of `timeline`.")] = 0.0,
 ) -> None:
     """Measure a model on labelled clips; those that cannot be read are counted, too."""
+    allowed = (EvaluationContext.nonlocal_, EvaluationContext.none) if segments else (
+        EvaluationContext.none, EvaluationContext.folder
+    )  # fmt: skip
+    context = context or allowed[0]
+    if context not in allowed:
+        kind = "segments" if segments else "clips, without --segments,"
+        raise UsageError(f"context = {context.value!r} of {kind} should be one of {', '.join(allowed)}.")
+    if segments:
+        refuse_clip_options({"--views": views, "--protocol": protocol, "--resume": resume, "--workers": workers})
+        from nonlocal_video.video.region import Region
+
+        run_segments(
+            source,
+            load={"model": model, "device": device, "runtime": runtime.value, "decoder": decoder.value},
+            timeline={
+                "fast": fast,
+                "stride_seconds": stride_seconds,
+                "batch_size": batch_size,
+                "region": Region.of(region),
+                "context": context.value,
+            },
+            rule={"threshold": threshold, "min_seconds": 0.0, "shortest_seconds": shortest_seconds},
+            background=background or (),
+            split=split,
+            ignore_columns=ignore_column or (),
+            output=output,
+            csv_escape=not no_csv_escape,
+            as_json=as_json,
+        )
+        return
+    if background or stride_seconds or shortest_seconds or threshold:
+        raise UsageError("--background, --stride-seconds, --shortest-seconds and --threshold only act with --segments.")
     if resume and output is None:
         raise UsageError("--resume continues an evaluation; name its folder with --output.")
 
-    from nonlocal_video.cli.check import say_source
+    from nonlocal_video.cli.check import print_source
     from nonlocal_video.datasets.labelled import alike_names, class_indices, read_source
     from nonlocal_video.evaluation.answers import Truth
     from nonlocal_video.inference.load import load
     from nonlocal_video.inference.preprocessing import ClipRequest
+    from nonlocal_video.inference.runtimes.device import choose_devices
     from nonlocal_video.inference.views import ViewCount
     from nonlocal_video.io import sha256_of
     from nonlocal_video.models.checkpoint import read_card
@@ -91,7 +154,7 @@ def evaluate(
     card.view(fast=fast)  # refuses --fast, if it has to, before anything is read
     found = read_source(source, split=split, all_files=all_files, ignore_columns=ignore_column or ())
     clips = found.clips
-    say_source(replace(found, notes=(*found.notes, *alike_names(found.labels))))
+    print_source(replace(found, notes=(*found.notes, *alike_names(found.labels))))
     indices = class_indices(clips, card.labels)
     truths = {
         clip.path: Truth(card.labels[index], index, clip.group) for clip, index in zip(clips, indices, strict=True)
@@ -105,12 +168,25 @@ def evaluate(
         "views": str(request.views),
         "fast": fast,
         "region": None if request.region is None else str(request.region),
+        "precision": precision.value,
         "decoder": decoder.value,
         "labelled_clips_sha256": _digest(truths),
     }
-    with load(model, device=device, runtime=runtime.value, decoder=decoder.value) as recognizer:
+    refines = {"context": context.value, "labels": list(card.labels)} if context is EvaluationContext.folder else {}
+    devices = choose_devices(device, runtime=runtime.value)
+    with load(
+        model, device=devices[0], runtime=runtime.value, precision=precision.value, decoder=decoder.value
+    ) as recognizer:
         answers = _answers(
-            recognizer, truths, request, settings, output, resume=resume, workers=workers, batch_size=batch_size
+            recognizer,
+            truths,
+            request,
+            settings | refines,
+            output,
+            resume=resume,
+            workers=workers,
+            batch_size=batch_size,
+            devices=devices,
         )
 
     from rich.console import Console
@@ -122,6 +198,7 @@ def evaluate(
     metrics = measure(answers, len(card.labels), seed=seed)
     about = {
         **settings,
+        "context": context.value,
         "source": source,
         "split": split,
         "protocol": protocol.value if protocol else None,
@@ -163,15 +240,20 @@ def _answers(
     resume: bool,
     workers: int | None,
     batch_size: int | None,
+    devices: Sequence[str],
 ) -> list[Answer]:
     """What the model says of every clip, in the order of `truths`; earlier runs' answers included."""
     from nonlocal_video.evaluation.answers import TOP_K, from_row, to_row
     from nonlocal_video.evaluation.report import REPORT_FILES
     from nonlocal_video.inference.batch_run import BatchRun
+    from nonlocal_video.inference.context import check_has_features
+    from nonlocal_video.inference.folder_context import kept_answer, refined_rows
     from nonlocal_video.inference.prediction import printable
     from nonlocal_video.inference.results import ResultFile
 
-    rows: list[dict[str, Any]] = []
+    refines = settings.get("context") == "folder"
+    check_has_features(recognizer.network, recognizer.card.name, settings.get("context", "none"))
+    entries: list[dict[str, Any]] = []
     tables: list[ResultFile] = []
     with ExitStack() as stack:
         if output is not None:
@@ -180,7 +262,8 @@ def _answers(
             if not resume and not any(path.exists() for path in ResultFile.files_of(predictions)):
                 for name in REPORT_FILES:  # of an earlier evaluation it is said how to go on
                     check_new(output / name)
-            tables.append(stack.enter_context(ResultFile(predictions, settings, top_k=TOP_K, resume=resume)))
+            about = {**settings, "top_k": TOP_K} if refines else settings
+            tables.append(stack.enter_context(ResultFile(predictions, about, top_k=TOP_K, resume=resume)))
         stop = stack.enter_context(GracefulInterrupt())
         run = BatchRun(
             recognizer,
@@ -189,16 +272,18 @@ def _answers(
             fast=settings["fast"],
             workers=workers,
             batch_size=batch_size,
+            devices=devices,
             tables=tables,
             to_row=lambda outcome: to_row(outcome, truths[outcome.path]),
+            keep_answers=refines,
             should_stop=lambda: stop.asked,
         )
         steps = stack.enter_context(closing(iter(run)))
         progress = stack.enter_context(RunProgress(lambda: len(truths)))
         try:
-            for _, row in steps:
+            for outcome, row in steps:
                 if not tables:
-                    rows.append(row)
+                    entries.append({"row": row, "answer": kept_answer(outcome) if refines else None})
                 progress.update(run.counts, run.done_before.total())
             if stop.asked:
                 raise KeyboardInterrupt
@@ -210,6 +295,8 @@ def _answers(
     if output is not None:
         with open(output / "predictions.jsonl", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
+    else:
+        rows = list(refined_rows(lambda: iter(entries), recognizer.card.labels, TOP_K))
     by_path = {row["path"]: row for row in rows}
     return [from_row(by_path[printable(path)], truth) for path, truth in truths.items()]
 

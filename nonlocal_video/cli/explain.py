@@ -29,6 +29,7 @@ class MethodChoice(StrEnum):
     attention = "attention"
     query = "query"
     evidence = "evidence"
+    gradcam = "gradcam"
 
 
 def explain(
@@ -38,7 +39,7 @@ def explain(
     ),
     method: Annotated[
         MethodChoice | None,
-        typer.Option(help="attention received, a query point's attention, or class evidence (evidence)."),
+        typer.Option(help="Attention received, a query point's attention, or class evidence (also called gradcam)."),
     ] = None,
     query: Annotated[
         str | None, typer.Option(help="SECONDS,X,Y: a time and fractions of the frame's width and height.")
@@ -47,6 +48,7 @@ def explain(
     layer: Annotated[str | None, typer.Option(help="Non-local block, or for evidence any layer.")] = None,
     model: options.Model = "default",
     device: options.Device = "auto",
+    precision: options.Precision = options.PrecisionChoice.float32,
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
     end_seconds: options.EndSeconds = None,
@@ -69,7 +71,7 @@ def explain(
     Region.of(region)  # refuses it, if it has to, before a model is loaded
 
     query_point = None if point is None else QueryPoint(*point)
-    with load(model, device=device, decoder=decoder.value) as recognizer:
+    with load(model, device=device, precision=precision.value, decoder=decoder.value) as recognizer:
         explanation = recognizer.explain_all(
             video,
             fast=fast,

@@ -24,6 +24,14 @@ class RuntimeChoice(StrEnum):
     openvino = "openvino"
 
 
+class PrecisionChoice(StrEnum):
+    """The arithmetic of the network."""
+
+    float32 = "float32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
 MODEL_VARIABLE = "NONLOCAL_VIDEO_MODEL"
 
 
@@ -40,9 +48,14 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Devices = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all, which is a process for each GPU.")]
 Runtime = Annotated[
     RuntimeChoice,
     typer.Option(help="openvino: the same scores up to rounding, in less time on a CPU; see docs/speed.md."),
+]
+Precision = Annotated[
+    PrecisionChoice,
+    typer.Option(help="tf32 (NVIDIA GPUs) and bf16 are coarser arithmetic that moves scores; see docs/speed.md."),
 ]
 Workers = Annotated[
     int | None,

@@ -26,6 +26,7 @@ def serve(
         options.RuntimeChoice,
         typer.Option(help="openvino: folders, timelines and several views take less time on a CPU; maps need torch."),
     ] = options.RuntimeChoice.torch,
+    precision: options.Precision = options.PrecisionChoice.float32,
 ) -> None:
     """Open the page: upload a clip, see its actions and where the network looked."""
     user_and_password = None
@@ -41,6 +42,7 @@ def serve(
         model=model,
         device=device,
         runtime=runtime.value,
+        precision=precision.value,
         host=host,
         port=port,
         auth=user_and_password,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.prediction import Outcome
@@ -16,7 +16,18 @@ def describe(outcome: Outcome, top_k: int) -> str:
     if isinstance(outcome, Failure):
         return f"{name}\n  {outcome.error.code}: {outcome.error.message}"
     scores = [f"  {scored.score:6.1%}  {scored.label}" for scored in outcome.top(top_k)]
-    return "\n".join([name, *scores, f"  {outcome.used}", *(f"  {note}" for note in outcome.notes)])
+    return "\n".join([name, *scores, f"  {outcome.summary}", *(f"  {note}" for note in outcome.notes)])
+
+
+def describe_row(row: dict[str, Any]) -> str:
+    """The same of a row of `classify --json`."""
+    from nonlocal_video.inference.prediction import path_of_printable
+
+    name = shown(path_of_printable(row["path"]))
+    if row["error"]:
+        return f"{name}\n  {row['error']['code']}: {row['error']['message']}"
+    scores = [f"  {scored['score']:6.1%}  {scored['label']}" for scored in row["top"]]
+    return "\n".join([name, *scores, *(f"  {note}" for note in row["notes"])])
 
 
 def shown(path: str) -> str:

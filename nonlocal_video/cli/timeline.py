@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,11 +28,21 @@ if TYPE_CHECKING:
 STATUS_VIDEO_BROKE = 1
 
 
+class ContextChoice(StrEnum):
+    """What a window's answer draws on."""
+
+    nonlocal_ = "nonlocal"
+    none = "none"
+
+
 def timeline(
     video: Annotated[str, typer.Argument(help="The video file, of any length.")],
     output: Annotated[
         list[Path] | None,
-        typer.Option(help="File to write: .json, .csv, .vtt (subtitles) or .png (picture); may be repeated."),
+        typer.Option(
+            help="File to write: .json, .csv (windows), .segments.csv (segments), .vtt (subtitles) or .png (picture); "
+            "may be repeated."
+        ),
     ] = None,
     window_seconds: Annotated[
         float | None, typer.Option(help="Length of a window; the model's own if not given.")
@@ -39,11 +50,19 @@ def timeline(
     stride_seconds: Annotated[
         float | None, typer.Option(help="From one window to the next; half a window if not given.")
     ] = None,
+    context: Annotated[
+        ContextChoice,
+        typer.Option(help="nonlocal: each window's answer draws on the windows like it; none: on itself alone."),
+    ] = ContextChoice.nonlocal_,
+    shortest_seconds: Annotated[
+        float, typer.Option(help="Length of the shortest action: the best segments that are no shorter.")
+    ] = 0.0,
     threshold: Annotated[float, typer.Option(help="Score, 0 to 1, below which a segment has no class.")] = 0.0,
     min_seconds: Annotated[float, typer.Option(help="Segments that are shorter go to their neighbours.")] = 0.0,
     model: options.Model = "default",
     device: options.Device = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
+    precision: options.Precision = options.PrecisionChoice.float32,
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
     end_seconds: options.EndSeconds = None,
@@ -52,10 +71,14 @@ def timeline(
     no_csv_escape: options.NoCsvEscape = False,
     batch_size: options.BatchSize = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
+    clips_dir: Annotated[
+        Path | None, typer.Option(help="Folder to cut the segments to, each as an MP4 without sound.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole as one JSON object on standard output.")] = False,
 ) -> None:
     """Find out what happens when: a window slides over the video, and its answers become segments."""
     from nonlocal_video.inference.load import load
+    from nonlocal_video.inference.segment_files import cut_segments
     from nonlocal_video.inference.timeline import check_segment_rule
     from nonlocal_video.inference.timeline_files import check_output, to_json, write_timeline
     from nonlocal_video.video.region import Region
@@ -63,7 +86,8 @@ def timeline(
     outputs = [check_output(path) for path in output or ()]
     for path in outputs:
         check_place(path)
-    check_segment_rule(threshold, min_seconds)
+    rule = {"threshold": threshold, "min_seconds": min_seconds, "shortest_seconds": shortest_seconds}
+    check_segment_rule(**rule)
     settings: dict[str, Any] = {
         "window_seconds": window_seconds,
         "stride_seconds": stride_seconds,
@@ -72,9 +96,16 @@ def timeline(
         "end_seconds": end_seconds,
         "batch_size": batch_size,
         "region": Region.of(region),
+        "context": context.value,
     }
-    with load(model, device=device, runtime=runtime.value, decoder=decoder.value) as recognizer:
+    with load(
+        model, device=device, runtime=runtime.value, precision=precision.value, decoder=decoder.value
+    ) as recognizer:
         result = _follow(recognizer, video, settings)
+        clips: list[Path] = []
+        if result is not None and clips_dir is not None:
+            with recognizer.new_reader() as reader:
+                clips = cut_segments(reader, video, result.segments(**rule), clips_dir)
     if result is None:
         typer.echo("Stopped before the first window was done; nothing was written.", err=True)
         raise typer.Exit(STATUS_INTERRUPTED)
@@ -83,23 +114,14 @@ def timeline(
     unwritten: list[OutputError] = []
     for path in outputs:  # before anything is printed: the reader of a pipe may be gone
         try:
-            written.append(
-                write_timeline(
-                    path,
-                    result,
-                    top_k=top_k,
-                    threshold=threshold,
-                    min_seconds=min_seconds,
-                    csv_escape=not no_csv_escape,
-                )
-            )
+            written.append(write_timeline(path, result, top_k=top_k, csv_escape=not no_csv_escape, **rule))
         except OutputError as error:  # the others are written all the same
             unwritten.append(error)
     if as_json:
-        typer.echo(json.dumps(to_json(result, top_k=top_k, threshold=threshold, min_seconds=min_seconds)))
+        typer.echo(json.dumps(to_json(result, top_k=top_k, **rule)))
     else:
-        typer.echo("\n".join(_lines(result, threshold, min_seconds)))
-    for path in written:
+        typer.echo("\n".join(_lines(result, rule)))
+    for path in [*written, *clips]:
         typer.echo(path, err=as_json)
     if not result.is_complete:
         kept = f"{len(result)} of {result.num_planned} windows, up to {result.ends[-1]:.2f} s, were kept."
@@ -128,18 +150,20 @@ def _follow(recognizer: Recognizer, video: str, settings: dict[str, Any]) -> Tim
                     break
         except KeyboardInterrupt:  # the second one
             pass
+    if result is not None and not result.is_complete and result.error is None:
+        return result.in_context(result.context)  # each window so far drew on those before it alone
     return result
 
 
-def _lines(result: Timeline, threshold: float, min_seconds: float) -> Iterator[str]:
+def _lines(result: Timeline, rule: dict[str, float]) -> Iterator[str]:
     from nonlocal_video.inference.timeline_files import clock
 
     yield shown(result.path)
-    for segment in result.segments(threshold=threshold, min_seconds=min_seconds):
+    for segment in result.segments(**rule):
         span = f"{clock(segment.start_seconds)} - {clock(segment.end_seconds)}"
-        label = segment.label or f"(nothing reaches {threshold:.0%})"
+        label = segment.label or f"(nothing reaches {rule['threshold']:.0%})"
         yield f"  {span}  {segment.score:6.1%}  {label}"
-    yield f"  {result.used}"
+    yield f"  {result.summary}"
     yield from (f"  {note}" for note in result.notes)
 
 

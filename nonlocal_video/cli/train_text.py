@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
-if TYPE_CHECKING:
-    from nonlocal_video.training.engine import Progress as RunProgress
-    from nonlocal_video.training.engine import TrainResult
-    from nonlocal_video.training.run_folder import RunFolder
+from nonlocal_video.cli.check import print_source
+from nonlocal_video.cli.check_text import print_report
+from nonlocal_video.datasets.check import CheckedClip
+from nonlocal_video.datasets.labelled_clip import LabelledSource
+from nonlocal_video.datasets.report import CheckReport
+from nonlocal_video.inference.file_kinds import PassedOver
+from nonlocal_video.models.card import InputSpec
+from nonlocal_video.training.api import TrainCallback, TrainedRun
+from nonlocal_video.training.engine import Progress
+from nonlocal_video.training.run_folder import RunFolder
 
 
-class TrainProgress:
+class TrainProgress(TrainCallback):
     """A bar on standard error when that is a terminal, and a line for each epoch; a context manager."""
 
     def __init__(self, *, shown: bool) -> None:
         """`shown` is false in all but one of the processes that train together."""
         self._shown = shown
         self._console = Console(stderr=True)
-        self._bar = Progress(
+        self._bar = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -36,6 +40,7 @@ class TrainProgress:
             transient=True,
             disable=not (shown and self._console.is_terminal),
         )
+        self._checked = self._bar.add_task("clips checked", total=None, visible=False)
         self._features = self._bar.add_task("features", total=None, visible=False)
         self._steps = self._bar.add_task("steps", total=None, visible=False)
 
@@ -53,17 +58,34 @@ class TrainProgress:
         if self._shown:
             self._console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
-    def features(self, done: int, of: int) -> None:
-        self._bar.update(self._features, completed=done, total=of, visible=done < of)
+    def on_source(self, found: LabelledSource) -> None:
+        print_source(found)
 
-    def update(self, progress: RunProgress) -> None:
+    def on_check(self, clip: CheckedClip, done: int, total: int) -> None:
+        self._bar.update(self._checked, completed=done, total=total, visible=done < total)
+
+    def on_report(self, report: CheckReport, spec: InputSpec) -> None:
+        print_report(report, spec, Console(width=None if sys.stdout.isatty() else 140), every_frame=False)
+
+    def on_unlabelled(self, count: int, problems: Sequence[tuple[str, str]], passed_over: PassedOver) -> None:
+        for path, problem in problems:
+            self.notify(f"not used: {path}: {problem}")
+        self.notify(f"{count - len(problems)} of {count} files without labels can be used.")
+        if passed_over:
+            self.notify(passed_over.sentence())
+
+    def on_features(self, done: int, total: int) -> None:
+        self._bar.update(self._features, completed=done, total=total, visible=done < total)
+
+    def on_progress(self, progress: Progress) -> None:
         self._bar.update(self._steps, completed=progress.step, total=progress.steps, visible=True)
         if progress.metrics:
             self.notify(f"epoch {progress.epoch:g}: {_in_words(progress.metrics)}")
 
 
-def say_result(folder: RunFolder, result: TrainResult) -> None:
-    """What was reached and what to do with it, on standard output."""
+def print_result(run: TrainedRun) -> None:
+    """Print what was reached and what to do with it."""
+    folder, result = RunFolder(run.path), run.result
     if not result.finished:
         typer.echo(f"Stopped after step {result.step}. The same command with --resume continues.", err=True)
         return
@@ -82,19 +104,3 @@ def _in_words(metrics: Mapping[str, float]) -> str:
         if name.startswith("validation/top") or name == "validation/mean_class"
     ]
     return ", ".join(words)
-
-
-def print_settings(asked: bool) -> None:
-    """Print all settings of training and end the program, where `--list-settings` asks for them."""
-    if not asked:
-        return
-    from nonlocal_video.training.settings_list import list_settings
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("setting", "type", "default", "meaning"):
-        table.add_column(title, no_wrap=title == "setting", overflow="fold")
-    for one in list_settings():
-        table.add_row(*(escape(text) for text in (one.name, one.type, one.default, one.meaning)))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    typer.echo("\nA line of --recipe FILE.yaml, or --set NAME=VALUE. `none` is written null: --set patience=null.")
-    raise typer.Exit

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
 import os
 import queue
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,10 @@ from numpy.typing import NDArray
 
 from nonlocal_video.datasets.labelled import LabelledClip
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.object_storage import is_remote, local_copy
 from nonlocal_video.io import sha256_of
+from nonlocal_video.video._messages import printable_name
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.transforms import resize
@@ -96,6 +100,23 @@ def check_clips(
         pool.shutdown()
 
 
+def part_of(info: VideoInfo, path: str, start_seconds: float, end_seconds: float) -> VideoInfo:
+    """What is known of the part [start, end) of a video, as if it were a clip.
+
+    Raises:
+        VideoError: `not_found`, if it goes beyond the video.
+    """
+    if end_seconds > info.end_seconds + 0.001:
+        raise VideoError(
+            "not_found",
+            f"{printable_name(path)}: it has no such part: {start_seconds:g} to {end_seconds:g} s goes beyond the "
+            f"video's end, {info.end_seconds:.2f} s.",
+        )
+    seconds = min(end_seconds, info.end_seconds) - start_seconds
+    num_frames = max(1, round(seconds * info.fps))
+    return replace(info, start_seconds=start_seconds, duration_seconds=seconds, num_frames=num_frames)
+
+
 def chunk_frames(info: VideoInfo) -> int:
     """How many frames of a clip to hold at a time."""
     return max(1, min(8, _CHUNK_PIXELS // (info.width * info.height)))
@@ -112,8 +133,11 @@ def local_file(path: str, reader: VideoReader) -> Iterator[str]:
 
 
 def _check(clip: LabelledClip, reader: VideoReader, *, every_frame: bool) -> CheckedClip:
-    with local_file(clip.path, reader) as path:
+    video, part = split_part(clip.path)
+    with local_file(video, reader) as path:
         info = reader.probe(path)
+        if part is not None:
+            info = part_of(info, video, *part)
         spread = np.linspace(0, info.num_frames - 1, NUM_THUMBNAILS).astype(int)
         numbers = np.arange(info.num_frames) if every_frame else spread
         times = info.start_seconds + np.minimum((numbers + 0.5) / info.fps, info.duration_seconds)
@@ -125,7 +149,16 @@ def _check(clip: LabelledClip, reader: VideoReader, *, every_frame: bool) -> Che
         thumbnails = np.concatenate(small)[shown]
         try:
             # After decoding: what is no regular file, and could keep us waiting for ever, has been refused by now.
-            sha256 = sha256_of(Path(path))
+            sha256 = _sha256_of(path, os.stat(path).st_mtime_ns)
         except OSError as error:
             raise VideoError("not_found", f"{os.path.basename(path)}: it vanished while it was read.") from error
-    return CheckedClip(clip, stream.info, sha256, thumbnails, len(stream))
+    if part is None:
+        return CheckedClip(clip, stream.info, sha256, thumbnails, len(stream))
+    of_part = hashlib.sha256(f"{sha256} {part}".encode()).hexdigest()
+    return CheckedClip(clip, part_of(stream.info, video, *part), of_part, thumbnails, len(stream))
+
+
+@functools.lru_cache(maxsize=8)
+def _sha256_of(path: str, changed_ns: int) -> str:
+    """Of a file whose segments follow each other: it is read once."""
+    return sha256_of(Path(path))

@@ -14,12 +14,15 @@ from nonlocal_video.errors import UsageError
 
 COLUMNS = ("path", "label", "group", "split")
 """Columns of a list of clips; the first two are required."""
+SEGMENT_COLUMNS = ("path", "start_seconds", "end_seconds", "label", "group", "split", "score", "annotator")
+"""Columns of a list of segments; the first four are required."""
 MANIFEST_COLUMNS = (
     *COLUMNS, "problem", "duration_seconds", "num_frames", "fps", "width", "height", "sha256", "content",
 )  # fmt: skip
 """Columns of a manifest that `check` wrote."""
 _SEPARATORS = ",;\t|"
 _SAYS_MANIFEST = "sha256"
+_SAYS_SEGMENTS = "start_seconds"
 
 
 def read_rows(
@@ -72,9 +75,15 @@ def is_manifest_header(path: str | os.PathLike[str]) -> bool:
         return _SAYS_MANIFEST in _columns_of(next((line for line in file if line.strip()), ""))
 
 
+def is_segment_header(path: str | os.PathLike[str]) -> bool:
+    """Return whether a CSV begins like a list of segments."""
+    with open_text(path, errors="surrogateescape") as file:
+        return _SAYS_SEGMENTS in _columns_of(next((line for line in file if line.strip()), ""))
+
+
 def _separator(header: str) -> str:
     """The one that gives the most columns that are known; a comma where none does."""
-    return max(_SEPARATORS, key=lambda mark: len(_columns_of(header, mark) & set(MANIFEST_COLUMNS)))
+    return max(_SEPARATORS, key=lambda mark: len(_columns_of(header, mark) & {*MANIFEST_COLUMNS, *SEGMENT_COLUMNS}))
 
 
 def _columns_of(header: str, separator: str | None = None) -> set[str]:
@@ -83,14 +92,16 @@ def _columns_of(header: str, separator: str | None = None) -> set[str]:
 
 
 def _check_columns(name: str, columns: list[str], needed: Sequence[str], ignore: Sequence[str]) -> None:
-    usual = f"its first line should be {','.join(COLUMNS)} (the last two may be missing)"
+    of_segments = _SAYS_SEGMENTS in columns or _SAYS_SEGMENTS in needed
+    usual_columns = SEGMENT_COLUMNS[:6] if of_segments else COLUMNS
+    usual = f"its first line should be {','.join(usual_columns)} (the last two may be missing)"
     missing = [column for column in needed if column not in columns]
     if missing:
         raise UsageError(f"{name} has the columns {', '.join(columns) or '(none)'}, not {', '.join(missing)}; {usual}.")
     twice = [column for column, count in Counter(columns).items() if count > 1 and column]
     if twice:
         raise UsageError(f"{name} has the column {', '.join(twice)} twice; name each column once.")
-    known = MANIFEST_COLUMNS if _SAYS_MANIFEST in columns else COLUMNS
+    known = MANIFEST_COLUMNS if _SAYS_MANIFEST in columns else SEGMENT_COLUMNS if of_segments else COLUMNS
     passed = {column.strip().casefold() for column in ignore}
     unknown = [column for column in columns if column and column not in known and column not in passed]
     if unknown:

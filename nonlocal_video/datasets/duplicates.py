@@ -12,7 +12,12 @@ TOLERANCE = 6
 """By which two clips' thumbnails may differ anywhere, of 255: another decoder or encoder, but no other take."""
 
 
-def same_content(sha256: Sequence[str], num_frames: Sequence[int], thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
+def same_content(
+    sha256: Sequence[str],
+    num_frames: Sequence[int],
+    thumbnails: NDArray[np.uint8],
+    segment_of: Sequence[str | None] | None = None,
+) -> NDArray[np.int64]:
     """Number the contents of clips.
 
     Two clips have the same content if their bytes are equal, or if they have equally many frames and their thumbnails
@@ -23,6 +28,8 @@ def same_content(sha256: Sequence[str], num_frames: Sequence[int], thumbnails: N
         sha256: Of each clip's bytes.
         num_frames: Of each clip.
         thumbnails: (clips, frames, height, width, 3), at the same places of each clip.
+        segment_of: The video of which a clip is a segment, if it is one. Segments of one video are never the same: a
+            scene that stands still shows the same twice.
 
     Returns:
         (clips,) numbers, the same for the same content, counted in the order of the clips.
@@ -36,6 +43,8 @@ def same_content(sha256: Sequence[str], num_frames: Sequence[int], thumbnails: N
     for count in np.unique(frames):
         members = distinct[frames[distinct] == count]
         pairs += [(int(members[a]), int(members[b])) for a, b in _alike(thumbnails[members])]
+    if segment_of is not None:
+        pairs = [(a, b) for a, b in pairs if segment_of[a] is None or segment_of[a] != segment_of[b]]
     return connected(len(sha256), pairs)
 
 

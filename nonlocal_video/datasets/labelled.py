@@ -11,10 +11,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from nonlocal_video.datasets.class_tree import read_class_tree
-from nonlocal_video.datasets.clip_table import COLUMNS, read_rows
+from nonlocal_video.datasets.clip_table import COLUMNS, is_segment_header, read_rows
 from nonlocal_video.datasets.labelled_clip import LabelledClip, LabelledSource
+from nonlocal_video.datasets.segment_table import read_segments
 from nonlocal_video.datasets.split_folders import split_of_name
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.fragment import with_part
 from nonlocal_video.inference.object_storage import is_remote
 from nonlocal_video.inference.prediction import printable
 
@@ -141,7 +143,28 @@ def _of_split(found: LabelledSource, split: str, name: str) -> LabelledSource:
     return replace(found, clips=clips)
 
 
+def _of_segments(path: Path, ignore_columns: Sequence[str]) -> LabelledSource:
+    """Segments as clips named `VIDEO#t=START,END`; those of one video are one group unless the list says otherwise."""
+    table = read_segments(path, ignore_columns=ignore_columns)
+    clips = [
+        LabelledClip(
+            with_part(video.path, span.start_seconds, span.end_seconds),
+            span.label,
+            video.group or video.path,
+            video.split,
+        )
+        for video in table.videos
+        for span in video.spans
+    ]
+    twice = [name for name, count in Counter(clip.path for clip in clips).items() if count > 1]
+    if twice:
+        raise UsageError(f"{str(path)!r} has the segment {printable(twice[0])!r} twice; give each segment once.")
+    return LabelledSource(clips, table.notes)
+
+
 def _of_csv(path: Path, split: str | None, ignore_columns: Sequence[str]) -> LabelledSource:
+    if is_segment_header(path):
+        return _of_segments(path, ignore_columns)
     needed = (*COLUMNS[:2], *(["split"] if split is not None else []))
     clips: list[LabelledClip] = []
     line_of: dict[str, int] = {}

@@ -15,6 +15,7 @@ from nonlocal_video.datasets.labelled import alike_names
 from nonlocal_video.datasets.manifest import Manifest, ManifestRow
 from nonlocal_video.datasets.splits import SplitPlan, assign_splits, groups_on_two_sides
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.preprocessing import MAX_RESIZED_PIXELS
 from nonlocal_video.models.card import InputSpec
@@ -213,7 +214,9 @@ def _contents(readable: Sequence[CheckedClip]) -> list[int]:
         return []
     thumbnails = np.stack([one.thumbnails for one in readable if one.thumbnails is not None])
     sha256 = [str(one.sha256) for one in readable]
-    return same_content(sha256, [_info(one).num_frames for one in readable], thumbnails).tolist()
+    parts = [split_part(one.clip.path) for one in readable]
+    segment_of = [video if part else None for video, part in parts]
+    return same_content(sha256, [_info(one).num_frames for one in readable], thumbnails, segment_of).tolist()
 
 
 def _same(clips: Sequence[CheckedClip]) -> SameContent:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -39,6 +41,11 @@ def window_logits(card: ModelCard, network: nn.Module, features: Tensor) -> Tens
     return classifier(pooled.flatten(2).transpose(1, 2))
 
 
+def pooled(features: Tensor) -> Tensor:
+    """The mean over all places: (B, C, ...) -> (B, C)."""
+    return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
+
+
 def average_scores(card: ModelCard, logits: Tensor) -> NDArray[np.float64]:
     """One probability for each class.
 
@@ -52,4 +59,22 @@ def average_scores(card: ModelCard, logits: Tensor) -> NDArray[np.float64]:
     logits = logits.double()
     averaged = logits.softmax(1).mean(0) if card.average == "probabilities" else logits.mean(0).softmax(0)
     result: NDArray[np.float64] = averaged.cpu().numpy()
+    return result
+
+
+def average_logits(card: ModelCard, logits: Tensor) -> NDArray[np.float32]:
+    """Logits whose softmax is `average_scores`: those of a single view as they are.
+
+    Args:
+        card: Says whether probabilities are averaged or logits.
+        logits: (V, classes).
+
+    Returns:
+        (classes,).
+    """
+    if len(logits) == 1 or card.average == "logits":
+        averaged = logits.double().mean(0)
+    else:
+        averaged = logits.double().log_softmax(1).logsumexp(0) - math.log(len(logits))
+    result: NDArray[np.float32] = averaged.float().cpu().numpy()
     return result

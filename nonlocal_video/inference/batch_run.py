@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.context import FolderContext, check_context, check_has_features
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import classify_files
+from nonlocal_video.inference.folder_context import kept_answer, refined_outcomes
+from nonlocal_video.inference.many_devices import classify_on_devices
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import Failure, Outcome
 from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.results import ResultFile, rows_of
@@ -45,8 +49,10 @@ class BatchRun:
         fast: bool = False,
         workers: int | None = None,
         batch_size: int | None = None,
+        devices: Sequence[str] = (),
         tables: Sequence[ResultFile] = (),
         to_row: Callable[[Outcome], Row] = lambda outcome: outcome.to_row(),
+        keep_answers: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Create a run; nothing is read yet.
@@ -58,14 +64,17 @@ class BatchRun:
             fast: The model card's cheaper view.
             workers: Decoding processes beside the network; None is as many as suit the device.
             batch_size: Views in one forward pass; None is as many as suit the device.
+            devices: Several take a process each, see `many_devices`; else the recogniser answers.
             tables: Open tables that each get all rows; taken up together, if at all.
             to_row: What is kept of an outcome.
+            keep_answers: Whether tables also keep logits and features, for a context.
             should_stop: Asked before each file; after True, only the files in hand are finished.
         """
         self.counts: Counter[str] = Counter()
         self._recognizer, self._files, self._request = recognizer, files, request
-        self._fast, self._workers, self._batch_size = fast, workers, batch_size
+        self._fast, self._workers, self._batch_size, self._devices = fast, workers, batch_size, devices
         self._tables, self._to_row, self._should_stop = tables, to_row, should_stop
+        self._keep_answers = keep_answers
 
     @property
     def done_before(self) -> Counter[str]:
@@ -73,22 +82,21 @@ class BatchRun:
         return self._tables[0].done_before if self._tables else Counter()
 
     def __iter__(self) -> Generator[tuple[Outcome, Row], None, None]:
-        outcomes = classify_files(
-            self._recognizer,
-            self._wanted(),
-            self._request,
-            fast=self._fast,
-            workers=self._workers,
-            batch_size=self._batch_size,
-            device=self._recognizer.device,
-        )
-        with closing(outcomes):
+        with closing(self._outcomes()) as outcomes:
             for outcome in outcomes:
                 row = self._to_row(outcome)
+                answer = kept_answer(outcome) if self._keep_answers else None
                 for table in self._tables:
-                    table.append(outcome.path, row)
+                    table.append(outcome.path, row, answer)
                 self.counts[row["error"]["code"] if row["error"] else "ok"] += 1
                 yield outcome, row
+
+    def _outcomes(self) -> Generator[Outcome, None, None]:
+        how: dict[str, Any] = {"fast": self._fast, "workers": self._workers, "batch_size": self._batch_size}
+        if len(self._devices) > 1:
+            return classify_on_devices(self._recognizer, self._wanted(), self._request, self._devices, **how)
+        device = self._recognizer.device
+        return classify_files(self._recognizer, self._wanted(), self._request, device=device, **how)
 
     def _wanted(self) -> Iterator[str | Failure]:
         for file in self._files:
@@ -124,7 +132,9 @@ class FolderResult:
     output: Path | None = None
     """The table that was written."""
     outcomes: Sequence[Outcome] = ()
-    """Predictions and failures, in order; none where a table was written."""
+    """Predictions and failures, in order; none where a table was written. In a context, the final ones."""
+    top_k: int = 5
+    """Classes in a row."""
 
     def __len__(self) -> int:
         return self.counts.total() + self.done_before.total()
@@ -132,7 +142,7 @@ class FolderResult:
     def __iter__(self) -> Iterator[Row]:
         if self.output is not None:
             return rows_of(self.output)
-        return (outcome.to_row() for outcome in self.outcomes)
+        return (outcome.to_row(self.top_k) for outcome in self.outcomes)
 
     def __repr__(self) -> str:
         words = ", ".join(f"{number} {code}" for code, number in (self.counts + self.done_before).most_common())
@@ -146,8 +156,10 @@ def run_settings(
     *,
     fast: bool,
     top_k: int,
+    precision: Precision,
     decoder: str,
     limits: DecodeLimits,
+    context: FolderContext = "none",
 ) -> dict[str, Any]:
     """Return what the rows of a run depend on: a run is only taken up with the same.
 
@@ -159,10 +171,13 @@ def run_settings(
         request: Spans and views.
         fast: The model card's cheaper view.
         top_k: Classes in a row.
+        precision: Of the network.
         decoder: As the reader was asked for it.
         limits: What a file may cost.
+        context: Whether the clips refine each other.
     """
-    return {
+    refines = {} if context == "none" else {"context": context, "labels": list(card.labels)}
+    return refines | {
         "model": card.name,
         "weights_sha256": None if weights is None else sha256_of(weights),
         "views": str(request.views),
@@ -171,6 +186,7 @@ def run_settings(
         "end_seconds": request.end_seconds,
         "region": None if request.region is None else str(request.region),
         "top_k": top_k,
+        "precision": precision,
         "decoder": decoder,
         "limits": asdict(limits),
     }
@@ -187,8 +203,10 @@ def run_folder(
     top_k: int = 5,
     workers: int | None = None,
     batch_size: int | None = None,
+    devices: Sequence[str] = (),
     selection: Selection | None = None,
     csv_escape: bool = True,
+    context: FolderContext = "none",
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[BatchProgress], None] = lambda progress: None,
 ) -> FolderResult:
@@ -204,13 +222,15 @@ def run_folder(
         top_k: Classes in a row.
         workers: Decoding processes beside the network; None is as many as suit the device.
         batch_size: Views in one forward pass; None is as many as suit the device.
+        devices: Several take a process each, see `many_devices`; else the recogniser answers.
         selection: Which of the files count; None is all of them.
         csv_escape: In a CSV, put an apostrophe before text that a spreadsheet would take for a formula.
+        context: `folder` refines each clip's answer by the others of the run, earlier runs that are taken up included.
         should_stop: Asked before each file; after True, only the files in hand are finished.
-        on_progress: Called after each row.
+        on_progress: Called after each row; in a context with the clip's own answer, which is not the final one.
 
     Returns:
-        The counts; outcomes are given to `on_progress` alone.
+        The counts; outcomes are given to `on_progress` alone, except in a context.
 
     Raises:
         UsageError: An argument has a value that is not allowed, or the output cannot be taken up.
@@ -220,6 +240,10 @@ def run_folder(
     """
     if resume and output is None:
         raise UsageError("resume = True continues a table; name it with output.")
+    check_context(context, FolderContext)
+    check_has_features(recognizer.network, recognizer.card.name, context)
+    refines = context == "folder"
+    own: list[Outcome] = []
     passed_over = PassedOver()
     selection = selection or Selection()
     files = find_files(paths, selection=selection, leave_out=ResultFile.files_of(output), passed_over=passed_over)
@@ -232,8 +256,10 @@ def run_folder(
                 request,
                 fast=fast,
                 top_k=top_k,
+                precision=recognizer.precision,
                 decoder=recognizer.decoder,
                 limits=recognizer.limits,
+                context=context,
             )
             table = ResultFile(output, settings, top_k=top_k, resume=resume, csv_escape=csv_escape)
             tables.append(stack.enter_context(table))
@@ -244,13 +270,18 @@ def run_folder(
             fast=fast,
             workers=workers,
             batch_size=batch_size,
+            devices=devices,
             tables=tables,
             to_row=lambda outcome: outcome.to_row(top_k),
+            keep_answers=refines,
             should_stop=should_stop,
         )
         with closing(iter(run)) as steps:
             for outcome, row in steps:
+                if refines and output is None:
+                    own.append(outcome)
                 on_progress(BatchProgress(outcome, row, run.counts, run.done_before))
         if should_stop():
             raise KeyboardInterrupt
-    return FolderResult(run.counts, run.done_before, passed_over, None if output is None else Path(output))
+    table_path = None if output is None else Path(output)
+    return FolderResult(run.counts, run.done_before, passed_over, table_path, refined_outcomes(own), top_k)

@@ -6,15 +6,15 @@ import logging
 import time
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
 from nonlocal_video.errors import ModelError
-from nonlocal_video.inference.aggregation import average_scores, window_logits
+from nonlocal_video.inference.aggregation import average_logits, average_scores, pooled, window_logits
+from nonlocal_video.inference.batch_limit import views_at_once
 from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
+from nonlocal_video.inference.precision import Precision, arithmetic, check_precision
 from nonlocal_video.inference.prediction import Prediction, StageTimings
 from nonlocal_video.inference.preprocessing import LoadedClip
 from nonlocal_video.inference.runtimes.device import Runtime, choose_device
@@ -37,22 +37,27 @@ class Engine:
         openvino: The compiled one, where the runtime is `openvino`.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, *, device: str, runtime: Runtime) -> None:
+    def __init__(
+        self, network: nn.Module, card: ModelCard, *, device: str, runtime: Runtime, precision: Precision = "float32"
+    ) -> None:
         self.device = choose_device(device, runtime=runtime)
-        self.card = card
+        check_precision(precision, self.device, runtime=runtime)
+        self.card, self.precision = card, precision
         with translated(self.device, f"the weights of {card.name!r}"):
             self.network = network.eval().to(self.device)
             self.folded = fold_batch_norms(self.network).to(memory_format=torch.channels_last_3d)
         self.shared = SharedNetwork(self.network, self.device)
         self.openvino: OpenVINONetwork | None = None
         if runtime == "openvino":
-            self.openvino = OpenVINONetwork(self.network, card, lambda clips: self._logits(clips, "torch")[0])
-        self._fitting: dict[tuple[int, int], int] = {}  # views that fitted, by frames and pixels
+            self.openvino = OpenVINONetwork(self.network, card, lambda clips: self._logits(clips, "torch")[:2])
+        self._fitting: dict[tuple[int, int], int] = {}  # views at a time, by frames and pixels
 
     def forward(self, inputs: Tensor, runtime: Runtime) -> Tensor:
         """Return the logits (B, P, classes), on the device, of normalised views (B, 3, T, S, S)."""
         with self.shared.taken(), torch.inference_mode():
-            return self._logits(inputs.to(self.device), runtime)[0]
+            size = self._at_most(len(inputs), inputs.shape[2], inputs.shape[3]) if inputs.ndim == 5 else len(inputs)
+            logits = [self._logits(part.to(self.device), runtime)[0] for part in inputs.split(max(1, size))]
+            return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     def answer(
         self,
@@ -60,17 +65,21 @@ class Engine:
         batch_size: int,
         *,
         runtime: Runtime,
+        pooled_layer: str | None = None,
         inputs_of: Sequence[str] = (),
         outputs_of: Sequence[str] = (),
     ) -> tuple[list[Prediction], dict[str, Tensor]]:
         """Answer for clips, `batch_size` views at a time.
 
-        Where memory runs out the batch is halved; what fitted is remembered for inputs of that size.
+        Where memory runs out the batch is halved; what fitted is remembered for inputs of that size. It is split, too,
+        where a feature map would have more elements than 32 bits can index (`batch_limit`).
 
         Args:
             clips: Loaded clips; several may share a forward pass.
             batch_size: Views in one forward pass, at most.
-            runtime: What runs the network; features come from PyTorch only.
+            runtime: What runs the network; what the layers give comes from PyTorch only.
+            pooled_layer: Dotted name of the layer whose pooled output is the predictions' `features`; None is the one
+                before the classifier, which every runtime gives.
             inputs_of: Dotted names of layers whose inputs are kept.
             outputs_of: Dotted names of layers whose outputs are kept.
 
@@ -90,32 +99,43 @@ class Engine:
         ]
         kept: dict[str, Tensor] = {}
         logits_of: list[list[Tensor]] = [[] for _ in clips]
+        pooled_of: list[list[Tensor]] = [[] for _ in clips]
         seconds = [0.0] * len(clips)
         position = 0
         with self.shared.taken(), torch.inference_mode():
             clips = [on_device(clip, self.device) for clip in clips]
             while position < len(views):
                 spec = clips[views[position][0]].input
-                size = min(batch_size, self._fitting.get((spec.num_frames, spec.crop), batch_size))
+                size = self._at_most(min(batch_size, len(views)), spec.num_frames, spec.crop)
                 batch = views[position : position + size]
                 started = time.perf_counter()
-                answered = self._batch(clips, batch, runtime, inputs_of=inputs_of, outputs_of=outputs_of)
+                answered = self._batch(
+                    clips, batch, runtime, pooled_layer=pooled_layer, inputs_of=inputs_of, outputs_of=outputs_of
+                )
                 if answered is None:
                     if len(batch) == 1:
                         raise no_memory(self.device, f"one view of {spec.num_frames} frames of {spec.crop} pixels")
                     self._fitting[spec.num_frames, spec.crop] = len(batch) // 2
                     _log.warning("%s is out of memory: the batch is halved to %d views", self.device, len(batch) // 2)
                     continue
-                logits, kept = answered
+                logits, features, kept = answered
                 elapsed = (time.perf_counter() - started) / len(batch)
-                for (owner, _, _), of_view in zip(batch, logits, strict=True):
-                    logits_of[owner].append(of_view)
+                for row, (owner, _, _) in enumerate(batch):
+                    logits_of[owner].append(logits[row])
+                    if features is not None:
+                        pooled_of[owner].append(features[row])
                     seconds[owner] += elapsed
                 position += len(batch)
         return [
-            self._prediction(clip, average_scores(self.card, torch.cat(logits)), forward_seconds, runtime)
-            for clip, logits, forward_seconds in zip(clips, logits_of, seconds, strict=True)
+            self._prediction(clip, torch.cat(logits), features, forward_seconds, runtime)
+            for clip, logits, features, forward_seconds in zip(clips, logits_of, pooled_of, seconds, strict=True)
         ], kept
+
+    def _at_most(self, views: int, num_frames: int, crop: int) -> int:
+        """Return how many of so many views are given to the network at a time."""
+        if views > 1 and (num_frames, crop) not in self._fitting:
+            self._fitting[num_frames, crop] = views_at_once(self.folded, (3, num_frames, crop, crop))
+        return min(views, self._fitting.get((num_frames, crop), views))
 
     def _batch(
         self,
@@ -123,48 +143,74 @@ class Engine:
         batch: Sequence[tuple[int, int, int]],
         runtime: Runtime,
         *,
+        pooled_layer: str | None,
         inputs_of: Sequence[str],
         outputs_of: Sequence[str],
-    ) -> tuple[Tensor, dict[str, Tensor]] | None:
-        """Logits, on the CPU, and features of some views; None if memory ran out, with nothing of them kept alive."""
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]] | None:
+        """As `_logits`, the first two on the CPU; None if memory ran out, with nothing of it kept alive."""
         try:
             inputs = torch.cat(
                 [clips[owner].network_input(view, crop, device=self.device) for owner, view, crop in batch]
             )
-            logits, kept = self._logits(inputs, runtime, inputs_of=inputs_of, outputs_of=outputs_of)
-            return logits.cpu(), kept
+            logits, features, kept = self._logits(
+                inputs, runtime, pooled_layer=pooled_layer, inputs_of=inputs_of, outputs_of=outputs_of
+            )
+            return logits.cpu(), None if features is None else features.float().cpu(), kept
         except (RuntimeError, MemoryError) as error:
             if failure_of(error) != "out_of_memory":
                 raise
         return None
 
     def _logits(
-        self, inputs: Tensor, runtime: Runtime, *, inputs_of: Sequence[str] = (), outputs_of: Sequence[str] = ()
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, P, classes) of normalised views: the view itself, or each window over its last features; and features."""
+        self,
+        inputs: Tensor,
+        runtime: Runtime,
+        *,
+        pooled_layer: str | None = None,
+        inputs_of: Sequence[str] = (),
+        outputs_of: Sequence[str] = (),
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """What the network gives for normalised views.
+
+        Returns:
+            Logits (B, P, classes) of the view itself, or of each window over its last features; its pooled features
+            (B, C), None of a network that does not name the layer before its classifier; and what is kept of layers.
+            All are float32, whatever the precision.
+        """
         kept: dict[str, Tensor] = {}
-        if runtime == "openvino" and self.openvino is not None:
-            logits = self.openvino(inputs)
+        if runtime == "openvino" and self.openvino is not None and pooled_layer is None:
+            logits, features = self.openvino(inputs)
         else:
             inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
-            head = [str(self.network.feature_layer)] if self.card.head_window else []
-            logits, kept = forward_and_keep(self.folded, inputs, inputs_of=inputs_of, outputs_of=[*outputs_of, *head])
-            logits = window_logits(self.card, self.folded, kept[head[0]]) if head else logits[:, None]
+            before_head: str | None = getattr(self.network, "feature_layer", None)
+            pooled_layer = pooled_layer or before_head
+            layers = [name for name in (pooled_layer, before_head) if name is not None]
+            with arithmetic(self.precision, self.device):
+                logits, kept = forward_and_keep(
+                    self.folded, inputs, inputs_of=inputs_of, outputs_of=list(dict.fromkeys([*outputs_of, *layers]))
+                )
+                if self.card.head_window:
+                    logits = window_logits(self.card, self.folded, kept[str(before_head)])
+                else:
+                    logits = logits[:, None]
+            if self.precision == "bf16":
+                logits, kept = logits.float(), {name: features.float() for name, features in kept.items()}
+            features = None if pooled_layer is None else pooled(kept[pooled_layer])
         if not torch.isfinite(logits).all():
             raise ModelError(
                 f"Model {self.card.name!r} gave scores that are not finite, first in layer "
                 f"{first_not_finite(self.folded, inputs)!r}; its weights file is damaged or wrong."
             )
-        return logits, kept
+        return logits, features, kept
 
     def _prediction(
-        self, clip: LoadedClip, scores: NDArray[np.float64], forward_seconds: float, runtime: Runtime
+        self, clip: LoadedClip, logits: Tensor, features: Sequence[Tensor], forward_seconds: float, runtime: Runtime
     ) -> Prediction:
         return Prediction(
             path=clip.path,
             model=self.card.name,
             labels=self.card.labels,
-            scores=scores,
+            scores=average_scores(self.card, logits),
             video=clip.info,
             views=clip.views,
             num_crops=len(clip.crops),
@@ -172,8 +218,11 @@ class Engine:
             crop=clip.input.crop,
             device=str(self.device),
             runtime=runtime,
+            precision=self.precision,
             timings=StageTimings(clip.decode_seconds, clip.transform_seconds, forward_seconds),
             notes=clip.notes,
             region=clip.region,
             seen=tuple(crop.seen for crop in clip.crops),
+            logits=average_logits(self.card, logits),
+            features=torch.stack(list(features)).mean(dim=0).numpy() if features else None,
         )

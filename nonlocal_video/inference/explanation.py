@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class Explanation:
     """As on the model's card."""
 
     def __repr__(self) -> str:
-        return f"Look({self.prediction!r}, blocks={list(self.block_inputs)})"
+        return f"Explanation({self.prediction!r}, blocks={list(self.block_inputs)})"
 
     def _repr_html_(self) -> str:
         """Show the answer in a notebook: some of the frames that the network saw, and the five likeliest classes."""
@@ -92,16 +92,18 @@ class Explanation:
         """Sampled frame `index` in its own pixels, (height, width, 3)."""
         return self.originals[self.frame_of_time[index]]
 
-    def explain(
+    def maps(
         self,
         *,
-        method: Method | None = None,
+        method: Method | Literal["gradcam"] | None = None,
         query: QueryPoint | None = None,
         label: str | int | None = None,
         layer: str | None = None,
     ) -> AttentionMaps:
         """The maps of one method; see `Recognizer.explain` for its arguments."""
         method = method or ("query" if query else "evidence" if label is not None else "attention")
+        if method == "gradcam":  # the name that many know class evidence by
+            method = "evidence"
         if method not in get_args(Method):
             raise UsageError(f"method = {method!r} should be one of {', '.join(get_args(Method))}.")
         if (method == "query") != (query is not None):

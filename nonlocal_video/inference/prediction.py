@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.clip_frames import read_frames
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.notebook import FRAMES_IN_STRIP, bars, card, data_frame, heading, strip
 from nonlocal_video.video.info import VideoInfo
@@ -91,11 +92,17 @@ class Prediction:
     notes: tuple[str, ...] = ()
     """What a user should know about this answer: a looped clip, a decoder that was given up."""
     runtime: Runtime = "torch"
+    precision: Precision = "float32"
     region: Region | None = None
     """The part of the picture that was to be looked at; None is all of it."""
     seen: tuple[tuple[float, float, float, float], ...] = ()
     """For each crop what the network saw of the picture: left, top, right and bottom edge, in fractions of its width
     and height."""
+    logits: NDArray[np.float32] | None = None
+    """(classes,) whose softmax the scores are: of a single view the network's own."""
+    features: NDArray[np.float32] | None = None
+    """(C,) pooled features of the layer before the classifier, averaged over the views; None where a network does not
+    name that layer."""
 
     def __post_init__(self) -> None:
         if self.scores.shape != (len(self.labels),):
@@ -103,7 +110,7 @@ class Prediction:
 
     def __repr__(self) -> str:
         best = self.top(1)[0]
-        return f"Prediction({self.path!r}, {best.label!r} {best.score:.3f}, {self.used})"
+        return f"Prediction({self.path!r}, {best.label!r} {best.score:.3f}, {self.summary})"
 
     def _repr_html_(self) -> str:
         """Show the answer in a notebook: some of the frames that the network saw, and the five likeliest classes.
@@ -123,18 +130,18 @@ class Prediction:
     @property
     def summary(self) -> str:
         """What the network saw of the clip, in words: views, frames, pixels, span, decoder and device."""
-        return self.used
-
-    @property
-    def used(self) -> str:
-        """What was looked at, in words."""
         spans = ", ".join(f"{view.start_seconds:.2f}-{view.end_seconds:.2f} s" for view in self.views[:3])
         where = "" if self.region is None else f" of region {self.region}"
         more = f" and {len(self.views) - 3} more spans" if len(self.views) > 3 else ""
         return (
             f"{len(self.views)}x{self.num_crops} view(s) of {self.num_frames} frames, {self.crop} px{where}, "
-            f"{spans}{more}, {self.video.decoder}, {in_words(self.device, self.runtime)}"
+            f"{spans}{more}, {self.video.decoder}, {in_words(self.device, self.runtime, self.precision)}"
         )
+
+    @property
+    def top1(self) -> ScoredLabel:
+        """The likeliest class."""
+        return self.top(1)[0]
 
     def top(self, k: int = 5) -> list[ScoredLabel]:
         """The k likeliest classes (all of them when there are fewer), best first; equal scores in label order."""

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.object_storage import is_remote, local_copy
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
@@ -130,6 +131,11 @@ class ClipLoader:
                 f"frames_per_second = {request.frames_per_second:g} is for frames given as an array; a video file has "
                 f"its own times: leave it away."
             )
+        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+        if name is not None:
+            video, span = split_part(name)
+            if span is not None:
+                source, request = video, _of_part(name, request, *span)
         with _opened(source, self.reader, request.frames_per_second or spec.frames_per_second) as (path, clip):
             started = time.perf_counter()
             info = clip.probe()
@@ -139,7 +145,7 @@ class ClipLoader:
             times = [seconds for view in views for seconds in view.times_seconds]
             # Only the region leaves the decoding child, unless whole frames are to be drawn on. It is resized here, not
             # there: PyTorch would take 3.6 GB of a child's 4 GiB of address space, 0.7 GB of memory and 3 s of each,
-            # and NumPy takes several times as long for the same bits as a frame takes through the pipe.
+            # and NumPy takes several times as long for the same bits as it takes to hand a frame over.
             box = crops[0].region_box if originals is None else None
             transform_seconds, position = 0.0, 0
             with clip.stream(times, chunk_frames=_chunk_frames(info, crops[0]), box=box) as stream:
@@ -169,7 +175,7 @@ class ClipLoader:
         if request.region is not None:
             notes.append(request.region.in_words)
         return LoadedClip(
-            path=path,
+            path=name or path,
             info=info,
             input=spec,
             views=views,
@@ -190,6 +196,32 @@ class ClipLoader:
         """What is known of a clip before its frames are decoded; the rate is that of frames given as an array."""
         with _opened(source, self.reader, frames_per_second) as (_, clip):
             return clip.probe()
+
+    def span_around(
+        self, source: ClipSource, seconds: float, spec: InputSpec, frames_per_second: float | None
+    ) -> tuple[float | None, float | None]:
+        """Return the start and end of the view centred on a second, as far as the clip allows; None for both if the
+        view in the middle shows it.
+
+        Raises:
+            UsageError: The clip ends before.
+        """
+        info = self.probe(source, frames_per_second or spec.frames_per_second)
+        first, last = info.start_seconds, info.end_seconds
+        span = spec.num_frames / spec.rate_in(info.fps)
+        if seconds > last:
+            raise UsageError(f"query seconds = {seconds:g} is after the end of the clip, {last:.2f} s.")
+        middle = (first + last - span) / 2
+        if last - first <= span or middle <= seconds <= middle + span:
+            return None, None
+        start = min(max(seconds - span / 2, first), last - span)
+        return start, min(start + span, last)
+
+
+def _of_part(name: str, request: ClipRequest, start_seconds: float, end_seconds: float) -> ClipRequest:
+    if request.start_seconds is not None or request.end_seconds is not None:
+        raise UsageError(f"{name!r} names a part of its video; leave start-seconds and end-seconds out.")
+    return replace(request, start_seconds=start_seconds, end_seconds=end_seconds)
 
 
 def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[View, ...]:

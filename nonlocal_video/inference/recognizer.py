@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,55 +16,25 @@ from torch import Tensor, nn
 
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.errors import DeviceError, UsageError
-from nonlocal_video.inference.batch_run import BatchProgress, BatchRun, FolderResult, run_folder
+from nonlocal_video.inference.batch_run import BatchProgress, FolderResult, run_folder
+from nonlocal_video.inference.context import Context, FolderContext
 from nonlocal_video.inference.engine import Engine
 from nonlocal_video.inference.explanation import Explanation
-from nonlocal_video.inference.files import Selection, find_files
+from nonlocal_video.inference.files import Selection
 from nonlocal_video.inference.object_storage import is_folder
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import Outcome, Prediction
 from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, ClipSource, LoadedClip
-from nonlocal_video.inference.runtimes.device import Runtime, choose_device
+from nonlocal_video.inference.runtimes.device import Runtime, choose_devices
+from nonlocal_video.inference.sliding import last_of, slide
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.video.decode import DecodeLimits, VideoReader
 from nonlocal_video.video.region import Region, RegionLike
-from nonlocal_video.zoo.catalogue import find, load_network
 
 Decoder = Literal["auto", "decord", "pyav"]
 Stage = Literal["reading", "network"]
-
-_log = logging.getLogger(__name__)
-
-
-def load(
-    model: str | os.PathLike[str] = "default",
-    *,
-    device: str = "auto",
-    runtime: Runtime = "torch",
-    decoder: Decoder = "auto",
-    limits: DecodeLimits | None = None,
-) -> Recognizer:
-    """A recogniser with its weights.
-
-    Args:
-        model: A catalogue name, a .safetensors file saved by this project, or a training run's folder.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        runtime: `openvino` answers on the CPU in less time than `torch`, with the same scores up to rounding, after
-            some seconds at the first clip. Maps need features, so `look` and `explain` run PyTorch with either.
-        decoder: `auto` takes for each file the decoder that is measured to be exact.
-        limits: What a file may cost; None is `DecodeLimits()`.
-
-    Raises:
-        ModelError: No such model, or a file that is not one.
-        UsageError: No such device, or a runtime that is not installed or does not run on it.
-    """
-    chosen = choose_device(device, runtime=runtime)
-    name = model if isinstance(model, str) else Path(model)
-    network, card = load_network(name)
-    recognizer = Recognizer(network, card, device=str(chosen), runtime=runtime, decoder=decoder, limits=limits)
-    recognizer.weights = find(name)
-    return recognizer
 
 
 class Recognizer:
@@ -82,15 +51,25 @@ class Recognizer:
         *,
         device: str = "auto",
         runtime: Runtime = "torch",
+        precision: Precision = "float32",
         decoder: Decoder = "auto",
         limits: DecodeLimits | None = None,
     ) -> None:
-        self._engine = Engine(network, card, device=device, runtime=runtime)
+        self._engine = Engine(network, card, device=device, runtime=runtime, precision=precision)
         self.network, self.device = self._engine.network, self._engine.device
         self.runtime: Runtime = runtime
+        self.precision: Precision = precision
         self.card = card
         self.weights: Path | None = None  # the file that `load` read
         self._loader = ClipLoader(VideoReader(decoder=decoder, limits=limits or DecodeLimits()))
+
+    def __repr__(self) -> str:
+        return f"Recognizer({self.card.name!r}, {len(self.labels)} classes, {self.device})"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the logits."""
+        return self.card.labels
 
     @property
     def failed(self) -> DeviceError | None:
@@ -109,35 +88,6 @@ class Recognizer:
     ) -> None:
         self.close()
 
-    @overload
-    def classify(
-        self,
-        source: bytes | NDArray[np.uint8] | list[NDArray[np.uint8]],
-        *,
-        views: str = ...,
-        fast: bool = ...,
-        start_seconds: float | None = ...,
-        end_seconds: float | None = ...,
-        frames_per_second: float | None = ...,
-        region: RegionLike = ...,
-        on_stage: Callable[[Stage], None] = ...,
-    ) -> Prediction: ...
-
-    # A folder gives a list of outcomes, a file one prediction; a path does not say which it is.
-    @overload
-    def classify(
-        self,
-        source: str | os.PathLike[str],
-        *,
-        views: str = ...,
-        fast: bool = ...,
-        start_seconds: float | None = ...,
-        end_seconds: float | None = ...,
-        frames_per_second: float | None = ...,
-        region: RegionLike = ...,
-        on_stage: Callable[[Stage], None] = ...,
-    ) -> Any: ...
-
     def classify(
         self,
         source: ClipSource,
@@ -149,35 +99,63 @@ class Recognizer:
         frames_per_second: float | None = None,
         region: RegionLike = None,
         on_stage: Callable[[Stage], None] = lambda stage: None,
-    ) -> Prediction | list[Outcome]:
-        """Recognise the action of a clip.
+    ) -> Prediction:
+        """Recognise the action of a clip; calling the recogniser does the same.
 
         Args:
-            source: A video file or its address (https://, s3://, ...), the bytes of one, frames as uint8 (T, H, W, 3)
-                RGB, or a folder.
+            source: A video file or its address (https://, s3://, ...), the bytes of one, or frames as uint8
+                (T, H, W, 3) RGB.
             views: CLIPSxCROPS; the softmax is averaged over them. One clip is the middle of the video.
             fast: The model card's cheaper view.
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
             frames_per_second: Rate of frames given as an array; None takes the model's rate and says so.
             region: Only look at this part of the picture: (x0, y0, x1, y1) in fractions, or as text; see `Region`.
-            on_stage: Called when a clip's stage begins (not for a folder).
-
-        Returns:
-            A prediction; for a folder a list with a `Prediction` or `Failure` for every file in it.
+            on_stage: Called when a stage begins.
 
         Raises:
             VideoError: The clip cannot be read.
-            UsageError: An argument has a value that is not allowed.
+            UsageError: An argument has a value that is not allowed, or the source is a folder.
             ModelError: The network gave something that is not a number.
+
+        Example:
+            >>> prediction = recognizer.classify("cello.mp4", views="3x1")
+            >>> prediction.top1.label
+            'playing cello'
         """
         request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, frames_per_second, Region.of(region))
-        if isinstance(source, (str, os.PathLike)) and is_folder(os.fspath(source)):
-            return [outcome for outcome, _ in BatchRun(self, find_files([source]), request, fast=fast)]
+        _refuse_folder(source)
         on_stage("reading")
         clip = self._loader.load(source, self.card.view(fast=fast), request, originals=None)
         on_stage("network")
         return self.predict([clip])[0]
+
+    __call__ = classify
+
+    def preprocess(
+        self,
+        source: ClipSource,
+        *,
+        views: str = "1x1",
+        fast: bool = False,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        frames_per_second: float | None = None,
+        region: RegionLike = None,
+    ) -> Tensor:
+        """Return what `classify` gives the network: (V, 3, T, S, S) float32, normalised, on the CPU.
+
+        The V views are the clips in order of time, and of each the crops from left to right or top to bottom.
+        Arguments and errors are those of `classify`.
+
+        Example:
+            >>> views = recognizer.preprocess("cello.mp4", views="3x1")
+            >>> logits = recognizer.network(views.to(recognizer.device))
+        """
+        request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, frames_per_second, Region.of(region))
+        _refuse_folder(source)
+        clip = self._loader.load(source, self.card.view(fast=fast), request, originals=None)
+        return torch.cat([clip.network_input(v, c) for v in range(len(clip.views)) for c in range(len(clip.crops))])
 
     def classify_folder(
         self,
@@ -193,7 +171,9 @@ class Recognizer:
         top_k: int = 5,
         workers: int | None = None,
         batch_size: int | None = None,
+        devices: str | Sequence[str] = (),
         selection: Selection | None = None,
+        context: FolderContext = "none",
         on_progress: Callable[[BatchProgress], None] = lambda progress: None,
     ) -> FolderResult:
         """Recognise the action in each of many clips, as the command `classify` does; a row for every file.
@@ -206,8 +186,10 @@ class Recognizer:
             top_k: Classes in a row.
             workers: Decoding processes beside the network; None is as many as suit the device.
             batch_size: Views in one forward pass; None is as many as suit the device.
+            devices: `cuda:all`, or names like `cuda:1`: a process each, in place of this recogniser's device.
             selection: Which of the files count; None is all of them.
-            on_progress: Called after each row.
+            context: `folder` refines each clip's answer by the clips like it, once all are read.
+            on_progress: Called after each row; in a context with the clip's own answer, which is not the final one.
 
         Raises:
             UsageError: An argument has a value that is not allowed, or the output cannot be taken up.
@@ -223,7 +205,7 @@ class Recognizer:
         outcomes: list[Outcome] = []
 
         def tell(progress: BatchProgress) -> None:
-            if output is None:
+            if output is None and context == "none":
                 outcomes.append(progress.outcome)
             on_progress(progress)
 
@@ -237,14 +219,25 @@ class Recognizer:
             top_k=top_k,
             workers=workers,
             batch_size=batch_size,
+            devices=choose_devices(devices, runtime=self.runtime) if isinstance(devices, str) else devices,
             selection=selection,
+            context=context,
             on_progress=tell,
         )
-        return replace(result, outcomes=tuple(outcomes))
+        return replace(result, outcomes=(*result.outcomes, *outcomes))
 
-    def predict(self, clips: Sequence[LoadedClip], *, batch_size: int = 1) -> list[Prediction]:
-        """Run the network on loaded clips, `batch_size` views at a time; clips may share a forward pass."""
-        return self._engine.answer(clips, batch_size, runtime=self.runtime)[0]
+    def predict(
+        self, clips: Sequence[LoadedClip], *, batch_size: int = 1, layer: str | None = None
+    ) -> list[Prediction]:
+        """Run the network on loaded clips; clips may share a forward pass.
+
+        Args:
+            clips: Loaded clips.
+            batch_size: Views in one forward pass.
+            layer: Dotted name of the layer whose pooled output becomes `Prediction.features`; PyTorch computes another
+                than the one before the classifier, whatever the runtime.
+        """
+        return self._engine.answer(clips, batch_size, runtime=self.runtime, pooled_layer=layer)[0]
 
     @property
     def inference_network(self) -> nn.Module:
@@ -305,7 +298,8 @@ class Recognizer:
         """
         on_stage("reading")
         if around_seconds is not None and start_seconds is None and end_seconds is None:
-            start_seconds, end_seconds = self._span_around(source, around_seconds, fast, frames_per_second)
+            spec = self.card.view(fast=fast)
+            start_seconds, end_seconds = self._loader.span_around(source, around_seconds, spec, frames_per_second)
         originals: list[NDArray[np.uint8]] = []
         request = ClipRequest(ViewCount(), start_seconds, end_seconds, frames_per_second, Region.of(region))
         clip = self._loader.load(source, self.card.view(fast=fast), request, originals=originals)
@@ -382,6 +376,7 @@ class Recognizer:
         end_seconds: float | None = None,
         batch_size: int | None = None,
         region: RegionLike = None,
+        context: Context = "nonlocal",
     ) -> Timeline:
         """What happens when in a long video; `inference.sliding.slide` gives the windows as they are computed.
 
@@ -394,6 +389,7 @@ class Recognizer:
             end_seconds: Only look up to here.
             batch_size: Windows in one forward pass; None is as many as suit the device.
             region: As for `classify`.
+            context: `nonlocal` refines each window's answer by the windows like it; `none` leaves it alone.
 
         Returns:
             The timeline. Where the video breaks after some windows, it has these, `is_complete` is False, `error` says
@@ -403,8 +399,6 @@ class Recognizer:
             VideoError: Not even one window can be read.
             UsageError: An argument has a value that is not allowed.
         """
-        from nonlocal_video.inference.sliding import last_of, slide
-
         steps = slide(
             self,
             path,
@@ -415,6 +409,7 @@ class Recognizer:
             end_seconds=end_seconds,
             batch_size=batch_size,
             region=region,
+            context=context,
         )
         return last_of(steps)
 
@@ -423,18 +418,7 @@ class Recognizer:
         blocks = getattr(self.network, "nonlocal_layers", None)
         return {} if blocks is None else blocks()
 
-    def _span_around(
-        self, source: ClipSource, seconds: float, fast: bool, frames_per_second: float | None
-    ) -> tuple[float | None, float | None]:
-        """The default span if it shows `seconds`, else the one centred on it as far as the clip allows."""
-        spec = self.card.view(fast=fast)
-        info = self._loader.probe(source, frames_per_second or spec.frames_per_second)
-        first, last = info.start_seconds, info.end_seconds
-        span = spec.num_frames / spec.rate_in(info.fps)
-        if seconds > last:
-            raise UsageError(f"query seconds = {seconds:g} is after the end of the clip, {last:.2f} s.")
-        middle = (first + last - span) / 2
-        if last - first <= span or middle <= seconds <= middle + span:
-            return None, None
-        start = min(max(seconds - span / 2, first), last - span)
-        return start, min(start + span, last)
+
+def _refuse_folder(source: ClipSource) -> None:
+    if isinstance(source, (str, os.PathLike)) and is_folder(os.fspath(source)):
+        raise UsageError(f"{os.fspath(source)!r} is a folder; recognizer.classify_folder(...) recognises its clips.")

@@ -12,7 +12,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.csv_cells import write_rows
+from nonlocal_video.inference.folder_context import ANSWER, refined_rows
+from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.journal import Entry, Journal, JournalError
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
 from nonlocal_video.io import atomic_write, refuse_link
@@ -73,7 +75,9 @@ def refuse_other_settings(output: str, earlier: dict[str, Any], settings: dict[s
     settings = json.loads(json.dumps(settings))
     changed = [name for name in {**settings, **earlier} if settings.get(name) != earlier.get(name)]
     if changed:
-        differences = ", ".join(f"{name} was {earlier.get(name)!r} and is {settings.get(name)!r}" for name in changed)
+        differences = ", ".join(
+            f"{name} was {earlier.get(name)!r} and is {settings.get(name)!r}" for name in changed if name != "labels"
+        )
         raise UsageError(f"{output!r} was begun with other settings: {differences}. Use another output name.")
 
 
@@ -105,6 +109,7 @@ class ResultFile:
         self.path = Path(path)
         self.journal_path = _journal_of(self.path)
         self.top_k, self.csv_escape = top_k, csv_escape
+        self._settings = settings
         self.done_before: Counter[str] = Counter()
         if self.path.suffix.lower() not in FORMATS:
             raise UsageError(f"output = {str(path)!r} should end in one of {', '.join(FORMATS)}.")
@@ -154,8 +159,13 @@ class ResultFile:
         self.done_before[code] += 1
         return False
 
-    def append(self, path: str, row: dict[str, Any]) -> None:
+    def append(self, path: str, row: dict[str, Any], answer: dict[str, str] | None = None) -> None:
         """Keep the row of one file.
+
+        Args:
+            path: The file.
+            row: Its row; in a folder's context the one that the other files will refine.
+            answer: What they will refine it by; see `folder_context.kept_answer`.
 
         Raises:
             OutputError: The disk is full or fails. All rows before this one are kept.
@@ -163,7 +173,8 @@ class ResultFile:
         if path in self._done:
             self._done_again.add(path)
         try:
-            self._journal.append({"file": path, "stamp": _stamp(path), "row": row})
+            kept = {ANSWER: answer} if answer else {}
+            self._journal.append({"file": path, "stamp": _stamp(path), "row": row, **kept})
         except OSError as error:
             raise self._cannot_write(self.journal_path, error) from error
 
@@ -223,14 +234,18 @@ class ResultFile:
         )
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of the journal; of a file that was done again, only the last."""
+        """The rows of the table."""
+        return _final_rows(self._last_entries, self._settings)
+
+    def _last_entries(self) -> Iterator[Entry]:
+        """The entries of the journal; of a file that was done again, only the last."""
         last: dict[str, int] = {}
         for number, entry in enumerate(self._entries()) if self._done_again else ():
             if entry["file"] in self._done_again:
                 last[entry["file"]] = number
         for number, entry in enumerate(self._entries()):
             if last.get(entry["file"], number) == number:
-                yield entry["row"]
+                yield entry
 
     def _entries(self) -> Iterator[Entry]:
         try:
@@ -278,11 +293,21 @@ def rows_of(table: Path) -> Iterator[dict[str, Any]]:
     with closing(Journal(path, create=False)) as journal:
         try:
             last = {entry["file"]: number for number, entry in enumerate(journal.entries()) if _TABLE not in entry}
-            for number, entry in enumerate(journal.entries()):
-                if _TABLE not in entry and last[entry["file"]] == number:
-                    yield entry["row"]
+
+            def entries() -> Iterator[Entry]:
+                for number, entry in enumerate(journal.entries()):
+                    if _TABLE not in entry and last[entry["file"]] == number:
+                        yield entry
+
+            yield from _final_rows(entries, journal.settings)
         except JournalError as problem:
             raise OutputError(f"Line {problem.number} of {str(path)!r} is damaged: {problem.reason}.") from problem
+
+
+def _final_rows(entries: Callable[[], Iterator[Entry]], settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if settings.get("context") == "folder":
+        return refined_rows(entries, settings["labels"], settings["top_k"])
+    return (entry["row"] for entry in entries())
 
 
 def count_rows(table: Path) -> int | None:
@@ -309,7 +334,7 @@ def _draft_of(path: Path) -> Path:
 def _stamp(path: str) -> tuple[int, int]:
     """Size and time of change of a file; (-1, -1) when there is none."""
     try:
-        status = os.stat(path)
+        status = os.stat(split_part(path)[0])
     except (OSError, ValueError):
         return -1, -1
     return status.st_size, status.st_mtime_ns

@@ -14,6 +14,7 @@ from nonlocal_video.attention.class_evidence import grad_cam
 from nonlocal_video.attention.geometry import CellGrid, layer_grids
 from nonlocal_video.errors import DeviceError
 from nonlocal_video.inference.device_errors import translated
+from nonlocal_video.inference.precision import arithmetic, turn
 
 
 class SharedNetwork:
@@ -36,17 +37,17 @@ class SharedNetwork:
 
     @contextmanager
     def taken(self) -> Iterator[Any]:
-        """Hold the network for this thread, which may take it again inside; gives the network.
+        """Hold the network for this thread, which may take it again inside; gives the network. Inside is float32.
 
         Raises:
             VideoError: `out_of_memory`, if memory runs out inside.
             DeviceError: The device fails inside, or has failed before.
         """
-        with self._lock:
+        with turn(self._device), self._lock:
             if self.failed is not None:
                 raise self.failed
             try:
-                with translated(self._device, "what this takes"), _without_tf32(self._device):
+                with translated(self._device, "what this takes"), arithmetic("float32", self._device):
                     yield self.network
             except DeviceError as error:
                 self.failed = error
@@ -68,21 +69,3 @@ class SharedNetwork:
         """Return Grad-CAM of one class at one layer, (T', H', W'); see `class_evidence.grad_cam`."""
         with self.taken():
             return grad_cam(self.network, clip, layer, class_index)
-
-
-@contextmanager
-def _without_tf32(device: torch.device) -> Iterator[None]:
-    """Let convolutions and products keep float32's 24 bits.
-
-    By default PyTorch lets cuDNN's convolutions round their inputs to TF32's 11 bits, which moves logits by up to 1e-3
-    of the largest: answers would differ from those of a CPU.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.context import Context, check_context, check_has_features, refined_so_far
 from nonlocal_video.inference.feeding import default_batch_size
 from nonlocal_video.inference.prediction import StageTimings
 from nonlocal_video.inference.preprocessing import LoadedClip, check_not_too_elongated, crops_of
@@ -149,6 +150,7 @@ def slide(
     end_seconds: float | None = None,
     batch_size: int | None = None,
     region: RegionLike = None,
+    context: Context = "nonlocal",
 ) -> Generator[Timeline, None, None]:
     """A timeline that grows by up to `batch_size` windows with each step; the last one is complete, or has an `error`.
 
@@ -156,6 +158,9 @@ def slide(
     when no later window needs them. Without a `batch_size` it is as many as suit the device. Closing the generator
     stops the decoding. See `plan_windows` for the arguments and where the windows lie, `Recognizer.classify` for the
     region.
+
+    With the context `nonlocal` each window's answer draws on the windows like it: while the timeline grows on those
+    before it, in the last timeline on all. `Timeline.in_context` does the latter for a timeline that was not ended.
 
     Raises:
         VideoError: Not even one window can be read. Where the video breaks later, the last timeline has the windows
@@ -173,15 +178,16 @@ def slide(
         end_seconds=end_seconds,
         batch_size=batch_size,
         region=region,
+        context=context,
     )
     with closing(steps):
         try:
             for grown in steps:
-                yield grown
+                yield grown.in_context(context) if grown.is_complete else grown
         except VideoError as error:
             if grown is None:
                 raise
-            yield replace(grown, error=error)
+            yield replace(grown.in_context(context), error=error)
 
 
 def last_of(steps: Iterator[Timeline]) -> Timeline:
@@ -207,9 +213,12 @@ def _slide(
     end_seconds: float | None,
     batch_size: int | None,
     region: RegionLike,
+    context: Context,
 ) -> Generator[Timeline, None, None]:
-    """As `slide`, but a break is raised after the timelines before it."""
+    """As `slide`, but a break is raised after the timelines before it, and windows only draw on those before them."""
     spec, path, region = recognizer.card.view(fast=fast), os.fspath(path), Region.of(region)
+    check_context(context)
+    check_has_features(recognizer.network, recognizer.card.name, context)
     batch_size = default_batch_size(recognizer.device, spec) if batch_size is None else batch_size
     if batch_size < 1:
         raise UsageError(f"batch-size = {batch_size} should be at least 1.")
@@ -226,6 +235,8 @@ def _slide(
         (place,) = crops_of(info, spec, region=region)
         check_not_too_elongated(path, info, place)
         scores = np.empty((len(plan.starts), len(recognizer.card.labels)), dtype=np.float32)
+        logits = np.empty_like(scores)
+        features: NDArray[np.float32] | None = None
         done, spent = 0, StageTimings(0.0, 0.0, 0.0)
         # One frame a chunk: where a video breaks, no sound frame before the damage is lost with it.
         with (
@@ -234,14 +245,21 @@ def _slide(
             closing(read_ahead((on_device(clip, recognizer.device) for clip in decoded), batch_size)) as clips,
         ):
             for batch in _batches(clips, batch_size):
+                before = done
                 for prediction in recognizer.predict(batch, batch_size=batch_size):
-                    scores[done] = prediction.scores
+                    scores[done], logits[done] = prediction.scores, prediction.logits
+                    if prediction.features is not None:
+                        if features is None:
+                            features = np.empty((len(scores), len(prediction.features)), dtype=np.float32)
+                        features[done] = prediction.features
                     done += 1
                     spent = StageTimings(
                         spent.decode + prediction.timings.decode,
                         spent.transform + prediction.timings.transform,
                         spent.forward + prediction.timings.forward,
                     )
+                if context != "none" and features is not None:
+                    scores[before:done] = refined_so_far(logits[:done], features[:done], first=before)
                 yield Timeline(
                     path=path,
                     model=recognizer.card.name,
@@ -249,6 +267,9 @@ def _slide(
                     starts=plan.starts[:done],
                     ends=plan.ends[:done],
                     scores=scores[:done],
+                    logits=logits[:done],
+                    features=None if features is None else features[:done],
+                    context=context,
                     info=stream.info,
                     window_seconds=plan.window_seconds,
                     stride_seconds=plan.stride_seconds,
@@ -257,6 +278,7 @@ def _slide(
                     crop=spec.crop,
                     device=str(recognizer.device),
                     runtime=recognizer.runtime,
+                    precision=recognizer.precision,
                     timings=spent,
                     notes=(*stream.info.notes, *plan.notes, *([] if region is None else [region.in_words])),
                 )

@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.context import Context, DrawnOn, drawn_on, probabilities, refined
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import ScoredLabel, StageTimings
 from nonlocal_video.inference.runtimes.device import Runtime, in_words
+from nonlocal_video.inference.shortest_action import best_segments
 from nonlocal_video.video.info import VideoInfo
 
 _LEAST_MOMENT_SECONDS = 0.002  # bounds of windows that are closer than this differ by rounding alone
@@ -64,7 +67,8 @@ class Timeline:
     ends: NDArray[np.float64]
     """(W,) seconds, ascending; the last window of a complete timeline ends where the video does."""
     scores: NDArray[np.float32]
-    """(W, classes) probabilities, for each window those that `Recognizer.classify` gives for its span."""
+    """(W, classes) probabilities: without a context those that `Recognizer.classify` gives for each window's span, with
+    one these refined by the other windows."""
     info: VideoInfo
     window_seconds: float
     stride_seconds: float
@@ -80,6 +84,13 @@ class Timeline:
     notes: tuple[str, ...] = ()
     """What a user should know: windows of another length than the model's, a looped video."""
     runtime: Runtime = "torch"
+    logits: NDArray[np.float32] | None = None
+    """(W, classes) of each window by itself, whatever the context."""
+    features: NDArray[np.float32] | None = None
+    """(W, C) pooled features of the layer before the classifier."""
+    context: Context = "none"
+    """What refined the scores. While windows are still coming, those before each; in the end, all of them."""
+    precision: Precision = "float32"
     error: VideoError | None = None
     """Why there are fewer windows than planned, if the video broke."""
 
@@ -98,7 +109,7 @@ class Timeline:
 
     def __repr__(self) -> str:
         broke = "" if self.error is None else f", broke: {self.error.code}"
-        return f"Timeline({self.path!r}, {len(self)} of {self.num_planned} windows, {self.used}{broke})"
+        return f"Timeline({self.path!r}, {len(self)} of {self.num_planned} windows, {self.summary}{broke})"
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -110,12 +121,40 @@ class Timeline:
         return len(self) == self.num_planned
 
     @property
-    def used(self) -> str:
+    def summary(self) -> str:
         """What was looked at, in words."""
         return (
             f"{len(self)} windows of {self.window_seconds:.2f} s every {self.stride_seconds:.2f} s, each of "
-            f"{self.num_frames} frames, {self.crop} px, {self.info.decoder}, {in_words(self.device, self.runtime)}"
+            f"{self.num_frames} frames, {self.crop} px, {self.info.decoder}, "
+            f"{in_words(self.device, self.runtime, self.precision)}"
         )
+
+    @property
+    def raw_scores(self) -> NDArray[np.float32]:
+        """(W, classes) probabilities of each window by itself."""
+        return self.scores if self.context == "none" or self.logits is None else probabilities(self.logits)
+
+    def in_context(self, context: Context) -> Timeline:
+        """Return the timeline with each window refined by all others there are, or by none.
+
+        Raises:
+            UsageError: It has no features to compare windows by.
+        """
+        if context == "none":
+            return replace(self, scores=self.raw_scores, context=context)
+        if self.logits is None or self.features is None:
+            raise UsageError(
+                f"context = {context!r} compares windows by their features, which this timeline lacks; use 'none'."
+            )
+        return replace(self, scores=refined(self.logits, self.features), context=context)
+
+    def drawn_on(self, k: int = 5) -> Iterator[DrawnOn]:
+        """Yield for each window the k other windows that its refined answer rests on most, with their weights.
+
+        Nothing without a context.
+        """
+        if self.context != "none" and self.features is not None:
+            yield from drawn_on(self.features, k=k)
 
     def top(self, window: int, k: int = 5) -> list[ScoredLabel]:
         """The k likeliest classes of a window (all of them when there are fewer), best first.
@@ -123,9 +162,17 @@ class Timeline:
         Raises:
             UsageError: k is below 1.
         """
+        return self._best(self.scores[window], k)
+
+    def raw_top(self, window: int, k: int = 5) -> list[ScoredLabel]:
+        """The same of the window by itself."""
+        if self.context == "none" or self.logits is None:
+            return self.top(window, k)
+        return self._best(probabilities(self.logits[[window]])[0], k)
+
+    def _best(self, scores: NDArray[np.float32], k: int) -> list[ScoredLabel]:
         if k < 1:
             raise UsageError(f"top-k = {k} should be at least 1.")
-        scores = self.scores[window]
         order = np.argsort(-scores, kind="stable")[:k]
         return [ScoredLabel(self.labels[i], int(i), float(scores[i])) for i in order]
 
@@ -149,7 +196,9 @@ class Timeline:
             behind = int(np.searchsorted(self.starts, middle, side="right"))
             yield Moment(start, end, self.scores[first:behind].mean(axis=0, dtype=np.float64))
 
-    def segments(self, *, threshold: float = 0.0, min_seconds: float = 0.0) -> list[Segment]:
+    def segments(
+        self, *, threshold: float = 0.0, min_seconds: float = 0.0, shortest_seconds: float = 0.0
+    ) -> list[Segment]:
         """Who wins when: segments that cover the windows' time without gap or overlap.
 
         1. Each moment (see `moments`) goes to the class with the highest mean score of the windows that see it, the
@@ -158,25 +207,46 @@ class Timeline:
         3. While a segment is shorter than `min_seconds`, the shortest (first of equals) goes to its longer neighbour
            (the earlier of equals), and then to the other one too if that has the same class.
 
+        With `shortest_seconds` the first two steps are one: of all ways to cut the time into segments that are no
+        shorter, the best one is found exactly (`shortest_action.best_segments`); no class counts as one with the score
+        `threshold`.
+
         Args:
             threshold: Score from 0 to 1 that a class must reach.
             min_seconds: A single segment that is all there is may be shorter.
+            shortest_seconds: Length of the shortest action there is; a single segment may be shorter.
 
         Raises:
             UsageError: A number is out of range.
         """
-        check_segment_rule(threshold, min_seconds)
+        check_segment_rule(threshold, min_seconds, shortest_seconds)
         found: list[Segment] = []
-        for moment in self.moments():
-            best = int(moment.scores.argmax())
-            index = best if moment.scores[best] >= threshold else None
+        for (start, end), index in self._classes(threshold, shortest_seconds):
             if found and found[-1].index == index:
-                found[-1] = replace(found[-1], end_seconds=moment.end_seconds)
+                found[-1] = replace(found[-1], end_seconds=end)
             else:
                 label = None if index is None else self.labels[index]
-                found.append(Segment(moment.start_seconds, moment.end_seconds, label, index, 0.0))
+                found.append(Segment(start, end, label, index, 0.0))
         _give_short_ones_away(found, min_seconds)
         return self._scored(found)
+
+    def _classes(self, threshold: float, shortest_seconds: float) -> Iterator[tuple[tuple[float, float], int | None]]:
+        """Start and end of moments, or of runs of them, and the class of each."""
+        if not shortest_seconds:
+            for moment in self.moments():
+                best = int(moment.scores.argmax())
+                yield (moment.start_seconds, moment.end_seconds), best if moment.scores[best] >= threshold else None
+            return
+        none = [threshold] if threshold else []
+        bounds = [float(self.starts[0])]
+
+        def rows() -> Iterator[tuple[float, NDArray[np.float64]]]:
+            for moment in self.moments():
+                bounds.append(moment.end_seconds)
+                yield moment.seconds, np.append(moment.scores, none)
+
+        for first, behind, index in best_segments(rows(), shortest_seconds):
+            yield (bounds[first], bounds[behind]), index if index < len(self.labels) else None
 
     def _scored(self, segments: list[Segment]) -> list[Segment]:
         """The segments with their scores."""
@@ -192,7 +262,7 @@ class Timeline:
         return scored
 
 
-def check_segment_rule(threshold: float, min_seconds: float) -> None:
+def check_segment_rule(threshold: float, min_seconds: float, shortest_seconds: float = 0.0) -> None:
     """Refuse what `Timeline.segments` would refuse, before there is a timeline.
 
     Raises:
@@ -200,8 +270,9 @@ def check_segment_rule(threshold: float, min_seconds: float) -> None:
     """
     if not 0 <= threshold <= 1:
         raise UsageError(f"threshold = {threshold:g} should be from 0 to 1.")
-    if not (math.isfinite(min_seconds) and min_seconds >= 0):
-        raise UsageError(f"min-seconds = {min_seconds:g} should be a finite number, 0 or above.")
+    for name, seconds in (("min-seconds", min_seconds), ("shortest-seconds", shortest_seconds)):
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise UsageError(f"{name} = {seconds:g} should be a finite number, 0 or above.")
 
 
 def _give_short_ones_away(segments: list[Segment], min_seconds: float) -> None:

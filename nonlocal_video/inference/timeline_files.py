@@ -1,4 +1,4 @@
-"""A timeline as a file: JSON, CSV, WebVTT subtitles, a picture."""
+"""A timeline as a file: JSON, CSV, segments, WebVTT subtitles, a picture."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ import numpy as np
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS, printable
+from nonlocal_video.inference.segment_files import to_segments_csv
 from nonlocal_video.inference.timeline import Segment, Timeline
 from nonlocal_video.io import atomic_write
 
-FORMATS = (".json", ".csv", ".vtt", ".png")
+_SEGMENTS = ".segments.csv"
+FORMATS = (".json", ".csv", ".vtt", ".png", _SEGMENTS)
 _MAX_ROWS = 14
 """Classes in the picture."""
 _VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "})
@@ -47,16 +49,19 @@ def write_timeline(
     top_k: int = 5,
     threshold: float = 0.0,
     min_seconds: float = 0.0,
+    shortest_seconds: float = 0.0,
     csv_escape: bool = True,
 ) -> Path:
     """Write a file in the format that its ending names; an existing one is replaced in one piece.
 
     Args:
-        path: .json (windows and segments), .csv (windows), .vtt (segments) or .png (a heat map of the classes).
+        path: .json (windows and segments), .csv (windows), .segments.csv and .vtt (segments) or .png (a heat map of the
+            classes).
         timeline: Complete or not.
         top_k: Classes of each window.
         threshold: See `Timeline.segments`.
         min_seconds: See `Timeline.segments`.
+        shortest_seconds: See `Timeline.segments`.
         csv_escape: In a CSV, put an apostrophe before labels that a spreadsheet would take for a formula.
 
     Raises:
@@ -64,15 +69,18 @@ def write_timeline(
         OutputError: It cannot be written.
     """
     path = check_output(path)
-    ending = path.suffix.lower()
+    ending = _SEGMENTS if path.name.lower().endswith(_SEGMENTS) else path.suffix.lower()
+    rule = {"threshold": threshold, "min_seconds": min_seconds, "shortest_seconds": shortest_seconds}
     if ending == ".csv":
         content = to_csv(timeline, top_k=top_k, escape=csv_escape).encode()
     elif ending == ".json":
-        found = to_json(timeline, top_k=top_k, threshold=threshold, min_seconds=min_seconds)
-        content = json.dumps(found, indent=1).encode() + b"\n"
+        content = json.dumps(to_json(timeline, top_k=top_k, **rule), indent=1).encode() + b"\n"
     else:
-        segments = timeline.segments(threshold=threshold, min_seconds=min_seconds)
-        content = to_vtt(segments).encode() if ending == ".vtt" else draw(timeline, segments)
+        segments = timeline.segments(**rule)
+        if ending == _SEGMENTS:
+            content = to_segments_csv(timeline.path, segments, path.parent, escape=csv_escape).encode()
+        else:
+            content = to_vtt(segments).encode() if ending == ".vtt" else draw(timeline, segments)
     try:
         with atomic_write(path) as file:
             file.write(content)
@@ -83,9 +91,17 @@ def write_timeline(
     return path
 
 
-def to_json(timeline: Timeline, *, top_k: int = 5, threshold: float = 0.0, min_seconds: float = 0.0) -> dict[str, Any]:
+def to_json(
+    timeline: Timeline,
+    *,
+    top_k: int = 5,
+    threshold: float = 0.0,
+    min_seconds: float = 0.0,
+    shortest_seconds: float = 0.0,
+) -> dict[str, Any]:
     """The timeline as `timeline --json` prints it; a key that `classify` has too means the same."""
     error = timeline.error
+    rule = {"threshold": threshold, "min_seconds": min_seconds, "shortest_seconds": shortest_seconds}
     return {
         "path": printable(timeline.path),
         "status": "error" if error else "ok" if timeline.is_complete else "stopped",
@@ -93,17 +109,10 @@ def to_json(timeline: Timeline, *, top_k: int = 5, threshold: float = 0.0, min_s
         "window_seconds": timeline.window_seconds,
         "stride_seconds": timeline.stride_seconds,
         "planned_windows": timeline.num_planned,
-        "windows": [
-            {
-                "start_seconds": float(start),
-                "end_seconds": float(end),
-                "top": [asdict(s) for s in timeline.top(i, top_k)],
-            }
-            for i, (start, end) in enumerate(zip(timeline.starts, timeline.ends, strict=True))
-        ],
-        "threshold": threshold,
-        "min_seconds": min_seconds,
-        "segments": [asdict(s) for s in timeline.segments(threshold=threshold, min_seconds=min_seconds)],
+        "context": timeline.context,
+        "windows": _windows(timeline, top_k),
+        **rule,
+        "segments": [asdict(s) for s in timeline.segments(**rule)],
         "error": {"code": error.code, "message": error.message} if error else None,
         "video": {name: getattr(timeline.info, name) for name in VIDEO_FIELDS},
         "seconds": {name: getattr(timeline.timings, name) for name in SECONDS_FIELDS},
@@ -111,16 +120,39 @@ def to_json(timeline: Timeline, *, top_k: int = 5, threshold: float = 0.0, min_s
     }
 
 
+def _windows(timeline: Timeline, top_k: int) -> list[dict[str, Any]]:
+    """Each window's answer; in a context, also its own and which others it drew on."""
+    bounds = [
+        {"start_seconds": float(start), "end_seconds": float(end)}
+        for start, end in zip(timeline.starts, timeline.ends, strict=True)
+    ]
+    rows = [span | {"top": [asdict(s) for s in timeline.top(i, top_k)]} for i, span in enumerate(bounds)]
+    for i, (row, drawn) in enumerate(zip(rows, timeline.drawn_on(), strict=False)):
+        row["raw_top"] = [asdict(s) for s in timeline.raw_top(i, top_k)]
+        row["own_weight"] = drawn.own
+        row["drawn_on"] = [{"window": other, **bounds[other], "weight": weight} for other, weight in drawn.others]
+    return rows
+
+
 def to_csv(timeline: Timeline, *, top_k: int = 5, escape: bool = True) -> str:
-    """A row a window: its bounds, and its likeliest classes in the columns that `classify` gives them."""
+    """A row a window: its bounds, and its likeliest classes in the columns that `classify` gives them.
+
+    In a context the columns `raw_top1_label`, ... have its own answer, `own_weight` its share in the refined one, and
+    `drawn_on` the windows that have most of the rest, by their number from 0: `7:0.213 2:0.094`.
+    """
     text = io.StringIO()
     ranks = range(1, len(timeline.top(0, top_k)) + 1)
-    names = [f"top{rank}_{name}" for rank in ranks for name in ("label", "index", "score")]
     rows = []
-    for i, (start, end) in enumerate(zip(timeline.starts, timeline.ends, strict=True)):
-        values = [value for s in timeline.top(i, top_k) for value in (s.label, s.index, s.score)]
-        rows.append({"start_seconds": float(start), "end_seconds": float(end), **dict(zip(names, values, strict=True))})
-    write_rows(text, ["start_seconds", "end_seconds", *names], rows, escape=escape, lineterminator="\n")
+    for window in _windows(timeline, top_k):
+        row = {"start_seconds": window["start_seconds"], "end_seconds": window["end_seconds"]}
+        for kind in ("top", "raw_top"):
+            for rank, scored in zip(ranks, window.get(kind, ()), strict=False):
+                row |= {f"{kind}{rank}_{name}": scored[name] for name in ("label", "index", "score")}
+        if "drawn_on" in window:
+            row["own_weight"] = window["own_weight"]
+            row["drawn_on"] = " ".join(f"{other['window']}:{other['weight']:.3f}" for other in window["drawn_on"])
+        rows.append(row)
+    write_rows(text, list(rows[0]), rows, escape=escape, lineterminator="\n")
     return text.getvalue()
 
 
@@ -143,7 +175,10 @@ def clock(seconds: float) -> str:
 
 
 def draw(timeline: Timeline, segments: Sequence[Segment]) -> bytes:
-    """A PNG: the scores over time of each class that has a segment, in the order of the first ones."""
+    """A PNG: the scores over time of each class that has a segment, in the order of the first ones.
+
+    In a context each window's own scores are drawn below the refined ones.
+    """
     from matplotlib.figure import Figure  # not pyplot, which would choose a window system
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -155,34 +190,36 @@ def draw(timeline: Timeline, segments: Sequence[Segment]) -> bytes:
     rows = [index for index in won if index in strongest]
     if not rows:  # no class reaches the threshold: the likeliest ones
         rows = np.argsort(-timeline.scores.mean(axis=0), kind="stable")[:3].tolist()
-    bounds = [float(timeline.starts[0])]
-    columns = []
-    for moment in timeline.moments():
-        bounds.append(moment.end_seconds)
-        columns.append(moment.scores[rows])
-
-    figure = Figure(figsize=(12, 1.5 + 0.3 * len(rows)), dpi=_DOTS_PER_INCH, layout="constrained")
-    axes = figure.add_subplot()
+    drawn = [timeline] if timeline.context == "none" else [timeline, timeline.in_context("none")]
+    figure = Figure(figsize=(12, 1.5 + 0.3 * len(rows) * len(drawn)), dpi=_DOTS_PER_INCH, layout="constrained")
+    every = figure.subplots(len(drawn), sharex=True, squeeze=False)[:, 0]
     edges = np.arange(len(rows) + 1) - 0.5
-    mesh = axes.pcolormesh(bounds, edges, np.array(columns).T, cmap="Blues", vmin=0, vmax=1, rasterized=True)
-    for row, index in enumerate(rows):
-        spans = [(s.start_seconds, s.seconds) for s in segments if s.index == index]
-        axes.broken_barh(spans, (row + 0.36, 0.12), color="#d1495b", linewidth=0)
-    axes.set_yticks(range(len(rows)), [timeline.labels[index] for index in rows], parse_math=False)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks(edges, minor=True)
-    axes.grid(axis="y", which="minor", color="#dddddd", linewidth=0.6)
-    axes.tick_params(axis="y", which="both", length=0)
-    axes.set_xlim(bounds[0], bounds[-1])
+    for axes, shown in zip(every, drawn, strict=True):
+        bounds = [float(shown.starts[0])]
+        columns = []
+        for moment in shown.moments():
+            bounds.append(moment.end_seconds)
+            columns.append(moment.scores[rows])
+        mesh = axes.pcolormesh(bounds, edges, np.array(columns).T, cmap="Blues", vmin=0, vmax=1, rasterized=True)
+        for row, index in enumerate(rows if shown is timeline else ()):
+            spans = [(s.start_seconds, s.seconds) for s in segments if s.index == index]
+            axes.broken_barh(spans, (row + 0.36, 0.12), color="#d1495b", linewidth=0)
+        axes.set_yticks(range(len(rows)), [timeline.labels[index] for index in rows], parse_math=False)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(edges, minor=True)
+        axes.grid(axis="y", which="minor", color="#dddddd", linewidth=0.6)
+        axes.tick_params(axis="y", which="both", length=0)
+        axes.set_xlim(bounds[0], bounds[-1])
     axes.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 1.5, 2, 3, 6, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _short_clock(seconds, bounds[-1])))
-    axes.set_xlabel("time")
+    axes.set_xlabel("time; above refined by the whole video, below each window alone" if len(drawn) > 1 else "time")
+    axes = every[0]
     left_out = f"; {len(rows)} strongest of {len(won)} winners" if len(won) > len(rows) else ""
     title = f"{os.path.basename(printable(timeline.path))}, {timeline.model}{left_out}"
     if not timeline.is_complete:
         title += f"; not complete: {len(timeline)} of {timeline.num_planned} windows"
     axes.set_title(title, loc="left", fontsize=10, parse_math=False)
-    figure.colorbar(mesh, ax=axes, label="score", pad=0.01, ticks=[0, 0.5, 1])
+    figure.colorbar(mesh, ax=list(every), label="score", pad=0.01, ticks=[0, 0.5, 1])
     axes.text(1, 1.02, "red: segments", transform=axes.transAxes, ha="right", fontsize=8, color="#d1495b")
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})

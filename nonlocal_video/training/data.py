@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from nonlocal_video.datasets.check import chunk_frames, local_file
+from nonlocal_video.datasets.check import chunk_frames, local_file, part_of
 from nonlocal_video.datasets.manifest import ManifestRow
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.preprocessing import ClipRequest, crops_of, views_of
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation, ClipAugmenter, seeded
@@ -127,7 +128,16 @@ class ClipDataset:
         return len(self.rows)
 
     def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        """One clip and its class; random views of another epoch are others.
+        """One clip, as the network takes it, and its class; random views of another epoch are others.
+
+        Raises:
+            VideoError: As for `pixels`.
+        """
+        frames, label = self.pixels(place, epoch)
+        return normalise(frames, self.spec.mean, self.spec.std), label
+
+    def pixels(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """The view before it is normalised, uint8 (T, S, S, 3): a quarter of the bytes.
 
         Raises:
             VideoError: A file that could be read when it was checked cannot be read now.
@@ -142,11 +152,8 @@ class ClipDataset:
         except VideoError as error:
             message = f"{row.path}: {error.message} It could be read when it was checked; check the clips again."
             raise VideoError(error.code, message) from error
-        started = time.perf_counter()
-        clip = normalise(frames, self.spec.mean, self.spec.std)
-        self._count("transform_seconds", time.perf_counter() - started)
         self._count("clips")
-        return clip, int(self.classes[place])
+        return frames, int(self.classes[place])
 
     def view_name(self, place: int, epoch: int) -> str:
         """What tells a clip's view of an epoch from all others, see `name_view`."""
@@ -212,8 +219,11 @@ class ClipDataset:
             self._reader = VideoReader(decoder=self._decoder, limits=self._limits)
         place = self._place(row)
         size = place.resized_height, place.resized_width
-        with local_file(row.path, self._reader) as path:
+        video, part = split_part(row.path)
+        with local_file(video, self._reader) as path:
             found = self._reader.probe(path)  # the child remembers it for the stream
+            if part is not None:
+                found = part_of(found, video, *part)
             if (found.num_frames, found.height, found.width) != (row.num_frames, row.height, row.width):
                 raise VideoError("corrupt", "it is another video than the one that was checked.")
             times = found.start_seconds + times  # of the file, not of its pictures

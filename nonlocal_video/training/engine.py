@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.distributed import copy_buffers_from_first
 from nonlocal_video.training.feature_cache import FeatureCache
 from nonlocal_video.training.freezing import Gates, set_training, with_absorbed_gates
-from nonlocal_video.training.loading import BatchLoader, EpochBatches, EveryClip, TrainingData, loaded
+from nonlocal_video.training.loading import BatchLoader, EpochBatches, EveryClip, TrainingData, as_input, loaded
 from nonlocal_video.training.metrics import MetricsWriter
 from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
 from nonlocal_video.training.optim import learning_rate, make_optimizer, moving_average, set_learning_rate
@@ -179,7 +179,7 @@ class Training:
         Args:
             log: Of the first process.
             on_progress: Called after every step and every measurement.
-            should_stop: Asked after every step; the state is then saved.
+            should_stop: Asked in every step, which is the last one then; the state is saved.
 
         Raises:
             TrainingError: The loss is not finite; the message names the batch.
@@ -187,24 +187,30 @@ class Training:
             OutputError: Something cannot be written.
         """
         seconds, clips, stopped = 0.0, 0, False
+        alone = self.fabric.world_size == 1  # several processes agree within a step, and need no other message
         self._batches.first = self.step * self.config.accumulate
-        batches = iter(self._loader)  # of all epochs: while one is measured, the next one's clips are loaded
-        while not self._finished and not stopped:
-            epoch = self.step // self.steps_per_epoch
-            started = time.perf_counter()
-            while self.step < (epoch + 1) * self.steps_per_epoch and not stopped:
-                clips += self._one_step(batches, epoch)
-                on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch))
-                stopped = self._agreed(should_stop())
-                every = self.config.save_every_steps
-                # Not after the epoch's last step: a state without its measurement would never be measured.
-                if self.step % self.steps_per_epoch and (stopped or (every and self.step % every == 0)):
+        try:
+            batches = iter(self._loader)  # of all epochs: while one is measured, the next one's clips are loaded
+            while not self._finished and not stopped:
+                epoch = self.step // self.steps_per_epoch
+                started = time.perf_counter()
+                while self.step < (epoch + 1) * self.steps_per_epoch and not stopped:
+                    seen, stopped = self._one_step(batches, epoch, None if alone else should_stop)
+                    stopped = stopped or (alone and should_stop())
+                    clips += seen
+                    on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch))
+                    every = self.config.save_every_steps
+                    # Not after the epoch's last step: a state without its measurement would never be measured.
+                    if self.step % self.steps_per_epoch and (stopped or (every and self.step % every == 0)):
+                        self._save_state()
+                seconds += time.perf_counter() - started
+                if self.step % self.steps_per_epoch == 0:
+                    metrics = self._end_epoch(log)
+                    on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch, metrics))
                     self._save_state()
-            seconds += time.perf_counter() - started
-            if self.step % self.steps_per_epoch == 0:
-                metrics = self._end_epoch(log)
-                on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch, metrics))
-                self._save_state()
+        finally:
+            self._loader.close()
+            self._validation.close()
         return TrainResult(self.step, self._best, self._finished, self._early, seconds, clips)
 
     @property
@@ -216,8 +222,11 @@ class Training:
         patience = self.config.patience
         return self.step < self.steps and patience is not None and self._epochs_since_best >= patience
 
-    def _one_step(self, batches: Any, epoch: int) -> int:
-        """One optimisation step; the number of clips it saw in all processes."""
+    def _one_step(self, batches: Any, epoch: int, should_stop: Callable[[], bool] | None) -> tuple[int, bool]:
+        """One optimisation step: the number of clips it saw in all processes, and whether any was asked to stop.
+
+        The device is waited for once, when all of the step but the update of the weights has been handed to it.
+        """
         config, fabric = self.config, self.fabric
         self.objective.train()
         set_training(self.objective.network, self._frozen, config.batch_norm or "frozen")
@@ -226,8 +235,10 @@ class Training:
         # Dropout draws from the global generators: seeded for each step they need not be saved.
         torch.manual_seed(_seed(config.seed, self.step, fabric.global_rank))
         sums: dict[str, Tensor] = {}
+        parts: list[tuple[Tensor, Tensor]] = []
         for part in range(config.accumulate):
-            clips, classes, places = (tensor.to(fabric.device) for tensor in loaded(next(batches)))
+            pixels, classes, places = loaded(next(batches))
+            clips, classes = as_input(pixels, self._loader, fabric.device), classes.to(fabric.device, non_blocking=True)
             if config.channels_last and clips.ndim == 5:
                 clips = clips.contiguous(memory_format=torch.channels_last_3d)
             number = self.step % self.steps_per_epoch * config.accumulate + part
@@ -236,29 +247,52 @@ class Training:
                 clips, targets = self._mixer(clips, classes, seed=config.seed, epoch=epoch, batch=number)
             with fabric.no_backward_sync(self._wrapped, enabled=part + 1 < config.accumulate):
                 losses: Losses = self._wrapped(Batch(clips, targets, places, epoch))
-                self._check_finite(losses.total, places)
                 fabric.backward(losses.total / config.accumulate)
             for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
                 sums[name] = sums.get(name, 0) + value.double() / config.accumulate
+            parts.append((losses.total.detach(), places))
+        stopped = self._add_up(sums, parts, stop=should_stop is not None and should_stop())
         if config.clip_norm is not None:
             fabric.clip_gradients(self._wrapped, self._optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._averaged is not None:
             self._averaged.update_parameters(self.objective)
-        for name, value in sums.items():
-            mean = fabric.all_reduce(value, reduce_op="mean")
-            self._sums[name] = self._sums.get(name, torch.zeros_like(mean)) + mean
         self.step += 1
-        return self._batches.batch_size * config.accumulate
+        return self._batches.batch_size * config.accumulate, stopped
 
-    def _check_finite(self, loss: Tensor, places: Tensor) -> None:
-        if not torch.isfinite(loss):
-            names = ", ".join(self._names(place) for place in places.tolist())
-            raise TrainingError(
-                f"The loss of step {self.step + 1} is {loss.item()}, for the clips {names}. What was saved before "
-                f"stays usable. Try a lower --learning-rate, --set clip_norm=1, or --set precision=32-true."
-            )
+    def _add_up(self, sums: dict[str, Tensor], parts: Sequence[tuple[Tensor, Tensor]], stop: bool) -> bool:
+        """Add a step's means over all processes to the epoch's, and say whether any process was asked to stop.
+
+        All of them travel together, and are then the one thing of a step that the host waits for.
+
+        Args:
+            sums: This process's mean losses, by name.
+            parts: Loss and places of each batch.
+            stop: Whether this process was asked to.
+
+        Raises:
+            TrainingError: A loss is not finite, in any process.
+        """
+        asked = torch.full((), float(stop), dtype=torch.float64, device=self.fabric.device)
+        means = self.fabric.all_reduce(torch.stack([*sums.values(), asked]), reduce_op="mean")
+        read = dict(zip([*sums, "asked"], means.tolist(), strict=True))
+        if not math.isfinite(read["loss"]):
+            self._refuse_loss(parts)
+        for name, mean in zip(sums, means.unbind(), strict=False):
+            self._sums[name] = self._sums.get(name, torch.zeros_like(mean)) + mean
+        return read["asked"] > 0
+
+    def _refuse_loss(self, parts: Sequence[tuple[Tensor, Tensor]]) -> NoReturn:
+        found = "not finite in another process"
+        for loss, places in parts:
+            if not torch.isfinite(loss):
+                found = f"{loss.item()}, for the clips {', '.join(map(self._names, places.tolist()))}"
+                break
+        raise TrainingError(
+            f"The loss of step {self.step + 1} is {found}. What was saved before stays usable. Try a lower "
+            f"--learning-rate, --set clip_norm=1, or --set precision=32-true."
+        )
 
     def _end_epoch(self, log: MetricsWriter | None) -> dict[str, float]:
         """Measure, write the row, and keep the weights if they are the best so far."""
@@ -300,13 +334,6 @@ class Training:
         if self.fabric.global_rank == 0:
             self.folder.save_state(self._state())
         self.fabric.barrier()
-
-    def _agreed(self, stop: bool) -> bool:
-        """Whether any process was asked to stop: all stop after the same step."""
-        if self.fabric.world_size == 1:
-            return stop
-        asked = self.fabric.all_reduce(torch.tensor(float(stop), device=self.fabric.device), reduce_op="sum")
-        return bool(asked > 0)
 
 
 def _seed(*numbers: int) -> int:

@@ -21,7 +21,7 @@ from nonlocal_video.io import refuse_link
 from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
-from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, View, loaded
+from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, View, as_input, loaded
 from nonlocal_video.training.objective import Batch
 
 _log = logging.getLogger(__name__)
@@ -113,18 +113,21 @@ class FeatureCache:
         done = of - sum(map(len, left))
         if left:
             loader = BatchLoader(self._data, left, workers=workers, pin_memory=False)
-            for views, batch in zip(left, loader, strict=True):
-                clips, classes, numbers = loaded(batch)
-                number = views[0].epoch
-                places = numbers.numpy()  # a tensor with one number would index like that number
-                with torch.no_grad(), fabric.autocast():
-                    found = make(Batch(clips.to(fabric.device), torch.empty(0), numbers, number))
-                self._kept[number, places] = found.float().cpu().numpy()
-                self._classes[number, places] = classes.numpy()
-                for place in places:  # at last: a kill between the two costs one batch
-                    self._sums[number, place] = self._checksum(place, number)
-                done += len(places)
-                on_clip(done, of)
+            try:
+                for views, batch in zip(left, loader, strict=True):
+                    clips, classes, numbers = loaded(batch)
+                    number = views[0].epoch
+                    places = numbers.numpy()  # a tensor with one number would index like that number
+                    with torch.no_grad(), fabric.autocast():
+                        found = make(Batch(as_input(clips, loader, fabric.device), torch.empty(0), numbers, number))
+                    self._kept[number, places] = found.float().cpu().numpy()
+                    self._classes[number, places] = classes.numpy()
+                    for place in places:  # at last: a kill between the two costs one batch
+                        self._sums[number, place] = self._checksum(place, number)
+                    done += len(places)
+                    on_clip(done, of)
+            finally:
+                loader.close()
             for kept in (self._kept, self._classes, self._sums):
                 kept.flush()
         self._data.close()

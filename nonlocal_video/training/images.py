@@ -218,7 +218,16 @@ class ImageDataset:
         return len(self.rows)
 
     def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        """One clip; that of another epoch is another one.
+        """One clip, as the network takes it; that of another epoch is another one.
+
+        Raises:
+            VideoError: As for `pixels`.
+        """
+        frames, label = self.pixels(place, epoch)
+        return normalise(frames, self.spec.mean, self.spec.std), label
+
+    def pixels(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """The view before it is normalised, uint8 (T, S, S, 3).
 
         Raises:
             VideoError: A picture that could be read when it was checked cannot be read now.
@@ -240,11 +249,10 @@ class ImageDataset:
         with seeded(self.seed, epoch, place):
             size = resized_size(height, width, self.spec.short_side, self.spec.longer_side)
             frames = self._augmenter(pan_and_zoom(picture, self.spec.num_frames, size, self.motion), "")
-        clip = normalise(frames, self.spec.mean, self.spec.std)
         worker = get_worker_info()
         counts = self._counts[0 if worker is None else 1 + worker.id % _MAX_WORKERS]
         counts += torch.tensor([1, decoded - started, time.perf_counter() - decoded])
-        return clip, UNLABELLED
+        return frames, UNLABELLED
 
     def view_name(self, place: int, epoch: int) -> str:
         """What tells a picture's view of an epoch from all others, see `name_view`."""

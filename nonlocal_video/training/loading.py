@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 import signal
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.sharedctypes import RawValue
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from nonlocal_video.errors import NonlocalVideoError
+from nonlocal_video.models.card import InputSpec
+from nonlocal_video.video.transforms import normalise
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingData(Protocol):
@@ -29,6 +33,17 @@ class TrainingData(Protocol):
     def close(self) -> None: ...
 
     def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class PixelData(Protocol):
+    """A `TrainingData` whose views are pixels: they go from process to process, and to the device, as such."""
+
+    spec: InputSpec
+
+    def pixels(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """A view before it is normalised, uint8 (T, S, S, 3), and its class."""
+        ...
 
 
 class View(NamedTuple):
@@ -101,27 +116,44 @@ class EveryClip(Sampler[list[View]]):
         return len(self._batches)
 
 
-def BatchLoader(
-    data: TrainingData, batches: Iterable[list[View]], *, workers: int, pin_memory: bool
-) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
-    """Clips (N, 3, T, S, S), classes (N,) and places (N,); workers stay from one pass to the next."""
-    return DataLoader(
-        _WithPlaces(data),
-        batch_sampler=batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin_memory,
-        collate_fn=_collate,
-        worker_init_fn=functools.partial(_leave_signals_to_the_run, ending=_run_is_ending()),
-    )
+class BatchLoader(DataLoader[Any]):
+    """Clips, classes (N,) and places (N,), all on the CPU; loading processes stay from one pass to the next.
 
+    Clips of `PixelData` are uint8 (N, T, S, S, 3), and `as_input` makes the network's input of them.
 
-@functools.cache
-def _run_is_ending() -> Any:
-    """A byte that all processes of the run see: 1 as soon as this one ends its workers, which it does by SIGTERM."""
-    ending = RawValue("b", 0)
-    atexit.register(_set, ending)  # comes before what multiprocessing does at the end
-    return ending
+    They leave signals to the run, which needs them for the step in hand: a terminal sends Ctrl-C to all processes, a
+    service manager SIGTERM.
+    """
+
+    def __init__(self, data: TrainingData, batches: Iterable[list[View]], *, workers: int, pin_memory: bool) -> None:
+        self._ending: Any = RawValue("b", 0)
+        """A byte that the loading processes see: 1 as soon as they may be ended, which PyTorch does by SIGTERM."""
+        super().__init__(
+            _WithPlaces(data),
+            batch_sampler=batches,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+            collate_fn=_collate,
+            worker_init_fn=functools.partial(_leave_signals_to_the_run, ending=self._ending),
+        )
+        weakref.finalize(self, _set, self._ending)  # at the end of this process as well, before PyTorch ends them
+
+    def __iter__(self) -> Any:
+        self._ending.value = 0
+        # A process that has just been started does not leave signals alone yet.
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+    def close(self) -> None:
+        """End the loading processes now. An error's traceback would keep them until garbage is collected."""
+        self._ending.value = 1
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _set(ending: Any) -> None:
@@ -129,19 +161,17 @@ def _set(ending: Any) -> None:
 
 
 def _leave_signals_to_the_run(_worker: int, *, ending: Any) -> None:
-    """A terminal sends Ctrl-C to all processes, a service manager SIGTERM; the run needs its workers for the step in
-    hand, and tells them when it is done."""
-
     def end(_number: int, _frame: FrameType | None) -> None:
         if ending.value:
             os._exit(0)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def loaded(batch: tuple[Tensor, Tensor, Tensor] | NonlocalVideoError) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of `BatchLoader`.
+    """A batch of a `BatchLoader`.
 
     Raises:
         VideoError: A clip of it could not be read.
@@ -152,18 +182,37 @@ def loaded(batch: tuple[Tensor, Tensor, Tensor] | NonlocalVideoError) -> tuple[T
     return batch
 
 
+def as_input(clips: Tensor, loader: DataLoader[Any], device: torch.device) -> Tensor:
+    """Move clips of a loader to the device, and normalise pixels there.
+
+    The copy from pinned memory is only begun: the caller continues, and the device's later work waits for it.
+
+    Args:
+        clips: Of `loaded`.
+        loader: That they came from.
+        device: That computes.
+
+    Returns:
+        (N, 3, T, S, S) float32 on the device; what is not pixels stays as it is.
+    """
+    clips = clips.to(device, non_blocking=True)
+    data = loader.dataset.data if isinstance(loader.dataset, _WithPlaces) else None
+    return normalise(clips, data.spec.mean, data.spec.std) if isinstance(data, PixelData) else clips
+
+
 class _WithPlaces(Dataset[Any]):
     """Items with their places; an error is an item, as one that is raised in a worker loses its code and its words."""
 
     def __init__(self, data: TrainingData) -> None:
         self.data = data
+        self._view = data.pixels if isinstance(data, PixelData) else data.view
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, view: View) -> tuple[Tensor, int, int] | NonlocalVideoError:
         try:
-            clip, label = self.data.view(*view)
+            clip, label = self._view(*view)
         except NonlocalVideoError as error:
             return error
         return clip, label, view.place

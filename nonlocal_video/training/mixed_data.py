@@ -70,6 +70,15 @@ class MixedDataset:
         part, place = self._part(place)
         return part.view(place, self._view_of(epoch))
 
+    def pixels(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        """The same before it is normalised, uint8 (T, S, S, 3).
+
+        Raises:
+            VideoError: As for `view`.
+        """
+        part, place = self._part(place)
+        return part.pixels(place, self._view_of(epoch))
+
     def view_name(self, place: int, epoch: int) -> str:
         """What tells a clip's view of an epoch from all others."""
         part, place = self._part(place)

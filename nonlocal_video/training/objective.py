@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     targets: Tensor
     """(N, classes) probabilities; a row of zeros for an unlabelled clip."""
     places: Tensor
-    """(N,) int64, places of the clips in their dataset."""
+    """(N,) int64, places of the clips in their dataset; on the CPU, where they are read."""
     epoch: int
     """With the place what a random view depends on."""
 
@@ -86,11 +86,8 @@ class CrossEntropy(Objective):
 
 
 def one_hot(classes: Tensor, num_classes: int) -> Tensor:
-    """(N,) int64 -> (N, num_classes) float32; all zero for an unlabelled clip."""
-    targets = torch.zeros(len(classes), num_classes, device=classes.device)
-    known = classes >= 0
-    targets[known] = F.one_hot(classes[known], num_classes).float()
-    return targets
+    """(N,) int64 -> (N, num_classes) float32; all zero for an unlabelled clip. The device is not waited for."""
+    return (classes[:, None] == torch.arange(num_classes, device=classes.device)).float()
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -78,7 +78,7 @@ class RunSettings:
         )
 
 
-def train(
+def train_run(
     folder: RunFolder,
     settings: RunSettings,
     clips: RunData,

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
-from nonlocal_video.training.loading import loaded
+from nonlocal_video.training.loading import as_input, loaded
 from nonlocal_video.training.objective import Batch, Objective, one_hot
 
 TOP_K = 5
@@ -50,18 +50,21 @@ def measure(
         metric.to(fabric.device)
     done = labelled = 0
     for batch in loader:
-        clips, classes, places = (part.to(fabric.device) for part in loaded(batch))
+        pixels, classes, places = loaded(batch)
+        clips, known = as_input(pixels, loader, fabric.device), classes >= 0
+        num_known, classes = int(known.sum()), classes.to(fabric.device, non_blocking=True)
         with torch.no_grad(), fabric.autocast():
             found = objective(Batch(clips, one_hot(classes, num_classes), places, 0))
         for name, value in {"loss": found.total, **found.terms}.items():
             # Unless told so, it leaves out what is not a number, and the mean of the others looks well.
             metric = losses.setdefault(name, MeanMetric(nan_strategy="disable").to(fabric.device))
             metric.update(value.float().expand(len(clips)))  # a batch's mean counts for each of its clips
-        known = classes >= 0
-        if known.any():
+        if num_known:
+            labelled += num_known
+            mask = known.to(fabric.device)
+            logits, of_clips = found.logits[mask].float(), classes[mask]
             for metric in accuracies.values():
-                metric.update(found.logits[known].float(), classes[known])
-            labelled += int(known.sum())
+                metric.update(logits, of_clips)
         done += len(clips)
         on_clip(done)
     labelled = int(fabric.all_reduce(torch.tensor(float(labelled), device=fabric.device), reduce_op="sum"))

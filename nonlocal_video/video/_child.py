@@ -16,10 +16,13 @@ import time
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
+import numpy as np
+
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video import _wire
 from nonlocal_video.video._ended import DecoderEndedError, Ending, ending_of, kernel_kills
 from nonlocal_video.video._messages import cannot_start, did_not_start
+from nonlocal_video.video._shared_frames import SharedFrames
 from nonlocal_video.video.limits import DecodeLimits
 
 _START_SECONDS = 60.0  # importing NumPy and PyAV from a cold disk
@@ -32,9 +35,9 @@ _PRINTED_TAIL_BYTES = 4096
 # Found by the parent's own search path, as `-m` would not be when the package lies in the parent's working directory.
 _BOOT = """
 import sys
-sys.path[:] = sys.argv[3:]
+sys.path[:] = sys.argv[4:]
 from nonlocal_video.video._worker import main
-main(int(sys.argv[1]), sys.argv[2])
+main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
 """
 
 
@@ -67,6 +70,8 @@ class DecoderProcess:
         self._kernel_kills = kernel_kills()
         self.seconds_left = 0.0
         self.confined: tuple[str, ...] = ()
+        self._shared = SharedFrames.create()
+        self._num_shared = 0  # frames of this request that came through it
         try:
             self._printed = _new_print_file()
         except (OSError, MemoryError) as error:
@@ -108,6 +113,7 @@ class DecoderProcess:
             DecoderEndedError: If it did not take it in time.
         """
         self.seconds_left = seconds
+        self._num_shared = 0
         self._kernel_kills = kernel_kills()
         try:
             with self._waiting():
@@ -132,6 +138,14 @@ class DecoderProcess:
                     raise _wire.BrokenMessageError("A frame of another size than announced.")
                 _wire.read_exactly(self._replies, into)
                 return kind, {}
+            if kind == _wire.SHARED:
+                if into is None or length or self._shared is None or not self._shared.num_slots(into.nbytes):
+                    raise _wire.BrokenMessageError("A shared frame where there is none.")
+                np.copyto(np.frombuffer(into, np.uint8), self._shared.slot(self._num_shared, into.nbytes))
+                self._num_shared += 1
+                with contextlib.suppress(OSError):  # it has ended: the next message will not come
+                    _wire.write_message(self._requests, _wire.TAKEN)
+                return _wire.FRAME, {}
             return kind, _wire.read_json(self._replies, length) if length else {}
 
     def close(self, *, is_ending: bool = False) -> None:
@@ -215,6 +229,7 @@ class DecoderProcess:
                 fcntl.fcntl(self._replies.fileno(), set_size, _PIPE_BYTES)
 
     def _keep(self) -> None:
+        shared = self._shared
         try:
             self._process = subprocess.Popen(
                 [
@@ -224,12 +239,14 @@ class DecoderProcess:
                     _BOOT,
                     str(os.getpid()),
                     json.dumps(dataclasses.asdict(self._limits)),
+                    str(-1 if shared is None else shared.descriptor),
                     *_search_path(),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._printed,
                 bufsize=0,
+                pass_fds=() if shared is None else (shared.descriptor,),
                 start_new_session=True,  # a group of its own to kill, and no Ctrl-C from the terminal
                 env={
                     "PATH": os.defpath,  # decord reads it when it is imported, and fails where there is none
@@ -244,6 +261,8 @@ class DecoderProcess:
             self._start_error = error
             return
         finally:
+            if shared is not None:
+                shared.close_descriptor()
             self._started.set()
         self._wait_for_the_end()
         self._returncode = self._process.wait()

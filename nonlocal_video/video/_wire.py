@@ -16,9 +16,10 @@ MAGIC = b"\x93nonlocal-video\n"
 TAKEN = b"T"  # empty: the request was read, work begins
 PLAN = b"P"  # JSON: what the file is and which frames will follow
 FRAME = b"F"  # one frame, raw RGB
+SHARED = b"S"  # empty: one frame lies in shared memory, see _shared_frames; the reader answers TAKEN when it has it
 DONE = b"D"  # JSON: the request is served; what was noted meanwhile
 ERROR = b"E"  # JSON: code and message
-KINDS = (TAKEN, PLAN, FRAME, DONE, ERROR)
+KINDS = (TAKEN, PLAN, FRAME, SHARED, DONE, ERROR)
 
 MAX_JSON_BYTES = 1 << 28
 

@@ -24,6 +24,7 @@ from nonlocal_video.video import _wire
 from nonlocal_video.video._confine import confine
 from nonlocal_video.video._ended import Ending
 from nonlocal_video.video._messages import ended_error, printable_name
+from nonlocal_video.video._shared_frames import SharedFrames
 from nonlocal_video.video.limits import DecodeLimits
 
 try:
@@ -36,12 +37,13 @@ _MAX_PRINTED_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
 
 
-def main(parent_pid: int, limits_json: str) -> None:
+def main(parent_pid: int, limits_json: str, shared_descriptor: int) -> None:
     """Serve requests from standard input on standard output, both of which libraries then no longer see."""
     requests, replies = _take_over_pipes()
     limits = DecodeLimits(**json.loads(limits_json))
     _die_with_parent(parent_pid)
     _limit_resources(limits)
+    shared = _map(shared_descriptor)
     confined = confine()  # before any library starts a thread
     replies.write(_wire.MAGIC)
     try:
@@ -57,12 +59,14 @@ def main(parent_pid: int, limits_json: str) -> None:
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.ERROR)
     _wire.write_json(replies, _wire.DONE, {"confined": confined})
-    server = _Server(limits, replies)
+    server = _Server(limits, requests, replies, shared)
     while True:
         try:
             kind, length = _wire.read_header(requests)
         except _wire.BrokenMessageError:
             return
+        if kind == _wire.TAKEN:  # of a frame before an error
+            continue
         assert kind == _wire.PLAN
         request = _wire.read_json(requests, length)
         # A kill before this hits an idle process: the file is not to blame.
@@ -97,15 +101,29 @@ def _limit_resources(limits: DecodeLimits) -> None:
         _lower_limit(resource.RLIMIT_AS, limits.memory_bytes)
 
 
+def _map(descriptor: int) -> SharedFrames | None:
+    """Return the memory that is shared with the reader, if there is any."""
+    if descriptor < 0:
+        return None
+    shared = SharedFrames(descriptor, is_writer=True)
+    shared.close_descriptor()
+    return shared
+
+
 def _lower_limit(which: int, value: int) -> None:
     _, hard = resource.getrlimit(which)
     resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 class _Server:
-    def __init__(self, limits: DecodeLimits, replies: IO[bytes]) -> None:
+    def __init__(
+        self, limits: DecodeLimits, requests: IO[bytes], replies: IO[bytes], shared: SharedFrames | None
+    ) -> None:
         self._limits = limits
+        self._requests = requests
         self._replies = replies
+        self._shared = shared
+        self._num_shared = self._num_taken = 0  # frames of this request in shared memory, and those that the reader has
         self._last_index: tuple[tuple[int, ...], Any] | None = None
 
     def serve(self, request: dict[str, Any]) -> None:
@@ -163,8 +181,14 @@ class _Server:
             else:
                 pictures = _pyav.read_frames(source, index, wanted, notes)
             top, left, bottom, right = request["box"] or (0, 0, index.info.height, index.info.width)
+            self._num_shared = self._num_taken = 0
+            slots = 0 if self._shared is None else self._shared.num_slots((bottom - top) * (right - left) * 3)
             for picture in pictures:
-                self._send(_wire.FRAME, np.ascontiguousarray(picture[top:bottom, left:right]).data.cast("B"))
+                part = picture[top:bottom, left:right]
+                if slots and part.shape == (bottom - top, right - left, 3):
+                    self._share(part, slots)
+                else:
+                    self._send(_wire.FRAME, np.ascontiguousarray(part).data.cast("B"))
             self._send(_wire.DONE, json.dumps({"notes": notes}).encode("ascii"))
         finally:
             source.close()
@@ -185,6 +209,21 @@ class _Server:
         self._disarm()  # the parent may take its time
         _wire.write_message(self._replies, kind, payload)
         self._arm()
+
+    def _share(self, picture: Any, slots: int) -> None:
+        """Put a frame into shared memory as soon as the one that lies there has been taken."""
+        assert self._shared is not None
+        self._disarm()  # the parent may take its time
+        while self._num_shared - self._num_taken >= slots:
+            try:
+                kind, _ = _wire.read_header(self._requests)
+            except _wire.BrokenMessageError:
+                os._exit(0)
+            assert kind == _wire.TAKEN
+            self._num_taken += 1
+        self._shared.slot(self._num_shared, picture.nbytes).reshape(picture.shape)[:] = picture
+        self._num_shared += 1
+        self._send(_wire.SHARED)
 
     @contextmanager
     def _working(self) -> Iterator[None]:

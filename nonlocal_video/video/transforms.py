@@ -209,18 +209,18 @@ def normalise(frames_thwc: Tensor, mean: tuple[float, float, float], std: tuple[
     """Make frames a network's input.
 
     Args:
-        frames_thwc: uint8 (T, H, W, 3).
+        frames_thwc: uint8 (..., T, H, W, 3).
         mean: Per RGB channel, of values from 0 to 1.
         std: Per RGB channel.
 
     Returns:
-        float32 (3, T, H, W), (x / 255 - mean) / std.
+        float32 (..., 3, T, H, W), (x / 255 - mean) / std.
     """
-    # (T, H, W, 3) -> (3, T, H, W); x * a + b is one pass with (x / 255 - mean) / std folded into a and b. Both are
-    # numbers of the host: a tensor would be copied to the device, which waits until that has done all before.
-    channels = frames_thwc.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    # (..., T, H, W, 3) -> (..., 3, T, H, W); x * a + b is one pass with (x / 255 - mean) / std folded into a and b.
+    # Both are numbers of the host: a tensor would be copied to the device, which waits until that has done all before.
+    channels = frames_thwc.movedim(-1, -4).to(torch.float32, memory_format=torch.contiguous_format)
     deviations = np.asarray(std, dtype=np.float32)
     scales, shifts = np.float32(1) / (np.float32(255) * deviations), -np.asarray(mean, dtype=np.float32) / deviations
-    for channel, scale, shift in zip(channels, scales.tolist(), shifts.tolist(), strict=True):
+    for channel, scale, shift in zip(channels.unbind(-4), scales.tolist(), shifts.tolist(), strict=True):
         channel.mul_(scale).add_(shift)
     return channels

@@ -73,7 +73,10 @@ def find(name_or_path: str | Path) -> Path:
         return pulled
     if entries()[name].download is None:
         raise ModelError(f"No weights were ever published for {name!r}; nlv.build({name!r}) gives the network alone.")
-    raise ModelError(f"The weights of {name!r} are not here yet: nonlocal-video weights pull {name}")
+    raise ModelError(
+        f"The weights of {name!r} are not here yet: nonlocal-video weights pull {name}, or in Python "
+        f"nlv.load({name!r}, download=True)."
+    )
 
 
 def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:

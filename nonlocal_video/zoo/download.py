@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nonlocal_video.errors import ModelError, UsageError
-from nonlocal_video.io import lock_of
+from nonlocal_video.io import lock_of, sha256_of
 from nonlocal_video.zoo import transfer
 from nonlocal_video.zoo.store import (
     Record,
@@ -144,15 +143,6 @@ def verify(entry: CatalogueEntry) -> str:
     if problems:
         raise ModelError(f"{'; '.join(problems)}. Delete {path} and pull again.")
     return f"the publisher's file {seen}; the converted one loads, every tensor in its place"
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, 64 hex digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _fetch(

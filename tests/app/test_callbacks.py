@@ -12,6 +12,7 @@ import pytest
 
 from nonlocal_video.app.callbacks import CANCELLED, INVITATION, MAX_STRIP_FRAMES, Callbacks, Outcome
 from nonlocal_video.app.messages import INTERNAL_ERROR
+from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.errors import ModelError, UsageError, VideoError
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.video.decode import VideoReader
@@ -90,7 +91,8 @@ def test_a_caption_has_the_score_that_stands_on_the_page(
     callbacks: Callbacks, recognizer: Recognizer, clip: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[str] = []
-    monkeypatch.setattr("nonlocal_video.app.callbacks.draw", lambda maps, index: drawn.append(maps.caption))
+    draw = AttentionMaps.drawn
+    monkeypatch.setattr(AttentionMaps, "drawn", lambda maps, index: drawn.append(maps.caption) or draw(maps, index))
     list(callbacks.recognise(clip, "tiny", "3x1", "evidence"))
 
     best = recognizer.classify(clip, views="3x1").top(1)[0]

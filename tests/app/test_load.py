@@ -51,7 +51,7 @@ def expected(clips: list[Path], tiny_model: Path) -> list[Prediction]:
     """The answers, no two of which are the same."""
     with load(tiny_model, device="cpu") as recognizer:
         predictions = [recognizer.classify(clip, fast=True) for clip in clips]
-    assert len({prediction.used for prediction in predictions}) == len(clips)
+    assert len({prediction.summary for prediction in predictions}) == len(clips)
     return predictions
 
 
@@ -65,7 +65,7 @@ def test_twenty_visitors_at_once_get_the_answers_to_their_own_clips(
     with ThreadPoolExecutor(NUM_VISITORS) as pool:
         answers = list(pool.map(visit, clips))
     for clip, answer, prediction in zip(clips, answers, expected, strict=True):
-        assert prediction.used in answer["status"]
+        assert prediction.summary in answer["status"]
         shown = {found["label"]: found["confidence"] for found in answer["scores"]["confidences"]}
         assert shown == pytest.approx({scored.label: scored.score for scored in prediction.top(5)}, abs=1e-5)
         assert Path(answer["overlay"]["path"]).name == f"{clip.stem} overlay.mp4"

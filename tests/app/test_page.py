@@ -59,6 +59,7 @@ def recognise(page: Page, clip: Path, *, views: str = "Quick look") -> None:
     remove = page.locator("#clip").get_by_label("Clear")
     if remove.is_visible():
         remove.click()
+        expect(page.locator("#recognise")).to_be_disabled()  # a press for the clip before would be cancelled
     page.locator("#clip input[type=file]").set_input_files(clip)
     page.get_by_label(views).check()
     expect(page.locator("#recognise")).to_be_enabled()

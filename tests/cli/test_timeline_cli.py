@@ -79,6 +79,30 @@ def test_json_on_standard_output_is_the_file(run: Run, clip: Path, tmp_path: Pat
     assert found["notes"][0].startswith("The windows last 1.00 s, the model's own 0.40 s: their 4 frames")
 
 
+def test_segments_as_a_table_and_as_clips(run: Run, clip: Path, tmp_path: Path) -> None:
+    outputs = ("--output", tmp_path / "t.segments.csv", "--clips-dir", tmp_path / "cut")
+    status, out, _ = run(clip, *outputs, "--shortest-seconds", 1, "--context", "none", "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert (found["context"], found["shortest_seconds"]) == ("none", 1.0)
+    with open(tmp_path / "t.segments.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["label"], float(row["start_seconds"]), float(row["end_seconds"])) for row in rows] == [
+        (segment["label"], segment["start_seconds"], segment["end_seconds"]) for segment in found["segments"]
+    ]
+    assert all(row["path"] == str(clip) for row in rows)
+    assert all(float(row["end_seconds"]) - float(row["start_seconds"]) >= 1 for row in rows)
+    assert len(list((tmp_path / "cut").glob("*.mp4"))) == len(rows)
+
+
+def test_windows_draw_on_each_other_unless_told_otherwise(run: Run, clip: Path) -> None:
+    refined, alone = (json.loads(run(clip, *how, "--json")[1]) for how in ((), ("--context", "none")))
+    assert (refined["context"], alone["context"]) == ("nonlocal", "none")
+    assert [w["raw_top"] for w in refined["windows"]] == [w["top"] for w in alone["windows"]]
+    assert "raw_top" not in alone["windows"][0]
+    assert {"top", "raw_top", "own_weight", "drawn_on"} < set(refined["windows"][0])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -86,6 +110,7 @@ def test_json_on_standard_output_is_the_file(run: Run, clip: Path, tmp_path: Pat
         (("--output", "gone/t.vtt"), "make it first"),
         (("--threshold", "2"), "threshold = 2 should be from 0 to 1"),
         (("--min-seconds", "-1"), "min-seconds = -1"),
+        (("--shortest-seconds", "inf"), "shortest-seconds = inf"),
         (("--stride-seconds", "9"), "should not exceed the window's 0.8 s"),
         (("--end-seconds", "99"), "after the video's end"),
         (("--device", "cuda:99"), "device = 'cuda:99'"),

@@ -56,7 +56,7 @@ def test_the_same_list_however_it_was_saved(tmp_path: Path, content: str) -> Non
         ("path,label\na.mp4,Fußball\n".encode("latin-1"), "line 2: label is not a CSV in UTF-8"),
         ("a.mp4,yoga\nb.mp4,yoga\n", "has the columns a.mp4, yoga, not path, label; its first line should be"),
         ("path,label,splt\na.mp4,yoga,val\n", r"not known: splt \(split\?\)\. Known are path, label, group, split\."),
-        ("path,label,start_seconds,end_seconds\na.mp4,yoga,0,1\n", "not known: start_seconds, end_seconds"),
+        ("path,label,start_seconds\na.mp4,yoga,0\n", "not end_seconds; its first line should be path,start_seconds"),
         ("path,label,label\na.mp4,yoga,run\n", "has the column label twice"),
         ('path,label\n"a.mp4,yoga\nb.mp4,run\n', "line 3: this is no CSV"),
         ("path,label\na.mp4,yoga\n\n\nb.mp4,\n", "line 5: a row needs a path and a label"),

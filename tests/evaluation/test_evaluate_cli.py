@@ -184,7 +184,7 @@ def test_wrong_usage_is_status_2(run: Run, options, message, tiny_model: Path, l
 def test_the_guides_commands_and_its_csv_are_understood(tmp_path: Path) -> None:
     guide = (Path(__file__).resolve().parents[2] / "docs" / "evaluate.md").read_text("utf-8")
     commands = [shlex.split(line)[2:] for line in re.findall(r"^nonlocal-video evaluate .*$", guide, re.MULTILINE)]
-    assert len(commands) == 3
+    assert len(commands) == 4
     verb = typer.main.get_command(app).commands["evaluate"]  # type: ignore[attr-defined]
     for arguments in commands:
         assert verb.make_context("evaluate", list(arguments)).params["source"] == arguments[0]

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 import torch
 from torch import Tensor
 
 import nonlocal_video as nlv
+from nonlocal_video.app.callbacks import Callbacks
 from nonlocal_video.app.server import create_app
 from nonlocal_video.errors import DeviceError, VideoError
 from nonlocal_video.inference.device_errors import failure_of
@@ -135,6 +137,16 @@ def test_the_health_check_says_so(
     assert "illegal memory access" in answer.json()["error"]
 
 
+def test_the_page_says_so(
+    recognizer: Recognizer, failing: Callable[[int, Exception], list[int]], clip_folder: Path
+) -> None:
+    failing(1, DEAD[0])
+    callbacks = Callbacks({"tiny": recognizer})
+    for _ in range(2):  # the failure itself, and every visitor after it
+        with pytest.raises(gr.Error, match=r"has failed\. It answers again when the server"):
+            next(callbacks.recognise(str(clip_folder / "a.mp4"), "tiny", "1x1", "attention"))
+
+
 @pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: f"{type(error).__name__} {error}"[:40])
 def test_the_size_that_fitted_is_remembered(
     recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, clip_folder: Path, error: Exception
@@ -178,6 +190,34 @@ def test_nothing_of_a_batch_that_did_not_fit_is_alive_when_it_is_tried_again(
         gc.enable()
     assert alive
     assert not any(alive)
+
+
+def test_a_batch_that_cannot_be_put_together_is_halved(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, clip_folder: Path
+) -> None:
+    sizes: list[int] = []
+    cat = torch.cat
+
+    def small(tensors: Any, *given: Any, **options: Any) -> Tensor:
+        if tensors[0].ndim == 5:
+            sizes.append(len(tensors))
+            if len(tensors) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return cat(tensors, *given, **options)
+
+    monkeypatch.setattr(torch, "cat", small)
+    outcomes = list(classify_files(recognizer, [str(clip_folder / "a.mp4")] * 4, ClipRequest(), batch_size=4))
+    assert all(isinstance(outcome, Prediction) for outcome in outcomes)
+    assert [size for size in sizes if size > 1] == [4, 2, 2]
+
+
+def test_a_check_that_does_not_fit_says_so(
+    recognizer: Recognizer, failing: Callable[[int, Exception], list[int]]
+) -> None:
+    failing(1, NO_MEMORY[0])
+    with pytest.raises(VideoError) as told:  # what `explain --check` asks
+        recognizer.forward(torch.zeros(1, 3, 8, 48, 48))
+    assert told.value.code == "out_of_memory"
 
 
 def test_where_not_even_one_view_fits_each_clip_is_tried_once_more_only(

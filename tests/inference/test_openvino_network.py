@@ -121,23 +121,24 @@ def test_files_folders_and_timelines_get_the_same_answers(
         expected, found = by_torch.classify(clip, **arguments), by_openvino.classify(clip, **arguments)
         np.testing.assert_allclose(found.scores, expected.scores, atol=SCORES)
         np.testing.assert_array_equal(found.scores, by_openvino.classify(clip, **arguments).scores)
-        assert found.used == f"{expected.used} (openvino)"
+        assert found.summary == f"{expected.summary} (openvino)"
         assert set(found.to_row()) == set(expected.to_row())
-    for expected, found in zip(by_torch.classify(clip_folder), by_openvino.classify(clip_folder), strict=True):
+    folders = [recognizer.classify_folder(clip_folder).outcomes for recognizer in (by_torch, by_openvino)]
+    for expected, found in zip(*folders, strict=True):
         row, expected_row = found.to_row(7), expected.to_row(7)
         assert [row["path"], row["error"]] == [expected_row["path"], expected_row["error"]]
         for one, other in zip(row["top"], expected_row["top"], strict=True):
             assert (one["label"], one["score"]) == (other["label"], pytest.approx(other["score"], abs=SCORES))
     lines = [recognizer.timeline(clip, batch_size=2) for recognizer in (by_torch, by_openvino)]
     np.testing.assert_allclose(lines[1].scores, lines[0].scores, atol=SCORES)
-    assert lines[1].used == f"{lines[0].used} (openvino)"
+    assert lines[1].summary == f"{lines[0].summary} (openvino)"
 
 
 @needs_openvino
 def test_maps_come_from_pytorch(by_torch: nlv.Recognizer, by_openvino: nlv.Recognizer, clip_folder: Path) -> None:
     looks = [recognizer.explain_all(clip_folder / "a.mp4") for recognizer in (by_torch, by_openvino)]
     np.testing.assert_array_equal(looks[0].prediction.scores, looks[1].prediction.scores)
-    assert looks[1].prediction.used.endswith(", cpu")
+    assert looks[1].prediction.summary.endswith(", cpu")
     np.testing.assert_array_equal(looks[0].attention_received().cells, looks[1].attention_received().cells)
 
 

@@ -115,12 +115,29 @@ def test_twice_gives_the_same_bits_and_the_same_from_look(recognizer, clip_folde
 
 
 def test_a_folder_gives_an_outcome_for_every_file(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
-    outcomes = recognizer.classify(clip_folder)
+    with pytest.raises(nlv.UsageError, match=r"is a folder; recognizer\.classify_folder"):
+        recognizer.classify(clip_folder)
+    outcomes = recognizer.classify_folder(clip_folder).outcomes
     assert [Path(outcome.path).relative_to(clip_folder).as_posix() for outcome in outcomes] == [
         "a.mp4", "b/c.mp4", "b/note.mp4", "z with space.mp4",
     ]  # fmt: skip
     assert [type(outcome).__name__ for outcome in outcomes] == ["Prediction", "Prediction", "Failure", "Prediction"]
     assert outcomes[2].error.code == "not_a_video"
+
+
+def test_it_is_called_and_gives_what_the_network_gets(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    clip = clip_folder / "a.mp4"
+    prediction = recognizer(clip, views="2x3")
+    assert prediction.top1 == prediction.top(3)[0]
+    assert prediction.timings.total > 0
+    views = recognizer.preprocess(clip, views="2x3")
+    spec = recognizer.card.input
+    assert views.shape == (6, 3, spec.num_frames, spec.crop, spec.crop)
+    with torch.inference_mode():
+        scores = recognizer.network(views).softmax(1).mean(0).numpy()
+    np.testing.assert_allclose(scores, prediction.scores, atol=1e-5)
+    assert recognizer.labels == prediction.labels
+    assert repr(recognizer) == f"Recognizer({recognizer.card.name!r}, {len(recognizer.labels)} classes, cpu)"
 
 
 def test_a_short_clip_is_looped_and_says_so(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
@@ -135,7 +152,7 @@ def test_span_and_fast_view_are_used_and_reported(recognizer, clip_folder: Path)
     assert (prediction.views[0].start_seconds, prediction.views[0].end_seconds) == (1.1, 1.9)
     fast = recognizer.classify(clip_folder / "a.mp4", fast=True)
     assert fast.num_frames == 4
-    assert "1x1 view(s) of 4 frames" in fast.used
+    assert "1x1 view(s) of 4 frames" in fast.summary
     assert not np.array_equal(fast.scores, recognizer.classify(clip_folder / "a.mp4").scores)
 
 

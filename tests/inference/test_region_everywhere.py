@@ -69,11 +69,11 @@ def test_the_answer_says_which_part_was_seen(recognizer: Recognizer, clip: Path)
         assert (x1 - x0) * WIDTH == pytest.approx((y1 - y0) * HEIGHT, rel=0.02)  # a square of the picture
     assert found.seen[0][0] == pytest.approx(0.5)  # three of them, from one end of the region to the other
     assert found.seen[2][2] == pytest.approx(1.0)
-    assert f"of region {REGION}" in found.used
+    assert f"of region {REGION}" in found.summary
     assert any(REGION in note and "50% to 100% of its width" in note for note in found.to_row()["notes"])
     for whole in (recognizer.classify(clip), recognizer.classify(clip, region="0,0,1,1")):
         assert (whole.region, whole.notes) == (None, ())
-        assert "region" not in whole.used
+        assert "region" not in whole.summary
         ((x0, y0, x1, y1),) = whole.seen
         assert ((x0 + x1) / 2, (y0 + y1) / 2) == (pytest.approx(0.5, abs=0.01), pytest.approx(0.5, abs=0.01))
 
@@ -112,14 +112,14 @@ def test_windows_see_the_region(recognizer: Recognizer, clip: Path) -> None:
     timeline = recognizer.timeline(clip, region=REGION)
     for window, (start, end) in enumerate(zip(timeline.starts, timeline.ends, strict=True)):
         alone = recognizer.classify(clip, start_seconds=start, end_seconds=end, region=REGION)
-        np.testing.assert_allclose(timeline.scores[window], alone.scores, atol=1e-6)
+        np.testing.assert_allclose(timeline.raw_scores[window], alone.scores, atol=1e-6)
     assert any(REGION in note for note in timeline.notes)
     assert not recognizer.timeline(clip).notes
 
 
 def test_a_folder_is_looked_at_alike_by_both_engines(recognizer: Recognizer, unsure_model: Path, clip: Path) -> None:
     alone = recognizer.classify(clip, region=REGION)
-    (of_folder,) = [o for o in recognizer.classify(clip.parent, region=REGION) if o.path == str(clip)]
+    (of_folder,) = [o for o in recognizer.classify_folder(clip.parent, region=REGION).outcomes if o.path == str(clip)]
     np.testing.assert_array_equal(of_folder.scores, alone.scores)
     # What Ray's task and actor do with a file, without a cluster.
     request = ClipRequest(region=Region.of(REGION))

@@ -53,14 +53,15 @@ def damaged(clip: Path) -> Path:
 def test_a_window_has_the_scores_that_classify_gives_for_its_span(recognizer, clip, options) -> None:  # type: ignore[no-untyped-def]
     timeline = recognizer.timeline(clip, **options)
     fast = options.get("fast", False)
-    for start, end, scores in zip(timeline.starts, timeline.ends, timeline.scores, strict=True):
+    for start, end, scores in zip(timeline.starts, timeline.ends, timeline.raw_scores, strict=True):
         alone = recognizer.classify(clip, fast=fast, start_seconds=start, end_seconds=end)
         np.testing.assert_allclose(scores, alone.scores, atol=1e-6)
+    assert recognizer.timeline(clip, context="none", **options).scores.tobytes() == timeline.raw_scores.tobytes()
     assert np.ptp(timeline.scores, axis=0).max() > 0.02  # the windows differ, so the comparison means something
 
 
 def test_a_longer_window_spreads_the_frames_and_says_so(recognizer, clip: Path) -> None:  # type: ignore[no-untyped-def]
-    timeline = recognizer.timeline(clip, window_seconds=2.0)
+    timeline = recognizer.timeline(clip, window_seconds=2.0, context="none")
     card = recognizer.card
     with Recognizer(
         recognizer.network, replace(card, input=replace(card.input, frames_per_second=4.0)), device="cpu"
@@ -183,7 +184,8 @@ def test_windows_may_share_a_forward_pass(recognizer, clip: Path) -> None:  # ty
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_windows_before_the_damage_are_kept(recognizer, clip: Path, damaged: Path, batch_size: int) -> None:  # type: ignore[no-untyped-def]
     *before, timeline = slide(recognizer, damaged, batch_size=batch_size)
-    assert before[-1].scores.tobytes() == timeline.scores.tobytes()
+    assert before[-1].logits.tobytes() == timeline.logits.tobytes()
+    assert timeline.scores.tobytes() == before[-1].in_context("nonlocal").scores.tobytes()
     assert [step.error for step in before] == [None] * len(before)
     error = timeline.error
     assert error is not None
@@ -198,7 +200,7 @@ def test_windows_before_the_damage_are_kept(recognizer, clip: Path, damaged: Pat
     spoilt = float(re.findall(r"the frame at (\d.\d\d) s is damaged", error.message)[0])
     whole = recognizer.timeline(clip)
     assert len(timeline) == (whole.ends <= spoilt + 1e-9).sum() > 4
-    np.testing.assert_allclose(timeline.scores, whole.scores[: len(timeline)], atol=1e-6)
+    np.testing.assert_allclose(timeline.raw_scores, whole.raw_scores[: len(timeline)], atol=1e-6)
     assert any("decord was given up" in note for note in timeline.notes)
 
 

@@ -182,10 +182,11 @@ def test_labels_that_are_markup_stay_text() -> None:
 
 
 def test_json_and_csv_read_back(recognizer, clip: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    timeline = recognizer.timeline(clip)
+    timeline = recognizer.timeline(clip, context="none")
     path = write_timeline(tmp_path / "t.json", timeline, top_k=3, threshold=0.2, min_seconds=1.0)
     found = json.loads(path.read_text())
     assert (found["status"], found["error"], found["planned_windows"]) == ("ok", None, 15)
+    assert (found["context"], set(found["windows"][0])) == ("none", {"start_seconds", "end_seconds", "top"})
     assert set(found["video"]) == set(recognizer.classify(clip).to_row()["video"])
     assert [w["end_seconds"] for w in found["windows"]] == timeline.ends.tolist()
     for window, scores in zip(found["windows"], timeline.scores, strict=True):

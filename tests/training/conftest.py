@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ from nonlocal_video.datasets.report import make_report
 from nonlocal_video.datasets.splits import SplitPlan
 from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.video.decode import VideoReader
+
+
+@pytest.fixture(autouse=True)
+def _no_loading_process_is_left() -> Iterator[None]:
+    yield
+    assert not multiprocessing.active_children()
 
 
 @pytest.fixture(scope="session")

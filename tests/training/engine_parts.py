@@ -20,7 +20,7 @@ from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.training.config import TrainConfig, resolved
 from nonlocal_video.training.engine import Training, TrainResult
 from nonlocal_video.training.freezing import freeze, last_frozen_layer
-from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, loaded
+from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, as_input, loaded
 from nonlocal_video.training.metrics import MetricsWriter
 from nonlocal_video.training.objective import CrossEntropy
 from nonlocal_video.training.run_folder import RunFolder
@@ -104,9 +104,13 @@ class SameClips(MemoryClips):
 
 
 def every_view(data: TrainingData, epoch: int = 0, workers: int = 0) -> list[tuple[Tensor, int]]:
-    """All clips of an epoch, in order, by however many loading processes."""
+    """All clips of an epoch as the network takes them, in order, by however many loading processes."""
     loader = BatchLoader(data, EveryClip(len(data), 1, epoch=epoch), workers=workers, pin_memory=False)
-    return [(clips[0], int(classes)) for clips, classes, _ in map(loaded, loader)]
+    cpu = torch.device("cpu")
+    try:
+        return [(as_input(clips, loader, cpu)[0], int(classes)) for clips, classes, _ in map(loaded, loader)]
+    finally:
+        loader.close()
 
 
 def fabric(precision: Any = "32-true") -> Fabric:

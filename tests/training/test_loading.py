@@ -103,6 +103,7 @@ def test_a_broken_clip_is_its_video_error(workers: int) -> None:
     with pytest.raises(VideoError, match=r"^clip 2 is broken\.$") as caught:
         loaded(next(batches))
     assert caught.value.code == "corrupt"
+    loader.close()  # which the error's traceback, that pytest keeps, would keep as well
 
 
 def test_ctrl_c_does_not_reach_workers() -> None:

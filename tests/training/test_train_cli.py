@@ -231,7 +231,7 @@ class TestResume:
             if len(seen) == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        monkeypatch.setattr(TrainProgress, "features", interrupted)
+        monkeypatch.setattr(TrainProgress, "on_features", interrupted)
         done = train(divided_clips, "--set", "frozen_views=2")
         assert (done.status, "Stopped after step 0" in done.err) == (130, True)
         assert run("train", "--output", tmp_path / "run", "--resume").status == 0
@@ -274,7 +274,7 @@ class TestRefusedBeforeThereIsAFolder:
                 "finite numbers of epochs.\n",
             ),
             (("--validation-share", "0.3"), "are divided already; leave --validation-share away"),
-            (("--model", "new.yaml", "--fast"), "describes one. Leave it away."),
+            (("--model", "new.yaml", "--fast"), "describes one. Omit it."),
             (("--teacher", "nonexistent"), "There is no model or weights file"),
         ],
         ids=lambda one: " ".join(one) if isinstance(one, tuple) else "",

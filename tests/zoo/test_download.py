@@ -19,6 +19,7 @@ import torch
 import torchvision
 from weights_server import Publisher, entry, serving
 
+import nonlocal_video as nlv
 from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.zoo import catalogue, transfer
@@ -256,6 +257,31 @@ def test_pulled_weights_load_and_nothing_is_left_over(publisher: Publisher, publ
         verify(replace(row, average="logits"))
     assert pull(row, policy=QUICK) == path
     assert len(publisher.requests) == 2
+
+
+def test_python_pulls_and_loads_by_name(
+    publisher: Publisher, published_file: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.data = published_file
+    rows = {**catalogue.entries(), SMALLEST: smallest(publisher)}
+    monkeypatch.setattr(catalogue, "entries", lambda: rows)
+    with pytest.raises(ModelError, match=rf"not here yet.*nlv\.load\('{SMALLEST}', download=True\)"):
+        nlv.load(SMALLEST)
+    assert publisher.requests == []
+    with nlv.load(SMALLEST, download=True, device="cpu") as recognizer:
+        assert repr(recognizer) == f"Recognizer('{SMALLEST}', 400 classes, cpu)"
+        assert recognizer.labels == rows[SMALLEST].card.labels
+    assert nlv.pull(SMALLEST) == weights_path(SMALLEST)
+    assert len(publisher.requests) == 1
+    assert nlv.pull("default").name == "i3d-nl-k400.safetensors"
+
+
+def test_names_are_found_by_pattern() -> None:
+    assert nlv.list_models() == sorted([*catalogue.EMBEDDED, *catalogue.entries()])
+    nonlocal_ones = nlv.list_models("*-nl-*")
+    assert "i3d-nl-k400" in nonlocal_ones
+    assert all("-nl-" in name for name in nonlocal_ones)
+    assert nlv.list_models("nothing-like-this") == []
 
 
 def test_an_unpublished_hash_is_recorded_and_a_changed_file_refused(

@@ -21,6 +21,7 @@ import numpy as np
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.folder import answer
 from nonlocal_video.inference.load import load
+from nonlocal_video.inference.precision import Precision, check_precision
 from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
 from nonlocal_video.inference.recognizer import Decoder
 from nonlocal_video.inference.runtimes.device import Runtime, check_runtime
@@ -76,6 +77,7 @@ class ClusterJob:
     request: ClipRequest
     device: str = "auto"
     runtime: Runtime = "torch"
+    precision: Precision = "float32"
     decoder: Decoder = "auto"
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     batch_size: int = 1
@@ -83,6 +85,7 @@ class ClusterJob:
 
     def __post_init__(self) -> None:
         check_runtime(self.runtime, self.device)
+        check_precision(self.precision, self.device, runtime=self.runtime)
         if self.device not in ("auto", "cpu", "cuda"):
             raise UsageError(
                 f"device = {self.device!r} with engine = 'ray': Ray gives every process a GPU of its own, which "
@@ -151,8 +154,10 @@ def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> 
         return None
     resources = ray.cluster_resources()
     gpus = resources.get("GPU", 0.0) if job.takes_gpus else 0.0
-    if not gpus and (job.device == "cuda" or cluster.gpus_per_actor):
-        asked = f"gpus_per_actor = {cluster.gpus_per_actor:g}" if cluster.gpus_per_actor else "device = 'cuda'"
+    if not gpus and (job.device == "cuda" or job.precision == "tf32" or cluster.gpus_per_actor):
+        asked = "device = 'cuda'" if job.device == "cuda" else "precision = 'tf32'"
+        if cluster.gpus_per_actor:
+            asked = f"gpus_per_actor = {cluster.gpus_per_actor:g}"
         why = "the cluster has no GPU" if job.takes_gpus else f"the networks run on the CPU (device {job.device!r})"
         raise UsageError(f"{asked}, but {why}: they would wait for ever. Leave it out, or add a machine with GPUs.")
     gpus_per_actor = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(gpus > 0)
@@ -199,7 +204,12 @@ class _Network:
     def __init__(self, job: ClusterJob) -> None:
         self.job = job
         self.recognizer = load(
-            job.model, device=job.device, runtime=job.runtime, decoder=job.decoder, limits=job.limits
+            job.model,
+            device=job.device,
+            runtime=job.runtime,
+            precision=job.precision,
+            decoder=job.decoder,
+            limits=job.limits,
         )
 
     def __call__(self, clips: FileTable) -> pyarrow.Table:

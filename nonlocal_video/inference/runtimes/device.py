@@ -12,10 +12,14 @@ from typing import Literal, get_args
 import torch
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.runtimes.openvino import check_installed
 
 Runtime = Literal["torch", "openvino"]
 """PyTorch on any device, or OpenVINO on the CPU."""
+
+EVERY_GPU = "cuda:all"
+"""Name that stands for all GPUs of the machine, where many clips are classified."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +35,11 @@ def choose_device(name: str, *, runtime: Runtime = "torch") -> torch.device:
             installed PyTorch, or `check_runtime` refuses it.
     """
     check_runtime(runtime, name)
+    if name == EVERY_GPU:
+        raise UsageError(
+            f"device = {name!r} runs many clips over all GPUs of a machine, as classify and evaluate do. Here take "
+            f"auto, cpu, cuda or cuda:N."
+        )
     if name == "auto":
         return _best_device() if runtime == "torch" else torch.device("cpu")
     try:
@@ -53,6 +62,18 @@ def choose_device(name: str, *, runtime: Runtime = "torch") -> torch.device:
     return device
 
 
+def choose_devices(name: str, *, runtime: Runtime = "torch") -> list[str]:
+    """Return the devices of a run over many clips: all GPUs for `cuda:all`, else the one of `choose_device`.
+
+    Raises:
+        UsageError: As for `choose_device`; or one of the GPUs cannot be used.
+    """
+    if name != EVERY_GPU:
+        return [str(choose_device(name, runtime=runtime))]
+    choose_device("cuda", runtime=runtime)
+    return [str(choose_device(f"cuda:{index}")) for index in range(torch.cuda.device_count())]
+
+
 def check_runtime(runtime: Runtime, device: str) -> None:
     """Check that a runtime is here and for such a device; whether the device is here is another question.
 
@@ -70,9 +91,10 @@ def check_runtime(runtime: Runtime, device: str) -> None:
             )
 
 
-def in_words(device: torch.device | str, runtime: Runtime) -> str:
-    """Like `cuda:0`, `cpu` or `cpu (openvino)`."""
-    return str(device) if runtime == "torch" else f"{device} ({runtime})"
+def in_words(device: torch.device | str, runtime: Runtime, precision: Precision = "float32") -> str:
+    """Like `cuda:0`, `cpu`, `cpu (openvino)` or `cuda:0 (bf16)`."""
+    unusual = [name for name, usual in ((runtime, "torch"), (precision, "float32")) if name != usual]
+    return f"{device} ({', '.join(unusual)})" if unusual else str(device)
 
 
 def why_no_cuda() -> str:

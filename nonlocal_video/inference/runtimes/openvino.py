@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nonlocal_video.errors import ModelError, NonlocalVideoError, UsageError
-from nonlocal_video.inference.runtimes.traceable import TOLERANCE, PlaceLogits, trace, traceable
+from nonlocal_video.inference.runtimes.traceable import TOLERANCE, LogitsAndFeatures, PlaceLogits, trace, traceable
 from nonlocal_video.models.card import ModelCard
 
 
@@ -64,9 +64,15 @@ def _core() -> Any:
     return import_openvino().Core()
 
 
-def _run(network: Any, clips: Tensor) -> Tensor:
-    # Clips aren't copied; the result is, so that the next run doesn't overwrite it.
-    return torch.from_numpy(network(clips.contiguous().numpy(), share_inputs=True)[0])
+Answer = tuple[Tensor, Tensor | None]
+"""Logits (B, P, classes), and pooled features (B, C) where the network names its layer before the classifier."""
+
+
+def _run(network: Any, clips: Tensor) -> Answer:
+    # Clips aren't copied; the results are, so that the next run doesn't overwrite them.
+    found = network(clips.contiguous().numpy(), share_inputs=True)
+    logits, *features = (torch.from_numpy(found[position]) for position in range(len(found)))
+    return logits, features[0] if features else None
 
 
 class OpenVINONetwork:
@@ -80,34 +86,37 @@ class OpenVINONetwork:
     Args:
         network: In eval mode, on the CPU; what becomes of it later doesn't matter here.
         card: The network's.
-        by_pytorch: PyTorch's logits of the same clips, or a ModelError if they aren't numbers.
+        by_pytorch: PyTorch's answer for the same clips, or a ModelError if it isn't numbers.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, by_pytorch: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, network: nn.Module, card: ModelCard, by_pytorch: Callable[[Tensor], Answer]) -> None:
         self.network = traceable(network, for_pytorch=False)[0].eval().requires_grad_(False)
         """What is compiled, as PyTorch has it."""
         self.card = card
         self._by_pytorch = by_pytorch
         self._compiled: dict[torch.Size, Any] = {}
 
-    def __call__(self, clips: Tensor) -> Tensor:
-        """Logits (B, P, classes) of normalised clips (B, 3, T, S, S); see `PlaceLogits`.
+    def __call__(self, clips: Tensor) -> Answer:
+        """The answer for normalised clips (B, 3, T, S, S); see `LogitsAndFeatures`.
 
         Raises:
-            ModelError: OpenVINO cannot run the network, or gives other logits than PyTorch.
+            ModelError: OpenVINO cannot run the network, or gives other numbers than PyTorch.
         """
         shape = clips.shape[1:]
         if shape not in self._compiled:
             network = self._compile(shape)
-            self._check(_run(network, clips[:1]), self._by_pytorch(clips[:1]))
+            found, expected = _run(network, clips[:1]), self._by_pytorch(clips[:1])
+            self._check("logits", found[0], expected[0])
+            if found[1] is not None and expected[1] is not None:
+                self._check("features", found[1], expected[1])
             self._compiled[shape] = network
         return _run(self._compiled[shape], clips)
 
-    def _check(self, found: Tensor, expected: Tensor) -> None:
+    def _check(self, what: str, found: Tensor, expected: Tensor) -> None:
         difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
         if not difference <= TOLERANCE * largest:
             raise ModelError(
-                f"With OpenVINO the logits of model {self.card.name!r} differ by up to {difference:.3g} from "
+                f"With OpenVINO the {what} of model {self.card.name!r} differ by up to {difference:.3g} from "
                 f"PyTorch's, the largest of which is {largest:.3g}; {TOLERANCE:.0e} of it is allowed. Use --runtime "
                 f"torch, or another version of openvino."
             )
@@ -115,7 +124,9 @@ class OpenVINONetwork:
     def _compile(self, shape: torch.Size) -> Any:
         try:
             with torch.inference_mode(False), torch.no_grad():  # tracing does not work in inference mode
-                model = convert(trace(PlaceLogits(self.network, self.card).eval(), (None, *shape)), (None, *shape))
+                named = hasattr(self.network, "feature_layer") and hasattr(self.network, "head")
+                answer = (LogitsAndFeatures if named else PlaceLogits)(self.network, self.card).eval()
+                model = convert(trace(answer, (None, *shape)), (None, *shape))
             return compiled(model, torch.get_num_threads())
         except NonlocalVideoError:
             raise

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nonlocal_video.blocks.nonlocal_block import NonLocalBlock, Rows
-from nonlocal_video.inference.aggregation import window_logits
+from nonlocal_video.inference.aggregation import pooled, window_logits
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.folding import fold_batch_norms
 
@@ -30,6 +30,22 @@ class PlaceLogits(nn.Module):
             return self.network(clips)[:, None]
         network: Any = self.network  # of ours, with a head that can be taken off
         return window_logits(self.card, network, network.forward_to(network.feature_layer, clips))
+
+
+class LogitsAndFeatures(PlaceLogits):
+    """The same, and the pooled features (B, C) of the layer before the classifier.
+
+    Args:
+        network: With a `feature_layer`, `forward_to` and `head`.
+        card: The network's.
+    """
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        network: Any = self.network
+        features = network.forward_to(network.feature_layer, clips)
+        if self.card.head_window is None:
+            return network.head(features)[:, None], pooled(features)
+        return window_logits(self.card, network, features), pooled(features)
 
 
 @dataclass(frozen=True)

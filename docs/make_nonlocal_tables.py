@@ -130,7 +130,7 @@ def _controls(found: dict[str, Any]) -> str:
                 f"alone and {group['known_shipped']:.1f}% refined are right, {_gain(group['known_over_alone'])}."
             )
         lines.append(words)
-    return "\n".join(lines)
+    return "\n" + "\n".join(lines)  # a list stands apart from the marker above it
 
 
 def _folder(found: dict[str, Any]) -> str:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from nonlocal_video.errors import NonlocalVideoError as NonlocalVideoError
     from nonlocal_video.errors import UsageError as UsageError
     from nonlocal_video.errors import VideoError as VideoError
+    from nonlocal_video.evaluation.api import EvaluationCallback as EvaluationCallback
+    from nonlocal_video.evaluation.api import evaluate as evaluate
+    from nonlocal_video.evaluation.report import Evaluation as Evaluation
     from nonlocal_video.inference.batch_run import FolderResult as FolderResult
     from nonlocal_video.inference.explanation import Explanation as Explanation
     from nonlocal_video.inference.load import load as load
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
 _MODULE_OF_NAME = {
     "AttentionMaps": "attention.maps",
     "DecodeLimits": "video.limits",
+    "Evaluation": "evaluation.report",
+    "EvaluationCallback": "evaluation.api",
     "Explanation": "inference.explanation",
     "Failure": "inference.prediction",
     "FolderResult": "inference.batch_run",
@@ -76,6 +81,7 @@ _MODULE_OF_NAME = {
     "VideoNonLocalBlock": "blocks.video",
     "VideoReader": "video.decode",
     "build": "zoo.catalogue",
+    "evaluate": "evaluation.api",
     "factorized_attention": "blocks.variants",
     "insert_nonlocal": "blocks.insertion",
     "list_models": "zoo.models",

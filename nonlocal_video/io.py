@@ -62,6 +62,20 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def check_new(output: Path) -> None:
+    """Refuse a name that something has: no result takes the place of an earlier one unasked.
+
+    Raises:
+        UsageError: A file, a folder or a link has it.
+    """
+    try:
+        kind = os.stat(output).st_mode
+    except OSError:
+        kind = 0
+    if os.path.lexists(output) and not (stat.S_ISCHR(kind) or stat.S_ISFIFO(kind)):  # /dev/stdout may be written to
+        raise UsageError(f"output = {str(output)!r} exists. Use another name, or delete it.")
+
+
 def part_of(path: Path) -> Path:
     """Return where `replacing` keeps the bytes of a file that is not whole yet."""
     return path.with_name(f".{path.name}.part")

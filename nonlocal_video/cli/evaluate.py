@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.evaluate_segments import refuse_clip_options, run_segments
 from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
-from nonlocal_video.cli.outputs import check_new
-from nonlocal_video.cli.run_progress import RunProgress
-from nonlocal_video.errors import OutputError, UsageError
-
-if TYPE_CHECKING:
-    from nonlocal_video.evaluation.answers import Answer, Truth
-    from nonlocal_video.inference.preprocessing import ClipRequest
-    from nonlocal_video.inference.recognizer import Recognizer
-    from nonlocal_video.models.card import Accuracy, ModelCard
+from nonlocal_video.errors import UsageError
 
 STATUS_SOME_UNREADABLE = 1
 
@@ -110,7 +98,13 @@ def evaluate(
 
         run_segments(
             source,
-            load={"model": model, "device": device, "runtime": runtime.value, "decoder": decoder.value},
+            load={
+                "model": model,
+                "device": device,
+                "runtime": runtime.value,
+                "precision": precision.value,
+                "decoder": decoder.value,
+            },
             timeline={
                 "fast": fast,
                 "stride_seconds": stride_seconds,
@@ -129,188 +123,49 @@ def evaluate(
         return
     if background or stride_seconds or shortest_seconds or threshold:
         raise UsageError("--background, --stride-seconds, --shortest-seconds and --threshold only act with --segments.")
-    if resume and output is None:
-        raise UsageError("--resume continues an evaluation; name its folder with --output.")
-
-    from nonlocal_video.cli.check import print_source
-    from nonlocal_video.datasets.labelled import alike_names, class_indices, read_source
-    from nonlocal_video.evaluation.answers import Truth
-    from nonlocal_video.inference.load import load
-    from nonlocal_video.inference.preprocessing import ClipRequest
-    from nonlocal_video.inference.runtimes.device import choose_devices
-    from nonlocal_video.inference.views import ViewCount
-    from nonlocal_video.io import sha256_of
-    from nonlocal_video.models.checkpoint import read_card
-    from nonlocal_video.video.region import Region
-    from nonlocal_video.zoo.catalogue import find
-
-    weights = find(model)
-    card = read_card(weights)
-    published = None
-    if protocol is Protocol.published:
-        published = _published(card, views, fast=fast)
-        views = published.views
-    request = ClipRequest(ViewCount.parse(views or "1x1"), region=Region.of(region))
-    card.view(fast=fast)  # refuses --fast, if it has to, before anything is read
-    found = read_source(source, split=split, all_files=all_files, ignore_columns=ignore_column or ())
-    clips = found.clips
-    print_source(replace(found, notes=(*found.notes, *alike_names(found.labels))))
-    indices = class_indices(clips, card.labels)
-    truths = {
-        clip.path: Truth(card.labels[index], index, clip.group) for clip, index in zip(clips, indices, strict=True)
-    }
-    splits = sorted({clip.split for clip in clips if clip.split})
-    if split is None and len(splits) > 1:
-        typer.echo(f"All splits are measured together: {', '.join(splits)}. --split takes one.", err=True)
-    settings: dict[str, Any] = {
-        "model": card.name,
-        "weights_sha256": sha256_of(weights),
-        "views": str(request.views),
-        "fast": fast,
-        "region": None if request.region is None else str(request.region),
-        "precision": precision.value,
-        "decoder": decoder.value,
-        "labelled_clips_sha256": _digest(truths),
-    }
-    refines = {"context": context.value, "labels": list(card.labels)} if context is EvaluationContext.folder else {}
-    devices = choose_devices(device, runtime=runtime.value)
-    with load(
-        model, device=devices[0], runtime=runtime.value, precision=precision.value, decoder=decoder.value
-    ) as recognizer:
-        answers = _answers(
-            recognizer,
-            truths,
-            request,
-            settings | refines,
-            output,
-            resume=resume,
-            workers=workers,
-            batch_size=batch_size,
-            devices=devices,
-        )
 
     from rich.console import Console
 
-    from nonlocal_video.cli.evaluate_text import print_evaluation
-    from nonlocal_video.evaluation.metrics import measure
-    from nonlocal_video.evaluation.report import Evaluation
+    from nonlocal_video.cli.evaluate_text import EvaluationProgress, print_evaluation
+    from nonlocal_video.evaluation.api import evaluate as evaluate_model
+    from nonlocal_video.evaluation.report import REPORT_FILES
 
-    metrics = measure(answers, len(card.labels), seed=seed)
-    about = {
-        **settings,
-        "context": context.value,
-        "source": source,
-        "split": split,
-        "protocol": protocol.value if protocol else None,
-        "passed_over": dict(found.passed_over.counts),
-    }
-    evaluation = Evaluation(about, card.labels, answers, metrics, published, seed)
-    written = [] if output is None else evaluation.write(output, csv_escape=not no_csv_escape)
+    with GracefulInterrupt() as stop, EvaluationProgress() as progress:
+        try:
+            evaluation = evaluate_model(
+                source,
+                model=model,
+                device=device,
+                runtime=runtime.value,
+                precision=precision.value,
+                views=views,
+                fast=fast,
+                region=region,
+                protocol="published" if protocol else None,
+                context="folder" if context is EvaluationContext.folder else "none",
+                split=split,
+                output=output,
+                resume=resume,
+                all_files=all_files,
+                ignore_columns=ignore_column or (),
+                csv_escape=not no_csv_escape,
+                workers=workers,
+                batch_size=batch_size,
+                decoder=decoder.value,
+                seed=seed,
+                callback=progress,
+                should_stop=lambda: stop.asked,
+            )
+        except KeyboardInterrupt:
+            kept = f" {progress.added} answers were added to {str(output)!r}; the same command with --resume continues."
+            typer.echo("Stopped." + (kept if output else ""), err=True)
+            raise typer.Exit(STATUS_INTERRUPTED) from None
     if as_json:
         typer.echo(json.dumps(evaluation.summary()))
     else:
         print_evaluation(evaluation, Console(width=None if sys.stdout.isatty() else 140))
-        if written:
-            typer.echo(f"Written to {output}: {', '.join(path.name for path in written)}.")
+        if output is not None:
+            written = REPORT_FILES if evaluation.metrics else REPORT_FILES[:2]
+            typer.echo(f"Written to {output}: {', '.join(written)}.")
     if evaluation.unreadable:
         raise typer.Exit(STATUS_SOME_UNREADABLE)
-
-
-def _published(card: ModelCard, views: str | None, *, fast: bool) -> Accuracy:
-    if card.published is None:
-        raise UsageError(
-            f"The card of model {card.name!r} quotes no published accuracy, so there is no protocol to repeat; leave "
-            f"--protocol away and choose --views. `nonlocal-video weights list` shows the models that have one."
-        )
-    if views is not None or fast:
-        raise UsageError(
-            f"--protocol published sets the views itself ({card.published.views} of the whole view); leave "
-            f"{'--views' if views is not None else '--fast'} away."
-        )
-    return card.published
-
-
-def _answers(
-    recognizer: Recognizer,
-    truths: Mapping[str, Truth],
-    request: ClipRequest,
-    settings: dict[str, Any],
-    output: Path | None,
-    *,
-    resume: bool,
-    workers: int | None,
-    batch_size: int | None,
-    devices: Sequence[str],
-) -> list[Answer]:
-    """What the model says of every clip, in the order of `truths`; earlier runs' answers included."""
-    from nonlocal_video.evaluation.answers import TOP_K, from_row, to_row
-    from nonlocal_video.evaluation.report import REPORT_FILES
-    from nonlocal_video.inference.batch_run import BatchRun
-    from nonlocal_video.inference.context import check_has_features
-    from nonlocal_video.inference.folder_context import kept_answer, refined_rows
-    from nonlocal_video.inference.prediction import printable
-    from nonlocal_video.inference.results import ResultFile
-
-    refines = settings.get("context") == "folder"
-    check_has_features(recognizer.network, recognizer.card.name, settings.get("context", "none"))
-    entries: list[dict[str, Any]] = []
-    tables: list[ResultFile] = []
-    with ExitStack() as stack:
-        if output is not None:
-            _make_folder(output)
-            predictions = output / "predictions.jsonl"
-            if not resume and not any(path.exists() for path in ResultFile.files_of(predictions)):
-                for name in REPORT_FILES:  # of an earlier evaluation it is said how to go on
-                    check_new(output / name)
-            about = {**settings, "top_k": TOP_K} if refines else settings
-            tables.append(stack.enter_context(ResultFile(predictions, about, top_k=TOP_K, resume=resume)))
-        stop = stack.enter_context(GracefulInterrupt())
-        run = BatchRun(
-            recognizer,
-            truths,
-            request,
-            fast=settings["fast"],
-            workers=workers,
-            batch_size=batch_size,
-            devices=devices,
-            tables=tables,
-            to_row=lambda outcome: to_row(outcome, truths[outcome.path]),
-            keep_answers=refines,
-            should_stop=lambda: stop.asked,
-        )
-        steps = stack.enter_context(closing(iter(run)))
-        progress = stack.enter_context(RunProgress(lambda: len(truths)))
-        try:
-            for outcome, row in steps:
-                if not tables:
-                    entries.append({"row": row, "answer": kept_answer(outcome) if refines else None})
-                progress.update(run.counts, run.done_before.total())
-            if stop.asked:
-                raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            added = run.counts.total()
-            kept = f" {added} answers were added to {str(output)!r}; the same command with --resume continues."
-            typer.echo("Stopped." + (kept if tables else ""), err=True)
-            raise typer.Exit(STATUS_INTERRUPTED) from None
-    if output is not None:
-        with open(output / "predictions.jsonl", encoding="utf-8") as file:
-            rows = [json.loads(line) for line in file]
-    else:
-        rows = list(refined_rows(lambda: iter(entries), recognizer.card.labels, TOP_K))
-    by_path = {row["path"]: row for row in rows}
-    return [from_row(by_path[printable(path)], truth) for path, truth in truths.items()]
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"output = {str(folder)!r} cannot be made: {error.strerror}. Choose another folder."
-        ) from error
-
-
-def _digest(truths: Mapping[str, Truth]) -> str:
-    """Return the digest of paths and classes: answers to one list of clips are not taken for another's."""
-    lines = sorted(f"{path}\0{truth.label}\n" for path, truth in truths.items())
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.cli.run_progress import RunProgress
 from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.io import check_new
 
 if TYPE_CHECKING:
     from nonlocal_video.evaluation.segment_run import SegmentEvaluation

@@ -2,14 +2,56 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import ExitStack
+from types import TracebackType
+
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from nonlocal_video.cli.check import print_source
+from nonlocal_video.cli.run_progress import RunProgress
+from nonlocal_video.datasets.labelled_clip import LabelledSource
+from nonlocal_video.evaluation.api import EvaluationCallback
 from nonlocal_video.evaluation.report import Evaluation, percent
 
 _SHOWN = 10
 """Mistakes and unreadable clips; the files of --output have all."""
+
+
+class EvaluationProgress(EvaluationCallback):
+    """A bar on standard error while clips are answered; a context manager.
+
+    Attributes:
+        added: Answers that this run has added.
+    """
+
+    def __init__(self) -> None:
+        self.added = 0
+        self._stack = ExitStack()
+        self._bar: RunProgress | None = None
+
+    def __enter__(self) -> EvaluationProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def on_source(self, found: LabelledSource) -> None:
+        print_source(found)
+
+    def on_progress(self, counts: Counter[str], done_before: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = self._stack.enter_context(RunProgress(lambda: total))
+        self.added = counts.total()
+        self._bar.update(counts, done_before)
+
+    def notify(self, sentence: str) -> None:
+        typer.echo(sentence, err=True)
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.errors import UsageError
+from nonlocal_video.io import check_new
 
 if TYPE_CHECKING:
     from nonlocal_video.export.write import Exported

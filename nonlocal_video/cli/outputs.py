@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.io import check_new
 
 
 def check_folder(output: Path) -> None:
@@ -17,20 +16,6 @@ def check_folder(output: Path) -> None:
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"output = {str(output)!r} is a file; name a folder.")
-
-
-def check_new(output: Path) -> None:
-    """Whether nothing has this name yet: no result takes the place of an earlier one unasked.
-
-    Raises:
-        UsageError: A file, a folder or a link has it.
-    """
-    try:
-        kind = os.stat(output).st_mode
-    except OSError:
-        kind = 0
-    if os.path.lexists(output) and not (stat.S_ISCHR(kind) or stat.S_ISFIFO(kind)):  # /dev/stdout may be written to
-        raise UsageError(f"output = {str(output)!r} exists. Use another name, or delete it.")
 
 
 def check_place(output: Path | None, *endings: str) -> None:

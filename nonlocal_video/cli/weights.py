@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nonlocal_video.cli.outputs import check_new
 from nonlocal_video.errors import ModelError, UsageError
+from nonlocal_video.io import check_new
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -52,6 +52,21 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_python_gives_what_the_command_prints(run: Run, tiny_model: Path, labelled: Path) -> None:
+    done = run("evaluate", labelled, "--model", tiny_model, "--device", "cpu", "--json")
+    counts: list[int] = []
+
+    class Counting(nlv.EvaluationCallback):
+        def on_progress(self, found: Any, done_before: int, total: int) -> None:
+            counts.append(found.total())
+
+    evaluation = nlv.evaluate(labelled, model=tiny_model, device="cpu", callback=Counting())
+    assert json.loads(json.dumps(evaluation.summary())) == json.loads(done.out)
+    assert counts == [1, 2, 3, 4]
+    with pytest.raises(KeyboardInterrupt):
+        nlv.evaluate(labelled, model=tiny_model, device="cpu", should_stop=lambda: True)
+
+
 def test_figures_files_and_the_scores_of_the_recogniser(  # type: ignore[no-untyped-def]
     run: Run, tiny_model, labelled, predictions, tmp_path
 ) -> None:

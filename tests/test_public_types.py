@@ -1,0 +1,77 @@
+"""The public names are typed: a user's program that uses them passes mypy, and wrong uses do not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nonlocal_video as nlv
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = """
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import nonlocal_video as nlv
+
+recognizer: nlv.Recognizer = nlv.load("default", device="auto", precision="float32", download=True)
+prediction: nlv.Prediction = recognizer("clip.mp4", views="3x1")
+label: str = recognizer.classify(np.zeros((8, 64, 64, 3), np.uint8), frames_per_second=8).top1.label
+score: float = prediction.top(5)[0].score
+seconds: float = prediction.timings.total
+words: str = prediction.summary
+network: nn.Module = recognizer.network
+labels: tuple[str, ...] = recognizer.labels
+clips: torch.Tensor = recognizer.preprocess("clip.mp4", views="3x1")
+table: nlv.FolderResult = recognizer.classify_folder("clips/", output="t.parquet", resume=True)
+paths: list[str] = [row["path"] for row in table]
+maps: nlv.AttentionMaps = recognizer.explain("clip.mp4", query=(1.5, 0.5, 0.4))
+path: Path = maps.save_overlay("overlay.mp4")
+explanation: nlv.Explanation = recognizer.explain_all("clip.mp4")
+evidence: nlv.AttentionMaps = explanation.maps(method="gradcam", label=label)
+timeline: nlv.Timeline = recognizer.timeline("match.mp4", stride_seconds=1)
+block: nn.Module = nlv.NonLocalBlock(512, dimension=3, nonlocal_type="dot_product")
+nlv.insert_nonlocal(network, at=["layer3.1"])
+run: nlv.TrainedRun = nlv.train("clips/", output="runs/r", stage="head", callback=nlv.TrainCallback())
+report: nlv.Evaluation = nlv.evaluate("clips/", model=run)
+names: list[str] = nlv.list_models("*nl*")
+weights: Path = nlv.pull(names[0])
+model: nn.Module = nlv.build(names[0])
+with nlv.VideoReader() as reader:
+    frames = reader.read("clip.mp4", [0.0, 0.5]).frames_thwc
+"""
+WRONG = """
+import nonlocal_video as nlv
+
+recognizer = nlv.load(5)
+recognizer.classify("clip.mp4").top1.name
+nlv.train("clips/", output="runs/r", stage="everything")
+"""
+
+
+def mypy(program: Path) -> subprocess.CompletedProcess[str]:
+    options = ["--no-error-summary", "--python-version", "3.11", "--follow-imports", "silent", "--config-file", ""]
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "--cache-dir", str(ROOT / ".mypy_cache" / "user"), str(program)],
+        capture_output=True, text=True, check=False, cwd=program.parent, env={**os.environ, "MYPYPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def test_a_users_program_is_checked(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    done = mypy(program)
+    assert done.returncode == 0, done.stdout + done.stderr
+    program.write_text(WRONG)
+    lines = [int(line.split(":")[1]) for line in mypy(program).stdout.splitlines() if " error: " in line]
+    assert lines == [4, 5, 6]
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    for name in set(nlv.__all__) - {"__version__"}:
+        assert (getattr(nlv, name).__doc__ or "").strip(), name

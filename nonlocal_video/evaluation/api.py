@@ -79,7 +79,7 @@ def evaluate(
     """Measure a model on labelled clips, as the command `evaluate` does; unreadable clips are counted as well.
 
     Args:
-        source: A folder with one folder of clips for each class, or a CSV with the columns `path,label[,group][,split]`.
+        source: A folder with one folder of clips for each class, or a CSV of `path,label[,group][,split]`.
         model: Catalogue name, weights file, or a training run's folder.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:all`.
         runtime: As for `load`, and so is `precision`.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nonlocal_video.analysis.counting import count_run, shapes_only
+from nonlocal_video.analysis.counting import count_run
 from nonlocal_video.analysis.formulas import (
     EVALUATIONS,
     Evaluation,
@@ -20,6 +20,7 @@ from nonlocal_video.analysis.formulas import (
 )
 from nonlocal_video.analysis.networks import nonlocal_blocks
 from nonlocal_video.blocks import NonLocalBlock, NonLocalConfig, NonLocalType, VideoNonLocalBlock
+from nonlocal_video.models.meta import meta_copy
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def network_complexity(
         input_shape: Batch first: (B, 3, T, H, W) for a video network.
         dtype: Of weights and activations.
     """
-    shapes = shapes_only(network).to(dtype)
+    shapes = meta_copy(network).to(dtype)
     block_inputs = _block_inputs(shapes, input_shape)
     run = count_run(shapes, input_shape, dtype=dtype)
     training = count_run(shapes, input_shape, dtype=dtype, gradients=True)

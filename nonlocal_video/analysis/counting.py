@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import weakref
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from nonlocal_video.models.meta import meta_copy
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,6 @@ class RunCount:
     """Bytes of tensors alive after the pass: the output, and with gradients all that the backward pass needs."""
 
 
-def shapes_only(network: nn.Module) -> nn.Module:
-    """A copy in eval mode on the meta device: its tensors have shapes and no memory."""
-    return copy.deepcopy(network).to("meta").eval()
-
-
 def count_run(
     network: nn.Module, input_shape: Sequence[int], *, dtype: torch.dtype = torch.float32, gradients: bool = False
 ) -> RunCount:
@@ -53,7 +49,7 @@ def count_run(
     ready = not any(module.training for module in network.modules()) and all(
         tensor.is_meta and (tensor.dtype == dtype or not tensor.is_floating_point()) for tensor in tensors
     )
-    shapes = network if ready else shapes_only(network).to(dtype)
+    shapes = network if ready else meta_copy(network).to(dtype)
     tracker = _LiveBytes(known=[*shapes.parameters(), *shapes.buffers()])
     macs = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mv: _matrix_vector_flops})
     with torch.set_grad_enabled(gradients), macs, tracker, _FusedAttentionHoldsNoMap(tracker):

@@ -8,18 +8,15 @@ it along the axes that the block looks along. The network runs once on the meta 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nonlocal_video.analysis.counting import shapes_only
-from nonlocal_video.analysis.field_tracker import FieldTracker, Place
 from nonlocal_video.analysis.networks import nonlocal_blocks
-from nonlocal_video.blocks import NonLocalBlock
 from nonlocal_video.errors import ModelError
+from nonlocal_video.models.receptive_field_tracker import FeatureMap, Span, track_feature_maps
 
 
 @dataclass(frozen=True)
@@ -92,46 +89,30 @@ def theoretical_fields(
     """
     if len(input_size) not in (2, 3):
         raise ValueError(f"input_size = {tuple(input_size)} should be (T, H, W) or (H, W).")
-    shapes = shapes_only(network).float()
-    modules = dict(shapes.named_modules())
-    if layers is None:
-        wanted = {*(name for name, _ in shapes.named_children()), *nonlocal_blocks(shapes)}
-    else:
-        wanted = set(layers)
-        if missing := sorted(wanted - set(modules)):
-            raise ModelError(f"The network has no layer {', '.join(missing)}; see its named_modules().")
-    tracker = FieldTracker(len(input_size))
-    fields: dict[str, LayerField] = {}
-
-    def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            place = tracker.place_of(output)
-            if place is not None:
-                fields[name] = _layer_field(name, output, place, input_size)
-
-        return keep
-
-    for name, module in modules.items():
-        if isinstance(module, NonLocalBlock):
-            module.register_forward_hook(tracker.leave_block)
-        if name in wanted:  # after the block's own hook, which gives its output a place
-            module.register_forward_hook(record(name))
-    clip = torch.empty((1, in_channels, *input_size), device="meta")
-    tracker.start(clip)
-    with torch.no_grad(), tracker:  # not inference mode, in which convolutions come here by another name
-        shapes(clip)
+    if any(
+        isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)) for module in network.modules()
+    ):
+        raise ModelError("A transposed convolution's receptive field is not followed.")
+    wanted = layers
+    if wanted is None:
+        wanted = [*(name for name, _ in network.named_children()), *nonlocal_blocks(network)]
+    found = track_feature_maps(network, input_size, wanted, in_channels=in_channels)
+    fields = {
+        name: _layer_field(name, feature_map, feature_map.field, input_size)
+        for name, feature_map in found.items()
+        if feature_map.field is not None
+    }
     if layers is not None and (without := [name for name in layers if name not in fields]):
         raise ModelError(f"Layer {', '.join(without)} makes no feature map that can be followed from the input.")
     return list(fields.values())
 
 
-def _layer_field(name: str, output: Tensor, place: Place, input_size: Sequence[int]) -> LayerField:
-    assert place.strides is not None  # `place_of` gives no other
+def _layer_field(name: str, feature_map: FeatureMap, field: tuple[Span, ...], input_size: Sequence[int]) -> LayerField:
     return LayerField(
         layer=name,
-        cells=tuple(output.shape[2:]),
-        stride=place.strides,
-        extent=tuple(high - low + 1 if math.isfinite(high) else math.inf for low, high in place.spans),
-        first=tuple(low for low, _ in place.spans),
+        cells=feature_map.size,
+        stride=feature_map.stride,
+        extent=tuple(high - low + 1 if math.isfinite(high) else math.inf for low, high in field),
+        first=tuple(low for low, _ in field),
         input_size=tuple(input_size),
     )

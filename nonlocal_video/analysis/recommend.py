@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from nonlocal_video.analysis.complexity import with_type
-from nonlocal_video.analysis.counting import count_run, shapes_only
+from nonlocal_video.analysis.counting import count_run
 from nonlocal_video.analysis.networks import nonlocal_blocks
 from nonlocal_video.analysis.rates import Rates, Size, input_bytes
 from nonlocal_video.blocks import NonLocalConfig
 from nonlocal_video.models.inception3d import InceptionI3D
+from nonlocal_video.models.meta import meta_copy
 from nonlocal_video.models.resnet3d import Video3DResNet
 
 CROP_STEP = 32
@@ -176,7 +177,7 @@ def _smaller_sizes(network: nn.Module, input_size: Size) -> list[Size]:
 
 def _variants(network: nn.Module) -> list[tuple[str, nn.Module, Mapping[str, NonLocalConfig] | None]]:
     """Words, network on the meta device and its blocks: the network itself first, with no words."""
-    unchanged = shapes_only(network)
+    unchanged = meta_copy(network)
     if not isinstance(network, (InceptionI3D, Video3DResNet)):
         return [("", unchanged, None)]
     blocks = dict(network.config.nonlocal_blocks)

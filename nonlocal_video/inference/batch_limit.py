@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nonlocal_video.attention.geometry import without_storage
+from nonlocal_video.models.meta import meta_copy
 
 MAX_ELEMENTS = 2**31 - 1
 """Elements of a tensor that a signed 32-bit index reaches; convolution and pooling kernels of GPUs count with such."""
@@ -44,7 +44,7 @@ def largest_tensor(network: nn.Module, view_shape: tuple[int, ...]) -> int:
     """
     watch = _Largest()
     try:
-        shapes_only = without_storage(network).eval()
+        shapes_only = meta_copy(network)
         with torch.no_grad(), _FusedAttention(), watch:
             shapes_only(torch.empty(1, *view_shape, device="meta"))
     except Exception as error:

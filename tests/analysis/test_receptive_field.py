@@ -154,6 +154,38 @@ def test_a_channel_gate_sees_everything() -> None:
         theoretical_fields(network, (8,))
 
 
+def test_some_maps_have_a_grid_and_no_field() -> None:
+    """A group norm mixes all positions, so only what also goes round it has a field; centres stay as they are."""
+    norm = nn.Sequential(nn.Conv3d(3, 4, 3, stride=2, padding=1), nn.GroupNorm(2, 4), nn.Conv3d(4, 4, 3))
+    assert layer_grids(norm, (9, 16, 16), ["2"])["2"].offset == (2, 2, 2)
+    assert [field.layer for field in theoretical_fields(norm, (9, 16, 16))] == ["0"]
+    with pytest.raises(ModelError, match="2 makes no feature map"):
+        theoretical_fields(norm, (9, 16, 16), ["2"])
+    transposed = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1), nn.ConvTranspose3d(4, 4, 2, stride=2))
+    assert layer_grids(transposed, (8, 8, 8), ["0"])["0"].stride == (1, 1, 1)
+    with pytest.raises(ModelError, match="transposed convolution"):
+        theoretical_fields(transposed, (8, 8, 8), ["0"])
+
+
+class _OneSided(nn.Module):
+    """Two paths with other centres."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early, self.late = nn.Conv3d(3, 4, 3), nn.Conv3d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        early = self.early(nn.functional.pad(x, (2, 0) * 3))
+        return early + self.late(nn.functional.pad(x, (0, 2) * 3))
+
+
+def test_joined_paths_have_the_first_ones_centre_and_the_field_of_all() -> None:
+    network = nn.Sequential(_OneSided())
+    (field,) = theoretical_fields(network, (8, 8, 8), ["0"])
+    assert (field.first, field.extent) == ((-2,) * 3, (5,) * 3)
+    assert layer_grids(network, (8, 8, 8), ["0"])["0"].offset == (-1,) * 3
+
+
 def test_groups_of_frames() -> None:
     block = NonLocalConfig(temporal_groups=4)
     (field,) = theoretical_fields(tiny_network(block, place="layer1.0"), (16, 16, 16), ["layer1.nonlocal0"])

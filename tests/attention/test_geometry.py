@@ -42,6 +42,23 @@ class SameNet(nn.Module):
         return self.dilated(torch.cat([x, x], dim=1)).relu()
 
 
+class UnusualNet(nn.Module):
+    """Padding that is not zeros, an even kernel, channels mixed by an einsum, and an upsampled branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reflect = nn.Conv3d(3, 2, 5, stride=2, padding=2, padding_mode="reflect")
+        self.circular = nn.Conv3d(2, 2, (3, 4, 4), padding="same", padding_mode="circular")
+        self.mix = nn.Linear(2, 2, bias=False)
+        self.coarse = nn.MaxPool3d((1, 2, 2))
+        self.after = nn.Conv3d(2, 2, (1, 3, 3), padding=(0, 2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.circular(self.reflect(x))
+        x = torch.einsum("ncthw,cd->ndthw", x, self.mix.weight)
+        return self.after(x + 0 * F.interpolate(self.coarse(x), size=x.shape[2:]))
+
+
 @pytest.mark.parametrize(
     ("network", "layer"),
     [
@@ -52,6 +69,9 @@ class SameNet(nn.Module):
         (SameNet(), "conv"),
         (SameNet(), "pool"),
         (SameNet(), "dilated"),
+        (UnusualNet(), "reflect"),
+        (UnusualNet(), "circular"),
+        (UnusualNet(), "after"),
     ],
 )
 def test_centres_are_the_centres_of_receptive_fields(network: nn.Module, layer: str) -> None:

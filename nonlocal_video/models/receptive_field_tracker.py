@@ -58,7 +58,15 @@ def track_feature_maps(
     Raises:
         ModelError: A name is not a module of the network.
     """
-    shapes_only = meta_copy(network).float()
+    # In inference mode, which a caller may be in, operators have other names.
+    with torch.inference_mode(False), torch.no_grad():
+        return _track(meta_copy(network).float(), input_size, layers, in_channels)
+
+
+def _track(
+    shapes_only: nn.Module, input_size: Sequence[int], layers: Sequence[str], in_channels: int
+) -> dict[str, FeatureMap]:
+    """Hook a copy on the meta device, and run it."""
     modules = dict(shapes_only.named_modules())
     if missing := [name for name in layers if name not in modules]:
         raise ModelError(f"The network has no layer {', '.join(missing)}. Its layers are listed by `named_modules()`.")
@@ -79,7 +87,7 @@ def track_feature_maps(
             module.register_forward_hook(recorder(name))
     clip = torch.empty((1, in_channels, *input_size), device="meta")
     tracker.start(clip)
-    with torch.no_grad(), tracker, _Calls(tracker):  # in inference mode operators have other names
+    with tracker, _Calls(tracker):
         shapes_only(clip)
     return found
 

@@ -93,6 +93,14 @@ def test_centres_are_the_centres_of_receptive_fields(network: nn.Module, layer: 
         assert grid.centre(axis, cell[axis]) == middle
 
 
+def test_grids_are_the_same_in_inference_mode() -> None:
+    expected = layer_grids(UnusualNet(), (16, 48, 64), ["circular", "after"])
+    with torch.inference_mode():
+        network = UnusualNet()
+        assert layer_grids(network, (16, 48, 64), ["circular", "after"]) == expected
+    assert layer_grids(network, (16, 48, 64), ["circular", "after"]) == expected
+
+
 def test_unknown_layer_and_layer_without_a_map_are_named() -> None:
     with pytest.raises(ModelError, match="no layer nowhere"):
         layer_grids(SameNet(), (16, 48, 64), ["nowhere"])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nonlocal_video.analysis.networks import nonlocal_blocks, without_blocks
 from nonlocal_video.analysis.receptive_field import LayerField, theoretical_fields
-from nonlocal_video.attention.capture import forward_and_keep
+from nonlocal_video.attention.capture import forward_and_capture
 
 TWO_SIGMA = 1 - 0.9545
 """Luo et al., section 3: the field is where the gradient is above 1 - 95.45% of its peak. exp(-2) = 13.5% would be two
@@ -116,7 +116,7 @@ def effective_field(
     for sample in inputs:  # one by one: the memory of one
         clip = sample[None].to(parameter.device, parameter.dtype).requires_grad_()
         with torch.enable_grad():
-            _, kept = forward_and_keep(frozen, clip, outputs_of=[layer])
+            _, kept = forward_and_capture(frozen, clip, capture_outputs=[layer])
             unit = _unit(kept[layer], field.centre).sum()
         (gradient,) = torch.autograd.grad(unit, clip)
         total += gradient[0].abs().sum(dim=0).double().cpu().numpy()

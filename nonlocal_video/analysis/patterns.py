@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nonlocal_video.analysis.formulas import position_sets
 from nonlocal_video.analysis.networks import nonlocal_blocks
-from nonlocal_video.attention.capture import forward_and_keep
+from nonlocal_video.attention.capture import forward_and_capture
 from nonlocal_video.blocks import NonLocalBlock
 from nonlocal_video.errors import ModelError
 from nonlocal_video.models.folding import fold_batch_norms
@@ -138,7 +138,7 @@ def network_patterns(
     evaluated = copy.deepcopy(network).eval()
     blocks = nonlocal_blocks(evaluated)
     with torch.no_grad():
-        _, kept = forward_and_keep(evaluated, inputs, inputs_of=list(blocks))
+        _, kept = forward_and_capture(evaluated, inputs, capture_inputs=list(blocks))
     return [
         block_pattern(block, kept[name][index : index + 1], block_name=name, clip=clip)
         for index, clip in enumerate(names)

@@ -72,7 +72,7 @@ def timeline(
         "start_seconds": start_seconds,
         "end_seconds": end_seconds,
         "batch_size": batch_size,
-        "region": Region.of(region),
+        "region": Region.parse(region),
     }
     with load(
         model, device=device, runtime=runtime.value, precision=precision.value, decoder=decoder.value

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
+from nonlocal_video.attention.capture import first_non_finite_module, forward_and_capture
 from nonlocal_video.errors import ModelError
 from nonlocal_video.inference.aggregation import average_scores, window_logits
 from nonlocal_video.inference.batch_limit import views_at_once
@@ -166,8 +166,8 @@ class Engine:
             inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
             head = [str(self.network.feature_layer)] if self.card.head_window else []
             with arithmetic(self.precision, self.device):
-                logits, kept = forward_and_keep(
-                    self.folded, inputs, inputs_of=inputs_of, outputs_of=[*outputs_of, *head]
+                logits, kept = forward_and_capture(
+                    self.folded, inputs, capture_inputs=inputs_of, capture_outputs=[*outputs_of, *head]
                 )
                 logits = window_logits(self.card, self.folded, kept[head[0]]) if head else logits[:, None]
             if self.precision == "bf16":
@@ -175,7 +175,7 @@ class Engine:
         if not torch.isfinite(logits).all():
             raise ModelError(
                 f"Model {self.card.name!r} gave scores that are not finite, first in layer "
-                f"{first_not_finite(self.folded, inputs)!r}; its weights file is damaged or wrong."
+                f"{first_non_finite_module(self.folded, inputs)!r}; its weights file is damaged or wrong."
             )
         return logits, kept
 

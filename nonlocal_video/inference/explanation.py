@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nonlocal_video.attention.class_evidence import LinearHead, evidence_of_windows
+from nonlocal_video.attention.class_evidence import LinearHead, windowed_evidence
 from nonlocal_video.attention.geometry import CellGrid
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.errors import ModelError, UsageError
@@ -137,7 +137,7 @@ class Explanation:
             classes = torch.tensor([target.index], device=self.features.device)
             with self.shared.taken(), torch.inference_mode():
                 cells = self.network.class_activation_map(self.features, classes)[0, 0]
-                cells, num_windows = evidence_of_windows(cells, self.head_window)
+                cells, num_windows = windowed_evidence(cells, self.head_window)
             logit = "logit" if num_windows == 1 else f"mean of the logits of {num_windows} windows"
             quantity = f"share of the {logit}, exact"
         else:
@@ -254,11 +254,11 @@ class Explanation:
             layer=layer,
             cells=values,
             grid=grid,
-            place=self.clip.crops[0],
+            crop=self.clip.crops[0],
             frames=self.originals,
             frame_of_time=self.frame_of_time,
             seconds=self.seconds,
-            film_seconds=self.clip.views[0].film_seconds,
+            playback_seconds=self.clip.views[0].playback_seconds,
             caption=caption,
             query=query,
             query_index=query_index,

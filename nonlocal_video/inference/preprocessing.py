@@ -167,7 +167,7 @@ class ClipLoader:
         if _is_decoded(source) and request.frames_per_second is None:
             notes.append(f"The frames came without a rate; {spec.frames_per_second:g} per second was assumed.")
         if request.region is not None:
-            notes.append(request.region.in_words)
+            notes.append(request.region.note)
         return LoadedClip(
             path=path,
             info=info,

@@ -209,7 +209,7 @@ def _slide(
     region: RegionLike,
 ) -> Generator[Timeline, None, None]:
     """As `slide`, but a break is raised after the timelines before it."""
-    spec, path, region = recognizer.card.view(fast=fast), os.fspath(path), Region.of(region)
+    spec, path, region = recognizer.card.view(fast=fast), os.fspath(path), Region.parse(region)
     batch_size = default_batch_size(recognizer.device, spec) if batch_size is None else batch_size
     if batch_size < 1:
         raise UsageError(f"batch-size = {batch_size} should be at least 1.")
@@ -259,7 +259,7 @@ def _slide(
                     runtime=recognizer.runtime,
                     precision=recognizer.precision,
                     timings=spent,
-                    notes=(*stream.info.notes, *plan.notes, *([] if region is None else [region.in_words])),
+                    notes=(*stream.info.notes, *plan.notes, *([] if region is None else [region.note])),
                 )
 
 

@@ -22,7 +22,7 @@ class OtherStarts:
     """Subtitles, and data like a camera's position."""
 
     @classmethod
-    def of(cls, container: InputContainer, stream: VideoStream) -> OtherStarts:
+    def from_container(cls, container: InputContainer, stream: VideoStream) -> OtherStarts:
         """Look at all streams but `stream`; a cover picture is shown at no time."""
         found: dict[str, list[Fraction]] = {"audio": [], "video": [], "text": []}
         for other in container.streams:

@@ -136,7 +136,7 @@ def build_index(source: Source) -> StreamIndex:
         assert source.stream_choice is not None
         notes = _truncation_notes(container, stream, len(layout), packets) + source.stream_choice.notes
         num_video_streams = len(container.streams.video)
-        others = OtherStarts.of(container, stream)
+        others = OtherStarts.from_container(container, stream)
     if not packets.num_packets:
         raise VideoError("corrupt", f"{source.name}: its video stream is empty; get the file again.")
     has_edit_list = packets.hides_frames or (container_name == "mov" and layout != _layout_without_edits(source))

@@ -44,7 +44,7 @@ class Region:
         return ",".join(f"{edge:.12g}" for edge in (self.x0, self.y0, self.x1, self.y1))
 
     @classmethod
-    def of(cls, value: RegionLike) -> Region | None:
+    def parse(cls, value: RegionLike) -> Region | None:
         """Return what was given as a region; None for the whole picture.
 
         Args:
@@ -70,7 +70,7 @@ class Region:
         return None if (region.x0, region.y0, region.x1, region.y1) == (0, 0, 1, 1) else region
 
     @property
-    def in_words(self) -> str:
+    def note(self) -> str:
         """A sentence for the notes of an answer."""
         return (
             f"Only a part of the picture was looked at, the region {self}: {self.x0:.0%} to {self.x1:.0%} of its width "

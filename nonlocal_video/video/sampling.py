@@ -31,7 +31,7 @@ class View:
     start_seconds: float
     end_seconds: float  # of what is seen: the end of the span, or of the clip where it wraps around
     times_seconds: tuple[float, ...]  # one for each frame of the input
-    film_seconds: float  # how long these frames last: the span, also where a shorter clip fills it by another round
+    playback_seconds: float  # how long these frames last: the span, also where a shorter clip fills it by another round
     filled: ShortClips | None  # how a clip that is shorter than the network's span fills it; None if it is not shorter
 
     @property
@@ -119,7 +119,7 @@ def plan_views(
                 start_seconds=float(start + offset),
                 end_seconds=float(start + min(offset + span, part)),
                 times_seconds=tuple(float(start + time) for time in times),
-                film_seconds=float(part if filled == "spread" else span),
+                playback_seconds=float(part if filled == "spread" else span),
                 filled=filled,
             )
         )

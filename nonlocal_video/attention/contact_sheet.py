@@ -47,7 +47,7 @@ class ContactSheet:
     Example:
         >>> sheet = ContactSheet(frames=(0, 4, 8, 12), width=80, height=60)
         >>> sheet.columns, sheet.size
-        (4, (332, 60))
+        (4, (338, 60))
     """
 
     frames: tuple[int, ...]

@@ -88,9 +88,9 @@ class AttentionMaps:
     `Recognizer.explain` returns it.
 
     Example:
-        >>> maps = nlv.load("default").explain("clip.mp4")
-        >>> maps.cells.shape, len(maps), maps.frame_map(0).shape
-        ((8, 7, 7), 64, (240, 320))
+        >>> maps = recognizer.explain("clip.mp4")
+        >>> maps.frame_map(0).shape
+        (240, 320)
         >>> maps.save_overlay("overlay.mp4").name
         'overlay.mp4'
     """

@@ -20,7 +20,7 @@ class NonLocalConfig:
 
     Example:
         >>> config = NonLocalConfig(nonlocal_type="dot_product", mode="time_only")
-        >>> VideoNonLocalBlock.from_config(64, config).config.inter_channels
+        >>> VideoNonLocalBlock.from_config(64, config).get_block_info()["inter_channels"]
         32
         >>> NonLocalConfig(nonlocal_type="softmax")
         Traceback (most recent call last):

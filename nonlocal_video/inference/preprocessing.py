@@ -22,7 +22,7 @@ from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream, VideoReader
 from nonlocal_video.video.info import FrameChunk, VideoInfo
 from nonlocal_video.video.region import PixelBox, Region
-from nonlocal_video.video.sampling import FILLED, View, plan_views
+from nonlocal_video.video.sampling import FILLED, TemporalView, plan_views
 from nonlocal_video.video.transforms import (
     SpatialView,
     cut,
@@ -78,7 +78,7 @@ class LoadedClip:
     path: str
     info: VideoInfo
     input: InputSpec
-    views: tuple[View, ...]
+    views: tuple[TemporalView, ...]
     crops: tuple[SpatialView, ...]
     squares: tuple[torch.Tensor, ...]
     """For each crop the K distinct frames, uint8 (K, crop, crop, 3): all that the network can see of them; on the CPU,
@@ -212,7 +212,7 @@ class ClipLoader:
         return start, min(start + span, last)
 
 
-def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[View, ...]:
+def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[TemporalView, ...]:
     """The spans of a clip that a network with this input is shown.
 
     Raises:

@@ -28,7 +28,7 @@ from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region, RegionLike
-from nonlocal_video.video.sampling import FILLED, ShortClips, View, plan_views
+from nonlocal_video.video.sampling import FILLED, ShortClips, TemporalView, plan_views
 from nonlocal_video.video.transforms import SpatialView, cut, resize_region
 
 if TYPE_CHECKING:
@@ -48,16 +48,18 @@ class WindowPlan:
     starts: NDArray[np.float64]  # (W,) seconds from the beginning of the file
     ends: NDArray[np.float64]  # (W,)
     times: NDArray[np.float64]  # (W, T)
-    filled: ShortClips | None  # as in `View`
+    filled: ShortClips | None  # as in `TemporalView`
     window_seconds: float
     stride_seconds: float
     notes: tuple[str, ...]
 
-    def view(self, window: int) -> View:
+    def view(self, window: int) -> TemporalView:
         """One window as `plan_views` gives it."""
         times = tuple(self.times[window].tolist())
         start, end = float(self.starts[window]), float(self.ends[window])
-        return View(start, end, times, end - start if self.filled == "spread" else self.window_seconds, self.filled)
+        return TemporalView(
+            start, end, times, end - start if self.filled == "spread" else self.window_seconds, self.filled
+        )
 
 
 def plan_windows(

@@ -126,7 +126,7 @@ class ModelCard:
     Example:
         >>> card = nlv.load("default").card
         >>> card.name, len(card.labels), card.input.num_frames
-        ('default', 400, 64)
+        ('i3d-nl-k400', 400, 64)
     """
 
     name: str

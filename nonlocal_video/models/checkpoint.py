@@ -82,7 +82,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelCard]
 
     Raises:
         ModelError: If the file was not written by `save_checkpoint`, or its tensors are not those of the card's
-        network.
+            network.
     """
     path = Path(path)
     card, stored = _read(path)

@@ -78,8 +78,7 @@ def convert_file(
 
     Raises:
         ModelError: If the file is not what `name` says, or fits no row or several, or the labels do not fit. The
-        message
-            lists missing, unexpected and misshapen tensors, or the candidates. Nothing is written then.
+            message lists missing, unexpected and misshapen tensors, or the candidates. Nothing is written then.
     """
     file, output = read_weights_file(path), Path(output)
     if not output.absolute().parent.is_dir():

@@ -42,7 +42,7 @@ def pull(name: str, *, accept_licence: bool = False, notify: Callable[[str], Non
 
     Example:
         >>> nlv.pull("default").name  # part of the package: nothing is downloaded
-        'default.safetensors'
+        'i3d-nl-k400.safetensors'
     """
     from nonlocal_video.zoo import download
 

@@ -15,7 +15,7 @@ import pytest
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video import DecodeLimits, VideoReader, _ended
-from nonlocal_video.video._ended import Ending, ending_of
+from nonlocal_video.video._ended import Ending, classify_ending
 from nonlocal_video.video._messages import did_not_start, ended_error
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's"
 
 def ending(returncode: int, printed: bytes = b"", **given: object) -> Ending:
     values: dict[str, object] = {"timed_out": False, "killed_by_us": False, "kills_before": 7, **given}
-    return ending_of(returncode, printed, **values)  # type: ignore[arg-type]
+    return classify_ending(returncode, printed, **values)  # type: ignore[arg-type]
 
 
 def test_a_kill_is_the_kernels_only_where_the_kernel_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def _refusals(format_name: str) -> Iterator[None]:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ExportError(
             f"{format_name} cannot hold this network: {type(error).__name__}: {reason.rstrip('.')}. Nothing was "
-            "written; another format may do."
+            "written; try another format."
         ) from error
 
 

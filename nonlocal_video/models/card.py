@@ -76,8 +76,8 @@ class InputSpec:
                 raise ValueError(f"{name} = {getattr(self, name)} should be above 0, and at most {most}.")
         if self.num_frames * self.crop**2 > _MOST_PIXELS:
             raise ValueError(
-                f"num_frames = {self.num_frames} of crop = {self.crop} are {self.num_frames * self.crop**2:,} pixels, "
-                f"and at most {_MOST_PIXELS:,} are taken."
+                f"num_frames = {self.num_frames} at crop = {self.crop} are {self.num_frames * self.crop**2:,} pixels; "
+                f"at most {_MOST_PIXELS:,} are allowed."
             )
         if self.crop > self.short_side:
             raise ValueError(f"crop = {self.crop} should not exceed short_side = {self.short_side}.")
@@ -86,7 +86,9 @@ class InputSpec:
         if self.resize_to is not None and max(self.resize_to) > _MOST["short_side"]:
             raise ValueError(f"resize_to = {self.resize_to} should be at most {_MOST['short_side']} each.")
         if self.resize_to is not None and min(self.resize_to) != self.short_side:
-            raise ValueError(f"resize_to = {self.resize_to} should have short_side = {self.short_side} as its shorter.")
+            raise ValueError(
+                f"resize_to = {self.resize_to} should have short_side = {self.short_side} as its shorter side."
+            )
         if self.clip_placement == "wrapping_parts" and self.short_clips != "loop":
             raise ValueError(
                 f"short_clips = {self.short_clips!r} should be 'loop': views of 'wrapping_parts' wrap around."

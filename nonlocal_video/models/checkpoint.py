@@ -184,7 +184,7 @@ def _without_memory(card: ModelCard) -> nn.Module:
     if (count := sum(parameter.numel() for parameter in network.parameters())) > MAX_PARAMETERS:
         raise ModelError(
             f"The card of {card.name!r} describes a network of {count:,} parameters; at most {MAX_PARAMETERS:,} are "
-            "taken."
+            "allowed."
         )
     return network
 
@@ -274,13 +274,13 @@ def check_is_weights(path: Path) -> None:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"it has {name} for a number")
+    raise ValueError(f"it has {name} instead of a number")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("it has a name twice in one object")
+        raise ValueError("an object in it has a name twice")
     return values
 
 

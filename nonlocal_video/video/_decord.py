@@ -61,7 +61,7 @@ def read_frames(
             if pictures.shape[1:] != (info.height, info.width, 3):
                 raise _given_up(source, "its frames have another size")
             if _decoder_complained(since=printed):
-                raise _given_up(source, "it met damaged data")
+                raise _given_up(source, "it found damaged data")
             yield from pictures
     except decord.DECORDError:
         raise _given_up(source, "it reports an error") from None

@@ -22,7 +22,7 @@ def ended_error(ending: Ending, path: str, limits: DecodeLimits) -> VideoError:
         sentence = f"decoding took longer than {limits.timeout_seconds:g} s; re-encode it or raise timeout_seconds."
     elif ending.killed_by and ending.cause == "out_of_memory":
         sentence = (
-            "the kernel killed the decoding process, as the machine or its container ran short of memory; free some, "
+            "the kernel killed the decoding process because the machine or its container ran out of memory; free some, "
             "use fewer workers, or scale it down."
         )
     elif ending.cause == "out_of_memory":
@@ -30,10 +30,9 @@ def ended_error(ending: Ending, path: str, limits: DecodeLimits) -> VideoError:
         sentence = f"decoding needs more than {allowed:.1f} GiB; scale it down or raise memory_bytes."
     elif ending.killed_by:
         unknown = ending.killed_by == "SIGKILL" and kernel_kills() is None
-        perhaps = ", perhaps for memory, which this system does not tell" if unknown else ""
+        perhaps = ", perhaps for lack of memory, which this system does not report" if unknown else ""
         sentence = (
-            f"the decoding process was killed from outside ({ending.killed_by}{perhaps}) while it worked on it; "
-            "try it again."
+            f"the decoding process was killed from outside ({ending.killed_by}{perhaps}) while decoding it; try again."
         )
     else:
         sentence = "the decoder crashed on it; get the file again or re-encode it."
@@ -51,7 +50,7 @@ def cannot_start(error: Exception) -> VideoError:
     elif number == errno.EAGAIN or isinstance(error, RuntimeError):
         do = "end processes or threads that are not needed, or allow more: ulimit -u, or the container's limit of pids"
     else:
-        do = "see whether this Python can be run from here, and whether there is a temporary folder (TMPDIR)"
+        do = "check whether this Python can be run from here, and whether there is a temporary folder (TMPDIR)"
     return VideoError("internal", f"The decoding process cannot be started ({why}); {do}.")
 
 
@@ -70,7 +69,7 @@ def no_room_for_frames(path: str, count: int, width: int, height: int) -> VideoE
     size = f"{count} frames of {width} x {height} take {count * width * height * 3 / 1e9:.2f} GB"
     return VideoError(
         "out_of_memory",
-        f"{printable_name(path)}: {size}, and there is no such memory; ask for fewer at a time or free some.",
+        f"{printable_name(path)}: {size}, which this process cannot allocate; read fewer at a time or free memory.",
     )
 
 

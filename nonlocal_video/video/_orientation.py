@@ -60,11 +60,11 @@ def matrix_note(matrix: bytes) -> str | None:
     """Return a sentence if a display matrix cannot be followed exactly; None otherwise."""
     turn = _turn(matrix)
     if turn is None:
-        return "The file's display matrix cannot be followed (it leaves nothing of the picture): it is ignored."
+        return "The file's display matrix leaves nothing of the picture and is ignored."
     shown = Orientation.from_display_matrix(matrix).clockwise_degrees
     if abs((turn[0] - shown + 180) % 360 - 180) > _EXACT_DEGREES:
-        asked = f"The file asks for a turn by {turn[0] % 360:.0f} degrees"
-        return f"{asked}: it is shown after the nearest turn by quarters, {shown} degrees."
+        asked = f"The file asks for a rotation by {turn[0] % 360:.0f} degrees"
+        return f"{asked}; it is shown with the nearest quarter turn, {shown} degrees."
     return None
 
 

@@ -73,7 +73,7 @@ class PictureConverter:
         if (frame.width, frame.height) != (shown.stored_width, shown.stored_height):
             self._note(size_note(shown.width, shown.height))
         if self._orientation != shown.orientation:
-            self._note("The picture is turned on the way: each frame is shown upright at the first one's size.")
+            self._note("The orientation changes during the video: each frame is shown upright at the first one's size.")
         swaps_sides = self._orientation.swaps_sides
         conversion = _Conversion(
             stored_width=frame.width,

@@ -75,7 +75,7 @@ def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes:
         size_note(width, height) if changes_size else None,
     )
     faults = (
-        (orientation != Orientation() or turn_note is not None, "it turns pictures wrongly"),
+        (orientation != Orientation() or turn_note is not None, "it rotates pictures wrongly"),
         ((wide, high) != (first.width, first.height), "it shows pixels as if they were square"),
         (hdr is not None, "it does not tone-map HDR"),
         (changes_size, "it hides that the picture size changes"),
@@ -94,4 +94,4 @@ def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes:
 
 def size_note(width: int, height: int) -> str:
     """Return a sentence that not all frames have the same size."""
-    return f"The picture size changes on the way: all frames are brought to the first one's, {width} x {height}."
+    return f"The picture size changes during the video: all frames are scaled to the first one's, {width} x {height}."

@@ -364,10 +364,10 @@ def _truncation_notes(
         promised_seconds = container.duration / av.time_base
         if promised_seconds - end_seconds < max(0.5, 0.1 * promised_seconds):
             return ()
-        return (f"The file is cut off: {end_seconds:.2f} s of {promised_seconds:.2f} s are there.",)
+        return (f"The file is cut off: {end_seconds:.2f} s of {promised_seconds:.2f} s are present.",)
     else:
         return ()
-    return (f"The file is cut off: {packets.num_packets}{promised} frames are there.",)
+    return (f"The file is cut off: {packets.num_packets}{promised} frames are present.",)
 
 
 def _packet_layout(stream: VideoStream) -> list[tuple[int, bool]]:
@@ -413,7 +413,7 @@ def _count_frames(
             elif dts:  # a decoder's last frames have none
                 dts.append(dts[-1] + step)
     if not pts:
-        message = f"{source.name}: none of its frames is whole; get the file again or re-encode it."
+        message = f"{source.name}: none of its frames is intact; get the file again or re-encode it."
         raise VideoError("corrupt", message)
     early = packets.early.times(num_frames=next((k for k, ticks in enumerate(pts) if ticks is not None), 0))
     pts[: len(early)] = early
@@ -424,11 +424,13 @@ def _count_frames(
             if (np.diff(ticks) > 0).all():
                 return ticks, ()
     if None in pts:
-        note = f"The file carries no times: {float(rate):g} frames per second are assumed."
+        note = f"The file has no timestamps: {float(rate):g} frames per second are assumed."
         return np.arange(len(pts), dtype=np.int64) * step, (note,)
     ticks = np.asarray(pts, dtype=np.int64)
     steps = np.diff(ticks)
     if (steps >= 0).all():  # of two pictures with one time, the second is the one that is shown
         return ticks, ()
     jumps_back = np.where(steps < 0, steps - step, 0)
-    return ticks - np.append(0, np.cumsum(jumps_back)), ("The file's times jump back in places: they are continued.",)
+    return ticks - np.append(0, np.cumsum(jumps_back)), (
+        "The file's times jump back at some points; they are made continuous.",
+    )

@@ -155,8 +155,8 @@ class Session:
                 raise ended_error(error.ending, self.path, self._limits) from None
         raise VideoError(
             "decoder_crashed",
-            f"{printable_name(self.path)}: {_MOST_IDLE_DEATHS} decoding processes ended one after the other before "
-            "they could look at it; find out what kills them, and try again.",
+            f"{printable_name(self.path)}: {_MOST_IDLE_DEATHS} decoding processes in a row ended before they could "
+            "read it; find out what kills them, and try again.",
         )
 
     def _start_clock(self, seconds: float) -> None:
@@ -212,4 +212,6 @@ class Session:
         raise VideoError(cast(ErrorCode, code), message)
 
     def _nonsense(self) -> VideoError:
-        return VideoError("internal", f"{printable_name(self.path)}: the decoding process sent nonsense; report it.")
+        return VideoError(
+            "internal", f"{printable_name(self.path)}: the decoding process sent an invalid message; report it."
+        )

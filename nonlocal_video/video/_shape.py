@@ -26,7 +26,11 @@ def shown_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple[
         return width, height, None
     if not 1 / _MOST_ELONGATED <= pixel_aspect <= _MOST_ELONGATED:
         ratio = f"{pixel_aspect.numerator}:{pixel_aspect.denominator}"
-        return width, height, f"The file says that its pixels are {ratio} (width:height): it is shown as if 1:1."
+        return (
+            width,
+            height,
+            f"The file says that its pixels are {ratio} (width:height), which is invalid; it is shown as 1:1.",
+        )
     wide, high = width * max(pixel_aspect, Fraction(1)), height / min(pixel_aspect, Fraction(1))
     if max(wide - width, high - height) <= _ROUNDED_PIXELS:
         return width, height, None

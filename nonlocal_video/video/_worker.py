@@ -143,7 +143,7 @@ class _Server:
             except BrokenPipeError:
                 os._exit(0)
             except Exception as error:
-                what = f"the decoder failed in an unforeseen way ({type(error).__name__}); report it"
+                what = f"the decoder failed unexpectedly ({type(error).__name__}); report it"
                 reply = {"code": "internal", "message": f"{printable_name(request['path'])}: {what}."}
         _wire.write_json(self._replies, _wire.ERROR, reply)
 

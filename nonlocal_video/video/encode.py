@@ -59,7 +59,7 @@ class VideoWriter:
             raise UsageError(f"{crf = } should be from 0 to 51.")
         self._path = os.fspath(path)
         if not self._path.lower().endswith(".mp4"):
-            raise UsageError(f"path = {self._path!r} should end in .mp4, which is what is written.")
+            raise UsageError(f"path = {self._path!r} should end in .mp4; the video is written as MP4.")
         slowest, fastest = _USUAL_RATES
         is_usual = slowest <= fps <= fastest
         rate = Fraction(fps).limit_denominator(1001) if is_usual else Fraction(fps)
@@ -86,7 +86,7 @@ class VideoWriter:
         if self._container is None:
             self._open(frame_hwc.shape)
         if frame_hwc.shape != self._shape:
-            raise UsageError(f"frame_hwc has shape {frame_hwc.shape}, should be {self._shape} as the first one.")
+            raise UsageError(f"frame_hwc has shape {frame_hwc.shape}, should be {self._shape} like the first frame.")
         import av
 
         height, width = frame_hwc.shape[:2]

@@ -80,7 +80,7 @@ class Region:
     def note(self) -> str:
         """Sentence for the notes of a prediction."""
         return (
-            f"Only a part of the picture was looked at, the region {self}: {self.x0:.0%} to {self.x1:.0%} of its width "
+            f"Only the region {self} of the picture was analysed: {self.x0:.0%} to {self.x1:.0%} of its width "
             f"from the left, {self.y0:.0%} to {self.y1:.0%} of its height from the top."
         )
 

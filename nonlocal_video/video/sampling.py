@@ -103,7 +103,7 @@ def plan_views(
     if not (math.isfinite(frames_per_second) and frames_per_second > 0):
         raise UsageError(f"{frames_per_second = } should be above 0.")
     if clip_placement == "wrapping_parts" and short_clips != "loop":
-        raise UsageError(f"{short_clips = } should be 'loop' with clip_placement = 'wrapping_parts', which wraps.")
+        raise UsageError(f"{short_clips = } should be 'loop' if clip_placement = 'wrapping_parts'.")
     start, end = _part(info, start_seconds, end_seconds)
     part = end - start
     span = num_frames / Fraction(frames_per_second)

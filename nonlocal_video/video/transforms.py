@@ -55,7 +55,7 @@ class SpatialView:
     def __post_init__(self) -> None:
         inside = 0 <= self.top <= self.resized_height - self.size and 0 <= self.left <= self.resized_width - self.size
         if self.size < 1 or self.frame_height < 1 or self.frame_width < 1 or not inside:
-            raise UsageError(f"{self} should be a square inside of the resized frame.")
+            raise UsageError(f"{self} should be a square inside the resized frame.")
 
     def input_to_frame(self, y: Position, x: Position) -> tuple[Position, Position]:
         """Map positions (y, x) in the network's input, numbers or arrays, to the frame."""

@@ -169,8 +169,8 @@ def _fetch(
     yourself = f"save it as {path}, and run this again."
     if download.by_hand:
         raise ModelError(
-            f"Only a person can fetch the weights of {entry.name!r}: open {download.url} "
-            f"(`nonlocal-video weights info {entry.name}` says what is there), {yourself}"
+            f"The weights of {entry.name!r} can only be downloaded by hand: open {download.url} "
+            f"(`nonlocal-video weights info {entry.name}` describes it), {yourself}"
         )
     if offline or os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0"):
         raise ModelError(

@@ -167,7 +167,9 @@ class _Machine:
             state = self._pop()
             self._build(self._top(), state)
         else:
-            raise ModelError(f"this pickle uses the opcode {name} (byte {position}); weights need none such: not read.")
+            raise ModelError(
+                f"this pickle uses the opcode {name} (byte {position}); weights do not need it, so it was not read."
+            )
 
     def result(self) -> Any:
         """Return the object that is left at the end, if it consists of data only."""

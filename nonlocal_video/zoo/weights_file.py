@@ -108,7 +108,7 @@ def _unwrap(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ...
         raise ModelError(f"{path} holds a {type(content).__name__}; a dict of tensors is needed.")
     wrappers = [key for key in (*_WRAPPERS, "blobs") if isinstance(content.get(key), dict)]
     if len(wrappers) > 1:
-        raise ModelError(f"{path} holds {' and '.join(wrappers)}; which of them are the weights cannot be told.")
+        raise ModelError(f"{path} holds {' and '.join(wrappers)}; it is unclear which of them has the weights.")
     state = content[wrappers[0]] if wrappers else content
     ignored = tuple(sorted(str(key) for key in content if key not in wrappers)) if wrappers else ()
     tensors = {}

@@ -110,7 +110,7 @@ def test_children_that_always_die_idle_are_given_up(clips: Path, tmp_path: Path,
         return process
 
     monkeypatch.setattr(VideoReader, "_child", start_and_kill)
-    with VideoReader() as reader, pytest.raises(VideoError, match="one after the other") as caught:
+    with VideoReader() as reader, pytest.raises(VideoError, match="in a row") as caught:
         reader.probe(clips / "h264.mp4")
     assert caught.value.code == "decoder_crashed"
 

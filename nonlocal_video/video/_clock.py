@@ -39,8 +39,8 @@ class OtherStarts:
         """Return the seconds from the beginning of the file to its first picture.
 
         The earliest of sound and pictures is the beginning, as in FFmpeg and the players based on it. Text only counts
-        if it begins at most a second before these. Sound before 0, if there are no pictures, is the decoder's priming
-        and is not played.
+        if it begins at most a second before these. Sound before 0 is priming for its decoder and is not played, unless
+        the pictures begin before 0, too.
 
         Args:
             picture: Time of the first picture, in the file's own times.

@@ -7,7 +7,7 @@ encoded for a display by BT.1886. The brightest channel decides how much a colou
     x = max(R, G, B) / 203 cd/m2        shown(x) = x                              up to the knee k = 0.9
                                         shown(x) = k + (1 - k) s / (1 + s)        above, s = (x - k) / (1 - k)
 
-Reference white comes out at 250 of 255, 1,000 cd/m2 at 255. Colours outside BT.709 are clipped to it by channel.
+Reference white comes out at 250 of 255, 1,000 cd/m2 at 255. Channels below 0, of colours outside BT.709, become 0.
 """
 
 from __future__ import annotations

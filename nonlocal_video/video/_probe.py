@@ -167,7 +167,7 @@ def build_index(source: Source) -> StreamIndex:
     first_shown, earliest = int(pts[0]), int(packets.pts.min(initial=pts[0]))
     if counted:
         earliest = first_shown
-        if container_name == "avi" and packets.first_dts is not None:  # a late packet was meant for its own time
+        if container_name == "avi" and packets.first_dts is not None:  # reordered frames come out late
             first_shown = earliest = min(first_shown, packets.first_dts)
     step = int(pts[-1] - pts[-2]) if len(pts) > 1 else 0
     last_duration = packets.last_duration or step or max(1, round(1 / (rate * time_base)))

@@ -8,8 +8,8 @@ _MOST_ELONGATED = 10
 """Largest ratio of a pixel's sides. Standards go up to 4:1, two views packed into one picture to 2:1; more means a
 broken header."""
 _ROUNDED_PIXELS = 1.0
-"""Deviation from 1 that is ignored. Encoders that keep the aspect ratio write a ratio near 1 when they round a size to
-an even number, as ffmpeg's `scale=-2:H` does. Resampling for that would only blur the picture."""
+"""Largest change of a side, in pixels, that is ignored. Encoders that keep the aspect ratio write a ratio near 1 when
+they round a size to an even number, as ffmpeg's `scale=-2:H` does. Resampling for that would only blur the picture."""
 
 
 def shown_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple[int, int, str | None]:

@@ -21,7 +21,7 @@ _SEVERAL_IN_ONE_JPEG = b"MPF\0"  # CIPA DC-007: previews, depth and gain maps af
 _SEARCHED_BYTES = 1 << 17
 
 _STILL_BESIDE_PACKETS = 1000
-"""Ratio of pictures at which a stream with one picture is a still beside another stream."""
+"""Number of packets of another stream above which a stream with one picture counts as a still."""
 
 
 @dataclass(frozen=True)

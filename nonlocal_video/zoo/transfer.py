@@ -166,7 +166,7 @@ def _write_tag(part: Path, url: str, tag: str) -> None:
 
 
 def _tag_of_kept(part: Path, url: str) -> str | None:
-    """Return the tag of the file of which `part` is the beginning; "" or None if there is nothing to resume."""
+    """Return the tag of the file of which `part` is the beginning; None if there is nothing to resume."""
     if not part.is_file() or part.stat().st_size == 0:
         return None
     try:

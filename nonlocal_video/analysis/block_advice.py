@@ -40,7 +40,7 @@ class BlockAdvice:
     """A change to a block, and the block's cost before and after it."""
 
     change: str
-    """What changes, in words; empty for nothing."""
+    """Change in words; "nothing" for none."""
     before: BlockComplexity
     """Cost of the block as it is."""
     after: BlockComplexity

@@ -29,18 +29,18 @@ def draw_fields(comparison: FieldComparison, path: str | os.PathLike[str]) -> Pa
     variants = {"with non-local blocks": comparison.with_blocks, "without": comparison.without_blocks}
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, 3)
-    for ax, (words, field) in zip(axes, variants.items(), strict=False):
+    for ax, (description, field) in zip(axes, variants.items(), strict=False):
         picture = field.gradient.sum(axis=tuple(range(field.gradient.ndim - 2)))
         peak = picture.max()
         ax.imshow(np.maximum(picture, peak / 1e3), norm=LogNorm(peak / 1e3, peak), cmap="magma")
         _box(ax, field)
         height, width = field.extent[-2:]
-        ax.set_title(f"{words}\neffective {height} x {width} pixels", fontsize=10)
+        ax.set_title(f"{description}\neffective {height} x {width} pixels", fontsize=10)
         ax.set_xlabel("pixel")
     along, label = (0, "frame") if comparison.with_blocks.gradient.ndim == 3 else (1, "column, pixels")
-    for (words, field), colour in zip(variants.items(), (_ACCENT, _INK), strict=True):
+    for (description, field), colour in zip(variants.items(), (_ACCENT, _INK), strict=True):
         profile = field.profile(along)
-        axes[2].plot(profile / profile.max(), color=colour, label=f"{words}: {field.extent[along]}")
+        axes[2].plot(profile / profile.max(), color=colour, label=f"{description}: {field.extent[along]}")
     axes[2].axhline(TWO_SIGMA, color=_PALE, linestyle="--", linewidth=1)
     axes[2].set(xlabel=label, ylabel="gradient / peak", yscale="log", ylim=(1e-4, 1.5))
     axes[2].legend(fontsize=8, frameon=False)

@@ -55,7 +55,7 @@ class Recommendation:
     """A setting with its predicted cost."""
 
     change: str
-    """What changes, in words; empty for nothing."""
+    """Change in words; "nothing" for none."""
     keeps_weights: bool
     """Whether the trained weights still fit; if not, the blocks need training."""
     input_size: Size
@@ -125,10 +125,10 @@ def recommend(
     # No change; a smaller input; other blocks; both.
     for other_blocks, smaller in itertools.product((False, True), repeat=2):
         settings = [
-            _predicted(variant, words, size, input_size, blocks, rates, strict)
-            for words, variant, blocks in variants
+            _predicted(variant, description, size, input_size, blocks, rates, strict)
+            for description, variant, blocks in variants
             for size in sizes
-            if bool(words) == other_blocks and (size != input_size) == smaller
+            if bool(description) == other_blocks and (size != input_size) == smaller
         ]
         tried += settings
         fitting = [setting for setting in settings if setting.meets_limits]
@@ -150,7 +150,7 @@ def build_setting(network: nn.Module, setting: Recommendation) -> nn.Module:
 
 def _predicted(
     variant: nn.Module,
-    words: str,
+    description: str,
     size: Size,
     input_size: Size,
     blocks: Mapping[str, NonLocalConfig] | None,
@@ -161,11 +161,11 @@ def _predicted(
     weights = sum(tensor.numel() * tensor.itemsize for tensor in [*variant.parameters(), *variant.buffers()])
     seconds = rates.seconds(count.macs)
     memory = weights + input_bytes(size) + rates.peak_bytes(count.peak_bytes - input_bytes(size))
-    changes = [words] if words else []
+    changes = [description] if description else []
     changes += [] if size == input_size else [f"{size[0]} frames of {size[1]}x{size[2]} pixels"]
     return Recommendation(
         change=", ".join(changes) or "nothing",
-        keeps_weights=not words,
+        keeps_weights=not description,
         input_size=size,
         nonlocal_blocks=blocks,
         macs=count.macs,
@@ -203,10 +203,10 @@ def _variants(network: nn.Module) -> list[tuple[str, nn.Module, Mapping[str, Non
         "only the last block": _last(network, blocks),
         "no non-local blocks": {},
     }
-    for words, changed in changes.items():
+    for description, changed in changes.items():
         if changed != blocks:
             with torch.device("meta"):
-                variants.append((words, _with_blocks(network, changed), changed))
+                variants.append((description, _with_blocks(network, changed), changed))
     return variants
 
 

@@ -54,7 +54,7 @@ def test_the_words_tell_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {
         Ending("decoder_crashed", "SIGTERM"): "killed from outside (SIGTERM)",
         Ending("decoder_crashed"): "crashed on it",
-        Ending("out_of_memory", "SIGKILL"): "the machine or its container ran short",
+        Ending("out_of_memory", "SIGKILL"): "the machine or its container ran out of memory",
         Ending("out_of_memory"): "more than 4.0 GiB",
     }
     for how, sentence in words.items():
@@ -63,7 +63,7 @@ def test_the_words_tell_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
         assert error.message.startswith("clip.mp4: ")
         assert sentence in error.message
     monkeypatch.setattr(_ended, "_VMSTAT", "/nonexistent")
-    assert "perhaps for memory" in ended_error(Ending("decoder_crashed", "SIGKILL"), "clip.mp4", limits).message
+    assert "perhaps for lack of memory" in ended_error(Ending("decoder_crashed", "SIGKILL"), "clip.mp4", limits).message
     assert did_not_start(Ending("decoder_crashed"), "ImportError: libx").code == "internal"
     assert did_not_start(Ending("out_of_memory"), "MemoryError").code == "out_of_memory"
     assert "SIGTERM" in did_not_start(Ending("decoder_crashed", "SIGTERM"), "it printed nothing.").message

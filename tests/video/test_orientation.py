@@ -125,4 +125,4 @@ def test_a_matrix_that_leaves_nothing_is_ignored(
     path = with_matrix(clips, tmp_path / "nothing.mp4", *matrix)
     frames = reader.read(path, [0.5])
     np.testing.assert_array_equal(frames.frames_thwc, reader.read(clips / "h264.mp4", [0.5]).frames_thwc)
-    assert any("display matrix cannot be followed" in note for note in frames.info.notes)
+    assert any("display matrix leaves nothing of the picture" in note for note in frames.info.notes)

@@ -86,7 +86,7 @@ class AskCallbacks:
         maps = explanation.attention_received() if blocks else explanation.class_evidence()
         answer = self._answer(maps, request.session_hash)
         block = explanation.default_block or (blocks[-1] if blocks else None)
-        frames = [(f"{maps.seconds[index]:.2f} s", index) for index in ContactSheet.of(explanation).frames]
+        frames = [(f"{maps.seconds[index]:.2f} s", index) for index in ContactSheet.from_frames(explanation).frames]
         return (
             gr.update(visible=True),
             gr.update(visible=False),
@@ -101,7 +101,7 @@ class AskCallbacks:
     def click(self, block: str | None, label: str | None, event: gr.SelectData, request: gr.Request) -> Answer:
         """What the clicked place of the sheet attends to."""
         explanation = self.explanation_of(request)
-        place = ContactSheet.of(explanation).point_at(*event.index)
+        place = ContactSheet.from_frames(explanation).point_at(*event.index)
         if place is None:
             raise gr.Error(BETWEEN_FRAMES, duration=3, print_exception=False)
         index, x, y = place
@@ -146,7 +146,7 @@ class AskCallbacks:
 
     def _answer(self, maps: AttentionMaps, visitor: str | None) -> Answer:
         targets = maps.strongest(NUM_ARROWS)
-        sheet = ContactSheet.of(maps)
+        sheet = ContactSheet.from_frames(maps)
         return Answer(
             sheet=gr.update(value=sheet.draw(maps, targets), alt_text=_in_words(maps, targets)),
             numbers=_numbers(maps, targets),
@@ -185,7 +185,7 @@ def _place(seconds: float, x: float, y: float) -> str:
 def _in_words(maps: AttentionMaps, targets: list[Target]) -> str:
     """What the picture shows, for those who do not see it."""
     places = "; ".join(_place(target.seconds, target.x, target.y) for target in targets)
-    frames = f"{len(ContactSheet.of(maps).frames)} frames of the clip with {maps.quantity}."
+    frames = f"{len(ContactSheet.from_frames(maps).frames)} frames of the clip with {maps.quantity}."
     asked = f" Asked point: {_place(maps.query.seconds, maps.query.x, maps.query.y)}." if maps.query else ""
     return f"{frames}{asked} Strongest places: {places}."
 

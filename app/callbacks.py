@@ -12,7 +12,7 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from nonlocal_video.attention.maps import AttentionMaps, spaced_frames
+from nonlocal_video.attention.maps import AttentionMaps, evenly_spaced_frames
 from nonlocal_video.errors import VideoError
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
@@ -151,6 +151,6 @@ def _maps(explanation: Explanation, overlay: Overlay) -> AttentionMaps:
 def _strip(maps: AttentionMaps) -> list[tuple[NDArray[np.uint8], str]]:
     """Up to `MAX_STRIP_FRAMES` overlays, evenly chosen, with their times."""
     return [
-        (maps.drawn(index), f"{maps.seconds[index]:.2f} s")
-        for index in spaced_frames(maps.frame_of_time, MAX_STRIP_FRAMES)
+        (maps.draw_frame(index), f"{maps.seconds[index]:.2f} s")
+        for index in evenly_spaced_frames(maps.frame_of_time, MAX_STRIP_FRAMES)
     ]

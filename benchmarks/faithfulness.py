@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nonlocal_video.attention.capture import forward_and_keep
+from nonlocal_video.attention.capture import forward_and_capture
 from nonlocal_video.attention.faithfulness import (
     BLUR_SHARE,
     Baseline,
@@ -39,9 +39,9 @@ from nonlocal_video.attention.faithfulness import (
     Curves,
     centre_prior,
     displaced,
-    on_input,
-    over_time,
+    mean_over_time,
     rank_correlation,
+    upsample,
     with_shuffled_weights,
 )
 from nonlocal_video.attention.maps import AttentionMaps, QueryPoint
@@ -175,16 +175,16 @@ def measure(recognizer: Recognizer, clip: Clip, arguments: argparse.Namespace) -
     seed = arguments.seed + zlib.crc32(clip.name.encode())  # other offsets in each clip, the same in each run
 
     def elsewhere(maps: AttentionMaps) -> list[np.ndarray]:
-        return [on_input(cells, maps.grid, size) for cells in displaced(maps.cells, arguments.draws, seed)]
+        return [upsample(cells, maps.grid, size) for cells in displaced(maps.cells, arguments.draws, seed)]
 
     values = {
-        EVIDENCE: [on_input(evidence.cells, evidence.grid, size)],
+        EVIDENCE: [upsample(evidence.cells, evidence.grid, size)],
         EVIDENCE + DISPLACED: elsewhere(evidence),
-        EVIDENCE + FLAT: [on_input(*over_time(evidence.cells, evidence.grid), size)],
+        EVIDENCE + FLAT: [upsample(*mean_over_time(evidence.cells, evidence.grid), size)],
         CENTRE: [centre_prior(size)],
-        ATTENTION: [on_input(attention.cells, attention.grid, size)],
+        ATTENTION: [upsample(attention.cells, attention.grid, size)],
         ATTENTION + DISPLACED: elsewhere(attention),
-        QUERY: [on_input(query.cells, query.grid, size)],
+        QUERY: [upsample(query.cells, query.grid, size)],
     }
     curves: dict[str, Any] = {}
     for baseline, names in ORDERS.items():
@@ -218,7 +218,9 @@ def shuffled(
     without_trunk = with_shuffled_weights(network, trunk, seed)
     inputs = explanation.clip.network_input(0, 0, device=next(network.parameters()).device)
     with torch.inference_mode():
-        _, kept = forward_and_keep(without_trunk, inputs, inputs_of=[block], outputs_of=[network.feature_layer])
+        _, kept = forward_and_capture(
+            without_trunk, inputs, capture_inputs=[block], capture_outputs=[network.feature_layer]
+        )
     strange = replace(
         explanation, network=without_trunk, block_inputs={block: kept[block]}, features=kept[network.feature_layer]
     )
@@ -229,7 +231,7 @@ def shuffled(
         "attention, trunk shuffled": (attention, strange.attention_received()),
     }
     found = {name: rank_correlation(one.cells, other.cells) for name, (one, other) in pairs.items()}
-    on_pixels = [on_input(maps.cells, maps.grid, size) for maps in (evidence, attention)]
+    on_pixels = [upsample(maps.cells, maps.grid, size) for maps in (evidence, attention)]
     found["attention and class evidence"] = rank_correlation(*on_pixels)
     return {name: round(value, 4) for name, value in found.items()}
 

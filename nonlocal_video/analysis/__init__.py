@@ -1,4 +1,4 @@
-"""Measurements of non-local blocks and networks: complexity, receptive field, speed, attention, recommendations."""
+"""Analysis of non-local blocks and networks: complexity, receptive field, speed, attention, recommendations."""
 
 from nonlocal_video.analysis.block_advice import BlockAdvice, BlockLimits, advise_blocks
 from nonlocal_video.analysis.complexity import (

@@ -1,4 +1,4 @@
-"""From counted blocks and a limit to cheaper blocks that keep it."""
+"""Advice on cheaper blocks: from counted blocks and a limit to the smallest change that keeps it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nonlocal_video.analysis.complexity import BlockComplexity, config_complexity, with_type
+from nonlocal_video.analysis.complexity import BlockComplexity, config_complexity, with_kernel
 
 
 @dataclass(frozen=True)
 class BlockLimits:
-    """What one block may cost in inference, for the whole batch."""
+    """Limits on the cost of one block in inference, for the whole batch.
+
+    Raises:
+        ValueError: If neither limit is given, or one is not above 0.
+    """
 
     memory_bytes: float | None = None
-    """Peak of the tensors alive, the input included."""
+    """Peak size of the live tensors, the input included."""
     macs: float | None = None
-    """Multiply-accumulates."""
+    """Number of multiply-accumulates."""
 
     def __post_init__(self) -> None:
         for name, value in (("memory_bytes", self.memory_bytes), ("macs", self.macs)):
@@ -26,26 +30,30 @@ class BlockLimits:
             raise ValueError("give a limit: memory_bytes, macs, or both.")
 
     def excess(self, block: BlockComplexity) -> float:
-        """The larger of memory and operations, each as a share of its limit; up to 1 the limits are kept."""
+        """Return the larger of memory and operations as shares of their limits; at most 1 if the limits are kept."""
         pairs = ((block.peak_bytes, self.memory_bytes), (block.counted_macs, self.macs))
         return max(cost / limit for cost, limit in pairs if limit is not None)
 
 
 @dataclass(frozen=True)
 class BlockAdvice:
-    """What to change about a block, and what it costs then."""
+    """A change to a block, and the block's cost before and after it."""
 
     change: str
+    """Change in words; "nothing" for none."""
     before: BlockComplexity
+    """Cost of the block as it is."""
     after: BlockComplexity
+    """Cost after the change."""
     meets_limits: bool
+    """Whether the changed block keeps the limits."""
 
     def __post_init__(self) -> None:
         if self.before.input_shape != self.after.input_shape:
             raise ValueError("before and after should be for the same input.")
 
     def to_row(self) -> dict[str, Any]:
-        """Column -> plain value."""
+        """Return the advice as column -> plain value."""
         return {
             "change": self.change,
             "meets_limits": self.meets_limits,
@@ -55,10 +63,10 @@ class BlockAdvice:
 
 
 def advise_blocks(complexity: Sequence[BlockComplexity], limits: BlockLimits) -> list[BlockAdvice]:
-    """For each counted block the smallest change that keeps the limits, or the one that comes nearest.
+    """Find for each counted block the smallest change that keeps the limits, or the one that comes closest.
 
-    In this order: nothing; pooled keys; half the inner channels; the dot product; and these together. All but the
-    first need training.
+    Changes are tried in this order: none; pooled keys; half the inner channels; the dot product; and combinations. All
+    but the first need training.
     """
     return [_advise(block, limits) for block in complexity]
 
@@ -71,11 +79,11 @@ def _advise(block: BlockComplexity, limits: BlockLimits) -> BlockAdvice:
         "nothing": config,
         "pooled keys": pooled,
         "half the inner channels": replace(config, inter_channels=half),
-        "dot-product kernel": with_type(config, "dot_product"),
+        "dot-product kernel": with_kernel(config, "dot_product"),
         "pooled keys, half the inner channels": replace(pooled, inter_channels=half),
-        "pooled keys, dot-product kernel": with_type(pooled, "dot_product"),
+        "pooled keys, dot-product kernel": with_kernel(pooled, "dot_product"),
         "pooled keys, a quarter of the inner channels, dot-product kernel": replace(
-            with_type(pooled, "dot_product"), inter_channels=quarter
+            with_kernel(pooled, "dot_product"), inter_channels=quarter
         ),
     }
     tried: list[tuple[float, BlockAdvice]] = []

@@ -1,4 +1,4 @@
-"""Parameters, operations and activation bytes of a network or a block, at any input shape, without running it."""
+"""Parameters, operations and activation bytes of a network or a block at any input shape, without running it."""
 
 from __future__ import annotations
 
@@ -25,30 +25,38 @@ from nonlocal_video.models.meta import meta_copy
 
 @dataclass(frozen=True)
 class BlockComplexity:
-    """One non-local block on (B, C, *size)."""
+    """Complexity of one non-local block on an input (B, C, *size)."""
 
     name: str
+    """Dotted name of the block."""
     config: NonLocalConfig
-    """The formulas are of this block; of a variant (sparse, factorised) only what was counted is its own."""
+    """Settings of the block. The formulas are of these; only the counts include a variant (sparse, factorised)."""
     input_shape: tuple[int, ...]
+    """Shape of the block's input, (B, C, *size)."""
     inter_channels: int
+    """Number of channels of g."""
     num_sets: int
+    """Number S of sets of positions that attend to each other."""
     num_queries: int
-    """N of one set."""
+    """Number N of queries per set."""
     num_keys: int
-    """M of one set."""
+    """Number M of keys per set."""
     parameters: int
+    """Number of parameters."""
     counted_macs: int
-    """Multiply-accumulates of convolutions and matrix products, counted as they run."""
+    """Multiply-accumulates of convolutions and matrix products, counted as they are dispatched."""
     evaluation: Evaluation
-    """How the block evaluates its kernel here; the next three are that way's closed formulas."""
+    """How the block evaluates its kernel at this shape. The next three fields are the closed formulas for that."""
     formula_macs: int
+    """Multiply-accumulates by the formula."""
     formula_elementwise: int
+    """Elementwise operations by the formula."""
     working_bytes: int
+    """Bytes that the kernel holds besides theta, phi, g and y, by the formula."""
     map_bytes: int
-    """What the attention maps S x N x M would take if they were written out."""
+    """Bytes of the attention maps S x N x M if they were written out."""
     peak_bytes: int
-    """Most bytes of tensors alive at one time in inference, the input included."""
+    """Peak size of the live tensors in inference, the input included."""
     training_bytes: int
     """Bytes held for the backward pass, the input included."""
 
@@ -58,16 +66,16 @@ class BlockComplexity:
 
     @property
     def nonlocal_type(self) -> NonLocalType:
-        """The pairwise function."""
+        """Pairwise function of the block."""
         return self.config.nonlocal_type
 
     @property
     def formula_flops(self) -> int:
-        """2 MACs + elementwise operations, by the formula."""
+        """Floating-point operations by the formula: 2 MACs + elementwise operations."""
         return 2 * self.formula_macs + self.formula_elementwise
 
     def to_row(self) -> dict[str, Any]:
-        """Column -> plain value."""
+        """Return the complexity as column -> plain value."""
         return {
             **asdict(self),
             "nonlocal_type": self.nonlocal_type,
@@ -78,32 +86,41 @@ class BlockComplexity:
 
 @dataclass(frozen=True)
 class LayerComplexity:
-    """One part of a network."""
+    """Complexity of one part of a network."""
 
     name: str
+    """Dotted name of the part."""
     parameters: int
+    """Number of parameters."""
     macs: int
+    """Number of multiply-accumulates."""
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """A network at one input shape; operations as in `BlockComplexity`."""
+    """Complexity of a network at one input shape; operations as in `BlockComplexity`."""
 
     network: str
+    """Name of the network's class."""
     input_shape: tuple[int, ...]
+    """Shape of the input, batch first."""
     dtype: str
+    """Type of weights and activations."""
     parameters: int
+    """Number of parameters."""
     parameter_bytes: int
     """Bytes of parameters and buffers."""
     macs: int
+    """Number of multiply-accumulates."""
     peak_bytes: int
-    """Most bytes of tensors alive at one time in inference: the input and activations, without weights and without
-    the scratch space and copies inside operators, which on a CPU can be as much again and more."""
+    """Peak size of the live tensors in inference: the input and activations, without weights and without the scratch
+    space and copies inside operators, which on a CPU can take as much again or more."""
     training_bytes: int
     """Bytes held for the backward pass after a forward pass in eval mode, without weights."""
     layers: tuple[LayerComplexity, ...]
-    """The network's outermost parts, blocks inside them included."""
+    """Outermost parts of the network, blocks inside them included."""
     blocks: tuple[BlockComplexity, ...]
+    """Non-local blocks of the network."""
 
     def __post_init__(self) -> None:
         if sum(layer.macs for layer in self.layers) > self.macs:
@@ -111,11 +128,11 @@ class Complexity:
 
     @property
     def nonlocal_macs(self) -> int:
-        """MACs of all non-local blocks."""
+        """Multiply-accumulates of all non-local blocks."""
         return sum(block.counted_macs for block in self.blocks)
 
     def to_row(self) -> dict[str, Any]:
-        """Column -> plain value; `layers` and `blocks` are lists of rows."""
+        """Return the complexity as column -> plain value; `layers` and `blocks` are lists of rows."""
         return {
             **asdict(self),
             "input_shape": list(self.input_shape),
@@ -128,12 +145,17 @@ class Complexity:
 def network_complexity(
     network: nn.Module, input_shape: Sequence[int], *, dtype: torch.dtype = torch.float32
 ) -> Complexity:
-    """Counts a network in eval mode. Nothing of the input's size is allocated.
+    """Count the operations and bytes of a network in eval mode, without allocating anything of the input's size.
 
     Args:
-        network: One tensor in; it isn't changed.
-        input_shape: Batch first: (B, 3, T, H, W) for a video network.
-        dtype: Of weights and activations.
+        network: A module that takes one tensor; it does not change.
+        input_shape: Shape of the input, batch first: (B, 3, T, H, W) for a video network.
+        dtype: Type of weights and activations.
+
+    Example:
+        >>> complexity = network_complexity(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False)), (1, 3, 10, 10))
+        >>> complexity.macs == 8 * 8 * 8 * 3 * 3 * 3, complexity.parameters
+        (True, 216)
     """
     shapes = meta_copy(network).to(dtype)
     block_inputs = _block_inputs(shapes, input_shape)
@@ -165,7 +187,13 @@ def network_complexity(
 def block_complexity(
     block: NonLocalBlock, input_shape: Sequence[int], *, name: str = "", dtype: torch.dtype = torch.float32
 ) -> BlockComplexity:
-    """Counts one block on (B, C, *size), and gives the closed formulas beside it."""
+    """Count the operations and bytes of one block on (B, C, *size), and compute the closed formulas.
+
+    Example:
+        >>> complexity = block_complexity(VideoNonLocalBlock(512), (1, 512, 4, 14, 14))
+        >>> complexity.num_queries, complexity.num_keys
+        (784, 196)
+    """
     run = count_run(block, input_shape, dtype=dtype)
     training = count_run(block, input_shape, dtype=dtype, gradients=True)
     config, inner = block.config, block.inter_channels
@@ -177,7 +205,7 @@ def block_complexity(
 
     evaluation = cheapest_evaluation(config.nonlocal_type, sets, depth, inner)
     if config.nonlocal_type in ("dot_product", "concatenation"):
-        # These weigh time, not only operations: what was counted says which way they took.
+        # The block chooses by time, not only by operations; the count shows which evaluation it chose.
         ways = [way for kind, way in EVALUATIONS if kind == config.nonlocal_type]
         evaluation = min(ways, key=lambda way: abs(formula_of(way).macs - run.macs))
     formula = formula_of(evaluation)
@@ -208,31 +236,31 @@ def compare_blocks(
     config: NonLocalConfig | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[BlockComplexity]:
-    """One row for every input shape (B, C, *size) and kernel; `config` gives the rest of the block."""
+    """Count a block for every input shape (B, C, *size) and kernel; `config` has the other settings."""
     rows = []
     for shape in input_shapes:
         for nonlocal_type in nonlocal_types:
-            rows.append(config_complexity(shape, with_type(config or NonLocalConfig(), nonlocal_type), dtype=dtype))
+            rows.append(config_complexity(shape, with_kernel(config or NonLocalConfig(), nonlocal_type), dtype=dtype))
     return rows
 
 
 def config_complexity(
     input_shape: Sequence[int], config: NonLocalConfig, *, dtype: torch.dtype = torch.float32
 ) -> BlockComplexity:
-    """Counts the block that a configuration describes, without making its weights."""
+    """Count the block that a configuration describes, without allocating its weights."""
     with torch.device("meta"):
         block = _new_block(input_shape, config)
     return block_complexity(block, input_shape, name=config.nonlocal_type, dtype=dtype)
 
 
-def with_type(config: NonLocalConfig, nonlocal_type: NonLocalType) -> NonLocalConfig:
-    """The same block with another kernel; only the embedded Gaussian has a scale."""
+def with_kernel(config: NonLocalConfig, nonlocal_type: NonLocalType) -> NonLocalConfig:
+    """Return a configuration with another kernel; only the embedded Gaussian keeps a scale."""
     scale = config.scale if nonlocal_type == "embedded_gaussian" else None
     return replace(config, nonlocal_type=nonlocal_type, scale=scale)
 
 
 def _new_block(shape: Sequence[int], config: NonLocalConfig) -> NonLocalBlock:
-    """A block for (B, C, *size): on video for three sides."""
+    """Create a block for (B, C, *size), on video if there are three sides."""
     if len(shape) == 5:
         return VideoNonLocalBlock.from_config(shape[1], config)
     if len(shape) not in (3, 4):
@@ -252,7 +280,7 @@ def _new_block(shape: Sequence[int], config: NonLocalConfig) -> NonLocalBlock:
 
 
 def _block_inputs(shapes: nn.Module, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """What shape goes into each block."""
+    """Return the input shape of each block."""
     found: dict[str, tuple[int, ...]] = {}
 
     def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:

@@ -1,4 +1,4 @@
-"""Operations and bytes of one run, counted while it runs on the meta device: shapes only, nothing is allocated."""
+"""Operations and bytes of one forward pass, counted on the meta device: shapes only, nothing is allocated."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from nonlocal_video.models.meta import meta_copy
 
 @dataclass(frozen=True)
 class RunCount:
-    """What one forward pass did and held."""
+    """Operations and memory of one forward pass."""
 
     macs: int
-    """Multiply-accumulates of convolutions, linear layers and matrix products; one is two floating-point operations."""
+    """Multiply-accumulates of convolutions, linear layers and matrix products, each two floating-point operations."""
     macs_by_module: dict[str, int]
-    """The same by dotted module name, children included; modules that do none are left out."""
+    """The same by dotted module name, children included, without modules that have none."""
     peak_bytes: int
-    """Most bytes of tensors alive at one time: the input, activations and whatever a layer makes on its way. Weights
-    are not in it, nor is the scratch space inside an operator."""
+    """Peak size of the live tensors: the input, activations and the intermediate tensors of layers, without weights and
+    without the scratch space inside operators."""
     held_bytes: int
-    """Bytes of tensors alive after the pass: the output, and with gradients all that the backward pass needs."""
+    """Size of the tensors alive after the pass: the output, and with gradients all that the backward pass needs."""
 
 
 def count_run(
     network: nn.Module, input_shape: Sequence[int], *, dtype: torch.dtype = torch.float32, gradients: bool = False
 ) -> RunCount:
-    """Counts one forward pass in eval mode.
+    """Count the operations and bytes of one forward pass in eval mode.
 
     Args:
-        network: Any module of one tensor; it isn't changed.
+        network: A module that takes one tensor; it does not change.
         input_shape: Shape of that tensor, batch first.
-        dtype: Of the weights and the input.
+        dtype: Type of the weights and the input.
         gradients: Whether to keep what a backward pass needs.
     """
     tensors = [*network.parameters(), *network.buffers()]
@@ -69,24 +69,24 @@ def count_run(
 
 
 def _matrix_vector_flops(matrix: Sequence[int], _vector: Sequence[int], **_: Any) -> int:
-    """torch's counter knows matrix products but not this one."""
+    """Count a matrix-vector product, which torch's counter does not know."""
     return 2 * math.prod(matrix)
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Bytes of the storages that operators made and that are still alive.
+    """Counter of the bytes of storages that operators created and that are still alive.
 
     Args:
-        known: Tensors that were there before; views of them are nothing new.
+        known: Tensors that existed before; views of them are not counted.
     """
 
     def __init__(self, known: Sequence[Tensor]) -> None:
         super().__init__()
         self.live_bytes = self.peak_bytes = 0
         self._paused = False
-        # Held, so that their ids stay theirs.
+        # References, so that their ids are not reused.
         self._known = {id(storage): storage for storage in (tensor.untyped_storage() for tensor in known)}
-        # An entry leaves when its storage is freed, before its id is used again.
+        # An entry is removed when its storage is freed, before its id can be reused.
         self._alive: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -103,7 +103,7 @@ class _LiveBytes(TorchDispatchMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Do not count what is made here."""
+        """Do not count tensors that are created here."""
         self._paused = True
         try:
             yield
@@ -126,9 +126,10 @@ class _LiveBytes(TorchDispatchMode):
 
 
 class _FusedAttentionHoldsNoMap(TorchFunctionMode):
-    """On the meta device PyTorch writes fused attention out as two products with the whole map between them.
+    """Keeps the map of fused attention out of the byte count.
 
-    Its operations are counted so, but the map must not be: a fused kernel never holds it.
+    On the meta device PyTorch expands fused attention to two products with the whole map between them. The operations
+    are counted that way, but a fused kernel never holds the map.
     """
 
     def __init__(self, tracker: _LiveBytes) -> None:

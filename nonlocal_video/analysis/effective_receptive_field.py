@@ -1,4 +1,4 @@
-"""Effective receptive field: which frames and pixels really move a unit, from its gradients (Luo et al., NIPS 2016)."""
+"""Effective receptive fields: which frames and pixels influence a unit, by its gradients (Luo et al., NIPS 2016)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from torch import Tensor, nn
 
 from nonlocal_video.analysis.networks import nonlocal_blocks, without_blocks
 from nonlocal_video.analysis.receptive_field import LayerField, theoretical_fields
-from nonlocal_video.attention.capture import forward_and_keep
+from nonlocal_video.attention.capture import forward_and_capture
 
 TWO_SIGMA = 1 - 0.9545
-"""Luo et al., section 3: the field is where the gradient is above 1 - 95.45% of its peak. exp(-2) = 13.5% would be two
-standard deviations of a Gaussian; the paper's number is kept so that figures compare with its own."""
+"""Luo et al., section 3: the field is where the gradient is above 1 - 95.45% of its peak. Two standard deviations of a
+Gaussian would be exp(-2) = 13.5%; the paper's threshold is kept so that figures can be compared with its own."""
 
 
 @dataclass(frozen=True, repr=False)
 class EffectiveField:
-    """The gradient map of the middle unit of a layer, axes (T, H, W) or (H, W) of the network's input."""
+    """Gradient map of the middle unit of a layer, on the axes (T, H, W) or (H, W) of the network's input."""
 
     theoretical: LayerField
+    """Theoretical field of the same unit."""
     gradient: NDArray[np.float64]
-    """Mean over inputs of the absolute gradient of the unit's summed channels, summed over the input's channels;
+    """Absolute gradient of the unit's summed channels, summed over the input's channels, averaged over inputs and
     scaled to a sum of 1."""
     num_inputs: int
+    """Number of inputs."""
 
     def __post_init__(self) -> None:
         if self.gradient.shape != self.theoretical.input_size:
@@ -41,29 +43,31 @@ class EffectiveField:
         return f"EffectiveField({self.theoretical.layer!r}, input={self.gradient.shape}, extent={self.extent})"
 
     def profile(self, axis: int) -> NDArray[np.float64]:
-        """The gradient along one axis, the others summed."""
+        """Sum the gradient over all other axes."""
         return self.gradient.sum(axis=tuple(other for other in range(self.gradient.ndim) if other != axis))
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """Along each axis the number of frames or pixels where the profile is above `TWO_SIGMA` of its peak."""
+        """Number of frames or pixels along each axis where the profile is above `TWO_SIGMA` of its peak."""
         profiles = (self.profile(axis) for axis in range(self.gradient.ndim))
         return tuple(int((profile > TWO_SIGMA * profile.max()).sum()) for profile in profiles)
 
     @property
     def deviation(self) -> tuple[float, ...]:
-        """Standard deviation of the gradient's place along each axis, in frames and pixels: far, weak parts count."""
+        """Standard deviation of the gradient's position along each axis, in frames and pixels, weak parts included."""
         return tuple(_deviation(self.profile(axis)) for axis in range(self.gradient.ndim))
 
     @property
     def area_side(self) -> float:
-        """Luo et al.'s figure: the square root of the number of pixels above `TWO_SIGMA` of the peak, time summed."""
+        """Side of the field as in Luo et al.: the square root of the number of pixels above `TWO_SIGMA` of the peak."""
         picture = self.gradient.sum(axis=tuple(range(self.gradient.ndim - 2)))
         return float(np.sqrt((picture > TWO_SIGMA * picture.max()).sum()))
 
     def share_outside(self, field: LayerField) -> float:
-        """Share of the gradient that lies outside a theoretical field: with that of the same layer in the network
-        without its blocks, what only the blocks can have brought."""
+        """Return the share of the gradient outside a theoretical field.
+
+        For the field of the same layer in the network without its blocks, this is the share that the blocks contribute.
+        """
         inside = tuple(
             slice(first, last + 1)
             for first, last in (field.span(axis, index) for axis, index in enumerate(field.centre))
@@ -71,7 +75,7 @@ class EffectiveField:
         return float(1 - min(self.gradient[inside].sum(), 1.0))
 
     def to_row(self) -> dict[str, Any]:
-        """Column -> plain value; the map itself is left out."""
+        """Return the figures as column -> plain value, without the map."""
         return {
             **self.theoretical.to_row(),
             "effective_extent": list(self.extent),
@@ -91,20 +95,23 @@ def effective_field(
     in_channels: int = 3,
     seed: int = 0,
 ) -> EffectiveField:
-    """Differentiates the middle unit of a layer with respect to the input, in eval mode.
+    """Compute the gradient of the middle unit of a layer with respect to the input, in eval mode.
 
     Args:
-        network: Takes (B, in_channels, *input_size); it isn't changed.
-        input_size: (T, H, W) or (H, W).
-        layer: Dotted name of a module that makes a feature map.
+        network: A module that takes (B, in_channels, *input_size); it does not change.
+        input_size: Size (T, H, W) or (H, W).
+        layer: Dotted name of a module with a feature map as output.
         inputs: Real inputs (K, in_channels, *input_size), normalised; None draws standard normal noise, as in the
             paper.
-        num_inputs: How much noise to draw.
-        in_channels: Channels of the input.
-        seed: Of the noise.
+        num_inputs: Number of noise inputs.
+        in_channels: Number of channels of the input.
+        seed: Random seed of the noise.
+
+    Raises:
+        ValueError: If the inputs have another shape, or the gradient is zero or not finite.
     """
     (field,) = theoretical_fields(network, input_size, [layer], in_channels=in_channels)
-    # Weights that need no gradient: otherwise every layer would also keep its input for theirs.
+    # Weights without gradients; otherwise every layer would keep its input for them.
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
     parameter = next(frozen.parameters())
     if inputs is None:
@@ -113,10 +120,10 @@ def effective_field(
     if inputs.shape[1:] != (in_channels, *input_size) or len(inputs) < 1:
         raise ValueError(f"inputs has shape {tuple(inputs.shape)}; it should be (K, {in_channels}, *{input_size}).")
     total = np.zeros(tuple(input_size))
-    for sample in inputs:  # one by one: the memory of one
+    for sample in inputs:  # one by one, for the memory of one
         clip = sample[None].to(parameter.device, parameter.dtype).requires_grad_()
         with torch.enable_grad():
-            _, kept = forward_and_keep(frozen, clip, outputs_of=[layer])
+            _, kept = forward_and_capture(frozen, clip, capture_outputs=[layer])
             unit = _unit(kept[layer], field.centre).sum()
         (gradient,) = torch.autograd.grad(unit, clip)
         total += gradient[0].abs().sum(dim=0).double().cpu().numpy()
@@ -127,10 +134,12 @@ def effective_field(
 
 @dataclass(frozen=True)
 class FieldComparison:
-    """A layer's fields in a network as it is and with its non-local blocks taken out."""
+    """Effective fields of a layer with and without the network's non-local blocks."""
 
     with_blocks: EffectiveField
+    """Field in the network as it is."""
     without_blocks: EffectiveField
+    """Field in the network without its blocks."""
     identity_blocks: tuple[str, ...]
     """Blocks that add exactly zero, as new ones do: these cannot change an effective field."""
 
@@ -140,11 +149,11 @@ class FieldComparison:
 
     @property
     def share_beyond(self) -> float:
-        """Share of the gradient from places that the network without blocks cannot see."""
+        """Share of the gradient from pixels outside the theoretical field of the network without blocks."""
         return self.with_blocks.share_outside(self.without_blocks.theoretical)
 
     def to_row(self) -> dict[str, Any]:
-        """Column -> plain value."""
+        """Return the comparison as column -> plain value."""
         return {
             "with_blocks": self.with_blocks.to_row(),
             "without_blocks": self.without_blocks.to_row(),
@@ -162,9 +171,10 @@ def compare_fields(
     num_inputs: int = 4,
     in_channels: int = 3,
 ) -> FieldComparison:
-    """The effective field with and without non-local blocks, from the same inputs; arguments of `effective_field`.
+    """Compute the effective field with and without non-local blocks, from the same inputs.
 
-    A layer that is a block itself is an identity in the network without blocks.
+    Arguments are those of `effective_field`. A layer that is itself a block is the identity in the network without
+    blocks.
     """
     fields = [
         effective_field(variant, input_size, layer, inputs=inputs, num_inputs=num_inputs, in_channels=in_channels)
@@ -177,10 +187,10 @@ def compare_fields(
     )
 
 
-def _unit(features: Tensor, place: Sequence[int]) -> Tensor:
-    """(1, C, *cells) -> (C,) at one cell."""
+def _unit(features: Tensor, cell: Sequence[int]) -> Tensor:
+    """Return the channels (C,) at one cell of (1, C, *cells)."""
     unit = features[0]
-    for index in place:
+    for index in cell:
         unit = unit[:, index]
     return unit
 

@@ -1,4 +1,4 @@
-"""Any network's non-local blocks: found, taken out, or described by a file."""
+"""Non-local blocks of a network: finding them, removing them; and networks described by a file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nonlocal_video.models.checkpoint import build_network
 
 
 def nonlocal_blocks(network: nn.Module) -> dict[str, NonLocalBlock]:
-    """The non-local blocks by dotted name."""
+    """Return the non-local blocks of a network by dotted name."""
     return {name: module for name, module in network.named_modules() if isinstance(module, NonLocalBlock)}
 
 
 def without_blocks(network: nn.Module) -> nn.Module:
-    """A copy with `nn.Identity` in the place of every non-local block."""
+    """Return a copy of a network with `nn.Identity` instead of every non-local block."""
     plain = copy.deepcopy(network)
     for name in nonlocal_blocks(plain):
         parent, _, child = name.rpartition(".")
@@ -28,11 +28,11 @@ def without_blocks(network: nn.Module) -> nn.Module:
     return plain
 
 
-def network_of_file(path: Path) -> nn.Module:
-    """The network, newly initialised, of a JSON file {"architecture": ..., "config": {...}}, as on a model card.
+def network_from_json(path: Path) -> nn.Module:
+    """Build the network of a JSON file {"architecture": ..., "config": {...}}, as on a model card, newly initialised.
 
     Raises:
-        UsageError: If it is no such file.
+        UsageError: If the file is not such a JSON file.
         ModelError: If the architecture is unknown or its configuration does not fit.
     """
     try:
@@ -44,7 +44,7 @@ def network_of_file(path: Path) -> nn.Module:
     num_classes = given["config"].get("num_classes", 400)
     if not isinstance(num_classes, int) or num_classes < 1:
         raise UsageError(f"num_classes = {num_classes!r} in {path} should be a whole number, at least 1.")
-    # A card checks the configuration; what it says of input and labels is not used.
+    # A card checks the configuration; its input and labels are not used.
     unused = InputSpec(1, 1.0, 1, 1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     labels = tuple(f"class {index}" for index in range(num_classes))
     return build_network(ModelCard(path.name, given["architecture"], given["config"], unused, labels))

@@ -1,4 +1,4 @@
-"""What the attention of non-local blocks looks like in numbers, query row by query row, without the N x M map."""
+"""Statistics of the attention of non-local blocks, query row by query row, without the N x M map."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from nonlocal_video.analysis.formulas import position_sets
 from nonlocal_video.analysis.networks import nonlocal_blocks
-from nonlocal_video.attention.capture import forward_and_keep
+from nonlocal_video.attention.capture import forward_and_capture
 from nonlocal_video.blocks import NonLocalBlock
 from nonlocal_video.errors import ModelError
 from nonlocal_video.models.folding import fold_batch_norms
 
 CHUNK_ENTRIES = 2**22
-"""Attention weights held at a time: 16 MiB in float32."""
+"""Number of attention weights held at a time: 16 MiB in float32."""
 SPARSE_SHARE = 0.1
-"""A key counts as left out when its weight is below this share of an equal one."""
+"""A key counts as ignored if its weight is below this share of an equal weight."""
 
 _MEANS = (
     "entropy_nats",
@@ -42,41 +42,46 @@ _MEANS = (
 
 @dataclass(frozen=True, repr=False)
 class AttentionPattern:
-    """One block's attention for one clip (or image), the means over its query rows.
+    """Statistics of one block's attention for one clip (or image): means over its query rows.
 
-    A row is its weights' absolute values over their sum: for the softmax kernels the weights themselves. A row of
-    zeros (a concatenation whose ReLU is shut) has no pattern and is only counted in `empty_share`.
+    A row is its weights' absolute values over their sum; for the softmax kernels these are the weights. A row of zeros
+    (a concatenation whose ReLU is inactive) has no pattern and only counts in `empty_share`.
     """
 
     block: str
+    """Dotted name of the block."""
     clip: str
+    """Name of the clip."""
     nonlocal_type: str
+    """Pairwise function of the block."""
     size: tuple[int, int, int]
-    """Queries along (T, H, W); an image has one frame."""
+    """Number of queries along (T, H, W); an image has one frame."""
     num_visible: int
-    """M, the keys that a query can see."""
+    """Number M of keys that a query attends to."""
     entropies: NDArray[np.float64]
-    """(N - empty,) nats, each row's own."""
+    """Entropy of each row in nats, (N - empty,)."""
     self_share: float
-    """Weight on the key that the query itself is in."""
+    """Weight on the key that contains the query itself."""
     own_frame_share: float
+    """Weight on the query's own frame."""
     share_by_distance: tuple[float, ...]
     """Weight on frames 0, 1, 2, ... feature frames away, over all queries; sums to 1."""
     equal_share_by_distance: tuple[float, ...]
-    """The same if every visible key had the same weight: what the block's shape alone gives."""
+    """The same for equal weights on all keys: the part that the block's shape alone explains."""
     sparsity: float
-    """Share of visible keys with less than a tenth of an equal share."""
+    """Share of keys with less than a tenth of an equal weight."""
     maximum: float
-    """Mean over rows of the largest weight."""
+    """Largest weight, averaged over rows."""
     variance: float
-    """Mean over rows of the variance of the visible weights."""
+    """Variance of the weights in a row, averaged over rows."""
     empty_share: float
+    """Share of rows without weights."""
     residual_share: float
-    """Norm of what the block adds over the norm of its input, ||W y|| / ||x||."""
+    """Norm of the block's contribution over the norm of its input, ||W y|| / ||x||."""
     out_weight_norm: float
     """Norm of W with the batch norm folded in."""
     is_identity: bool
-    """The block adds exactly zero to whatever input, as a new one does: its attention changes no answer."""
+    """Whether the block adds exactly zero to any input, as a new one does: its attention then changes no prediction."""
 
     def __post_init__(self) -> None:
         num_rows = round(math.prod(self.size) * (1 - self.empty_share))
@@ -92,21 +97,21 @@ class AttentionPattern:
 
     @property
     def maximum_entropy_nats(self) -> float:
-        """ln M: attention spread evenly over all visible keys."""
+        """Entropy of equal weights on all keys: ln M."""
         return math.log(self.num_visible)
 
     @property
     def entropy_nats(self) -> float:
-        """Mean row entropy."""
+        """Mean entropy of the rows."""
         return float(self.entropies.mean()) if len(self.entropies) else math.nan
 
     @property
     def effective_positions(self) -> float:
-        """Mean over rows of exp(entropy): evenly attended keys that would have the same entropy."""
+        """Mean over rows of exp(entropy): the number of equally attended keys with the same entropy."""
         return float(np.exp(self.entropies).mean()) if len(self.entropies) else math.nan
 
     def to_row(self) -> dict[str, Any]:
-        """Column -> plain value; the rows' entropies are given as deciles."""
+        """Return the statistics as column -> plain value; the rows' entropies are given as deciles."""
         values = asdict(self)
         entropies = values.pop("entropies")
         deciles = np.quantile(entropies, np.linspace(0, 1, 11)).tolist() if len(entropies) else []
@@ -125,12 +130,16 @@ class AttentionPattern:
 def network_patterns(
     network: nn.Module, inputs: Tensor, *, names: Sequence[str] | None = None
 ) -> list[AttentionPattern]:
-    """The patterns of every block, for every sample of a batch.
+    """Compute the statistics of every block for every sample of a batch.
 
     Args:
-        network: Runs in eval mode; it isn't changed.
-        inputs: (B, 3, T, H, W) or (B, 3, H, W), normalised.
-        names: What to call the samples; None is "0", "1", ...
+        network: A network, run in eval mode; it does not change.
+        inputs: Normalised inputs (B, 3, T, H, W) or (B, 3, H, W).
+        names: Names of the samples; None is "0", "1", ...
+
+    Raises:
+        ValueError: If there are more or fewer names than samples.
+        ModelError: If a block gives values that are not finite.
     """
     names = [str(index) for index in range(len(inputs))] if names is None else names
     if len(names) != len(inputs):
@@ -138,7 +147,7 @@ def network_patterns(
     evaluated = copy.deepcopy(network).eval()
     blocks = nonlocal_blocks(evaluated)
     with torch.no_grad():
-        _, kept = forward_and_keep(evaluated, inputs, inputs_of=list(blocks))
+        _, kept = forward_and_capture(evaluated, inputs, capture_inputs=list(blocks))
     return [
         block_pattern(block, kept[name][index : index + 1], block_name=name, clip=clip)
         for index, clip in enumerate(names)
@@ -147,7 +156,7 @@ def network_patterns(
 
 
 def block_pattern(block: NonLocalBlock, x: Tensor, *, block_name: str = "", clip: str = "") -> AttentionPattern:
-    """The pattern of one block in eval mode for what goes into it, (1, C, *size), in chunks of queries."""
+    """Compute the statistics of one block in eval mode for its input (1, C, *size), in chunks of queries."""
     if len(x) != 1:
         raise ValueError(f"x has {len(x)} samples; give one, (1, C, *size).")
     block = copy.deepcopy(block).eval()
@@ -169,7 +178,7 @@ def block_pattern(block: NonLocalBlock, x: Tensor, *, block_name: str = "", clip
 
 
 def summary_rows(patterns: Sequence[AttentionPattern]) -> list[dict[str, Any]]:
-    """One row for each block: the means over clips, and how far clips differ in their mean entropy."""
+    """Return a row for each block: means over clips, and how much clips differ in their mean entropy."""
     by_block: dict[str, list[AttentionPattern]] = {}
     for pattern in patterns:
         by_block.setdefault(pattern.block, []).append(pattern)
@@ -192,7 +201,7 @@ def summary_rows(patterns: Sequence[AttentionPattern]) -> list[dict[str, Any]]:
 
 
 class _RowSums:
-    """Collects statistics of attention rows."""
+    """Accumulator of statistics of attention rows."""
 
     def __init__(self, block: NonLocalBlock, size: tuple[int, ...]) -> None:
         self.block = block
@@ -208,7 +217,7 @@ class _RowSums:
         self.with_own_key = self.filled = 0
 
     def add(self, queries: Tensor, weights: Tensor) -> None:
-        """Rows of queries (Q,): weights (Q, M) over all keys of the clip, zero where a query cannot look."""
+        """Add rows of queries (Q,): weights (Q, M) on all keys of the clip, zero outside a query's set."""
         frame, row, column = _coordinates(queries, self.size)
         totals = weights.abs().sum(dim=1, dtype=torch.float64)  # (Q,)
         filled = totals > 0
@@ -221,7 +230,7 @@ class _RowSums:
         per_frame = shares.unflatten(1, (self.key_size[0], -1)).sum(dim=2)  # (Q', T)
         distance = (torch.arange(self.key_size[0], device=frame.device) - frame[:, None]).abs()
         self.by_distance.index_add_(0, distance.flatten().cpu(), per_frame.flatten().cpu())
-        # The pooled key that holds a query; pooling drops the last row and column of an odd side.
+        # The pooled key that contains a query; pooling drops the last row and column of an odd side.
         step_y, step_x = (n // (m + 1) + 1 for n, m in zip(self.size[1:], self.key_size[1:], strict=True))
         key_row, key_column = row // step_y, column // step_x
         inside = (key_row < self.key_size[1]) & (key_column < self.key_size[2])
@@ -229,14 +238,14 @@ class _RowSums:
         self.self_sum += float(shares[inside].gather(1, key[inside, None]).sum())
         self.with_own_key += int(inside.sum())
         equal = 1 / self.num_visible
-        # Keys out of sight have weight 0: they are no choice of the block's, so they are taken off again.
+        # Keys outside the set have weight 0. They are not the block's choice, so they are subtracted again.
         unseen = self.num_keys - self.num_visible
         self.sparse += float((shares < SPARSE_SHARE * equal).sum() - unseen * len(shares)) / self.num_visible
         self.maximum += float(shares.amax(dim=1).sum()) if len(shares) else 0.0
         self.variance += float((shares.square().sum(dim=1) / self.num_visible - equal**2).sum())
 
     def pattern(self, block_name: str, clip: str, *, residual_share: float, out_weight_norm: float) -> AttentionPattern:
-        """The means over the rows added so far."""
+        """Return the means over the rows added so far."""
         rows = max(1, self.filled)
         by_distance = (self.by_distance / rows).tolist()
         return AttentionPattern(
@@ -260,7 +269,7 @@ class _RowSums:
         )
 
     def _visible_frames(self, frame: Tensor) -> Tensor:
-        """(Q,) -> (Q, T): whether queries of these frames see each frame."""
+        """Return a mask (Q, T): whether queries in these frames (Q,) attend to each frame."""
         config, num_frames = self.block.config, self.size[0]
         keys = torch.arange(num_frames, device=frame.device)
         if config.mode == "space_only":
@@ -275,24 +284,24 @@ class _RowSums:
 
 
 def _plain(number: float | np.floating[Any]) -> float | None:
-    """What JSON can say; a mean over no rows is None."""
+    """Convert a number to a JSON value; a mean over no rows is None."""
     return float(number) if math.isfinite(number) else None
 
 
 def _as_video(size: Sequence[int]) -> tuple[int, int, int]:
-    """(L,) or (H, W) as one frame."""
+    """Return (L,) or (H, W) as the size of one frame."""
     if len(size) == 3:
         return size[0], size[1], size[2]
     return (1, size[0], size[1]) if len(size) == 2 else (1, 1, size[0])
 
 
 def _coordinates(indices: Tensor, size: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    places = size[1] * size[2]
-    return indices // places, indices % places // size[2], indices % size[2]
+    pixels = size[1] * size[2]
+    return indices // pixels, indices % pixels // size[2], indices % size[2]
 
 
 def pattern_table(patterns: Sequence[AttentionPattern]) -> list[Mapping[str, Any]]:
-    """Flat rows for a CSV file, one for each clip and block; lists become numbered columns."""
+    """Return flat rows for a CSV file, one for each clip and block; lists become numbered columns."""
     rows: list[Mapping[str, Any]] = []
     num_distances = max((len(pattern.share_by_distance) for pattern in patterns), default=0)
     for pattern in patterns:

@@ -1,4 +1,4 @@
-"""The analyser's pictures, PNG or what else matplotlib writes by the file's name."""
+"""Plots of the analyser, as PNG or another matplotlib format by the file's extension."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _INK, _ACCENT, _PALE = "#222222", "#d1495b", "#8d99ae"
 
 
 def draw_fields(comparison: FieldComparison, path: str | os.PathLike[str]) -> Path:
-    """Gradient of the middle unit with and without blocks: over the picture, and over time.
+    """Plot the gradient of the middle unit with and without blocks, over the frame and over time.
 
-    Dashed boxes are the theoretical fields; colours are logarithmic, down to a thousandth of the peak.
+    Dashed boxes are the theoretical fields. Colours are logarithmic, down to a thousandth of the peak.
     """
     from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure  # not pyplot, which would choose a window system
+    from matplotlib.figure import Figure  # not pyplot, which would choose a windowing backend
 
     variants = {"with non-local blocks": comparison.with_blocks, "without": comparison.without_blocks}
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, 3)
-    for ax, (words, field) in zip(axes, variants.items(), strict=False):
+    for ax, (description, field) in zip(axes, variants.items(), strict=False):
         picture = field.gradient.sum(axis=tuple(range(field.gradient.ndim - 2)))
         peak = picture.max()
         ax.imshow(np.maximum(picture, peak / 1e3), norm=LogNorm(peak / 1e3, peak), cmap="magma")
         _box(ax, field)
         height, width = field.extent[-2:]
-        ax.set_title(f"{words}\neffective {height} x {width} pixels", fontsize=10)
+        ax.set_title(f"{description}\neffective {height} x {width} pixels", fontsize=10)
         ax.set_xlabel("pixel")
     along, label = (0, "frame") if comparison.with_blocks.gradient.ndim == 3 else (1, "column, pixels")
-    for (words, field), colour in zip(variants.items(), (_ACCENT, _INK), strict=True):
+    for (description, field), colour in zip(variants.items(), (_ACCENT, _INK), strict=True):
         profile = field.profile(along)
-        axes[2].plot(profile / profile.max(), color=colour, label=f"{words}: {field.extent[along]}")
+        axes[2].plot(profile / profile.max(), color=colour, label=f"{description}: {field.extent[along]}")
     axes[2].axhline(TWO_SIGMA, color=_PALE, linestyle="--", linewidth=1)
     axes[2].set(xlabel=label, ylabel="gradient / peak", yscale="log", ylim=(1e-4, 1.5))
     axes[2].legend(fontsize=8, frameon=False)
@@ -51,7 +51,7 @@ def draw_fields(comparison: FieldComparison, path: str | os.PathLike[str]) -> Pa
 
 
 def draw_patterns(patterns: Sequence[AttentionPattern], path: str | os.PathLike[str]) -> Path:
-    """For each block: its rows' entropies in all clips beside ln M, and attention by temporal distance."""
+    """Plot for each block the entropies of its rows in all clips with ln M, and attention by temporal distance."""
     from matplotlib.figure import Figure
 
     blocks = list(dict.fromkeys(pattern.block for pattern in patterns))
@@ -80,7 +80,7 @@ def draw_patterns(patterns: Sequence[AttentionPattern], path: str | os.PathLike[
 
 
 def _box(ax: Axes, field: EffectiveField) -> None:
-    """The theoretical field, as far as it lies inside the picture."""
+    """Return the theoretical field, clipped to the frame."""
     from matplotlib.patches import Rectangle
 
     theoretical = field.theoretical

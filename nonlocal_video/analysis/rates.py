@@ -1,4 +1,4 @@
-"""What a machine makes of counted operations and bytes: measured for one network, used to predict its settings."""
+"""Speed and memory of a machine: measured for one network, then used to predict the cost of its other settings."""
 
 from __future__ import annotations
 
@@ -13,43 +13,50 @@ from nonlocal_video.analysis.speed import measure_speed
 from nonlocal_video.errors import ModelError
 
 Size = tuple[int, int, int]
-"""(T, H, W) of a clip."""
+"""Size (T, H, W) of a clip."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a network cost at one input size."""
+class Measurement:
+    """Measured cost of a network at one input size."""
 
     input_size: Size
+    """Size (T, H, W) of the input."""
     macs: int
+    """Counted multiply-accumulates."""
     seconds: float
+    """Median time of a forward pass."""
     counted_bytes: int
-    """Peak of the counted tensors, without the input."""
+    """Counted peak size of the live tensors, without the input."""
     peak_bytes: int
-    """Peak of the memory that was really taken, without weights and input."""
+    """Measured peak memory, without weights and input."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What this machine makes of counted operations and bytes, from measurements at a smaller and a larger input.
+    """Conversion of counted operations and bytes to time and memory, from measurements at two input sizes.
 
-    Time is the line through both, or the larger one's proportion where that line would start below zero. Memory is
-    more than the counted tensors by the operators' scratch space and copies, which do not follow one law (small inputs
-    can take more than large ones): between the measurements it is interpolated, below them it stays, above them it
-    grows in proportion.
+    Time is the line through both, or proportional to the larger one if that line would start below zero. Memory exceeds
+    the counted tensors by the operators' scratch space and copies, which follow no single law (small inputs can take
+    more than large ones): between the measurements it is interpolated, below them it is constant, above them it grows
+    in proportion.
     """
 
-    smaller: Measured
-    larger: Measured
+    smaller: Measurement
+    """Measurement at the smaller input."""
+    larger: Measurement
+    """Measurement at the larger input."""
     device: str
+    """Device that was measured."""
     num_threads: int
+    """Number of CPU threads."""
 
     def __post_init__(self) -> None:
         if not (self.smaller.macs < self.larger.macs and self.smaller.counted_bytes < self.larger.counted_bytes):
             raise ValueError(f"{self.smaller} should cost less than {self.larger}.")
 
     def seconds(self, macs: int) -> float:
-        """Predicted seconds of a pass."""
+        """Predict the seconds of a forward pass."""
         small, large = self.smaller, self.larger
         slope = (large.seconds - small.seconds) / (large.macs - small.macs)
         start = large.seconds - slope * large.macs
@@ -58,12 +65,12 @@ class Rates:
         return start + slope * macs
 
     def peak_bytes(self, counted_bytes: int) -> float:
-        """Predicted peak memory of a pass, beyond weights and input."""
+        """Predict the peak memory of a forward pass, without weights and input."""
         small, large = self.smaller, self.larger
         if counted_bytes >= large.counted_bytes:
             return large.peak_bytes * counted_bytes / large.counted_bytes
-        place = (counted_bytes - small.counted_bytes) / (large.counted_bytes - small.counted_bytes)
-        return small.peak_bytes + max(0.0, place) * (large.peak_bytes - small.peak_bytes)
+        position = (counted_bytes - small.counted_bytes) / (large.counted_bytes - small.counted_bytes)
+        return small.peak_bytes + max(0.0, position) * (large.peak_bytes - small.peak_bytes)
 
 
 def measure_rates(
@@ -74,14 +81,17 @@ def measure_rates(
     num_runs: int = 5,
     smaller: Size | None = None,
 ) -> Rates:
-    """Measures a network's time and memory at two input sizes.
+    """Measure a network's time and memory at two input sizes.
 
     Args:
-        network: Takes (1, 3, T, H, W).
-        input_size: The larger (T, H, W). It has to run on this machine; what is predicted may be larger still.
-        device: Where to measure.
-        num_runs: Timed runs at each size.
+        network: A module that takes (1, 3, T, H, W).
+        input_size: The larger size (T, H, W). It has to run on this machine; predictions may be for larger ones.
+        device: Device to measure.
+        num_runs: Number of timed runs at each size.
         smaller: The other size; None halves height and width.
+
+    Raises:
+        ModelError: If the memory cannot be measured on this device.
     """
     smaller = smaller or (input_size[0], max(1, input_size[1] // 2), max(1, input_size[2] // 2))
     measured = []
@@ -92,11 +102,11 @@ def measure_rates(
         if speed.peak_bytes is None:
             raise ModelError(f"The memory of a pass of {size} could not be measured: {speed.peak_method}.")
         counted = count.peak_bytes - input_bytes(size)
-        measured.append(Measured(size, count.macs, speed.median_seconds, counted, speed.peak_bytes))
+        measured.append(Measurement(size, count.macs, speed.median_seconds, counted, speed.peak_bytes))
     smaller_one, larger_one = measured
     return Rates(smaller_one, larger_one, device=speed.device, num_threads=speed.num_threads)
 
 
 def input_bytes(size: Size) -> int:
-    """Bytes of one RGB clip in float32."""
+    """Return the bytes of one RGB clip in float32."""
     return 4 * 3 * math.prod(size)

@@ -1,4 +1,4 @@
-"""From counted operations and rates measured on this machine to settings that keep a user's limits."""
+"""Recommendations: settings that keep a user's limits, from counted operations and rates measured on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nonlocal_video.analysis.complexity import with_type
+from nonlocal_video.analysis.complexity import with_kernel
 from nonlocal_video.analysis.counting import count_run
 from nonlocal_video.analysis.networks import nonlocal_blocks
 from nonlocal_video.analysis.rates import Rates, Size, input_bytes
@@ -21,18 +21,23 @@ from nonlocal_video.models.meta import meta_copy
 from nonlocal_video.models.resnet3d import Video3DResNet
 
 CROP_STEP = 32
-"""Crops are multiples of the networks' total stride in space."""
+"""Crops are multiples of the networks' total spatial stride."""
 FRAMES_STEP = 8
-"""Numbers of frames are multiples of the largest total stride in time."""
+"""Numbers of frames are multiples of the largest total temporal stride."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one forward pass of one clip may cost."""
+    """Limits on the cost of one forward pass of one clip.
+
+    Raises:
+        ValueError: If neither limit is given, or one is not above 0.
+    """
 
     memory_bytes: float | None = None
-    """Weights, input and everything the pass takes on its way."""
+    """Memory for weights, input and everything that the pass allocates."""
     seconds_per_clip: float | None = None
+    """Time of the pass."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -42,33 +47,37 @@ class Limits:
             raise ValueError("give a limit: memory_bytes, seconds_per_clip, or both.")
 
     def excess(self, setting: Recommendation) -> float:
-        """The larger of predicted memory and time, each as a share of its limit; up to 1 the limits are kept."""
+        """Return the larger of predicted memory and time as shares of their limits; up to 1 the limits are kept."""
         return _excess(self, setting.predicted_bytes, setting.predicted_seconds)
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One setting with its predicted figures."""
+    """A setting with its predicted cost."""
 
     change: str
-    """What is different, in words."""
+    """Change in words; "nothing" for none."""
     keeps_weights: bool
-    """The trained weights still fit; if not, the blocks have to be trained."""
+    """Whether the trained weights still fit; if not, the blocks need training."""
     input_size: Size
+    """Size (T, H, W) of the input."""
     nonlocal_blocks: Mapping[str, NonLocalConfig] | None
-    """The configuration's blocks; None where the network is not made from one."""
+    """Non-local blocks of the configuration; None if the network is not built from one."""
     macs: int
+    """Number of multiply-accumulates."""
     predicted_seconds: float
+    """Predicted time of a forward pass of one clip."""
     predicted_bytes: float
-    """Weights, input, activations and scratch space of one clip."""
+    """Predicted memory for weights, input, activations and scratch space of one clip."""
     meets_limits: bool
+    """Whether the prediction keeps the limits with the margin."""
 
     def __post_init__(self) -> None:
         if min(self.input_size) < 1 or self.predicted_seconds <= 0 or self.predicted_bytes <= 0:
             raise ValueError(f"{self} should have positive sizes and figures.")
 
     def to_row(self) -> dict[str, Any]:
-        """Column -> plain value."""
+        """Return the recommendation as column -> plain value."""
         blocks = self.nonlocal_blocks
         return {
             **{name: getattr(self, name) for name in ("change", "keeps_weights", "macs")},
@@ -84,22 +93,25 @@ class Recommendation:
 def recommend(
     network: nn.Module, input_size: Size, limits: Limits, rates: Rates, *, margin: float = 0.2
 ) -> list[Recommendation]:
-    """Settings that keep the limits, the least change first.
+    """Find settings that keep the limits, the smallest change first.
 
-    Looked at: the network as it is; smaller inputs, which keep the trained weights; cheaper blocks (another kernel,
-    pooled keys, half the inner channels, only the last block, none), which have to be trained; and both together. Of
-    each kind the one with the most operations left is given.
+    Candidates are the network as it is; smaller inputs, which keep the trained weights; cheaper blocks (another kernel,
+    pooled keys, half the inner channels, only the last block, none), which need training; and both together. For each
+    kind the candidate with the most operations is returned.
 
     Args:
-        network: Takes (1, 3, T, H, W).
-        input_size: What it is meant to take.
-        limits: The user's.
-        rates: From `measure_rates`, of the same network on the machine that shall run it.
-        margin: Predictions have to stay this share below the limits.
+        network: A module that takes (1, 3, T, H, W).
+        input_size: Intended size (T, H, W) of the input.
+        limits: Limits to keep.
+        rates: Result of `measure_rates` for the same network on the machine that will run it.
+        margin: Share by which predictions have to stay below the limits.
 
     Returns:
-        One row for each kind that keeps the limits and sees half as much again of the clip as the rows before; where
-        nothing keeps them, the one setting that comes nearest, with `meets_limits` False.
+        One recommendation for each kind that keeps the limits with at least half as much more of the clip than those
+        before; if no candidate keeps them, the one that comes closest, with `meets_limits` False.
+
+    Raises:
+        ValueError: If the margin is not from 0 to below 1.
     """
     if not 0 <= margin < 1:
         raise ValueError(f"{margin = } should be at least 0 and below 1.")
@@ -111,13 +123,13 @@ def recommend(
     variants = _variants(network)
     chosen: list[Recommendation] = []
     tried: list[Recommendation] = []
-    # Nothing; a smaller input; other blocks; both.
+    # No change; a smaller input; other blocks; both.
     for other_blocks, smaller in itertools.product((False, True), repeat=2):
         settings = [
-            _predicted(variant, words, size, input_size, blocks, rates, strict)
-            for words, variant, blocks in variants
+            _predicted(variant, description, size, input_size, blocks, rates, strict)
+            for description, variant, blocks in variants
             for size in sizes
-            if bool(words) == other_blocks and (size != input_size) == smaller
+            if bool(description) == other_blocks and (size != input_size) == smaller
         ]
         tried += settings
         fitting = [setting for setting in settings if setting.meets_limits]
@@ -131,7 +143,7 @@ def recommend(
 
 
 def build_setting(network: nn.Module, setting: Recommendation) -> nn.Module:
-    """The recommended network, newly initialised; `network` itself where its blocks stay as they are."""
+    """Build the recommended network, newly initialised; return `network` itself if its blocks do not change."""
     if setting.nonlocal_blocks is None or setting.keeps_weights:
         return network
     return _with_blocks(network, setting.nonlocal_blocks)
@@ -139,7 +151,7 @@ def build_setting(network: nn.Module, setting: Recommendation) -> nn.Module:
 
 def _predicted(
     variant: nn.Module,
-    words: str,
+    description: str,
     size: Size,
     input_size: Size,
     blocks: Mapping[str, NonLocalConfig] | None,
@@ -150,11 +162,11 @@ def _predicted(
     weights = sum(tensor.numel() * tensor.itemsize for tensor in [*variant.parameters(), *variant.buffers()])
     seconds = rates.seconds(count.macs)
     memory = weights + input_bytes(size) + rates.peak_bytes(count.peak_bytes - input_bytes(size))
-    changes = [words] if words else []
+    changes = [description] if description else []
     changes += [] if size == input_size else [f"{size[0]} frames of {size[1]}x{size[2]} pixels"]
     return Recommendation(
         change=", ".join(changes) or "nothing",
-        keeps_weights=not words,
+        keeps_weights=not description,
         input_size=size,
         nonlocal_blocks=blocks,
         macs=count.macs,
@@ -165,7 +177,7 @@ def _predicted(
 
 
 def _smaller_sizes(network: nn.Module, input_size: Size) -> list[Size]:
-    """The size itself, and smaller ones of the same shape in space, down to a quarter of the frames."""
+    """Return the size itself and smaller ones of the same aspect ratio, down to a quarter of the frames."""
     groups = [block.config.temporal_groups or 1 for block in nonlocal_blocks(network).values()]
     step = math.lcm(FRAMES_STEP, *groups)
     frames = {input_size[0], *(n // step * step for n in (input_size[0] // 2, input_size[0] // 4) if n >= step)}
@@ -176,7 +188,7 @@ def _smaller_sizes(network: nn.Module, input_size: Size) -> list[Size]:
 
 
 def _variants(network: nn.Module) -> list[tuple[str, nn.Module, Mapping[str, NonLocalConfig] | None]]:
-    """Words, network on the meta device and its blocks: the network itself first, with no words."""
+    """Return the description, network (on the meta device) and blocks of each variant, the unchanged one first."""
     unchanged = meta_copy(network)
     if not isinstance(network, (InceptionI3D, Video3DResNet)):
         return [("", unchanged, None)]
@@ -184,18 +196,18 @@ def _variants(network: nn.Module) -> list[tuple[str, nn.Module, Mapping[str, Non
     variants: list[tuple[str, nn.Module, Mapping[str, NonLocalConfig] | None]] = [("", unchanged, blocks)]
     changes = {
         "keys pooled": {name: replace(config, sub_sample=True) for name, config in blocks.items()},
-        "dot-product kernel": {name: with_type(config, "dot_product") for name, config in blocks.items()},
+        "dot-product kernel": {name: with_kernel(config, "dot_product") for name, config in blocks.items()},
         "half the inner channels": _half_inner(network, blocks),
         "dot-product kernel, half the inner channels": {
-            name: with_type(config, "dot_product") for name, config in _half_inner(network, blocks).items()
+            name: with_kernel(config, "dot_product") for name, config in _half_inner(network, blocks).items()
         },
         "only the last block": _last(network, blocks),
         "no non-local blocks": {},
     }
-    for words, changed in changes.items():
+    for description, changed in changes.items():
         if changed != blocks:
             with torch.device("meta"):
-                variants.append((words, _with_blocks(network, changed), changed))
+                variants.append((description, _with_blocks(network, changed), changed))
     return variants
 
 
@@ -207,26 +219,26 @@ def _with_blocks(network: nn.Module, blocks: Mapping[str, NonLocalConfig]) -> nn
 
 
 def _half_inner(network: nn.Module, blocks: Mapping[str, NonLocalConfig]) -> dict[str, NonLocalConfig]:
-    """Half of what each block has, whether by its configuration or by default."""
+    """Halve the inner channels of each block, whether they are configured or the default."""
     modules = nonlocal_blocks(network)
     return {
-        place: replace(config, inter_channels=max(1, modules[_module_name(network, place)].inter_channels // 2))
-        for place, config in blocks.items()
+        key: replace(config, inter_channels=max(1, modules[_module_name(network, key)].inter_channels // 2))
+        for key, config in blocks.items()
     }
 
 
 def _last(network: nn.Module, blocks: Mapping[str, NonLocalConfig]) -> dict[str, NonLocalConfig]:
-    """Only the block that runs last; a configuration may name them in any order."""
+    """Keep only the block that runs last; a configuration may list blocks in any order."""
     running = list(nonlocal_blocks(network))
-    place = max(blocks, key=lambda place: running.index(_module_name(network, place)), default=None)
-    return {} if place is None else {place: blocks[place]}
+    key = max(blocks, key=lambda key: running.index(_module_name(network, key)), default=None)
+    return {} if key is None else {key: blocks[key]}
 
 
-def _module_name(network: nn.Module, place: str) -> str:
-    """Place in a configuration -> the block's module."""
+def _module_name(network: nn.Module, key: str) -> str:
+    """Return the module name of the block with this key in a configuration."""
     if isinstance(network, InceptionI3D):
-        return f"nonlocal_{place}"
-    stage, _, index = place.partition(".")
+        return f"nonlocal_{key}"
+    stage, _, index = key.partition(".")
     return f"{stage}.nonlocal{index}"
 
 

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a forward pass, measured so that the figures can be compared."""
+"""Time and peak memory of a forward pass, measured so that the figures can be compared."""
 
 from __future__ import annotations
 
@@ -22,23 +22,28 @@ _CHILD_SECONDS = 600
 
 @dataclass(frozen=True)
 class Speed:
-    """A network's forward passes at one input shape on one device."""
+    """Measured forward passes of a network at one input shape on one device."""
 
     network: str
+    """Name of the network."""
     input_shape: tuple[int, ...]
+    """Shape of the input, batch first."""
     dtype: str
+    """Type of weights and input."""
     device: str
+    """Device of the runs."""
     hardware: str
     """Name of the device, or of the processor's architecture."""
     num_threads: int
-    """CPU threads inside an operator."""
+    """Number of CPU threads inside an operator."""
     seconds: tuple[float, ...]
-    """Every timed run, in the order in which they ran."""
+    """Seconds of every timed run, in the order of the runs."""
     warmup_runs: int
+    """Number of runs before these."""
     peak_bytes: int | None
-    """Most memory taken beyond what was there before the pass; None if it was not measured."""
+    """Peak memory beyond what was allocated before the pass; None if it was not measured."""
     peak_method: str
-    """How: resident memory of a fresh process, or the device's allocator."""
+    """How the memory was measured: resident memory of a fresh process, or the device's allocator."""
 
     def __post_init__(self) -> None:
         if not self.seconds or min(self.seconds) <= 0:
@@ -46,12 +51,12 @@ class Speed:
 
     @property
     def median_seconds(self) -> float:
-        """Half of the runs took longer."""
+        """Median time of a run."""
         return statistics.median(self.seconds)
 
     @property
     def quartile_seconds(self) -> tuple[float, float]:
-        """The middle half of the runs lies between these."""
+        """First and third quartile of the runs."""
         if len(self.seconds) == 1:
             return self.seconds[0], self.seconds[0]
         first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
@@ -59,11 +64,11 @@ class Speed:
 
     @property
     def clips_per_second(self) -> float:
-        """Batch size over the median."""
+        """Batch size over the median time."""
         return self.input_shape[0] / self.median_seconds
 
     def to_row(self) -> dict[str, Any]:
-        """Column -> plain value."""
+        """Return the figures as column -> plain value."""
         first, third = self.quartile_seconds
         return {
             **asdict(self),
@@ -88,16 +93,24 @@ def measure_speed(
     warmup_runs: int = 2,
     memory: bool = True,
 ) -> list[Speed]:
-    """Times networks in eval mode, one run of each in turn, so that a disturbance hits all of them alike.
+    """Time networks in eval mode, one run of each in turn, so that disturbances affect all of them alike.
 
     Args:
-        networks: Name -> module of one tensor. They are put into eval mode and onto the device while they are
-            measured, and back afterwards.
-        input_shape: Batch first.
+        networks: Name -> a module that takes one tensor. Modules are put into eval mode and onto the device for the
+            measurement, and restored afterwards.
+        input_shape: Shape of the input, batch first.
         device: Any device of this machine; it is synchronised before the clock is read.
-        num_runs: Timed runs of each network.
-        warmup_runs: Runs before that, which compile, allocate and choose algorithms.
-        memory: Also measure the peak memory. On the CPU that starts a process for each network.
+        num_runs: Number of timed runs of each network.
+        warmup_runs: Number of runs before these, in which libraries compile, allocate and choose algorithms.
+        memory: Whether to measure the peak memory as well. On a CPU this starts a process for each network.
+
+    Raises:
+        ValueError: If a number of runs is out of range.
+
+    Example:
+        >>> (speed,) = measure_speed({"conv": nn.Conv2d(3, 8, 3)}, (1, 3, 32, 32), num_runs=3, memory=False)
+        >>> len(speed.seconds), speed.median_seconds > 0
+        (3, True)
     """
     if num_runs < 1 or warmup_runs < 0:
         raise ValueError(f"{num_runs = } should be at least 1 and {warmup_runs = } at least 0.")
@@ -143,10 +156,10 @@ def measure_speed(
 def peak_memory(
     network: nn.Module, input_shape: Sequence[int], *, device: str | torch.device = "cpu"
 ) -> tuple[int | None, str]:
-    """Bytes that one forward pass takes beyond the weights and the input, and how that was measured.
+    """Measure the bytes that one forward pass takes beyond the weights and the input; return them and the method.
 
-    On the CPU a fresh process runs the pass and reads its own peak of resident memory: that has the operators' scratch
-    space in it, which no allocator of PyTorch's sees, and no memory that an earlier run left behind.
+    On a CPU a fresh process runs the pass and reads its own peak of resident memory. This includes the operators'
+    scratch space, which PyTorch's allocators do not report, and no memory left by an earlier run.
     """
     target = torch.device(device)
     if target.type == "cpu":
@@ -179,13 +192,13 @@ def _timed(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def _synchronise(device: torch.device) -> None:
-    """Wait for what the device still has to do; a CPU has nothing left when a call returns."""
+    """Wait for the device's pending work; a CPU has none when a call returns."""
     if device.type != "cpu":
         _backend(device).synchronize(*([] if device.type == "mps" else [device]))
 
 
 def _backend(device: torch.device) -> Any:
-    """torch.cuda, torch.xpu, torch.mps, ..."""
+    """Return torch.cuda, torch.xpu, torch.mps, ..."""
     return getattr(torch, device.type)
 
 
@@ -202,7 +215,7 @@ def _device_of(network: nn.Module) -> torch.device:
 
 
 def _peak_of_fresh_process(network: nn.Module, input_shape: Sequence[int]) -> tuple[int | None, str]:
-    """Spawned, not forked: a fork would share its parent's pages."""
+    """Measure in a spawned process; a forked one would share its parent's pages."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     arguments = (sender, network, tuple(input_shape), torch.get_num_threads())
@@ -222,10 +235,10 @@ def _peak_of_fresh_process(network: nn.Module, input_shape: Sequence[int]) -> tu
 
 
 def _report_peak(sender: Any, network: nn.Module, input_shape: tuple[int, ...], num_threads: int) -> None:
-    """Runs in the child."""
+    """Run a pass in the child and send its peak memory."""
     torch.set_num_threads(num_threads)
     with torch.inference_mode():
-        # Weights came through shared memory: their pages count from their first use, which has to be before.
+        # Weights arrive in shared memory, and their pages count from their first use, which has to be before.
         for tensor in [*network.parameters(), *network.buffers()]:
             tensor.data = tensor.data.clone()
         clip = torch.randn(input_shape)
@@ -237,7 +250,7 @@ def _report_peak(sender: Any, network: nn.Module, input_shape: tuple[int, ...], 
 
 
 def _reset_resident_peak() -> int:
-    """Bytes resident now, and from now on the peak starts here (Linux); elsewhere the peak so far."""
+    """Return the bytes resident now and restart the peak from here (Linux); elsewhere return the peak so far."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -246,7 +259,7 @@ def _reset_resident_peak() -> int:
 
 
 def _resident_peak() -> int:
-    """Not `getrusage` on Linux: its peak starts with that of the process that started this one."""
+    """Return the peak resident memory. On Linux not by `getrusage`, whose peak starts with that of the parent."""
     if sys.platform == "linux":
         return _status_bytes("VmHWM")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,1 +1,1 @@
-"""Where the network looked: attention of non-local blocks and class evidence, in the frames' own pixels and times."""
+"""Explanations of a prediction: attention of non-local blocks and class evidence, on the clip's own frames."""

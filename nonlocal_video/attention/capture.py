@@ -1,4 +1,4 @@
-"""Run a network once and keep the features that maps are made from."""
+"""Capture of inputs and outputs of a network's modules during one forward pass."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import torch
 from torch import Tensor, nn
 
 
-def forward_and_keep(
-    network: nn.Module, clip: Tensor, *, inputs_of: Sequence[str] = (), outputs_of: Sequence[str] = ()
+def forward_and_capture(
+    network: nn.Module, clip: Tensor, *, capture_inputs: Sequence[str] = (), capture_outputs: Sequence[str] = ()
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The network's answer for `clip` (N, 3, T, H, W), and by name the inputs or outputs of some of its modules."""
+    """Run a network on `clip` (N, 3, T, H, W); return its logits and, by name, inputs or outputs of some modules."""
     kept: dict[str, Tensor] = {}
 
     def keeper(name: str, *, output: bool) -> Callable[[nn.Module, Any, Tensor], None]:
-        def keep(_module: nn.Module, inputs: Any, result: Tensor) -> None:
-            # A copy: the next module may be an in-place ReLU.
-            kept[name] = (result if output else inputs[0]).clone()
+        def keep(_module: nn.Module, arguments: Any, result: Tensor) -> None:
+            # A copy, since the next module may be an in-place ReLU.
+            kept[name] = (result if output else arguments[0]).clone()
 
         return keep
 
-    handles = [network.get_submodule(name).register_forward_hook(keeper(name, output=True)) for name in outputs_of]
-    handles += [network.get_submodule(name).register_forward_hook(keeper(name, output=False)) for name in inputs_of]
+    handles = [network.get_submodule(name).register_forward_hook(keeper(name, output=True)) for name in capture_outputs]
+    handles += [
+        network.get_submodule(name).register_forward_hook(keeper(name, output=False)) for name in capture_inputs
+    ]
     try:
         logits = network(clip)
     finally:
@@ -32,8 +34,8 @@ def forward_and_keep(
     return logits, kept
 
 
-def first_not_finite(network: nn.Module, clip: Tensor) -> str:
-    """Dotted name of the first module whose output for `clip` has a value that is not finite."""
+def first_non_finite_module(network: nn.Module, clip: Tensor) -> str:
+    """Return the dotted name of the first module whose output for `clip` has a value that is not finite."""
     found: list[str] = []
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:

@@ -1,4 +1,4 @@
-"""Which places speak for a class: the exact class activation map where the head is linear, else Grad-CAM."""
+"""Class evidence: the exact class activation map where the head is linear, else Grad-CAM."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ class LinearHead(Protocol):
 
     @property
     def feature_layer(self) -> str:
-        """Dotted name of the module whose output feeds the head."""
+        """Dotted name of the module whose output the head takes."""
         ...
 
     def class_activation_map(self, features: Tensor, class_indices: Tensor) -> Tensor:
-        """(B, C, T', H', W') -> (B, K, T', H', W'); the sum over cells plus the class's bias is its logit."""
+        """Map features (B, C, T', H', W') to evidence (B, K, T', H', W'), which sums to the logits less the biases."""
         ...
 
 
-def evidence_of_windows(cells: Tensor, window: tuple[int, int, int] | None) -> tuple[Tensor, int]:
-    """Turn the class activation map of a head that pools all cells into that of one that slides a window over them.
+def windowed_evidence(cells: Tensor, window: tuple[int, int, int] | None) -> tuple[Tensor, int]:
+    """Turn the class activation map of a head that pools all cells into that of a head with a sliding window.
 
-    Each place of the window (stride 1) gives a logit; a cell counts in those places that cover it.
+    Each position of the window (stride 1) gives a logit; a cell counts at the positions that cover it.
 
     Args:
-        cells: (T', H', W'), whose sum plus the class's bias is the logit of the mean of all cells.
-        window: (T, H, W) cells; None is one window over all.
+        cells: Map (T', H', W') whose sum plus the class's bias is the logit of the mean of all cells.
+        window: Size (T, H, W) of the window in cells; None is one window over all.
 
     Returns:
-        (T', H', W'), whose sum plus the bias is the mean of the places' logits; and the number of places.
+        Map (T', H', W') whose sum plus the bias is the mean of the logits; and the number of positions of the window.
     """
     if window is None:
         return cells, 1
-    num_places, weighted = 1, cells
+    num_positions, weighted = 1, cells
     for axis, (have, need) in enumerate(zip(cells.shape, window, strict=True)):
-        places = have - need + 1
+        positions = have - need + 1
         index = torch.arange(have, device=cells.device)
-        # Places that begin from index - need + 1 to index, and from 0 to places - 1.
-        covering = index.clamp(max=places - 1) - (index - need + 1).clamp(min=0) + 1
+        # Positions that begin from index - need + 1 to index, and from 0 to positions - 1.
+        covering = index.clamp(max=positions - 1) - (index - need + 1).clamp(min=0) + 1
         shape = [1, 1, 1]
         shape[axis] = have
-        weighted = weighted * (covering * have / (places * need)).to(cells.dtype).reshape(shape)
-        num_places *= places
-    return weighted, num_places
+        weighted = weighted * (covering * have / (positions * need)).to(cells.dtype).reshape(shape)
+        num_positions *= positions
+    return weighted, num_positions
 
 
 def grad_cam(network: nn.Module, clip: Tensor, layer: str, class_index: int) -> Tensor:
-    """Grad-CAM (Selvaraju et al., ICCV 2017) of one class at one layer, by the grad-cam library.
+    """Compute Grad-CAM (Selvaraju et al., ICCV 2017) of one class at one layer, with the grad-cam library.
 
     Args:
-        network: In eval mode.
-        clip: (1, 3, T, H, W).
+        network: A network in eval mode.
+        clip: Input (1, 3, T, H, W).
         layer: Dotted name of a module with a (1, C, T', H', W') output.
-        class_index: The class.
+        class_index: Index of the class.
 
     Returns:
-        (T', H', W'): the ReLU of the features weighted by their mean gradients, on the layer's own grid.
+        Map (T', H', W') on the layer's own grid: the ReLU of the features weighted by their mean gradients.
     """
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -76,8 +76,8 @@ def grad_cam(network: nn.Module, clip: Tensor, layer: str, class_index: int) -> 
                 scores = cam.activations_and_grads(clip.clone())
                 targets[0](scores[0]).backward()
                 kept = cam.activations_and_grads
-                # The library's own scaling to the input takes cells as evenly divided; where they really lie is
-                # the business of `geometry`, so only its weighting of the channels is used.
+                # The library would scale the map to the input as if cells divided it evenly. `geometry` knows where
+                # they are, so only the library's channel weights are used.
                 weighted = cam.get_cam_image(
                     clip, cam.target_layers[0], targets, kept.activations[0].numpy(), kept.gradients[0].numpy()
                 )

@@ -1,6 +1,6 @@
-"""The sampled frames of a clip in one picture, with arrows from a query to where its attention goes.
+"""The sampled frames of a clip in one image, with arrows from a query to the positions with the greatest weights.
 
-After figures 1 and 3 of Wang et al. (CVPR 2018), whose arrows go from one place to those with the greatest weights.
+After figures 1 and 3 of Wang et al. (CVPR 2018).
 """
 
 from __future__ import annotations
@@ -14,66 +14,73 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from nonlocal_video.attention.maps import AttentionMaps, Target, spaced_frames
+from nonlocal_video.attention.maps import AttentionMaps, Target, evenly_spaced_frames
 
 MAX_FRAMES = 12
 NUM_ARROWS = 5
 GAP = 6
-"""Pixels between frames."""
-_TEXT_LINES = 14  # of a frame's height: still read where the sheet is drawn smaller
-_BACKGROUND = (128, 128, 128)  # as good on a dark page as on a white one
+"""Gap between frames, in pixels."""
+_TEXT_LINES = 14  # in a frame's height: still legible where the sheet is shown at a smaller size
+_BACKGROUND = (128, 128, 128)  # suits dark and white pages
 _ARROW = (0, 255, 255)
-_BOW = 0.12  # how far an arrow's control point lies beside its middle, of its length
-_SMOOTH = 2  # Pillow draws steps: arrows are drawn so much larger and made smaller
+_BOW = 0.12  # distance of an arrow's control point from its middle, as a share of its length
+_SMOOTH = 2  # Pillow does not antialias, so arrows are drawn larger and scaled down
 
 
 class SampledFrames(Protocol):
-    """What a look and its maps have in common."""
+    """Frames sampled from a clip: an explanation, or its maps."""
 
     @property
     def frame_of_time(self) -> NDArray[np.int64]:
-        """(T,) which distinct frame each sampled one is."""
+        """Index of the distinct frame for each sampled one, (T,)."""
         ...
 
     def frame(self, index: int) -> NDArray[np.uint8]:
-        """Sampled frame `index`, (height, width, 3)."""
+        """Return sampled frame `index`, (height, width, 3)."""
         ...
 
 
 @dataclass(frozen=True)
 class ContactSheet:
-    """Which sampled frames stand where in the picture."""
+    """Layout of sampled frames in one image.
+
+    Example:
+        >>> sheet = ContactSheet(frames=(0, 4, 8, 12), width=80, height=60)
+        >>> sheet.columns, sheet.size
+        (4, (338, 60))
+    """
 
     frames: tuple[int, ...]
-    """Sampled frames, in rows from left to right."""
+    """Indices of the sampled frames, in rows from left to right."""
     width: int
-    """Width of one frame, in pixels; `height` likewise."""
+    """Width of one frame, in pixels."""
     height: int
+    """Height of one frame, in pixels."""
 
     @classmethod
-    def of(cls, sampled: SampledFrames) -> ContactSheet:
-        """Up to `MAX_FRAMES` evenly spaced frames of a look, or of its maps."""
+    def from_frames(cls, sampled: SampledFrames) -> ContactSheet:
+        """Lay out up to `MAX_FRAMES` evenly spaced frames of an explanation or of its maps."""
         height, width = sampled.frame(0).shape[:2]
-        return cls(tuple(spaced_frames(sampled.frame_of_time, MAX_FRAMES)), width, height)
+        return cls(tuple(evenly_spaced_frames(sampled.frame_of_time, MAX_FRAMES)), width, height)
 
     @property
     def columns(self) -> int:
-        """Frames in a row."""
+        """Number of frames in a row."""
         return min(len(self.frames), 4 if self.width >= self.height else 6)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the picture, in pixels."""
+        """Width and height of the image, in pixels."""
         rows = -(-len(self.frames) // self.columns)
         return self.columns * (self.width + GAP) - GAP, rows * (self.height + GAP) - GAP
 
     def corner(self, position: int) -> tuple[int, int]:
-        """Left and upper edge of the frame at `position`."""
+        """Return the left and upper edge of the frame at `position`, in pixels."""
         row, column = divmod(position, self.columns)
         return column * (self.width + GAP), row * (self.height + GAP)
 
     def point_at(self, left: float, top: float) -> tuple[int, float, float] | None:
-        """The sampled frame at a pixel, and which fraction (x, y) of it; None between frames."""
+        """Return the sampled frame at a pixel, and the fractions (x, y) of it; None between frames."""
         column, x = divmod(left, self.width + GAP)
         row, y = divmod(top, self.height + GAP)
         position = int(row) * self.columns + int(column)
@@ -81,25 +88,25 @@ class ContactSheet:
         return (self.frames[position], x / self.width, y / self.height) if inside else None
 
     def pixel_of(self, index: int, x: float, y: float) -> tuple[float, float]:
-        """Where a place of sampled frame `index` is in the picture, in the nearest frame that is shown."""
+        """Return the pixel of a point (fractions) of sampled frame `index`, in the nearest frame on the sheet."""
         position = min(range(len(self.frames)), key=lambda position: abs(self.frames[position] - index))
         left, top = self.corner(position)
         return left + x * self.width, top + y * self.height
 
     def draw(self, maps: AttentionMaps, targets: Sequence[Target] = ()) -> NDArray[np.uint8]:
-        """The frames with their maps, and an arrow from the query to each target.
+        """Draw the frames with their maps, and an arrow from the query to each target.
 
         Args:
-            maps: Of the clip that this sheet was made for.
-            targets: Places that the query attends to; with maps of another method there are none.
+            maps: Maps of the clip that this sheet was made for.
+            targets: Positions that the query attends to; empty for maps without a query.
 
         Returns:
-            (height, width, 3) RGB.
+            RGB image (height, width, 3).
         """
         picture = Image.new("RGB", self.size, _BACKGROUND)
-        maps = replace(maps, caption="")  # every frame says its time, and the page the rest
+        maps = replace(maps, caption="")  # every frame shows its time, and the page shows the rest
         for position, index in enumerate(self.frames):
-            picture.paste(Image.fromarray(maps.drawn(index, lines=_TEXT_LINES)), self.corner(position))
+            picture.paste(Image.fromarray(maps.draw_frame(index, lines=_TEXT_LINES)), self.corner(position))
         if maps.query is not None and maps.query_index is not None:
             start = self.pixel_of(maps.query_index, maps.query.x, maps.query.y)
             ends = [self.pixel_of(target.index, target.x, target.y) for target in targets]
@@ -116,17 +123,17 @@ class ContactSheet:
 def _arrow(
     pen: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float], radius: float, width: int
 ) -> None:
-    """A bow from the edge of the query's mark to `end`, where its head has its tip; bows in one row do not overlap."""
+    """Draw a bow from the edge of the query's mark to `end`, the tip of its head. Bows in one row do not overlap."""
     across, down = end[0] - start[0], end[1] - start[1]
     length = hypot(across, down)
     if length <= 2 * radius:
         return
     middle = start[0] + across / 2 + _BOW * down, start[1] + down / 2 - _BOW * across
-    share = np.linspace(radius / length, 1 - 6 / length, 24)[:, None]  # the line ends inside of the head
+    share = np.linspace(radius / length, 1 - 6 / length, 24)[:, None]  # the line ends inside the head
     bow = (1 - share) ** 2 * np.array(start) + 2 * share * (1 - share) * np.array(middle) + share**2 * np.array(end)
     pen.line([(x * _SMOOTH, y * _SMOOTH) for x, y in bow], fill=255, width=width * _SMOOTH, joint="curve")
     angle = atan2(end[1] - middle[1], end[0] - middle[0])
-    border = (width - 2) / 2  # the dark edge around the head, as wide as that around the line
+    border = (width - 2) / 2  # the dark edge of the head, as wide as that of the line
     corners = ((2 * border, 0.0), (-11 - 2 * border, 0.42), (-11 - 2 * border, -0.42))
     pen.polygon(
         [

@@ -1,4 +1,4 @@
-"""One map over the sampled frames of a clip: what was measured, on which cells, and where these lie."""
+"""One map over the sampled frames of a clip: its values, the cells they belong to, and the cells' positions."""
 
 from __future__ import annotations
 
@@ -25,11 +25,24 @@ Method = Literal["attention", "query", "evidence"]
 
 @dataclass(frozen=True)
 class QueryPoint:
-    """A point of the clip: seconds from its beginning, and fractions of the frame's width and height."""
+    """A point of the clip: seconds from its beginning, and fractions of the frame's width and height.
+
+    Raises:
+        UsageError: If the fractions are not within 0 to 1, or the seconds are negative.
+
+    Example:
+        >>> QueryPoint(seconds=1.5, x=0.5, y=0.4)
+        QueryPoint(seconds=1.5, x=0.5, y=0.4)
+        >>> QueryPoint.parse((1.5, 0.5, 0.4)).x
+        0.5
+    """
 
     seconds: float
+    """Time from the beginning of the file."""
     x: float
+    """Fraction of the frame's width, from the left."""
     y: float
+    """Fraction of the frame's height, from the top."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.x <= 1 and 0 <= self.y <= 1):
@@ -40,11 +53,11 @@ class QueryPoint:
             raise UsageError(f"query seconds = {self.seconds} should be a number, 0 or above.")
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> QueryPoint:
-        """(seconds, x, y) as a point.
+    def parse(cls, values: Sequence[float]) -> QueryPoint:
+        """Create a point from (seconds, x, y).
 
         Raises:
-            UsageError: These are not three numbers, or not of a point.
+            UsageError: If the values are not three numbers, or not those of a point.
         """
         try:
             seconds, x, y = (float(value) for value in values)
@@ -55,40 +68,60 @@ class QueryPoint:
 
 @dataclass(frozen=True)
 class Target:
-    """A place of the clip and the value that a map has there."""
+    """A position in the clip, and the value of a map there."""
 
     index: int
-    """Which of the T sampled frames it lies in."""
+    """Index of its sampled frame, 0 to T - 1."""
     seconds: float
+    """Time of that frame."""
     x: float
-    """Fraction of the frame's width; `y` of its height."""
+    """Fraction of the frame's width."""
     y: float
+    """Fraction of the frame's height."""
     value: float
+    """Value of the map."""
 
 
 @dataclass(frozen=True, repr=False)
 class AttentionMaps:
-    """A value for every pixel of every sampled frame, kept on the cells it was computed for."""
+    """A map with a value for every pixel of every sampled frame, stored on the cells for which it was computed.
+
+    `Recognizer.explain` returns it.
+
+    Example:
+        >>> maps = recognizer.explain("clip.mp4")
+        >>> maps.frame_map(0).shape
+        (240, 320)
+        >>> maps.save_overlay("overlay.mp4").name
+        'overlay.mp4'
+    """
 
     method: Method
-    """attention: attention received in a non-local block; query: what a point attends to; evidence: class evidence."""
+    """Kind of map: attention received in a non-local block, attention of a query point, or class evidence."""
     quantity: str
     """What the values are, in words and units."""
     layer: str
-    cells: NDArray[np.float32]  # (T', H', W')
+    """Dotted name of the layer."""
+    cells: NDArray[np.float32]
+    """Values (T', H', W')."""
     grid: CellGrid
-    place: SpatialView
-    """Where the network's square input lies in the frame."""
+    """Positions of the cells in the network's input."""
+    crop: SpatialView
+    """Position of the network's square input in the frame."""
     frames: Sequence[NDArray[np.uint8]]
-    """The distinct frames, upright RGB (height, width, 3)."""
-    frame_of_time: NDArray[np.int64]  # (T,) -> frames
-    seconds: NDArray[np.float64]  # (T,) time of each sampled frame, from the beginning of the file
-    film_seconds: float
-    """How long the sampled frames last: the length of the view, so that a film of them plays as fast as the clip."""
+    """Distinct frames, upright RGB (height, width, 3)."""
+    frame_of_time: NDArray[np.int64]
+    """Index in `frames` of each sampled frame, (T,)."""
+    seconds: NDArray[np.float64]
+    """Time of each sampled frame, (T,), from the beginning of the file."""
+    playback_seconds: float
+    """Playback time of all sampled frames: the length of the view, so that an overlay plays as fast as the clip."""
     caption: str = ""
+    """Text that overlays show."""
     query: QueryPoint | None = None
+    """Query point of the attention; None for other methods."""
     query_index: int | None = None
-    """Which of the T sampled frames the query lies in."""
+    """Index of the query's sampled frame."""
 
     def __post_init__(self) -> None:
         if self.cells.shape != self.grid.size:
@@ -101,10 +134,10 @@ class AttentionMaps:
 
     def _repr_html_(self) -> str:
         """Show some of the overlays side by side in a notebook."""
-        chosen = spaced_frames(self.frame_of_time, FRAMES_IN_STRIP)
+        chosen = evenly_spaced_frames(self.frame_of_time, FRAMES_IN_STRIP)
         if self.query_index is not None:  # the frame with the marked point is always one of them
             chosen = sorted({*chosen, self.query_index})
-        overlays = [self.drawn(index) for index in chosen]
+        overlays = [self.draw_frame(index) for index in chosen]
         title = f"{self.method} at {self.layer}"
         return card(
             heading(title, f"{self.caption}. {self.quantity}".removeprefix(". ")),
@@ -116,11 +149,11 @@ class AttentionMaps:
         return len(self.frame_of_time)
 
     def frame(self, index: int) -> NDArray[np.uint8]:
-        """The sampled frame `index`, (height, width, 3)."""
+        """Return sampled frame `index`, (height, width, 3)."""
         return self.frames[self.frame_of_time[index]]
 
     def frame_map(self, index: int) -> NDArray[np.float32]:
-        """(height, width): the values on the pixels of sampled frame `index`; NaN where the network did not look."""
+        """Return the values on the pixels of sampled frame `index`, (height, width); NaN outside the network's crop."""
         height, width = self.frame(index).shape[:2]
         in_time = self.grid.interpolation(0, np.array([float(index)]))[0]  # (T',)
         rows, inside_rows = self._pixels(1, height)
@@ -132,16 +165,18 @@ class AttentionMaps:
         return values
 
     def maps(self) -> Iterator[NDArray[np.float32]]:
-        """`frame_map` of every sampled frame in turn."""
+        """Yield `frame_map` of every sampled frame."""
         return (self.frame_map(index) for index in range(len(self)))
 
-    def drawn(self, index: int, *, lines: int = 24) -> NDArray[np.uint8]:
-        """Draw sampled frame `index` with its map, its time, the caption, and the query point if it lies in this frame.
+    def draw_frame(self, index: int, *, lines: int = 24) -> NDArray[np.uint8]:
+        """Draw sampled frame `index` with its map, its time, the caption, and the query point if it is in this frame.
 
-        Text is so large that `lines` of it would fill the frame's height.
+        Args:
+            index: Index of the sampled frame.
+            lines: Number of lines of text that would fill the frame's height, which sets the size of the text.
 
         Returns:
-            (height, width, 3) RGB.
+            RGB image (height, width, 3).
         """
         return draw(
             self.frame(index),
@@ -153,14 +188,12 @@ class AttentionMaps:
         )
 
     def strongest(self, count: int) -> list[Target]:
-        """The cells with the greatest values, best first, none a neighbour of a better one or of the query's cell."""
+        """Return the cells with the greatest values, best first, without neighbours of a better one or of the query."""
         values = self.cells.astype(np.float64)
         if self.query is not None and self.query_index is not None:
-            y, x = self.place.frame_to_input(
-                self.query.y * self.place.frame_height, self.query.x * self.place.frame_width
-            )
+            y, x = self.crop.frame_to_input(self.query.y * self.crop.frame_height, self.query.x * self.crop.frame_width)
             coordinates = (float(self.query_index), y - 0.5, x - 0.5)
-            _take_out(values, [self.grid.nearest(axis, place) for axis, place in enumerate(coordinates)])
+            _take_out(values, [self.grid.nearest(axis, coordinate) for axis, coordinate in enumerate(coordinates)])
         found = []
         for _ in range(count):
             cell = [int(index) for index in np.unravel_index(int(np.argmax(values)), values.shape)]
@@ -172,7 +205,7 @@ class AttentionMaps:
 
     @property
     def entropy_nats(self) -> float | None:
-        """Entropy of the attention over the M cells, 0 to `maximum_entropy_nats`; None for what is no distribution."""
+        """Entropy of the attention over the M cells, 0 to `maximum_entropy_nats`; None without a distribution."""
         shares = self._shares()
         if shares is None:
             return None
@@ -181,46 +214,52 @@ class AttentionMaps:
 
     @property
     def maximum_entropy_nats(self) -> float:
-        """ln M: the same weight on every cell."""
+        """Entropy of equal weights on all cells: ln M."""
         return float(np.log(self.cells.size))
 
     @property
     def temporal_spread_seconds(self) -> float | None:
-        """Standard deviation of the time that attention goes to, in seconds; None for what is no distribution."""
+        """Standard deviation of the attended time, in seconds; None without a distribution."""
         shares = self._shares()
         return None if shares is None else self._deviation(shares.sum(axis=(1, 2)))
 
     @property
     def even_temporal_spread_seconds(self) -> float:
-        """What `temporal_spread_seconds` is for the same weight on every cell."""
+        """The `temporal_spread_seconds` of equal weights on all cells."""
         return self._deviation(np.full(self.cells.shape[0], 1 / self.cells.shape[0]))
 
     def value_range(self) -> tuple[float, float]:
-        """What overlays show as nothing and as full: 0 and the 99.5th percentile of the positive part of the cells."""
+        """Values that overlays draw as transparent and as full: 0 and the 99.5th percentile of the positive cells."""
         top = float(np.quantile(np.maximum(self.cells, 0), 0.995))
         return 0.0, top if top > 0 else float(max(self.cells.max(), 1e-12))
 
     def save_overlay(self, path: str | os.PathLike[str], *, frames_per_second: float | None = None) -> Path:
         """Write the frames with their maps over them as an H.264 video that browsers play.
 
-        It plays as fast as the clip and lasts as long as the view, whatever the clip's rate and however uneven it is:
-        the network sees pictures at equal steps, and each is shown for one of them. A clip that is shorter than the
-        view is shown as the network saw it: again and again, or held at its last picture, for the view's length;
-        spread over it, for its own.
+        It plays as fast as the clip and lasts as long as the view, for any and even for a variable frame rate: the
+        network samples frames at equal steps, and each is shown for one step. A clip shorter than the view is shown as
+        the network saw it: looped, or held at its last frame, for the length of the view; or spread over it, for its
+        own length.
 
         Args:
-            path: The file, ending in .mp4.
-            frames_per_second: Playing speed; None is the speed of the clip.
+            path: The file to write, ending in .mp4.
+            frames_per_second: Playback rate; None is the speed of the clip.
+
+        Returns:
+            The path.
+
+        Raises:
+            UsageError: If the path does not end in .mp4.
         """
         from nonlocal_video.video.encode import write_video
 
         if frames_per_second is None:
-            frames_per_second = len(self) / self.film_seconds
-        write_video(path, map(self.drawn, range(len(self))), fps=frames_per_second)
+            frames_per_second = len(self) / self.playback_seconds
+        write_video(path, map(self.draw_frame, range(len(self))), fps=frames_per_second)
         return Path(path)
 
     def save_frames(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write every overlay frame as `NNN_SECONDSs.png` and return the paths; such files of an earlier map go."""
+        """Write every overlay frame as `NNN_SECONDSs.png`, replacing those of an earlier map, and return the paths."""
         from PIL import Image
 
         folder = Path(folder)
@@ -228,7 +267,7 @@ class AttentionMaps:
         for earlier in folder.glob("[0-9][0-9][0-9]_*s.png"):
             earlier.unlink()
         paths = []
-        for index, picture in enumerate(map(self.drawn, range(len(self)))):
+        for index, picture in enumerate(map(self.draw_frame, range(len(self)))):
             paths.append(folder / f"{index:03d}_{self.seconds[index]:.3f}s.png")
             Image.fromarray(picture).save(paths[-1])
         return paths
@@ -258,7 +297,7 @@ class AttentionMaps:
         return path
 
     def _shares(self) -> NDArray[np.float64] | None:
-        """Attention as weights that sum to 1; None for class evidence and for kernels without normalised weights."""
+        """Return attention as weights that sum to 1; None for class evidence and for kernels without a softmax."""
         shares = self.cells.astype(np.float64) / self.cells.size
         is_attention = self.method != "evidence" and shares.min() >= 0 and np.isclose(shares.sum(), 1, atol=1e-3)
         return shares if is_attention else None
@@ -269,33 +308,33 @@ class AttentionMaps:
         return float(np.sqrt(shares_of_time @ (seconds - mean) ** 2))
 
     def _frame_of_cell(self, time_index: int) -> int:
-        """The sampled frame nearest to a cell's centre."""
+        """Return the sampled frame nearest to a cell's centre."""
         return min(max(round(self.grid.centre(0, time_index)), 0), len(self) - 1)
 
     def _target(self, cell: Sequence[int]) -> Target:
         index = self._frame_of_cell(cell[0])
-        y, x = self.place.input_to_frame(self.grid.centre(1, cell[1]) + 0.5, self.grid.centre(2, cell[2]) + 0.5)
+        y, x = self.crop.input_to_frame(self.grid.centre(1, cell[1]) + 0.5, self.grid.centre(2, cell[2]) + 0.5)
         return Target(
             index=index,
             seconds=float(self.seconds[index]),
-            x=min(max(x / self.place.frame_width, 0.0), 1.0),
-            y=min(max(y / self.place.frame_height, 0.0), 1.0),
+            x=min(max(x / self.crop.frame_width, 0.0), 1.0),
+            y=min(max(y / self.crop.frame_height, 0.0), 1.0),
             value=float(self.cells[cell[0], cell[1], cell[2]]),
         )
 
     def _pixels(self, axis: int, length: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Interpolation weights of the frame's rows (axis 1) or columns (axis 2), and which of them the network saw."""
-        whole = self.place.frame_height if axis == 1 else self.place.frame_width
-        # Positions are continuous, a pixel's centre at + 0.5; the frame may be drawn at another size than its own.
+        """Return interpolation weights of the frame's rows (axis 1) or columns (axis 2), and which are in the crop."""
+        whole = self.crop.frame_height if axis == 1 else self.crop.frame_width
+        # Positions are continuous, a pixel's centre at + 0.5. The frame may be drawn at another size than its own.
         position = (np.arange(length) + 0.5) * whole / length
-        y, x = self.place.frame_to_input(position, position)
+        y, x = self.crop.frame_to_input(position, position)
         seen = y if axis == 1 else x
-        inside = (seen >= 0) & (seen < self.place.size)
+        inside = (seen >= 0) & (seen < self.crop.size)
         return self.grid.interpolation(axis, seen - 0.5), inside
 
 
-def spaced_frames(frame_of_time: NDArray[np.int64], count: int) -> list[int]:
-    """Up to `count` evenly spaced sampled frames, of which `frame_of_time` (T,) says the frame each of them is.
+def evenly_spaced_frames(frame_of_time: NDArray[np.int64], count: int) -> list[int]:
+    """Return up to `count` evenly spaced sampled frames; `frame_of_time` (T,) has the distinct frame of each.
 
     A frame that was sampled more than once (a looped clip, a low frame rate) counts once.
     """
@@ -308,5 +347,5 @@ def spaced_frames(frame_of_time: NDArray[np.int64], count: int) -> list[int]:
 
 
 def _take_out(values: NDArray[np.float64], cell: Sequence[int]) -> None:
-    """Let neither a cell nor a neighbour of it be the greatest."""
+    """Exclude a cell and its neighbours from the maximum."""
     values[tuple(slice(max(index - 1, 0), index + 2) for index in cell)] = -np.inf

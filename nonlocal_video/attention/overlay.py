@@ -1,4 +1,4 @@
-"""Draw values over the frame that they belong to."""
+"""Drawing of map values over the frame that they belong to."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 STRONGEST_TINT = 0.75
-"""Share of the colour in the strongest pixel, so that the picture stays visible below it."""
+"""Opacity of the colour at the strongest pixel, so that the image stays visible below it."""
 UNSEEN_BRIGHTNESS = 0.45
-"""Factor for pixels outside the network's crop, which had no influence."""
+"""Brightness of pixels outside the network's crop, which had no influence."""
 
 
 @cache
 def _colours() -> NDArray[np.float32]:
-    """(256, 3) RGB 0-255, evenly perceived; from purple on, as the darkest part would only dim the picture."""
+    """Return a perceptually uniform colour map (256, 3), RGB 0-255, from purple on: darker colours would only dim."""
     from matplotlib import colormaps
 
     return (colormaps["inferno"](np.linspace(0.35, 1, 256))[:, :3] * 255).astype(np.float32)
@@ -25,15 +25,15 @@ def _colours() -> NDArray[np.float32]:
 def tint(
     frame: NDArray[np.uint8], values: NDArray[np.float32], *, value_range: tuple[float, float]
 ) -> NDArray[np.uint8]:
-    """Lay a map over a frame.
+    """Blend a map with a frame.
 
     Args:
-        frame: (height, width, 3) RGB.
-        values: (height, width); NaN where the network did not look.
-        value_range: What is drawn as nothing and as full.
+        frame: RGB image (height, width, 3).
+        values: Map (height, width); NaN outside the network's crop.
+        value_range: Values that are drawn as transparent and as full.
 
     Returns:
-        (height, width, 3) RGB.
+        RGB image (height, width, 3).
     """
     low, high = value_range
     unseen = np.isnan(values)
@@ -57,15 +57,15 @@ def draw(
     """Draw a map over a frame, with a line of text and a marked point.
 
     Args:
-        frame: (height, width, 3) RGB.
-        values: (height, width); NaN where the network did not look.
-        value_range: What is drawn as nothing and as full.
-        text: Written in the upper left corner, unless the frame is so small that it would cover the picture.
-        point: x and y as fractions of the frame's width and height.
-        lines: Text is so large that so many lines would fill the frame's height.
+        frame: RGB image (height, width, 3).
+        values: Map (height, width); NaN outside the network's crop.
+        value_range: Values that are drawn as transparent and as full.
+        text: Text in the upper left corner, left out of frames so small that it would cover the image.
+        point: Fractions x and y of the frame's width and height.
+        lines: Number of lines of text that would fill the frame's height, which sets the size of the text.
 
     Returns:
-        (height, width, 3) RGB.
+        RGB image (height, width, 3).
     """
     picture = Image.fromarray(tint(frame, values, value_range=value_range))
     pen = ImageDraw.Draw(picture, "RGBA")

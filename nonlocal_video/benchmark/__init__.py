@@ -1,1 +1,1 @@
-"""Benchmarks that write JSON with the machine's description: `nonlocal-video benchmark`."""
+"""Benchmarks that write JSON with a description of the machine: `nonlocal-video benchmark`."""

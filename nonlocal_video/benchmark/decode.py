@@ -1,7 +1,7 @@
-"""How fast clips are decoded: one view's frames by a cold and a warm child, and whole files.
+"""Decoding speed: the frames of one view in a cold and a warm child process, and whole files.
 
-Cold is a child that has yet to be started; warm one that runs and knows nothing of the file, as between the files of a
-folder. The file itself lies in the system's cache in both cases, since it was probed before.
+A cold child has yet to be started. A warm one runs but knows nothing of the file, as between the files of a folder. In
+both cases the file is in the system's cache, since it was probed before.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ from nonlocal_video.video import DecoderChoice, VideoInfo, VideoReader, write_vi
 
 _PACKAGES = ("av", "decord")
 _MOMENTS_PER_FRAME = (1, 8)
-"""How finely a file is searched for its frames; 1 finds all of a video of constant rate."""
+"""Number of times per mean frame interval at which a file is searched for its frames; 1 suits a constant rate."""
 
 
 @dataclass
 class _Reading:
-    """The same frames, read several times."""
+    """Repeated readings of the same frames."""
 
     times_seconds: list[float]
+    """Times that are read."""
     seconds: dict[str, list[float]]
-    """By the state of the child."""
+    """State of the child -> seconds of each reading."""
     shape: tuple[int, ...] = ()
-    """(K, H, W, 3), K distinct frames."""
+    """Shape (K, H, W, 3) of the K distinct frames."""
     info: VideoInfo | None = None
-    """With the decoder that served the request, and its notes."""
+    """Description of the file, with the decoder that served the request and its notes."""
 
 
 @dataclass
 class _Case:
-    """One row: a file and the decoder that is asked for."""
+    """One row: a file and the requested decoder."""
 
     path: str
     decoder: DecoderChoice
@@ -64,18 +65,22 @@ def benchmark_decode(
     rounds: int = 3,
     notify: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Every file with every decoder in each round, through the `VideoReader` that everything reads with.
+    """Read every file with every decoder in each round, through the `VideoReader` that the whole project uses.
 
     Args:
-        files: Each gets a row for every decoder; one that cannot be read has its error code there.
-        card: The model whose view is read.
-        fast: The card's cheaper view.
-        decoders: `auto` is the one that serves the file. `decord` is not timed on a file that `auto` would not give it.
-        rounds: Readings of each kind; the median counts.
-        say: Told about each round.
+        files: Paths of videos. Each gets a row per decoder; a file that cannot be read has its error code there.
+        card: Card of the model whose view is read.
+        fast: Whether to read the card's cheaper view.
+        decoders: Decoders to time. `auto` is the one that serves the file; `decord` is not timed on a file that `auto`
+            would not give it.
+        rounds: Number of readings of each kind; the median is reported.
+        notify: Called with a sentence at each round.
+
+    Returns:
+        The machine, the settings and a row for each case, as JSON values; times are in seconds.
 
     Raises:
-        UsageError: There is no file, or the decoder that is asked for is not installed.
+        UsageError: If there is no file, or a requested decoder is not installed.
     """
     if not files:
         raise UsageError("There is no file to measure with.")
@@ -116,7 +121,7 @@ def _noting_errors(case: _Case) -> Iterator[None]:
 
 
 def _prepare(case: _Case, spec: InputSpec, serving: VideoReader) -> None:
-    """Find out what the file holds and when its frames are shown; `serving` says which decoder serves it."""
+    """Probe the file and find the times of its frames; `serving` tells which decoder serves it."""
     case.info = serving.probe(case.path)
     with VideoReader(decoder=case.decoder) as reader:
         if case.decoder == "decord":
@@ -130,12 +135,12 @@ def _prepare(case: _Case, spec: InputSpec, serving: VideoReader) -> None:
 
 
 def _frame_times(path: str, info: VideoInfo, reader: VideoReader) -> list[float]:
-    """A moment of every frame; one that is shown for a small part of the mean time can be missed."""
+    """Return a time within every frame; a frame shown for a small part of the mean interval can be missed."""
     found = np.empty(0)
     for moments_per_frame in _MOMENTS_PER_FRAME:
         count = moments_per_frame * info.num_frames
         moments = info.start_seconds + (np.arange(count) + 0.5) * (info.duration_seconds / count)
-        # Which frames these are is known before any is decoded; closing the stream ends the child at its work.
+        # The plan with the frames is known before any is decoded; closing the stream ends the child at its work.
         with reader.stream(path, moments.tolist()) as stream:
             found = stream.pts_seconds
         if len(found) == info.num_frames:
@@ -144,11 +149,11 @@ def _frame_times(path: str, info: VideoInfo, reader: VideoReader) -> list[float]
 
 
 def _read(case: _Case, other: Path) -> None:
-    """The view twice and the whole file, with one child."""
+    """Read the view twice and the whole file, with one child."""
     with VideoReader(decoder=case.decoder) as reader:
         _time(case, reader, "view", "cold")
         for what in ("view", "whole"):
-            reader.probe(other)  # the child remembers what it found out about its last file
+            reader.probe(other)  # the child remembers the index of its last file
             _time(case, reader, what, "warm")
 
 
@@ -156,7 +161,7 @@ def _time(case: _Case, reader: VideoReader, what: str, child: str) -> None:
     reading = case.readings[what]
     num_frames = 0
     started = time.perf_counter()
-    reader.probe(case.path)  # as every use of a clip begins: its length decides which frames are wanted
+    reader.probe(case.path)  # as in every use of a clip: the length decides which frames are needed
     with reader.stream(case.path, reading.times_seconds) as stream:
         for chunk in stream:
             num_frames += len(chunk.frames_thwc)

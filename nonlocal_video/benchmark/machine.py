@@ -1,4 +1,4 @@
-"""On what a benchmark ran."""
+"""Description of the machine that ran a benchmark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, threads used and versions, for the head of a benchmark's JSON."""
+    """Return processor, cores, threads and versions, for the head of a benchmark's JSON."""
     return {
         "processor": _processor(),
         "architecture": platform.machine(),

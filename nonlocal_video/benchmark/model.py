@@ -1,4 +1,4 @@
-"""Seconds that the network takes for a view: models, runtimes, views and batch sizes by turns."""
+"""Time of a forward pass for one view, of models, runtimes, views and batch sizes in turn."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from nonlocal_video.zoo.catalogue import build, entries
 from nonlocal_video.zoo.store import weights_path
 
 Weights = Literal["trained", "random"]
-Way = Literal["torch", "openvino", "eager"]
-"""A runtime of the Recognizer, or the network as it was trained, its batch norms not folded, run by PyTorch."""
+Backend = Literal["torch", "openvino", "eager"]
+"""A runtime of the Recognizer; or eager: the network run by PyTorch as it was trained, its batch norms not folded."""
 
 
 @dataclass
 class _Case:
-    """One row: a network, what runs it, one of its views and a batch size."""
+    """One row: a network, its backend, one of its views and a batch size."""
 
     model: str
     weights: Weights
     recognizer: Recognizer
-    way: Way
+    backend: Backend
     view: Literal["full", "fast"]
     spec: InputSpec
     batch_size: int
     macs: int = 0
-    """Multiply-accumulates of one view."""
+    """Number of multiply-accumulates of one view."""
     seconds: list[float] = field(default_factory=list)
-    """Wall-clock seconds of each timed pass."""
+    """Wall-clock time of each timed pass."""
     first_seconds: float | None = None
-    """Wall-clock seconds of the pass before them, in which OpenVINO compiles the network."""
+    """Wall-clock time of the first pass, in which OpenVINO compiles the network."""
     peak_bytes: int | None = None
-    """Most memory of a CUDA device that a pass takes beyond the weights and its input."""
+    """Peak memory of a CUDA device during a pass, without the weights and the input."""
     fits: bool = True
 
     @property
     def network(self) -> nn.Module:
-        """That which runs, as PyTorch has it."""
-        return self.recognizer.network if self.way == "eager" else self.recognizer.inference_network
+        """Module that runs, as PyTorch has it."""
+        return self.recognizer.network if self.backend == "eager" else self.recognizer.inference_network
 
     def run(self, inputs: torch.Tensor) -> None:
-        if self.way == "eager":
+        if self.backend == "eager":
             with torch.inference_mode():
                 self.network(inputs)
         else:
@@ -76,37 +76,40 @@ def benchmark_model(
     models: Sequence[str],
     *,
     device: str = "auto",
-    runtimes: Sequence[Way] = ("torch",),
+    runtimes: Sequence[Backend] = ("torch",),
     batch_sizes: Sequence[int] = (1,),
     rounds: int = 5,
     threads: int | None = None,
     notify: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Every case in every round, so that a busy machine disturbs all alike and their ratios come from one run.
+    """Time every case in every round, so that a busy machine affects all alike and ratios come from one run.
 
-    The input is noise that lies on the device; a clip's decoding, resizing and normalising are not measured.
+    The input is noise on the device; decoding, resizing and normalising a clip are not measured.
 
     Args:
-        models: As `open_model` takes them.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`; all runtimes get the same.
+        models: Models as `open_model` takes them.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`, the same for all runtimes.
         runtimes: `torch` and `openvino` as the Recognizer takes them, and `eager`: the network as it was trained.
-        batch_sizes: Views in one forward pass.
-        rounds: Timed passes of each case, after the ones that warm it up.
-        threads: Of PyTorch; None leaves what it takes by itself.
-        say: Told about each round.
+        batch_sizes: Numbers of views in one forward pass.
+        rounds: Number of timed passes of each case, after warm-up.
+        threads: Number of PyTorch's threads; None leaves its default.
+        notify: Called with a sentence at each round.
+
+    Returns:
+        The machine, the settings and a row for each case, as JSON values.
 
     Raises:
-        UsageError: There is nothing to measure.
-        ModelError: There is no such model.
+        UsageError: If there is nothing to measure.
+        ModelError: If there is no such model.
     """
     for name, numbers in (("batch-size", batch_sizes), ("rounds", [rounds]), ("threads", [threads or 1])):
         if not numbers or min(numbers) < 1:
             raise UsageError(f"{name} = {', '.join(map(str, numbers))} should be whole numbers of at least 1.")
     if not models:
         raise UsageError("There is no model to measure.")
-    unknown = [runtime for runtime in runtimes if runtime not in get_args(Way)]
+    unknown = [runtime for runtime in runtimes if runtime not in get_args(Backend)]
     if unknown or not runtimes:
-        raise UsageError(f"runtime = {', '.join(runtimes)} should be one or some of {', '.join(get_args(Way))}.")
+        raise UsageError(f"runtime = {', '.join(runtimes)} should be one or some of {', '.join(get_args(Backend))}.")
     target = choose_device(device, runtime="openvino" if "openvino" in runtimes else "torch")
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
@@ -114,11 +117,11 @@ def benchmark_model(
         with ExitStack() as stack:
             cases = []
             for model in dict.fromkeys(models):
-                found: dict[Way, Recognizer] = {}
-                for way in dict.fromkeys(runtimes):
-                    runtime: Runtime = "torch" if way == "eager" else way
-                    found[way], weights = open_model(model, device=str(target), runtime=runtime)
-                    stack.enter_context(found[way])
+                found: dict[Backend, Recognizer] = {}
+                for backend in dict.fromkeys(runtimes):
+                    runtime: Runtime = "torch" if backend == "eager" else backend
+                    found[backend], weights = open_model(model, device=str(target), runtime=runtime)
+                    stack.enter_context(found[backend])
                 if weights == "random":
                     notify(f"{model}: its weights are not here; the network is timed newly initialised")
                 cases += _cases(found, weights, batch_sizes)
@@ -133,7 +136,7 @@ def benchmark_model(
                 "machine": describe_machine(),
                 "device": str(target),
                 "device_name": torch.cuda.get_device_name(target) if target.type == "cuda" else None,
-                # PyTorch's default on newer GPUs: products of convolutions are rounded to 10 bits, sums are float32.
+                # PyTorch's default on newer GPUs: factors of convolutions are rounded to 10 bits, sums are float32.
                 "tf32_convolutions": torch.backends.cudnn.allow_tf32 if target.type == "cuda" else None,
                 "openvino": version("openvino") if "openvino" in runtimes else None,
                 "threads": torch.get_num_threads(),
@@ -145,15 +148,15 @@ def benchmark_model(
 
 
 def open_model(name: str, *, device: str = "auto", runtime: Runtime = "torch") -> tuple[Recognizer, Weights]:
-    """A model, or a catalogue network whose weights are not here with random ones.
+    """Open a model; a catalogue network whose weights are not here gets random ones.
 
-    The time of a pass does not depend on the weights, except that blocks which add exactly zero are left out of it, and
-    new ones do. Random ones get a last layer that is not zero, so that they take part as trained ones would.
+    The time of a pass does not depend on the weights, except that blocks which add exactly zero are skipped, and new
+    ones do. Random weights therefore get a last layer that is not zero, so that the blocks run as trained ones would.
 
     Args:
         name: A catalogue name, a .safetensors file saved by this project, or a training run's folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        runtime: As for `load`.
+        runtime: Runtime as for `load`.
     """
     if name not in entries() or weights_path(name).is_file() or Path(name).is_file():
         return load(name, device=device, runtime=runtime), "trained"
@@ -165,11 +168,11 @@ def open_model(name: str, *, device: str = "auto", runtime: Runtime = "torch") -
 
 
 def multiply_accumulates(network: nn.Module, spec: InputSpec) -> int:
-    """Count the multiply-accumulates of one view; the network that answers is without blocks that add exactly zero."""
+    """Count the multiply-accumulates of one view, without blocks that add exactly zero."""
     return count_run(network, (1, 3, spec.num_frames, spec.crop, spec.crop)).macs
 
 
-def _cases(recognizers: Mapping[Way, Recognizer], weights: Weights, batch_sizes: Sequence[int]) -> list[_Case]:
+def _cases(recognizers: Mapping[Backend, Recognizer], weights: Weights, batch_sizes: Sequence[int]) -> list[_Case]:
     card = next(iter(recognizers.values())).card
     views: list[tuple[Literal["full", "fast"], InputSpec]] = [("full", card.input)]
     if card.fast_input is not None:
@@ -177,15 +180,15 @@ def _cases(recognizers: Mapping[Way, Recognizer], weights: Weights, batch_sizes:
     cases = []
     for view, spec in views:
         for size in dict.fromkeys(batch_sizes):
-            for way, recognizer in recognizers.items():
-                case = _Case(card.name, weights, recognizer, way, view, spec, size)
+            for backend, recognizer in recognizers.items():
+                case = _Case(card.name, weights, recognizer, backend, view, spec, size)
                 case.macs = multiply_accumulates(case.network, spec)
                 cases.append(case)
     return cases
 
 
 def _warm_up(case: _Case) -> None:
-    """Runs a case once, which finds out whether it fits, and on a GPU again for its memory."""
+    """Run a case once to see whether it fits, and on a GPU again for its memory."""
     device = case.recognizer.device
     try:
         case.first_seconds = _timed(case)
@@ -212,7 +215,7 @@ def _timed(case: _Case) -> float:
 
 
 def _inputs(case: _Case) -> torch.Tensor:
-    """Noise in the layout in which a clip gives its views."""
+    """Return noise in the memory layout of a clip's views."""
     return torch.randn(case.input_shape, device=case.recognizer.device)
 
 
@@ -224,13 +227,13 @@ def _synchronise(device: torch.device) -> None:
 def _row(case: _Case, first: _Case) -> dict[str, Any]:
     recognizer = case.recognizer
     median = statistics.median(case.seconds_per_view) if case.fits else None
-    # Of the rounds' own ratios: what slows a whole round down cancels.
+    # Ratios within rounds: whatever slows a whole round down cancels.
     pairs = zip(case.seconds_per_view, first.seconds_per_view, strict=True) if case.fits and first.fits else ()
     ratios = [this / other for this, other in pairs]
     return {
         "model": case.model,
         "weights": case.weights,
-        "runtime": case.way,
+        "runtime": case.backend,
         "view": case.view,
         "num_frames": case.spec.num_frames,
         "crop": case.spec.crop,
@@ -251,7 +254,7 @@ def _row(case: _Case, first: _Case) -> dict[str, Any]:
 
 
 def _quartiles(numbers: Sequence[float]) -> list[float] | None:
-    """The middle half lies between these."""
+    """Return the first and third quartile."""
     if not numbers:
         return None
     if len(numbers) == 1:

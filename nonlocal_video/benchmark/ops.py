@@ -1,7 +1,7 @@
-"""Measure the non-local operation: ours against the naive formula, in time, memory and error, and how it scales.
+"""Benchmark of the non-local operation against the naive formula: time, memory, error and scaling.
 
-Times come from interleaved runs in one process, so that whatever else the machine does falls on both alike; memory from
-a process of its own for every case.
+Times come from interleaved runs in one process, so that other load on the machine affects both alike; memory from a
+separate process for every case.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nonlocal_video.benchmark.machine import describe_machine
-from nonlocal_video.benchmark.ops_cases import OpCase, Way, build, error
+from nonlocal_video.benchmark.ops_cases import Implementation, OpCase, build, error
 from nonlocal_video.benchmark.peak_memory import measure_peak
 from nonlocal_video.blocks import (
     NonLocalBlock,
@@ -27,28 +27,31 @@ from nonlocal_video.blocks import (
     sparse_attention,
 )
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 ALONE: tuple[NonLocalType, ...] = ("dot_product", "concatenation", "embedded_gaussian")
 """Kernels measured without a block; the Gaussian's is the embedded Gaussian's."""
 LENGTHS = (784, 3136, 12544, 50176)
 DEPTH = 256
-BLOCK_SHAPES = ((512, (4, 28, 28)), (1024, (4, 14, 14)), (256, (8, 32, 32)))  # res3, res4, and one of 8192 positions
+BLOCK_SHAPES = ((512, (4, 28, 28)), (1024, (4, 14, 14)), (256, (8, 32, 32)))  # res3, res4, and 8192 positions
 LARGE_SHAPE = (256, (32, 64, 64))  # 131,072 positions, a matrix of 64 GiB
 NAIVE_MATRIX_LIMIT_BYTES = 2**31
-"""The naive formula holds two such matrices at a time; above this it isn't run."""
-_SECONDS_PER_CASE = 8.0  # of repetitions, after the first round
+"""Limit on the naive formula's matrix, of which it holds two at a time; larger cases are not run."""
+_SECONDS_PER_CASE = 8.0  # repetitions after the first round
 
 
 def benchmark_ops(
-    *, quick: bool = False, large_softmax: bool = False, threads: int = 1, notify: Say = print
+    *, quick: bool = False, large_softmax: bool = False, threads: int = 1, notify: Notify = print
 ) -> dict[str, Any]:
-    """Everything but the variants.
+    """Measure kernels and blocks, all except the variants.
 
     Args:
-        quick: Tiny shapes, a smoke test.
-        large_softmax: Also the softmax kernels with all keys on the large block: minutes each.
-        threads: Of PyTorch, in this process and those for memory.
-        say: Told what is being measured.
+        quick: Whether to use tiny shapes, for a smoke test.
+        large_softmax: Whether to run the softmax kernels with all keys on the large block as well, for minutes each.
+        threads: Number of PyTorch's threads, in this process and those for memory.
+        notify: Called with a sentence at each case.
+
+    Returns:
+        Rows for kernels, blocks and the large block, and the exponents of N, as JSON values.
     """
     lengths, depth = ((64, 256), 8) if quick else (LENGTHS, DEPTH)
     block_shapes = ((16, (2, 8, 8)),) if quick else BLOCK_SHAPES
@@ -79,10 +82,10 @@ def benchmark_ops(
 
 
 def benchmark_variants(block: NonLocalBlock, features: Tensor, *, threads: int = 1) -> list[dict[str, Any]]:
-    """Every variant against the full block on real features (1, C, *size): the error of y of eq. 1, and the time.
+    """Measure every variant against the full block on real features (1, C, *size): error of y of eq. 1, and time.
 
-    `error_max` is the largest difference from the full block in float64 over the largest value, `error_rms` the same
-    of the root mean squares. Of y and not of z = x + W y, for the default model's W is 0: it is the identity.
+    `error_max` is the largest difference from the full block in float64 over the largest value, `error_rms` the ratio
+    of the root mean squares. Both are for y and not for z = x + W y, since W of the default model is 0.
     """
     channels = block.inter_channels
     variants: dict[str, NonLocalBlock] = {"full": block, "memory_efficient": memory_efficient(block)}
@@ -116,7 +119,7 @@ def benchmark_variants(block: NonLocalBlock, features: Tensor, *, threads: int =
 
 
 def _attended(block: NonLocalBlock, x: Tensor) -> Tensor:
-    """y, what W is given."""
+    """Return y, the input of W."""
     kept: list[Tensor] = []
     handle = block.W.register_forward_pre_hook(lambda module, arguments: kept.append(arguments[0]))
     block(x)
@@ -124,27 +127,32 @@ def _attended(block: NonLocalBlock, x: Tensor) -> Tensor:
     return kept[0]
 
 
-def _compare(case: OpCase, threads: int, quick: bool, notify: Say) -> dict[str, Any]:
-    """One case both ways, or only ours where the naive matrix is too large."""
+def _compare(case: OpCase, threads: int, quick: bool, notify: Notify) -> dict[str, Any]:
+    """Measure one case with both implementations, or only ours if the naive matrix is too large."""
     notify(f"{case.kernel}, {case.channels} channels, {' x '.join(map(str, case.size))} positions")
-    ways: tuple[Way, ...] = ("naive", "ours") if case.matrix_bytes <= NAIVE_MATRIX_LIMIT_BYTES else ("ours",)
+    implementations: tuple[Implementation, ...] = (
+        ("naive", "ours") if case.matrix_bytes <= NAIVE_MATRIX_LIMIT_BYTES else ("ours",)
+    )
     with torch.no_grad():
-        seconds = _interleaved({way: build(case, way) for way in ways}, max_rounds=3 if quick else 25)
+        seconds = _interleaved(
+            {implementation: build(case, implementation) for implementation in implementations},
+            max_rounds=3 if quick else 25,
+        )
     row: dict[str, Any] = {
         "kernel": case.kernel,
         "channels": case.channels,
         "size": list(case.size),
         "num_positions": case.num_positions,
     }
-    for way in ways:
-        row[way] = {
-            "milliseconds": 1e3 * statistics.median(seconds[way]),
-            "fastest_milliseconds": 1e3 * min(seconds[way]),
-            "rounds": len(seconds[way]),
-            "peak_mib": measure_peak(case, way, threads=threads).bytes / 2**20,
-            "error": error(case, way),
+    for implementation in implementations:
+        row[implementation] = {
+            "milliseconds": 1e3 * statistics.median(seconds[implementation]),
+            "fastest_milliseconds": 1e3 * min(seconds[implementation]),
+            "rounds": len(seconds[implementation]),
+            "peak_mib": measure_peak(case, implementation, threads=threads).bytes / 2**20,
+            "error": error(case, implementation),
         }
-    if "naive" in ways:
+    if "naive" in implementations:
         row["time_ratio"] = _median_ratio(seconds["naive"], seconds["ours"])
         row["memory_ratio"] = row["naive"]["peak_mib"] / max(row["ours"]["peak_mib"], 1 / 256)  # at least a page
     else:
@@ -153,7 +161,7 @@ def _compare(case: OpCase, threads: int, quick: bool, notify: Say) -> dict[str, 
     return row
 
 
-def _large(case: OpCase, threads: int, notify: Say) -> dict[str, Any]:
+def _large(case: OpCase, threads: int, notify: Notify) -> dict[str, Any]:
     notify(f"large block: {case.kernel}, {case.num_positions} positions, {case.num_keys} keys")
     peak = measure_peak(case, "ours", threads=threads)
     return {
@@ -168,11 +176,11 @@ def _large(case: OpCase, threads: int, notify: Say) -> dict[str, Any]:
 
 
 def _interleaved(functions: dict[str, Callable[[], object]], *, max_rounds: int = 25) -> dict[str, list[float]]:
-    """Seconds of every function in turns, after one round to warm up; at least 3 rounds (1 if one takes that long)."""
+    """Time the functions in turn, after one round of warm-up, for at least 3 rounds (1 if one takes that long)."""
     for function in functions.values():
         start = time.perf_counter()
         function()
-    slow = time.perf_counter() - start > _SECONDS_PER_CASE  # of the last
+    slow = time.perf_counter() - start > _SECONDS_PER_CASE  # the last function
     rounds, spent = 0, 0.0
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     while rounds < (1 if slow else 3) or (rounds < max_rounds and spent < _SECONDS_PER_CASE):
@@ -186,12 +194,12 @@ def _interleaved(functions: dict[str, Callable[[], object]], *, max_rounds: int 
 
 
 def _median_ratio(first: list[float], second: list[float]) -> float:
-    """Return the median of the rounds' own ratios: what slows a whole round down cancels."""
+    """Return the median of the ratios within rounds: whatever slows a whole round down cancels."""
     return statistics.median(one / other for one, other in zip(first, second, strict=True))
 
 
 def _exponents(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Slopes of log time and log memory over log N, least squares."""
+    """Fit the slopes of log time and log memory over log N by least squares."""
     positions = [math.log(row["num_positions"]) for row in rows]
     return {
         name: statistics.linear_regression(positions, [math.log(max(row["ours"][field], 1e-9)) for row in rows]).slope

@@ -1,4 +1,4 @@
-"""The results of `benchmark ops` as tables: on the screen, and in docs/kernels.md between its markers."""
+"""Results of `benchmark ops` as tables, on the screen and in docs/kernels.md between its markers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COMPARED = (
 
 
 def screen_tables(results: dict[str, Any]) -> list[Table]:
-    """One table for each part."""
+    """Return one table for each part of the results."""
     tables = []
     for title, header, rows in _parts(results):
         table = Table(*header, title=title)
@@ -36,7 +36,7 @@ def screen_tables(results: dict[str, Any]) -> list[Table]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The same tables for a page, with the machine above them."""
+    """Return the same tables for a documentation page, with the machine above them."""
     machine = results["machine"]
     lines = [
         f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, torch {machine['torch']}, float32.",
@@ -49,7 +49,11 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def write_docs(results: dict[str, Any], page: Path) -> None:
-    """Put the tables between the page's markers."""
+    """Write the tables between the page's markers.
+
+    Raises:
+        UsageError: If the page does not have each marker once.
+    """
     text = page.read_text("utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise UsageError(f"{page} should have the lines {BEGIN} and {END} once each, in this order.")
@@ -58,7 +62,7 @@ def write_docs(results: dict[str, Any], page: Path) -> None:
 
 
 def _parts(results: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-    """Title, header and rows of each table."""
+    """Return title, header and rows of each table."""
     parts: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = [
         ("Kernels alone, N = M", _COMPARED, [_compared(row) for row in results["kernels"]]),
         (

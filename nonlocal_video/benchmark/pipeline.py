@@ -1,4 +1,4 @@
-"""The folder run against its parts: decoding alone, the network alone, and both beside each other, in one run."""
+"""Speed of the folder run and its parts: decoding alone, the network alone, and both at the same time."""
 
 from __future__ import annotations
 
@@ -29,20 +29,23 @@ def benchmark_pipeline(
     rounds: int = 3,
     notify: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Files per second of each, by turns, so that a busy machine disturbs all three alike.
+    """Measure files per second of each part, in turn, so that a busy machine affects all three alike.
 
     Args:
-        recognizer: Whose network and decoder are measured.
-        files: Clips that can be read; all are held in memory, decoded, for the network alone.
-        fast: The card's cheaper view.
-        workers: Decoding processes, alone and beside the network.
-        batch_size: Views in one forward pass.
-        rounds: Turns of the three; the median counts.
-        say: Told about each round.
+        recognizer: Recognizer whose network and decoder are measured.
+        files: Paths of readable clips; for the network alone all are held in memory, decoded.
+        fast: Whether to use the card's cheaper view.
+        workers: Number of decoding processes, alone and together with the network.
+        batch_size: Number of views in one forward pass.
+        rounds: Number of turns of the three; the median is reported.
+        notify: Called with a sentence at each round.
+
+    Returns:
+        The machine, the settings and the figures, as JSON values; times are in seconds.
 
     Raises:
-        UsageError: There is no file.
-        VideoError: One cannot be read.
+        UsageError: If there is no file.
+        VideoError: If a file cannot be read.
     """
     if not files:
         raise UsageError("There is no file to measure with.")
@@ -101,7 +104,7 @@ def benchmark_pipeline(
 
 
 def _child_start_seconds(recognizer: Recognizer, path: str) -> float:
-    """What a decoding process costs before its first file: the first probe less a later one."""
+    """Return the start-up time of a decoding process: the first probe less a later one."""
     costs = []
     for _ in range(3):
         with recognizer.new_reader() as reader:

@@ -1,4 +1,4 @@
-"""What a non-local block is made of, as one checked value."""
+"""The settings of a non-local block."""
 
 from __future__ import annotations
 
@@ -14,27 +14,42 @@ Scale = float | Literal["inverse_sqrt"] | None
 
 @dataclass(frozen=True)
 class NonLocalConfig:
-    """A non-local block, Wang et al., CVPR 2018, section 3. `mode` and `temporal_groups` act on video only."""
+    """Settings of a non-local block (Wang et al., CVPR 2018, section 3).
+
+    `mode` and `temporal_groups` act on video only.
+
+    Example:
+        >>> config = NonLocalConfig(nonlocal_type="dot_product", mode="time_only")
+        >>> VideoNonLocalBlock.from_config(64, config).get_block_info()["inter_channels"]
+        32
+        >>> NonLocalConfig(nonlocal_type="softmax")
+        Traceback (most recent call last):
+        ValueError: nonlocal_type = 'softmax' should be one of ('gaussian', 'embedded_gaussian', ...
+
+    Raises:
+        ValueError: If a value is not allowed, or has no meaning beside another one.
+    """
 
     inter_channels: int | None = None
-    """Channels of theta, phi and g; None is half of the block's input."""
+    """Number of channels of theta, phi and g; None is half of the block's input channels."""
     nonlocal_type: NonLocalType = "embedded_gaussian"
     mode: NonLocalMode = "spacetime"
+    """Which positions attend to each other; see `VideoNonLocalBlock`."""
     sub_sample: bool = True
-    """Max-pool keys and values by 2 along height and width ((1, 2, 2) in video)."""
+    """Whether keys and values are max-pooled by 2 along height and width ((1, 2, 2) in video)."""
     pool_order: PoolOrder = "conv_pool"
-    """Max-pooling before or after the 1x1x1 convolutions phi and g: published weights differ, shapes do not."""
+    """Max-pooling before or after the 1x1x1 convolutions phi and g. Published weights differ in it."""
     scale: Scale = None
-    """Factor on theta^T phi before the softmax. None is 1, as in the paper (eq. 3); "inverse_sqrt" is
-    inter_channels ** -0.5, as in the authors' code; or any number."""
+    """Factor on theta^T phi before the softmax. None is 1, as in the paper (eq. 3). "inverse_sqrt" is
+    inter_channels ** -0.5, as in the authors' code. Any finite number is allowed."""
     bn_layer: bool = True
-    """Batch norm after W, its gain zero when new."""
+    """Whether a batch norm follows W. Its gain is zero in a new block."""
     embed_bias: bool = True
-    """Bias in theta, phi and g."""
+    """Whether theta, phi and g have a bias."""
     out_bias: bool = True
-    """Bias in W."""
+    """Whether W has a bias."""
     temporal_groups: int | None = None
-    """Frames per group; None lets all frames see each other. Groups of 4 are what some published weights use."""
+    """Number of frames in a group; None is one group of all frames. Some published weights use groups of 4."""
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -58,6 +73,6 @@ class NonLocalConfig:
             )
         if self.temporal_groups is not None and self.mode == "space_only":
             raise ValueError(
-                f"temporal_groups = {self.temporal_groups} has no meaning in mode='space_only', where no frame sees "
-                "another; leave it None."
+                f"temporal_groups = {self.temporal_groups} has no meaning in mode='space_only', where a frame attends "
+                "to itself only; leave it None."
             )

@@ -1,11 +1,11 @@
-"""Non-local blocks after any named module of any network, and out again.
+"""Insert non-local blocks after named modules of any network, and remove them again.
 
     blocks = insert_nonlocal(torchvision.models.video.r3d_18(), at=["layer3.1"])
 
-The block becomes a submodule `nonlocal_block` of the module that it follows, so every name of the network's own stays
-as it is: its old state dicts still fit it (with `strict=False`), and its new ones fit any network with blocks in the
-same places. A plain `nn.Sequential` runs the block as its last child; anywhere else a forward hook does, a function of
-this module, so that copies and pickles keep it.
+The block becomes a submodule `nonlocal_block` of the module that it follows, so the network's own parameter names do
+not change: its old state dicts still load (with `strict=False`), and its new ones load into any network with blocks
+after the same modules. A plain `nn.Sequential` runs the block as its last child. Any other module runs it in a forward
+hook, which is a function of this module so that copies and pickles keep it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nonlocal_video.blocks.video import VideoNonLocalBlock
 from nonlocal_video.errors import UsageError
 
 CHILD = "nonlocal_block"
-"""The name of an inserted block in the module that it follows."""
+"""The name of an inserted block within the module that it follows."""
 _GUESSED_SIZE = {nn.Conv1d: (64,), nn.Conv2d: (224, 224), nn.Conv3d: (16, 224, 224)}
 
 
@@ -37,25 +37,33 @@ def insert_nonlocal(
     config: NonLocalConfig | None = None,
     example_input: Any = None,
 ) -> dict[str, NonLocalBlock]:
-    """Put a non-local block after each of some modules of a network, in place. Until trained it changes nothing.
+    """Insert a non-local block after each of some modules of a network, in place.
 
-    The block gets as many channels as its module's output has: (B, C, H, W) gets a `NonLocalBlock`, (B, C, T, H, W) a
-    `VideoNonLocalBlock`. To learn C the network runs once: on `example_input`, or else on a guessed one without
-    memory or arithmetic (the meta device). Where neither is possible, `at` gives the blocks themselves.
+    A new block is the identity, so the network's output stays the same until the block is trained. The block has as
+    many channels C as its module's output: (B, C, H, W) gets a `NonLocalBlock`, (B, C, T, H, W) a
+    `VideoNonLocalBlock`. To find C the network runs once, on `example_input` or else on an input guessed from its
+    first convolution, without memory or arithmetic (the meta device). If neither works, pass the blocks in `at`.
 
     Args:
-        network: Any network; on an error it is left as it was.
-        at: Dotted names of modules, as `network.named_modules()` gives them; or a mapping from names to blocks, for
-            settings that differ from place to place, other dimensions and the variants.
-        config: The blocks' settings; `mode` and `temporal_groups` act on video only.
-        example_input: What the network takes: a tensor, or a tuple of arguments.
+        network: Any network. It is left unchanged if an error is raised.
+        at: Dotted module names, as in `network.named_modules()`; or a mapping from names to blocks, for settings that
+            differ between blocks, for other dimensions and for the variants.
+        config: Settings of the blocks; `mode` and `temporal_groups` act on video only.
+        example_input: The network's input: a tensor, or a tuple of arguments.
 
     Returns:
-        The blocks by the name of the module that each follows, on that module's device, with its type and mode.
+        The blocks by the name of the module that each follows, with that module's device, dtype and training mode.
 
     Raises:
-        UsageError: If a name is unknown, or already has a block, or is not run exactly once, or its output is not a
-            feature map; or if the network could not be run to see.
+        UsageError: If a name is unknown, already has a block or does not run exactly once; if its output is not a
+            feature map; or if the network could not be run to find the shapes.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU())
+        >>> insert_nonlocal(network, at=["0"])["0"].in_channels
+        16
+        >>> list(remove_nonlocal(network))
+        ['0']
     """
     if isinstance(at, str):
         raise UsageError(f"at = {at!r} should be a list of names: at=[{at!r}].")
@@ -79,10 +87,18 @@ def insert_nonlocal(
 
 
 def remove_nonlocal(network: nn.Module) -> dict[str, nn.Module]:
-    """Take out every block that `insert_nonlocal` put in, in place; the network is then what it was, bit for bit.
+    """Remove every block that `insert_nonlocal` inserted, in place. The network is then bit for bit as before.
+
+    Blocks that the network was built with stay.
 
     Returns:
-        What was taken out, by the name of the module that it followed. Blocks that the network was built with stay.
+        The removed blocks by the name of the module that each followed.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU())
+        >>> blocks = insert_nonlocal(network, at=["0", "1"])
+        >>> list(remove_nonlocal(network)), list(remove_nonlocal(network))
+        (['0', '1'], [])
     """
     removed = {}
     for name, module in list(network.named_modules()):
@@ -109,7 +125,7 @@ def _find(network: nn.Module, name: str) -> nn.Module:
         hint = f"did you mean {', '.join(near)}?" if near else "network.named_modules() lists its names."
         raise UsageError(f"{type(network).__name__} has no module {name!r}; {hint}")
     if CHILD in named[name]._modules:
-        raise UsageError(f"{name!r} already has a non-local block; remove_nonlocal(network) takes all out.")
+        raise UsageError(f"{name!r} already has a non-local block; remove_nonlocal(network) removes all of them.")
     return named[name]
 
 
@@ -139,7 +155,7 @@ def _new_block(name: str, shape: tuple[int, ...] | None, config: NonLocalConfig)
 def _output_shapes(
     network: nn.Module, modules: dict[str, nn.Module], example_input: Any
 ) -> dict[str, tuple[int, ...] | None]:
-    """The shape of what each module gives (None if it isn't a tensor), from one run of the network."""
+    """Return the shape of each module's output (None if it isn't a tensor), from one run of the network."""
     shapes: dict[str, tuple[int, ...] | None] = {}
     runs: Counter[str] = Counter()
     handles = []
@@ -157,7 +173,7 @@ def _output_shapes(
                 _run_on_meta(network)
             else:
                 network(*(example_input if isinstance(example_input, tuple) else (example_input,)))
-    except Exception as error:  # whatever a stranger's network does; what was seen until then may be all that is needed
+    except Exception as error:  # a network may raise anything; the shapes recorded before it may be enough
         failure = error
     finally:
         for handle in handles:
@@ -165,7 +181,7 @@ def _output_shapes(
     for name in modules:
         if not runs[name] and failure is not None:
             raise UsageError(
-                f"The run that should show what {name!r} gives failed with {type(failure).__name__}: {failure}. Pass "
+                f"The run to find the output shape of {name!r} failed with {type(failure).__name__}: {failure}. Pass "
                 f"example_input=..., or the block itself: at={{{name!r}: NonLocalBlock(channels)}}."
             ) from failure
         if runs[name] != 1:
@@ -177,7 +193,7 @@ def _output_shapes(
 
 
 def _run_on_meta(network: nn.Module) -> None:
-    """Run a network on an input guessed from its first convolution, all tensors without storage."""
+    """Run a network on an input guessed from its first convolution, with all tensors on the meta device."""
     first = next((module for module in network.modules() if isinstance(module, _ConvNd)), None)
     sizes = [size for kind, size in _GUESSED_SIZE.items() if isinstance(first, kind)]
     if first is None or not sizes:
@@ -189,7 +205,7 @@ def _run_on_meta(network: nn.Module) -> None:
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode, and every module back in its own mode afterwards."""
+    """Put the network into eval mode, and restore the mode of every module afterwards."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:

@@ -1,12 +1,12 @@
 """The non-local operation as pure functions: y_i = 1/C(x) * sum_j f(x_i, x_j) g(x_j) (Wang et al., CVPR 2018, eq. 1).
 
-Everywhere `theta` is (B, N, D), one row a query; `phi` is (B, M, D) and `g` is (B, M, D'), one row a key; the result
-is (B, N, D'). N and M need not be equal. B counts independent sets of positions, which is more than the batch where
-a block works on frames or places one by one.
+Everywhere `theta` is (B, N, D), a row for each query; `phi` is (B, M, D) and `g` is (B, M, D'), a row for each key; the
+result is (B, N, D'). N and M may differ. B counts independent sets of positions, which are more than the batch where a
+block works on frames or pixels one by one.
 
-The `*_rows` functions give the weights f / C themselves, (B, Q, M) for the Q queries that they are given. The
-`*_kernel` functions give y and hold the N x M matrix only where it is no larger than what comes in. Of float16 and
-bfloat16, products are added in float32. `nonlocal_video.blocks.reference` has the same as the paper writes it.
+The `*_rows` functions return the weights f / C, (B, Q, M) for the Q given queries. The `*_kernel` functions return y
+and hold the N x M matrix only where it is no larger than the inputs. Products of float16 and bfloat16 are accumulated
+in float32. `nonlocal_video.blocks.reference` has the same functions as the paper writes them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from nonlocal_video.blocks.sorted_prefix_sums import relu_sum
 from nonlocal_video.blocks.tiled_softmax import tiled_softmax
 
 CHUNK_ENTRIES = 2**22
-"""Entries of the N x M matrix held at a time by the functions that walk over it: 16 MiB in float32."""
+"""Entries of the N x M matrix held at a time by the functions that work in chunks: 16 MiB in float32."""
 _FUSED_QUERIES = 1024
-"""Queries that the fused kernel is given at a time on a CPU: four whole tiles of its own."""
+"""Number of queries passed to the fused kernel at a time on a CPU: four of its own tiles."""
 _SORTING_COSTS = 256
-"""Products per key or query, and channel of g, that take as long as sorting and adding, measured on a CPU: with as many
-keys as queries, sorting wins from about 512 of them."""
+"""Matrix products per key (or query) and channel of g that take as long as sorting and adding, measured on a CPU. With
+as many keys as queries, sorting is faster from about 512 of them."""
 
 _NO_SECOND_DERIVATIVE = (
     "PyTorch's fused softmax kernel has no second derivative; memory_efficient(block) computes the same and has one."
@@ -36,7 +36,7 @@ _NO_SECOND_DERIVATIVE = (
 
 
 def softmax_rows(theta: Tensor, phi: Tensor, *, scale: float = 1.0) -> Tensor:
-    """softmax_j(scale * theta_i . phi_j), eq. 2 (Gaussian) and 3 (embedded Gaussian). (B, Q, D) -> (B, Q, M)."""
+    """Compute softmax_j(scale * theta_i . phi_j), (B, Q, M), eq. 2 (Gaussian) and 3 (embedded Gaussian)."""
     with without_autocast(theta):
         dtype = accumulation_dtype(theta)
         scores = (scale * theta.to(dtype)) @ phi.to(dtype).transpose(1, 2)
@@ -44,17 +44,17 @@ def softmax_rows(theta: Tensor, phi: Tensor, *, scale: float = 1.0) -> Tensor:
 
 
 def softmax_kernel(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:
-    """y_i = sum_j softmax_j(scale * theta_i . phi_j) g_j, eq. 2 and 3. -> (B, N, D')."""
+    """Compute y_i = sum_j softmax_j(scale * theta_i . phi_j) g_j, eq. 2 and 3. -> (B, N, D')."""
     num_queries, num_keys, width = theta.shape[1], phi.shape[1], theta.shape[2] + g.shape[2]
     if num_queries * num_keys <= (num_queries + num_keys) * width:
-        # The matrix is no larger than what comes in, so there is nothing to save; and many small sets (each place
-        # along time) would exceed the batch that some fused kernels take.
+        # The matrix is no larger than the inputs, so a fused kernel would save nothing; and many small sets (each pixel
+        # along time) would exceed the batch size that some fused kernels support.
         return softmax_rows(theta, phi, scale=scale) @ g
     if under_transform() or (theta.is_cuda and theta.dtype == torch.float64):  # float64: no fused CUDA kernel takes it
         return memory_efficient_softmax_kernel(theta, phi, g, scale=scale)
-    # Rows of one depth, contiguous (B, 1, L, D): otherwise the fused CPU kernel silently falls back to the matrix. The
-    # CUDA kernels also need rows of whole 16 bytes. Zeros at the end of a row change no product, and those of g are
-    # cut off again.
+    # Rows of equal depth, contiguous (B, 1, L, D): otherwise the fused CPU kernel silently falls back to the matrix.
+    # The CUDA kernels also need rows of a multiple of 16 bytes. Zeros appended to a row change no product, and those of
+    # g are cut off at the end.
     wants_gradient = torch.is_grad_enabled() and any(rows.requires_grad for rows in (theta, phi, g))
     if wants_gradient and not torch.compiler.is_compiling():
         theta, phi, g = differentiable_once((theta, phi, g), _NO_SECOND_DERIVATIVE)
@@ -70,37 +70,37 @@ def softmax_kernel(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0)
     num_chunks = num_queries // _FUSED_QUERIES
     if theta.is_cuda or wants_gradient or num_chunks < 2 or torch.compiler.is_compiling():
         return attend(theta)
-    # On a CPU the fused kernel goes through the queries one tile after the other anyway: given some at a time, it needs
-    # a contiguous copy of only those.
+    # On a CPU the fused kernel works through the queries tile by tile anyway. Given a few at a time, it needs a
+    # contiguous copy of only those.
     result = theta.new_empty(theta.shape[0], num_queries, value_depth)
-    bounds = [chunk * _FUSED_QUERIES for chunk in range(1, num_chunks)]  # the last chunk has the rest, too
+    bounds = [chunk * _FUSED_QUERIES for chunk in range(1, num_chunks)]  # the last chunk also takes the remainder
     for queries, rows in zip(theta.tensor_split(bounds, 1), result.tensor_split(bounds, 1), strict=True):
         rows.copy_(attend(queries))
     return result
 
 
 def memory_efficient_softmax_kernel(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:
-    """`softmax_kernel` in tiles of CHUNK_ENTRIES weights, forward and backward, on any device and in any type."""
+    """Compute `softmax_kernel` in tiles of CHUNK_ENTRIES weights, forward and backward, on any device and dtype."""
     return tiled_softmax(theta, phi, g, scale=scale, tile_entries=CHUNK_ENTRIES)
 
 
 def dot_product_rows(theta: Tensor, phi: Tensor) -> Tensor:
-    """theta_i . phi_j / M, eq. 4. (B, Q, D) -> (B, Q, M)."""
+    """Compute theta_i . phi_j / M, eq. 4. (B, Q, D) -> (B, Q, M)."""
     with without_autocast(theta):
         dtype = accumulation_dtype(theta)
         return (theta.to(dtype) @ (phi.to(dtype) / phi.shape[1]).transpose(1, 2)).to(theta.dtype)
 
 
 def dot_product_kernel(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-    """y_i = 1/M * sum_j (theta_i . phi_j) g_j, eq. 4. -> (B, N, D').
+    """Compute y_i = 1/M * sum_j (theta_i . phi_j) g_j, eq. 4. -> (B, N, D').
 
-    Nothing stands between the two products, so they associate either way: theta (phi^T g) costs D D' (N + M)
-    multiplications and holds D x D', (theta phi^T) g costs N M (D + D') and holds N x M. The cheaper one is taken.
+    The two products are associative: theta (phi^T g) costs D D' (N + M) multiplications and holds D x D';
+    (theta phi^T) g costs N M (D + D') and holds N x M. The cheaper order is used.
     """
     num_queries, num_keys, depth, value_depth = theta.shape[1], phi.shape[1], theta.shape[2], g.shape[2]
     divisor = num_keys
     if theta.dtype == torch.float16:
-        # Half of the division on each side and before the sum over M keys, which would overflow; the whole of it on
+        # Half of the division on each side and before the sum over M keys, which would overflow otherwise. All of it on
         # one side would underflow.
         phi, g, divisor = phi * num_keys**-0.5, g * num_keys**-0.5, 1
     if depth * value_depth * (num_queries + num_keys) <= num_queries * num_keys * (depth + value_depth):
@@ -109,29 +109,29 @@ def dot_product_kernel(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
 
 
 def concatenation_rows(theta: Tensor, phi: Tensor, weight: Tensor) -> Tensor:
-    """ReLU(w . [theta_i, phi_j]) / M, eq. 5. (B, Q, D) -> (B, Q, M); weight: (2 D,)."""
+    """Compute ReLU(w . [theta_i, phi_j]) / M, eq. 5. (B, Q, D) -> (B, Q, M); weight: (2 D,)."""
     queries, keys = _split_projection(theta, phi, weight)
     sums = queries.unsqueeze(2) + keys.unsqueeze(1)  # (B, Q, 1) + (B, 1, M)
     return (torch.relu(sums) / phi.shape[1]).to(theta.dtype)
 
 
 def concatenation_kernel(theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tensor:
-    """y_i = 1/M * sum_j ReLU(w . [theta_i, phi_j]) g_j, eq. 5. -> (B, N, D').
+    """Compute y_i = 1/M * sum_j ReLU(w . [theta_i, phi_j]) g_j, eq. 5. -> (B, N, D').
 
     ReLU(a_i + b_j) with a_i = w_theta . theta_i and b_j = w_phi . phi_j is linear in b_j beyond b_j = -a_i. With the
     keys sorted by b_j, sums over them are differences of prefix sums: O((N + M) log M) comparisons and O((N + M) D')
-    additions, see `nonlocal_video.blocks.sorted_prefix_sums`.
+    additions. See `nonlocal_video.blocks.sorted_prefix_sums`.
     """
     num_queries, num_keys, width = theta.shape[1], phi.shape[1], theta.shape[2] + g.shape[2]
     if num_queries * num_keys <= (num_queries + num_keys) * min(width, _SORTING_COSTS):
-        # As with the softmax: no larger than what comes in; and so few products take less time than sorting.
+        # As with the softmax: the matrix is no larger than the inputs; and so few products are faster than sorting.
         return concatenation_rows(theta, phi, weight) @ g
     queries, keys = _split_projection(theta, phi, weight)
     return relu_sum(queries, keys, g.to(queries.dtype)).div_(num_keys).to(g.dtype)
 
 
 def mean_row(rows: Callable[[Tensor], Tensor], theta: Tensor, num_keys: int) -> Tensor:
-    """The mean over all queries of the weights that `rows` gives, without holding N x M: (B, N, D) -> (B, M)."""
+    """Return the mean over all queries of the weights from `rows`, without holding N x M: (B, N, D) -> (B, M)."""
     dtype = accumulation_dtype(theta)
     total = sum(rows(chunk).sum(dim=1, dtype=dtype) for chunk in query_chunks(theta, num_keys))
     assert isinstance(total, Tensor)  # there is at least one chunk
@@ -139,12 +139,12 @@ def mean_row(rows: Callable[[Tensor], Tensor], theta: Tensor, num_keys: int) -> 
 
 
 def query_chunks(theta: Tensor, num_keys: int) -> tuple[Tensor, ...]:
-    """theta in pieces along N whose weights have at most CHUNK_ENTRIES entries (or one query each)."""
+    """Split theta along N into chunks whose weights have at most CHUNK_ENTRIES entries (or one query each)."""
     return theta.split(max(1, CHUNK_ENTRIES // max(1, theta.shape[0] * num_keys)), dim=1)
 
 
 def _split_projection(theta: Tensor, phi: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """w . [theta_i, phi_j] = a_i + b_j, so no pair of rows is ever written out: -> a (B, N), b (B, M)."""
+    """Split w . [theta_i, phi_j] = a_i + b_j, so that no pair of rows is written out: -> a (B, N), b (B, M)."""
     with without_autocast(theta):
         dtype = accumulation_dtype(theta)
         query_weight, key_weight = weight.to(dtype).chunk(2)

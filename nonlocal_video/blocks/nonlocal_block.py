@@ -26,50 +26,63 @@ from nonlocal_video.blocks.kernels import (
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_EMBEDDING_STD = 0.01  # of new theta, phi, g and W, as in the authors' code
+_EMBEDDING_STD = 0.01  # standard deviation of new weights of theta, phi, g and W, as in the authors' code
 
 Rows = Callable[[Tensor, Tensor], Tensor]
 """theta (S, Q, D), phi (S, M', D) -> weights f / C, (S, Q, M')."""
 
 
 class KernelVariant(Protocol):
-    """Another way from weights to results; `rows` gives those of the full block. `nonlocal_video.blocks.variants`."""
+    """Another way to compute the result. `rows` returns the weights. See `nonlocal_video.blocks.variants`."""
 
-    def kernel(self, rows: Rows, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor: ...
+    def kernel(self, rows: Rows, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        """Compute y, (S, N', D'); `rows` gives the weights of the full block."""
 
-    def rows(self, rows: Rows, theta: Tensor, phi: Tensor) -> Tensor: ...
+    def rows(self, rows: Rows, theta: Tensor, phi: Tensor) -> Tensor:
+        """Compute the variant's weights, (S, Q, M'), from those of the full block."""
 
 
 class NonLocalBlock(nn.Module):
-    """z_i = x_i + BN(W y_i), y_i = 1/C(x) * sum_j f(x_i, x_j) g(x_j), on (B, C, *size) in one, two or three dimensions.
+    """Non-local block on (B, C, *size), in one, two or three dimensions (Wang et al., CVPR 2018, eq. 1 and 6).
 
-    N is the number of positions of `size`, M that of the keys, which `sub_sample` max-pools by 2 (by (1, 2, 2) in
-    three dimensions); queries are never pooled. Pooling drops the last row of an odd side, as the published weights
-    expect, and leaves a side of 1 as it is. A new block is the identity.
+    z_i = x_i + BN(W y_i) with y_i = 1/C(x) * sum_j f(x_i, x_j) g(x_j). N is the number of positions of `size`, M that
+    of the keys. `sub_sample` max-pools the keys by 2 (by (1, 2, 2) in three dimensions); queries are never pooled.
+    Pooling drops the last row of an odd side, as the published weights expect, and keeps a side of 1. A new block is
+    the identity.
 
     Args:
-        in_channels: C.
-        inter_channels: Channels of theta, phi and g; half of C (at least 1) if None. The Gaussian compares the C
-            channels of x themselves and has neither theta nor phi.
-        dimension: 1, 2 or 3.
-        sub_sample: Max-pool keys and values alike.
-        bn_layer: Batch norm after W.
-        nonlocal_type: The pairwise function f and its normalisation, `nonlocal_video.blocks.kernels`.
+        in_channels: Number of channels C of the input.
+        inter_channels: Number of channels of theta, phi and g; None is half of C (at least 1). The Gaussian compares
+            the C channels of x itself and has neither theta nor phi.
+        dimension: Number of dimensions of `size`: 1, 2 or 3.
+        sub_sample: Whether keys and values are max-pooled.
+        bn_layer: Whether a batch norm follows W.
+        nonlocal_type: The pairwise function f and its normalisation; see `nonlocal_video.blocks.kernels`.
         scale: Factor on theta . phi before the softmax of the embedded Gaussian; None is 1, "inverse_sqrt" is
             inter_channels ** -0.5.
         pool_order: Max-pooling before ("pool_conv") or after ("conv_pool") phi and g.
-        embed_bias: Bias in theta, phi and g.
-        out_bias: Bias in W.
+        embed_bias: Whether theta, phi and g have a bias.
+        out_bias: Whether W has a bias.
 
     Attributes:
-        gate: z = x + gate * BN(W y). For training that lets blocks join little by little; it is not part of
-            `state_dict`, `absorb_gate` makes it part of the weights.
+        gate: Factor on what the block adds: z = x + gate * BN(W y). A training schedule raises it from 0 to 1. It is
+            not part of `state_dict`; `absorb_gate` makes it part of the weights.
+
+    Raises:
+        ValueError: If an argument is out of range or has no meaning beside another one.
+
+    Example:
+        >>> block = NonLocalBlock(64, dimension=2, nonlocal_type="dot_product")
+        >>> x = torch.randn(2, 64, 14, 14)
+        >>> z, weights = block(x, return_nl_map=True)
+        >>> z.shape, weights.shape, bool((z == x).all())
+        (torch.Size([2, 64, 14, 14]), torch.Size([2, 196, 49]), True)
     """
 
     conv_bn_pairs: ClassVar[tuple[tuple[str, str], ...]] = (("W", "bn"),)
-    """For `nonlocal_video.models.folding`: bn takes the output of W and nothing else does."""
+    """Pairs for `nonlocal_video.models.folding`: bn takes the output of W, and nothing else does."""
     factorized_rank: int | None = None
-    """Channels of theta and phi, where `factorized_attention` gave them fewer than g has."""
+    """Number of channels of theta and phi where `factorized_attention` reduced them; None otherwise."""
 
     def __init__(
         self,
@@ -121,7 +134,7 @@ class NonLocalBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Make the block new: small random embeddings, and the identity as a whole."""
+        """Initialise the block: small random embeddings, and the identity as a whole."""
         for conv in (self.g, self.theta, self.phi, self.W):
             if conv is not None:
                 nn.init.normal_(conv.weight, std=_EMBEDDING_STD)
@@ -134,9 +147,9 @@ class NonLocalBlock(nn.Module):
         self.zero_init()
 
     def zero_init(self) -> None:
-        """Make the block the identity: zero gain and bias of the batch norm, or zero W where there is none.
+        """Make the block the identity: zero gain and bias of the batch norm, or zero W if it has none.
 
-        A network that initialises its own layers calls this last, or the block would be a random change.
+        A network that initialises its own layers should call this last.
         """
         last = self.bn if isinstance(self.bn, _BatchNorm) else self.W
         for parameter in (last.weight, last.bias):
@@ -153,15 +166,18 @@ class NonLocalBlock(nn.Module):
     def forward(self, x: Tensor, return_nl_map: bool) -> Tensor | tuple[Tensor, Tensor]: ...
 
     def forward(self, x: Tensor, return_nl_map: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Add to every position what the others tell it.
+        """Add to every position the weighted mean of the others (eq. 6).
 
         Args:
-            x: (B, C, *size).
-            return_nl_map: Also make the map, which the result itself never needs.
+            x: Features (B, C, *size).
+            return_nl_map: Whether to return the attention map as well; the result itself never needs it.
 
         Returns:
-            z, (B, C, *size); or z and the map f / C(x), (B, N, M), row i the weights of query i, exactly as z used
-            them.
+            z, (B, C, *size); or z and the map f / C(x), (B, N, M). Row i of the map has the weights of query i, exactly
+            as z used them.
+
+        Raises:
+            ValueError: If x has another number of channels or dimensions.
         """
         self._check_input(x)
         source = self._key_source(x)
@@ -173,7 +189,7 @@ class NonLocalBlock(nn.Module):
 
     @torch.no_grad()
     def absorb_gate(self) -> None:
-        """Scale what the block adds by its gate for good, and open the gate."""
+        """Multiply the weights of W or of the batch norm by the gate, and set the gate to 1."""
         last = self.bn if isinstance(self.bn, _BatchNorm) else self.W
         for parameter in (last.weight, last.bias):
             if parameter is not None:
@@ -181,14 +197,17 @@ class NonLocalBlock(nn.Module):
         self.gate = 1.0
 
     def attention(self, x: Tensor, query_indices: Tensor) -> Tensor:
-        """What some positions attend to, without making the whole map.
+        """Compute the attention weights of some positions, without the whole map.
 
         Args:
-            x: (B, C, *size), what goes into the block.
-            query_indices: (Q,) integers in [0, N): positions of `size` in row-major order.
+            x: Features (B, C, *size), the input of the block.
+            query_indices: Integers (Q,) in [0, N): positions of `size` in row-major order.
 
         Returns:
-            (B, Q, M): row q holds the weights of that query over all keys, in row-major order of `key_size(size)`.
+            Weights (B, Q, M): row q has the weights of that query on all keys, in row-major order of `key_size(size)`.
+
+        Raises:
+            ValueError: If the indices are not integers of shape (Q,), or are out of range.
         """
         self._check_input(x)
         num_positions = math.prod(x.shape[2:])
@@ -202,20 +221,20 @@ class NonLocalBlock(nn.Module):
                 f"[0, {num_positions}), the positions of {tuple(x.shape[2:])}."
             )
         theta, phi, query_positions, key_positions = self._sequences(x)
-        # position -> (sequence, place in it)
-        place = torch.argsort(query_positions.flatten())[query_indices.to(x.device)]
-        sequence, place = place // query_positions.shape[1], place % query_positions.shape[1]
+        # position -> (sequence, index in it)
+        index = torch.argsort(query_positions.flatten())[query_indices.to(x.device)]
+        sequence, index = index // query_positions.shape[1], index % query_positions.shape[1]
         weights = theta.new_zeros(len(x), len(query_indices), key_positions.numel())  # (B, Q, M)
-        for index in sequence.unique():
-            asked = (sequence == index).nonzero()[:, 0]
-            rows = self._rows(theta[:, index, place[asked]], phi[:, index])
-            weights[:, asked[:, None], key_positions[index]] = rows.to(weights.dtype)
+        for number in sequence.unique():
+            asked = (sequence == number).nonzero()[:, 0]
+            rows = self._rows(theta[:, number, index[asked]], phi[:, number])
+            weights[:, asked[:, None], key_positions[number]] = rows.to(weights.dtype)
         return weights
 
     def attention_received(self, x: Tensor) -> Tensor:
-        """How much each key is attended to: the mean of the map's rows over all N queries, (B, C, *size) -> (B, M).
+        """Return the attention that each key receives, (B, M): the mean of the map's rows over all N queries.
 
-        Computed in chunks of queries; the map is never held. For the softmax kernels the M values sum to 1.
+        Computed in chunks of queries, so the map is never held. The M values of a softmax kernel sum to 1.
         """
         self._check_input(x)
         theta, phi, _, key_positions = self._sequences(x)  # (B, S, N', D), (B, S, M', D)
@@ -227,12 +246,12 @@ class NonLocalBlock(nn.Module):
         return received
 
     def key_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """The grid of keys for a grid of positions: `size` itself, or pooled. M is the product of its sides."""
+        """Return the size of the grid of keys for a grid of positions: `size` itself, or pooled. M is its product."""
         return tuple(side // kernel for side, kernel in zip(size, self._pool_kernel(size), strict=True))
 
     @property
     def is_identity(self) -> bool:
-        """Whether in eval mode the block adds exactly zero to whatever finite input, as a new one does."""
+        """Return whether the block adds exactly zero to every finite input in eval mode, as a new block does."""
         if self.gate == 0:
             return True
         weight, bias = self.W.weight, self.W.bias
@@ -246,10 +265,10 @@ class NonLocalBlock(nn.Module):
         return not weight.any() and (bias is None or not bias.any())
 
     def get_block_info(self) -> dict[str, Any]:
-        """The block's make-up; `memory_bytes` is what its parameters and buffers take.
+        """Return the block's settings and size; `memory_bytes` is the size of its parameters and buffers.
 
-        `inter_channels` are those of g, `embedding_channels` those in which theta and phi (of the Gaussian, x itself)
-        are compared.
+        `inter_channels` are the channels of g, `embedding_channels` those in which theta and phi are compared (for the
+        Gaussian, those of x itself).
         """
         tensors = [*self.parameters(), *self.buffers()]
         return {
@@ -268,6 +287,7 @@ class NonLocalBlock(nn.Module):
         }
 
     def extra_repr(self) -> str:
+        """Return the kernel, the pooling and the variant for `repr`."""
         name = self._variant_name()
         variant = "" if name is None else f", {name}"
         return f"{self.config.nonlocal_type}, sub_sample={self.config.sub_sample}, {self.config.pool_order}{variant}"
@@ -281,7 +301,7 @@ class NonLocalBlock(nn.Module):
     # The kernel.
 
     def _kernel(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """(S, N', D), (S, M', D), (S, M', D') -> y, (S, N', D')."""
+        """Compute y, (S, N', D'), from (S, N', D), (S, M', D), (S, M', D')."""
         if self.variant is not None:
             return self.variant.kernel(self._full_rows, theta, phi, g)
         if self.config.nonlocal_type == "dot_product":
@@ -291,7 +311,7 @@ class NonLocalBlock(nn.Module):
         return softmax_kernel(theta, phi, g, scale=self.scale)
 
     def _rows(self, theta: Tensor, phi: Tensor) -> Tensor:
-        """(S, Q, D), (S, M', D) -> the weights that `_kernel` gives the values, (S, Q, M')."""
+        """Compute the weights that `_kernel` gives the values, (S, Q, M'), from (S, Q, D), (S, M', D)."""
         return self._full_rows(theta, phi) if self.variant is None else self.variant.rows(self._full_rows, theta, phi)
 
     def _full_rows(self, theta: Tensor, phi: Tensor) -> Tensor:
@@ -307,7 +327,7 @@ class NonLocalBlock(nn.Module):
         return x if self.theta is None else self.theta(x)
 
     def _key_source(self, x: Tensor) -> Tensor:
-        """What phi and g look at: x, pooled if pooling comes first."""
+        """Return the input of phi and g: x, pooled if pooling comes first."""
         return self._pool(x) if self.config.pool_order == "pool_conv" else x
 
     def _keys(self, source: Tensor) -> Tensor:
@@ -330,23 +350,23 @@ class NonLocalBlock(nn.Module):
             for axis, side in enumerate(size)
         )
 
-    # From grids to the sets of positions that see each other, and back. Here all positions form one set.
+    # From grids to the sets of positions that attend to each other, and back. Here all positions form one set.
 
     def _fold(self, grid: Tensor) -> Tensor:
-        """(B, D, *size) -> (B S, L, D): the S sets of each sample, each with L positions."""
+        """Reshape (B, D, *size) -> (B S, L, D): the S sets of each sample, with L positions each."""
         return grid.flatten(2).transpose(1, 2)
 
     def _unfold(self, rows: Tensor, x: Tensor) -> Tensor:
-        """(B S, N', D') -> (B, D', *size), the inverse of `_fold` for the queries of x."""
-        # No -1 among the sizes: a batch may be empty, as one of no detected boxes is. The same below.
+        """Reshape (B S, N', D') -> (B, D', *size), the inverse of `_fold` for the queries of x."""
+        # No -1 among the sizes, since a batch may be empty (no detected boxes, for example). The same below.
         return rows.transpose(1, 2).reshape(len(x), rows.shape[2], *x.shape[2:])
 
     def _shape_map(self, weights: Tensor, x: Tensor) -> Tensor:
-        """(B S, N', M') -> the shape that `forward` promises."""
+        """Reshape (B S, N', M') to the shape that `forward` documents."""
         return weights
 
     def _sequences(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """theta (B, S, N', D), phi (B, S, M', D), and where their rows lie in the grids, (S, N') and (S, M')."""
+        """Return theta (B, S, N', D), phi (B, S, M', D), and the grid positions of their rows, (S, N') and (S, M')."""
         theta, phi = self._fold(self._queries(x)), self._fold(self._keys(self._key_source(x)))
         size = tuple(x.shape[2:])
         query_positions, key_positions = (

@@ -1,4 +1,4 @@
-"""The kernels as the paper writes them, with the N x M matrix: what the others are tested and timed against.
+"""The kernels as the paper writes them, with the N x M matrix. The other kernels are tested and timed against them.
 
 `theta` is (B, N, D), `phi` (B, M, D), `g` (B, M, D'); the result is (B, N, D').
 """
@@ -10,22 +10,22 @@ from torch import Tensor
 
 
 def softmax_reference(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float = 1.0) -> Tensor:
-    """y_i = sum_j softmax_j(scale * theta_i . phi_j) g_j, eq. 2 and 3."""
+    """Compute y_i = sum_j softmax_j(scale * theta_i . phi_j) g_j, eq. 2 and 3."""
     weights = torch.softmax(scale * torch.einsum("bnd,bmd->bnm", theta, phi), dim=-1)
     return torch.einsum("bnm,bme->bne", weights, g)
 
 
 def dot_product_reference(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-    """y_i = 1/M * sum_j (theta_i . phi_j) g_j, eq. 4."""
+    """Compute y_i = 1/M * sum_j (theta_i . phi_j) g_j, eq. 4."""
     weights = torch.einsum("bnd,bmd->bnm", theta, phi) / phi.shape[1]
     return torch.einsum("bnm,bme->bne", weights, g)
 
 
 def concatenation_reference(theta: Tensor, phi: Tensor, g: Tensor, weight: Tensor) -> Tensor:
-    """y_i = 1/M * sum_j ReLU(w . [theta_i, phi_j]) g_j, eq. 5. weight: (2 D,).
+    """Compute y_i = 1/M * sum_j ReLU(w . [theta_i, phi_j]) g_j, eq. 5. weight: (2 D,).
 
-    w . [theta_i, phi_j] is split into w_theta . theta_i + w_phi . phi_j: as it is written, eq. 5 holds all pairs of
-    rows, 2 D times the matrix, which would make any other way look good.
+    w . [theta_i, phi_j] is split into w_theta . theta_i + w_phi . phi_j. Taken literally, eq. 5 would hold all pairs of
+    rows, 2 D times the matrix, and any other method would look good beside it.
     """
     query_weight, key_weight = weight.chunk(2)
     queries, keys = theta @ query_weight, phi @ key_weight

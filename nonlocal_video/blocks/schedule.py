@@ -1,4 +1,4 @@
-"""When the non-local blocks of which stage join in during training, and how much they count."""
+"""The progressive training schedule: when the blocks of each stage are switched on, and with what gate."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ProgressiveSchedule:
-    """A gate from 0 to 1 for each stage's blocks, z = x + gate * W y, as a function of the epoch.
+    """Gate from 0 to 1 for the blocks of each stage, z = x + gate * W y, as a function of the epoch.
 
-    First the network trains without blocks; then the stages join one after another, the deepest first. A stage's gate
-    grows linearly from 0 to 1 and stays there; the next stage starts when it has arrived.
+    The network first trains without blocks. Then the stages are switched on one after another, in the order of
+    `stages`. A stage's gate grows linearly from 0 to 1 and stays there; the next stage starts when it has reached 1.
 
-    Example, `ProgressiveSchedule(warmup_epochs=2, ramp_epochs=4, stages=(4, 3))`: epochs 0 and 1 without blocks, stage
-    4 from epoch 2, half open at 4, open from 6, where stage 3 starts; all open from epoch 10.
+    Raises:
+        ValueError: If a number of epochs is negative, or a stage is unknown or repeated.
+
+    Example:
+        >>> schedule = ProgressiveSchedule(warmup_epochs=2, ramp_epochs=4, stages=(4, 3))
+        >>> schedule.gates(1), schedule.gates(4), schedule.gates(8)
+        ({4: 0.0, 3: 0.0}, {4: 0.5, 3: 0.0}, {4: 1.0, 3: 0.5})
+        >>> schedule.total_epochs
+        10
     """
 
     warmup_epochs: float = 5
@@ -33,16 +40,16 @@ class ProgressiveSchedule:
 
     @property
     def total_epochs(self) -> float:
-        """From here on every gate is 1."""
+        """Epoch from which every gate is 1."""
         return self.warmup_epochs + self.ramp_epochs * len(self.stages)
 
     def gates(self, epoch: float) -> dict[int, float]:
-        """Stage -> gate at a moment; 2.5 is the middle of the third epoch."""
+        """Return each stage's gate at a point in training: 2.5 is the middle of the third epoch."""
         if epoch < 0:
             raise ValueError(f"{epoch = } should be at least 0.")
         gates = {}
-        for place, stage in enumerate(self.stages):
-            since = epoch - self.warmup_epochs - place * self.ramp_epochs
+        for index, stage in enumerate(self.stages):
+            since = epoch - self.warmup_epochs - index * self.ramp_epochs
             if since >= self.ramp_epochs:
                 gates[stage] = 1.0
             else:
@@ -50,5 +57,5 @@ class ProgressiveSchedule:
         return gates
 
     def to_row(self) -> dict[str, Any]:
-        """Column -> plain value."""
+        """Return the schedule as column -> plain value."""
         return {**asdict(self), "stages": list(self.stages), "total_epochs": self.total_epochs}

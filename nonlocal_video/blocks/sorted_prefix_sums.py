@@ -1,21 +1,21 @@
-"""Sums over all keys beyond a threshold, by sorting: what makes the concatenation kernel O((N + M) log M).
+"""Sums over all keys beyond a threshold, by sorting. They make the concatenation kernel O((N + M) log M).
 
 For a query value a_i, key values b_j and vectors v_j,
 
     step_i = sum_{j: a_i + b_j > 0} v_j        and        ramp_i = sum_j ReLU(a_i + b_j) v_j.
 
-With the keys in descending order, s_1 = -b_(1) <= s_2 = -b_(2) <= ..., query i sees the first n_i of them, those with
-s_j < a_i, and
+With the keys in descending order, s_1 = -b_(1) <= s_2 = -b_(2) <= ..., the sums of query i run over the first n_i keys,
+those with s_j < a_i, and
 
     P_n = v_(1) + ... + v_(n),
-    R_n = R_{n-1} + (s_n - s_{n-1}) P_{n-1},        R_1 = 0: the ramp of a query that stands at s_n,
+    R_n = R_{n-1} + (s_n - s_{n-1}) P_{n-1},        R_1 = 0: the ramp of a query with a_i = s_n,
     step_i = P_{n_i},        ramp_i = R_{n_i} + (a_i - s_{n_i}) P_{n_i}.
 
-Example: b = (3, 1), so s = (-3, -1); a query a = 0 sees both, R_2 = 2 v_1 and ramp = 2 v_1 + 1 (v_1 + v_2), which is
-3 v_1 + v_2.
+Example: b = (3, 1), so s = (-3, -1). The sums of a query a = 0 run over both, R_2 = 2 v_1 and ramp = 2 v_1 + 1 (v_1 +
+v_2), which is 3 v_1 + v_2.
 
-The shorter a_i P_{n_i} + (b v)-prefix_{n_i} is not used: its two terms grow with the common offset of a and -b and
-cancel. Here only differences of sorted values occur, none of them negative, so an offset changes nothing.
+The shorter form a_i P_{n_i} + (b v)-prefix_{n_i} is not used: its two terms grow with the common offset of a and -b and
+cancel. Here only non-negative differences of sorted values occur, so an offset changes nothing.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from torch import Tensor
 from nonlocal_video.blocks.derivatives import batch_as_sets
 
 _BLOCK = 32
-"""Rows added one after the other. Sums of M rows are sums of sums of blocks, so that the rounding error grows with
-32 log_32(M) and not with M, also where the device's own cumulative sum adds one by one in float32."""
+"""Number of rows added one after another. Sums of M rows are sums of block sums, so that the rounding error grows with
+32 log_32(M) and not with M, even where the device's own cumulative sum adds one by one in float32."""
 _CHANNELS = 32
-"""Channels of v at a time: sums of 10^4 keys then stay in the cache, and few temporary rows are held."""
+"""Number of channels of v at a time: sums of 10^4 keys then stay in the cache, and few temporary rows are held."""
 
 _MATRIX_ENTRIES = 2**22
 
 
 def relu_sum(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """sum_j ReLU(a_i + b_j) v_j without the N x M matrix, forward and backward, differentiable any number of times.
+    """Compute sum_j ReLU(a_i + b_j) v_j without the N x M matrix, differentiable any number of times.
 
-    The gradients are such sums again, with queries and keys in each other's place: of v_j the ramp sums over the
-    queries, of a_i and b_j the step sums. As of ReLU, the derivative at a_i + b_j = 0 is 0.
+    The gradients are sums of the same kind, with queries and keys exchanged: ramp sums over the queries for v_j, step
+    sums for a_i and b_j. The derivative at a_i + b_j = 0 is 0, as that of ReLU.
 
     Args:
         queries: a, (B, N).
@@ -49,7 +49,7 @@ def relu_sum(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         values: v, (B, M, D).
 
     Returns:
-        (B, N, D).
+        The sums, (B, N, D).
     """
     return _SortedPrefixSums.apply(queries, keys, values)[1]
 
@@ -59,8 +59,8 @@ class _SortedPrefixSums(torch.autograd.Function):
     def forward(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         if queries.is_meta:  # shapes only
             return _sorted_prefix_sums(queries, keys, values)
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # no branch may hang on a number
-            return _spoilt(*_sorted_prefix_sums(queries, keys, values), queries, keys, values)
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # no branch may depend on a value
+            return _propagate_non_finite(*_sorted_prefix_sums(queries, keys, values), queries, keys, values)
         if all(tensor.isfinite().all() for tensor in (queries, keys, values)):
             return _sorted_prefix_sums(queries, keys, values)
         return _sums_with_the_matrix(queries, keys, values)
@@ -70,7 +70,7 @@ class _SortedPrefixSums(torch.autograd.Function):
         step, _ = output
         ctx.save_for_backward(*inputs, step)
         ctx.save_for_forward(*inputs, step)
-        ctx.set_materialize_grads(False)  # in a first backward there is no gradient of step
+        ctx.set_materialize_grads(False)  # step has no gradient in a first backward pass
 
     @staticmethod
     def backward(ctx: Any, grad_step: Tensor | None, grad_ramp: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -90,7 +90,7 @@ class _SortedPrefixSums(torch.autograd.Function):
         ctx: Any, queries_t: Tensor | None, keys_t: Tensor | None, values_t: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         queries, keys, values, step = ctx.saved_tensors
-        # Everything that is weighted by the step: the values' own change, and the keys' times the values.
+        # All terms weighted by the step: the change of the values, and the change of the keys times the values.
         step_t, ramp_t = torch.zeros_like(step), torch.zeros_like(step)
         if values_t is not None:
             step_t, ramp_t = _SortedPrefixSums.apply(queries, keys, values_t)
@@ -108,16 +108,18 @@ class _SortedPrefixSums(torch.autograd.Function):
         return (step.unflatten(0, (info.batch_size, -1)), ramp.unflatten(0, (info.batch_size, -1))), (0, 0)
 
 
-def _spoilt(step: Tensor, ramp: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Make NaN of everything that a number which isn't finite takes part in, as the formula does with NaN."""
+def _propagate_non_finite(
+    step: Tensor, ramp: Tensor, queries: Tensor, keys: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Set to NaN every sum that has a number which isn't finite, as the formula does with NaN."""
     nothing = (0 * queries).unsqueeze(2) + (0 * keys).sum(dim=1)[:, None, None] + (0 * values).sum(dim=1, keepdim=True)
     return step + nothing, ramp + nothing
 
 
 def _sums_with_the_matrix(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """As `_sorted_prefix_sums`, but as the formula is written: NaN and infinities cannot be sorted.
+    """Compute the sums as the formula is written, for NaN and infinities, which cannot be sorted.
 
-    A query that a key is hidden from adds 0 times its value, which is NaN if the value isn't finite.
+    A key below a query's threshold adds 0 times its value, which is NaN if the value isn't finite.
     """
     length = max(1, _MATRIX_ENTRIES // max(1, keys.numel()))
     steps, ramps = [], []
@@ -129,13 +131,13 @@ def _sums_with_the_matrix(queries: Tensor, keys: Tensor, values: Tensor) -> tupl
 
 
 def _sorted_prefix_sums(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N), (B, M), (B, M, D) -> step and ramp, (B, N, D) each."""
+    """Compute step and ramp, (B, N, D) each, from (B, N), (B, M), (B, M, D)."""
     num_keys, depth = keys.shape[1], values.shape[2]
     thresholds, order = (-keys).sort(dim=1)  # s
     seen = torch.searchsorted(thresholds, queries.contiguous())  # n_i in [0, M]: how many s_j < a_i
-    place = (seen - 1).clamp(min=0)  # of s_{n_i}; where n_i = 0 the step is 0, and so is the first ramp
-    beyond = (queries - thresholds.gather(1, place)).unsqueeze(2)
-    # One row before the first, for n = 0, and as many after the last as fill a block.
+    index = (seen - 1).clamp(min=0)  # of s_{n_i}; where n_i = 0 the step is 0, and so is the first ramp
+    beyond = (queries - thresholds.gather(1, index)).unsqueeze(2)
+    # One row before the first, for n = 0, and enough rows after the last to fill a block.
     tail = -(num_keys + 1) % _BLOCK
     order = F.pad(order, (1, tail))
     gaps = F.pad(thresholds.diff(dim=1), (1, 1 + tail)).unsqueeze(2)  # row n: s_{n+1} - s_n; 0 for n = 0 and n >= M
@@ -147,7 +149,7 @@ def _sorted_prefix_sums(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[
         _accumulate(counts)  # row n: P_n
         ramps = _accumulate(counts * gaps)  # row n: R_{n+1}
         step[:, :, channels] = own_step = _take_rows(counts, seen)
-        ramp[:, :, channels] = _take_rows(ramps, place).addcmul_(beyond, own_step)
+        ramp[:, :, channels] = _take_rows(ramps, index).addcmul_(beyond, own_step)
     return step, ramp
 
 
@@ -163,7 +165,7 @@ def _accumulate(rows: Tensor) -> Tensor:
 
 
 def _take_rows(rows: Tensor, indices: Tensor) -> Tensor:
-    """rows[b, indices[b, i]]: (B, L, D) and (B, Q) -> (B, Q, D). Copies whole rows; `gather` goes by elements."""
+    """Return rows[b, indices[b, i]]: (B, L, D), (B, Q) -> (B, Q, D). Copies whole rows; `gather` works by elements."""
     batch, length, depth = rows.shape
     first = length * torch.arange(batch, device=rows.device).unsqueeze(1)
     return rows.view(batch * length, depth).index_select(0, (indices + first).flatten()).view(*indices.shape, depth)

@@ -1,8 +1,8 @@
-"""Softmax attention in tiles, with an online softmax: nothing of the size of N x M in forward or backward.
+"""Softmax attention in tiles, with an online softmax: no tensor of size N x M in forward or backward.
 
 Milakov and Gimelshein, 2018 (the running maximum and sum); Dao et al., NeurIPS 2022 (the backward pass from the
-logarithm of the normaliser). The backward pass makes every tile of weights again instead of keeping it: gradient
-checkpointing, tile by tile. Gradients that are differentiated again (`create_graph=True`, `torch.func`) are the
+logarithm of the normaliser). The backward pass recomputes each tile of weights instead of keeping it: gradient
+checkpointing, tile by tile. Gradients that are themselves differentiated (`create_graph=True`, `torch.func`) are the
 exception: autograd keeps their weights.
 """
 
@@ -20,18 +20,18 @@ from nonlocal_video.blocks.precision import accumulation_dtype, without_autocast
 
 
 def tiled_softmax(theta: Tensor, phi: Tensor, g: Tensor, *, scale: float, tile_entries: int) -> Tensor:
-    """y_i = sum_j softmax_j(scale * theta_i . phi_j) g_j, any device, type and sizes.
+    """Compute y_i = sum_j softmax_j(scale * theta_i . phi_j) g_j on any device, with any dtype and sizes.
 
     Args:
         theta: Queries, (B, N, D).
         phi: Keys, (B, M, D).
         g: Values, (B, M, D').
         scale: Factor before the softmax.
-        tile_entries: Weights held at a time, all B together (and at least one for each). They are float32 where the
-            inputs have 16 bits.
+        tile_entries: Number of weights held at a time, for all B together (and at least one for each). They are
+            float32 for 16-bit inputs.
 
     Returns:
-        (B, N, D').
+        y, (B, N, D').
     """
     side = max(1, math.isqrt(tile_entries // max(1, len(theta))))
     return _TiledSoftmax.apply(theta, phi, g, scale, side)[0]
@@ -52,7 +52,7 @@ class _TiledSoftmax(torch.autograd.Function):
                 for keys in _tiles(phi.shape[1], side):
                     scores = query @ phi[:, keys].to(dtype).transpose(1, 2)  # (B, q, k)
                     new_largest = torch.maximum(largest, scores.amax(dim=2, keepdim=True))
-                    # Where all scores so far are -inf, which differ from each other by NaN, the weights are 0.
+                    # If all scores so far are -inf, their differences are NaN; their weights should be 0.
                     shift = new_largest.masked_fill(new_largest == -math.inf, 0)
                     shrink = (largest - shift).exp_()
                     weights = scores.sub_(shift).exp_()
@@ -123,7 +123,7 @@ class _TiledSoftmax(torch.autograd.Function):
 def _differentiable_gradients(
     theta: Tensor, phi: Tensor, g: Tensor, grad_y: Tensor, scale: float, side: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of theta, phi and g by operations that autograd follows; it then keeps what they make, N x M."""
+    """Return the gradients of theta, phi and g by operations that autograd follows, which keep N x M weights."""
     dtype = accumulation_dtype(theta)
     phi_in, g_in = phi.to(dtype), g.to(dtype)
     grad_theta, grad_phi, grad_g = [], torch.zeros_like(phi_in), torch.zeros_like(g_in)

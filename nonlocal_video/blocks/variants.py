@@ -1,10 +1,10 @@
-"""Blocks that trade exactness or time for something else, made from any block, new or trained.
+"""Variants of a block that trade exactness or time for something else, made from any block, new or trained.
 
     block = sparse_attention(VideoNonLocalBlock(512), top_k=64)
 
-Each function copies a `NonLocalBlock` or `VideoNonLocalBlock`, with its weights, and changes how the copy computes; the
-block that it is given stays as it is. The copy has the same interface, dimension and mode. docs/kernels.md has the
-errors and times of all of them against the full block on the features of the default model.
+Each function copies a `NonLocalBlock` or `VideoNonLocalBlock` with its weights and changes how the copy computes; the
+given block does not change. The copy has the same interface, dimension and mode. docs/kernels.md has the errors and
+times of all variants against the full block, on the features of the default model.
 """
 
 from __future__ import annotations
@@ -31,14 +31,20 @@ _NO_SECOND_DERIVATIVE = (
 
 
 def memory_efficient(block: Block) -> Block:
-    """The same block with memory that is bounded whatever the device, the type and the sizes; also in training.
+    """Return a copy of a block whose memory is bounded on any device, with any dtype and sizes, also in training.
 
-    The softmax kernels go in tiles with an online softmax, and the backward pass makes the tiles again. Equal to the
-    full block up to rounding (float32: 1e-6 of the largest value). Dot product and concatenation never hold the N x M
-    matrix anyway and stay as they are.
+    The softmax kernels work in tiles with an online softmax, and the backward pass recomputes the tiles. The result
+    equals that of the full block up to rounding (float32: 1e-6 of the largest value). Dot product and concatenation
+    never hold the N x M matrix, so they stay as they are.
 
     Raises:
-        ValueError: If the block is sparse (which is done in chunks) or memory-efficient already.
+        ValueError: If the block is sparse (which works in chunks) or memory-efficient already.
+
+    Example:
+        >>> block = NonLocalBlock(64)
+        >>> x = torch.randn(1, 64, 8, 8)
+        >>> torch.allclose(memory_efficient(block)(x), block(x))
+        True
     """
     variant = _copied(block)
     if block.config.nonlocal_type in _SOFTMAX:
@@ -47,15 +53,21 @@ def memory_efficient(block: Block) -> Block:
 
 
 def sparse_attention(block: Block, top_k: int) -> Block:
-    """The block with only the `top_k` keys of largest weight (by magnitude) for each query; others weigh exactly 0.
+    """Return a copy of a block in which each query keeps only its `top_k` largest weights (by magnitude).
 
-    The softmax runs over the keys that are kept, so a row still sums to 1; the other kernels keep their 1/M. With
-    `top_k` at least M it is the full block up to rounding. In softmax kernels a result is off by at most
-    2 (1 - p) max |g|, where p is the share of the softmax that the kept keys had. All products theta . phi are still
-    made, in chunks: the gain is in what is left of a row, not in time.
+    All other weights are exactly 0. The softmax runs over the kept keys, so a row still sums to 1; the other kernels
+    keep their 1/M. With `top_k` at least M the result equals that of the full block up to rounding. For softmax kernels
+    it is off by at most 2 (1 - p) max |g|, where p is the share of the softmax on the kept keys. All products
+    theta . phi are still computed, in chunks: this saves memory, not time.
 
     Raises:
         ValueError: If `top_k` is below 1, or the block is sparse or memory-efficient already.
+
+    Example:
+        >>> sparse = sparse_attention(NonLocalBlock(64), top_k=4)
+        >>> _, weights = sparse(torch.randn(1, 64, 8, 8), return_nl_map=True)
+        >>> int((weights > 0).sum(dim=2).max())
+        4
     """
     if top_k < 1:
         raise ValueError(f"{top_k = } should be at least 1.")
@@ -65,22 +77,26 @@ def sparse_attention(block: Block, top_k: int) -> Block:
 
 
 def factorized_attention(block: Block, rank: int) -> Block:
-    """The block with theta and phi of `rank` channels instead of `inter_channels`: fewer products for each weight.
+    """Return a copy of a block whose theta and phi have `rank` channels instead of `inter_channels`.
 
-    theta_i . phi_j = x_i^T A x_j (x with a 1 for the biases) has a matrix A of rank at most `inter_channels`; the new
-    theta and phi are its best approximation of that rank, from the singular value decomposition. With
-    `rank = inter_channels` it is the full block up to rounding, provided nothing is pooled after phi: a maximum over
-    places is not the same in other channels, so with pool_order="conv_pool" and sub_sample=True the result is a
-    start for training.
+    Each weight then takes fewer products. theta_i . phi_j = x_i^T A x_j (x with a 1 for the biases) has a matrix A of
+    rank at most `inter_channels`; the new theta and phi are its best approximation of that rank, from the singular
+    value decomposition. With `rank = inter_channels` the result equals that of the full block up to rounding, provided
+    nothing is pooled after phi: a maximum over positions is not the same in other channels. With
+    pool_order="conv_pool" and sub_sample=True the result is therefore only a starting point for training.
 
     Raises:
         ValueError: If `rank` is not between 1 and `inter_channels`, or the block has no such product: the Gaussian
-            has no theta and phi, and the concatenation takes one number of each already.
+            has no theta and phi, and the concatenation needs one number of each already.
+
+    Example:
+        >>> factorized_attention(NonLocalBlock(64), rank=8).get_block_info()["embedding_channels"]
+        8
     """
     if block.config.nonlocal_type not in ("embedded_gaussian", "dot_product"):
         raise ValueError(
             f"The block's nonlocal_type = {block.config.nonlocal_type!r} has no product of theta and phi to factorise; "
-            "take 'embedded_gaussian' or 'dot_product'."
+            "use 'embedded_gaussian' or 'dot_product'."
         )
     assert block.theta is not None
     assert block.phi is not None
@@ -119,7 +135,7 @@ class _TopKeys:
     renormalise: bool
 
     def kernel(self, rows: Rows, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        if under_transform():  # neither checkpoints nor bags of embeddings can be transformed: with the matrix
+        if under_transform():  # checkpoints and embedding bags cannot be transformed: hold the matrix
             return torch.cat([self.rows(rows, chunk, phi) @ g for chunk in query_chunks(theta, phi.shape[1])], dim=1)
         if torch.is_grad_enabled():
             theta, phi, g = differentiable_once((theta, phi, g), _NO_SECOND_DERIVATIVE)
@@ -127,7 +143,7 @@ class _TopKeys:
         def attend(chunk: Tensor, phi: Tensor, g: Tensor) -> Tensor:
             weights, keys = self._kept(rows(chunk, phi))  # (S, q, k)
             first = g.shape[1] * torch.arange(len(g), device=g.device)[:, None, None]
-            # Weighted sums of picked rows, without a copy of the k rows of every query.
+            # Weighted sums of selected rows, without a copy of the k rows of every query.
             sums = F.embedding_bag(
                 (keys + first).flatten(0, 1),
                 g.flatten(0, 1),
@@ -136,7 +152,7 @@ class _TopKeys:
             )
             return sums.unflatten(0, weights.shape[:2])
 
-        # Checkpoints, or autograd would keep the rows of every chunk: the matrix.
+        # With checkpoints, or autograd would keep the rows of every chunk: the whole matrix.
         chunks = (
             checkpoint(attend, chunk, phi, g, use_reentrant=False, preserve_rng_state=False)
             if torch.is_grad_enabled()
@@ -151,7 +167,7 @@ class _TopKeys:
         return torch.zeros_like(full).scatter(2, keys, weights)
 
     def _kept(self, full: Tensor) -> tuple[Tensor, Tensor]:
-        """The kept weights of rows (S, Q, M) and their keys, (S, Q, k) each."""
+        """Return the kept weights of rows (S, Q, M) and their keys, (S, Q, k) each."""
         keys = full.detach().abs().topk(min(self.top_k, full.shape[2]), dim=2, sorted=False).indices
         weights = full.gather(2, keys)
         return (weights / weights.sum(dim=2, keepdim=True) if self.renormalise else weights), keys
@@ -167,14 +183,14 @@ def _copied(block: Block) -> Block:
 
 
 def _affine(conv: _ConvNd) -> Tensor:
-    """A 1x1 convolution as one matrix on (x, 1): (D, C + 1)."""
+    """Return a 1x1 convolution as one matrix on (x, 1): (D, C + 1)."""
     weight = conv.weight.detach().flatten(1)
     bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach()
     return torch.cat([weight, bias[:, None]], dim=1)
 
 
 def _resized(conv: _ConvNd, affine: Tensor) -> _ConvNd:
-    """A 1x1 convolution like `conv` that applies (D', C + 1), with a bias only if `conv` has one."""
+    """Return a 1x1 convolution like `conv` that applies (D', C + 1), with a bias only if `conv` has one."""
     resized = copy.deepcopy(conv)
     resized.out_channels = len(affine)
     weight = affine[:, :-1].to(conv.weight).reshape(len(affine), *conv.weight.shape[1:])

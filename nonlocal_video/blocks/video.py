@@ -1,4 +1,4 @@
-"""The non-local block on video: all positions of a clip, each frame by itself, or each place along time."""
+"""The non-local block on video: over all positions of a clip, within each frame, or along time at each pixel."""
 
 from __future__ import annotations
 
@@ -12,35 +12,46 @@ from nonlocal_video.blocks.nonlocal_block import NonLocalBlock
 
 
 class VideoNonLocalBlock(NonLocalBlock):
-    """The non-local block on (B, C, T, H, W), eq. 1 and 6 of Wang et al., CVPR 2018, with a choice of who sees whom.
+    """Non-local block on video (B, C, T, H, W), over spacetime, space or time (Wang et al., CVPR 2018, eq. 1 and 6).
 
-    - "spacetime": each position sees all positions of all frames.
-    - "space_only": each position sees the positions of its own frame.
-    - "time_only": each position sees its own place in all frames.
+    - "spacetime": each position attends to all positions of all frames.
+    - "space_only": each position attends to the positions of its own frame.
+    - "time_only": each position attends to the same position in all frames.
 
-    `temporal_groups` further limits "all frames" to those of the same group of consecutive frames.
+    `temporal_groups` limits "all frames" to those of the same group of consecutive frames.
 
-    `sub_sample` pools keys and values by (1, 2, 2) where space takes part; in "time_only" there is one place to look
-    at and nothing to pool, so it has no effect.
+    `sub_sample` pools keys and values by (1, 2, 2) in the modes with space. In "time_only" there is one position per
+    frame and nothing to pool, so it has no effect.
 
-    The clip so falls apart into S sets of positions that see each other: T frames, H*W places or T / temporal_groups
-    groups. `forward(x, return_nl_map=True)` gives their maps as (B, S, N', M') with N' queries and M' keys a set; for
-    undivided spacetime, (B, N, M). `attention` and `attention_received` always speak of the whole clip: keys are the
-    M = T*H'*W' positions of `key_size((T, H, W))`, and what a query cannot see has weight exactly 0.
+    The clip is thus divided into S sets of positions that attend to each other: T frames, H*W pixels or T /
+    temporal_groups groups. `forward(x, return_nl_map=True)` returns their maps as (B, S, N', M') with N' queries and M'
+    keys per set, or (B, N, M) for undivided spacetime. `attention` and `attention_received` always refer to the whole
+    clip: keys are the M = T*H'*W' positions of `key_size((T, H, W))`, and keys outside a query's set have weight
+    exactly 0.
 
     Args:
-        in_channels: C.
-        inter_channels: Channels of theta, phi and g; half of C (at least 1) if None.
-        mode: Who sees whom, see above.
-        sub_sample: Max-pool keys and values by (1, 2, 2).
-        bn_layer: Batch norm after W.
-        nonlocal_type: The pairwise function f and its normalisation, `nonlocal_video.blocks.kernels`.
+        in_channels: Number of channels C of the input.
+        inter_channels: Number of channels of theta, phi and g; None is half of C (at least 1).
+        mode: Which positions attend to each other, see above.
+        sub_sample: Whether keys and values are max-pooled by (1, 2, 2).
+        bn_layer: Whether a batch norm follows W.
+        nonlocal_type: The pairwise function f and its normalisation; see `nonlocal_video.blocks.kernels`.
         scale: Factor on theta . phi before the softmax of the embedded Gaussian; None is 1, "inverse_sqrt" is
             inter_channels ** -0.5.
         pool_order: Max-pooling before ("pool_conv") or after ("conv_pool") phi and g.
-        embed_bias: Bias in theta, phi and g.
-        out_bias: Bias in W.
-        temporal_groups: Frames per group; T has to be a multiple of it. None is one group.
+        embed_bias: Whether theta, phi and g have a bias.
+        out_bias: Whether W has a bias.
+        temporal_groups: Number of frames in a group, which must divide T; None is one group.
+
+    Raises:
+        ValueError: If an argument is out of range or has no meaning beside another one.
+
+    Example:
+        >>> block = VideoNonLocalBlock(32, mode="space_only")
+        >>> x = torch.randn(1, 32, 4, 8, 8)
+        >>> z, weights = block(x, return_nl_map=True)
+        >>> z.shape, weights.shape
+        (torch.Size([1, 32, 4, 8, 8]), torch.Size([1, 4, 64, 16]))
     """
 
     def __init__(
@@ -74,7 +85,7 @@ class VideoNonLocalBlock(NonLocalBlock):
 
     @classmethod
     def from_config(cls, in_channels: int, config: NonLocalConfig) -> VideoNonLocalBlock:
-        """The block that `config` describes, for features of `in_channels` channels."""
+        """Create the block that `config` describes, for features of `in_channels` channels."""
         return cls(
             in_channels,
             config.inter_channels,
@@ -90,17 +101,18 @@ class VideoNonLocalBlock(NonLocalBlock):
         )
 
     def get_block_info(self) -> dict[str, Any]:
-        """The block's make-up; `memory_bytes` is what its parameters and buffers take."""
+        """Return the block's settings and size; `memory_bytes` is the size of its parameters and buffers."""
         return super().get_block_info() | {"mode": self.config.mode, "temporal_groups": self.config.temporal_groups}
 
     def extra_repr(self) -> str:
+        """Return the mode, the kernel, the pooling and the variant for `repr`."""
         return f"{self.config.mode}, {super().extra_repr()}"
 
     def _pool_kernel(self, size: tuple[int, ...]) -> tuple[int, ...]:
         return (1, 1, 1) if self.config.mode == "time_only" else super()._pool_kernel(size)
 
     def _fold(self, grid: Tensor) -> Tensor:
-        """(B, D, T, H, W) -> (B S, L, D). Groups (and then places) become samples; channels and frames never mix."""
+        """Reshape (B, D, T, H, W) -> (B S, L, D). Groups (and pixels) become samples."""
         batch, depth, num_frames, height, width = grid.shape
         group = self._frames_per_group(num_frames)
         split = grid.reshape(batch, depth, num_frames // group, group, height * width)
@@ -124,8 +136,8 @@ class VideoNonLocalBlock(NonLocalBlock):
         if undivided:
             return weights
         num_frames, height, width = x.shape[2:]
-        places = height * width if self.config.mode == "time_only" else 1
-        return weights.unflatten(0, (len(x), num_frames // self._frames_per_group(num_frames) * places))
+        sets_per_group = height * width if self.config.mode == "time_only" else 1
+        return weights.unflatten(0, (len(x), num_frames // self._frames_per_group(num_frames) * sets_per_group))
 
     def _frames_per_group(self, num_frames: int) -> int:
         if self.config.mode == "space_only":

@@ -288,11 +288,11 @@ def _trained(model: str, config: Path | None) -> tuple[nn.Module, InputSpec | No
 
 def _described(model: str, config: Path) -> nn.Module:
     """The network of a file of --config."""
-    from nonlocal_video.analysis.networks import network_of_file
+    from nonlocal_video.analysis.networks import network_from_json
 
     if model not in ("default", options.default_model()):
         raise UsageError(f"--model {model} and --config {config} are two networks; give one of them.")
-    return network_of_file(config)
+    return network_from_json(config)
 
 
 def _size(text: str | None, spec: InputSpec | None) -> tuple[int, int, int]:

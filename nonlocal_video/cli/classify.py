@@ -106,7 +106,7 @@ def classify(
     from nonlocal_video.video.region import Region
     from nonlocal_video.zoo.catalogue import find
 
-    request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, region=Region.of(region))
+    request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, region=Region.parse(region))
     selection = Selection.parse(include or (), exclude or (), shard, all_files=all_files)
     passed_over = PassedOver()
     limits = DecodeLimits.parse(limit or ())

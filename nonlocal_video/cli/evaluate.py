@@ -109,7 +109,7 @@ def evaluate(
                 "fast": fast,
                 "stride_seconds": stride_seconds,
                 "batch_size": batch_size,
-                "region": Region.of(region),
+                "region": Region.parse(region),
                 "context": context.value,
             },
             rule={"threshold": threshold, "min_seconds": 0.0, "shortest_seconds": shortest_seconds},

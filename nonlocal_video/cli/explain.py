@@ -68,7 +68,7 @@ def explain(
     from nonlocal_video.inference.load import load
     from nonlocal_video.video.region import Region
 
-    Region.of(region)  # refuses it, if it has to, before a model is loaded
+    Region.parse(region)  # refuses it, if it has to, before a model is loaded
 
     query_point = None if point is None else QueryPoint(*point)
     with load(model, device=device, precision=precision.value, decoder=decoder.value) as recognizer:

@@ -95,7 +95,7 @@ def timeline(
         "start_seconds": start_seconds,
         "end_seconds": end_seconds,
         "batch_size": batch_size,
-        "region": Region.of(region),
+        "region": Region.parse(region),
         "context": context.value,
     }
     with load(

@@ -18,7 +18,7 @@ from nonlocal_video.io import check_new
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nonlocal_video.zoo.transfer import Progress
+    from nonlocal_video.zoo.transfer import ProgressCallback
 
 app = typer.Typer(help="Published weights: list, pull, verify, look at, convert.", no_args_is_help=True)
 
@@ -262,7 +262,7 @@ def _read_labels(path: Path) -> list[str]:
 
 
 @contextmanager
-def _progress_bar(name: str) -> Iterator[Progress]:
+def _progress_bar(name: str) -> Iterator[ProgressCallback]:
     """A bar on standard error, if that is a terminal; gives what moves it."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn

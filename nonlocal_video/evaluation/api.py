@@ -123,7 +123,7 @@ def evaluate(
     if protocol == "published":
         published = _published(card, views, fast=fast)
         views = published.views
-    request = ClipRequest(ViewCount.parse(views or "1x1"), region=Region.of(region))
+    request = ClipRequest(ViewCount.parse(views or "1x1"), region=Region.parse(region))
     card.view(fast=fast)  # refuses `fast`, if it has to, before anything is read
     found = read_source(os.fspath(source), split=split, all_files=all_files, ignore_columns=ignore_columns)
     clips = found.clips

@@ -1,1 +1,1 @@
-"""Networks as files that run without this project: ONNX, OpenVINO, torch.export."""
+"""Export of networks to files that run without this project: ONNX, OpenVINO, torch.export."""

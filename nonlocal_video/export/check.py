@@ -1,4 +1,4 @@
-"""Whether a written file gives the network's logits, and how long both take."""
+"""Check of an exported file against the network's logits, and their speed."""
 
 from __future__ import annotations
 
@@ -20,29 +20,33 @@ from nonlocal_video.models.card import InputSpec
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the file's logits are from the network's, over all checked views."""
+    """Difference between the file's logits and the network's, over all checked views."""
 
     largest_difference: float
+    """Largest absolute difference of a logit."""
     largest_logit: float
+    """Largest absolute logit of the network."""
     num_views: int
+    """Number of views."""
 
     @property
     def share(self) -> float:
-        """The difference as a share of the largest logit."""
+        """Difference as a share of the largest logit."""
         if self.largest_difference == 0:
             return 0.0
         return self.largest_difference / self.largest_logit if self.largest_logit else math.inf
 
     @property
     def is_close(self) -> bool:
-        return self.share <= TOLERANCE  # not if it isn't a number
+        """Whether the share is within the tolerance."""
+        return self.share <= TOLERANCE  # False for NaN
 
 
-def made_up_clips(spec: InputSpec, count: int) -> NDArray[np.float32]:
-    """Clips (count, 3, T, S, S) as the network gets them, always the same ones.
+def synthetic_clips(spec: InputSpec, count: int) -> NDArray[np.float32]:
+    """Return synthetic clips (count, 3, T, S, S), normalised as the network takes them and the same in every call.
 
-    The first is noise over all colours; the others are drifting blots of colour with some grain, smooth in space and
-    time as footage is. Both are normalised with the card's mean and std, so they span what real clips do.
+    The first is noise over all colours. The others are drifting blobs of colour with some grain, smooth in space and
+    time as real video is. Both are normalised with the card's mean and std, so they cover the range of real clips.
     """
     generator = torch.Generator().manual_seed(0)
     size = (spec.num_frames, spec.crop, spec.crop)
@@ -56,7 +60,7 @@ def made_up_clips(spec: InputSpec, count: int) -> NDArray[np.float32]:
 
 
 def eager(network: nn.Module) -> Run:
-    """The network itself, as what a file's runtime is."""
+    """Wrap the network itself as if it were a file's runtime."""
 
     def run(clips: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -67,14 +71,18 @@ def eager(network: nn.Module) -> Run:
 
 
 def compare(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Agreement:
-    """Logits (V, classes) of the network and of the file."""
+    """Compare the logits (V, classes) of the network and of the file.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
     if expected.shape != found.shape:
         raise ValueError(f"The file gives logits of shape {found.shape} instead of {expected.shape}.")
     return Agreement(float(np.abs(found - expected).max()), float(np.abs(expected).max()), len(expected))
 
 
-def seconds_a_view(first: Run, second: Run, clips: NDArray[np.float32], *, turns: int) -> tuple[float, float]:
-    """How long each takes for one view of the batch `clips`: the median of some runs, in turns. Warm them up before."""
+def seconds_per_view(first: Run, second: Run, clips: NDArray[np.float32], *, turns: int) -> tuple[float, float]:
+    """Measure the seconds of each per view of the batch `clips`: medians of alternating runs. Warm both up before."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(turns):
         for run, taken in zip((first, second), seconds, strict=True):

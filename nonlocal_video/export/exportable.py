@@ -1,4 +1,4 @@
-"""The network as a file holds it: one clip's view in, logits out, nothing in it that only training needs."""
+"""The network as it is exported: one clip's view in, logits out, nothing that only training needs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from nonlocal_video.models.card import InputSpec, ModelCard
 
 
 class ViewLogits(PlaceLogits):
-    """Normalised clips (B, 3, T, S, S) -> logits (B, classes), one row a view, as the model's card pools and averages.
+    """Module from normalised clips (B, 3, T, S, S) to logits (B, classes), pooled and averaged as the card says.
 
-    A card with a `head_window` has the classifier look at P places. Where it averages probabilities, not logits, the
-    row is the logarithm of the mean of the P softmaxes: its own softmax is then the view's answer, as elsewhere.
+    For a card with a `head_window` the classifier runs at P positions of the window. If the card averages probabilities
+    and not logits, the result is the logarithm of the mean of the P softmaxes, so that its softmax is the view's
+    prediction as elsewhere.
 
-    With `channels_last` the network sees the same numbers in the order in which PyTorch's convolutions are faster.
+    With `channels_last` the network runs in the memory format in which PyTorch's convolutions are faster.
     """
 
     def __init__(self, network: nn.Module, card: ModelCard, *, channels_last: bool = False) -> None:
@@ -27,6 +28,7 @@ class ViewLogits(PlaceLogits):
         self.channels_last = channels_last
 
     def forward(self, clips: Tensor) -> Tensor:
+        """Compute logits (B, classes) from clips (B, 3, T, S, S)."""
         if self.channels_last:
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
         logits = super().forward(clips)  # (B, P, classes)
@@ -39,12 +41,12 @@ class ViewLogits(PlaceLogits):
 
 
 def exportable(network: nn.Module, card: ModelCard, *, for_pytorch: bool) -> tuple[ViewLogits, tuple[str, ...]]:
-    """A copy of a network for export, and what in it is written otherwise than the network computes it.
+    """Return a copy of a network for export, and notes on what in it computes differently from the network.
 
     Args:
-        network: On the CPU, in eval mode; it isn't changed.
-        card: The network's.
-        for_pytorch: Whether PyTorch runs the copy: then it works in channels last, which is faster there. See also
+        network: A network on the CPU, in eval mode; it does not change.
+        card: Card of the network.
+        for_pytorch: Whether PyTorch runs the copy, which then works in channels last, the faster format there. See also
             `traceable`.
     """
     copied, notes = traceable(network, for_pytorch=for_pytorch)
@@ -52,5 +54,5 @@ def exportable(network: nn.Module, card: ModelCard, *, for_pytorch: bool) -> tup
 
 
 def exported_card(card: ModelCard, spec: InputSpec) -> str:
-    """The card as JSON, with the input that the file takes as its only one."""
+    """Return the card as JSON, with the file's input as its only one."""
     return json.dumps(asdict(replace(card, input=spec, fast_input=None)))

@@ -1,4 +1,4 @@
-"""The file formats: how each is written, and run again by the runtime that its users have."""
+"""File formats: how each is written, and run by its users' runtime."""
 
 from __future__ import annotations
 
@@ -23,49 +23,51 @@ INPUT, OUTPUT = "clip", "logits"
 ONNX_OPSET = 18
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Clips (B, 3, T, S, S) -> logits (B, classes)."""
+"""A function from clips (B, 3, T, S, S) to logits (B, classes)."""
 
 
 @dataclass(frozen=True)
 class Traced:
-    """A network ready to be written."""
+    """A traced network, ready to be written."""
 
     program: torch.export.ExportedProgram
+    """The traced network."""
     shape: tuple[int | None, ...]
     """Shape of the input, (B, 3, T, S, S); None is any number."""
     card: str
-    """JSON that travels with the file."""
+    """Model card as JSON, stored with the file."""
 
 
 @dataclass(frozen=True)
 class FileFormat:
-    """One way to write a network down."""
+    """One format of exported files."""
 
     ending: str
-    """File name extension; OpenVINO's weights lie beside that file."""
+    """File name extension; OpenVINO's weights are in a second file with the same name."""
     runtime: str
-    """The package that runs the file."""
+    """Name of the package that runs the file."""
     write: Callable[[Traced, Path], None]
+    """Function that writes the file."""
     open: Callable[[Path, int], Run]
-    """(file, threads) -> a function that runs it on the CPU in float32."""
+    """Function from (file, threads) to a function that runs it on the CPU in float32."""
     packages: tuple[str, ...] = ()
-    """What writing and running take, beyond what this project always has."""
+    """Packages needed to write and run the file, besides this project's dependencies."""
     extra: str | None = None
-    """This project's extra that brings `packages`."""
+    """This project's extra that installs `packages`."""
     for_pytorch: bool = False
     """Whether PyTorch runs the file."""
 
     @property
     def runtime_version(self) -> str:
-        """Like "onnxruntime 1.23.2"."""
+        """Return the runtime's name and version, such as "onnxruntime 1.23.2"."""
         return f"{self.runtime} {version(self.runtime)}"
 
 
 def check_installed(name: str) -> None:
-    """Whether a format's packages are here.
+    """Check that a format's packages are installed.
 
     Raises:
-        UsageError: One is not; the message has the command that installs it.
+        UsageError: If one is not; the message has the command that installs it.
     """
     missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
     if missing:
@@ -137,7 +139,7 @@ FORMATS: dict[str, FileFormat] = {
 
 @contextmanager
 def _only_errors(logger_name: str) -> Iterator[None]:
-    """Keeps a library's warnings about its own optimisations off the terminal."""
+    """Hide a library's warnings about its own optimisations."""
     logger = logging.getLogger(logger_name)
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A network into a file, which is kept only if it gives the network's logits."""
+"""Export of a network to a file, which is kept only if it gives the network's logits."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nonlocal_video.errors import ExportError, ModelError, OutputError, UsageError
-from nonlocal_video.export.check import TOLERANCE, Agreement, compare, eager, made_up_clips, seconds_a_view
+from nonlocal_video.export.check import TOLERANCE, Agreement, compare, eager, seconds_per_view, synthetic_clips
 from nonlocal_video.export.exportable import ViewLogits, exportable, exported_card
 from nonlocal_video.export.formats import FORMATS, Traced, check_installed
 from nonlocal_video.inference.runtimes.traceable import trace
 from nonlocal_video.models.card import ModelCard
 
 FEWEST_VIEWS = 3
-"""That are compared; more where the file only takes more at once."""
+"""Number of clips that are compared; more if the file only takes a larger batch."""
 TURNS = 3
-"""Repetitions of each timing."""
+"""Number of repetitions of each timing."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,23 @@ class Exported:
     """A file that was written and checked."""
 
     files: tuple[Path, ...]
-    """The one to open first."""
+    """Files that were written; the first is the one to open."""
     num_bytes: int
+    """Size of all files."""
     shape: tuple[int | None, ...]
     """Shape of the input, (B, 3, T, S, S); None is any number."""
     agreement: Agreement
+    """Difference from the network's logits."""
     runtime: str
-    """Package and version that the check ran."""
+    """Package and version that ran the check."""
     seconds_eager: float
-    """For one view, of PyTorch as `classify` runs the network: batch norms folded, channels last."""
+    """Time of one view in PyTorch as `classify` runs the network: batch norms folded, channels last."""
     seconds_exported: float
+    """Time of one view in the file's runtime."""
     num_threads: int
+    """Number of CPU threads of both."""
     notes: tuple[str, ...]
+    """Sentences about parts of the file that compute differently from the network."""
 
 
 def export_network(
@@ -55,24 +60,24 @@ def export_network(
     fast: bool = False,
     batch_size: int | None = None,
 ) -> Exported:
-    """Write a network for another runtime, open the file with that runtime, and compare.
+    """Write a network for another runtime, open the file with that runtime, and compare the logits.
 
-    The file takes normalised clips (B, 3, T, S, S) of the card's input and gives logits (B, classes), both float32.
-    The card travels in it as JSON. It comes to its place whole, and only after the check.
+    The file takes normalised clips (B, 3, T, S, S) of the card's input and gives logits (B, classes), both float32. It
+    contains the card as JSON. The file appears complete, and only after the check.
 
     Args:
-        network: On the CPU, float32, in eval mode; it isn't changed.
-        card: The network's.
-        output: The file, with its format's ending; an existing one is replaced.
+        network: A network on the CPU, float32, in eval mode; it does not change.
+        card: Card of the network.
+        output: The file to write, with its format's extension; an existing one is replaced.
         format_name: One of `FORMATS`.
-        fast: The card's cheaper view instead of its input.
-        batch_size: B; None is any number.
+        fast: Whether to export the card's cheaper input.
+        batch_size: Fixed batch size B; None is any number.
 
     Raises:
-        UsageError: A package that the format needs is not installed, or the ending is another's.
-        ModelError: The network itself gives something that is not finite.
-        ExportError: The format cannot hold the network, or the file's logits are not the network's.
-        OutputError: The file cannot be written.
+        UsageError: If a package that the format needs is not installed, or the extension is another format's.
+        ModelError: If the network itself gives values that are not finite.
+        ExportError: If the format cannot express the network, or the file's logits differ from the network's.
+        OutputError: If the file cannot be written.
     """
     if format_name not in FORMATS:
         raise UsageError(f"format = {format_name!r} should be one of {', '.join(FORMATS)}.")
@@ -82,7 +87,7 @@ def export_network(
     check_installed(format_name)
     spec = card.view(fast=fast)
     at_once = batch_size or 1
-    clips = made_up_clips(spec, at_once * -(-FEWEST_VIEWS // at_once))
+    clips = synthetic_clips(spec, at_once * -(-FEWEST_VIEWS // at_once))
     expected = np.concatenate([eager(ViewLogits(network, card))(clip[None]) for clip in clips])
     if not np.isfinite(expected).all():
         raise ModelError(f"Model {card.name!r} gives scores that are not finite; its weights are damaged or wrong.")
@@ -106,10 +111,10 @@ def export_network(
                 )
             as_classified = exportable(network, card, for_pytorch=True)[0].to(memory_format=torch.channels_last_3d)
             baseline = eager(as_classified)
-            baseline(clips[:at_once])  # warm, as `run` is by now
-            seconds_eager, seconds_exported = seconds_a_view(baseline, run, clips[:at_once], turns=TURNS)
-            del run  # holds the file open
-            # The one that is opened last, when what it needs is there.
+            baseline(clips[:at_once])  # warm-up; `run` had its own
+            seconds_eager, seconds_exported = seconds_per_view(baseline, run, clips[:at_once], turns=TURNS)
+            del run  # it holds the file open
+            # The file that is opened comes last, when its other files are there.
             drafts = sorted(Path(folder).iterdir(), key=lambda path: path == draft)
             num_bytes = sum(path.stat().st_size for path in drafts)
             for path in drafts:
@@ -131,19 +136,19 @@ def export_network(
 
 @contextmanager
 def _refusals(format_name: str) -> Iterator[None]:
-    """Whatever an exporter or a runtime has against a network becomes one line."""
+    """Turn any error of an exporter or a runtime into one line."""
     try:
         yield
-    except OSError:  # of the disk
+    except OSError:  # the disk's
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ExportError(
             f"{format_name} cannot hold this network: {type(error).__name__}: {reason.rstrip('.')}. Nothing was "
-            "written; another format may do."
+            "written; try another format."
         ) from error
 
 
 def _batches(clips: NDArray[np.float32], batch_size: int | None) -> list[NDArray[np.float32]]:
-    """As the file takes them: batches of the fixed size, or, for any size, one clip and then the others."""
+    """Split clips as the file takes them: batches of the fixed size, or, for any size, one clip and then the others."""
     return [clips[:1], clips[1:]] if batch_size is None else np.split(clips, len(clips) // batch_size)

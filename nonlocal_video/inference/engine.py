@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nonlocal_video.attention.capture import first_not_finite, forward_and_keep
+from nonlocal_video.attention.capture import first_non_finite_module, forward_and_capture
 from nonlocal_video.errors import ModelError
 from nonlocal_video.inference.aggregation import average_logits, average_scores, pooled, window_logits
 from nonlocal_video.inference.batch_limit import views_at_once
@@ -186,8 +186,11 @@ class Engine:
             pooled_layer = pooled_layer or before_head
             layers = [name for name in (pooled_layer, before_head) if name is not None]
             with arithmetic(self.precision, self.device):
-                logits, kept = forward_and_keep(
-                    self.folded, inputs, inputs_of=inputs_of, outputs_of=list(dict.fromkeys([*outputs_of, *layers]))
+                logits, kept = forward_and_capture(
+                    self.folded,
+                    inputs,
+                    capture_inputs=inputs_of,
+                    capture_outputs=list(dict.fromkeys([*outputs_of, *layers])),
                 )
                 if self.card.head_window:
                     logits = window_logits(self.card, self.folded, kept[str(before_head)])
@@ -199,7 +202,7 @@ class Engine:
         if not torch.isfinite(logits).all():
             raise ModelError(
                 f"Model {self.card.name!r} gave scores that are not finite, first in layer "
-                f"{first_not_finite(self.folded, inputs)!r}; its weights file is damaged or wrong."
+                f"{first_non_finite_module(self.folded, inputs)!r}; its weights file is damaged or wrong."
             )
         return logits, features, kept
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nonlocal_video.attention.class_evidence import LinearHead, evidence_of_windows
+from nonlocal_video.attention.class_evidence import LinearHead, windowed_evidence
 from nonlocal_video.attention.geometry import CellGrid
-from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint, spaced_frames
+from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint, evenly_spaced_frames
 from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.inference.prediction import Prediction, ScoredLabel, printable
 from nonlocal_video.inference.preprocessing import LoadedClip
@@ -47,7 +47,7 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """Show the answer in a notebook: some of the frames that the network saw, and the five likeliest classes."""
-        chosen = spaced_frames(self.frame_of_time, FRAMES_IN_STRIP)
+        chosen = evenly_spaced_frames(self.frame_of_time, FRAMES_IN_STRIP)
         blocks = f"Non-local blocks: {', '.join(self.block_inputs) or 'none'}"
         return card(
             heading(printable(self.prediction.path), f"{self.prediction.summary}. {blocks}"),
@@ -148,7 +148,7 @@ class Explanation:
             classes = torch.tensor([target.index], device=self.features.device)
             with self.shared.taken(), torch.inference_mode():
                 cells = self.network.class_activation_map(self.features, classes)[0, 0]
-                cells, num_windows = evidence_of_windows(cells, self.head_window)
+                cells, num_windows = windowed_evidence(cells, self.head_window)
             logit = "logit" if num_windows == 1 else f"mean of the logits of {num_windows} windows"
             quantity = f"share of the {logit}, exact"
         else:
@@ -265,11 +265,11 @@ class Explanation:
             layer=layer,
             cells=values,
             grid=grid,
-            place=self.clip.crops[0],
+            crop=self.clip.crops[0],
             frames=self.originals,
             frame_of_time=self.frame_of_time,
             seconds=self.seconds,
-            film_seconds=self.clip.views[0].film_seconds,
+            playback_seconds=self.clip.views[0].playback_seconds,
             caption=caption,
             query=query,
             query_index=query_index,

@@ -19,8 +19,8 @@ from nonlocal_video.attention.faithfulness import (
     centre_prior,
     displaced,
     make_baseline,
-    on_input,
-    over_time,
+    mean_over_time,
+    upsample,
 )
 from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.errors import UsageError
@@ -142,14 +142,14 @@ def check_faithfulness(
     perturbed = perturbation(
         recognizer, explanation, class_index, baseline=baseline, batch_size=batch_size, on_pass=on_pass
     )
-    flat, flat_grid = over_time(maps.cells, maps.grid)
+    flat, flat_grid = mean_over_time(maps.cells, maps.grid)
     return Faithfulness(
         label=explanation.prediction.labels[class_index],
         class_index=class_index,
         baseline=baseline,
-        map=perturbed.curves(on_input(maps.cells, maps.grid, perturbed.size), fractions),
+        map=perturbed.curves(upsample(maps.cells, maps.grid, perturbed.size), fractions),
         displaced=tuple(perturbed.curves(values, fractions) for values in _elsewhere(maps, perturbed, draws, seed)),
-        over_time=perturbed.curves(on_input(flat, flat_grid, perturbed.size), fractions),
+        over_time=perturbed.curves(upsample(flat, flat_grid, perturbed.size), fractions),
         centre=perturbed.curves(centre_prior(perturbed.size), fractions),
     )
 
@@ -173,7 +173,7 @@ def quick_check(
     draws = quick_draws(maps) if draws is None else draws
     class_index = class_of(explanation, label)
     perturbed = perturbation(recognizer, explanation, class_index, baseline=baseline, on_pass=on_pass)
-    (without_strongest,) = perturbed.scores_without([on_input(maps.cells, maps.grid, perturbed.size)], fraction)
+    (without_strongest,) = perturbed.scores_without([upsample(maps.cells, maps.grid, perturbed.size)], fraction)
     return QuickCheck(
         label=explanation.prediction.labels[class_index],
         class_index=class_index,
@@ -223,7 +223,7 @@ def class_of(explanation: Explanation, label: str | int | None) -> int:
 
 def _elsewhere(maps: AttentionMaps, perturbed: Perturbation, draws: int, seed: int) -> Iterator[NDArray[np.float32]]:
     """The map displaced, on the input's places, one by one: each is as large as a channel of the clip."""
-    return (on_input(cells, maps.grid, perturbed.size) for cells in displaced(maps.cells, draws, seed))
+    return (upsample(cells, maps.grid, perturbed.size) for cells in displaced(maps.cells, draws, seed))
 
 
 def _change(before: float, after: float) -> str:

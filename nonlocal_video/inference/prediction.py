@@ -17,7 +17,7 @@ from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.notebook import FRAMES_IN_STRIP, bars, card, data_frame, heading, strip
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region
-from nonlocal_video.video.sampling import View
+from nonlocal_video.video.sampling import TemporalView
 
 if TYPE_CHECKING:
     import pandas
@@ -80,7 +80,7 @@ class Prediction:
     scores: NDArray[np.float64]
     """(classes,) probabilities: the softmax of each view, averaged over the views."""
     video: VideoInfo
-    views: tuple[View, ...]
+    views: tuple[TemporalView, ...]
     """The spans of the clip that were looked at."""
     num_crops: int
     num_frames: int

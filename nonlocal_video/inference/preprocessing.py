@@ -23,7 +23,7 @@ from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream, VideoReader
 from nonlocal_video.video.info import FrameChunk, VideoInfo
 from nonlocal_video.video.region import PixelBox, Region
-from nonlocal_video.video.sampling import FILLED, View, plan_views
+from nonlocal_video.video.sampling import FILLED, TemporalView, plan_views
 from nonlocal_video.video.transforms import (
     SpatialView,
     cut,
@@ -79,7 +79,7 @@ class LoadedClip:
     path: str
     info: VideoInfo
     input: InputSpec
-    views: tuple[View, ...]
+    views: tuple[TemporalView, ...]
     crops: tuple[SpatialView, ...]
     squares: tuple[torch.Tensor, ...]
     """For each crop the K distinct frames, uint8 (K, crop, crop, 3): all that the network can see of them; on the CPU,
@@ -173,7 +173,7 @@ class ClipLoader:
         if _is_decoded(source) and request.frames_per_second is None:
             notes.append(f"The frames came without a rate; {spec.frames_per_second:g} per second was assumed.")
         if request.region is not None:
-            notes.append(request.region.in_words)
+            notes.append(request.region.note)
         return LoadedClip(
             path=name or path,
             info=info,
@@ -224,7 +224,7 @@ def _of_part(name: str, request: ClipRequest, start_seconds: float, end_seconds:
     return replace(request, start_seconds=start_seconds, end_seconds=end_seconds)
 
 
-def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[View, ...]:
+def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[TemporalView, ...]:
     """The spans of a clip that a network with this input is shown.
 
     Raises:

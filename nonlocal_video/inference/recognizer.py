@@ -123,7 +123,9 @@ class Recognizer:
             >>> prediction.top1.label
             'playing cello'
         """
-        request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, frames_per_second, Region.of(region))
+        request = ClipRequest(
+            ViewCount.parse(views), start_seconds, end_seconds, frames_per_second, Region.parse(region)
+        )
         _refuse_folder(source)
         on_stage("reading")
         clip = self._loader.load(source, self.card.view(fast=fast), request, originals=None)
@@ -152,7 +154,9 @@ class Recognizer:
             >>> views = recognizer.preprocess("cello.mp4", views="3x1")
             >>> logits = recognizer.network(views.to(recognizer.device))
         """
-        request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, frames_per_second, Region.of(region))
+        request = ClipRequest(
+            ViewCount.parse(views), start_seconds, end_seconds, frames_per_second, Region.parse(region)
+        )
         _refuse_folder(source)
         clip = self._loader.load(source, self.card.view(fast=fast), request, originals=None)
         return torch.cat([clip.network_input(v, c) for v in range(len(clip.views)) for c in range(len(clip.crops))])
@@ -201,7 +205,7 @@ class Recognizer:
             >>> [row["path"] for row in table if row["status"] == "error"]
             ['clips/note.mp4']
         """
-        request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, region=Region.of(region))
+        request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, region=Region.parse(region))
         outcomes: list[Outcome] = []
 
         def tell(progress: BatchProgress) -> None:
@@ -301,7 +305,7 @@ class Recognizer:
             spec = self.card.view(fast=fast)
             start_seconds, end_seconds = self._loader.span_around(source, around_seconds, spec, frames_per_second)
         originals: list[NDArray[np.uint8]] = []
-        request = ClipRequest(ViewCount(), start_seconds, end_seconds, frames_per_second, Region.of(region))
+        request = ClipRequest(ViewCount(), start_seconds, end_seconds, frames_per_second, Region.parse(region))
         clip = self._loader.load(source, self.card.view(fast=fast), request, originals=originals)
         on_stage("network")
         blocks = self.nonlocal_layers()
@@ -353,7 +357,7 @@ class Recognizer:
             frames_per_second: Rate of frames given as an array.
             region: As for `classify`; maps, queries and overlays are of the whole picture all the same.
         """
-        point = None if query is None else QueryPoint.of(query)
+        point = None if query is None else QueryPoint.parse(query)
         explanation = self.explain_all(
             source,
             fast=fast,

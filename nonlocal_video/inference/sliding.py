@@ -29,7 +29,7 @@ from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region, RegionLike
-from nonlocal_video.video.sampling import FILLED, ShortClips, View, plan_views
+from nonlocal_video.video.sampling import FILLED, ShortClips, TemporalView, plan_views
 from nonlocal_video.video.transforms import SpatialView, cut, resize_region
 
 if TYPE_CHECKING:
@@ -49,16 +49,18 @@ class WindowPlan:
     starts: NDArray[np.float64]  # (W,) seconds from the beginning of the file
     ends: NDArray[np.float64]  # (W,)
     times: NDArray[np.float64]  # (W, T)
-    filled: ShortClips | None  # as in `View`
+    filled: ShortClips | None  # as in `TemporalView`
     window_seconds: float
     stride_seconds: float
     notes: tuple[str, ...]
 
-    def view(self, window: int) -> View:
+    def view(self, window: int) -> TemporalView:
         """One window as `plan_views` gives it."""
         times = tuple(self.times[window].tolist())
         start, end = float(self.starts[window]), float(self.ends[window])
-        return View(start, end, times, end - start if self.filled == "spread" else self.window_seconds, self.filled)
+        return TemporalView(
+            start, end, times, end - start if self.filled == "spread" else self.window_seconds, self.filled
+        )
 
 
 def plan_windows(
@@ -216,7 +218,7 @@ def _slide(
     context: Context,
 ) -> Generator[Timeline, None, None]:
     """As `slide`, but a break is raised after the timelines before it, and windows only draw on those before them."""
-    spec, path, region = recognizer.card.view(fast=fast), os.fspath(path), Region.of(region)
+    spec, path, region = recognizer.card.view(fast=fast), os.fspath(path), Region.parse(region)
     check_context(context)
     check_has_features(recognizer.network, recognizer.card.name, context)
     batch_size = default_batch_size(recognizer.device, spec) if batch_size is None else batch_size
@@ -280,7 +282,7 @@ def _slide(
                     runtime=recognizer.runtime,
                     precision=recognizer.precision,
                     timings=spent,
-                    notes=(*stream.info.notes, *plan.notes, *([] if region is None else [region.in_words])),
+                    notes=(*stream.info.notes, *plan.notes, *([] if region is None else [region.note])),
                 )
 
 

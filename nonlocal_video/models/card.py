@@ -1,4 +1,4 @@
-"""The model card: everything a network's weights need around them to give the right answer."""
+"""The model card: everything that a network's weights need beside them to give correct predictions."""
 
 from __future__ import annotations
 
@@ -16,47 +16,59 @@ ShortClips = Literal["loop", "hold_last_frame", "spread"]
 CropPlacement = Literal["centre_rounded_up", "steps_rounded_down"]
 LongerSide = Literal["rounded_down", "nearest"]
 
-# Far beyond every network there is, and far below what fills a machine's memory.
+# Far above any real network, and far below what would exhaust a machine's memory.
 _MOST: dict[str, float] = {"num_frames": 10_000, "frames_per_second": 10_000, "short_side": 10_000, "crop": 10_000}
 _MOST_PIXELS = 1 << 28
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a clip becomes the network's input."""
+    """How a clip is turned into the network's input: sampling in time, resize, crop and normalisation.
+
+    Raises:
+        ValueError: If a value is out of range or contradicts another one.
+
+    Example:
+        >>> spec = InputSpec(num_frames=32, frames_per_second=15, short_side=256, crop=224,
+        ...                  mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
+        >>> round(spec.span_seconds, 3)
+        2.133
+    """
 
     num_frames: int
+    """Number of frames T of the network's input."""
     frames_per_second: float
-    """For a network trained on every n-th frame (`frame_stride`), what that is for a clip of 30 frames a second."""
+    """Sampling rate. With a `frame_stride`, the rate that it gives for a clip of 30 frames per second."""
     short_side: int
-    """The frame's shorter side after the resize, in pixels."""
+    """Shorter side of the resized frame, in pixels."""
     crop: int
-    """Side of the square that the network sees, in pixels."""
+    """Side of the square crop that is the network's input, in pixels."""
     mean: tuple[float, float, float]
+    """Mean of each RGB channel, for values from 0 to 1."""
     std: tuple[float, float, float]
-    """x -> (x / 255 - mean) / std, per RGB channel."""
+    """Standard deviation of each RGB channel: the input is (x / 255 - mean) / std."""
     frame_stride: int | None = None
-    """Take every n-th frame of the clip whatever its rate, as the weights were trained; None samples by time."""
+    """Take every n-th frame whatever the clip's frame rate, as the weights were trained; None samples by time."""
     resize_to: tuple[int, int] | None = None
-    """Height and width of the resized frame where its proportions are not kept; the shorter one is `short_side`."""
+    """Height and width of the resized frame if its aspect ratio is not kept; the shorter one is `short_side`."""
     antialias: bool = True
-    """Smooth frames that shrink. Most published weights were trained and tested without."""
+    """Whether frames are smoothed when they shrink. Most published weights were trained and tested without."""
     clip_placement: ClipPlacement = "both_ends"
-    """Where several views begin: from the clip's beginning to its end; the same in whole steps of the network's rate
-    (torchvision), or so that the last frame is the clip's last (MMAction2 1.x); in equal parts of what is free, at the
-    left of each (PySlowFast, pytorchvideo) or in its middle (MMAction2 0.x); or at the left of equal parts of the whole
-    clip, going on at its beginning after its end (video-nonlocal-net). A single view is always the middle one."""
+    """Where several clips start: evenly from the beginning of the video to its end; the same in whole steps of the
+    network's rate (torchvision), or so that the last frame is the video's last (MMAction2 1.x); at the left of equal
+    parts of the free time (PySlowFast, pytorchvideo) or in their middle (MMAction2 0.x); or at the left of equal parts
+    of the whole video, wrapping around at its end (video-nonlocal-net). A single clip is always the middle one."""
     frame_placement: FramePlacement = "middle_of_steps"
-    """Which frame of each of the view's `num_frames` equal steps: the middle one, the first (MMAction2, torchvision),
-    or the view's first and last frame and evenly spread ones between them (PySlowFast, pytorchvideo)."""
+    """Which frame of each of the view's `num_frames` equal steps is taken: the middle one, the first (MMAction2,
+    torchvision), or the view's first and last frame and evenly spaced ones between them (PySlowFast, pytorchvideo)."""
     short_clips: ShortClips = "loop"
-    """What fills a view that is longer than the clip: the clip over and over (video-nonlocal-net, MMAction2), its last
-    frame (PySlowFast), or nothing, as the view's frames are spread over the clip (pytorchvideo)."""
+    """How a view that is longer than the clip is filled: by looping the clip (video-nonlocal-net, MMAction2), by
+    repeating its last frame (PySlowFast), or not at all, with the view's frames spread over the clip (pytorchvideo)."""
     crop_placement: CropPlacement = "centre_rounded_up"
-    """Where three squares lie along the f pixels that they leave free, and a single one in their middle: at 0,
-    ceil(f / 2), f (PySlowFast, pytorchvideo), or at 0, s, 2 s with s = floor(f / 2) (video-nonlocal-net, MMAction2)."""
+    """Where three crops lie along the f pixels that they leave free, and a single one in the middle: at 0, ceil(f / 2),
+    f (PySlowFast, pytorchvideo), or at 0, s, 2 s with s = floor(f / 2) (video-nonlocal-net, MMAction2)."""
     longer_side: LongerSide = "rounded_down"
-    """Pixels of the resized frame's longer side: whole ones only, or the nearest number (MMAction2)."""
+    """Rounding of the resized frame's longer side: down, or to the nearest pixel (MMAction2)."""
 
     def __post_init__(self) -> None:
         for name, most in _MOST.items():
@@ -64,8 +76,8 @@ class InputSpec:
                 raise ValueError(f"{name} = {getattr(self, name)} should be above 0, and at most {most}.")
         if self.num_frames * self.crop**2 > _MOST_PIXELS:
             raise ValueError(
-                f"num_frames = {self.num_frames} of crop = {self.crop} are {self.num_frames * self.crop**2:,} pixels, "
-                f"and at most {_MOST_PIXELS:,} are taken."
+                f"num_frames = {self.num_frames} at crop = {self.crop} are {self.num_frames * self.crop**2:,} pixels; "
+                f"at most {_MOST_PIXELS:,} are allowed."
             )
         if self.crop > self.short_side:
             raise ValueError(f"crop = {self.crop} should not exceed short_side = {self.short_side}.")
@@ -74,10 +86,12 @@ class InputSpec:
         if self.resize_to is not None and max(self.resize_to) > _MOST["short_side"]:
             raise ValueError(f"resize_to = {self.resize_to} should be at most {_MOST['short_side']} each.")
         if self.resize_to is not None and min(self.resize_to) != self.short_side:
-            raise ValueError(f"resize_to = {self.resize_to} should have short_side = {self.short_side} as its shorter.")
+            raise ValueError(
+                f"resize_to = {self.resize_to} should have short_side = {self.short_side} as its shorter side."
+            )
         if self.clip_placement == "wrapping_parts" and self.short_clips != "loop":
             raise ValueError(
-                f"short_clips = {self.short_clips!r} should be 'loop': views of 'wrapping_parts' go round."
+                f"short_clips = {self.short_clips!r} should be 'loop': views of 'wrapping_parts' wrap around."
             )
         if len(self.mean) != 3 or len(self.std) != 3:
             raise ValueError(f"mean = {self.mean} and std = {self.std} should have three numbers each.")
@@ -86,60 +100,75 @@ class InputSpec:
 
     @property
     def span_seconds(self) -> float:
-        """How much of a clip one view covers; with a `frame_stride`, of one of 30 frames a second."""
+        """Seconds of a clip that one view covers; with a `frame_stride`, of a clip of 30 frames per second."""
         return self.num_frames / self.frames_per_second
 
     def rate_in(self, clip_frames_per_second: float) -> float:
-        """Frames per second to take of a clip that has `clip_frames_per_second`."""
+        """Return the sampling rate, in frames per second, for a clip of `clip_frames_per_second`."""
         return self.frames_per_second if self.frame_stride is None else clip_frames_per_second / self.frame_stride
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A published accuracy and the views it was measured with; percent, on the labels' validation set."""
+    """A published accuracy in percent on the validation set of the labels, and the views that it was measured with."""
 
     top1: float
     top5: float
     views: str
-    """CLIPSxCROPS."""
+    """Number of clips and crops, as CLIPSxCROPS."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Travels inside the weights file as JSON."""
+    """Description of a model: its architecture, input, labels and origin. The weights file carries it as JSON.
+
+    Raises:
+        ValueError: If there are no labels, a label occurs twice, or `head_window` has a size below 1.
+
+    Example:
+        >>> card = nlv.load("default").card
+        >>> card.name, len(card.labels), card.input.num_frames
+        ('i3d-nl-k400', 400, 64)
+    """
 
     name: str
     architecture: str
-    """Which network `nonlocal_video.models.checkpoint.build_network` makes."""
+    """Name of the network that `nonlocal_video.models.checkpoint.build_network` builds."""
     config: dict[str, Any]
-    """Arguments of that builder's configuration dataclass."""
+    """Fields of that architecture's configuration dataclass."""
     input: InputSpec
+    """Input that the weights were trained for."""
     labels: tuple[str, ...]
+    """Class names, in the order of the logits."""
     fast_input: InputSpec | None = None
-    """A cheaper view, measured; `--fast` uses it."""
+    """A cheaper input with a measured accuracy; `--fast` uses it."""
     explain_layer: str | None = None
-    """The non-local block that overlays show unless another is asked for."""
+    """Name of the non-local block that overlays show by default."""
     average: Literal["probabilities", "logits"] = "probabilities"
-    """What is averaged over views (and windows): the softmax of each, or the logits, of which then the softmax."""
+    """What is averaged over views (and windows): the softmax of each, or the logits before one softmax."""
     head_window: tuple[int, int, int] | None = None
-    """Cells (T, H, W) of the last features that the classifier pools; a larger map is classified at every place of
-    the window (stride 1) and averaged, as PySlowFast tests at 256 pixels. None pools the whole map."""
+    """Size (T, H, W), in cells, of the window of the last features that the classifier pools. On a larger map the
+    window slides with stride 1 and the results are averaged, as PySlowFast tests at 256 pixels. None pools the whole
+    map."""
     published: Accuracy | None = None
+    """Accuracy that the publisher of the weights reports."""
     licence: str = ""
+    """Licence of the weights."""
     source: str = ""
+    """Origin of the weights."""
     notes: tuple[str, ...] = field(default_factory=tuple)
-    """Sentences shown to users of the model."""
+    """Sentences that are shown to users of the model."""
 
     def view(self, *, fast: bool = False) -> InputSpec:
-        """The model's own input, or its cheaper one.
+        """Return the model's input, or its cheaper one if `fast`.
 
         Raises:
-            UsageError: `fast` is asked of a model that has no cheaper one.
+            UsageError: If `fast` is asked of a model without a cheaper input.
         """
         if not fast:
             return self.input
         if self.fast_input is None:
-            raise UsageError(f"model {self.name!r} has no fast view; leave --fast away.")
+            raise UsageError(f"model {self.name!r} has no fast view; leave out --fast.")
         return self.fast_input
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Weights files: a safetensors file with the model card inside, so that one file is all a model needs."""
+"""Weights files: a safetensors file with the model card inside, so that one file is a whole model."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from torch import nn
 from nonlocal_video.errors import ModelError
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.inception3d import InceptionI3D, InceptionI3DConfig
-from nonlocal_video.models.not_weights import what_it_is
+from nonlocal_video.models.not_weights import describe_non_weights
 
-# The file's only metadata entry: with a second one, the order of the two, and so the file, would differ by chance.
+# The file's only metadata entry: with a second one, their order, and so the file's hash, would vary from run to run.
 CARD_KEY = "nonlocal_video.card"
 _MAX_LISTED = 10
 MAX_PARAMETERS = 4_000_000_000
-"""16 GB of float32; the largest published 3D network has a tenth."""
+"""16 GB of float32; the largest published 3D network has a tenth of that."""
 _MAX_WORDS = 600
 _STORED_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-"""What float32 holds exactly."""
+"""Types whose values float32 holds exactly."""
 
 T = TypeVar("T")
 
@@ -36,19 +36,19 @@ T = TypeVar("T")
 def save_checkpoint(
     path: str | os.PathLike[str], network: nn.Module, card: ModelCard, *, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Writes the network's weights and its card into one file; an existing file is replaced in one step or not at all.
+    """Write a network's weights and its card into one file, which is replaced in one step or not at all.
 
-    Tensors with one axis (biases, batch norm) stay float32 whatever `dtype` is: they are under 1% of a file, and
-    running variances span more than float16's range.
+    Tensors with one axis (biases, batch norm) stay float32 for any `dtype`: they are under 1% of a file, and running
+    variances exceed the range of float16.
 
     Args:
-        path: The file to write, by custom `NAME.safetensors`.
-        network: A network that `build_network(card)` could have made.
-        card: What travels with the weights.
-        dtype: How kernels are stored, torch.float16 or torch.float32.
+        path: The file to write, by convention `NAME.safetensors`.
+        network: A network that `build_network(card)` could have built.
+        card: The card to store with the weights.
+        dtype: Type of the stored kernels, torch.float16 or torch.float32.
 
     Raises:
-        ModelError: If a number isn't finite, or isn't any more in `dtype`.
+        ModelError: If a value is not finite, or would not be in `dtype`.
     """
     if dtype not in (torch.float16, torch.float32):
         raise ValueError(f"{dtype = } should be torch.float16 or torch.float32.")
@@ -57,31 +57,32 @@ def save_checkpoint(
         if tensor.is_floating_point():
             tensor = tensor.to(dtype if tensor.ndim > 1 else torch.float32)
             if not tensor.isfinite().all():
-                raise ModelError(f"{name} has numbers that are not finite as {tensor.dtype}; nothing was written.")
+                raise ModelError(f"{name} has values that are not finite as {tensor.dtype}; nothing was written.")
         tensors[name] = tensor.detach().cpu().contiguous()
     path = Path(path)
-    # In the target's own folder, as a rename across file systems is not one step.
+    # In the target's folder, since a rename across file systems is not atomic.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # of a killed process with this number
+        temporary.unlink(missing_ok=True)  # left by a killed process with the same id
         with temporary.open("xb") as file:  # never through a link
-            # Not safetensors' save_file, which makes files that only their owner can read.
+            # Not safetensors' save_file, which creates files that only their owner can read.
             file.write(save(tensors, metadata={CARD_KEY: json.dumps(asdict(card), ensure_ascii=False)}))
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name without its contents
+            os.fsync(file.fileno())  # otherwise a power cut could leave the new name without its contents
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelCard]:
-    """Reads a file that `save_checkpoint` wrote.
+    """Load a file that `save_checkpoint` wrote.
 
     Returns:
         The network on the CPU, float32, in eval mode, and its card.
 
     Raises:
-        ModelError: If the file isn't such a file, or its tensors are not exactly those of the network on its card.
+        ModelError: If the file was not written by `save_checkpoint`, or its tensors are not those of the card's
+            network.
     """
     path = Path(path)
     card, stored = _read(path)
@@ -104,7 +105,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelCard]
         more = f"; and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
         raise ModelError(f"The weights in {path} do not fit the {card.architecture} of its card: {listed}{more}.")
     try:
-        with torch.random.fork_rng(devices=[]):  # initialising the network must not move the caller's random numbers
+        with torch.random.fork_rng(devices=[]):  # initialising the network must not advance the caller's random state
             network = _BUILDERS[card.architecture](card)
     except (RuntimeError, MemoryError) as error:
         raise ModelError(f"There is no memory for the network of {path}: {_one_line(error)}") from error
@@ -113,10 +114,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelCard]
 
 
 def without_wrappers(tensors: Mapping[str, T]) -> dict[str, T]:
-    """Take off what DataParallel (`module.`, before all names) and torch.compile (`_orig_mod.`, anywhere) add to names.
+    """Remove the prefixes of DataParallel (`module.` before all names) and torch.compile (`_orig_mod.` anywhere).
 
     Raises:
-        ModelError: Two names become one.
+        ModelError: If two names become the same.
     """
     compiled = {tuple(part for part in name.split(".") if part != "_orig_mod"): name for name in tensors}
     plain = {".".join(parts): tensors[name] for parts, name in compiled.items()}
@@ -140,20 +141,20 @@ def _dtype_name(tensor: torch.Tensor) -> str:
 
 
 def read_card(path: str | os.PathLike[str]) -> ModelCard:
-    """The card of a file that `save_checkpoint` wrote, without reading its weights.
+    """Read the card of a file that `save_checkpoint` wrote, without its weights.
 
     Raises:
-        ModelError: If the file isn't such a file.
+        ModelError: If the file was not written by `save_checkpoint`.
     """
     return _read(Path(path), with_tensors=False)[0]
 
 
 def build_network(card: ModelCard) -> nn.Module:
-    """The network that a card describes, newly initialised.
+    """Build the network that a card describes, newly initialised.
 
     Raises:
-        ModelError: If the architecture is unknown, or its configuration or the number of labels does not fit, or it is
-            larger than any network.
+        ModelError: If the architecture is unknown, its configuration or number of labels does not fit, or the network
+            is too large.
     """
     _without_memory(card)
     try:
@@ -163,10 +164,10 @@ def build_network(card: ModelCard) -> nn.Module:
 
 
 def _without_memory(card: ModelCard) -> nn.Module:
-    """Return the network that a card describes without memory for its weights (on the meta device).
+    """Build the network that a card describes on the meta device, without memory for its weights.
 
     Raises:
-        ModelError: As `build_network`.
+        ModelError: As for `build_network`.
     """
     builder = _BUILDERS.get(card.architecture)
     if builder is None:
@@ -183,7 +184,7 @@ def _without_memory(card: ModelCard) -> nn.Module:
     if (count := sum(parameter.numel() for parameter in network.parameters())) > MAX_PARAMETERS:
         raise ModelError(
             f"The card of {card.name!r} describes a network of {count:,} parameters; at most {MAX_PARAMETERS:,} are "
-            "taken."
+            "allowed."
         )
     return network
 
@@ -250,22 +251,22 @@ def _read(path: Path, *, with_tensors: bool = True) -> tuple[ModelCard, dict[str
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a header that names something twice, of which the library would take either."""
+    """Raise if the header names something twice, since safetensors would use either."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         json.loads(file.read(length), object_pairs_hook=_without_repeats)
 
 
 def check_is_weights(path: Path) -> None:
-    """Refuse what can be no weights whatever its format: no file, or a text, or an archive.
+    """Raise if a file cannot hold weights in any format: it is missing, text or an archive.
 
     Raises:
-        ModelError: It is that; the message says what it is and what to do.
+        ModelError: If so; the message says what the file is and what to do.
     """
     try:
         if not path.is_file():
             raise ModelError(f"There is no weights file {path}.")
-        found = what_it_is(path)
+        found = describe_non_weights(path)
     except OSError as error:
         raise ModelError(f"The weights file {path} cannot be read: {error.strerror}.") from error
     if found is not None:
@@ -273,27 +274,27 @@ def check_is_weights(path: Path) -> None:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"it has {name} for a number")
+    raise ValueError(f"it has {name} instead of a number")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("it has a name twice in one object")
+        raise ValueError("an object in it has a name twice")
     return values
 
 
 def _one_line(error: BaseException) -> str:
-    """What an error says, as a part of a sentence."""
+    """Return an error's message in one line, as a part of a sentence."""
     words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return words if len(words) <= _MAX_WORDS else words[:_MAX_WORDS] + " ..."
 
 
 def typed(kind: type[T], values: Any) -> T:
-    """A dataclass from plain JSON values: lists become tuples, nested dicts become nested dataclasses.
+    """Create a dataclass from plain JSON values: lists become tuples, nested dicts become nested dataclasses.
 
     Raises:
-        ValueError: If a value does not fit or a name is unknown: leaving out what a newer version wrote would be
+        ValueError: If a value does not fit or a name is unknown. Ignoring what a newer version wrote would build
             another network.
     """
     adapter = TypeAdapter(kind)
@@ -312,7 +313,7 @@ def typed(kind: type[T], values: Any) -> T:
 
 
 def _unknown_names(given: Any, known: Any, prefix: str = "") -> list[str]:
-    """Dotted names in nested dicts `given` that `known` does not have."""
+    """Return the dotted names in nested dicts `given` that `known` does not have."""
     if not isinstance(given, dict) or not isinstance(known, dict):
         return []
     unknown = [prefix + name for name in given if name not in known]

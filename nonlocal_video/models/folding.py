@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them, for inference."""
+"""Folding of batch norms into the convolutions before them, for inference."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ from nonlocal_video.models.inception3d import ConvUnit
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """A copy of a network in eval mode that gives the same outputs in less time.
+    """Return a copy of a network in eval mode that gives the same outputs in less time.
 
-    In eval mode a batch norm is an affine map per channel, gain * (y - mean) / sqrt(var + eps) + bias, which the
-    convolution before it can apply itself. Non-local blocks that are exactly the identity are left out: the copy
-    has an `nn.Identity` in the place of each, under the same name.
+    In eval mode a batch norm is an affine map per channel, gain * (y - mean) / sqrt(var + eps) + bias, which can be
+    merged into the convolution before it. Non-local blocks that are exactly the identity are replaced by `nn.Identity`
+    under the same name.
 
-    What feeds what cannot be read off the modules of a network, and tracing fails on shape arithmetic (SAME padding)
-    and on blocks that check their input. So a batch norm is only folded where its parent says that it takes the
-    output of that convolution and that nothing else does:
-
+    The modules of a network do not show which output goes where, and tracing fails on shape arithmetic (SAME padding)
+    and on blocks that check their input. So a batch norm is only folded if its parent declares that it takes the output
+    of that convolution and that nothing else does:
     - `nn.Sequential`, by the order of its children;
     - a module whose class has `conv_bn_pairs`, the names of its pairs;
     - Inception-I3D's `ConvUnit`.
 
-    Others stay as they are, which is correct and merely slower.
+    All others stay as they are, which is correct and merely slower.
 
     Args:
-        network: In eval mode; it isn't changed.
+        network: A network in eval mode; it does not change.
 
     Raises:
-        ValueError: If some part of the network is in training mode, where batch norms use the batch's statistics.
+        ValueError: If a part of the network is in training mode, in which batch norms use the batch's statistics.
+
+    Example:
+        >>> network = InceptionI3D(InceptionI3DConfig(num_classes=5)).eval()
+        >>> sum(isinstance(module, nn.BatchNorm3d) for module in fold_batch_norms(network).modules())
+        0
     """
     training = [name or type(network).__name__ for name, module in network.named_modules() if module.training]
     if training:
@@ -48,8 +52,8 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
         for name, child in parent.named_children():
             if isinstance(child, NonLocalBlock) and child.is_identity:
                 setattr(parent, name, nn.Identity().eval())
-    # A module that is used in several places cannot take on the batch norm of one of them. `_modules` because
-    # `children()` gives a repeated module once.
+    # A module that is used more than once cannot absorb a batch norm that follows only one of its uses. `_modules`,
+    # because `children()` yields a repeated module once.
     uses = Counter(child for parent in folded.modules() for child in parent._modules.values())
     for parent in list(folded.modules()):
         for conv_name, bn_name in _pairs(parent):
@@ -57,7 +61,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
             if not isinstance(conv, _ConvNd) or conv.transposed or not isinstance(bn, _BatchNorm):
                 continue
             if conv._forward_hooks or bn._forward_hooks:
-                continue  # something, such as an inserted block, stands between the two or right after them
+                continue  # another module, such as an inserted block, is between the two or right after them
             if bn.running_mean is not None and uses[conv] == uses[bn] == 1:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, nn.Identity().eval())
@@ -65,7 +69,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
 
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Names of children of which the second takes the output of the first, and nothing else does."""
+    """Return pairs of children of which the second takes the output of the first, and nothing else does."""
     if type(module).forward is nn.Sequential.forward:
         return list(itertools.pairwise(module._modules))
     if isinstance(module, ConvUnit):

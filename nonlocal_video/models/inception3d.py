@@ -1,7 +1,7 @@
 """Inception-I3D: GoogLeNet inflated to 3D, with non-local blocks after any of its endpoints.
 
 Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, figure 3; endpoint names and layer widths are those
-of DeepMind's published TensorFlow code, so that its weights map one to one. Read from top to bottom.
+of DeepMind's published TensorFlow code, so that its weights map one to one. The code reads from top to bottom.
 """
 
 from __future__ import annotations
@@ -51,18 +51,23 @@ ENDPOINTS: tuple[str, ...] = (
     "Mixed_5c",
 )
 BATCH_NORM_EPS = 1e-3
-BATCH_NORM_MOMENTUM = 1e-3  # the source decays its running statistics by 0.999
+BATCH_NORM_MOMENTUM = 1e-3  # the original code decays its running statistics by 0.999
 
 
 @dataclass(frozen=True)
 class InceptionI3DConfig:
-    """What an Inception-I3D is made of."""
+    """Configuration of an Inception-I3D.
+
+    Raises:
+        ValueError: If a number is out of range or an endpoint is unknown.
+    """
 
     num_classes: int = 400
+    """Number of logits."""
     nonlocal_blocks: dict[str, NonLocalConfig] = field(default_factory=dict)
-    """Endpoint name -> the non-local block placed right after it."""
+    """Endpoint name -> the non-local block right after it."""
     dropout: float = 0.5
-    """Probability of dropping a pooled feature before the classifier, while training."""
+    """Probability of dropping a pooled feature before the classifier in training."""
 
     def __post_init__(self) -> None:
         if self.num_classes < 1:
@@ -75,14 +80,14 @@ class InceptionI3DConfig:
 
 
 def same_padding(input_size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding along one axis, so that the output has ceil(input_size / stride) cells.
+    """Compute TensorFlow's SAME padding along one axis, which gives ceil(input_size / stride) output cells.
 
-    An odd total puts the extra cell at the end. Example: 224 cells, kernel 7, stride 2: 112 outputs span
+    If the total is odd, the extra cell goes to the end. Example: 224 cells, kernel 7, stride 2: 112 outputs span
     111 * 2 + 7 = 229 cells, 5 more than there are, so 2 before and 3 after. PyTorch's symmetric 3 and 3 would give the
     same output size with every window one pixel to the left, which the trained weights do not expect.
 
     Returns:
-        Cells to add before and after.
+        Numbers of cells to add before and after.
     """
     num_outputs = -(-input_size // stride)
     total = max((num_outputs - 1) * stride + kernel - input_size, 0)
@@ -90,7 +95,7 @@ def same_padding(input_size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def pad_same(x: torch.Tensor, kernel: Triple, stride: Triple, value: float) -> torch.Tensor:
-    """Pads (B, C, T, H, W) on T, H and W by `same_padding`."""
+    """Pad (B, C, T, H, W) on T, H and W by `same_padding`."""
     padding: list[int] = []
     for axis in (2, 1, 0):  # F.pad counts from the last axis
         padding.extend(same_padding(x.shape[2 + axis], kernel[axis], stride[axis]))
@@ -100,15 +105,16 @@ def pad_same(x: torch.Tensor, kernel: Triple, stride: Triple, value: float) -> t
 class ConvUnit(nn.Module):
     """Convolution without bias, batch norm, ReLU: (B, C, T, H, W) -> (B, C', ceil(T/s), ceil(H/s), ceil(W/s)).
 
-    The source's batch norm has a bias and no gain. This one has a gain, equal to 1 in the converted weights: it costs
-    7,000 numbers in 12 million, and everything that knows `nn.BatchNorm3d` (folding, export, fine-tuning) then works.
+    The original batch norm has a bias and no gain. This one has a gain, equal to 1 in the converted weights: it costs
+    7,000 of 12 million parameters, and all code for `nn.BatchNorm3d` (folding, export, fine-tuning) then works.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Triple = (1, 1, 1), stride: Triple = (1, 1, 1)):
         super().__init__()
         self.kernel = kernel
         self.stride = stride
-        # At stride 1 an odd kernel's SAME padding is symmetric at every size: the convolution does it without a copy.
+        # At stride 1 an odd kernel's SAME padding is symmetric at every size, so the convolution can pad without a
+        # copy.
         self.pads_itself = stride == (1, 1, 1)
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2) if self.pads_itself else (0, 0, 0)
         self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False)
@@ -116,6 +122,7 @@ class ConvUnit(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve, normalise and rectify (B, C, T, H, W)."""
         if not self.pads_itself:
             x = pad_same(x, self.kernel, self.stride, value=0.0)
         return self.relu(self.bn(self.conv(x)))
@@ -124,7 +131,7 @@ class ConvUnit(nn.Module):
 class MaxPoolSame(nn.Module):
     """Max pooling with SAME padding that never wins: (B, C, T, H, W) -> (B, C, ceil(T/s), ceil(H/s), ceil(W/s)).
 
-    Padding with zeros would do after a ReLU, but a trained non-local block before the pool can make features negative.
+    Zeros would do after a ReLU, but a trained non-local block before the pooling can make features negative.
     """
 
     def __init__(self, kernel: Triple, stride: Triple):
@@ -133,9 +140,11 @@ class MaxPoolSame(nn.Module):
         self.stride = stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pool (B, C, T, H, W)."""
         return F.max_pool3d(pad_same(x, self.kernel, self.stride, value=float("-inf")), self.kernel, self.stride)
 
     def extra_repr(self) -> str:
+        """Return the kernel and the stride for `repr`."""
         return f"kernel={self.kernel}, stride={self.stride}"
 
 
@@ -152,16 +161,25 @@ class InceptionModule(nn.Module):
         self.out_channels = widths[0] + widths[2] + widths[4] + widths[5]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the four branches on (B, C, T, H, W)."""
         return torch.cat([self.branch_0(x), self.branch_1(x), self.branch_2(x), self.branch_3(x)], dim=1)
 
 
 class InceptionI3D(nn.Module):
-    """Inception-I3D over a clip, RGB scaled to [-1, 1].
+    """Inception-I3D on RGB clips scaled to [-1, 1] (Carreira & Zisserman, CVPR 2017).
 
-    Input (B, 3, T, H, W) of any size; it was trained on 64 frames of 224x224 at 25 frames/s. All layers pad SAME, so
-    the last features are (B, 1024, ceil(T/8), ceil(H/32), ceil(W/32)).
+    The input is (B, 3, T, H, W) of any size; the published weights were trained on 64 frames of 224x224 at 25 frames/s.
+    All layers use SAME padding, so the last features are (B, 1024, ceil(T/8), ceil(H/32), ceil(W/32)).
 
     Each endpoint is a submodule of its own name; the block after endpoint E is the submodule `nonlocal_E`.
+
+    Example:
+        >>> config = InceptionI3DConfig(num_classes=10, nonlocal_blocks={"Mixed_4f": NonLocalConfig()})
+        >>> network = InceptionI3D(config).eval()
+        >>> network(torch.randn(1, 3, 8, 32, 32)).shape
+        torch.Size([1, 10])
+        >>> list(network.nonlocal_layers())
+        ['nonlocal_Mixed_4f']
     """
 
     def __init__(self, config: InceptionI3DConfig | None = None):
@@ -201,12 +219,12 @@ class InceptionI3D(nn.Module):
 
     @property
     def feature_layer(self) -> str:
-        """Dotted name of the module whose output goes into the head."""
+        """Dotted name of the module whose output the head takes."""
         return self.layer_names[-1]
 
     @property
     def last_stage_input(self) -> str:
-        """Dotted name of the module whose output goes into the last stage, Mixed_5b and Mixed_5c."""
+        """Dotted name of the module whose output the last stage (Mixed_5b and Mixed_5c) takes."""
         return "MaxPool3d_5a_2x2"
 
     @property
@@ -215,36 +233,39 @@ class InceptionI3D(nn.Module):
         return "logits"
 
     def nonlocal_layers(self) -> dict[str, VideoNonLocalBlock]:
-        """The non-local blocks by dotted module name, in the order in which they run."""
+        """Return the non-local blocks by dotted module name, in the order in which they run."""
         return {name: layer for name, layer in self.named_modules() if isinstance(layer, VideoNonLocalBlock)}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 3, T, H, W) -> logits (B, num_classes)."""
+        """Compute logits (B, num_classes) from clips (B, 3, T, H, W)."""
         return self.head(self.forward_to(self.feature_layer, x))
 
     def forward_to(self, layer: str, x: torch.Tensor) -> torch.Tensor:
-        """Clips (B, 3, T, H, W) -> the output of a layer."""
+        """Compute the output of a layer from clips (B, 3, T, H, W)."""
         return self.extract_features(x, [layer])[layer]
 
     def forward_from(self, layer: str, features: torch.Tensor) -> torch.Tensor:
-        """The output of a layer -> logits (B, num_classes); after `forward_to` of the same layer this is `forward`."""
+        """Compute logits (B, num_classes) from the output of a layer, as `forward` does after `forward_to`."""
         for name in self.layers_after(layer):
             features = self.get_submodule(name)(features)
         return self.head(features)
 
     def layers_after(self, layer: str) -> tuple[str, ...]:
-        """The layers between `layer` and the head, by module name, in the order in which they run."""
+        """Return the names of the layers between `layer` and the head, in the order in which they run."""
         return tuple(self.layer_names[self.layer_names.index(layer) + 1 :])
 
     def extract_features(self, x: torch.Tensor, endpoints: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Outputs of the named layers; nothing after the last of them is computed.
+        """Compute the outputs of the named layers, and nothing after the last of them.
 
         Args:
-            x: Clip (B, 3, T, H, W).
+            x: Clips (B, 3, T, H, W).
             endpoints: Any of `layer_names`: endpoints, and `nonlocal_E` for the output of the block after endpoint E.
 
         Returns:
             Layer name -> features (B, C, T', H', W'), in the order in which they are computed.
+
+        Raises:
+            UsageError: If a name is unknown or x is not a batch of clips.
         """
         wanted = set(endpoints)
         unknown = sorted(wanted - set(self.layer_names))
@@ -262,11 +283,11 @@ class InceptionI3D(nn.Module):
         return features
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
-        """The classifier: features (B, 1024, T', H', W') -> logits (B, num_classes).
+        """Classify features (B, 1024, T', H', W') -> logits (B, num_classes).
 
-        The source averages windows of 2 frames x 7 x 7 cells at stride 1, classifies each, and averages over time.
-        7 x 7 is the whole map at the 224 pixels that it was trained on, so here every frame's whole map is averaged,
-        whatever its size. A clip of up to 8 frames ends in one feature frame, which makes no pair: it is classified
+        The original code averages windows of 2 frames x 7 x 7 cells with stride 1, classifies each, and averages over
+        time. 7 x 7 is the whole map at the 224 pixels that it was trained on, so here the whole map of each frame is
+        averaged at any size. A clip of up to 8 frames ends in one feature frame, which forms no pair and is classified
         by itself.
         """
         frames = features.mean(dim=(3, 4), keepdim=True)  # (B, 1024, T', 1, 1)
@@ -275,17 +296,20 @@ class InceptionI3D(nn.Module):
         return self.logits(self.dropout(frames)).mean(dim=(2, 3, 4))
 
     def class_activation_map(self, features: torch.Tensor, class_indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
-        """How much each cell adds to the logits of some classes. Exact, as the head is linear.
+        """Compute how much each cell adds to the logits of some classes. This is exact, since the head is linear.
 
         A class's map summed over its cells, plus the class's bias `logits.bias[index]`, is its logit. The first and
-        last feature frames count half, since each is in one of the head's pairs of frames and the others in two.
+        last feature frames count half, since each is in one of the head's pairs of frames and the others are in two.
 
         Args:
             features: Output of `feature_layer`, (B, 1024, T', H', W').
-            class_indices: (K,) class indices.
+            class_indices: Class indices, (K,).
 
         Returns:
-            Logit shares (B, K, T', H', W').
+            Contributions to the logits, (B, K, T', H', W').
+
+        Raises:
+            UsageError: If `class_indices` is not a list of class indices.
         """
         indices = torch.as_tensor(class_indices, device=features.device)
         last = self.logits.out_channels - 1

@@ -1,4 +1,4 @@
-"""Name what a file is that was given as weights and holds none: most often what a failed download left."""
+"""Recognise files that were given as weights and hold none, most often the remains of a failed download."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _BEGINNING_BYTES = 4096
 _SHOWN = 40
 
 
-def what_it_is(path: Path) -> str | None:
+def describe_non_weights(path: Path) -> str | None:
     """Return what a file is, and what to do, if it is text or an archive; None for anything else.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: If the file cannot be read.
     """
     with path.open("rb") as file:
         beginning = file.read(_BEGINNING_BYTES)
@@ -43,7 +43,7 @@ def _as_text(beginning: bytes) -> str | None:
     try:
         text = beginning.decode(encoding)
     except UnicodeDecodeError as error:
-        if len(beginning) < _BEGINNING_BYTES or error.start < len(beginning) - 4:  # not merely cut within a letter
+        if len(beginning) < _BEGINNING_BYTES or error.start < len(beginning) - 4:  # not just cut within a character
             return None
         text = beginning[: error.start].decode(encoding)
     return None if re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]", text) else text

@@ -13,21 +13,30 @@ from nonlocal_video.blocks import NonLocalBlock, NonLocalType
 
 
 class BasicBlock(resnet.BasicBlock):
-    """torchvision's two 3x3 convolutions and a shortcut, with their batch norms declared."""
+    """torchvision's two 3x3 convolutions and a shortcut, with their batch norms declared for folding."""
 
     conv_bn_pairs: ClassVar[tuple[tuple[str, str], ...]] = (("conv1", "bn1"), ("conv2", "bn2"))
 
 
 class NonLocalNet(resnet.ResNet):
-    """torchvision's ResNet-34 (basic blocks 3-4-6-3) with one 2D non-local block after each named stage.
+    """torchvision's ResNet-34 (basic blocks 3-4-6-3) with a 2D non-local block after each given stage.
 
-    Layer names are torchvision's, so its ImageNet weights load with `strict=False`; the non-local blocks are
-    `nonlocal_blocks.stage2` and so on, each the identity until it is trained.
+    Layer names are torchvision's, so its ImageNet weights load with `strict=False`. The non-local blocks are
+    `nonlocal_blocks.stage2` and so on; each is the identity until it is trained.
 
     Args:
-        num_classes: Length of the logits.
-        nonlocal_stages: Stages, 1 to 4, that a block follows.
+        num_classes: Number of logits.
+        nonlocal_stages: Stages, 1 to 4, with a block after them.
         nonlocal_type: The pairwise function of the blocks.
+
+    Raises:
+        ValueError: If a stage is unknown.
+
+    Example:
+        >>> network = NonLocalNet(num_classes=10, nonlocal_stages=(3,)).eval()
+        >>> logits, maps = network(torch.randn(1, 3, 64, 64), return_nl_maps=True)
+        >>> logits.shape, maps["stage3"].shape
+        (torch.Size([1, 10]), torch.Size([1, 16, 4]))
     """
 
     conv_bn_pairs: ClassVar[tuple[tuple[str, str], ...]] = (("conv1", "bn1"),)
@@ -42,7 +51,7 @@ class NonLocalNet(resnet.ResNet):
         outside = [stage for stage in nonlocal_stages if stage not in (1, 2, 3, 4)]
         if outside:
             raise ValueError(f"nonlocal_stages = {list(nonlocal_stages)} has {outside}; the stages are 1, 2, 3 and 4.")
-        # Made after torchvision has initialised every convolution, so nothing overwrites their zero initialisation.
+        # Created after torchvision has initialised all convolutions, which would overwrite their zero initialisation.
         self.nonlocal_blocks = nn.ModuleDict(
             {
                 f"stage{stage}": NonLocalBlock(64 * 2 ** (stage - 1), dimension=2, nonlocal_type=nonlocal_type)
@@ -60,8 +69,8 @@ class NonLocalNet(resnet.ResNet):
         """Classify images.
 
         Args:
-            x: (B, 3, H, W).
-            return_nl_maps: Also give the map of every block.
+            x: Images (B, 3, H, W).
+            return_nl_maps: Whether to return the attention map of every block as well.
 
         Returns:
             Logits (B, num_classes); or these and stage -> map (B, N, M), with N positions and M pooled keys of the
@@ -72,7 +81,7 @@ class NonLocalNet(resnet.ResNet):
         for stage, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), 1):
             x, name = layer(x), f"stage{stage}"
             block = blocks.get(name)
-            if return_nl_maps and isinstance(block, NonLocalBlock):  # folding may have left a block out
+            if return_nl_maps and isinstance(block, NonLocalBlock):  # folding may have removed a block
                 x, maps[name] = block(x, return_nl_map=True)
             elif block is not None:
                 x = block(x)
@@ -80,7 +89,7 @@ class NonLocalNet(resnet.ResNet):
         return (logits, maps) if return_nl_maps else logits
 
     def get_model_complexity(self) -> dict[str, Any]:
-        """Parameters in all, in the backbone and in the blocks, the blocks' share of all, and the size in bytes."""
+        """Count the parameters of the network, the backbone and the blocks; with the blocks' share and the bytes."""
         total = sum(parameter.numel() for parameter in self.parameters())
         in_blocks = sum(parameter.numel() for parameter in self.nonlocal_blocks.parameters())
         return {

@@ -1,4 +1,4 @@
-"""3D residual networks with non-local blocks, from one configuration. Read from top to bottom.
+"""3D residual networks with non-local blocks, from one configuration. The code reads from top to bottom.
 
 He et al., CVPR 2016 (residual networks); Wang et al., CVPR 2018, table 1 and section 4 (inflated, with non-local
 blocks); Tran et al., CVPR 2018 (mixed and (2+1)D convolutions); Hara et al., CVPR 2018 (full 3D). The published
@@ -22,7 +22,7 @@ Triple = tuple[int, int, int]
 """Sizes along (T, H, W)."""
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 _LAYERS = ("stem", "stem_pool", "layer1", "temporal_pool", "layer2", "layer3", "layer4")
-"""In the order in which they run; the head comes after them."""
+"""Names of the stages in the order in which they run; the head comes after them."""
 _EXPANSION = {"basic": 1, "bottleneck": 4}
 _MOST_BLOCKS = 1000
 _MOST_CELLS = 255
@@ -30,7 +30,7 @@ _MOST_CELLS = 255
 
 @dataclass(frozen=True)
 class MaxPool:
-    """A max-pooling layer."""
+    """A max-pooling layer; all sizes are along (T, H, W)."""
 
     kernel: Triple
     stride: Triple
@@ -39,35 +39,44 @@ class MaxPool:
 
 @dataclass(frozen=True)
 class ResNet3DConfig:
-    """What a 3D residual network is made of. Stages are numbered 1 to 4 (the papers' res2 to res5)."""
+    """Configuration of a 3D residual network. Stages are numbered 1 to 4 (res2 to res5 in the papers).
+
+    Raises:
+        ValueError: If a value is out of range, or has no meaning beside another one.
+    """
 
     num_classes: int = 400
+    """Number of logits."""
     block: Literal["basic", "bottleneck"] = "basic"
-    """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at the end."""
+    """Residual block: two 3x3 convolutions, or 1x1, 3x3 and 1x1 with four times the width at the end."""
     blocks_per_stage: tuple[int, int, int, int] = (3, 4, 6, 3)
+    """Number of residual blocks in each stage."""
     width: int = 64
-    """Channels of the stem and of stage 1's convolutions; they double with every stage."""
+    """Number of channels of the stem and of stage 1's convolutions; it doubles with every stage."""
     stem_kernel: Triple = (3, 7, 7)
-    """Padded by half of it."""
+    """Kernel of the stem, padded by half of it."""
     stem_stride: Triple = (1, 2, 2)
+    """Stride of the stem."""
     stem_mid_channels: int | None = None
-    """Channels between the (1, k, k) and the (k, 1, 1) convolution of a (2+1)D stem; None is one full convolution."""
+    """Number of channels between the (1, k, k) and the (k, 1, 1) convolution of a (2+1)D stem; None is a 3D stem."""
     stem_pool: MaxPool | None = MaxPool((1, 3, 3), (1, 2, 2), (0, 1, 1))
+    """Max-pooling after the stem."""
     temporal_pool: int = 1
-    """Max-pool time by this between stages 1 and 2."""
+    """Kernel and stride of a max-pooling over time between stages 1 and 2; 1 is none."""
     stage_strides: tuple[Triple, Triple, Triple, Triple] = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2))
-    """Stride of each stage's first block: its first 3x3 convolution and its shortcut."""
+    """Stride of each stage's first residual block, in its first 3x3 convolution and its shortcut."""
     temporal_kernels: tuple[tuple[int, ...], ...] = ((3,), (3,), (3,), (3,))
-    """Per stage the blocks' kernel size in time, repeated over the stage: (3, 1) is 3, 1, 3, 1, ..."""
+    """Kernel sizes in time of each stage's residual blocks, repeated over the stage: (3, 1) is 3, 1, 3, 1, ..."""
     temporal_conv: Literal["first", "middle"] = "middle"
-    """Which convolution of a bottleneck looks along time: the first, (k, 1, 1), or the middle one, (k, 3, 3)."""
+    """Convolution of a bottleneck with a kernel in time: the first, (k, 1, 1), or the middle one, (k, 3, 3)."""
     factorised: bool = False
-    """Basic blocks of (2+1)D convolutions: (1, 3, 3), batch norm, ReLU, (k, 1, 1)."""
+    """Whether basic blocks have (2+1)D convolutions: (1, 3, 3), batch norm, ReLU, (k, 1, 1)."""
     nonlocal_blocks: dict[str, NonLocalConfig] = field(default_factory=dict)
-    """Residual block, "layer3.1" for the second of stage 3 -> the non-local block right after it."""
+    """Residual block -> the non-local block right after it; "layer3.1" is the second residual block of stage 3."""
     dropout: float = 0.0
-    """Probability of dropping a pooled feature before the classifier, while training."""
+    """Probability of dropping a pooled feature before the classifier in training."""
     bn_eps: float = 1e-5
+    """Epsilon of the batch norms."""
 
     def __post_init__(self) -> None:
         if self.block not in _EXPANSION:
@@ -76,7 +85,7 @@ class ResNet3DConfig:
             raise ValueError(f"temporal_conv = {self.temporal_conv!r} should be 'first' or 'middle'.")
         for name in ("blocks_per_stage", "stage_strides", "temporal_kernels"):
             if len(getattr(self, name)) != len(STAGES):
-                raise ValueError(f"{name} = {getattr(self, name)} should have four entries, one a stage.")
+                raise ValueError(f"{name} = {getattr(self, name)} should have four entries, one for each stage.")
         for name in ("num_classes", "width", "temporal_pool", "stem_mid_channels"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} should be at least 1.")
@@ -112,12 +121,12 @@ class ResNet3DConfig:
 
     @property
     def residual_blocks(self) -> list[str]:
-        """The names of the residual blocks, which a non-local block can follow."""
+        """Names of the residual blocks, each of which a non-local block can follow."""
         return [f"layer{stage}.{i}" for stage, count in enumerate(self.blocks_per_stage, 1) for i in range(count)]
 
 
 class ConvBN(nn.Module):
-    """Convolution padded by half its kernel, batch norm, ReLU: (B, C, T, H, W) -> (B, C', T/s, H/s, W/s)."""
+    """Convolution padded by half of its kernel, batch norm, ReLU: (B, C, T, H, W) -> (B, C', T/s, H/s, W/s)."""
 
     conv_bn_pairs: ClassVar[tuple[tuple[str, str], ...]] = (("conv", "bn"),)
 
@@ -131,6 +140,7 @@ class ConvBN(nn.Module):
         self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve, normalise and rectify (B, C, T, H, W)."""
         return self.relu(self.bn(self.conv(x)))
 
 
@@ -141,8 +151,8 @@ class BasicBlock(nn.Module):
         self, in_channels: int, width: int, temporal_kernel: int, stride: Triple, config: ResNet3DConfig
     ) -> None:
         super().__init__()
-        # With this many channels between its halves a (2+1)D convolution has as many parameters as a full one
-        # (Tran et al., section 3.5); one number serves both convolutions of the block.
+        # With this many channels between its halves, a (2+1)D convolution has as many parameters as a full one
+        # (Tran et al., section 3.5). Both convolutions of the block use the same number.
         mid_channels = 27 * in_channels * width // (9 * in_channels + 3 * width) if config.factorised else None
         kernel = (temporal_kernel, 3, 3)
         self.conv1 = _spacetime_conv(in_channels, width, mid_channels, kernel, stride, eps=config.bn_eps)
@@ -151,6 +161,7 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add the shortcut to the two convolutions of (B, C, T, H, W)."""
         return self.relu(self.conv2(self.conv1(x)) + self.shortcut(x))
 
 
@@ -173,6 +184,7 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add the shortcut to the three convolutions of (B, C, T, H, W)."""
         return self.relu(self.conv3(self.conv2(self.conv1(x))) + self.shortcut(x))
 
 
@@ -186,7 +198,7 @@ def _spacetime_conv(
     eps: float,
     relu: bool = True,
 ) -> nn.Module:
-    """One full convolution, or one in space and one in time with `mid_channels` between them."""
+    """Create one full convolution, or one in space and one in time with `mid_channels` between them."""
     if mid_channels is None:
         return ConvBN(in_channels, out_channels, kernel, stride, eps=eps, relu=relu)
     return nn.Sequential(
@@ -202,16 +214,26 @@ def _shortcut(in_channels: int, out_channels: int, stride: Triple, config: ResNe
 
 
 class Video3DResNet(nn.Module):
-    """A 3D residual network on normalised clips (B, 3, T, H, W), with spacetime non-local blocks.
+    """3D residual network with spacetime non-local blocks, on normalised clips (B, 3, T, H, W).
 
-    `Video3DResNet()` is a 34-layer network of 3x3x3 convolutions with a block after each named stage;
-    `Video3DResNet.from_config` makes any other. Submodules: `stem`, `stem_pool`, `layer1` to `layer4` with residual
-    blocks "0", "1", ... and after block i perhaps "nonlocal{i}", `temporal_pool` before `layer2`, `fc`.
+    `Video3DResNet()` has 34 layers of 3x3x3 convolutions and a block after each given stage; `from_config` builds any
+    other. Submodules are `stem`, `stem_pool`, `layer1` to `layer4`, `temporal_pool` before `layer2`, and `fc`. A layer
+    has residual blocks "0", "1", ..., and `nonlocal{i}` where a non-local block follows residual block i.
 
     Args:
-        num_classes: Length of the logits.
-        nonlocal_stages: Stages, 1 to 4, that a non-local block follows.
-        nonlocal_mode: Who sees whom in these blocks, see `VideoNonLocalBlock`.
+        num_classes: Number of logits.
+        nonlocal_stages: Stages, 1 to 4, with a non-local block after them.
+        nonlocal_mode: Which positions attend to each other; see `VideoNonLocalBlock`.
+
+    Raises:
+        ValueError: If a stage is unknown.
+
+    Example:
+        >>> network = Video3DResNet.from_config(ResNet3DConfig(num_classes=10, width=8)).eval()
+        >>> network(torch.randn(1, 3, 8, 32, 32)).shape
+        torch.Size([1, 10])
+        >>> list(Video3DResNet(num_classes=10, nonlocal_stages=(3,)).nonlocal_layers())
+        ['layer3.nonlocal5']
     """
 
     def __init__(
@@ -224,7 +246,7 @@ class Video3DResNet(nn.Module):
 
     @classmethod
     def from_config(cls, config: ResNet3DConfig) -> Video3DResNet:
-        """The network that `config` describes, newly initialised."""
+        """Build the network that `config` describes, newly initialised."""
         network = cls.__new__(cls)
         network._build(config)
         return network
@@ -251,7 +273,7 @@ class Video3DResNet(nn.Module):
         return self.config.width * 2 ** (stage - 1) * _EXPANSION[self.config.block]
 
     def _stage(self, stage: int) -> nn.Sequential:
-        """Residual blocks named by their number, each perhaps followed by `nonlocal{number}`."""
+        """Create a stage: residual blocks named by their number, followed by `nonlocal{number}` where there is one."""
         config = self.config
         block_type = BasicBlock if config.block == "basic" else Bottleneck
         kernels = config.temporal_kernels[stage - 1]
@@ -268,7 +290,7 @@ class Video3DResNet(nn.Module):
         return nn.Sequential(modules)
 
     def reset_parameters(self) -> None:
-        """He initialisation; non-local blocks come last, so that each starts as the identity."""
+        """Initialise the network as He et al. do. Non-local blocks come last, so that each starts as the identity."""
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -280,30 +302,30 @@ class Video3DResNet(nn.Module):
             block.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> logits (B, num_classes)."""
+        """Compute logits (B, num_classes) from clips (B, 3, T, H, W)."""
         return self.head(self.extract_features(x, ["stage4"])["stage4"])
 
     def head(self, features: Tensor) -> Tensor:
-        """The classifier: output of `feature_layer` (B, C, T', H', W') -> logits (B, num_classes)."""
+        """Classify the output of `feature_layer` (B, C, T', H', W') -> logits (B, num_classes)."""
         return self.fc(self.dropout(features.mean(dim=(2, 3, 4))))
 
     def forward_to(self, layer: str, x: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W) -> the output of "layer3" or "layer4"."""
+        """Compute the output of "layer3" or "layer4" from clips (B, 3, T, H, W)."""
         stage = {"layer3": "stage3", "layer4": "stage4"}[layer]
         return self.extract_features(x, [stage])[stage]
 
     def forward_from(self, layer: str, features: Tensor) -> Tensor:
-        """The output of a layer -> logits (B, num_classes); after `forward_to` of the same layer this is `forward`."""
+        """Compute logits (B, num_classes) from the output of a layer, as `forward` does after `forward_to`."""
         for name in self.layers_after(layer):
             features = getattr(self, name)(features)
         return self.head(features)
 
     def layers_after(self, layer: str) -> tuple[str, ...]:
-        """The layers between `layer` and the head, by module name, in the order in which they run."""
+        """Return the names of the layers between `layer` and the head, in the order in which they run."""
         return _LAYERS[_LAYERS.index(layer) + 1 :]
 
     def extract_features(self, x: Tensor, return_stages: Sequence[str] = ("stage3", "stage4")) -> dict[str, Tensor]:
-        """Outputs of some stages, each with its non-local blocks; nothing after the last of them is computed.
+        """Compute the outputs of some stages, with their non-local blocks, and nothing after the last of them.
 
         Args:
             x: Normalised clips (B, 3, T, H, W).
@@ -311,6 +333,9 @@ class Video3DResNet(nn.Module):
 
         Returns:
             Stage -> features (B, C, T', H', W'), in the order in which they are computed.
+
+        Raises:
+            ValueError: If a stage is unknown or x is not a batch of clips.
         """
         unknown = sorted(set(return_stages) - set(STAGES))
         if unknown:
@@ -331,12 +356,12 @@ class Video3DResNet(nn.Module):
 
     @property
     def feature_layer(self) -> str:
-        """Dotted name of the module whose output is pooled and goes into the classifier."""
+        """Dotted name of the module whose output the classifier pools."""
         return "layer4"
 
     @property
     def last_stage_input(self) -> str:
-        """Dotted name of the module whose output goes into the last stage."""
+        """Dotted name of the module whose output the last stage takes."""
         return "layer3"
 
     @property
@@ -345,16 +370,19 @@ class Video3DResNet(nn.Module):
         return "fc"
 
     def class_activation_map(self, features: Tensor, class_indices: Tensor | Sequence[int]) -> Tensor:
-        """How much each cell adds to the logits of some classes. Exact, as the head is linear.
+        """Compute how much each cell adds to the logits of some classes. This is exact, since the head is linear.
 
         A class's map summed over its cells, plus the class's bias `fc.bias[index]`, is its logit in eval mode.
 
         Args:
             features: Output of `feature_layer`, (B, C, T', H', W').
-            class_indices: (K,) class indices.
+            class_indices: Class indices, (K,).
 
         Returns:
-            Logit shares, (B, K, T', H', W').
+            Contributions to the logits, (B, K, T', H', W').
+
+        Raises:
+            ValueError: If `class_indices` is not a list of class indices.
         """
         indices = torch.as_tensor(class_indices, device=features.device)
         num_classes = self.config.num_classes
@@ -364,14 +392,14 @@ class Video3DResNet(nn.Module):
         return torch.einsum("kc,bcthw->bkthw", self.fc.weight[indices], features) / num_cells
 
     def nonlocal_layers(self) -> dict[str, VideoNonLocalBlock]:
-        """The non-local blocks by dotted module name, in the order in which they run."""
+        """Return the non-local blocks by dotted module name, in the order in which they run."""
         return {name: module for name, module in self.named_modules() if isinstance(module, VideoNonLocalBlock)}
 
 
 def stagewise_config(
     num_classes: int = 400, nonlocal_stages: Sequence[int] = (3, 4), nonlocal_mode: NonLocalMode = "spacetime"
 ) -> ResNet3DConfig:
-    """34 layers of 3x3x3 convolutions with one block after each of some stages, numbered 1 to 4."""
+    """Return the configuration of 34 layers of 3x3x3 convolutions with a block after each of some stages, 1 to 4."""
     plain = ResNet3DConfig(num_classes)
     outside = [stage for stage in nonlocal_stages if stage not in (1, 2, 3, 4)]
     if outside:

@@ -1,4 +1,4 @@
-"""Video in and out: frames at given times from any file, decoded in a child process."""
+"""Reading and writing of video: frames at given times from any file, decoded in a child process."""
 
 from nonlocal_video.video._choice import DecoderChoice, DecoderRow, decoder_table
 from nonlocal_video.video.decode import FrameStream, VideoReader
@@ -6,7 +6,7 @@ from nonlocal_video.video.encode import VideoWriter, write_video
 from nonlocal_video.video.info import FrameChunk, Frames, VideoInfo
 from nonlocal_video.video.limits import DecodeLimits
 from nonlocal_video.video.region import Region
-from nonlocal_video.video.sampling import View, plan_views
+from nonlocal_video.video.sampling import TemporalView, plan_views
 
 __all__ = [
     "DecodeLimits",
@@ -16,10 +16,10 @@ __all__ = [
     "FrameStream",
     "Frames",
     "Region",
+    "TemporalView",
     "VideoInfo",
     "VideoReader",
     "VideoWriter",
-    "View",
     "decoder_table",
     "plan_views",
     "write_video",

@@ -1,4 +1,4 @@
-"""The parent's handle on one decoding process."""
+"""The parent's side of one decoding process."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ import numpy as np
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video import _wire
-from nonlocal_video.video._ended import DecoderEndedError, Ending, ending_of, kernel_kills
+from nonlocal_video.video._ended import DecoderEndedError, Ending, classify_ending, kernel_kills
 from nonlocal_video.video._messages import cannot_start, did_not_start
 from nonlocal_video.video._shared_frames import SharedFrames
 from nonlocal_video.video.limits import DecodeLimits
 
-_START_SECONDS = 60.0  # importing NumPy and PyAV from a cold disk
+_START_SECONDS = 60.0  # covers the import of NumPy and PyAV from a cold disk
 _EXIT_SECONDS = 10.0
 _ENDING_SECONDS = 1.0
 _PIPE_BYTES = 1 << 20
 _MAX_GREETING_BYTES = 1 << 16
 _PRINTED_TAIL_BYTES = 4096
 
-# Found by the parent's own search path, as `-m` would not be when the package lies in the parent's working directory.
+# Imported by the parent's own search path; `-m` would fail if the package is in the parent's working directory.
 _BOOT = """
 import sys
 sys.path[:] = sys.argv[4:]
@@ -42,14 +42,14 @@ main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
 
 
 class DiedIdleError(Exception):
-    """The decoding process was gone before it took a request: the request's file has no part in that."""
+    """The decoding process ended before it took a request, so the request's file is not to blame."""
 
 
 class DecoderProcess:
-    """One decoding process and the thread that starts it, kills it in time and waits for its end.
+    """One decoding process, and the thread that starts it, kills it on time and waits for its end.
 
-    Linux kills the process when the *thread* that started it ends, not only the whole parent, so that thread is one of
-    our own which lives exactly as long as the process: a reader may be used from threads that come and go.
+    Linux kills the process when the *thread* that started it ends, not only with the whole parent. So a dedicated
+    thread lives exactly as long as the process, and a reader may be used from short-lived threads.
     """
 
     def __init__(self, limits: DecodeLimits) -> None:
@@ -71,14 +71,14 @@ class DecoderProcess:
         self.seconds_left = 0.0
         self.confined: tuple[str, ...] = ()
         self._shared = SharedFrames.create()
-        self._num_shared = 0  # frames of this request that came through it
+        self._num_shared = 0  # frames of this request that were received through it
         try:
             self._printed = _new_print_file()
         except (OSError, MemoryError) as error:
             raise cannot_start(error) from None
         try:
             threading.Thread(target=self._keep, name="nonlocal-video-decoder", daemon=True).start()
-        except (RuntimeError, MemoryError) as error:  # RuntimeError: the system has no thread left
+        except (RuntimeError, MemoryError) as error:  # RuntimeError: the system has no more threads
             self._printed.close()
             raise cannot_start(error) from None
         self._started.wait()
@@ -87,18 +87,19 @@ class DecoderProcess:
         assert self._process is not None
         self._requests: IO[bytes] = cast(IO[bytes], self._process.stdin)
         self._replies: IO[bytes] = cast(IO[bytes], self._process.stdout)
-        # Before the interpreter stops the thread that could do it; readers that are left are collected after that.
+        # Closed before the interpreter stops the thread that could do it; readers still alive are collected after that.
         atexit.register(self.close)
         self._widen_pipe()
         self._greet()
 
     @property
     def pid(self) -> int:
+        """Process id."""
         assert self._process is not None
         return self._process.pid
 
     def resident_bytes(self) -> int:
-        """Memory that it holds, where the system says so (Linux), else 0."""
+        """Resident memory of the process where the system reports it (Linux), else 0."""
         try:
             with open(f"/proc/{self.pid}/statm", "rb") as file:
                 return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -106,11 +107,11 @@ class DecoderProcess:
             return 0
 
     def request(self, message: dict[str, Any], *, seconds: float) -> None:
-        """Send a request whose answers may make us wait for so many seconds in all, and see it taken.
+        """Send a request whose answers may take so many seconds in all, and wait until it is taken.
 
         Raises:
-            DiedIdleError: If the process was gone before it took the request; another one can take it.
-            DecoderEndedError: If it did not take it in time.
+            DiedIdleError: If the process ended before it took the request; another process can take it.
+            DecoderEndedError: If it did not take the request in time.
         """
         self.seconds_left = seconds
         self._num_shared = 0
@@ -126,10 +127,10 @@ class DecoderProcess:
             raise DiedIdleError from None
 
     def receive(self, into: memoryview | None = None) -> tuple[bytes, dict[str, Any]]:
-        """Receive a message; a frame's pixels go to `into`.
+        """Receive a message; a frame's pixels are written to `into`.
 
         Raises:
-            DecoderEndedError: If the process ended, was too slow or sent nonsense; it is gone then.
+            DecoderEndedError: If the process ended, was too slow or sent an invalid message. It is then gone.
         """
         with self._waiting():
             kind, length = _wire.read_header(self._replies)
@@ -149,12 +150,12 @@ class DecoderProcess:
             return kind, _wire.read_json(self._replies, length) if length else {}
 
     def close(self, *, is_ending: bool = False) -> None:
-        """Kill the process, if it still lives, and wait for its end.
+        """Kill the process if it is alive, and wait for its end.
 
         Args:
-            is_ending: It seems to have ended by itself; give it the time to say how.
+            is_ending: Whether it seems to have ended by itself; it then gets time to report how.
         """
-        if self._owner != os.getpid():  # we were forked off: it is not ours to end
+        if self._owner != os.getpid():  # in a fork: the process is the parent's
             return
         atexit.unregister(self.close)
         with self._condition:
@@ -168,7 +169,7 @@ class DecoderProcess:
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Have the process killed if we wait for longer than there are seconds left, and translate its end."""
+        """Have the process killed once the remaining seconds are over, and translate its end."""
         start = time.monotonic()
         self._set_deadline(start + self.seconds_left)
         try:
@@ -176,7 +177,7 @@ class DecoderProcess:
         except (_wire.BrokenMessageError, OSError):
             self.close(is_ending=True)
             raise DecoderEndedError(self._ending()) from None
-        except BaseException:  # Ctrl-C: a message half read cannot be resumed
+        except BaseException:  # Ctrl-C: a half-read message cannot be resumed
             self.close()
             raise
         finally:
@@ -189,7 +190,7 @@ class DecoderProcess:
             self._condition.notify()
 
     def _ending(self) -> Ending:
-        return ending_of(
+        return classify_ending(
             self._returncode,
             self._printed_tail,
             timed_out=self._timed_out,
@@ -203,7 +204,7 @@ class DecoderProcess:
         try:
             with self._waiting():
                 seen = bytearray()
-                while not seen.endswith(_wire.MAGIC):  # a site's start-up file may print before us
+                while not seen.endswith(_wire.MAGIC):  # a site's start-up file may print before it
                     byte = self._replies.read(1)
                     if not byte or len(seen) > _MAX_GREETING_BYTES:
                         raise _wire.BrokenMessageError("No greeting.")
@@ -225,7 +226,7 @@ class DecoderProcess:
             import fcntl
 
             set_size = getattr(fcntl, "F_SETPIPE_SZ", 1031)  # named since Python 3.10
-            with contextlib.suppress(OSError):  # the user's pipes may already be as large as allowed
+            with contextlib.suppress(OSError):  # the user's pipes may be at their limit
                 fcntl.fcntl(self._replies.fileno(), set_size, _PIPE_BYTES)
 
     def _keep(self) -> None:
@@ -247,9 +248,9 @@ class DecoderProcess:
                 stderr=self._printed,
                 bufsize=0,
                 pass_fds=() if shared is None else (shared.descriptor,),
-                start_new_session=True,  # a group of its own to kill, and no Ctrl-C from the terminal
+                start_new_session=True,  # a process group that can be killed, without Ctrl-C from the terminal
                 env={
-                    "PATH": os.defpath,  # decord reads it when it is imported, and fails where there is none
+                    "PATH": os.defpath,  # decord reads it on import, and fails without it
                     **os.environ,
                     "OMP_NUM_THREADS": "1",
                     "OPENBLAS_NUM_THREADS": "1",
@@ -294,14 +295,14 @@ class DecoderProcess:
 
 
 def _new_print_file() -> IO[bytes]:
-    """Open a file without a name for what the process prints; on Linux it needs no temporary folder."""
+    """Open an unnamed file for what the process prints; on Linux it needs no temporary folder."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("nonlocal-video-printed", os.MFD_CLOEXEC), "w+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)
 
 
 def _interpreter_options() -> list[str]:
-    """Return what makes another interpreter encode names as this one does and read no more than it (-I, -E, -s, -P)."""
+    """Return options by which another interpreter encodes names as this one does and reads no more than it does."""
     flags = sys.flags
     read = {"-I": flags.isolated, "-E": flags.ignore_environment, "-s": flags.no_user_site, "-P": flags.safe_path}
     return ["-X", f"utf8={flags.utf8_mode}", *(option for option, is_set in read.items() if is_set)]
@@ -311,6 +312,6 @@ def _search_path() -> list[str]:
     """Return this interpreter's search path, independent of the working folder."""
     entries = []
     for entry in sys.path:
-        with contextlib.suppress(OSError):  # the working folder is gone, and what is relative to it with it
+        with contextlib.suppress(OSError):  # the working directory was deleted, and relative paths with it
             entries.append(os.path.abspath(entry))
     return entries

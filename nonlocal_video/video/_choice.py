@@ -1,4 +1,4 @@
-"""Which decoder takes which file: one table, each row of which an exactness test holds."""
+"""Choice of the decoder for a file: one table, each row of which an exactness test checks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ DecoderChoice = Literal["auto", "decord", "pyav"]
 
 @dataclass(frozen=True)
 class DecoderRow:
-    """One row: the first row that fits a file decides."""
+    """One row of the table; the first row that fits a file decides."""
 
-    containers: tuple[str, ...]  # FFmpeg's names; empty: any
-    codecs: tuple[str, ...]  # empty: any
+    containers: tuple[str, ...]
+    """FFmpeg's names of the containers; empty for any."""
+    codecs: tuple[str, ...]
+    """FFmpeg's names of the codecs; empty for any."""
     decoder: Literal["decord", "pyav"]
+    """Decoder of the files that fit."""
     reason: str
+    """Reason for the choice."""
 
 
 _TABLE = (
@@ -34,7 +38,7 @@ _TABLE = (
 
 
 def decoder_table() -> tuple[DecoderRow, ...]:
-    """The choice of decoder as rows: the first that fits wins, but decord only gets files that `choose` finds plain."""
+    """Return the table of decoders. The first row that fits wins, but decord only gets files that are plain."""
     return _TABLE
 
 
@@ -45,8 +49,8 @@ def choose(container: str, codec: str, *, has_edit_list: bool, is_plain: bool) -
         container: FFmpeg's name of the container.
         codec: FFmpeg's name of the codec.
         has_edit_list: Whether an edit list hides or reorders frames.
-        is_plain: Whether the file is whole, with one video stream of 8 bits whose times come from its packets, every
-            keyframe of which starts afresh, and which is shown as it is stored: upright, of one size, not HDR.
+        is_plain: Whether the file is complete, with one 8-bit video stream whose times are those of its packets, whose
+            keyframes are all random-access points, and which is shown as it is stored: upright, of one size, not HDR.
     """
     row = next(
         row

@@ -1,4 +1,4 @@
-"""Where a file begins on a player's clock. Runs in the decoding process only."""
+"""Start of a file on a player's clock. Runs in the decoding process only."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ _OUTLIER_SECONDS = 1
 
 @dataclass(frozen=True)
 class OtherStarts:
-    """When the streams beside the one that is read start, in seconds of the file's own times."""
+    """Start times of the file's other streams, in seconds of the file's own times."""
 
     sound: tuple[Fraction, ...]
+    """Starts of audio streams."""
     pictures: tuple[Fraction, ...]
+    """Starts of other video streams."""
     text: tuple[Fraction, ...]
-    """Subtitles, and data like a camera's position."""
+    """Starts of subtitles, and of data such as a camera's position."""
 
     @classmethod
-    def of(cls, container: InputContainer, stream: VideoStream) -> OtherStarts:
-        """Look at all streams but `stream`; a cover picture is shown at no time."""
+    def from_container(cls, container: InputContainer, stream: VideoStream) -> OtherStarts:
+        """Collect the starts of all streams except `stream`; a cover picture has no time."""
         found: dict[str, list[Fraction]] = {"audio": [], "video": [], "text": []}
         for other in container.streams:
             if other.index == stream.index or other.start_time is None or not other.time_base:
@@ -36,13 +38,13 @@ class OtherStarts:
     def seconds_to(self, picture: Fraction, *, earliest: Fraction) -> float:
         """Return the seconds from the beginning of the file to its first picture.
 
-        The earliest of sound and pictures begins the file, as FFmpeg and the players built on it have it. Text counts
-        only where it begins up to a second before these. Sound before 0, where the pictures are not, is what its
-        decoder needs to begin with ("priming"): it is not played.
+        The earliest of sound and pictures is the beginning, as in FFmpeg and the players based on it. Text only counts
+        if it begins at most a second before these. Sound before 0 is priming for its decoder and is not played, unless
+        the pictures begin before 0, too.
 
         Args:
-            picture: When the first picture is shown, in the file's own times.
-            earliest: When the first one would be if none were damaged.
+            picture: Time of the first picture, in the file's own times.
+            earliest: Time that the first picture would have if none were damaged.
         """
         sound = self.sound if picture < 0 else [max(start, Fraction(0)) for start in self.sound]
         begin = min([picture, earliest, *sound, *self.pictures])

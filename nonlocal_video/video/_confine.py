@@ -1,7 +1,7 @@
-"""What a decoding process gives up on Linux before it meets a hostile file: network, writing, other programs.
+"""Restrictions of a decoding process on Linux before it reads a hostile file: no network, writing or other programs.
 
-Two mechanisms of the kernel that need no privileges and no library: Landlock (Linux 5.13) for files and a seccomp
-filter for system calls. Both can only be made stricter afterwards, and threads started later inherit them.
+They use two mechanisms of the kernel that need no privileges and no library: Landlock (Linux 5.13) for files and a
+seccomp filter for system calls. Both can only become stricter afterwards, and later threads inherit them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _PR_SET_NO_NEW_PRIVS = 38
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446  # the same on every architecture
 _LANDLOCK_VERSION = 1
 
-# linux/landlock.h: every right but reading files and folders (bits 2 and 3); by version of the interface.
+# linux/landlock.h: every right except reading files and folders (bits 2 and 3), by version of the interface.
 _WRITES = {1: 0x1FF3, 2: 0x3FF3, 3: 0x7FF3, 5: 0xFFF3}
 _TCP_BIND_AND_CONNECT = 0b11  # version 4
 _SIGNALS_AND_ABSTRACT_SOCKETS = 0b11  # version 6
 
-# uapi/linux/audit.h and the tables of system calls: socket, execve, execveat, ptrace, process_vm_writev, bpf,
-# io_uring_setup (which could open sockets, too).
+# uapi/linux/audit.h and the tables of system calls: socket, execve, execveat, ptrace, process_vm_writev, bpf, and
+# io_uring_setup (which can also open sockets).
 _ARCHITECTURES = {
     "x86_64": (0xC000003E, (41, 59, 322, 101, 311, 321, 425)),
     "aarch64": (0xC00000B7, (198, 221, 281, 117, 271, 280, 425)),
@@ -35,11 +35,11 @@ _X32_CALLS = 0x40000000
 
 
 def confine() -> list[str]:
-    """Confines this process, for good.
+    """Confine this process, irrevocably.
 
     Returns:
-        What is really enforced, of "no writing to files", "no network" and "no other programs"; a kernel or a
-        container may know neither mechanism.
+        The restrictions that are enforced, out of "no writing to files", "no network" and "no other programs". A kernel
+        or a container may support neither mechanism.
     """
     if sys.platform != "linux":
         return []
@@ -70,7 +70,7 @@ def _forbid_writing(libc: ctypes.CDLL) -> bool:
     if ruleset < 0:
         return False
     try:
-        return bool(libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) == 0)  # no rule: nothing is excepted
+        return bool(libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) == 0)  # without rules, nothing is exempt
     finally:
         os.close(ruleset)
 
@@ -80,8 +80,8 @@ def _forbid_calls(libc: ctypes.CDLL) -> bool:
         return False
     architecture, forbidden = _ARCHITECTURES[platform.machine()]
     refuse = _ERRNO | errno.EACCES
-    # The call's number is at byte 0 of what the filter sees, the architecture at 4. Calls by another architecture's
-    # numbers (32 bits, x32) would mean something else: nothing of ours makes them.
+    # The filter sees the call's number at byte 0 and the architecture at 4. The same number means another call on
+    # another architecture (32 bits, x32), which nothing here uses.
     steps = [
         (_LOAD, 0, 0, 4),
         (_JUMP_IF_EQUAL, 1, 0, architecture),

@@ -1,4 +1,4 @@
-"""Decode frames with decord, believing nothing that it does not prove. Runs in the decoding process only."""
+"""Decoding of frames with decord, whose results are checked. Runs in the decoding process only."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from nonlocal_video.video._probe import StreamIndex
 
 _MAX_BATCH_BYTES = 4 * 1024**2
-"""Bytes of frames in one call: decord decodes as far ahead as a call asks, and holds all of it."""
+"""Limit on the bytes of frames in one call: decord decodes as far ahead as a call asks, and holds all of it."""
 MAX_FRAMES = 1024
-"""Frames of one request. Behind a slow consumer decord decodes ahead without a bound: 10 minutes at 340 x 256 took 3.4
-GiB."""
+"""Limit on the frames of one request. decord decodes ahead of a slow consumer without a bound: 10 minutes at 340 x 256
+took 3.4 GiB."""
 _STDERR = 2
 _MAX_PRINTED_BYTES = 1 << 20
 
 
 def load() -> Any | None:
-    """Import decord, or tell that it is not there (it has no wheel for every machine)."""
+    """Import decord; return None if it is not installed (it has no wheel for every machine)."""
     try:
         import decord
     except (ImportError, OSError, RuntimeError):  # OSError, RuntimeError: its shared library does not load
@@ -36,24 +36,24 @@ def load() -> Any | None:
 def read_frames(
     decord: Any, source: Source, index: StreamIndex, wanted: NDArray[np.int64]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Decode the frames with the given numbers (ascending), each once.
+    """Decode the frames with the given indices (ascending), each once.
 
     Yields:
         Upright RGB pictures (H, W, 3), in order.
 
     Raises:
-        VideoError: If decord fails or what it says does not agree with the index.
+        VideoError: If decord fails, or its answers disagree with the index.
     """
     info = index.info
     printed = os.fstat(_STDERR).st_size
-    decord.logging.set_level(decord.logging.INFO)  # "concealing ... errors" is of this level
+    decord.logging.set_level(decord.logging.INFO)  # the level of "concealing ... errors"
     try:
         reader = decord.VideoReader(source.path, num_threads=DECODER_THREADS)
         if len(reader) != info.num_frames:
             raise _given_up(source, f"it counts {len(reader)} frames, not {info.num_frames}")
         starts = np.asarray(reader.get_frame_timestamp(wanted))[:, 0]
         expected = index.shown_seconds[wanted] - info.start_seconds  # decord counts from the first frame
-        if np.abs(starts - expected).max() > 1e-3:  # and keeps times as 32-bit floats
+        if np.abs(starts - expected).max() > 1e-3:  # and stores times as 32-bit floats
             raise _given_up(source, "its times are not those of the file")
         batch = max(1, _MAX_BATCH_BYTES // (info.width * info.height * 3))
         for start in range(0, len(wanted), batch):
@@ -61,17 +61,17 @@ def read_frames(
             if pictures.shape[1:] != (info.height, info.width, 3):
                 raise _given_up(source, "its frames have another size")
             if _decoder_complained(since=printed):
-                raise _given_up(source, "it met damaged data")
+                raise _given_up(source, "it found damaged data")
             yield from pictures
     except decord.DECORDError:
         raise _given_up(source, "it reports an error") from None
 
 
 def check_fitness(source: Source, index: StreamIndex) -> None:
-    """Refuse a file that decord would show otherwise than a player, without saying so.
+    """Refuse a file that decord would silently show differently from a player.
 
     Raises:
-        VideoError: If there is such a fault.
+        VideoError: If there is a difference.
     """
     if index.decord_fault is not None:
         message = f"{source.name}: decord cannot show it as it is ({index.decord_fault}); let PyAV decode it."
@@ -79,10 +79,10 @@ def check_fitness(source: Source, index: StreamIndex) -> None:
 
 
 def _decoder_complained(since: int) -> bool:
-    """Whether FFmpeg's decoder had something to say.
+    """Return whether FFmpeg's decoder logged anything.
 
-    decord shows damaged pictures as if nothing were wrong. Only the log tells, which goes to our standard error, and
-    there a line of the H.264 decoder is never good news; other parts (swscaler) also talk about sound files.
+    decord shows damaged pictures without an error. Only the log, which goes to standard error, reveals them. Any line
+    of the H.264 decoder there means damage; other parts (swscaler) also log for sound files.
     """
     return b"[h264 @" in os.pread(_STDERR, _MAX_PRINTED_BYTES, since)
 

@@ -1,4 +1,4 @@
-"""Why a decoding process ended: what its exit status, its last words and the kernel's counters say."""
+"""How a decoding process ended, by its exit status, its last output and the kernel's counters."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Literal
 Cause = Literal["timeout", "out_of_memory", "decoder_crashed"]
 
 _NO_MEMORY_WORDS = (b"bad_alloc", b"MemoryError", b"annot allocate memory")
-# What Popen gives for a process that a signal ended; Windows knows few of these.
+# Values of Popen for a process that a signal ended; Windows knows few of them.
 _TIMERS = {getattr(signal, name) for name in ("SIGALRM", "SIGXCPU") if hasattr(signal, name)}
-# Faults that the process itself commits. Any other signal comes from outside.
+# Faults of the process itself. Any other signal comes from outside.
 _FAULTS = {
     getattr(signal, name)
     for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP", "SIGXFSZ", "SIGPIPE")
@@ -23,11 +23,12 @@ _VMSTAT = "/proc/vmstat"
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """How a decoding process ended."""
+    """The end of a decoding process."""
 
     cause: Cause
+    """Error code of the cause."""
     killed_by: str | None = None
-    """The signal's name, if somebody or something outside of the process sent it."""
+    """Name of the signal, if it came from outside the process."""
 
 
 class DecoderEndedError(Exception):
@@ -39,9 +40,9 @@ class DecoderEndedError(Exception):
 
 
 def kernel_kills() -> int | None:
-    """Return how many processes the kernel has killed for memory since it started; None where it does not say.
+    """Return the number of processes that the kernel has killed for memory since boot; None if it does not report it.
 
-    Linux counts kills for the whole machine's memory and for a container's (cgroup's) in the same number.
+    Linux counts kills for the memory of the whole machine and of a container (cgroup) together.
     """
     try:
         with open(_VMSTAT, "rb") as file:
@@ -53,17 +54,17 @@ def kernel_kills() -> int | None:
     return None
 
 
-def ending_of(
+def classify_ending(
     returncode: int | None, printed: bytes, *, timed_out: bool, killed_by_us: bool, kills_before: int | None
 ) -> Ending:
-    """Tell how a process ended.
+    """Classify how a process ended.
 
     Args:
-        returncode: What `Popen` gives: minus the signal's number, if one ended it.
-        printed: The end of what it printed.
-        timed_out: Whether we killed it because its time was over.
-        killed_by_us: Whether the signal, if any, was ours.
-        kills_before: `kernel_kills()` when it started its work.
+        returncode: Result of `Popen`: minus the signal's number, if a signal ended it.
+        printed: The end of the process's output.
+        timed_out: Whether the parent killed it because its time was over.
+        killed_by_us: Whether the signal, if any, came from the parent.
+        kills_before: Result of `kernel_kills()` when it started its work.
     """
     number = -returncode if os.name == "posix" and returncode is not None and returncode < 0 else None
     if timed_out or number in _TIMERS:

@@ -1,4 +1,4 @@
-"""Decode a stream in the order of showing, and know which of its frames are sound."""
+"""Decoding of a stream in display order, with the damaged frames marked."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from nonlocal_video.video._source import DECODER_THREADS, Source, map_error
 from nonlocal_video.video._streams import demux
 
 DecodedFrame = tuple[VideoFrame, bool]
-"""A frame and whether it is damaged: not decoded from all that it refers to."""
+"""A frame, and whether it is damaged, that is, not decoded from all frames that it refers to."""
 
-# H.264 and HEVC reorder up to 16 frames; beyond that a packet that gave no frame will give none.
+# H.264 and HEVC reorder up to 16 frames; a packet that gave no frame after that many will give none.
 _MAX_HELD_FRAMES = 20
 _MAX_REMEMBERED_PACKETS = 1024
 
@@ -27,15 +27,15 @@ _MAX_REMEMBERED_PACKETS = 1024
 def decoded_frames(
     source: Source, container: InputContainer, stream: VideoStream, cut_pts: frozenset[int | None]
 ) -> Iterator[DecodedFrame]:
-    """Decode from where the container stands to its end, going on after damage.
+    """Decode from the container's position to its end, continuing after damage.
 
-    FFmpeg marks the picture in which it found an error, but not those that are built on it. So everything that was read
-    after an error counts as damaged up to the next keyframe, with what is shown before that keyframe:
+    FFmpeg marks the picture in which it found an error, but not those that refer to it. So everything read after an
+    error counts as damaged up to the next keyframe, together with what is shown before that keyframe:
 
         read    K0 P4 B2 P8 B6 K12 B10 P16        shown   K0 B2 P4 B6 P8 B10 K12 P16
         error      ^                              damaged    B2 P4 B6 P8 B10
 
-    B2 is shown before P4, which it is built on: a frame is held back until all that were read before it are seen.
+    B2 is shown before P4, to which it refers: a frame is held back until all that were read before it have come out.
     """
     damage = _Damage()
     held: deque[VideoFrame] = deque()
@@ -54,21 +54,21 @@ def decoded_frames(
         for frame in frames:
             damage.came_out(frame)
             held.append(frame)
-            while held and (damage.is_settled(held[0]) or len(held) > _MAX_HELD_FRAMES):
+            while held and (damage.is_final(held[0]) or len(held) > _MAX_HELD_FRAMES):
                 shown = held.popleft()
-                damage.stop_waiting_before(shown)
-                yield shown, damage.spoils(shown)
+                damage.give_up_before(shown)
+                yield shown, damage.is_damaged(shown)
     for frame in held:
-        yield frame, damage.spoils(frame)
+        yield frame, damage.is_damaged(frame)
 
 
 def from_first_sound(frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
-    """Leave out the pictures at the start of a stream that refer to what came before it."""
+    """Skip the pictures at the start of a stream that refer to missing ones before it."""
     return itertools.dropwhile(lambda pair: pair[1], frames)
 
 
 def is_hidden(packet: av.Packet[VideoStream], codec: str) -> bool:
-    """Whether a packet is a VP8 frame that is only a reference: bit 4 of a VP8 frame is show_frame (RFC 6386, 9.1)."""
+    """Return whether a packet is a hidden VP8 reference frame: bit 4 is show_frame (RFC 6386, 9.1)."""
     return codec == "vp8" and not memoryview(packet)[0] & 0x10
 
 
@@ -79,15 +79,15 @@ def _packets(source: Source, container: InputContainer, stream: VideoStream) -> 
     except av.error.MemoryError as error:
         raise map_error(error, source.name, "reading it") from None
     except av.FFmpegError:
-        # A tail that cannot be read: hand out what the decoder still holds.
+        # The tail cannot be read: yield what the decoder still holds.
         flush: Any = av.Packet()
         flush.stream = stream
         yield flush
 
 
 @dataclass
-class _Spoilt:
-    """From the packet `start`, in the order of reading, up to a keyframe that is not known before it is read."""
+class _DamagedRange:
+    """A range from the packet `start`, in decoding order, to a keyframe that is unknown until it is read."""
 
     start: int
     end: int | None = None
@@ -95,14 +95,14 @@ class _Spoilt:
 
 
 class _Damage:
-    """Keeps track of which frames an error spoils, by the order in which their packets were read."""
+    """Tracker of the frames that an error damages, by the decoding order of their packets."""
 
     def __init__(self) -> None:
         self._num_read = 0
         self._order_of_pts: dict[int, int] = {}
         self._outstanding: deque[int] = deque()  # ascending orders of packets whose frames are still to come
         self._keyframes: deque[tuple[int, int]] = deque(maxlen=_MAX_REMEMBERED_PACKETS)  # order, PTS
-        self._spoilt: list[_Spoilt] = []
+        self._damaged: list[_DamagedRange] = []
 
     def read(self, packet: av.Packet[VideoStream], *, gives_frame: bool) -> None:
         if packet.size == 0:
@@ -119,40 +119,40 @@ class _Damage:
                 self._outstanding.popleft()
         if packet.is_keyframe:
             self._keyframes.append((self._num_read, packet.pts))
-            for spoilt in self._spoilt:
-                if spoilt.end is None and spoilt.start < self._num_read:
-                    spoilt.end, spoilt.end_pts = self._num_read, packet.pts
+            for span in self._damaged:
+                if span.end is None and span.start < self._num_read:
+                    span.end, span.end_pts = self._num_read, packet.pts
 
     def failed(self) -> None:
-        """The decoder reported an error: in the last packet or, with threads, in one that was read shortly before."""
-        self._spoilt.append(_Spoilt(self._num_read - DECODER_THREADS))
+        """Record an error of the decoder, in the last packet or, with threads, in one read shortly before."""
+        self._damaged.append(_DamagedRange(self._num_read - DECODER_THREADS))
 
     def came_out(self, frame: VideoFrame) -> None:
         order = self._order(frame)
         if order in self._outstanding:
             self._outstanding.remove(order)
         if frame.is_corrupt:
-            spoilt = _Spoilt(order)
+            span = _DamagedRange(order)
             following = next((key for key in self._keyframes if key[0] > order), None)
             if following is not None:
-                spoilt.end, spoilt.end_pts = following
-            self._spoilt.append(spoilt)
+                span.end, span.end_pts = following
+            self._damaged.append(span)
 
-    def is_settled(self, frame: VideoFrame) -> bool:
-        """Whether all that the frame can be built on has come out of the decoder."""
+    def is_final(self, frame: VideoFrame) -> bool:
+        """Return whether all frames to which this one may refer have come out of the decoder."""
         return not self._outstanding or self._outstanding[0] > self._order(frame)
 
-    def stop_waiting_before(self, frame: VideoFrame) -> None:
-        """What was read before a frame that is handed out and has not come out is lost."""
-        while not self.is_settled(frame):
+    def give_up_before(self, frame: VideoFrame) -> None:
+        """Give up frames read before one that is already yielded."""
+        while not self.is_final(frame):
             self._outstanding.popleft()
 
-    def spoils(self, frame: VideoFrame) -> bool:
+    def is_damaged(self, frame: VideoFrame) -> bool:
         order = self._order(frame)
         return frame.is_corrupt or any(
-            spoilt.start <= order
-            and (spoilt.end is None or order < spoilt.end or (frame.pts is not None and frame.pts < spoilt.end_pts))
-            for spoilt in self._spoilt
+            span.start <= order
+            and (span.end is None or order < span.end or (frame.pts is not None and frame.pts < span.end_pts))
+            for span in self._damaged
         )
 
     def _order(self, frame: VideoFrame) -> int:

@@ -1,4 +1,4 @@
-"""What the bytes of an H.264 stream say."""
+"""Parsing of H.264 bitstreams."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ _IDR_SLICE = 5
 
 
 def nal_length_bytes(extradata: bytes | None) -> int:
-    """Bytes of the length before each unit of H.264, as MP4 and Matroska store it (ISO/IEC 14496-15); 0 otherwise."""
+    """Return the size of the length before each H.264 unit in MP4 and Matroska (ISO/IEC 14496-15); 0 otherwise."""
     return (extradata[4] & 3) + 1 if extradata is not None and len(extradata) > 4 and extradata[0] == 1 else 0
 
 
 def is_instantaneous_refresh(packet: bytes, nal_length_bytes: int) -> bool:
-    """Whether an H.264 picture is an IDR one, not just one to begin at (open groups of pictures, gradual refresh)."""
+    """Return whether an H.264 picture is an IDR picture, not just a recovery point (open GOPs, gradual refresh)."""
     position = 0
     while position + nal_length_bytes < len(packet):
         start = position + nal_length_bytes

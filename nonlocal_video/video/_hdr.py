@@ -1,13 +1,13 @@
-"""Tone mapping: from HDR colours to those of an ordinary screen.
+"""Tone mapping from HDR to SDR colours.
 
-PQ and HLG are shown by decoding them to the light of a screen (BT.2100), in which paper white has 203 cd/m2 (BT.2408),
-turning the primaries into those of BT.709, pressing what is brighter than paper white together, and encoding the result
-for a screen by BT.1886. The brightest channel decides how much a colour is darkened, so that its hue stays:
+PQ and HLG are decoded to the light of a display (BT.2100), in which reference white has 203 cd/m2 (BT.2408). The
+primaries are converted to those of BT.709, values brighter than reference white are compressed, and the result is
+encoded for a display by BT.1886. The brightest channel decides how much a colour is darkened, which preserves its hue:
 
     x = max(R, G, B) / 203 cd/m2        shown(x) = x                              up to the knee k = 0.9
                                         shown(x) = k + (1 - k) s / (1 + s)        above, s = (x - k) / (1 - k)
 
-Paper white comes out at 250 of 255, 1,000 cd/m2 at 255. Colours outside of BT.709 keep the channels that it has.
+Reference white comes out at 250 of 255, 1,000 cd/m2 at 255. Channels below 0, of colours outside BT.709, become 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from nonlocal_video.video._source import DECODER_THREADS
 
 _PQ, _HLG = 16, 18  # ISO/IEC 23091-2 (H.273), TransferCharacteristics
-_UNSPECIFIED = (0, 2, 3)  # of all code points of colour; 0 is RGB's among the matrices
+_UNSPECIFIED = (0, 2, 3)  # in all tables of code points; 0 is RGB among the matrices
 _BT709, _BT2020, _DCI_P3, _DISPLAY_P3 = 1, 9, 11, 12  # ColourPrimaries
 
 _PAPER_WHITE = 203.0  # cd/m2
@@ -43,25 +43,28 @@ _CHROMATICITIES = {  # x, y of red, green, blue, white
 
 @dataclass(frozen=True)
 class HdrColours:
-    """The code points that say how a picture's numbers mean light."""
+    """Code points that define how a picture's values map to light."""
 
     transfer: int
+    """Transfer characteristics."""
     primaries: int
+    """Colour primaries."""
     matrix_is_known: bool
+    """Whether the matrix coefficients are specified."""
 
     @property
     def note(self) -> str:
-        """What a user should know."""
+        """Sentence for the notes on the video."""
         return f"The video is HDR ({'PQ' if self.transfer == _PQ else 'HLG'}): it is tone-mapped to SDR (BT.709)."
 
 
 def hdr_colours(frame: VideoFrame, container_transfer: int, container_primaries: int) -> HdrColours | None:
-    """Return a frame's HDR colours, or None if it is not HDR.
+    """Return a frame's HDR colours; None if it is not HDR.
 
     Args:
         frame: The decoded frame, whose own code points come first.
-        container_transfer: What the container says where the frame does not.
-        container_primaries: The same for the primaries; BT.2020 if it does not, either.
+        container_transfer: The container's transfer characteristics, if the frame has none.
+        container_primaries: The container's primaries, if the frame has none; BT.2020 if neither has.
     """
     transfer = container_transfer if frame.color_trc in _UNSPECIFIED else frame.color_trc
     if transfer not in (_PQ, _HLG):
@@ -75,24 +78,24 @@ def hdr_colours(frame: VideoFrame, container_transfer: int, container_primaries:
 
 
 class ToneMapper:
-    """Maps pictures of one kind of HDR to SDR."""
+    """Tone mapping of pictures with one kind of HDR colours to SDR."""
 
     def __init__(self, colours: HdrColours) -> None:
         signal = np.arange(1 << 16) / 65535
         light = _pq_light(signal) if colours.transfer == _PQ else _hlg_light(signal)
         self._light = (light / _PAPER_WHITE).astype(np.float32)
         self._primaries = _primaries_matrix(colours.primaries).astype(np.float32)
-        # Indexed by the root of the light, which is nearly even in what is seen.
+        # Indexed by the square root of the light, which is nearly uniform in perception.
         self._encoded = np.round(255 * signal ** (2 / _SCREEN_GAMMA)).astype(np.uint8)
         self._threads = ThreadPoolExecutor(DECODER_THREADS)
 
     def map(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Return the RGB picture (H, W, 3) of a frame in the format gbrp16le."""
+        """Map a frame in the format gbrp16le to an RGB picture (H, W, 3)."""
         rows = [np.frombuffer(memoryview(plane), "<u2").reshape(frame.height, -1) for plane in frame.planes]
         planes = [plane[:, : frame.width] for plane in rows]
         picture = np.empty((frame.height, frame.width, 3), dtype=np.uint8)
         starts = range(0, frame.height, _BLOCK_ROWS)
-        blocks = [slice(start, start + _BLOCK_ROWS) for start in starts]  # that fit into a processor's cache
+        blocks = [slice(start, start + _BLOCK_ROWS) for start in starts]  # which fit into a processor's cache
         list(self._threads.map(lambda block: self._map_block([p[block] for p in planes], picture[block]), blocks))
         return picture
 
@@ -108,7 +111,7 @@ class ToneMapper:
 
 
 def _pq_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the light of a screen in cd/m2: the EOTF of BT.2100, table 4."""
+    """Convert a PQ signal to the light of a display in cd/m2: the EOTF of BT.2100, table 4."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     root = signal ** (1 / m2)
@@ -116,10 +119,10 @@ def _pq_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _hlg_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the light of a screen of 1,000 cd/m2: inverse OETF and OOTF of BT.2100, table 5.
+    """Convert an HLG signal to the light of a display of 1,000 cd/m2: inverse OETF and OOTF of BT.2100, table 5.
 
-    The OOTF's exponent is applied to each channel, as FFmpeg's zscale does, not to luminance: greys are the same,
-    saturated colours a little more so, and files that FFmpeg made come back as they were.
+    The OOTF's exponent is applied to each channel, as in FFmpeg's zscale, and not to luminance. Greys are the same,
+    saturated colours slightly more so, and files made by FFmpeg are reproduced as they were.
     """
     a = 0.17883277
     b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)

@@ -1,4 +1,4 @@
-"""Words for failures that both the reader and its child process report."""
+"""Messages about failures that both the reader and its child process report."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from nonlocal_video.video.limits import DecodeLimits
 
 
 def printable_name(path: str) -> str:
-    """The file's own name, fit for a message: no folders of the server, no undecodable bytes, no control characters."""
+    """Return the file's name for a message, without folders, undecodable bytes and control characters."""
     name = os.path.basename(path.rstrip("/")) or path or "''"
     return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def ended_error(ending: Ending, path: str, limits: DecodeLimits) -> VideoError:
-    """Say why a decoding process ended before its work was done."""
+    """Return the error for a decoding process that ended before its work was done."""
     if ending.cause == "timeout":
         sentence = f"decoding took longer than {limits.timeout_seconds:g} s; re-encode it or raise timeout_seconds."
     elif ending.killed_by and ending.cause == "out_of_memory":
         sentence = (
-            "the kernel killed the decoding process, as the machine or its container ran short of memory; free some, "
+            "the kernel killed the decoding process because the machine or its container ran out of memory; free some, "
             "use fewer workers, or scale it down."
         )
     elif ending.cause == "out_of_memory":
@@ -30,10 +30,9 @@ def ended_error(ending: Ending, path: str, limits: DecodeLimits) -> VideoError:
         sentence = f"decoding needs more than {allowed:.1f} GiB; scale it down or raise memory_bytes."
     elif ending.killed_by:
         unknown = ending.killed_by == "SIGKILL" and kernel_kills() is None
-        perhaps = ", perhaps for memory, which this system does not tell" if unknown else ""
+        perhaps = ", perhaps for lack of memory, which this system does not report" if unknown else ""
         sentence = (
-            f"the decoding process was killed from outside ({ending.killed_by}{perhaps}) while it worked on it; "
-            "try it again."
+            f"the decoding process was killed from outside ({ending.killed_by}{perhaps}) while decoding it; try again."
         )
     else:
         sentence = "the decoder crashed on it; get the file again or re-encode it."
@@ -41,7 +40,7 @@ def ended_error(ending: Ending, path: str, limits: DecodeLimits) -> VideoError:
 
 
 def cannot_start(error: Exception) -> VideoError:
-    """Say why no decoding process could be started."""
+    """Return the error for a decoding process that could not be started."""
     number = getattr(error, "errno", None)
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
@@ -51,12 +50,12 @@ def cannot_start(error: Exception) -> VideoError:
     elif number == errno.EAGAIN or isinstance(error, RuntimeError):
         do = "end processes or threads that are not needed, or allow more: ulimit -u, or the container's limit of pids"
     else:
-        do = "see whether this Python can be run from here, and whether there is a temporary folder (TMPDIR)"
+        do = "check whether this Python can be run from here, and whether there is a temporary folder (TMPDIR)"
     return VideoError("internal", f"The decoding process cannot be started ({why}); {do}.")
 
 
 def did_not_start(ending: Ending, last_words: str) -> VideoError:
-    """Say why a decoding process ended before it was ready."""
+    """Return the error for a decoding process that ended before it was ready."""
     if ending.killed_by:
         words = f"it was killed from outside ({ending.killed_by}); try again"
     else:
@@ -66,14 +65,14 @@ def did_not_start(ending: Ending, last_words: str) -> VideoError:
 
 
 def no_room_for_frames(path: str, count: int, width: int, height: int) -> VideoError:
-    """Say that the caller's own memory is short."""
+    """Return the error for frames that exceed the caller's own memory."""
     size = f"{count} frames of {width} x {height} take {count * width * height * 3 / 1e9:.2f} GB"
     return VideoError(
         "out_of_memory",
-        f"{printable_name(path)}: {size}, and there is no such memory; ask for fewer at a time or free some.",
+        f"{printable_name(path)}: {size}, which this process cannot allocate; read fewer at a time or free memory.",
     )
 
 
 def no_memory_here(path: str) -> VideoError:
-    """Say that the caller's own memory is short before there are frames."""
+    """Return the error for a caller without memory, before there are frames."""
     return VideoError("out_of_memory", f"{printable_name(path)}: this process has no memory left; free some.")

@@ -1,4 +1,4 @@
-"""From a decoded frame to the picture that is shown: upright, in RGB, of one shape, in the colours of a screen."""
+"""Conversion of decoded frames to pictures as they are shown: upright, RGB, of one size, in SDR colours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nonlocal_video.video._source import Source, map_error
 
 @dataclass(frozen=True)
 class _Conversion:
-    """All that a filter graph depends on."""
+    """Parameters of a filter graph."""
 
     stored_width: int
     stored_height: int
@@ -34,9 +34,9 @@ class _Conversion:
 
 
 class PictureConverter:
-    """Converts frames by the filters that the ffmpeg program uses, so that the pixels are its pixels.
+    """Converter of frames with the filters of the ffmpeg program, so that the pixels are the same.
 
-    PyAV's own `reformat` does not: it interpolates the colours of 10-bit and of interlaced video otherwise.
+    PyAV's own `reformat` interpolates the colours of 10-bit and of interlaced video differently.
     """
 
     def __init__(self, source: Source, presentation: Presentation, time_base: Fraction, notes: list[str]) -> None:
@@ -45,8 +45,8 @@ class PictureConverter:
         Args:
             source: The file, for messages.
             presentation: How its frames are shown.
-            time_base: Of the frames' times.
-            notes: Gets what is met on the way and a user should know.
+            time_base: Time base of the frames.
+            notes: List to which sentences for the user are added.
         """
         self._source = source
         self._presentation = presentation
@@ -57,13 +57,13 @@ class PictureConverter:
         self._notes = notes
 
     def follow(self, frame: VideoFrame) -> None:
-        """Take note of a frame that is not shown: an orientation holds until a frame brings another."""
+        """Register a frame that is not shown: its orientation holds until a frame brings another."""
         matrix = self._matrices.read(frame)
         if matrix is not None:
             self._orientation = Orientation.from_display_matrix(matrix)
 
     def convert(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Return the picture (height, width, 3) of a frame.
+        """Convert a frame to its picture (height, width, 3).
 
         Raises:
             VideoError: If FFmpeg cannot convert it.
@@ -73,7 +73,7 @@ class PictureConverter:
         if (frame.width, frame.height) != (shown.stored_width, shown.stored_height):
             self._note(size_note(shown.width, shown.height))
         if self._orientation != shown.orientation:
-            self._note("The picture is turned on the way: each frame is shown upright at the first one's size.")
+            self._note("The orientation changes during the video: each frame is shown upright at the first one's size.")
         swaps_sides = self._orientation.swaps_sides
         conversion = _Conversion(
             stored_width=frame.width,
@@ -102,7 +102,7 @@ class PictureConverter:
 
 
 class _Graph:
-    """Turns stored frames into RGB of the shown size, before they are turned upright."""
+    """Filter graph from stored frames to RGB at the shown size, before rotation."""
 
     def __init__(self, frame: VideoFrame, conversion: _Conversion, time_base: Fraction) -> None:
         self._graph = av.filter.Graph()
@@ -111,7 +111,8 @@ class _Graph:
         source = self._graph.add_buffer(**size_and_format, time_base=time_base)
         steps = [source]
         if conversion.first_size != (conversion.stored_width, conversion.stored_height):
-            # To the first picture's size as the ffmpeg program does, before the colours: in one go white turns grey.
+            # To the first picture's size before the colours, as the ffmpeg program does: in one step white becomes
+            # grey.
             width, height = conversion.first_size
             steps.append(self._graph.add("scale", f"threads=1:width={width}:height={height}"))
             steps.append(self._graph.add("format", conversion.pixel_format))

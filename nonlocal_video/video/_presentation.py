@@ -1,4 +1,4 @@
-"""How the frames of a stream are shown, told from its first picture and its container."""
+"""How the frames of a stream are shown, by its first picture and its container."""
 
 from __future__ import annotations
 
@@ -15,35 +15,46 @@ from nonlocal_video.video._source import Source
 
 @dataclass(frozen=True)
 class StoredAs:
-    """What a container says of a stream's pictures beside their size."""
+    """What a container specifies about a stream's pictures besides their size."""
 
-    pixel_aspect: Fraction | None  # width of a pixel divided by its height
-    transfer: int  # code points of ISO/IEC 23091-2
+    pixel_aspect: Fraction | None
+    """Width of a pixel divided by its height."""
+    transfer: int
+    """Transfer characteristics, a code point of ISO/IEC 23091-2."""
     primaries: int
+    """Colour primaries, likewise."""
 
 
 @dataclass(frozen=True)
 class Presentation:
     """How the frames of a stream are shown."""
 
-    width: int  # upright, as shown
+    width: int
+    """Width as shown, upright."""
     height: int
+    """Height as shown, upright."""
     stored_width: int
+    """Width as stored."""
     stored_height: int
+    """Height as stored."""
     orientation: Orientation
+    """Transform from stored to upright pictures."""
     stored_as: StoredAs
-    notes: tuple[str, ...]  # what a user should know of it
-    decord_fault: str | None  # why decord would show other pictures; None if it would not
+    """The container's specification."""
+    notes: tuple[str, ...]
+    """Sentences for the user."""
+    decord_fault: str | None
+    """Reason why decord would show other pictures; None if it would not."""
 
 
 def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes: set[tuple[int, int]]) -> Presentation:
-    """Find out how the frames of a stream are shown.
+    """Determine how the frames of a stream are shown.
 
     Args:
         source: The open file.
         first: Its first picture.
-        stored_as: What its container says.
-        other_sizes: Widths and heights that later pictures are known to have.
+        stored_as: Its container's specification.
+        other_sizes: Known widths and heights of later pictures.
 
     Raises:
         VideoError: If the pictures are larger than allowed when shown.
@@ -64,7 +75,7 @@ def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes:
         size_note(width, height) if changes_size else None,
     )
     faults = (
-        (orientation != Orientation() or turn_note is not None, "it turns pictures wrongly"),
+        (orientation != Orientation() or turn_note is not None, "it rotates pictures wrongly"),
         ((wide, high) != (first.width, first.height), "it shows pixels as if they were square"),
         (hdr is not None, "it does not tone-map HDR"),
         (changes_size, "it hides that the picture size changes"),
@@ -82,5 +93,5 @@ def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes:
 
 
 def size_note(width: int, height: int) -> str:
-    """Say that not all frames have one size."""
-    return f"The picture size changes on the way: all frames are brought to the first one's, {width} x {height}."
+    """Return a sentence that not all frames have the same size."""
+    return f"The picture size changes during the video: all frames are scaled to the first one's, {width} x {height}."

@@ -1,7 +1,7 @@
-"""Find out what a file holds: one pass over its packets, without decoding more than the first picture.
+"""Probing of a file: one pass over its packets, decoding at most the first picture.
 
-A packet of most codecs is one shown frame, so the packets' times are the frames' times. Where that is not so (hidden
-VP8 frames, packed MPEG-4, missing times), the frames are counted by decoding instead.
+For most codecs a packet is one shown frame, so the packets' times are the frames' times. Otherwise (hidden VP8 frames,
+packed MPEG-4, missing times) the frames are counted by decoding.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from nonlocal_video.video._streams import StreamChoice, demux, still_format
 from nonlocal_video.video._webp import MILLISECONDS, WebpAnimation, is_webp, read_animation
 from nonlocal_video.video.info import VideoInfo
 
-# Codecs whose shown frames are their packets, one to one, as measured; frames of any other are counted by decoding.
+# Codecs whose packets correspond one to one to shown frames, as measured; for any other, frames are counted by
+# decoding.
 _ONE_FRAME_A_PACKET = {
     "av1", "dnxhd", "dvvideo", "ffv1", "ffvhuff", "flv1", "gif", "h261", "h263", "h264", "hevc", "huffyuv", "jpeg2000",
     "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "png", "prores", "qtrle",
     "rawvideo", "theora", "utvideo", "vp8", "vp9", "webp", "wmv1", "wmv2",
 }  # fmt: skip
 _REORDERING_CODECS_FOREIGN_TO_AVI = {"h264", "hevc"}
-# In these a seek was measured to land where the index says; elsewhere (MPEG-PS, ASF) times after a seek are guesses.
+# Formats in which seeks were measured to be exact; elsewhere (MPEG-PS, ASF) times after a seek are estimates.
 _SEEKABLE_CONTAINERS = {"mov", "matroska", "avi", "mpegts"}
 
 _LEAST_DECORD_SIDE = 32
@@ -48,35 +49,45 @@ _MPEG4_NOTHING_CODED_BYTES = 19  # FFmpeg's own bound on the placeholder that pa
 
 @dataclass(frozen=True)
 class StreamIndex:
-    """Everything needed to say which frame is shown when, and to get at it."""
+    """Times of all frames of a file, and all that is needed to read them."""
 
     info: VideoInfo
+    """Description of the video."""
     time_base: Fraction
-    pts: NDArray[np.int64]  # (num_frames,) times of the shown frames in ticks, never decreasing
-    counted: bool  # the k-th sound frame that comes out of the decoder is frame k; else frames are found by their PTS
-    key_pts: NDArray[np.int64]  # keyframes in the order of the file; empty where seeking is not to be trusted
+    """Seconds per tick."""
+    pts: NDArray[np.int64]
+    """Times of the shown frames in ticks, (num_frames,), never decreasing."""
+    counted: bool
+    """Whether the k-th intact frame of the decoder is frame k; otherwise frames are found by their PTS."""
+    key_pts: NDArray[np.int64]
+    """PTS of the keyframes in file order; empty if seeks are not reliable."""
     key_dts: NDArray[np.int64]
-    cut_pts: frozenset[int | None]  # of packets that are only partly there
-    stream_choice: StreamChoice | None  # None of an animation, as the next
+    """DTS of the keyframes."""
+    cut_pts: frozenset[int | None]
+    """PTS of packets that are incomplete."""
+    stream_choice: StreamChoice | None
+    """The stream that is read; None for an animation."""
     presentation: Presentation | None
-    animation: WebpAnimation | None = None  # of WebP, which FFmpeg does not read
+    """How its frames are shown; None for an animation."""
+    animation: WebpAnimation | None = None
+    """A WebP animation, which FFmpeg does not read."""
 
     @property
     def decord_fault(self) -> str | None:
-        """Why decord would show other pictures than a player; None if it would not."""
+        """Reason why decord would show other pictures than a player; None if it would not."""
         return "it does not know WebP" if self.presentation is None else self.presentation.decord_fault
 
     @property
     def shown_seconds(self) -> NDArray[np.float64]:
-        """(num_frames,) when each frame begins to be shown, in seconds from the beginning of the file."""
+        """Start of each frame in seconds from the beginning of the file, (num_frames,)."""
         ticks = self.pts - self.pts[0]
         return self.info.start_seconds + ticks * self.time_base.numerator / self.time_base.denominator
 
     def frames_at(self, times_seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Numbers of the frames shown at the given seconds from the beginning of the file; -1 before the first.
+        """Return the indices of the frames shown at given seconds from the beginning of the file; -1 before the first.
 
         Containers round times to their ticks (1/3 s is 0.333 in Matroska, 2/3 s is 0.667), and a caller who asks for
-        2/3 means the frame at 0.667: up to half a tick, and never more than half a millisecond, is forgiven.
+        2/3 means the frame at 0.667. So times may be early by half a tick, but by no more than half a millisecond.
         """
         tick = float(self.time_base)
         forgiven_ticks = min(0.5, 0.0005 / tick) + 1e-6
@@ -86,7 +97,7 @@ class StreamIndex:
 
 @dataclass
 class _Packets:
-    """What the packets of a stream say, in the order of the file."""
+    """Summary of a stream's packets, in file order."""
 
     num_packets: int
     pts: NDArray[np.int64]  # of the packets that are shown and wholly there
@@ -136,7 +147,7 @@ def build_index(source: Source) -> StreamIndex:
         assert source.stream_choice is not None
         notes = _truncation_notes(container, stream, len(layout), packets) + source.stream_choice.notes
         num_video_streams = len(container.streams.video)
-        others = OtherStarts.of(container, stream)
+        others = OtherStarts.from_container(container, stream)
     if not packets.num_packets:
         raise VideoError("corrupt", f"{source.name}: its video stream is empty; get the file again.")
     has_edit_list = packets.hides_frames or (container_name == "mov" and layout != _layout_without_edits(source))
@@ -156,7 +167,7 @@ def build_index(source: Source) -> StreamIndex:
     first_shown, earliest = int(pts[0]), int(packets.pts.min(initial=pts[0]))
     if counted:
         earliest = first_shown
-        if container_name == "avi" and packets.first_dts is not None:  # what comes out late was to be shown on its turn
+        if container_name == "avi" and packets.first_dts is not None:  # reordered frames come out late
             first_shown = earliest = min(first_shown, packets.first_dts)
     step = int(pts[-1] - pts[-2]) if len(pts) > 1 else 0
     last_duration = packets.last_duration or step or max(1, round(1 / (rate * time_base)))
@@ -164,8 +175,8 @@ def build_index(source: Source) -> StreamIndex:
     _check_duration(source, duration_seconds)
 
     presentation = present(source, first, stored_as, packets.sizes)
-    # decord returns wrong frames where keyframes do not start afresh, may pick another video stream, fails on rows
-    # shorter than FFmpeg's alignment and rounds 10 bits otherwise.
+    # decord returns wrong frames for keyframes that are not random-access points, may choose another video stream,
+    # fails on rows shorter than FFmpeg's alignment and rounds 10 bits differently.
     is_fragmented = container_name == "mov" and num_promised < packets.num_packets
     is_8_bit = first.format.components[0].bits == 8
     is_usual = (
@@ -261,7 +272,7 @@ def _read_packets(
     first_dts: int | None = None
     hides_frames = is_cut = False
     starts_afresh = length_bytes > 0
-    # AVI has no times of showing; FFmpeg's guess is wrong where pictures are read in another order than shown.
+    # AVI has no presentation times, and FFmpeg's guess is wrong if pictures are read in another order than shown.
     is_unordered = container.format.name == "avi" and codec in _REORDERING_CODECS_FOREIGN_TO_AVI
     one_to_one = codec in _ONE_FRAME_A_PACKET and not is_unordered
     partial_pts: list[int | None] = []
@@ -269,7 +280,7 @@ def _read_packets(
     allowed_ticks = source.limits.max_duration_seconds / float(stream.time_base)
     try:
         for packet in demux(container, stream):
-            if packet.size == 0:  # the end's empty packet, and frames that an AVI recorder dropped
+            if packet.size == 0:  # the empty packet at the end, and frames that an AVI recorder dropped
                 continue
             num_packets += 1
             if packet.pts is None:
@@ -290,7 +301,7 @@ def _read_packets(
                 lowest_pts = min(lowest_pts, packet.pts)
                 if packet.pts >= highest_pts:
                     highest_pts, last_duration = packet.pts, packet.duration or 0
-                if highest_pts - lowest_pts > allowed_ticks:  # no need to read the rest of it
+                if highest_pts - lowest_pts > allowed_ticks:  # no need to read the rest
                     _check_duration(source, float((highest_pts - lowest_pts) * stream.time_base))
             if starts_afresh and packet.is_keyframe:
                 starts_afresh = is_instantaneous_refresh(bytes(packet), length_bytes)
@@ -298,7 +309,7 @@ def _read_packets(
                 key_pts.append(packet.pts)
                 key_dts.append(packet.pts if packet.dts is None else packet.dts)
             if packet.dts is not None:
-                # Times that go back are two recordings joined into one: packets cannot be put in order by them.
+                # Times that jump back come from two recordings joined into one: packets cannot be sorted by them.
                 one_to_one &= previous_dts is None or packet.dts >= previous_dts
                 first_dts = packet.dts if first_dts is None else first_dts
                 previous_dts = packet.dts
@@ -328,7 +339,7 @@ def _read_packets(
 
 
 def _is_one_picture(packet: av.Packet[VideoStream], codec: str) -> bool:
-    """Whether a packet is not of a packed MPEG-4 stream (DivX), where one packet holds two pictures, the next none."""
+    """Return False for a packet of packed MPEG-4 (DivX), where one packet has two pictures and the next none."""
     if codec != "mpeg4":
         return True
     return packet.size > _MPEG4_NOTHING_CODED_BYTES and bytes(packet).count(_MPEG4_PICTURE) == 1
@@ -337,7 +348,7 @@ def _is_one_picture(packet: av.Packet[VideoStream], codec: str) -> bool:
 def _truncation_notes(
     container: InputContainer, stream: VideoStream, num_listed: int, packets: _Packets
 ) -> tuple[str, ...]:
-    """Say that the file is cut off, but only where that is certain; headers are often a little wrong in whole files."""
+    """Return a note that the file is cut off, if that is certain; headers of intact files are often inexact."""
     if container.format.name.startswith("mov") and num_listed > packets.num_packets:
         promised = f" of {num_listed}"
     elif packets.is_cut:
@@ -353,14 +364,14 @@ def _truncation_notes(
         promised_seconds = container.duration / av.time_base
         if promised_seconds - end_seconds < max(0.5, 0.1 * promised_seconds):
             return ()
-        return (f"The file is cut off: {end_seconds:.2f} s of {promised_seconds:.2f} s are there.",)
+        return (f"The file is cut off: {end_seconds:.2f} s of {promised_seconds:.2f} s are present.",)
     else:
         return ()
-    return (f"The file is cut off: {packets.num_packets}{promised} frames are there.",)
+    return (f"The file is cut off: {packets.num_packets}{promised} frames are present.",)
 
 
 def _packet_layout(stream: VideoStream) -> list[tuple[int, bool]]:
-    """Where the container's index puts the packets of a stream, and which of them it hides."""
+    """Return the position of each packet of a stream in the container's index, and whether it is hidden."""
     return [(entry.pos, entry.is_discard) for entry in stream.index_entries]
 
 
@@ -370,7 +381,7 @@ def _layout_without_edits(source: Source) -> list[tuple[int, bool]]:
 
 
 def _decode_head(source: Source, packets: _Packets) -> tuple[VideoFrame, NDArray[np.int64]]:
-    """Decode the first picture, and the times of those before the first keyframe that need nothing that is missing."""
+    """Decode the first picture, and return the times of intact ones before the first keyframe."""
     first: VideoFrame | None = None
     early_pts = []
     with source.opened() as (container, stream):
@@ -390,7 +401,7 @@ def _decode_head(source: Source, packets: _Packets) -> tuple[VideoFrame, NDArray
 def _count_frames(
     source: Source, packets: _Packets, time_base: Fraction, rate: Fraction
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Decode the whole file for the times of its frames, and say where they had to be made up."""
+    """Decode the whole file for the times of its frames, with notes on times that had to be assumed."""
     step = max(1, round(1 / (rate * time_base)))
     pts: list[int | None] = []
     dts: list[int] = []
@@ -402,22 +413,24 @@ def _count_frames(
             elif dts:  # a decoder's last frames have none
                 dts.append(dts[-1] + step)
     if not pts:
-        message = f"{source.name}: none of its frames is whole; get the file again or re-encode it."
+        message = f"{source.name}: none of its frames is intact; get the file again or re-encode it."
         raise VideoError("corrupt", message)
     early = packets.early.times(num_frames=next((k for k, ticks in enumerate(pts) if ticks is not None), 0))
     pts[: len(early)] = early
-    # Packed MPEG-4 and H.264 in AVI have sound times only as those of decoding, which FFmpeg then takes too.
+    # Packed MPEG-4 and H.264 in AVI only have reliable decoding times, which FFmpeg then uses too.
     for times in (pts, dts):
         if len(times) == len(pts) and None not in times:
             ticks = np.asarray(times, dtype=np.int64)
             if (np.diff(ticks) > 0).all():
                 return ticks, ()
     if None in pts:
-        note = f"The file carries no times: {float(rate):g} frames per second are assumed."
+        note = f"The file has no timestamps: {float(rate):g} frames per second are assumed."
         return np.arange(len(pts), dtype=np.int64) * step, (note,)
     ticks = np.asarray(pts, dtype=np.int64)
     steps = np.diff(ticks)
-    if (steps >= 0).all():  # of two pictures for one moment the second is the one that is seen
+    if (steps >= 0).all():  # of two pictures with one time, the second is the one that is shown
         return ticks, ()
     jumps_back = np.where(steps < 0, steps - step, 0)
-    return ticks - np.append(0, np.cumsum(jumps_back)), ("The file's times jump back in places: they are continued.",)
+    return ticks - np.append(0, np.cumsum(jumps_back)), (
+        "The file's times jump back at some points; they are made continuous.",
+    )

@@ -1,4 +1,4 @@
-"""Decode the frames that are wanted with PyAV. Runs in the decoding process only."""
+"""Decoding of requested frames with PyAV. Runs in the decoding process only."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from nonlocal_video.video._streams import demux
 if TYPE_CHECKING:
     from nonlocal_video.video._probe import StreamIndex
 
-# Below this many packets to skip, decoding them is cheaper than a seek.
+# For fewer packets than this, decoding them is cheaper than a seek.
 _WORTH_SEEKING_PACKETS = 12
 
 
 def read_frames(
     source: Source, index: StreamIndex, wanted: NDArray[np.int64], notes: list[str]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Decode the frames with the given numbers (ascending), each once.
+    """Decode the frames with the given indices (ascending), each once.
 
     Args:
         source: The open file.
         index: Its index.
-        wanted: Numbers of frames.
-        notes: Gets what is met on the way and a user should know.
+        wanted: Indices of frames.
+        notes: List to which sentences for the user are added.
 
     Yields:
         Upright RGB pictures (H, W, 3), in order.
 
     Raises:
-        VideoError: If one of them is not there or damaged.
+        VideoError: If a frame is missing or damaged.
     """
     assert index.presentation is not None
     source.stream_choice = index.stream_choice
@@ -57,7 +57,7 @@ def read_frames(
 
 
 class _SeekFailedError(Exception):
-    """A seek did not lead to a sound wanted frame; decoding from the start may."""
+    """A seek did not lead to an intact frame; decoding from the start may."""
 
 
 def _read_by_count(
@@ -91,7 +91,7 @@ def _read_by_time(
 ) -> Iterator[NDArray[np.uint8]]:
     with source.opened() as (container, stream):
         frames = decoded_frames(source, container, stream, index.cut_pts)
-        position = int(index.pts[0])  # PTS from which on decoding goes
+        position = int(index.pts[0])  # PTS from which decoding continues
         sought = False
         for number in wanted.tolist():
             pts = int(index.pts[number])
@@ -125,9 +125,9 @@ def _is_worth_seeking(index: StreamIndex, position: int, pts: int) -> bool:
 
 
 def _seek(index: StreamIndex, container: InputContainer, stream: VideoStream, pts: int) -> None:
-    """Go to a keyframe at or before `pts`, and make sure that the container did.
+    """Seek to a keyframe at or before `pts`, and check where the container went.
 
-    MP4 seeks by DTS, Matroska by PTS, MPEG-TS anywhere near; so both are tried, and what is read first decides.
+    MP4 seeks by DTS, Matroska by PTS, MPEG-TS only approximately. So both are tried, and the first packet decides.
     """
     key = int(np.searchsorted(index.key_pts, pts, side="right")) - 1
     for target in (index.key_pts[key], index.key_dts[key], index.key_pts[max(key - 1, 0)]):

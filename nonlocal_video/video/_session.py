@@ -1,4 +1,4 @@
-"""One file's use of a reader: talks to the child, watches the time, goes over to PyAV where decord fails."""
+"""One request of a reader: talks to the child, limits its time, and switches to PyAV if decord fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_IDLE_DEATHS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the child answers before it sends frames."""
+    """The child's answer before it sends frames."""
 
     info: VideoInfo
     frame_of_time: NDArray[np.int64]
@@ -31,7 +31,7 @@ class Plan:
 
 
 class Session:
-    """From a request to its last answer."""
+    """A request, from its start to its last answer."""
 
     def __init__(
         self,
@@ -59,23 +59,24 @@ class Session:
 
     @property
     def info(self) -> VideoInfo:
+        """Description of the file."""
         assert self._plan is not None
         return self._plan.info
 
     def ask(
         self, operation: str, times_seconds: list[float] | None = None, box: tuple[int, int, int, int] | None = None
     ) -> Plan:
-        """Send the request and receive the plan; of each frame only the pixels in `box` follow, if there is one.
+        """Send the request and receive the plan; with a `box`, only its pixels of each frame follow.
 
         Raises:
             VideoError: If the file cannot be read.
-            UsageError: If the request asks for what the file does not have.
+            UsageError: If the request asks for something that the file does not have.
         """
         self._request = {"op": operation, "path": self.path, "times_seconds": times_seconds, "box": box}
         return self._ask(self._limits.timeout_seconds)
 
     def receive_frames(self, frames_thwc: NDArray[np.uint8]) -> None:
-        """Fill an array with the next frames; the limit of time is for all of them together.
+        """Fill an array with the next frames; the time limit is for all of them together.
 
         Raises:
             VideoError: If one of them cannot be read.
@@ -100,13 +101,13 @@ class Session:
         except VideoError:
             if not self._uses_decord_by_itself:
                 raise
-            self._discard_child()  # decord failed when all frames were here
+            self._discard_child()  # decord failed after its last frame
             self._child_is_busy = False
         else:
             self._add_notes(tuple(map(str, answer.get("notes", ()))))
 
     def close(self) -> None:
-        """Give the reader free; its child is replaced if it is still at work."""
+        """Release the reader; a child that is still at work is replaced."""
         if self.is_open:
             self.is_open = False
             try:
@@ -139,7 +140,7 @@ class Session:
         return plan
 
     def _give(self, seconds: float) -> None:
-        """Give the request to a child; one that died while it had nothing to do is replaced."""
+        """Send the request to a child; one that died while idle is replaced."""
         request = {**self._request, "decoder": self._decoder, "skip": self._num_received}
         for _ in range(_MOST_IDLE_DEATHS):
             self._child = self._get_child()
@@ -154,13 +155,13 @@ class Session:
                 raise ended_error(error.ending, self.path, self._limits) from None
         raise VideoError(
             "decoder_crashed",
-            f"{printable_name(self.path)}: {_MOST_IDLE_DEATHS} decoding processes ended one after the other before "
-            "they could look at it; find out what kills them, and try again.",
+            f"{printable_name(self.path)}: {_MOST_IDLE_DEATHS} decoding processes in a row ended before they could "
+            "read it; find out what kills them, and try again.",
         )
 
     def _start_clock(self, seconds: float) -> None:
         assert self._child is not None
-        # decord may hang, and PyAV must have time left then.
+        # decord may hang, and PyAV needs time after that.
         self._reserved_seconds = seconds / 2 if self._uses_decord_by_itself else 0.0
         self._child.seconds_left = seconds - self._reserved_seconds
 
@@ -204,11 +205,13 @@ class Session:
         code, message = answer.get("code"), str(answer.get("message"))
         if code == "usage":
             raise UsageError(message)
-        if code in ("out_of_memory", "internal"):  # who knows in which state it is
+        if code in ("out_of_memory", "internal"):  # its state is unknown
             self._discard_child()
         if code not in ERROR_CODES:
             raise self._nonsense()
         raise VideoError(cast(ErrorCode, code), message)
 
     def _nonsense(self) -> VideoError:
-        return VideoError("internal", f"{printable_name(self.path)}: the decoding process sent nonsense; report it.")
+        return VideoError(
+            "internal", f"{printable_name(self.path)}: the decoding process sent an invalid message; report it."
+        )

@@ -1,8 +1,8 @@
-"""Memory that a reader and its decoding process share: large frames lie there and do not go through the pipe.
+"""Memory shared by a reader and its decoding process, so that large frames do not go through the pipe.
 
-A frame of 1080p has 6 MB. Through the pipe it is copied twice, a megabyte at a time, with a change of process for each;
-here it is written once and read once. Messages and small frames stay in the pipe, and so does everything where the
-system has no memory files (Linux has).
+A 1080p frame has 6 MB. Through the pipe it is copied twice, a megabyte at a time, with a context switch for each; here
+it is written once and read once. Messages and small frames use the pipe, as does everything on systems without memory
+files (Linux has them).
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BYTES = 64 << 20
-"""Address space; memory is taken for the slots that are used, as soon as they are."""
+"""Size of the address space; memory is only taken for slots in use."""
 _MOST_SLOTS = 4
-"""Frames that the decoding process may be ahead of its reader."""
+"""Number of frames that the decoding process may be ahead of its reader."""
 _LEAST_FRAME_BYTES = 1 << 20
 
 
 class SharedFrames:
     """Slots for frames, which the decoding process fills and the reader empties in turn.
 
-    The reader copies what it finds, so that nothing it has can change afterwards; and the decoding process cannot make
-    the memory smaller, which would end the reader at its next access.
+    The reader copies the frames, so that nothing can change them afterwards. The decoding process cannot shrink the
+    memory, which would end the reader at its next access.
 
     Attributes:
-        descriptor: The memory file's; -1 once it is closed, which leaves the memory mapped.
+        descriptor: Descriptor of the memory file; -1 once it is closed, while the memory stays mapped.
     """
 
     def __init__(self, descriptor: int, *, is_writer: bool) -> None:
-        """Map the memory of a descriptor that `create` gave, in either process."""
+        """Map the memory of a descriptor from `create`, in either process."""
         self.descriptor = descriptor
         allowed = mmap.PROT_READ | mmap.PROT_WRITE if is_writer else mmap.PROT_READ
         memory = mmap.mmap(descriptor, _BYTES, mmap.MAP_SHARED, allowed)
-        self._memory: NDArray[np.uint8] = np.frombuffer(memory, dtype=np.uint8)  # unmapped with the last view of it
+        self._memory: NDArray[np.uint8] = np.frombuffer(memory, dtype=np.uint8)  # unmapped with its last view
 
     @classmethod
     def create(cls) -> SharedFrames | None:
-        """Return new memory for the reader, or None where the system has none to share."""
+        """Create memory for the reader; return None if the system cannot share memory."""
         if sys.platform != "linux" or not hasattr(os, "memfd_create"):
             return None
         import fcntl
 
         try:
             opened = os.memfd_create("nonlocal-video-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            try:  # 0 to 2, where a program without standard streams has them free, would be the child's own
+            try:  # 0 to 2, free in a program without standard streams, would be the child's own
                 descriptor = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 3)
             finally:
                 os.close(opened)
@@ -59,23 +59,23 @@ class SharedFrames:
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
             return cls(descriptor, is_writer=False)
-        except (OSError, MemoryError):  # no address space is left, or a kernel that does not know seals
+        except (OSError, MemoryError):  # no address space is left, or the kernel does not know seals
             os.close(descriptor)
             return None
 
     def close_descriptor(self) -> None:
-        """Close the file; the memory stays as long as it is used."""
+        """Close the file; the memory stays while it is used."""
         if self.descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self.descriptor)
             self.descriptor = -1
 
     def num_slots(self, frame_bytes: int) -> int:
-        """Return how many frames of so many bytes there is room for; 0 for those that go through the pipe."""
+        """Return the number of slots for frames of this size; 0 for frames that go through the pipe."""
         slots = min(_MOST_SLOTS, _BYTES // max(1, frame_bytes))
         return slots if frame_bytes >= _LEAST_FRAME_BYTES and slots > 1 else 0
 
     def slot(self, number: int, frame_bytes: int) -> NDArray[np.uint8]:
-        """Return the memory of the frame that comes `number`-th, (frame_bytes,)."""
+        """Return the memory (frame_bytes,) of the `number`-th frame."""
         start = number % self.num_slots(frame_bytes) * frame_bytes
         return self._memory[start : start + frame_bytes]

@@ -1,7 +1,7 @@
-"""Whether the pictures of a stream change their size, told from the headers before its keyframes.
+"""Changes of the picture size in a stream, found in the headers before its keyframes.
 
-A header that was not seen before is rare, so the one keyframe behind it is decoded to know its size. What changes its
-size without such a header (VP9 and AV1 between keyframes) is only noticed when it is decoded.
+A new header is rare, so the keyframe behind it is decoded for its size. Changes without such a header (VP9 and AV1
+between keyframes) are only noticed in decoding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SEARCHED_BYTES = 1 << 16  # headers come before the picture
 
 
 class SizeWatch:
-    """Collects the keyframes of a stream that come behind a new header."""
+    """Collector of a stream's keyframes behind new headers."""
 
     def __init__(self, stream: VideoStream, max_pixels: int) -> None:
         codec = stream.codec_context
@@ -33,7 +33,7 @@ class SizeWatch:
         self._kept: list[Packet] = []
 
     def see(self, packet: Packet) -> None:
-        """Look at the next packet in the order of the file."""
+        """Register the next packet in file order."""
         is_new = packet.has_sidedata("new_extradata")
         if packet.is_keyframe:
             for header in self._headers(bytes(memoryview(packet)[:_SEARCHED_BYTES])):
@@ -52,7 +52,7 @@ class SizeWatch:
         decoder.extradata = self._extradata
         frames: list[VideoFrame] = []
         for step in (packet, None):
-            with suppress(av.FFmpegError):  # damage is for those who need the picture
+            with suppress(av.FFmpegError):  # damage is reported to callers that need the picture
                 frames += decoder.decode(step)
         return (frames[0].width, frames[0].height) if frames else None
 
@@ -61,7 +61,7 @@ Headers = Callable[[bytes], Iterator[bytes]]
 
 
 def _headers_of(codec: str, extradata: bytes) -> Headers:
-    """Return what finds the headers with a size in the data of a codec."""
+    """Return a function that finds the headers with a size in a codec's data."""
     if codec in ("h264", "hevc"):
         return _ParameterSets(codec, extradata)
     return {
@@ -75,7 +75,7 @@ def _headers_of(codec: str, extradata: bytes) -> Headers:
 
 
 class _ParameterSets:
-    """Finds the sequence parameter sets of H.264 and HEVC, behind start codes or lengths (ISO/IEC 14496-15)."""
+    """Finder of the sequence parameter sets of H.264 and HEVC, behind start codes or lengths (ISO/IEC 14496-15)."""
 
     def __init__(self, codec: str, extradata: bytes) -> None:
         self._is_hevc = codec == "hevc"
@@ -124,7 +124,7 @@ def _vp8_headers(data: bytes) -> Iterator[bytes]:
 
 
 def _vp9_headers(data: bytes) -> Iterator[bytes]:
-    if len(data) > 8 and data[1:4] == b"\x49\x83\x42":  # of profile 0; then 4 bits of colour and twice 16 of size
+    if len(data) > 8 and data[1:4] == b"\x49\x83\x42":  # profile 0; then 4 bits of colour and twice 16 of size
         yield data[4:8] + bytes([data[8] & 0xF0])
 
 

@@ -1,4 +1,4 @@
-"""Open a file with PyAV, or say in one sentence why that cannot be done. Runs in the decoding process only."""
+"""Opening of a file with PyAV, or a one-sentence reason why it cannot be opened. Runs in the decoding process only."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from nonlocal_video.video._streams import StreamChoice, choose_stream
 from nonlocal_video.video.limits import DecodeLimits
 
 DECODER_THREADS = 2
-"""Threads of one decoder. More workers, not more threads, use a large machine; decord is only exact up to two."""
+"""Number of threads of one decoder. Large machines use more workers instead; decord is only exact up to two threads."""
 
-# Tags in any encoding are none of our business, and must not keep a file from opening; PyAV 19 sees to it by itself.
+# Tags in any encoding must not keep a file from opening; PyAV 19 ensures it by itself.
 _ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 _STDERR = 2
 _MAX_PRINTED_BYTES = 1 << 16
 
-# Formats that open further files or addresses named inside the file (a "video" could make us read or fetch anything),
-# and text shown as ANSI art.
+# Formats that open further files or addresses named inside the file (a "video" could make us read or download
+# anything), and text shown as ANSI art.
 _REFUSED_FORMATS = {
     "applehttp", "avisynth", "bluray", "concat", "concatf", "dash", "ffmetadata", "hls", "image2", "image2pipe", "imf",
     "lavfi", "rtp", "rtsp", "sap", "sdp", "tty", "vapoursynth", "webm_dash_manifest",
 }  # fmt: skip
 _FORMAT_WHITELIST = ",".join(sorted(av.formats_available - _REFUSED_FORMATS))
 
-# First bytes (offset, text) of files that are videos, so that one that FFmpeg refuses is damaged, not something else.
+# First bytes (offset, text) of video files, by which a file that FFmpeg refuses is damaged and not of another kind.
 _SIGNATURES = (
     (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (0, b"\x1aE\xdf\xa3"), (8, b"AVI "), (0, b"FLV\x01"),
     (0, b"OggS"), (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), (0, b"\x00\x00\x01\xba"), (0, b"GIF8"),
@@ -44,7 +44,7 @@ _SIGNATURES = (
 
 
 def map_error(error: av.FFmpegError, name: str, doing: str) -> VideoError:
-    """Translate an error of FFmpeg that is not about damaged data; whatever is left is damage."""
+    """Translate an FFmpeg error that is not about damaged data; any other is damage."""
     if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
         return VideoError("out_of_memory", f"{name}: memory ran out while {doing}; allow the decoder more memory.")
     if isinstance(error, (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
@@ -53,13 +53,13 @@ def map_error(error: av.FFmpegError, name: str, doing: str) -> VideoError:
 
 
 class Source:
-    """A regular file, open for reading, that can be given to FFmpeg any number of times in a row."""
+    """A regular file, open for reading, that FFmpeg can read several times in a row."""
 
     def __init__(self, path: str, limits: DecodeLimits) -> None:
         self.path = path
         self.name = printable_name(path)
         self.limits = limits
-        self.stream_choice: StreamChoice | None = None  # made when the file is opened for the first time
+        self.stream_choice: StreamChoice | None = None  # set when the file is opened for the first time
         self._fd = self._open()
         self.status = os.fstat(self._fd)
         try:
@@ -69,7 +69,7 @@ class Source:
             raise
 
     def _open(self) -> int:
-        # Without O_NONBLOCK the open of a FIFO waits for a writer, for ever.
+        # Without O_NONBLOCK, opening a FIFO waits for a writer, possibly forever.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         try:
             return os.open(self.path, flags)
@@ -98,22 +98,23 @@ class Source:
 
     @property
     def identity(self) -> tuple[int, int, int, int]:
-        """Changes when the file does."""
+        """Identity of the file's contents, which changes with them."""
         return self.status.st_dev, self.status.st_ino, self.status.st_size, self.status.st_mtime_ns
 
     def read_at(self, position: int, length: int) -> bytes:
-        """Return up to so many bytes of the file, whoever else is reading it."""
+        """Return up to `length` bytes of the file, independent of other readers."""
         if hasattr(os, "pread"):
             return os.pread(self._fd, length, position)
-        os.lseek(self._fd, position, os.SEEK_SET)  # FFmpeg has a descriptor of its own there, see `opened`
+        os.lseek(self._fd, position, os.SEEK_SET)  # FFmpeg has its own descriptor there, see `opened`
         return os.read(self._fd, length)
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._fd)
 
     @contextmanager
     def opened(self, **extra_options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-        """The file's container, from its beginning, and its video stream (pixel limit set, two threads)."""
+        """Open the file's container at its beginning, and its video stream (pixel limit set, two threads)."""
         container = self._open_container(extra_options)
         if self.stream_choice is None:
             try:
@@ -126,14 +127,14 @@ class Source:
                 container = self._open_container(extra_options)
         with container:
             stream = self._video_stream(container, self.stream_choice)
-            # A photo is large, and first of all it is no video; the decoder has the limit as well.
+            # A photo is large and, above all, not a video; the decoder has the limit as well.
             is_photo = container.format.name.endswith("_pipe")
             pixels = stream.codec_context.width * stream.codec_context.height
             if pixels > self.limits.max_pixels and not is_photo:
                 raise self.too_many_pixels(stream.codec_context.width, stream.codec_context.height)
             decoder_options = {"max_pixels": str(self.limits.max_pixels)}
             if stream.codec_context.codec.canonical_name == "hevc":
-                # The other decoders mark a picture in which they met an error; this one shows it as it is unless told.
+                # The other decoders mark a picture in which they met an error; this one does not unless told.
                 decoder_options["err_detect"] = "explode"
             stream.codec_context.options = decoder_options
             stream.thread_type = "AUTO"
@@ -141,13 +142,14 @@ class Source:
             yield container, stream
 
     def too_many_pixels(self, width: int, height: int) -> VideoError:
+        """Return the error for frames above the pixel limit."""
         size = f"its frames are {width} x {height} but {self.limits.max_pixels:,} pixels are allowed"
         return VideoError("too_large", f"{self.name}: {size}; scale it down or raise max_pixels.")
 
     def undecodable(self) -> VideoError:
-        """Why no frame came out of the decoder.
+        """Return the error for a decoder that yields no frame.
 
-        Sizes beyond what FFmpeg can count with it replaces by 0 x 0 and names only in its log: our standard error.
+        FFmpeg replaces sizes beyond its arithmetic by 0 x 0 and names them only in its log, our standard error.
         """
         printed = os.pread(_STDERR, _MAX_PRINTED_BYTES, 0) if hasattr(os, "pread") else b""
         size = re.search(rb"Picture size (\d+)x(\d+) is invalid", printed)
@@ -165,10 +167,10 @@ class Source:
         os.lseek(self._fd, 0, os.SEEK_SET)
         options = {"format_whitelist": _FORMAT_WHITELIST, **extra_options}
         file: Any
-        if os.name == "nt":  # a descriptor of Python's C library means nothing to FFmpeg's there
+        if os.name == "nt":  # FFmpeg's C library does not know descriptors of Python's
             file = "file:" + self.path
             options["protocol_whitelist"] = "file"
-        else:  # the very file that was checked, whatever its name is made of
+        else:  # the same file that was checked, whatever its path now refers to
             file = "fd:"
             options.update(fd=str(self._fd), protocol_whitelist="fd")
         try:

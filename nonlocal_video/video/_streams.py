@@ -1,4 +1,4 @@
-"""Which of a file's streams is the video: the one that a player would show."""
+"""Choice of a file's video stream: the one that a player would show."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ _SEVERAL_IN_ONE_JPEG = b"MPF\0"  # CIPA DC-007: previews, depth and gain maps af
 _SEARCHED_BYTES = 1 << 17
 
 _STILL_BESIDE_PACKETS = 1000
-"""A stream with one picture while another has so many is a still; a film of two pictures an hour is not looked for."""
+"""Number of packets of another stream above which a stream with one picture counts as a still."""
 
 
 @dataclass(frozen=True)
 class StreamChoice:
     """The stream that is read."""
 
-    index: int  # in the container
-    notes: tuple[str, ...]  # says so where others could have been read
-    has_read_packets: bool  # the container is no longer at its beginning
+    index: int
+    """Index in the container."""
+    notes: tuple[str, ...]
+    """Note on the choice, if there was one."""
+    has_read_packets: bool
+    """Whether the container is no longer at its beginning."""
 
 
 def shown_streams(container: InputContainer) -> list[VideoStream]:
-    """Return the video streams that are no cover picture or thumbnails."""
+    """Return the video streams without cover pictures and thumbnails."""
     return [stream for stream in container.streams.video if not stream.disposition & _THUMBNAILS]
 
 
 def choose_stream(container: InputContainer) -> StreamChoice | None:
-    """Choose the video stream to read, or return None if there is none.
+    """Choose the video stream to read; return None if there is none.
 
-    A moving picture comes before a still, then what can be decoded, what is marked as default, a film before a series
-    of pictures, and the first. Whether a picture moves only its packets tell, and they are read if there is a choice.
+    Preferred are moving pictures over stills, then streams that can be decoded, the default stream, videos over series
+    of pictures, and the first stream. Only packets show whether a picture moves; they are read if there is a choice.
     """
     streams = shown_streams(container)
     if not streams:
@@ -63,15 +66,15 @@ def choose_stream(container: InputContainer) -> StreamChoice | None:
 def still_format(container: InputContainer, num_packets: int, first_packet: bytes) -> str | None:
     """Return the name of a still picture's format if a file is one, else None.
 
-    A video or an animation of one frame is none: its container could hold more.
+    A video or an animation with one frame is not a still: its container could hold more.
 
     Args:
         container: The open file.
-        num_packets: Packets of its stream.
-        first_packet: The first of them.
+        num_packets: Number of packets of its stream.
+        first_packet: The first packet.
     """
     names = container.format.name.split(",")
-    if names[0].endswith("_pipe") or names[0] == "mjpeg":  # pictures one after another, nothing else
+    if names[0].endswith("_pipe") or names[0] == "mjpeg":  # a bare sequence of pictures
         holds_one_photo = num_packets == 1 or _SEVERAL_IN_ONE_JPEG in first_packet[:_SEARCHED_BYTES]
         return names[0].removesuffix("_pipe").replace("mjpeg", "jpeg").upper() if holds_one_photo else None
     if names[0] == "ico":
@@ -84,7 +87,7 @@ def demux(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
     """Yield the packets of streams, and the empty ones at their end.
 
     In a damaged file FFmpeg may find further streams while it reads. PyAV does not know them, and fails on their empty
-    packets after ours have come (`InputContainer.demux`, 18.1).
+    packets, which come after those of the known streams (`InputContainer.demux`, 18.1).
     """
     with suppress(IndexError):
         yield from container.demux(*streams)

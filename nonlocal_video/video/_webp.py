@@ -1,4 +1,4 @@
-"""Read animated WebP with Pillow: FFmpeg, up to version 8, reads only still ones. Runs in the decoding process only."""
+"""Reading of animated WebP with Pillow; FFmpeg (up to 8) only reads stills. Runs in the decoding process only."""
 
 from __future__ import annotations
 
@@ -11,35 +11,38 @@ from numpy.typing import NDArray
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video._source import Source
 
-MILLISECONDS = 1000  # a second: WebP's unit of time
+MILLISECONDS = 1000  # per second: WebP's unit of time
 _RIFF_BYTES, _CHUNK_BYTES, _FRAME_HEADER_BYTES = 12, 8, 16
 _VP8X_BYTES = 10
 _ANIMATED = 0x02
 _SHORTEST_MS = 10
-"""Durations up to this are shown for a tenth of a second, as browsers do: they stand for "no duration"."""
+"""Durations up to this stand for "no duration" and are shown for a tenth of a second, as in browsers."""
 _SHOWN_INSTEAD_MS = 100
 
 
 @dataclass(frozen=True)
 class WebpAnimation:
-    """What the chunks of a file say (RFC 9649)."""
+    """Contents of a file's chunks (RFC 9649)."""
 
     width: int
+    """Width of the canvas."""
     height: int
-    durations_ms: tuple[int, ...]  # as browsers show them
+    """Height of the canvas."""
+    durations_ms: tuple[int, ...]
+    """Duration of each frame, as browsers show it."""
 
 
 def is_webp(source: Source) -> bool:
-    """Whether a file begins as WebP."""
+    """Return whether a file begins as WebP."""
     head = source.read_at(0, _RIFF_BYTES)
     return head[:4] == b"RIFF" and head[8:] == b"WEBP"
 
 
 def read_animation(source: Source) -> WebpAnimation:
-    """Read the chunks of a WebP file without decoding a picture.
+    """Parse the chunks of a WebP file without decoding a picture.
 
     Raises:
-        VideoError: If it is a still, is cut off, exceeds a limit, or Pillow cannot read WebP here.
+        VideoError: If it is a still, is cut off or exceeds a limit, or Pillow cannot read WebP here.
     """
     size = _RIFF_BYTES - 4 + int.from_bytes(source.read_at(4, 4), "little")
     position = _RIFF_BYTES
@@ -49,7 +52,7 @@ def read_animation(source: Source) -> WebpAnimation:
         head = source.read_at(position, _CHUNK_BYTES + _FRAME_HEADER_BYTES)
         kind, length, body = head[:4], int.from_bytes(head[4:8], "little"), head[8:]
         position += _CHUNK_BYTES + length + length % 2
-        end = position - length % 2  # some writers leave out the last padding
+        end = position - length % 2  # some writers omit the last padding
         if len(head) < _CHUNK_BYTES or end > source.status.st_size or (kind == b"VP8X" and len(body) < _VP8X_BYTES):
             raise _damaged(source)
         if kind == b"VP8X" and body[0] & _ANIMATED:
@@ -71,17 +74,17 @@ def read_animation(source: Source) -> WebpAnimation:
 
 
 def read_frames(source: Source, animation: WebpAnimation, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-    """Decode the frames with the given numbers (ascending), each once, on white where they are transparent.
+    """Decode the frames with the given indices (ascending), each once, on white where they are transparent.
 
     Yields:
         RGB pictures (H, W, 3), in order.
 
     Raises:
-        VideoError: If one of them cannot be decoded.
+        VideoError: If a frame cannot be decoded.
     """
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = None  # our own limit was checked
+    Image.MAX_IMAGE_PIXELS = None  # this project's own limit was checked
     with open(source.duplicate_descriptor(), "rb") as file:
         try:
             with Image.open(file, formats=["WEBP"]) as image:
@@ -92,7 +95,7 @@ def read_frames(source: Source, animation: WebpAnimation, wanted: NDArray[np.int
                     picture = image.convert("RGBA")
                     white = Image.new("RGBA", picture.size, "white")
                     yield np.asarray(Image.alpha_composite(white, picture).convert("RGB"))
-        except (OSError, EOFError, ValueError, SyntaxError):  # what Pillow lets through of damage
+        except (OSError, EOFError, ValueError, SyntaxError):  # Pillow's errors for damage
             raise _damaged(source) from None
 
 

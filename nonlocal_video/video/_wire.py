@@ -1,6 +1,6 @@
 """Messages between a reader and its decoding process: a kind, a length, and that many bytes.
 
-JSON and raw pixels only, never pickle: the decoding process handles hostile files, and what it sends must not be able
+They are JSON and raw pixels, never pickle: the decoding process reads hostile files, and its messages must not be able
 to run code in the process that trusts it.
 """
 
@@ -11,13 +11,13 @@ import struct
 from typing import IO, Any
 
 MAGIC = b"\x93nonlocal-video\n"
-"""First bytes of a decoding process; whatever the interpreter printed before them is not ours."""
+"""First bytes of a decoding process; the interpreter may have printed others before them."""
 
 TAKEN = b"T"  # empty: the request was read, work begins
 PLAN = b"P"  # JSON: what the file is and which frames will follow
 FRAME = b"F"  # one frame, raw RGB
-SHARED = b"S"  # empty: one frame lies in shared memory, see _shared_frames; the reader answers TAKEN when it has it
-DONE = b"D"  # JSON: the request is served; what was noted meanwhile
+SHARED = b"S"  # empty: a frame is in shared memory, see _shared_frames; the reader answers TAKEN after copying it
+DONE = b"D"  # JSON: the request is finished; notes made meanwhile
 ERROR = b"E"  # JSON: code and message
 KINDS = (TAKEN, PLAN, FRAME, SHARED, DONE, ERROR)
 
@@ -28,7 +28,7 @@ HEADER_BYTES = _HEADER.size
 
 
 class BrokenMessageError(Exception):
-    """The other side ended, or sent something that is no message."""
+    """The other side ended, or sent an invalid message."""
 
 
 def read_exactly(pipe: IO[bytes], view: memoryview) -> None:
@@ -41,7 +41,7 @@ def read_exactly(pipe: IO[bytes], view: memoryview) -> None:
 
 
 def read_header(pipe: IO[bytes]) -> tuple[bytes, int]:
-    """Read a message's kind and the length of what follows."""
+    """Read a message's kind and the length of its body."""
     header = bytearray(HEADER_BYTES)
     read_exactly(pipe, memoryview(header))
     kind, length = _HEADER.unpack(header)

@@ -1,8 +1,8 @@
-"""The decoding process: serves one request after another until its pipe is closed. Nothing here runs in the parent.
+"""The decoding process: serves requests until its pipe is closed. Nothing here runs in the parent.
 
-Hostile files are met here, so this process limits itself: memory, processor time, the size of what libraries print,
-where Linux allows it also network, writing and starting programs (`_confine`), and a timer of the kernel's that ends it
-even where a library keeps the interpreter's lock in an endless loop.
+Hostile files are read here, so this process limits itself: memory, processor time, the size of what libraries print,
+where Linux allows it also network, writing and starting programs (`_confine`), and a kernel timer that ends the process
+even if a library holds the interpreter's lock in an endless loop.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-_GRACE_SECONDS = 10.0  # how much later than the parent the kernel's timer ends an endless loop
+_GRACE_SECONDS = 10.0  # delay of the kernel's timer after the parent's limit
 _MAX_PRINTED_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
 
 
 def main(parent_pid: int, limits_json: str, shared_descriptor: int) -> None:
-    """Serve requests from standard input on standard output, both of which libraries then no longer see."""
+    """Serve requests from standard input on standard output, both of which are hidden from libraries."""
     requests, replies = _take_over_pipes()
     limits = DecodeLimits(**json.loads(limits_json))
     _die_with_parent(parent_pid)
@@ -55,7 +55,7 @@ def main(parent_pid: int, limits_json: str, shared_descriptor: int) -> None:
         _wire.write_json(replies, _wire.ERROR, {"code": "internal", "message": message})
         return
     del _probe, _pyav, _source
-    # What FFmpeg has to say goes to standard error, which is the parent's temporary file.
+    # FFmpeg's messages go to standard error, the parent's temporary file.
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.ERROR)
     _wire.write_json(replies, _wire.DONE, {"confined": confined})
@@ -65,11 +65,11 @@ def main(parent_pid: int, limits_json: str, shared_descriptor: int) -> None:
             kind, length = _wire.read_header(requests)
         except _wire.BrokenMessageError:
             return
-        if kind == _wire.TAKEN:  # of a frame before an error
+        if kind == _wire.TAKEN:  # for a frame before an error
             continue
         assert kind == _wire.PLAN
         request = _wire.read_json(requests, length)
-        # A kill before this hits an idle process: the file is not to blame.
+        # A kill before this hits an idle process, and the file is not to blame.
         _wire.write_message(replies, _wire.TAKEN)
         server.serve(request)
 
@@ -80,16 +80,16 @@ def _take_over_pipes() -> tuple[IO[bytes], IO[bytes]]:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    os.dup2(2, 1)  # what a library prints goes where its errors go: to the parent's temporary file
+    os.dup2(2, 1)  # libraries' output goes where their errors go: to the parent's temporary file
     return requests, replies
 
 
 def _die_with_parent(parent_pid: int) -> None:
     if sys.platform == "linux":
-        # Holds even while a library spins with the interpreter's lock; fires when the thread that started us ends.
+        # Works even while a library holds the interpreter's lock; fires when the thread that started us ends.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.name == "posix" and os.getppid() != parent_pid:
-        os._exit(0)  # it died before we could ask to be told
+        os._exit(0)  # the parent died before the request
 
 
 def _limit_resources(limits: DecodeLimits) -> None:
@@ -102,7 +102,7 @@ def _limit_resources(limits: DecodeLimits) -> None:
 
 
 def _map(descriptor: int) -> SharedFrames | None:
-    """Return the memory that is shared with the reader, if there is any."""
+    """Map the memory that is shared with the reader, if there is any."""
     if descriptor < 0:
         return None
     shared = SharedFrames(descriptor, is_writer=True)
@@ -123,7 +123,7 @@ class _Server:
         self._requests = requests
         self._replies = replies
         self._shared = shared
-        self._num_shared = self._num_taken = 0  # frames of this request in shared memory, and those that the reader has
+        self._num_shared = self._num_taken = 0  # frames of this request in shared memory, and those taken by the reader
         self._last_index: tuple[tuple[int, ...], Any] | None = None
 
     def serve(self, request: dict[str, Any]) -> None:
@@ -143,7 +143,7 @@ class _Server:
             except BrokenPipeError:
                 os._exit(0)
             except Exception as error:
-                what = f"the decoder failed in an unforeseen way ({type(error).__name__}); report it"
+                what = f"the decoder failed unexpectedly ({type(error).__name__}); report it"
                 reply = {"code": "internal", "message": f"{printable_name(request['path'])}: {what}."}
         _wire.write_json(self._replies, _wire.ERROR, reply)
 
@@ -211,7 +211,7 @@ class _Server:
         self._arm()
 
     def _share(self, picture: Any, slots: int) -> None:
-        """Put a frame into shared memory as soon as the one that lies there has been taken."""
+        """Write a frame to shared memory once a slot is free."""
         assert self._shared is not None
         self._disarm()  # the parent may take its time
         while self._num_shared - self._num_taken >= slots:
@@ -251,13 +251,13 @@ class _Server:
 
 
 def _named(info: Any, *, use_decord: bool) -> dict[str, Any]:
-    """The info with the decoder that serves this request."""
+    """Return the info as a dict, with the decoder that serves this request."""
     other = "pillow" if info.decoder == "pillow" else "pyav"
     return dataclasses.asdict(dataclasses.replace(info, decoder="decord" if use_decord else other))
 
 
 def _distinct_frames(index: Any, times_seconds: Any) -> tuple[Any, Any]:
-    """Frames to decode, and for each time which of them is shown then."""
+    """Return the frames to decode, and for each time the position among them of the frame shown then."""
     import numpy as np
 
     end = index.info.end_seconds

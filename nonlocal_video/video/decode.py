@@ -1,4 +1,4 @@
-"""Read frames of a video at given times: the one way into this project for a video file."""
+"""Reading of video frames at given times. All video files in this project are read here."""
 
 from __future__ import annotations
 
@@ -22,36 +22,42 @@ from nonlocal_video.video.limits import DecodeLimits
 from nonlocal_video.video.region import PixelBox
 
 _MAX_FILES_A_PROCESS = 200
-"""Libraries leak a little with every file; a new process costs a third of a second."""
+"""Number of files after which a process is replaced: libraries leak, and a new process costs a third of a second."""
 _REPLACED_ABOVE_BYTES = 1 << 30
-"""A process that keeps so much memory after a file is replaced before the next one, on Linux."""
+"""Resident memory after a file above which a process is replaced, on Linux."""
 
 VideoPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 class VideoReader:
-    """Reads videos in one child process, which is started when needed and replaced after trouble.
+    """Reader of videos in a child process, which is started when needed and replaced after trouble.
 
-    Decoding never happens in the calling process: libraries that hang, crash, print or eat memory on a hostile file do
-    so in a child that is killed in time, and the file gets a `VideoError` with a code.
+    Decoding never happens in the calling process. A library that hangs, crashes, prints or exhausts memory on a hostile
+    file does so in a child that is killed on time, and the file gets a `VideoError` with a code.
 
-    Safe to use from several threads, one request at a time; more at a time take more readers. After a fork the new
-    process starts a child of its own.
+    A reader may be used from several threads, one request at a time; parallel requests need more readers. After a fork
+    the new process starts its own child.
 
     Example:
         >>> with VideoReader() as reader:
+        ...     info = reader.probe("clip.mp4")
         ...     frames = reader.read("clip.mp4", [0.0, 0.5, 1.0])
-        >>> frames.frames_thwc.shape
-        (3, 240, 320, 3)
+        >>> info.width, info.height, info.fps
+        (320, 240, 25.0)
+        >>> frames.frames_thwc.shape, frames.frame_of_time
+        ((3, 240, 320, 3), array([0, 1, 2]))
     """
 
     def __init__(self, *, decoder: DecoderChoice = "auto", limits: DecodeLimits | None = None) -> None:
-        """Create a reader; nothing is started yet.
+        """Create a reader, without starting a process.
 
         Args:
-            decoder: "auto" takes the decoder that is measured to be exact for each file, and PyAV where decord fails.
-                With "decord" there is no second try: what decord cannot do is an error.
-            limits: What one video may cost.
+            decoder: "auto" uses the decoder measured to be exact for each file, and PyAV if decord fails. "decord" has
+                no fallback: its failures are errors.
+            limits: Limits for one video.
+
+        Raises:
+            UsageError: If an argument is not of its kind.
         """
         if not isinstance(decoder, str) or decoder not in get_args(DecoderChoice):
             raise UsageError(f"{decoder = } should be one of {get_args(DecoderChoice)}.")
@@ -66,11 +72,11 @@ class VideoReader:
         self._pid = os.getpid()
 
     def probe(self, path: VideoPath) -> VideoInfo:
-        """Find out what a file holds, from its packets and its first picture.
+        """Read the properties of a file, from its packets and its first picture.
 
         Raises:
-            VideoError: If the file cannot be read, or there is no decoding process to be had.
-            UsageError: If `path` is no path.
+            VideoError: If the file cannot be read, or no decoding process can be started.
+            UsageError: If `path` is not a path.
         """
         session = self._session(path)
         try:
@@ -85,19 +91,19 @@ class VideoReader:
     ) -> FrameStream:
         """Decode the frames shown at the given times, a few at a time.
 
-        Memory does not grow with the number of times; the child waits while the caller is busy. The reader serves
-        nobody else until the stream is exhausted or closed.
+        Memory does not grow with the number of times; the child waits while the caller is busy. The reader accepts no
+        other request until the stream is exhausted or closed.
 
         Args:
             path: The video file.
-            times_seconds: Seconds from the beginning of the file, in any order, from 0 to the video's end. What comes
-                before the first picture is answered with it.
-            chunk_frames: At most so many frames in one chunk.
-            box: Top, left, bottom and right edge, in pixels, of the part of each frame to give; None is all of it.
+            times_seconds: Seconds from the beginning of the file, in any order, from 0 to the video's end. Times before
+                the first picture give that picture.
+            chunk_frames: Largest number of frames in a chunk.
+            box: Top, left, bottom and right edge, in pixels, of the part of each frame to return; None is all of it.
 
         Raises:
-            VideoError: If the file cannot be read, or there is no decoding process or no memory to be had.
-            UsageError: If a time lies outside of the video, or an argument is not of its kind.
+            VideoError: If the file cannot be read, no decoding process can be started, or memory is short.
+            UsageError: If a time is outside the video, or an argument is not of its kind.
         """
         try:
             whole = operator.index(chunk_frames)
@@ -111,9 +117,16 @@ class VideoReader:
     def read(self, path: VideoPath, times_seconds: Sequence[float]) -> Frames:
         """Decode the frames shown at the given times, all at once; for many frames use `stream`.
 
+        Args:
+            path: The video file.
+            times_seconds: Seconds from the beginning of the file, in any order, from 0 to the video's end.
+
+        Returns:
+            Each distinct frame once, (frames, height, width, 3), with the frame of each time.
+
         Raises:
-            VideoError: If the file cannot be read, or there is no decoding process or no memory to be had.
-            UsageError: If a time lies outside of the video, or an argument is not of its kind.
+            VideoError: If the file cannot be read, no decoding process can be started, or memory is short.
+            UsageError: If a time is outside the video, or an argument is not of its kind.
         """
         times = _checked_times(times_seconds)
         with self.stream(path, times.tolist(), chunk_frames=len(times)) as stream:
@@ -127,7 +140,7 @@ class VideoReader:
 
     @property
     def confined(self) -> tuple[str, ...]:
-        """What the running child process cannot do, as the kernel enforces it; empty before the first file."""
+        """Restrictions that the kernel enforces on the running child process; empty before the first file."""
         return () if self._process is None else self._process.confined
 
     def close(self) -> None:
@@ -154,11 +167,11 @@ class VideoReader:
         except (TypeError, ValueError) as error:
             raise UsageError(f"{path = } should be the path of a video file ({error}).") from None
         try:
-            absolute = os.path.abspath(name) if name else name  # no name is no file, not the working folder
+            absolute = os.path.abspath(name) if name else name  # an empty name is no file, not the working directory
         except OSError:
             message = f"{printable_name(name)}: the working folder was deleted; give the whole path."
             raise VideoError("not_found", message) from None
-        if self._pid != os.getpid():  # forked: the lock and the child are the parent process's
+        if self._pid != os.getpid():  # in a fork: the lock and the child are the parent's
             self._lock, self._session_thread = threading.Lock(), None
             self._process, self._pid = None, os.getpid()
         if self._session_thread == threading.get_ident():
@@ -187,8 +200,8 @@ class FrameStream(Iterator[FrameChunk]):
     """Distinct frames in the order of their times; see `VideoReader.stream`.
 
     Attributes:
-        frame_of_time: (times,) position, among the frames of the stream, of the frame shown at each time asked for.
-        pts_seconds: (frames,) when its frames begin to be shown, in seconds from the beginning of the file.
+        frame_of_time: Index, among the frames of the stream, of the frame shown at each requested time, (times,).
+        pts_seconds: Start of each frame in seconds from the beginning of the file, (frames,).
     """
 
     def __init__(
@@ -213,7 +226,7 @@ class FrameStream(Iterator[FrameChunk]):
 
     @property
     def info(self) -> VideoInfo:
-        """What the file holds; its decoder and notes change when decord is given up on the way."""
+        """Description of the file; its decoder and notes change when decord is given up."""
         return self._session.info
 
     def __len__(self) -> int:
@@ -243,11 +256,11 @@ class FrameStream(Iterator[FrameChunk]):
         height, width = bottom - top, right - left
         try:
             return np.empty((count, height, width, 3), dtype=np.uint8)
-        except (MemoryError, ValueError):  # ValueError: more than there are addresses
+        except (MemoryError, ValueError):  # ValueError: more than the address space
             raise no_room_for_frames(self._session.path, count, width, height) from None
 
     def close(self) -> None:
-        """Give the reader free for other requests; frames not taken are not decoded."""
+        """Release the reader for other requests; frames not taken are not decoded."""
         self._position = len(self) if self._session.is_open and hasattr(self, "pts_seconds") else self._position
         self._session.close()
 
@@ -274,10 +287,10 @@ def _check_box(box: PixelBox, info: VideoInfo) -> None:
 
 
 def _checked_times(times_seconds: object) -> NDArray[np.float64]:
-    """Return times as (N,) float64, or say what they are instead."""
+    """Return times as (N,) float64; raise a UsageError with what they are instead."""
     try:
         given = np.asarray(times_seconds)
-        # "O": fractions, decimals, and whatever else converts to a number. Text and dates do not.
+        # "O": fractions, decimals, and anything else that converts to a number. Text and dates do not.
         if given.dtype.kind not in "fiuO" or (given.dtype.kind == "O" and any(isinstance(t, str) for t in given.flat)):
             raise TypeError(f"{given.dtype} is no kind of number")
         times = given.astype(np.float64)

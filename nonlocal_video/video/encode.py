@@ -1,4 +1,4 @@
-"""Write frames as a video that every browser plays."""
+"""Writing of frames as a video that every browser plays."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError
 
-# From this height on, video is taken to be BT.709 where nothing is said; we say it, but not every player listens.
+# From this height on, players take unmarked video for BT.709; it is marked, but not every player reads the mark.
 _HD_HEIGHT = 720
 _BT709, _BT601 = 1, 6  # ISO/IEC 23091-4: matrix, primaries and transfer alike (6 is SMPTE 170M)
-# Rates that encoders and players are made for, as fractions with small numbers. Frames that are shown for longer lie on
-# a clock of milliseconds, ones that are shown for less on that of MPEG.
+# Common rates of encoders and players, as fractions with small numbers. Frames with longer durations use a clock of
+# milliseconds, shorter ones that of MPEG.
 _USUAL_RATES = (1, 240)
 _SLOW_TICKS_A_SECOND, _FAST_TICKS_A_SECOND = 1000, 90_000
 _NOMINAL_RATE = 25
 MAX_SECONDS_A_FRAME = 100_000
-"""A frame that is shown longer than this has more ticks than MP4 counts with 31 bits."""
+"""Longest duration of a frame: a longer one has more ticks than MP4's 31 bits can count."""
 
 
 class VideoWriter:
-    """Writes H.264 in MP4, one frame at a time; the file appears under its name only when it is complete.
+    """Writer of H.264 in MP4, one frame at a time; the file appears under its name only when it is complete.
 
-    Each frame is shown for 1/fps seconds, the last one too, so that the file lasts exactly as long as its frames do:
-    64 frames at 0.2 a second last 320 s. Colours are 4:2:0 with limited range, the index comes first (a browser can
-    start before it has all), and frames of odd size get a copy of their last row or column.
+    Each frame is shown for 1/fps seconds, the last one too, so that the file lasts exactly as long as its frames: 64
+    frames at 0.2 per second last 320 s. Colours are 4:2:0 with limited range, the index comes first (so that a browser
+    can start before the end is loaded), and frames of odd size are padded with a copy of their last row or column.
 
     Example:
         >>> with VideoWriter("out.mp4", fps=25) as writer:
@@ -40,12 +40,15 @@ class VideoWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, fps: float | Fraction, crf: float = 20) -> None:
-        """Prepare to write; the file's size is that of the first frame.
+        """Create a writer; the size of the video is that of the first frame.
 
         Args:
-            path: An .mp4 file; an existing one is replaced.
+            path: The .mp4 file to write; an existing one is replaced.
             fps: Frames per second, from one frame in 100,000 seconds to 90,000 frames in one.
-            crf: Quality of x264, 0 (lossless) to 51; about 6 less doubles the size.
+            crf: Quality of x264, from 0 (lossless) to 51; about 6 less doubles the size.
+
+        Raises:
+            UsageError: If an argument is out of range, or the path does not end in .mp4.
         """
         if not 1 / MAX_SECONDS_A_FRAME <= fps <= _FAST_TICKS_A_SECOND:
             raise UsageError(
@@ -56,11 +59,11 @@ class VideoWriter:
             raise UsageError(f"{crf = } should be from 0 to 51.")
         self._path = os.fspath(path)
         if not self._path.lower().endswith(".mp4"):
-            raise UsageError(f"path = {self._path!r} should end in .mp4, which is what is written.")
+            raise UsageError(f"path = {self._path!r} should end in .mp4; the video is written as MP4.")
         slowest, fastest = _USUAL_RATES
         is_usual = slowest <= fps <= fastest
         rate = Fraction(fps).limit_denominator(1001) if is_usual else Fraction(fps)
-        self._nominal_rate = rate if is_usual else Fraction(_NOMINAL_RATE)  # an encoder plans by it, and shows nothing
+        self._nominal_rate = rate if is_usual else Fraction(_NOMINAL_RATE)  # for the encoder's planning only
         self._tick = (
             1 / rate if is_usual else Fraction(1, _SLOW_TICKS_A_SECOND if fps < slowest else _FAST_TICKS_A_SECOND)
         )
@@ -73,13 +76,17 @@ class VideoWriter:
         self._temporary_path = ""
 
     def write(self, frame_hwc: NDArray[np.uint8]) -> None:
-        """Append one RGB frame (H, W, 3)."""
+        """Append one RGB frame (H, W, 3).
+
+        Raises:
+            UsageError: If the frame is not uint8, or differs in shape from the first.
+        """
         if frame_hwc.dtype != np.uint8 or frame_hwc.ndim != 3 or frame_hwc.shape[2] != 3:
             raise UsageError(f"frame_hwc is {frame_hwc.dtype} {frame_hwc.shape}, should be uint8 (H, W, 3).")
         if self._container is None:
             self._open(frame_hwc.shape)
         if frame_hwc.shape != self._shape:
-            raise UsageError(f"frame_hwc has shape {frame_hwc.shape}, should be {self._shape} as the first one.")
+            raise UsageError(f"frame_hwc has shape {frame_hwc.shape}, should be {self._shape} like the first frame.")
         import av
 
         height, width = frame_hwc.shape[:2]
@@ -92,7 +99,11 @@ class VideoWriter:
         self._mux(frame)
 
     def close(self) -> None:
-        """Complete the file and give it its name."""
+        """Complete the file and move it to its name.
+
+        Raises:
+            UsageError: If no frame was written.
+        """
         if self._container is None:
             raise UsageError(f"No frame was written to {os.path.basename(self._path)!r}; a video has at least one.")
         self._mux(None)
@@ -102,7 +113,7 @@ class VideoWriter:
         self._temporary_path = ""
 
     def discard(self) -> None:
-        """Stop without leaving a file."""
+        """Stop and leave no file."""
         if self._container is not None:
             with contextlib.suppress(Exception):  # the error that led here is the one to report
                 self._container.close()
@@ -132,14 +143,14 @@ class VideoWriter:
 
     def _mux(self, frame: Any) -> None:
         for packet in self._stream.encode(frame):
-            # Without its duration the last frame would last as long as the one before it, and a single one no time.
+            # Without a duration the last frame would last as long as the one before, and a single frame no time.
             packet.duration = max(1, round(self._ticks_a_frame))
             self._container.mux(packet)
 
     def _open(self, shape: tuple[int, ...]) -> None:
         import av
 
-        # In the same folder, so that the last step is a rename; not of `tempfile`, whose files only we could read.
+        # In the same folder, so that the last step is a rename; not from `tempfile`, whose files are private.
         folder, name = os.path.split(os.path.abspath(self._path))
         if not os.path.isdir(folder):
             raise UsageError(f"path = {self._path!r} lies in a folder that does not exist; make it first.")
@@ -147,7 +158,7 @@ class VideoWriter:
         self._container = av.open(self._temporary_path, "w", format="mp4", options={"movflags": "+faststart"})
         options = {"crf": str(self._crf), "preset": "veryfast"}
         if self._tick * self._ticks_a_frame > 1:
-            options["bf"] = "0"  # MP4 counts with 31 bits by how much a frame is shown later than decoded
+            options["bf"] = "0"  # MP4 has 31 bits for the time between decoding and display of a frame
         self._stream = stream = self._container.add_stream("libx264", rate=self._nominal_rate, options=options)
         self._shape = shape
         stream.height, stream.width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2

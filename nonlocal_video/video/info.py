@@ -1,4 +1,4 @@
-"""What is known about a video, and the frames taken from it."""
+"""Properties of a video, and frames read from it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,37 @@ DecoderName = Literal["decord", "pyav", "pillow", "memory"]
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """A video stream as its packets describe it.
+    """Properties of a video stream, as its packets show them.
 
-    Seconds are the player's, here and everywhere: 0 is where the file begins, that is where its earliest stream does.
-    The sound often begins before the picture; then `start_seconds` is above 0, and what is asked of the time before is
-    answered with the first picture. Where the picture comes first, it is 0, whatever times the file carries.
+    Seconds are the player's, here and everywhere: 0 is the beginning of the file, that is, of its earliest stream. The
+    sound often begins before the picture; then `start_seconds` is above 0, and times before it give the first picture.
+    If the picture comes first it is 0, whatever times the file stores.
     """
 
     container: str
+    """FFmpeg's name of the container."""
     codec: str
-    width: int  # upright and as shown: pixels that are not square are taken into account
+    """FFmpeg's name of the codec."""
+    width: int
+    """Width in pixels, upright and as shown: pixels that are not square are taken into account."""
     height: int
-    rotation_degrees: int  # clockwise turn that makes the stored picture upright: 0, 90, 180 or 270
-    num_frames: int  # frames that are really there and shown (edit list applied), not what the header claims
-    fps: float  # num_frames / duration_seconds
-    start_seconds: float  # from the beginning of the file to its first shown picture; 0 for most
-    duration_seconds: float  # from there to the end of the pictures
+    """Height in pixels, likewise."""
+    rotation_degrees: int
+    """Clockwise rotation that makes the stored picture upright: 0, 90, 180 or 270."""
+    num_frames: int
+    """Number of frames that exist and are shown (edit list applied), which may differ from the header's."""
+    fps: float
+    """Mean frame rate, num_frames / duration_seconds."""
+    start_seconds: float
+    """Time from the beginning of the file to its first shown picture; 0 for most."""
+    duration_seconds: float
+    """Time from there to the end of the pictures."""
     has_edit_list: bool
-    decoder: DecoderName  # the one that serves this file: Pillow animated WebP, "memory" frames handed over as an array
-    notes: tuple[str, ...] = ()  # what a user should know: a truncated tail, a decoder that was given up
+    """Whether an edit list hides or reorders frames."""
+    decoder: DecoderName
+    """Decoder of this file: decord, PyAV, Pillow for animated WebP, or "memory" for frames given as an array."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user: a truncated tail, a decoder that was given up."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1 or self.num_frames < 1:
@@ -41,7 +53,7 @@ class VideoInfo:
 
     @property
     def end_seconds(self) -> float:
-        """Where the last picture ends, in seconds from the beginning of the file."""
+        """End of the last picture, in seconds from the beginning of the file."""
         return self.start_seconds + self.duration_seconds
 
 
@@ -49,8 +61,10 @@ class VideoInfo:
 class FrameChunk:
     """Some frames, upright RGB, in the order of their times."""
 
-    frames_thwc: NDArray[np.uint8]  # (t, height, width, 3)
-    pts_seconds: NDArray[np.float64]  # (t,) when each begins to be shown, from the beginning of the file
+    frames_thwc: NDArray[np.uint8]
+    """RGB frames (T, height, width, 3)."""
+    pts_seconds: NDArray[np.float64]
+    """Start of each frame in seconds from the beginning of the file, (T,)."""
 
     def __post_init__(self) -> None:
         shape = self.frames_thwc.shape
@@ -65,10 +79,9 @@ class FrameChunk:
 
 @dataclass(frozen=True, repr=False)
 class Frames(FrameChunk):
-    """The frames shown at the times that were asked for, each distinct frame once.
-
-    `frame_of_time[i]` is the position along T of the frame shown at the i-th time asked for.
-    """
+    """Frames shown at the requested times, each distinct frame once."""
 
     frame_of_time: NDArray[np.int64]
+    """Index along T of the frame shown at each requested time, (times,)."""
     info: VideoInfo
+    """Properties of the video."""

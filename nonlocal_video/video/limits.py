@@ -1,4 +1,4 @@
-"""What one video may cost before it is refused."""
+"""Limits on what one video may cost before it is refused."""
 
 from __future__ import annotations
 
@@ -10,25 +10,35 @@ from typing import Any
 from nonlocal_video.errors import UsageError
 
 _LARGEST = 2**62  # the kernel counts bytes and seconds in 63 bits
-_LONGEST_TIMEOUT_SECONDS = 10**8  # three years; times three for two threads, timers still can
+_LONGEST_TIMEOUT_SECONDS = 10**8  # three years; three times that, for two threads, still fits into timers
 
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """Bounds on what the decoding process may do with one file; the error code that each leads to is in brackets."""
+    """Limits on what the decoding process may do with one file; error codes are in brackets.
+
+    Raises:
+        UsageError: If a limit is not a number above 0, or `memory_bytes` is too small for the libraries.
+
+    Example:
+        >>> DecodeLimits(timeout_seconds=10).max_frames
+        10000000
+        >>> DecodeLimits.parse(["max_duration_seconds=600"]).max_duration_seconds
+        600.0
+    """
 
     timeout_seconds: float = 60.0
-    """Time for which one answer may keep its caller waiting: a probe, a read, one chunk of a stream [timeout]."""
+    """Longest wait of the caller for one answer: a probe, a read, one chunk of a stream [timeout]."""
     max_bytes: int = 16 * 1024**3
-    """Size of the file [too_large]."""
+    """Largest file, in bytes [too_large]."""
     max_pixels: int = 36_000_000
-    """Width times height of a frame; 8K video (7680 x 4320) fits [too_large]."""
+    """Largest width times height of a frame; 8K video (7680 x 4320) fits [too_large]."""
     max_duration_seconds: float = 24 * 3600.0
-    """Length of the video [too_long]."""
+    """Longest video, in seconds [too_long]."""
     max_frames: int = 10_000_000
-    """Frames of the video, two days of 60 a second; an index of them takes 8 bytes each [too_long]."""
+    """Largest number of frames, two days at 60 per second; an index takes 8 bytes for each [too_long]."""
     memory_bytes: int = 4 * 1024**3
-    """Address space of the decoding process, its libraries (about 0.5 GiB) included [out_of_memory]."""
+    """Address space of the decoding process in bytes, including its libraries (about 0.5 GiB) [out_of_memory]."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -42,7 +52,7 @@ class DecodeLimits:
             if field.type == "int":
                 if value != int(value):
                     raise UsageError(f"{field.name} = {value} should be a whole number.")
-                object.__setattr__(self, field.name, int(value))  # 2e9 is one, and the kernel takes no float
+                object.__setattr__(self, field.name, int(value))  # 2e9 is whole, and the kernel takes no float
         if self.memory_bytes < 1024**3:
             raise UsageError(
                 f"memory_bytes = {self.memory_bytes} should be at least {1024**3} (1 GiB): "
@@ -51,7 +61,11 @@ class DecodeLimits:
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> DecodeLimits:
-        """The defaults with some changed, each written NAME=VALUE: `["max_duration_seconds=600"]`."""
+        """Return the defaults with some changes, each written NAME=VALUE: `["max_duration_seconds=600"]`.
+
+        Raises:
+            UsageError: If a text is not NAME=VALUE, or names no limit.
+        """
         known = {field.name: field.type for field in fields(cls)}
         changed: dict[str, Any] = {}
         for text in texts:

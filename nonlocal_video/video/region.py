@@ -1,4 +1,4 @@
-"""A part of the picture, as fractions of it: where to look when what matters is not in the middle."""
+"""A region of interest: the part of the frame to analyse, as fractions of it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from dataclasses import dataclass
 from nonlocal_video.errors import PartError, UsageError
 
 LEAST_SIDE = 16
-"""Pixels of a region's shorter side: what is smaller has nothing to recognise."""
+"""Smallest side of a region in pixels; anything smaller has nothing to recognise."""
 
 PixelBox = tuple[int, int, int, int]
-"""Top, left, bottom, right; the last two are not part of it."""
+"""Top, left, bottom, right, in pixels; the last two are exclusive."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of the upright picture as it is shown, from (x0, y0) to (x1, y1).
+    """A rectangle of the upright frame as it is shown, from (x0, y0) to (x1, y1).
 
-    x counts from the left in fractions of the width, y from the top in fractions of the height. The region takes the
-    whole picture's place: its shorter side is resized to the model's, and crops lie inside of it.
+    x runs from the left in fractions of the width, y from the top in fractions of the height. The region replaces the
+    whole frame: its shorter side is resized to the model's, and crops lie inside it.
+
+    Raises:
+        UsageError: If the edges are not ascending fractions.
 
     Example:
         >>> Region(0.5, 0, 1, 1).pixels(height=240, width=320)  # the right half
@@ -28,9 +31,13 @@ class Region:
     """
 
     x0: float
+    """Left edge, as a fraction of the width."""
     y0: float
+    """Top edge, as a fraction of the height."""
     x1: float
+    """Right edge."""
     y1: float
+    """Bottom edge."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.x0 < self.x1 <= 1 and 0 <= self.y0 < self.y1 <= 1):
@@ -40,19 +47,19 @@ class Region:
             )
 
     def __str__(self) -> str:
-        """The region as `--region` takes it."""
+        """Return the region as `--region` takes it."""
         return ",".join(f"{edge:.12g}" for edge in (self.x0, self.y0, self.x1, self.y1))
 
     @classmethod
-    def of(cls, value: RegionLike) -> Region | None:
-        """Return what was given as a region; None for the whole picture.
+    def parse(cls, value: RegionLike) -> Region | None:
+        """Return a value as a region; None for the whole frame.
 
         Args:
-            value: A region, its four numbers in any sequence, or as the text "X0,Y0,X1,Y1"; None or an empty text is
-                the whole picture, and so are 0, 0, 1, 1.
+            value: A region, a sequence of its four numbers, or the text "X0,Y0,X1,Y1". None, an empty text and 0, 0, 1,
+                1 are the whole frame.
 
         Raises:
-            UsageError: It is not four numbers, or not of a rectangle inside of the picture.
+            UsageError: If it is not four numbers, or not a rectangle inside the frame.
         """
         if value is None or (isinstance(value, str) and not value.strip()):
             return None
@@ -70,25 +77,25 @@ class Region:
         return None if (region.x0, region.y0, region.x1, region.y1) == (0, 0, 1, 1) else region
 
     @property
-    def in_words(self) -> str:
-        """A sentence for the notes of an answer."""
+    def note(self) -> str:
+        """Sentence for the notes of a prediction."""
         return (
-            f"Only a part of the picture was looked at, the region {self}: {self.x0:.0%} to {self.x1:.0%} of its width "
+            f"Only the region {self} of the picture was analysed: {self.x0:.0%} to {self.x1:.0%} of its width "
             f"from the left, {self.y0:.0%} to {self.y1:.0%} of its height from the top."
         )
 
     def pixels(self, height: int, width: int) -> PixelBox:
-        """Return the pixels of a picture that belong to the region.
+        """Return the region in pixels.
 
-        Each edge goes to the nearest edge between two pixels, halves to the right and down: of 101 pixels, 0.25 to 0.75
-        is 25.25 to 75.75 and so pixels 25 to 75.
+        Each edge is rounded to the nearest edge between two pixels, halves to the right and down: of 101 pixels, 0.25
+        to 0.75 is 25.25 to 75.75 and thus pixels 25 to 75.
 
         Args:
-            height: The picture's, upright.
-            width: Likewise.
+            height: Height of the upright frame.
+            width: Width of the upright frame.
 
         Raises:
-            PartError: Less than 16 pixels are left on a side.
+            PartError: If a side has fewer than 16 pixels.
         """
         top, bottom = (math.floor(edge * height + 0.5) for edge in (self.y0, self.y1))
         left, right = (math.floor(edge * width + 0.5) for edge in (self.x0, self.x1))

@@ -1,4 +1,4 @@
-"""From frames to a network's input, and back from the input's pixels to the frame's."""
+"""Spatial transforms from frames to a network's input, and from the input's pixels back to the frame's."""
 
 from __future__ import annotations
 
@@ -22,30 +22,40 @@ LongerSide = Literal["rounded_down", "nearest"]
 
 @dataclass(frozen=True)
 class SpatialView:
-    """Where the square that a network sees lies in the frame.
+    """Position of the network's square input in the frame.
 
-    The frame, or a region of it, is resized as a whole, then a square is cut out of it. Positions are continuous: pixel
-    i covers [i, i + 1) and its centre is i + 0.5, the convention of bilinear resizing (`align_corners=False`), so
-    mapping a position is a shift and a scale and nothing else:
+    The frame, or a region of it, is resized as a whole, then a square crop is cut out. Positions are continuous: pixel
+    i covers [i, i + 1) and its centre is i + 0.5, the convention of bilinear resizing (`align_corners=False`). Mapping
+    a position is therefore a shift and a scale:
 
         frame 640 wide, resized to 320, left = 40: input position 0 (the left edge of the first pixel) is frame
         position 80, and the centre of the first input pixel, 0.5, is frame position 81, between frame pixels 80 and 81.
+
+    Raises:
+        UsageError: If the square is not inside the resized frame.
     """
 
     frame_height: int
+    """Height of the frame, in pixels."""
     frame_width: int
+    """Width of the frame."""
     resized_height: int
+    """Height of the resized frame."""
     resized_width: int
+    """Width of the resized frame."""
     top: int
+    """Top edge of the crop in the resized frame."""
     left: int
+    """Left edge of the crop in the resized frame."""
     size: int
+    """Side of the crop."""
     region_box: PixelBox | None = None
     """Pixels of the frame that are resized; None for all of them."""
 
     def __post_init__(self) -> None:
         inside = 0 <= self.top <= self.resized_height - self.size and 0 <= self.left <= self.resized_width - self.size
         if self.size < 1 or self.frame_height < 1 or self.frame_width < 1 or not inside:
-            raise UsageError(f"{self} should be a square inside of the resized frame.")
+            raise UsageError(f"{self} should be a square inside the resized frame.")
 
     def input_to_frame(self, y: Position, x: Position) -> tuple[Position, Position]:
         """Map positions (y, x) in the network's input, numbers or arrays, to the frame."""
@@ -56,7 +66,7 @@ class SpatialView:
         )
 
     def frame_to_input(self, y: Position, x: Position) -> tuple[Position, Position]:
-        """Map positions (y, x) in the frame to the network's input; outside of [0, size] they are not seen."""
+        """Map positions (y, x) in the frame to the network's input; those outside [0, size] are not in the crop."""
         top, left, bottom, right = self.box
         return (
             (y - top) * self.resized_height / (bottom - top) - self.top,
@@ -65,26 +75,30 @@ class SpatialView:
 
     @property
     def box(self) -> PixelBox:
-        """The pixels of the frame that are resized: top, left, bottom, right."""
+        """Pixels of the frame that are resized: top, left, bottom, right."""
         return self.region_box or (0, 0, self.frame_height, self.frame_width)
 
     @property
     def frame_box(self) -> tuple[float, float, float, float]:
-        """What the network sees of the frame: top, left, bottom, right."""
+        """Crop in the frame, in pixels: top, left, bottom, right."""
         return *self.input_to_frame(0.0, 0.0), *self.input_to_frame(float(self.size), float(self.size))
 
     @property
     def seen(self) -> tuple[float, float, float, float]:
-        """The same in fractions of the frame's width and height: left, top, right, bottom."""
+        """Crop in the frame, as fractions of its width and height: left, top, right, bottom."""
         top, left, bottom, right = self.frame_box
         height, width = self.frame_height, self.frame_width
         return left / width, top / height, min(right / width, 1.0), min(bottom / height, 1.0)
 
 
 def resized_size(height: int, width: int, short_side: int, longer_side: LongerSide = "rounded_down") -> tuple[int, int]:
-    """Height and width with the given shorter side, in pixels.
+    """Return height and width, in pixels, for a given shorter side.
 
-    The longer one is rounded down as pytorchvideo does, or to the nearest pixel, halves up, as mmcv's `rescale_size`.
+    The longer side is rounded down as in pytorchvideo, or to the nearest pixel, halves up, as in mmcv's `rescale_size`.
+
+    Example:
+        >>> resized_size(240, 320, short_side=256)
+        (256, 341)
     """
     shorter, longer = sorted((height, width))
     if longer_side == "nearest":
@@ -103,19 +117,22 @@ def resize(frames_thwc: Tensor, size: tuple[int, int], *, antialias: bool = True
     """Resize frames bilinearly.
 
     Args:
-        frames_thwc: uint8 (T, H, W, 3).
+        frames_thwc: Frames, uint8 (T, H, W, 3).
         size: Height and width of the result, in pixels.
-        antialias: Smooth frames that shrink.
+        antialias: Whether frames are smoothed when they shrink.
 
     Returns:
-        uint8 (T, H', W', 3).
+        Frames, uint8 (T, H', W', 3).
+
+    Raises:
+        UsageError: If the frames have another type or shape.
     """
     if frames_thwc.dtype != torch.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[3] != 3:
         shape = tuple(frames_thwc.shape)
         raise UsageError(f"frames_thwc is {frames_thwc.dtype} {shape}, should be uint8 (T, H, W, 3).")
     if size == tuple(frames_thwc.shape[1:3]):
         return frames_thwc
-    frames_tchw = frames_thwc.permute(0, 3, 1, 2)  # a view in channels-last layout, which the uint8 kernel likes best
+    frames_tchw = frames_thwc.permute(0, 3, 1, 2)  # a view in channels-last layout, the fastest for the uint8 kernel
     resized = functional.resize(
         frames_tchw, list(size), interpolation=functional.InterpolationMode.BILINEAR, antialias=antialias
     )
@@ -125,18 +142,18 @@ def resize(frames_thwc: Tensor, size: tuple[int, int], *, antialias: bool = True
 def resize_region(
     frames_thwc: Tensor, view: SpatialView, *, antialias: bool = True, is_cut_out: bool = False
 ) -> Tensor:
-    """Cut out the part of the frames that a view looks at, if it is not all of them, and resize it to the view's size.
+    """Cut out the region of a view, if it is not the whole frame, and resize it to the view's size.
 
-    What is outside of the region has no influence, not even on the pixels at its edge.
+    Pixels outside the region have no influence, not even at its edge.
 
     Args:
-        frames_thwc: uint8 (T, H, W, 3).
-        view: Says which part, and its size.
-        antialias: Smooth frames that shrink.
-        is_cut_out: The frames are that part already.
+        frames_thwc: Frames, uint8 (T, H, W, 3).
+        view: View with the region and its size.
+        antialias: Whether frames are smoothed when they shrink.
+        is_cut_out: Whether the frames are that region already.
 
     Returns:
-        uint8 (T, H', W', 3).
+        Frames, uint8 (T, H', W', 3).
     """
     top, left, bottom, right = view.box
     part = frames_thwc if is_cut_out else frames_thwc[:, top:bottom, left:right]
@@ -155,24 +172,35 @@ def spatial_views(
     crop_placement: CropPlacement = "centre_rounded_up",
     longer_side: LongerSide = "rounded_down",
 ) -> tuple[SpatialView, ...]:
-    """Place the squares that a network sees: the centre, or both ends of the longer side and the centre between them.
+    """Place the network's square crops: at the centre, or at both ends of the longer side and the centre.
 
-    Where the squares leave an odd number of pixels free, 5 say, they lie at one of
+    If the crops leave an odd number of pixels free, such as 5, they lie at one of
 
         0, 3, 5  `centre_rounded_up`: PySlowFast's `spatial_shift_crop_list`, pytorchvideo's `uniform_crop`
         0, 2, 4  `steps_rounded_down`: video-nonlocal-net's `ClipTransformFlex`, MMAction2's `ThreeCrop`
 
     Args:
-        height: Of the frame.
-        width: Of the frame.
-        short_side: Of the resized frame, in pixels.
-        crop: Side of the square, in pixels.
+        height: Height of the frame.
+        width: Width of the frame.
+        short_side: Shorter side of the resized frame, in pixels.
+        crop: Side of the crop, in pixels.
         num_crops: 1 for the centre; 3 for left, centre, right (top, centre, bottom of an upright frame).
-        region: The part to look at, which then takes the frame's place: its shorter side is resized to `short_side`,
-            and the squares lie inside of it. None is the whole frame.
-        resize_to: Height and width of the resized frame; None keeps the frame's proportions.
-        crop_placement: Of an odd number of free pixels, see above.
-        longer_side: As in `resized_size`.
+        region: Part of the frame that replaces it: its shorter side is resized to `short_side`, and the crops lie
+            inside it. None is the whole frame.
+        resize_to: Height and width of the resized frame; None keeps the frame's aspect ratio.
+        crop_placement: Rounding for an odd number of free pixels, see above.
+        longer_side: Rounding of the longer side, as in `resized_size`.
+
+    Returns:
+        One view for each crop.
+
+    Raises:
+        UsageError: If a number is out of range.
+
+    Example:
+        >>> left, centre, right = spatial_views(240, 320, short_side=256, crop=224, num_crops=3)
+        >>> left.left, centre.left, right.left
+        (0, 59, 117)
     """
     if num_crops not in (1, 3):
         raise UsageError(f"{num_crops = } should be 1 or 3.")
@@ -198,7 +226,7 @@ def spatial_views(
 
 
 def cut(frames_thwc: Tensor, view: SpatialView) -> Tensor:
-    """Cut a view out of frames that were resized to its size: uint8 (T, H', W', 3) -> (T, size, size, 3)."""
+    """Cut a view's crop out of frames resized to its size: uint8 (T, H', W', 3) -> (T, size, size, 3)."""
     size = tuple(frames_thwc.shape[1:3])
     if size != (view.resized_height, view.resized_width):
         raise UsageError(f"frames_thwc is {size}, should be {view.resized_height} x {view.resized_width}.")
@@ -206,18 +234,18 @@ def cut(frames_thwc: Tensor, view: SpatialView) -> Tensor:
 
 
 def normalise(frames_thwc: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
-    """Make frames a network's input.
+    """Convert frames to a network's input.
 
     Args:
-        frames_thwc: uint8 (..., T, H, W, 3).
-        mean: Per RGB channel, of values from 0 to 1.
-        std: Per RGB channel.
+        frames_thwc: Frames, uint8 (..., T, H, W, 3).
+        mean: Mean of each RGB channel, for values from 0 to 1.
+        std: Standard deviation of each RGB channel.
 
     Returns:
-        float32 (..., 3, T, H, W), (x / 255 - mean) / std.
+        Input, float32 (..., 3, T, H, W), (x / 255 - mean) / std.
     """
     # (..., T, H, W, 3) -> (..., 3, T, H, W); x * a + b is one pass with (x / 255 - mean) / std folded into a and b.
-    # Both are numbers of the host: a tensor would be copied to the device, which waits until that has done all before.
+    # Both are Python numbers: a tensor would be copied to the device, which waits for all earlier work there.
     channels = frames_thwc.movedim(-1, -4).to(torch.float32, memory_format=torch.contiguous_format)
     deviations = np.asarray(std, dtype=np.float32)
     scales, shifts = np.float32(1) / (np.float32(255) * deviations), -np.asarray(mean, dtype=np.float32) / deviations

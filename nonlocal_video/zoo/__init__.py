@@ -1,1 +1,1 @@
-"""The catalogue of models and the readers of published weights."""
+"""The model zoo: the catalogue of published checkpoints, their download and their conversion."""

@@ -1,4 +1,4 @@
-"""The models that can be named, and where their weights are."""
+"""The models that can be loaded by name, and the location of their weights."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 DEFAULT = "i3d-nl-k400"
 EMBEDDED = (DEFAULT,)
-"""Models whose weights travel inside the package."""
+"""Models whose weights are part of the package."""
 RUN_CONFIG, RUN_WEIGHTS = "config.json", "best.safetensors"
-"""What makes a folder that of a training run, and the file in it that is the model."""
+"""Files of a training run's folder: its configuration, by which it is recognised, and its weights."""
 
 
 @lru_cache
 def entries() -> dict[str, CatalogueEntry]:
-    """The published checkpoints by name, as `weights/catalogue.yaml` lists them.
+    """Return the published checkpoints by name, as listed in `weights/catalogue.yaml`.
 
     Raises:
-        ValueError: A row does not fit `CatalogueEntry`.
+        ValueError: If a row does not fit `CatalogueEntry`.
     """
     from pydantic import TypeAdapter
 
@@ -41,10 +41,10 @@ def entries() -> dict[str, CatalogueEntry]:
 
 
 def entry(name: str) -> CatalogueEntry:
-    """The catalogue's row of that name.
+    """Return the catalogue's row of a name.
 
     Raises:
-        ModelError: There is none; the message names the likeliest ones.
+        ModelError: If there is none; the message has similar names.
     """
     found = entries().get(name)
     if found is None:
@@ -53,10 +53,10 @@ def entry(name: str) -> CatalogueEntry:
 
 
 def find(name_or_path: str | Path) -> Path:
-    """The safetensors file of a catalogue name, `default`, a training run's folder, or a path to a file of ours.
+    """Return the safetensors file of a catalogue name, of `default`, of a training run's folder, or of a path.
 
     Raises:
-        ModelError: Neither a known name nor an existing file or run, or one whose weights are not here yet.
+        ModelError: If there is no such name, file or run, or its weights are not here yet.
     """
     name = DEFAULT if str(name_or_path) == "default" else str(name_or_path)
     if name in EMBEDDED:
@@ -83,7 +83,7 @@ def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
     """Load a network with its weights, float32, in eval mode, and its card.
 
     Raises:
-        ModelError: The file cannot be used, or it was pulled by a version whose catalogue described another network
+        ModelError: If the file cannot be used, or was pulled by a version whose catalogue described another network
             under that name.
     """
     from nonlocal_video.models.checkpoint import load_checkpoint
@@ -100,13 +100,25 @@ def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
 
 
 def _is_of(card: ModelCard, published: ModelCard) -> bool:
-    """Compare what decides a network's scores; names, notes and addresses may change."""
+    """Compare the parts of a card that decide a network's scores; names, notes and addresses may change."""
     fields = ("architecture", "config", "input", "labels", "average", "head_window")
     return all(getattr(card, field) == getattr(published, field) for field in fields)
 
 
 def build(name_or_path: str | Path) -> nn.Module:
-    """Build the network of a catalogue name, newly initialised, without reading (or having) its weights."""
+    """Build the network of a catalogue name, newly initialised; its weights are neither needed nor read.
+
+    Args:
+        name_or_path: A catalogue name, `default`, a .safetensors file of this project, or a training run's folder.
+
+    Raises:
+        ModelError: If there is no such model.
+
+    Example:
+        >>> network = nlv.build("i3d-nl-r50-8x8-k400-pyslowfast")
+        >>> type(network).__name__, len(network.nonlocal_layers())
+        ('Video3DResNet', 5)
+    """
     from nonlocal_video.models.checkpoint import build_network, read_card
 
     row = entries().get(str(name_or_path))
@@ -124,7 +136,7 @@ def _shapes(name: str) -> tuple[int, tuple[int, ...]]:
     from nonlocal_video.models.checkpoint import build_network
 
     row = entry(name)
-    with torch.device("meta"), torch.inference_mode():  # shapes alone: no memory, no arithmetic
+    with torch.device("meta"), torch.inference_mode():  # shapes only: no memory, no arithmetic
         network: Any = build_network(row.card).eval()
         view = torch.empty(1, 3, row.input.num_frames, row.view_side, row.view_side)
         features = network.extract_features(view, ["stage4"])["stage4"]
@@ -132,10 +144,10 @@ def _shapes(name: str) -> tuple[int, tuple[int, ...]]:
 
 
 def check_row(row: CatalogueEntry) -> None:
-    """Check the network that a row describes against the figures beside it, before it is built or filled.
+    """Check the network that a row describes against the row's figures, before it is built or filled.
 
     Raises:
-        ModelError: It has another number of parameters, or other features, than its publisher's.
+        ModelError: If its number of parameters or the shape of its last features differs from its publisher's.
     """
     parameters, features = _shapes(row.name)
     if (parameters, features) != (row.parameters, row.last_features):
@@ -155,8 +167,8 @@ def _weights_of_run(folder: Path) -> Path:
         )
     if not weights.is_file():
         raise ModelError(
-            f"The run in {str(folder)!r} has no {RUN_WEIGHTS} yet: it comes when the network was measured for the "
-            f"first time. Wait for that, or go on with a run that was cut off: nonlocal-video train ... --resume"
+            f"The run in {str(folder)!r} has no {RUN_WEIGHTS} yet: it is written when the network is first "
+            f"validated. Wait for that, or resume an interrupted run: nonlocal-video train ... --resume"
         )
     return weights
 

@@ -1,4 +1,4 @@
-"""Read `weights/catalogue.yaml`: rows that name shared parts become rows that stand for themselves.
+"""Reading of `weights/catalogue.yaml`, where rows refer to shared parts.
 
 The file has no YAML anchors and no merge keys. Which of several merged mappings wins differs between YAML libraries,
 even between releases of one, and a wrong stem stride or padding changes no tensor's shape.
@@ -18,11 +18,11 @@ def read_rows(text: str) -> list[dict[str, Any]]:
 
     Args:
         text: YAML with the sections `trunks`, `nonlocal_blocks`, `inputs`, `licences`, `shared_notes` and
-            `checkpoints`. A row's `config` is its `trunk`, then its `changes`, then its `nonlocal_blocks`, which says
-            after which residual blocks each kind of block stands: `{pooled_scaled: [layer2.1, layer3.1]}`.
+            `checkpoints`. A row's `config` is its `trunk`, then its `changes`, then its `nonlocal_blocks`, which lists
+            the residual blocks that each kind of block follows: `{pooled_scaled: [layer2.1, layer3.1]}`.
 
     Raises:
-        ValueError: A part is named that does not exist.
+        ValueError: If a row refers to a part that does not exist.
     """
     import yaml
 
@@ -34,13 +34,13 @@ def read_rows(text: str) -> list[dict[str, Any]]:
     for row in document["checkpoints"]:
         fields = dict(row)
         config = {**_part(trunks, fields.pop("trunk"), "trunks"), **fields.pop("changes", {})}
-        placed = {
+        nonlocal_blocks = {
             position: _part(blocks, kind, "nonlocal_blocks")
             for kind, positions in fields.pop("nonlocal_blocks", {}).items()
             for position in positions
         }
-        if placed:
-            config["nonlocal_blocks"] = placed
+        if nonlocal_blocks:
+            config["nonlocal_blocks"] = nonlocal_blocks
         notes = [_part(document["shared_notes"], name, "shared_notes") for name in fields.pop("shared_notes", ())]
         rows.append(
             {
@@ -55,7 +55,7 @@ def read_rows(text: str) -> list[dict[str, Any]]:
 
 
 def _resolved(section: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, dict[str, Any]]:
-    """Fill in the fields that a part takes from the earlier part which its `like` names."""
+    """Fill in the fields that a part inherits from the earlier part named by `like`."""
     resolved: dict[str, dict[str, Any]] = {}
     for part, fields in section.items():
         base = _part(resolved, fields[_LIKE], name) if _LIKE in fields else {}
@@ -64,7 +64,7 @@ def _resolved(section: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, 
 
 
 def _part(section: Mapping[str, Any], name: str, section_name: str) -> Any:
-    """Return a copy, as rows that share a part must not change each other's."""
+    """Return a copy of a part, since rows that share it must not change each other's."""
     if name not in section:
         raise ValueError(
             f"{section_name} of the catalogue has no {name!r} above this use; it has {', '.join(section)}."

@@ -1,4 +1,4 @@
-"""Published weights -> a file of ours: every tensor accounted for, nothing guessed."""
+"""Conversion of published weights to this project's files, with every tensor accounted for and nothing guessed."""
 
 from __future__ import annotations
 
@@ -36,25 +36,29 @@ _MAX_LISTED = 10
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was read, as what, and what became of it."""
+    """Result of a conversion."""
 
     name: str
-    """The catalogue's row."""
+    """Name of the catalogue's row."""
     source: Source
+    """Project that published the weights."""
     card: ModelCard
+    """Card of the converted file."""
     output: Path
+    """The converted file."""
     input_sha256: str
+    """SHA-256 of the published file."""
     tensors_used: int
-    """Tensors of the file that are now in the network: all but those ignored."""
+    """Number of the file's tensors that are now in the network: all except those ignored."""
     ignored: tuple[str, ...]
-    """What the file holds beside the weights: momentum, learning rate, counters."""
+    """Names in the file that are not weights: momentum, learning rate, counters."""
 
 
 def recognise(path: str | Path) -> list[str]:
-    """Names of the catalogue's networks that a file's names and shapes fit; often several, as shapes show little.
+    """Return the catalogue names whose tensor names and shapes fit a file; often several, since shapes tell little.
 
     Raises:
-        ModelError: The file cannot be read.
+        ModelError: If the file cannot be read.
     """
     file = read_weights_file(path)
     return [row.name for row in _likely_rows(file) if _best_match(file, row, row.card).fits]
@@ -63,18 +67,18 @@ def recognise(path: str | Path) -> list[str]:
 def convert_file(
     path: str | Path, output: str | Path, *, name: str | None = None, labels: Sequence[str] | None = None
 ) -> Conversion:
-    """Writes published weights as a file that `nlv.load` takes, with their catalogue row's card inside, in float32.
+    """Convert published weights to a file for `nlv.load`, in float32, with the card of their catalogue row.
 
     Args:
         path: A checkpoint of PySlowFast, video-nonlocal-net, MMAction2, PyTorchVideo, torchvision, 3D-ResNets-PyTorch
-            or Tushar-N's port, or a network of theirs that was fine-tuned.
+            or Tushar-N's port, or a fine-tuned network of theirs.
         output: The .safetensors file to write.
-        name: The catalogue's row. Can be left out where one row alone fits, or where the file's hash is published.
-        labels: Class names of a network that was fine-tuned, in the order of its outputs; its head then has that many.
+        name: Name of the catalogue's row. It can be left out if only one row fits, or if the file's hash is published.
+        labels: Class names of a fine-tuned network, in the order of its outputs; its head has as many.
 
     Raises:
-        ModelError: The file is not what `name` says, or fits no row, or several: the message lists what is missing,
-            unexpected and misshapen, or the candidates. Or the labels cannot be its. Nothing is written then.
+        ModelError: If the file is not what `name` says, or fits no row or several, or the labels do not fit. The
+            message lists missing, unexpected and misshapen tensors, or the candidates. Nothing is written then.
     """
     file, output = read_weights_file(path), Path(output)
     if not output.absolute().parent.is_dir():
@@ -100,17 +104,17 @@ def convert_file(
 
 @dataclass(frozen=True)
 class _Match:
-    """A file held against a network in one layout."""
+    """Comparison of a file with a network in one layout."""
 
     card: ModelCard
     layout: Layout
     names: dict[str, str]
-    """Our name -> the file's, for every tensor that both have."""
+    """Our name -> the file's name, for every tensor in both."""
     ignored: tuple[str, ...] = ()
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshapen: dict[str, str] = field(default_factory=dict)
-    """The file's name -> what is wrong with it."""
+    """The file's name -> the problem with its shape or type."""
 
     @property
     def fits(self) -> bool:
@@ -121,7 +125,7 @@ class _Match:
         return len(self.missing) + len(self.unexpected) + len(self.misshapen)
 
     def problems(self) -> str:
-        """The problems as sentences, each kind cut to the first few."""
+        """Return the problems as sentences, each kind cut to the first few."""
         parts = []
         misshapen = [f"{name} is {problem}" for name, problem in self.misshapen.items()]
         for kind, names in (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", misshapen)):
@@ -132,7 +136,7 @@ class _Match:
 
 
 def _chosen(file: WeightsFile, name: str | None, labels: Sequence[str] | None) -> tuple[CatalogueEntry, _Match]:
-    """The row that the file is to be read as, and how."""
+    """Choose the row as which the file is to be read, and match them."""
     rows = _likely_rows(file) if name is None else [entry(name)]
     matches = {row.name: _best_match(file, row, _card(row, labels)) for row in rows}
     if name is None:
@@ -155,7 +159,7 @@ def _chosen(file: WeightsFile, name: str | None, labels: Sequence[str] | None) -
 
 
 def _likely_rows(file: WeightsFile) -> list[CatalogueEntry]:
-    """The rows whose classifier's name the file has, so that not all networks have to be built; else all rows."""
+    """Return the rows whose classifier name is in the file, so that not all networks are built; else all rows."""
     rows = list(entries().values())
     likely = []
     for row in rows:
@@ -168,16 +172,16 @@ def _likely_rows(file: WeightsFile) -> list[CatalogueEntry]:
 
 
 def _only(file: WeightsFile, fitting: list[CatalogueEntry]) -> CatalogueEntry:
-    """The only row of several that fit, or the one whose published hash the file has."""
+    """Return the only row that fits, or the one whose published hash the file has."""
     by_hash = [row for row in fitting if _has_published_hash(file, row)]
     if len(by_hash) == 1:
         return by_hash[0]
     if len(fitting) == 1:
         return fitting[0]
     raise ModelError(
-        f"{file.path} fits {len(fitting)} networks of the catalogue, whose differences (padding, scale, order of "
-        f"pooling, frames) no file of weights shows: {', '.join(row.name for row in fitting)}. "
-        "Say which it is: --as NAME."
+        f"{file.path} fits {len(fitting)} networks of the catalogue. They differ in padding, scale, order of pooling "
+        f"or frames, which weights do not show: {', '.join(row.name for row in fitting)}. "
+        "Choose one: --as NAME."
     )
 
 
@@ -209,7 +213,7 @@ def _card(row: CatalogueEntry, labels: Sequence[str] | None) -> ModelCard:
 
 
 def _best_match(file: WeightsFile, row: CatalogueEntry, card: ModelCard) -> _Match:
-    """The file held against a row, in the layout of its source that fits best."""
+    """Match the file with a row, in the layout of its source that fits best."""
     affine = row.download is not None and row.download.affine
     matches = [_held_against(file, card, layout, affine=affine) for layout in _LAYOUTS[row.source]]
     return min(matches, key=lambda match: match.num_problems)
@@ -242,7 +246,7 @@ def _held_against(file: WeightsFile, card: ModelCard, layout: Layout, *, affine:
 
 
 def _problem_of_dtype(tensor: Tensor, ours: Tensor) -> str | None:
-    """What keeps a tensor from becoming one of ours without a change of its numbers."""
+    """Return why a tensor cannot become one of ours with the same values; None if it can."""
     name = str(tensor.dtype).removeprefix("torch.")
     if tensor.is_floating_point() != ours.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         return f"of {name} instead of {str(ours.dtype).removeprefix('torch.')}"
@@ -252,7 +256,7 @@ def _problem_of_dtype(tensor: Tensor, ours: Tensor) -> str | None:
 
 
 def _optional(names: dict[str, str], file: WeightsFile, *, affine: bool) -> set[str]:
-    """Tensors of the network that this file need not have: all of a kind, or none."""
+    """Return the network's tensors that this file need not have: all of a kind, or none."""
     optional = set()
     if not any(name.endswith(COUNTER) for name in file.tensors):
         optional |= {name for name in names if name.endswith(COUNTER)}
@@ -270,7 +274,7 @@ def _only_the_head(match: _Match) -> bool:
 
 
 def _filled(file: WeightsFile, match: _Match) -> dict[str, Tensor]:
-    """Every tensor of the network: the file's, or what stands for a file that does not keep it."""
+    """Return every tensor of the network: the file's, or a default for those that the file's format leaves out."""
     config, network = _network_on_meta(json.dumps(match.card.config))
     filled = {}
     for name, tensor in network.items():
@@ -288,7 +292,7 @@ def _filled(file: WeightsFile, match: _Match) -> dict[str, Tensor]:
 
 @lru_cache(maxsize=64)
 def _network_on_meta(config: str) -> tuple[ResNet3DConfig, dict[str, Tensor]]:
-    """The network of a configuration (JSON) and its state dict, without memory for the weights."""
+    """Return the network of a configuration (JSON) and its state dict, without memory for the weights."""
     typed = TypeAdapter(ResNet3DConfig).validate_json(config)
     with torch.device("meta"):
         return typed, Video3DResNet.from_config(typed).state_dict()

@@ -1,4 +1,4 @@
-"""Gets published weights: downloads the publisher's file, checks its hash, converts it, remembers what was seen."""
+"""Download of published weights: get the publisher's file, check its hash, convert it and record what was seen."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ OFFLINE_VARIABLE = "NONLOCAL_VIDEO_OFFLINE"
 
 
 def check_licence(entry: CatalogueEntry, *, accepted: bool) -> None:
-    """Asks for consent to a licence that forbids commercial use.
+    """Require consent to a licence that forbids commercial use.
 
     Raises:
-        UsageError: It does, and was not accepted.
+        UsageError: If the licence does and was not accepted.
     """
     if entry.licence.non_commercial and not accepted:
         raise UsageError(
             f"The weights of {entry.name!r} may not be used commercially (licence: {entry.licence.name}). "
-            f"If you agree to that: nonlocal-video weights pull {entry.name} --accept-licence"
+            f"If you agree: nonlocal-video weights pull {entry.name} --accept-licence"
         )
 
 
@@ -48,28 +48,30 @@ def pull(
     keep_original: bool = False,
     offline: bool = False,
     policy: transfer.RetryPolicy | None = None,
-    progress: transfer.Progress | None = None,
-    notify: transfer.Say = print,
+    progress: transfer.ProgressCallback | None = None,
+    notify: transfer.Notify = print,
 ) -> Path:
-    """Makes a catalogue entry's weights ready for use; does nothing if they are.
+    """Download, check and convert the weights of a catalogue entry; do nothing if they are here.
 
-    Several processes may pull at once: one works, the others wait and find it done.
+    Several processes may pull at once: one works, the others wait for it.
 
     Args:
         entry: A row of the catalogue.
         accept_licence: Consent to a licence that forbids commercial use.
-        keep_original: Keep the publisher's file, too, at `original_path(entry)`. One put there by hand is always kept.
-        offline: Don't use the network; so does the environment variable NONLOCAL_VIDEO_OFFLINE=1.
-        policy: How long to wait for the server and how often to try.
-        progress: Called with the bytes that are here, and with all where known.
-        say: Called with sentences about the progress.
+        keep_original: Whether to keep the publisher's file at `original_path(entry)`. A file put there by hand is
+            always kept.
+        offline: Whether to work without the network; so does the environment variable NONLOCAL_VIDEO_OFFLINE=1.
+        policy: Waiting times and number of attempts.
+        progress: Called with the bytes received and, where known, the total.
+        notify: Called with sentences about the progress.
 
     Returns:
         The converted file, `weights_path(entry.name)`.
 
     Raises:
-        UsageError: The licence was not accepted.
-        ModelError: No weights were published, or they can't be fetched, aren't the right ones, or don't convert.
+        UsageError: If the licence was not accepted.
+        ModelError: If no weights were published, or they cannot be downloaded, have another hash or cannot be
+            converted.
     """
     with _locked(entry, notify):
         path = weights_path(entry.name)
@@ -83,7 +85,7 @@ def pull(
             _convert(entry, original, path, notify)
         except ModelError as error:
             raise ModelError(
-                f"{error} The publisher's file stays at {original}; delete it to fetch it anew."
+                f"{error} The publisher's file stays at {original}; delete it to download it again."
             ) from error
         if not (keep_original or put_by_hand):
             original.unlink()
@@ -95,10 +97,10 @@ def fetch(
     *,
     offline: bool = False,
     policy: transfer.RetryPolicy | None = None,
-    progress: transfer.Progress | None = None,
-    notify: transfer.Say = print,
+    progress: transfer.ProgressCallback | None = None,
+    notify: transfer.Notify = print,
 ) -> Path:
-    """The publisher's file as it is, its hash checked; arguments and errors as of `pull`.
+    """Download the publisher's file and check its hash; arguments and errors as for `pull`.
 
     Returns:
         `original_path(entry)`.
@@ -108,13 +110,13 @@ def fetch(
 
 
 def verify(entry: CatalogueEntry) -> str:
-    """Compares what was pulled with the hashes published and recorded, and loads it strictly.
+    """Compare pulled weights with the published and the recorded hashes, and load them strictly.
 
     Returns:
-        A sentence that says what was compared.
+        A sentence about what was compared.
 
     Raises:
-        ModelError: The weights are not here or not right; the message names every problem.
+        ModelError: If the weights are missing or wrong; the message names every problem.
     """
     from nonlocal_video.models.checkpoint import load_checkpoint
 
@@ -150,8 +152,8 @@ def _fetch(
     *,
     offline: bool,
     policy: transfer.RetryPolicy | None,
-    progress: transfer.Progress | None,
-    notify: transfer.Say,
+    progress: transfer.ProgressCallback | None,
+    notify: transfer.Notify,
 ) -> Path:
     download = _published(entry)
     record = read_record(entry.name)
@@ -167,8 +169,8 @@ def _fetch(
     yourself = f"save it as {path}, and run this again."
     if download.by_hand:
         raise ModelError(
-            f"Only a person can fetch the weights of {entry.name!r}: open {download.url} "
-            f"(`nonlocal-video weights info {entry.name}` says what is there), {yourself}"
+            f"The weights of {entry.name!r} can only be downloaded by hand: open {download.url} "
+            f"(`nonlocal-video weights info {entry.name}` describes it), {yourself}"
         )
     if offline or os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0"):
         raise ModelError(
@@ -184,15 +186,15 @@ def _fetch(
     sha256 = sha256_of(part)
     if problems := _differences(entry, record, sha256, download.url):
         transfer.discard(part)
-        raise ModelError(f"{'; '.join(problems)}. The file was removed, nothing is installed.")
+        raise ModelError(f"{'; '.join(problems)}. The file was removed; nothing is installed.")
     os.replace(part, path)
     transfer.discard(part)
     notify(f"{download.url} {_hash_in_words(download, sha256)}.")
     return path
 
 
-def _convert(entry: CatalogueEntry, original: Path, path: Path, notify: transfer.Say) -> None:
-    """Make the weights file; it appears only when its record is written."""
+def _convert(entry: CatalogueEntry, original: Path, path: Path, notify: transfer.Notify) -> None:
+    """Write the weights file, which appears only after its record."""
     from nonlocal_video.zoo.convert import convert_file
 
     temporary = path.with_name(f".{entry.name}.{os.getpid()}.safetensors")
@@ -212,8 +214,8 @@ def _convert(entry: CatalogueEntry, original: Path, path: Path, notify: transfer
 
 
 @contextmanager
-def _locked(entry: CatalogueEntry, notify: transfer.Say) -> Iterator[None]:
-    """One process at a time works on an entry; a storage that fails becomes a `ModelError`."""
+def _locked(entry: CatalogueEntry, notify: transfer.Notify) -> Iterator[None]:
+    """Hold the lock of an entry, so that one process works on it; raise a `ModelError` if the folder fails."""
     from filelock import Timeout
 
     folder = weights_folder()
@@ -244,7 +246,7 @@ def _published(entry: CatalogueEntry) -> Download:
 
 
 def _differences(entry: CatalogueEntry, record: Record | None, sha256: str, what: str) -> list[str]:
-    """How a file of this hash differs from the published hash and from the one seen before."""
+    """Compare a file's hash with the published one and with the recorded one; return the differences."""
     download = _published(entry)
     problems = []
     if download.sha256 and not sha256.startswith(download.sha256):

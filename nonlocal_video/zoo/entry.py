@@ -1,4 +1,4 @@
-"""One published checkpoint: everything that has to be known beside its tensors."""
+"""One published checkpoint: all information about it besides its tensors."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ FileFormat = Literal["safetensors", "torch", "caffe2"]
 
 @dataclass(frozen=True)
 class Licence:
-    """What one may do with the weights."""
+    """Licence of the weights."""
 
     name: str
-    """SPDX identifier where there is one, else the words of the publisher."""
+    """SPDX identifier if there is one, else the publisher's words."""
     non_commercial: bool = False
+    """Whether it forbids commercial use."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,17 @@ class Download:
     """The published file."""
 
     url: str
+    """Address of the file."""
     file_format: FileFormat
+    """Format of the file."""
     sha256: str | None = None
-    """All 64 hex digits, or the first 8 where only these are published, or None where no hash is."""
+    """SHA-256: all 64 hex digits, the first 8 if only these are published, or None if none are."""
     affine: bool = False
-    """The file's batch norms are a gain and a bias alone, without statistics; its non-local blocks may have none."""
+    """Whether batch norms are a gain and a bias alone, without statistics; non-local blocks may then have none."""
     by_hand: bool = False
-    """The address is a page that asks a person, not a file that can be fetched."""
+    """Whether the address is a page for people, not a file that can be downloaded."""
     size_mb: float | None = None
-    """Size of the file in 10^6 bytes, where its publisher states it."""
+    """Size of the file in 10^6 bytes, if its publisher states it."""
 
     def __post_init__(self) -> None:
         if self.sha256 is not None and (len(self.sha256) not in (8, 64) or set(self.sha256) - set("0123456789abcdef")):
@@ -62,17 +65,24 @@ class Download:
 
 @dataclass(frozen=True)
 class PublishedInput:
-    """The input in its publisher's own terms: T frames every `frame_stride`, values from 0 to `value_range`."""
+    """Network input in the publisher's own terms: T frames every `frame_stride`, values from 0 to `value_range`."""
 
     num_frames: int
+    """Number of frames."""
     frame_stride: int
+    """Distance between frames, counted as in `stride_counts`."""
     stride_counts: Literal["frames", "thirtieths"]
-    """What the stride counts: the clip's own frames, or frames at 30 a second whatever the clip's rate."""
+    """What the stride counts: the clip's own frames, or frames at 30 per second for any rate of the clip."""
     short_side: int
+    """Shorter side of the resized frame, in pixels."""
     crop: int
+    """Side of the crop, in pixels."""
     mean: tuple[float, float, float]
+    """Mean of each channel, on the scale of `value_range`."""
     std: tuple[float, float, float]
+    """Standard deviation of each channel, on the same scale."""
     value_range: Literal[1, 255] = 1
+    """Largest value of a pixel."""
     channel_order: Literal["RGB"] = "RGB"
     resize_to: tuple[int, int] | None = None
     antialias: bool = False
@@ -83,7 +93,7 @@ class PublishedInput:
     longer_side: LongerSide = "rounded_down"
 
     def spec(self) -> InputSpec:
-        """The same as this project's `InputSpec`, whose mean and std are of values from 0 to 1."""
+        """Return the same as this project's `InputSpec`, whose mean and std are for values from 0 to 1."""
         mean, std = (
             (a / self.value_range, b / self.value_range, c / self.value_range) for a, b, c in (self.mean, self.std)
         )
@@ -110,39 +120,49 @@ class CatalogueEntry:
     """A row of the catalogue."""
 
     name: str
+    """Catalogue name."""
     source: Source
+    """Project that published the weights."""
     config: dict[str, Any]
-    """What differs from the defaults of `ResNet3DConfig`, as in a model card; `nonlocal_blocks` holds the details of
-    the blocks: where, kernel, scale, pooling order, biases."""
+    """Fields that differ from the defaults of `ResNet3DConfig`, as in a model card. `nonlocal_blocks` has the position,
+    kernel, scale, pooling order and biases of the blocks."""
     input: PublishedInput
+    """Input of the network."""
     labels: LabelList
+    """Name of the label list."""
     parameters: int
+    """Number of parameters."""
     last_features: tuple[int, int, int, int]
-    """Channels, frames, rows and columns of the last features of one view of `view_side` pixels."""
+    """Channels, frames, rows and columns of the last features for one view of `view_side` pixels."""
     gmacs: float | None
-    """Multiply-accumulates of one view of `view_side` pixels, in 10^9."""
+    """Multiply-accumulates for one view of `view_side` pixels, in 10^9."""
     licence: Licence
+    """Licence of the weights."""
     download: Download | None = None
-    """None: no weights were published, only the configuration."""
+    """The published file; None if only the configuration was published."""
     accuracy: Accuracy | None = None
+    """Published accuracy."""
     average: Literal["probabilities", "logits"] = "probabilities"
+    """What is averaged over views; see `ModelCard`."""
     head_window: tuple[int, int, int] | None = None
+    """Window of the classifier; see `ModelCard`."""
     notes: tuple[str, ...] = field(default_factory=tuple)
+    """Sentences that are shown to users of the model."""
 
     @property
     def view_side(self) -> int:
-        """Pixels for which the row's figures are stated: 224, or 112 for networks trained at that."""
+        """Crop in pixels for which the row's figures hold: 224, or 112 for networks trained at that."""
         return min(self.input.crop, 224)
 
     @property
     def card(self) -> ModelCard:
-        """The model card that travels with the converted weights."""
+        """Return the model card for the converted weights."""
         blocks = list(self.config.get("nonlocal_blocks", {}))
         stage_and_block = blocks[-1].split(".") if blocks else None
         return ModelCard(
             name=self.name,
             architecture="resnet3d",
-            config=deepcopy(self.config),  # rows share parts of theirs
+            config=deepcopy(self.config),  # rows share parts of it
             input=self.input.spec(),
             labels=read_labels(self.labels),
             explain_layer=f"{stage_and_block[0]}.nonlocal{stage_and_block[1]}" if stage_and_block else None,
@@ -156,10 +176,10 @@ class CatalogueEntry:
 
     @property
     def download_mb(self) -> float | None:
-        """Size of the published file in 10^6 bytes; None where there is none.
+        """Size of the published file in 10^6 bytes; None if there is none.
 
-        Where its publisher states no size (`download.size_mb`), about: 4 bytes for each parameter. A file that also
-        holds the optimiser's state is larger.
+        If its publisher states no size (`download.size_mb`), this is an estimate of 4 bytes for each parameter. A file
+        that also holds the optimiser's state is larger.
         """
         if self.download is None:
             return None
@@ -167,11 +187,11 @@ class CatalogueEntry:
 
     @property
     def network_config(self) -> ResNet3DConfig:
-        """`config` as `Video3DResNet.from_config` takes it."""
+        """Return `config` as `Video3DResNet.from_config` takes it."""
         from nonlocal_video.models.resnet3d import ResNet3DConfig
 
         return TypeAdapter(ResNet3DConfig).validate_python(self.config)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the entry as plain values for JSON."""
         return asdict(self)

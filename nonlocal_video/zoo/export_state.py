@@ -1,4 +1,4 @@
-"""Export our networks under the parameter names of PySlowFast or MMAction2."""
+"""Export of our networks under the parameter names of PySlowFast or MMAction2."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _SCALES: dict[str, tuple[object, ...]] = {"pyslowfast": ("inverse_sqrt",), "mmac
 
 
 def export_state(model: str | Path, output: str | Path, *, layout: Literal["pyslowfast", "mmaction2"]) -> Path:
-    """Writes a 3D ResNet as a PyTorch file that the other project loads: {"model_state": ...} or {"state_dict": ...}.
+    """Write a 3D ResNet as a PyTorch file for another project: {"model_state": ...} or {"state_dict": ...}.
 
     Args:
-        model: A catalogue name whose weights are here, or a safetensors file of ours.
-        output: The file to write, by custom `.pyth` (PySlowFast) or `.pth` (MMAction2).
-        layout: Whose names.
+        model: A catalogue name whose weights are here, or a safetensors file of this project.
+        output: The file to write, by convention `.pyth` (PySlowFast) or `.pth` (MMAction2).
+        layout: Project whose names to use.
 
     Returns:
         `output`.
 
     Raises:
-        ModelError: The network is not a 3D ResNet, or computes what that project's network of the same shapes does not:
-            under its names the numbers would be wrong without any error.
+        ModelError: If the network is not a 3D ResNet, or that project's network of the same shapes computes something
+            else: under its names the results would be wrong without any error.
     """
     if layout not in _LAYOUTS:
         raise ModelError(f"layout = {layout!r} should be one of {', '.join(_LAYOUTS)}.")
@@ -57,7 +57,7 @@ def export_state(model: str | Path, output: str | Path, *, layout: Literal["pysl
 
 
 def _obstacles(config: ResNet3DConfig, layout: str) -> list[str]:
-    """What the other project's network would compute differently from the same tensors, as sentences."""
+    """Return, as sentences, what the other project's network would compute differently from the same tensors."""
     found = []
     if config.block != "bottleneck" or config.temporal_conv != "first":
         found.append("its residual blocks are not bottlenecks with the convolution along time first")
@@ -67,16 +67,16 @@ def _obstacles(config: ResNet3DConfig, layout: str) -> list[str]:
         found.append("its first pooling has another padding than (0, 1, 1)")
     if layout == "pyslowfast" and config.stem_stride[0] != 1:
         found.append("its stem has a stride in time")
-    for place, block in config.nonlocal_blocks.items():
+    for name, block in config.nonlocal_blocks.items():
         order = "pool_conv" if layout == "pyslowfast" else "conv_pool"
         if block.sub_sample and block.pool_order != order:
-            found.append(f"the non-local block after {place} pools in the order {block.pool_order} instead of {order}")
+            found.append(f"the non-local block after {name} pools in the order {block.pool_order} instead of {order}")
         if block.out_bias != (layout == "pyslowfast"):
-            found.append(f"the non-local block after {place} has {'a' if block.out_bias else 'no'} bias in W")
+            found.append(f"the non-local block after {name} has {'a' if block.out_bias else 'no'} bias in W")
         if block.nonlocal_type not in _TYPES[layout]:
-            found.append(f"the non-local block after {place} is of the type {block.nonlocal_type}")
+            found.append(f"the non-local block after {name} is of the type {block.nonlocal_type}")
         if block.nonlocal_type == "embedded_gaussian" and block.scale not in _SCALES[layout]:
-            found.append(f"the softmax of the non-local block after {place} has the scale {block.scale}")
+            found.append(f"the softmax of the non-local block after {name} has the scale {block.scale}")
         if block.mode != "spacetime" or not block.bn_layer or not block.embed_bias:
-            found.append(f"the non-local block after {place} is not one over space and time with batch norm and biases")
+            found.append(f"the non-local block after {name} is not one over space and time with batch norm and biases")
     return found

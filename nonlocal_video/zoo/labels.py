@@ -1,4 +1,4 @@
-"""The label lists that come with the package."""
+"""The label lists in the package."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from importlib.resources import files
 from typing import Literal
 
 LabelList = Literal["kinetics400", "kinetics600", "kinetics700", "kinetics700_3d_resnets"]
-"""The last one has the same classes as the one before, in the order of 3D-ResNets-PyTorch's outputs."""
+"""Names of the lists. The last has the classes of the one before in the order of 3D-ResNets-PyTorch's outputs."""
 
 
 @lru_cache
 def read_labels(name: LabelList) -> tuple[str, ...]:
-    """Class names in the order of a network's outputs."""
+    """Return the class names of a list in the order of a network's outputs."""
     text = (files("nonlocal_video.weights") / f"{name}.txt").read_text("utf-8")
     return tuple(text.splitlines())

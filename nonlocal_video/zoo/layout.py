@@ -1,5 +1,7 @@
-"""How another project names the tensors of our 3D ResNet: each of our names has one of theirs, so a file can be read
-and written by the same rule."""
+"""Names of our 3D ResNet's tensors in other projects.
+
+Each of our names has one of theirs, so that a file can be read and written by the same rule.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Literal
 from nonlocal_video.models.resnet3d import ResNet3DConfig
 
 COUNTER = "num_batches_tracked"
-"""Batch norm's counter of training steps: no forward pass reads it, and not every file has it."""
+"""Batch norm's counter of training steps, which no forward pass uses and some files lack."""
 
 _OUR_NAME = re.compile(
     r"""(?:
@@ -28,28 +30,33 @@ _OUR_NAME = re.compile(
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution, batch norm or linear layer of `Video3DResNet`, as its state dict names it."""
+    """A convolution, batch norm or linear layer of `Video3DResNet`, parsed from its state-dict name."""
 
     kind: Literal["stem", "conv", "shortcut", "nonlocal", "classifier"]
+    """Kind of layer."""
     part: str = ""
-    """conv or bn; in a non-local block theta, phi, g, W or bn."""
+    """Part of the layer: conv or bn; in a non-local block theta, phi, g, W or bn."""
     stage: int = 0
-    """1 to 4."""
+    """Stage, 1 to 4."""
     block: int = 0
-    """Residual block within the stage, from 0; of a non-local block, the one that it follows."""
+    """Index of the residual block within the stage; for a non-local block, of the one that it follows."""
     number: int = 0
     """Number of the convolution within its residual block, from 1."""
     half: int | None = None
-    """0 and 1 are the convolutions along space and along time that make a (2+1)D convolution."""
+    """Half of a (2+1)D convolution: 0 along space, 1 along time."""
 
     @property
     def letter(self) -> str:
-        """a, b or c: the number as PySlowFast, Caffe2 and PyTorchVideo write it."""
+        """Number as a letter, a, b or c, as PySlowFast, Caffe2 and PyTorchVideo write it."""
         return "abc"[self.number - 1]
 
 
 def parse(name: str) -> tuple[Layer, str]:
-    """The layer and the tensor, "weight" or the like, that a name in `Video3DResNet`'s state dict stands for."""
+    """Parse a name in `Video3DResNet`'s state dict into its layer and its tensor, such as "weight".
+
+    Raises:
+        ValueError: If it is not such a name.
+    """
     found = _OUR_NAME.fullmatch(name)
     if found is None:
         raise ValueError(f"{name!r} is not a tensor of a Video3DResNet.")
@@ -76,17 +83,17 @@ def _dotted(layer_name: str, layer: Layer, tensor: str) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """One project's names for the tensors of a 3D ResNet."""
+    """Names of one project for the tensors of a 3D ResNet."""
 
     title: str
-    """The project, for messages."""
+    """Name of the project, for messages."""
     layer_name: Callable[[Layer, ResNet3DConfig], str]
-    """Our layer -> their name of it."""
+    """Function from our layer to their name of it."""
     tensor_name: Callable[[str, Layer, str], str | None] = _dotted
-    """(their layer name, our layer, our tensor) -> their tensor's name, or None if they keep no such tensor."""
+    """Function from (their layer name, our layer, our tensor) to their tensor's name; None if they have none."""
 
     def names(self, ours: Iterable[str], config: ResNet3DConfig) -> dict[str, str]:
-        """Our state-dict names -> theirs; what they do not keep is left out."""
+        """Map our state-dict names to theirs, without tensors that they do not have."""
         names = {}
         for name in ours:
             layer, tensor = parse(name)

@@ -1,4 +1,4 @@
-"""List models by name, and get their weights."""
+"""Listing of models by name, and download of their weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nonlocal_video.zoo.catalogue import EMBEDDED, entries, entry, find
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names that `load`, `pull` and `build` know, sorted.
+    """Return the names that `load`, `pull` and `build` accept, sorted.
 
     Args:
-        pattern: Shell-style pattern (`*`, `?`, `[...]`) that names have to match.
+        pattern: Shell-style pattern (`*`, `?`, `[...]`) for the names.
 
     Example:
         >>> import nonlocal_video as nlv
@@ -29,15 +29,20 @@ def pull(name: str, *, accept_licence: bool = False, notify: Callable[[str], Non
 
     Args:
         name: Catalogue name; see `list_models`.
-        accept_licence: Agree to a licence that forbids commercial use, where the model has one.
+        accept_licence: Consent to a licence that forbids commercial use, if the model has one.
         notify: Called with sentences about the progress.
 
     Returns:
-        The safetensors file, which `load` takes by the same name.
+        The safetensors file, which `load` finds by the same name.
 
     Raises:
-        ModelError: There is no such model, or its weights cannot be had, are not the published ones, or do not convert.
-        UsageError: The licence was not accepted.
+        ModelError: If there is no such model, or its weights cannot be downloaded, have another hash or cannot be
+            converted.
+        UsageError: If the licence was not accepted.
+
+    Example:
+        >>> nlv.pull("default").name  # part of the package: nothing is downloaded
+        'i3d-nl-k400.safetensors'
     """
     from nonlocal_video.zoo import download
 

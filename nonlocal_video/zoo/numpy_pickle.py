@@ -1,7 +1,7 @@
-"""Reads a pickle of nested dicts, lists and NumPy arrays without unpickling it: nothing in the file is ever called.
+"""Reader of pickles of nested dicts, lists and NumPy arrays that never calls anything in the file.
 
-`pickle.load` imports and calls whatever a file names. Here the opcodes (as `pickletools` parses them) drive a small
-interpreter that knows data and three recipes for arrays, and that refuses everything else by name.
+`pickle.load` imports and calls anything that a file names. Here the opcodes (as parsed by `pickletools`) drive a small
+interpreter that knows data and three recipes for arrays, and refuses everything else by name.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 
 from nonlocal_video.errors import ModelError
 
-MAX_OPCODES = 1_000_000  # an opcode makes at most some 100 bytes beyond its own data, so this bounds memory
+MAX_OPCODES = 1_000_000  # an opcode creates at most some 100 bytes beyond its own data, so this bounds memory
 MAX_DIMENSIONS = 32
 MAX_DIMENSION_SIZE = 2**31 - 1
 
 _RECONSTRUCT, _FROMBUFFER, _NDARRAY, _DTYPE = "_reconstruct", "_frombuffer", "ndarray", "dtype"
 _SCALAR, _ENCODE, _BYTES = "scalar", "encode", "bytes"
-# NumPy 2 moved `core` to `_core`; `_frombuffer` is how protocol 5 writes a contiguous array, `_codecs.encode` how
-# Python 3 writes bytes in protocol 2, `bytes` how it writes none.
+# NumPy 2 moved `core` to `_core`. Protocol 5 writes contiguous arrays with `_frombuffer`; protocol 2 of Python 3 writes
+# bytes with `_codecs.encode`, and empty ones with `bytes`.
 _GLOBALS: dict[tuple[str, str], str] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -43,7 +43,7 @@ _LITERALS = frozenset(
         "BININT2",
         "LONG1",
         "BINFLOAT",
-        "BINSTRING",  # of Python 2: pickletools gives it as text, each byte the character of that number
+        "BINSTRING",  # of Python 2: pickletools returns it as text, with one character for each byte
         "SHORT_BINSTRING",
         "BINUNICODE",
         "SHORT_BINUNICODE",
@@ -58,14 +58,14 @@ _SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class _Global:
-    """A name that the file may use: only compared, never imported."""
+    """A name that the file may use; it is only compared, never imported."""
 
     def __init__(self, recipe: str) -> None:
         self.recipe = recipe
 
 
 class _DType:
-    """A dtype on its way: REDUCE gives its kind and size, BUILD its byte order."""
+    """An unfinished dtype: REDUCE gives its kind and size, BUILD its byte order."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -73,7 +73,7 @@ class _DType:
 
 
 class _Array:
-    """An array on its way: REDUCE makes it, BUILD gives its shape, dtype and bytes. A scalar is complete at once."""
+    """An unfinished array: REDUCE creates it, BUILD gives its shape, dtype and bytes. A scalar is complete at once."""
 
     def __init__(self, value: np.ndarray[Any, Any] | np.generic | None = None) -> None:
         self.value = value
@@ -83,12 +83,12 @@ _MARK = object()
 
 
 def read_numpy_pickle(data: bytes) -> Any:
-    """Reads nested dicts, lists and tuples of arrays, numbers, strings and None from a pickle of protocol 2 to 5.
+    """Read nested dicts, lists and tuples of arrays, numbers, strings and None from a pickle of protocol 2 to 5.
 
-    Strings of Python 2 come back as text, their bytes read as latin-1. Arrays come back read-only and in the file's
-    byte order, from protocol 3 on without a copy for each. Arrays of objects, strings, dates or records, dicts with
-    other keys than strings and integers, containers that occur twice, and every global except NumPy's `_reconstruct`,
-    `_frombuffer`, `scalar`, `ndarray` and `dtype`, `_codecs.encode` and an empty `bytes` are refused.
+    Strings of Python 2 are decoded as latin-1. Arrays are read-only and in the file's byte order, from protocol 3 on
+    without a copy of each. Refused are arrays of objects, strings, dates or records; dicts with keys other than strings
+    and integers; containers that occur twice; and every global except NumPy's `_reconstruct`, `_frombuffer`, `scalar`,
+    `ndarray` and `dtype`, `_codecs.encode` and an empty `bytes`.
 
     Args:
         data: The whole pickle.
@@ -97,7 +97,7 @@ def read_numpy_pickle(data: bytes) -> Any:
         The object that the pickle describes.
 
     Raises:
-        ModelError: If the file is damaged or holds anything but such data; the message names what and where.
+        ModelError: If the file is damaged or contains anything else; the message names it and its position.
     """
     machine = _Machine(len(data))
     try:
@@ -115,10 +115,10 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.to_encode = num_bytes
-        """How many more bytes text may become: a file's own size, or one text would do for any number of arrays."""
+        """Bytes that text may still become. Without this limit one text could serve for any number of arrays."""
 
     def step(self, name: str, argument: Any, position: int) -> None:
-        """Carries out one opcode; the names are those of `pickletools`."""
+        """Execute one opcode; the names are those of `pickletools`."""
         stack = self.stack
         if name in ("PROTO", "FRAME", "STOP"):
             return
@@ -167,10 +167,12 @@ class _Machine:
             state = self._pop()
             self._build(self._top(), state)
         else:
-            raise ModelError(f"this pickle uses the opcode {name} (byte {position}); weights need none such: not read.")
+            raise ModelError(
+                f"this pickle uses the opcode {name} (byte {position}); weights do not need it, so it was not read."
+            )
 
     def result(self) -> Any:
-        """The object that is left at the end, if it is made of data only."""
+        """Return the object that is left at the end, if it consists of data only."""
         if len(self.stack) != 1:
             raise ModelError(f"this pickle is damaged: it ends with {len(self.stack)} objects instead of one.")
         try:
@@ -265,7 +267,7 @@ class _Machine:
             raise ValueError("an object gets a state that does not fit it")
 
     def _bytes(self, contents: object) -> bytes | bytearray:
-        """The bytes that a text stands for in protocol 2; bytes as they are."""
+        """Return the bytes that a text stands for in protocol 2; bytes unchanged."""
         if isinstance(contents, str):
             self.to_encode -= len(contents)
             if self.to_encode < 0:
@@ -277,7 +279,7 @@ class _Machine:
 
 
 def _finished(values: list[Any]) -> list[Any]:
-    """Arrays in place of arrays on their way; recipes may stay, they are the arguments of REDUCE and BUILD."""
+    """Replace unfinished arrays by arrays; recipes may stay, since they are the arguments of REDUCE and BUILD."""
     finished = []
     for value in values:
         if isinstance(value, _Array):

@@ -1,4 +1,4 @@
-"""Where pulled and converted weights are kept, and what is known about them."""
+"""Files of pulled and converted weights, and the records about them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SUFFIXES = {"safetensors": ".safetensors", "torch": ".pth", "caffe2": ".pkl"}
 
 
 def weights_path(name: str) -> Path:
-    """Where the converted weights of a catalogue name lie once they are pulled."""
+    """Return the path of a catalogue name's converted weights."""
     return weights_folder() / f"{name}.safetensors"
 
 
 def original_path(entry: CatalogueEntry) -> Path:
-    """Where the publisher's file lies until it is converted; a file put there by hand is taken.
+    """Return the path of the publisher's file until it is converted; a file put there by hand is used.
 
-    Named after the entry, as publishers give different files the same name.
+    It has the entry's name, since publishers give different files the same name.
     """
     suffix = _SUFFIXES[entry.download.file_format] if entry.download else ""
     return weights_folder() / "downloads" / f"{entry.name}{suffix}"
@@ -33,26 +33,28 @@ def original_path(entry: CatalogueEntry) -> Path:
 
 @dataclass(frozen=True)
 class Record:
-    """What was seen when weights were pulled; lies beside them as JSON."""
+    """Record of a download, stored as JSON with the weights."""
 
     url: str
+    """Address of the publisher's file."""
     sha256: str
     """SHA-256 of the publisher's file."""
     num_bytes: int
+    """Size of the publisher's file."""
     converted_sha256: str
     """SHA-256 of the converted file."""
 
 
 def record_path(name: str) -> Path:
-    """Where the record of a catalogue name lies."""
+    """Return the path of a catalogue name's record."""
     return weights_folder() / f"{name}.json"
 
 
 def read_record(name: str) -> Record | None:
-    """The record of a catalogue name, if it was ever pulled.
+    """Return the record of a catalogue name; None if it was never pulled.
 
     Raises:
-        ModelError: The file is not a record.
+        ModelError: If the file is not a record.
     """
     path = record_path(name)
     try:
@@ -64,7 +66,7 @@ def read_record(name: str) -> Record | None:
 
 
 def write_record(name: str, record: Record) -> None:
-    """Writes or replaces the record of a catalogue name in one step."""
+    """Write or replace the record of a catalogue name in one step."""
     path = record_path(name)
     with atomic_write(path) as file:
         file.write(json.dumps(asdict(record), indent=1).encode() + b"\n")

@@ -1,7 +1,7 @@
-"""Download a file over HTTP, resuming where the connection was cut.
+"""Download of a file over HTTP, resumed after interruptions.
 
-Of the libraries for downloads of data, pooch starts again at every cut and compares whole hashes only, where some
-publishers give 8 digits. So this is requests alone, which also knows the proxy's environment variables.
+Among libraries for downloads of data, pooch restarts after every interruption and compares whole hashes only, where
+some publishers give 8 digits. So this uses requests directly, which also honours the proxy's environment variables.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from urllib3.exceptions import NewConnectionError
 from nonlocal_video.errors import ModelError
 from nonlocal_video.io import refuse_link
 
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are here, and with those of the whole file where the server says so."""
-Say = Callable[[str], None]
-"""Called with sentences about the progress."""
+ProgressCallback = Callable[[int, int | None], None]
+"""Callback with the bytes received, and the size of the whole file where the server states it."""
+Notify = Callable[[str], None]
+"""Callback with sentences about the progress."""
 
 _CHUNK_BYTES = 64 * 1024
 _PASSING = (429, 500, 502, 503, 504)
@@ -30,22 +30,24 @@ _PASSING = (429, 500, 502, 503, 504)
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long a download waits and how often it tries."""
+    """Waiting times and number of attempts of a download."""
 
     attempts: int = 4
+    """Number of attempts."""
     connect_seconds: float = 10
+    """Longest wait for a connection."""
     silence_seconds: float = 60
     """Longest time without a byte from the server."""
     pause_seconds: float = 1
-    """Before the second attempt; twice that before the third, and so on."""
+    """Pause before the second attempt; it doubles before each further one."""
 
 
 class TransferError(ModelError):
-    """The file could not be downloaded; what came of it stays for the next attempt."""
+    """The file could not be downloaded; the part received is kept for the next attempt."""
 
 
 class _PassingError(Exception):
-    """A reason to try again."""
+    """A failure that is worth another attempt."""
 
 
 def download(
@@ -53,25 +55,25 @@ def download(
     part: Path,
     *,
     policy: RetryPolicy | None = None,
-    progress: Progress | None = None,
-    notify: Say | None = None,
+    progress: ProgressCallback | None = None,
+    notify: Notify | None = None,
 ) -> None:
-    """Downloads `url` to `part`; bytes that an earlier call left there are kept if the server's file is the same.
+    """Download `url` to `part`; bytes of an earlier call are kept if the server's file has not changed.
 
-    Beside it lies `part`.json with the server's tag of the file (its ETag, else the time of its last change). Without
-    one, nothing would show that the file has changed since, and every attempt starts from the first byte.
+    The file `part`.json has the server's tag (its ETag, else the time of its last change). Without a tag a change of
+    the file would go unnoticed, so every attempt starts from the first byte.
 
     Args:
         url: An http or https address.
-        part: Where the bytes go. The caller checks them, and moves the file to its final name.
-        policy: How long to wait and how often to try.
-        progress: Told about every piece that comes.
-        say: Told why an attempt failed before the next one.
+        part: Path of the bytes. The caller checks them and moves the file to its final name.
+        policy: Waiting times and number of attempts.
+        progress: Called for every chunk received.
+        notify: Called with the reason before another attempt.
 
     Raises:
-        TransferError: The server refuses, or all attempts failed.
-        UsageError: `part` is a link.
-        OSError: The file cannot be written.
+        TransferError: If the server refuses, or all attempts failed.
+        UsageError: If `part` is a link.
+        OSError: If the file cannot be written.
     """
     policy = policy or RetryPolicy()
     for written in (part, _tag_path(part)):
@@ -97,13 +99,15 @@ def download(
 
 
 def discard(part: Path) -> None:
-    """Removes what a download left."""
+    """Remove the files of a download."""
     part.unlink(missing_ok=True)
     _tag_path(part).unlink(missing_ok=True)
 
 
-def _receive(session: requests.Session, url: str, part: Path, policy: RetryPolicy, progress: Progress | None) -> None:
-    headers = {"Accept-Encoding": "identity"}  # of a compressed answer, offsets would count other bytes
+def _receive(
+    session: requests.Session, url: str, part: Path, policy: RetryPolicy, progress: ProgressCallback | None
+) -> None:
+    headers = {"Accept-Encoding": "identity"}  # offsets into a compressed response would count other bytes
     tag = _tag_of_kept(part, url)
     offset = part.stat().st_size if tag else 0
     if tag:
@@ -114,7 +118,7 @@ def _receive(session: requests.Session, url: str, part: Path, policy: RetryPolic
         if status in _PASSING:
             raise _PassingError(f"the server answered {status} {response.reason}")
         if tag and (status == 416 or (status == 206 and not _goes_on(response, offset, tag))):
-            discard(part)  # what is here is not the beginning of what is there
+            discard(part)  # it is not the beginning of the server's file
             _receive(session, url, part, policy, progress)
             return
         if status not in ((200, 206) if tag else (200,)):
@@ -122,7 +126,7 @@ def _receive(session: requests.Session, url: str, part: Path, policy: RetryPolic
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise TransferError(f"{url} cannot be downloaded: a web page came instead (the network's log-in?).")
         encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-        if status == 200:  # the whole file: nothing was here, or it has changed, or the server knows no ranges
+        if status == 200:  # the whole file: nothing was here, or it has changed, or the server supports no ranges
             discard(part)
             offset = 0
             part.touch()
@@ -140,14 +144,14 @@ def _receive(session: requests.Session, url: str, part: Path, policy: RetryPolic
 
 
 def _goes_on(response: requests.Response, offset: int, tag: str) -> bool:
-    """Whether a part of the file that `tag` marks comes, from that byte on."""
+    """Return whether the response continues the file marked by `tag` from that byte on."""
     begins = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
     return begins and _tag(response) in ("", tag)
 
 
 def _tag(response: requests.Response) -> str:
     etag: str = response.headers.get("ETag", "")
-    if etag and not etag.startswith("W/"):  # a weak one may stand for two files with different bytes
+    if etag and not etag.startswith("W/"):  # a weak tag may stand for files with different bytes
         return etag
     return response.headers.get("Last-Modified", "")
 
@@ -162,7 +166,7 @@ def _write_tag(part: Path, url: str, tag: str) -> None:
 
 
 def _tag_of_kept(part: Path, url: str) -> str | None:
-    """The tag of the file of which `part` has the beginning, if there is anything to go on with."""
+    """Return the tag of the file of which `part` is the beginning; None if there is nothing to resume."""
     if not part.is_file() or part.stat().st_size == 0:
         return None
     try:
@@ -173,7 +177,7 @@ def _tag_of_kept(part: Path, url: str) -> str | None:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The error and those under it; the last is what the system or the server said."""
+    """Return an error and its causes; the last is the system's or the server's own message."""
     causes = [error]
     while (inner := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(inner)

@@ -1,4 +1,4 @@
-"""Reads a file of published weights, PyTorch's or Caffe2's, without running anything that it holds."""
+"""Reader of files of published weights, PyTorch's or Caffe2's, that never runs anything in them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from nonlocal_video.errors import ModelError
 from nonlocal_video.models.checkpoint import check_is_weights, without_wrappers
 from nonlocal_video.zoo.numpy_pickle import read_numpy_pickle
 
-_LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # how files of PyTorch before 1.6 begin
+_LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # start of files of PyTorch before 1.6
 _SAFETENSORS = re.compile(rb".{8}\{", re.DOTALL)  # a length, then JSON
 _WRAPPERS = ("model_state", "state_dict")  # PySlowFast and PyTorchVideo; MMAction2 and kenshohara
 _PREFIX = "model."  # of PyTorchVideo's files made by PySlowFast
 
 
 class _Record:
-    """Stands for an object of a training log: takes anything, does nothing, and is dropped."""
+    """Substitute for an object of a training log: accepts anything, does nothing, and is dropped."""
 
     def __init__(self, *arguments: Any) -> None:
         pass
@@ -33,10 +33,10 @@ class _Record:
         pass
 
 
-# MMEngine keeps its log in the checkpoint, MMAction2 published some so. These names stand there, and mean this here.
+# MMEngine keeps its log in the checkpoint, and some files of MMAction2 have it. These are the names in it.
 _LOG_NAMES = (
     "mmengine.logging.history_buffer.HistoryBuffer",
-    "builtins.getattr",  # how a method of HistoryBuffer is written
+    "builtins.getattr",  # how a method of HistoryBuffer is pickled
     "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray._reconstruct",
@@ -48,21 +48,23 @@ _LOG_NAMES = (
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The tensors of a file, by the names of its project."""
+    """Tensors of a file, by the names of its project."""
 
     path: Path
+    """The file."""
     sha256: str
+    """SHA-256 of the file."""
     tensors: dict[str, Tensor]
-    """Float32, or integers for counters; what DataParallel, torch.compile and others add to names is taken off."""
+    """Tensors in float32, or integers for counters, without the prefixes of DataParallel, torch.compile and others."""
     ignored: tuple[str, ...]
-    """What else the file holds at its top level: the optimiser, the epoch and the like."""
+    """Other names at the top level of the file: the optimiser, the epoch and the like."""
 
 
 def read_weights_file(path: str | Path) -> WeightsFile:
-    """Reads the weights that a checkpoint holds.
+    """Read the weights in a checkpoint.
 
     Raises:
-        ModelError: If there is no such file, it is damaged, or it holds anything but tensors and plain values.
+        ModelError: If there is no such file, it is damaged, or it contains anything but tensors and plain values.
     """
     path = Path(path)
     check_is_weights(path)
@@ -89,7 +91,7 @@ def _load_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals([(_Record, name) for name in _LOG_NAMES]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # whatever the damage leads to
+    except Exception as error:  # damage can cause any error
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named:
             raise ModelError(
@@ -101,12 +103,12 @@ def _load_torch(path: Path) -> Any:
 
 
 def _unwrap(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors inside a checkpoint, and the names of what lies beside them."""
+    """Return the tensors inside a checkpoint, and the names beside them."""
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds a {type(content).__name__}; a dict of tensors is needed.")
     wrappers = [key for key in (*_WRAPPERS, "blobs") if isinstance(content.get(key), dict)]
     if len(wrappers) > 1:
-        raise ModelError(f"{path} holds {' and '.join(wrappers)}; which of them are the weights cannot be told.")
+        raise ModelError(f"{path} holds {' and '.join(wrappers)}; it is unclear which of them has the weights.")
     state = content[wrappers[0]] if wrappers else content
     ignored = tuple(sorted(str(key) for key in content if key not in wrappers)) if wrappers else ()
     tensors = {}
@@ -119,6 +121,6 @@ def _unwrap(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ...
             raise ModelError(f"{path} holds {name!r}, a {type(value).__name__}; only tensors by name are weights.")
         tensors[name] = value
     tensors = without_wrappers(tensors)
-    while tensors and all(name.startswith(_PREFIX) for name in tensors):  # a wrapper may lie around the other
+    while tensors and all(name.startswith(_PREFIX) for name in tensors):  # wrappers may be nested
         tensors = without_wrappers({name.removeprefix(_PREFIX): value for name, value in tensors.items()})
     return tensors, ignored

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nonlocal_video.analysis.rates import Measured, Rates
+from nonlocal_video.analysis.rates import Measurement, Rates
 from nonlocal_video.cli.analyze import app
 from nonlocal_video.errors import ModelError, UsageError
 
@@ -75,7 +75,7 @@ def test_attention(tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
 
 
 def test_recommend(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [Measured((1, 1, n), n * 10**6, n * 1e-3, n * 10**6, n * 10**6) for n in (1, 1000)]
+    points = [Measurement((1, 1, n), n * 10**6, n * 1e-3, n * 10**6, n * 10**6) for n in (1, 1000)]
     made_up = Rates(*points, device="cpu", num_threads=1)  # test_speed.py measures
     monkeypatch.setattr("nonlocal_video.analysis.rates.measure_rates", lambda *_, **__: made_up)
     arguments = ("recommend", "--config", config, "--input", "8,64,64", "--device", "cpu")

@@ -22,7 +22,7 @@ from nonlocal_video.analysis import (
     without_blocks,
 )
 from nonlocal_video.analysis.pictures import draw_fields
-from nonlocal_video.attention.capture import forward_and_keep
+from nonlocal_video.attention.capture import forward_and_capture
 from nonlocal_video.attention.geometry import layer_grids
 from nonlocal_video.blocks import NonLocalBlock, NonLocalConfig, VideoNonLocalBlock
 from nonlocal_video.errors import ModelError
@@ -40,7 +40,7 @@ def reached(network: nn.Module, input_size: tuple[int, ...], layer: str, axis: i
     clip = torch.zeros(1, 3, *input_size, dtype=torch.float64)
     clip.select(2 + axis, index).fill_(math.nan)
     with torch.no_grad():
-        _, kept = forward_and_keep(network, clip, outputs_of=[layer])
+        _, kept = forward_and_capture(network, clip, capture_outputs=[layer])
     unit = kept[layer][0]
     for cells in reversed(kept[layer].shape[2:]):
         unit = unit[..., cells // 2]

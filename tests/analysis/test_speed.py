@@ -26,7 +26,7 @@ from nonlocal_video.analysis import (
     peak_memory,
     recommend,
 )
-from nonlocal_video.analysis.rates import Measured
+from nonlocal_video.analysis.rates import Measurement
 from nonlocal_video.analysis.recommend import _last, build_setting
 from nonlocal_video.blocks import NonLocalConfig
 from nonlocal_video.models.inception3d import InceptionI3D, InceptionI3DConfig
@@ -110,13 +110,13 @@ def test_on_cuda() -> None:
 
 
 def test_predictions_from_rates() -> None:
-    small = Measured((1, 1, 1), macs=100, seconds=2.0, counted_bytes=10, peak_bytes=50)
-    large = Measured((1, 2, 2), macs=300, seconds=4.0, counted_bytes=30, peak_bytes=40)
+    small = Measurement((1, 1, 1), macs=100, seconds=2.0, counted_bytes=10, peak_bytes=50)
+    large = Measurement((1, 2, 2), macs=300, seconds=4.0, counted_bytes=30, peak_bytes=40)
     rates = Rates(small, large, device="cpu", num_threads=1)
     assert rates.seconds(200) == pytest.approx(3)
     assert rates.seconds(500) == pytest.approx(6)
     assert [rates.peak_bytes(counted) for counted in (5, 20, 30, 60)] == [50, 45, 40, 80]
-    steep = Rates(small, Measured((1, 2, 2), 300, 9.0, 30, 90), device="cpu", num_threads=1)
+    steep = Rates(small, Measurement((1, 2, 2), 300, 9.0, 30, 90), device="cpu", num_threads=1)
     assert steep.seconds(100) == pytest.approx(3)  # not less than proportional: no time below zero
     with pytest.raises(ValueError, match="should cost less"):
         Rates(large, small, device="cpu", num_threads=1)
@@ -147,7 +147,7 @@ def whole_bytes(network: nn.Module, size: tuple[int, int, int], peak_bytes: int)
 
 def fast_rates() -> Rates:
     """A made-up machine: 1e9 MACs and 1 counted gigabyte cost 1 second and 1 gigabyte."""
-    points = [Measured((1, 1, n), n * 10**6, n * 1e-3, n * 10**6, n * 10**6) for n in (1, 1000)]
+    points = [Measurement((1, 1, n), n * 10**6, n * 1e-3, n * 10**6, n * 10**6) for n in (1, 1000)]
     return Rates(*points, device="cpu", num_threads=1)
 
 

@@ -45,13 +45,13 @@ def test_a_new_look_brings_its_choices(asking: AskCallbacks, explanation: Explan
     assert answer.label["value"] == explanation.prediction.top(1)[0].label
     assert len(answer.label["choices"]) == 5
     assert answer.method["value"] == "attention"
-    assert answer.sheet["value"].shape[:2] == ContactSheet.of(asking.explanations.of("ann")).size[::-1]
+    assert answer.sheet["value"].shape[:2] == ContactSheet.from_frames(asking.explanations.of("ann")).size[::-1]
 
 
 def test_a_click_asks_what_the_place_attends_to(asking: AskCallbacks, explanation: Explanation) -> None:
     kept = asking.explanations.of("ann")
     assert kept is not None
-    left, top = ContactSheet.of(kept).corner(5)
+    left, top = ContactSheet.from_frames(kept).corner(5)
     answer = click(asking, left + kept.frame(0).shape[1] / 2, top + kept.frame(0).shape[0] / 4)
     expected = explanation.query(QueryPoint(explanation.seconds[5], 0.5, 0.25))
     assert (answer.method, answer.frame, answer.x, answer.y) == ("query", 5, 50, 25)

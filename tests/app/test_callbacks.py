@@ -91,8 +91,10 @@ def test_a_caption_has_the_score_that_stands_on_the_page(
     callbacks: Callbacks, recognizer: Recognizer, clip: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[str] = []
-    draw = AttentionMaps.drawn
-    monkeypatch.setattr(AttentionMaps, "drawn", lambda maps, index: drawn.append(maps.caption) or draw(maps, index))
+    draw = AttentionMaps.draw_frame
+    monkeypatch.setattr(
+        AttentionMaps, "draw_frame", lambda maps, index: drawn.append(maps.caption) or draw(maps, index)
+    )
     list(callbacks.recognise(clip, "tiny", "3x1", "evidence"))
 
     best = recognizer.classify(clip, views="3x1").top(1)[0]

@@ -1,4 +1,4 @@
-"""Statistics of a map, its strongest places, and the picture with arrows to them."""
+"""Statistics of a map, its strongest cells, and the picture with arrows to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from nonlocal_video.attention.contact_sheet import GAP, MAX_FRAMES, ContactSheet
 from nonlocal_video.attention.geometry import CellGrid
-from nonlocal_video.attention.maps import AttentionMaps, QueryPoint, spaced_frames
+from nonlocal_video.attention.maps import AttentionMaps, QueryPoint, evenly_spaced_frames
 from nonlocal_video.video.transforms import spatial_views
 
 HEIGHT, WIDTH, NUM_FRAMES = 48, 64, 8
@@ -18,18 +18,18 @@ GRID = CellGrid(size=(4, 6, 6), stride=(2.0, 8.0, 8.0), offset=(0.5, 3.5, 3.5))
 
 def maps_of(cells: np.ndarray, query: QueryPoint | None = None, query_index: int | None = None) -> AttentionMaps:
     """Grey frames at 10 frames/s, of which the network saw the middle 48 x 48."""
-    (place,) = spatial_views(HEIGHT, WIDTH, short_side=48, crop=48)
+    (crop,) = spatial_views(HEIGHT, WIDTH, short_side=48, crop=48)
     return AttentionMaps(
         method="query" if query else "attention",
         quantity="attention",
         layer="block",
         cells=cells.astype(np.float32),
         grid=GRID,
-        place=place,
+        crop=crop,
         frames=[np.full((HEIGHT, WIDTH, 3), 100, np.uint8) for _ in range(NUM_FRAMES)],
         frame_of_time=np.arange(NUM_FRAMES),
         seconds=np.arange(NUM_FRAMES) / 10,
-        film_seconds=NUM_FRAMES / 10,
+        playback_seconds=NUM_FRAMES / 10,
         query=query,
         query_index=query_index,
     )
@@ -69,7 +69,7 @@ def test_class_evidence_is_no_distribution_even_if_it_sums_like_one() -> None:
     assert replace(maps_of(np.ones(GRID.size)), method="evidence").entropy_nats is None
 
 
-def test_strongest_places_are_the_peaks_best_first_without_their_neighbours() -> None:
+def test_strongest_cells_are_the_peaks_best_first_without_their_neighbours() -> None:
     maps = maps_of(peaks(t0y1x1=5, t0y1x2=4, t1y0x0=4, t3y4x5=3, t2y1x1=2))
     found = maps.strongest(9)
     assert [target.index for target in found] == [0, 6, 4]
@@ -91,11 +91,11 @@ def test_the_query_is_no_target_of_itself() -> None:
     [([0, 1, 2, 3, 4], 3, [0, 2, 4]), ([0, 0, 1, 1, 0], 9, [0, 2]), ([7], 4, [0]), ([0, 1], 1, [0])],
 )
 def test_spaced_frames(frame_of_time: list[int], count: int, indices: list[int]) -> None:
-    assert spaced_frames(np.array(frame_of_time), count) == indices
+    assert evenly_spaced_frames(np.array(frame_of_time), count) == indices
 
 
-def test_a_click_finds_the_place_that_was_drawn() -> None:
-    sheet = ContactSheet.of(maps_of(np.ones(GRID.size)))
+def test_a_click_finds_the_point_that_was_drawn() -> None:
+    sheet = ContactSheet.from_frames(maps_of(np.ones(GRID.size)))
     assert sheet.frames == tuple(range(NUM_FRAMES))
     assert sheet.size == (4 * WIDTH + 3 * GAP, 2 * HEIGHT + GAP)
     for index in (0, 3, 6):
@@ -116,7 +116,7 @@ def test_a_sheet_of_many_frames_shows_some_and_a_tall_clip_has_more_columns() ->
 def test_arrows_go_from_the_query_to_its_targets() -> None:
     asked = QueryPoint(0.0, x=0.5, y=0.5)
     maps = maps_of(peaks(t0y3x3=5, t3y5x5=5), asked, 0)
-    sheet = ContactSheet.of(maps)
+    sheet = ContactSheet.from_frames(maps)
     plain, drawn = sheet.draw(maps), sheet.draw(maps, maps.strongest(3))
     assert plain.shape == (*sheet.size[::-1], 3)
     rows, columns = np.nonzero((plain != drawn).any(axis=2))

@@ -17,22 +17,22 @@ from nonlocal_video.attention.faithfulness import (
     centre_prior,
     displaced,
     make_baseline,
-    on_input,
-    over_time,
+    mean_over_time,
     rank_correlation,
-    rank_places,
+    rank_pixels,
+    upsample,
     with_shuffled_weights,
 )
 from nonlocal_video.attention.geometry import CellGrid
 from nonlocal_video.errors import UsageError
 
-SIZE = (2, 3, 5)  # 30 places
+SIZE = (2, 3, 5)  # 30 pixels
 PLANTED = np.zeros(SIZE, np.float32)
-PLANTED[1, 1, 1:4] = 3, 2, 1  # a tenth of the places; the score rests on these alone
+PLANTED[1, 1, 1:4] = 3, 2, 1  # a tenth of the pixels; the score rests on these alone
 
 
 class Network:
-    """Its score is the share of the planted places that still show the clip."""
+    """Its score is the share of the planted pixels that still show the clip."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -56,7 +56,7 @@ def test_the_true_map_has_the_best_areas_and_its_inverse_the_worst() -> None:
     true = perturbed.curves(PLANTED, FRACTIONS)
     assert true.deletion.scores == pytest.approx((1, 2 / 3, 1 / 3, 0, 0, 0, 0, 0, 0))
     assert true.insertion.scores == pytest.approx((0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1))
-    # A triangle of 0.1 x 1; nothing can be smaller when the score rests evenly on a tenth of the places.
+    # A triangle of 0.1 x 1; nothing can be smaller when the score rests evenly on a tenth of the pixels.
     assert true.deletion.area == pytest.approx(0.05)
     assert true.insertion.area == pytest.approx(0.95)
     inverse = perturbed.curves(-PLANTED, FRACTIONS)
@@ -94,7 +94,7 @@ def test_scores_without_the_strongest_of_several_maps() -> None:
 
 def test_ties_are_ranked_by_time_row_and_column() -> None:
     values = np.array([[[1, 5], [5, 0]], [[1, 1], [9, 0]]], np.float32)
-    assert rank_places(values).tolist() == [[[3, 1], [2, 6]], [[4, 5], [0, 7]]]
+    assert rank_pixels(values).tolist() == [[[3, 1], [2, 6]], [[4, 5], [0, 7]]]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_areas_are_of_whole_curves() -> None:
 
 
 def test_a_map_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="for each of the input's"):
+    with pytest.raises(ValueError, match="for each pixel of the input"):
         planted(Network()).curves(np.arange(8, dtype=np.float32).reshape(2, 2, 2))
     with pytest.raises(ValueError, match="should be the same"):
         Perturbation(Network(), torch.ones(1, 3, 2, 4, 4), torch.ones(1, 3, 2, 4, 5))
@@ -141,14 +141,14 @@ def test_values_on_the_input_are_those_of_numpys_own_interpolation() -> None:
     for axis, length in enumerate(size):
         centres = [grid.centre(axis, index) for index in range(grid.size[axis])]
         expected = np.apply_along_axis(lambda line: np.interp(np.arange(length), centres, line), axis, expected)  # noqa: B023
-    np.testing.assert_allclose(on_input(cells, grid, size), expected, atol=1e-5)
+    np.testing.assert_allclose(upsample(cells, grid, size), expected, atol=1e-5)
 
 
 def test_the_map_averaged_over_time_is_the_same_in_every_frame() -> None:
     grid = CellGrid(size=(3, 2, 4), stride=(2, 8, 4), offset=(0, 0, 0))
     cells = np.random.default_rng(0).normal(size=grid.size).astype(np.float32)
-    values = on_input(*over_time(cells, grid), (6, 16, 16))
-    whole = on_input(cells, grid, (5, 16, 16))  # frames 0, 2 and 4 are the centres of its cells
+    values = upsample(*mean_over_time(cells, grid), (6, 16, 16))
+    whole = upsample(cells, grid, (5, 16, 16))  # frames 0, 2 and 4 are the centres of its cells
     np.testing.assert_allclose(values[0], whole[::2].mean(axis=0), atol=1e-5)
     assert (values == values[0]).all()
 
@@ -159,7 +159,7 @@ def test_displaced_maps_have_the_same_values_elsewhere() -> None:
     assert len({one.tobytes() for one in [cells, *draws]}) == 24
     for one in draws:
         assert np.array_equal(np.sort(one, axis=None), np.sort(cells, axis=None))
-        time, row, column = (int(place[0]) for place in np.nonzero(one == 0))
+        time, row, column = (int(index[0]) for index in np.nonzero(one == 0))
         assert one[(time + 1) % 2, (row + 2) % 3, (column + 3) % 4] == cells[1, 2, 3]
     again = displaced(cells, draws=23, seed=1)
     assert all(np.array_equal(one, other) for one, other in zip(draws, again, strict=True))
@@ -167,14 +167,14 @@ def test_displaced_maps_have_the_same_values_elsewhere() -> None:
         displaced(cells, draws=24, seed=0)
 
 
-def test_the_centre_ranks_places_as_a_gaussian_does() -> None:
+def test_the_centre_ranks_pixels_as_a_gaussian_does() -> None:
     size = (2, 7, 12)
     values = centre_prior(size)
     rows, columns = np.meshgrid(np.arange(7), np.arange(12), indexing="ij")
     gaussian = multivariate_normal((3, 5.5), 4**2).pdf(np.stack([rows, columns], axis=-1))
     assert values.shape == size
     assert (values == values[0]).all()
-    assert np.array_equal(rank_places(values[0].round(6)), rank_places(gaussian.round(12).astype(np.float32)))
+    assert np.array_equal(rank_pixels(values[0].round(6)), rank_pixels(gaussian.round(12).astype(np.float32)))
 
 
 def test_the_blur_is_torchvisions_in_each_frame() -> None:
@@ -200,7 +200,7 @@ def test_the_mean_colour_is_that_of_each_frame() -> None:
 
 def test_rank_correlation_is_that_of_the_ranks() -> None:
     one, other = np.random.default_rng(0).normal(size=(2, *SIZE)).astype(np.float32)
-    expected = np.corrcoef(rank_places(one).ravel(), rank_places(other).ravel())[0, 1]
+    expected = np.corrcoef(rank_pixels(one).ravel(), rank_pixels(other).ravel())[0, 1]
     assert rank_correlation(one, other) == pytest.approx(expected)
     assert rank_correlation(one, np.exp(one)) == pytest.approx(1)
     assert rank_correlation(one, -one) == pytest.approx(-1)

@@ -1,4 +1,4 @@
-"""A cell's place, against receptive fields found by gradients."""
+"""A cell's position, against receptive fields found by gradients."""
 
 from __future__ import annotations
 

@@ -92,9 +92,9 @@ def test_runtimes_take_turns_and_name_what_they_run(tiny_model: Path) -> None:
     turns: list[tuple[str, str]] = []
     with pytest.MonkeyPatch.context() as patched:
         run = _Case.run
-        patched.setattr(_Case, "run", lambda case, inputs: (turns.append((case.view, case.way)), run(case, inputs)))
+        patched.setattr(_Case, "run", lambda case, inputs: (turns.append((case.view, case.backend)), run(case, inputs)))
         results = benchmark_model([str(silenced)], runtimes=("eager", "torch", "openvino"), rounds=2, threads=1)
-    assert turns == 3 * [(view, way) for view in ("full", "fast") for way in ("eager", "torch", "openvino")]
+    assert turns == 3 * [(view, backend) for view in ("full", "fast") for backend in ("eager", "torch", "openvino")]
     assert (results["device"], results["openvino"]) == ("cpu", version("openvino"))  # all of them, even beside a GPU
     rows = results["rows"]
     assert [(row["view"], row["runtime"]) for row in rows] == turns[:6]

@@ -23,7 +23,7 @@ MIB = 2**20
 
 @pytest.fixture
 def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "measure_peak", lambda case, way, threads: Peak(case.num_positions * 1000, 0.5))
+    monkeypatch.setattr(ops, "measure_peak", lambda case, implementation, threads: Peak(case.num_positions * 1000, 0.5))
 
 
 @pytest.mark.parametrize("kernel", ["gaussian", "embedded_gaussian", "dot_product", "concatenation"])
@@ -39,14 +39,14 @@ def test_both_ways_compute_the_same(kernel: Any, size: tuple[int, ...]) -> None:
 def test_peak_is_that_of_the_run_alone() -> None:
     """Of a kernel known by heart: two matrices of 2048 x 2048 and the result; ours has neither."""
     case = OpCase("dot_product", 16, (2048,))
-    naive, ours = (measure_peak(case, way, threads=1) for way in ("naive", "ours"))  # type: ignore[arg-type]
+    naive, ours = (measure_peak(case, name, threads=1) for name in ("naive", "ours"))  # type: ignore[arg-type]
     assert 31 * MIB < naive.bytes < 40 * MIB
     assert ours.bytes < 4 * MIB
     assert naive.seconds > 0
 
 
 def test_a_case_that_fails_says_why() -> None:
-    with pytest.raises(NonlocalVideoError, match=r"measure the memory of OpCase\(kernel='dot'.*should be one of"):
+    with pytest.raises(NonlocalVideoError, match=r"measures the memory of OpCase\(kernel='dot'.*should be one of"):
         measure_peak(OpCase("dot", 4, (1, 2, 2)), "ours", threads=1)  # type: ignore[arg-type]
 
 

@@ -229,7 +229,7 @@ def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
 
 
 def test_config_refuses_groups_that_mean_nothing() -> None:
-    with pytest.raises(ValueError, match="no frame sees another"):
+    with pytest.raises(ValueError, match="a frame attends to itself only"):
         NonLocalConfig(mode="space_only", temporal_groups=4)
 
 

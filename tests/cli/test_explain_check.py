@@ -48,7 +48,7 @@ def test_a_map_that_cannot_be_checked_is_drawn_all_the_same(
     save_checkpoint(blank, network, card, dtype=torch.float32)
     clip, words = (
         clip_folder / "a.mp4",
-        "The map has the same value everywhere: it ranks no places, so it cannot be checked.",
+        "The map has the same value everywhere: it ranks nothing, so it cannot be checked.",
     )
     (tmp_path / "check.json").write_text("of an earlier map")
     done = run("explain", clip, "--model", blank, "--output", tmp_path, "--check", "--method", "evidence")

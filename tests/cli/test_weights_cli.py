@@ -181,4 +181,5 @@ def test_what_cannot_be_pulled_says_why(run: Run) -> None:
     first, second = err.splitlines()
     assert status == 1
     assert first.startswith("i3d-nl-r101-8x8-k400-pyslowfast: No weights were ever published")
-    assert second.startswith("r3d-34-k700-kenshohara: Only a person can fetch")
+    assert second.startswith("r3d-34-k700-kenshohara: The weights of")
+    assert "can only be downloaded by hand" in second

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nonlocal_video.cli.export import _outputs
 from nonlocal_video.errors import ExportError, ModelError, OutputError, UsageError
 from nonlocal_video.export import formats, write
-from nonlocal_video.export.check import Agreement, compare, made_up_clips
+from nonlocal_video.export.check import Agreement, compare, synthetic_clips
 from nonlocal_video.export.write import export_network
 from nonlocal_video.inference.runtimes.openvino import import_openvino
 
@@ -108,10 +108,10 @@ def test_wrong_arguments(name: str, ending: str, message: str, tmp_path: Path) -
 
 def test_made_up_clips_are_as_bright_as_real_ones() -> None:
     spec = replace(resnet_card({}).input, mean=(0.2, 0.5, 0.8), std=(0.1, 0.2, 0.4))
-    clips = made_up_clips(spec, 3)
+    clips = synthetic_clips(spec, 3)
     assert clips.shape == (3, 3, 8, 36, 36)
     assert clips.dtype == np.float32
-    np.testing.assert_array_equal(clips, made_up_clips(spec, 3))
+    np.testing.assert_array_equal(clips, synthetic_clips(spec, 3))
     colours = clips * np.array(spec.std).reshape(3, 1, 1, 1) + np.array(spec.mean).reshape(3, 1, 1, 1)
     assert colours.min() > -1e-6
     assert colours.max() < 1 + 1e-6

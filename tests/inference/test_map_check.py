@@ -119,7 +119,7 @@ def test_a_map_that_points_elsewhere_is_told_so(one_cell) -> None:  # type: igno
 
 def test_a_map_that_is_the_same_everywhere_is_refused_in_words(one_cell) -> None:  # type: ignore[no-untyped-def]
     recognizer, explanation, maps = one_cell
-    with pytest.raises(UsageError, match="The map has the same value everywhere: it ranks no places"):
+    with pytest.raises(UsageError, match="The map has the same value everywhere: it ranks nothing"):
         quick_check(recognizer, explanation, replace(maps, cells=np.ones_like(maps.cells)))
 
 

@@ -128,7 +128,7 @@ def test_the_rules_of_other_projects_do_not_change_it(tiny_model: Path, tmp_path
     write_video(tmp_path / "clip.mp4", (grey(GREYS[k]) for k in range(20)), fps=10)
     with strided(tiny_model, frame_placement=placement) as recognizer:
         maps = recognizer.explain(tmp_path / "clip.mp4")
-    assert maps.film_seconds == pytest.approx(0.8)
+    assert maps.playback_seconds == pytest.approx(0.8)
 
 
 def test_reported_clip(recognizer: Recognizer, data_folder: Path, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_plans_are_those_of_a_video_that_begins_at_zero_shifted() -> None:
             after = plan_views(later, **how, clip_placement=placement)
             for one, other in zip(before, after, strict=True):
                 np.testing.assert_allclose(other.times_seconds, np.add(one.times_seconds, begin), atol=1e-9)
-                assert other.film_seconds == pytest.approx(one.film_seconds)
+                assert other.playback_seconds == pytest.approx(one.playback_seconds)
                 assert (other.start_seconds, other.end_seconds) == pytest.approx(
                     (one.start_seconds + begin, one.end_seconds + begin)
                 )

@@ -122,7 +122,7 @@ def test_a_folder_is_looked_at_alike_by_both_engines(recognizer: Recognizer, uns
     (of_folder,) = [o for o in recognizer.classify_folder(clip.parent, region=REGION).outcomes if o.path == str(clip)]
     np.testing.assert_array_equal(of_folder.scores, alone.scores)
     # What Ray's task and actor do with a file, without a cluster.
-    request = ClipRequest(region=Region.of(REGION))
+    request = ClipRequest(region=Region.parse(REGION))
     job = ClusterJob(str(unsure_model), read_card(unsure_model).input, request, device="cpu", top_k=7)
     name = np.empty(1, dtype=object)
     name[0] = str(clip).encode()

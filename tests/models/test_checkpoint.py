@@ -156,7 +156,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(network, saved: Path
 def test_numbers_that_cannot_be_stored_are_named(network: nn.Module, tmp_path: Path, value: float) -> None:
     with torch.no_grad():
         network.get_parameter("fc.weight")[0, 0] = value
-    with pytest.raises(ModelError, match=r"fc\.weight has numbers that are not finite as torch\.float16"):
+    with pytest.raises(ModelError, match=r"fc\.weight has values that are not finite as torch\.float16"):
         save_checkpoint(tmp_path / "a.safetensors", network, CARD)
     assert list(tmp_path.iterdir()) == []
 

@@ -137,7 +137,7 @@ def test_a_file_that_is_cut_off_is_used_and_that_is_said(run: Run, good_clips: P
     path.write_bytes(path.read_bytes()[:-8000])
     done = run(tmp_path / "clips")
     assert done.status == 0
-    assert re.search(rf"note: {path}: The file is cut off: \d+ of 20 frames are there", done.out)
+    assert re.search(rf"note: {path}: The file is cut off: \d+ of 20 frames are present", done.out)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     for wrong in (np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)):
         with pytest.raises(UsageError, match="uint8"):
             write_video(path, [wrong], fps=10)
-    with pytest.raises(UsageError, match="as the first"):
+    with pytest.raises(UsageError, match="like the first"):
         write_video(path, [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 10, 3), np.uint8)], fps=10)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UsageError, match="nowhere"):

@@ -15,7 +15,7 @@ import pytest
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video import DecodeLimits, VideoReader, _ended
-from nonlocal_video.video._ended import Ending, ending_of
+from nonlocal_video.video._ended import Ending, classify_ending
 from nonlocal_video.video._messages import did_not_start, ended_error
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's"
 
 def ending(returncode: int, printed: bytes = b"", **given: object) -> Ending:
     values: dict[str, object] = {"timed_out": False, "killed_by_us": False, "kills_before": 7, **given}
-    return ending_of(returncode, printed, **values)  # type: ignore[arg-type]
+    return classify_ending(returncode, printed, **values)  # type: ignore[arg-type]
 
 
 def test_a_kill_is_the_kernels_only_where_the_kernel_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_the_words_tell_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {
         Ending("decoder_crashed", "SIGTERM"): "killed from outside (SIGTERM)",
         Ending("decoder_crashed"): "crashed on it",
-        Ending("out_of_memory", "SIGKILL"): "the machine or its container ran short",
+        Ending("out_of_memory", "SIGKILL"): "the machine or its container ran out of memory",
         Ending("out_of_memory"): "more than 4.0 GiB",
     }
     for how, sentence in words.items():
@@ -63,7 +63,7 @@ def test_the_words_tell_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
         assert error.message.startswith("clip.mp4: ")
         assert sentence in error.message
     monkeypatch.setattr(_ended, "_VMSTAT", "/nonexistent")
-    assert "perhaps for memory" in ended_error(Ending("decoder_crashed", "SIGKILL"), "clip.mp4", limits).message
+    assert "perhaps for lack of memory" in ended_error(Ending("decoder_crashed", "SIGKILL"), "clip.mp4", limits).message
     assert did_not_start(Ending("decoder_crashed"), "ImportError: libx").code == "internal"
     assert did_not_start(Ending("out_of_memory"), "MemoryError").code == "out_of_memory"
     assert "SIGTERM" in did_not_start(Ending("decoder_crashed", "SIGTERM"), "it printed nothing.").message
@@ -110,7 +110,7 @@ def test_children_that_always_die_idle_are_given_up(clips: Path, tmp_path: Path,
         return process
 
     monkeypatch.setattr(VideoReader, "_child", start_and_kill)
-    with VideoReader() as reader, pytest.raises(VideoError, match="one after the other") as caught:
+    with VideoReader() as reader, pytest.raises(VideoError, match="in a row") as caught:
         reader.probe(clips / "h264.mp4")
     assert caught.value.code == "decoder_crashed"
 

@@ -99,7 +99,7 @@ def test_decord_never_turns_pictures(clips: Path, degrees: int, kind: str) -> No
         assert reader.read(path, [0.0]).info.decoder == "pyav"
     with VideoReader(decoder="decord") as reader:
         for ask in (reader.probe, lambda path: reader.read(path, [0.0])):
-            with pytest.raises(VideoError, match=r"it turns pictures wrongly.*let PyAV decode it") as caught:
+            with pytest.raises(VideoError, match=r"it rotates pictures wrongly.*let PyAV decode it") as caught:
                 ask(path)
             assert caught.value.code == "unsupported_codec"
 
@@ -111,7 +111,7 @@ def test_turns_between_quarters_are_said(
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     path = with_matrix(clips, tmp_path / "tilted.mp4", cosine, sine, -sine, cosine)
     frames = reader.read(path, [0.5])
-    note = f"a turn by {degrees % 360} degrees: it is shown after the nearest turn by quarters, {shown} degrees"
+    note = f"a rotation by {degrees % 360} degrees; it is shown with the nearest quarter turn, {shown} degrees"
     assert any(note in text for text in frames.info.notes)
     assert (frames.info.decoder, frames.info.rotation_degrees) == ("pyav", shown)
     plain = reader.read(clips / "h264.mp4", [0.5]).frames_thwc[0]
@@ -125,4 +125,4 @@ def test_a_matrix_that_leaves_nothing_is_ignored(
     path = with_matrix(clips, tmp_path / "nothing.mp4", *matrix)
     frames = reader.read(path, [0.5])
     np.testing.assert_array_equal(frames.frames_thwc, reader.read(clips / "h264.mp4", [0.5]).frames_thwc)
-    assert any("display matrix cannot be followed" in note for note in frames.info.notes)
+    assert any("display matrix leaves nothing of the picture" in note for note in frames.info.notes)

@@ -119,7 +119,7 @@ def test_animated_webp(reports: Path, reader: VideoReader) -> None:
 def test_a_picture_size_that_changes(reports: Path, reader: VideoReader, name: str) -> None:
     frames = all_frames(reader, reports / name)
     assert (frames.info.width, frames.info.height) == (320, 240)
-    note = "The picture size changes on the way: all frames are brought to the first one's, 320 x 240."
+    note = "The picture size changes during the video: all frames are scaled to the first one's, 320 x 240."
     assert frames.info.notes.count(note) == 1
     assert note in reader.probe(reports / name).notes
     expected = decoded_by_ffmpeg(reports / name, frames.frames_thwc.shape)

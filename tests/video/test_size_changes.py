@@ -1,4 +1,4 @@
-"""A picture size that changes on the way gives frames of the first one's size, and a note, whatever decodes it."""
+"""A picture size that changes gives frames of the first one's size, and a note, whatever decodes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video import VideoReader
 
-NOTE = "The picture size changes on the way: all frames are brought to the first one's, 96 x 64."
+NOTE = "The picture size changes during the video: all frames are scaled to the first one's, 96 x 64."
 NUM_FRAMES = 24
 CODECS = {
     "h264.ts": "-c:v libx264 -pix_fmt yuv420p -g 12",

@@ -365,7 +365,7 @@ def test_nothing_in_a_file_is_run(kind: str, tmp_path: Path) -> None:
         (b"PK\x03\x04 half a zip", "neither a PyTorch file nor a pickle"),
         (pickle.dumps([1, 2], protocol=2), "holds a list; a dict of tensors is needed"),
         (pickle.dumps({"blobs": {"conv1_w": "text"}}, protocol=2), "holds 'conv1_w', a str"),
-        (pickle.dumps({"blobs": {}, "state_dict": {}}, protocol=2), "which of them are the weights cannot be told"),
+        (pickle.dumps({"blobs": {}, "state_dict": {}}, protocol=2), "it is unclear which of them has the weights"),
     ],
 )
 def test_other_files(content: bytes, message: str, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Parameter names in published checkpoints, one module a source."""
+"""Parameter names in published checkpoints, one module for each source."""

@@ -1,8 +1,7 @@
-"""Single blocks of AlexHex7's Non-local_pytorch: a `NonLocalBlock` from the state dict of one of its NONLocalBlock1D,
-2D or 3D.
+"""Single blocks of AlexHex7's Non-local_pytorch, read from the state dict of its NONLocalBlock1D, 2D or 3D.
 
-Its names tell the dimension, the channels, pooling and batch norm. They do not tell the kernel: the file of an
-embedded Gaussian block and of a dot product's are alike.
+The parameter names show the dimension, the channels, pooling and batch norm, but not the kernel: files of an embedded
+Gaussian and of a dot-product block look alike.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from nonlocal_video.zoo.weights_file import read_weights_file
 
 
 def read_block(path: str | Path, *, nonlocal_type: NonLocalType) -> NonLocalBlock:
-    """Reads one block: keys pooled after phi and g, no scale, biases everywhere.
+    """Read one block: keys pooled after phi and g, no scale, biases everywhere.
 
     Args:
-        path: A file of `torch.save(block.state_dict(), path)`; `module.` before every name may stay.
+        path: A file of `torch.save(block.state_dict(), path)`; every name may have the prefix `module.`.
         nonlocal_type: Which of its four files (`lib/non_local_*.py`) the block is from.
 
     Returns:
         The block with the file's weights, in eval mode.
 
     Raises:
-        ModelError: The file cannot be read, or is not such a block; the message lists what differs.
+        ModelError: If the file cannot be read, or is not such a block; the message lists the differences.
     """
     file = read_weights_file(path)
     sub_sample, bn_layer = "g.0.weight" in file.tensors, "W.1.weight" in file.tensors

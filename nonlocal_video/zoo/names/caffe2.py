@@ -1,4 +1,4 @@
-"""Names of the blobs in Caffe2 pickles: video-nonlocal-net's own, and those that PySlowFast publishes."""
+"""Names of blobs in Caffe2 pickles: video-nonlocal-net's own, and those that PySlowFast publishes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from nonlocal_video.models.resnet3d import ResNet3DConfig
 from nonlocal_video.zoo.layout import Layer, Layout
 
 IGNORED = re.compile(r".*_momentum|lr|model_iter")
-"""What the optimiser keeps beside the weights."""
+"""State that the optimiser stores with the weights."""
 STATISTICS = ("running_mean", "running_var")
-"""Absent for every batch norm of an affine model, whose gain and bias say it all."""
+"""Suffixes absent from affine models, whose batch norms are a gain and a bias alone."""
 
 _NONLOCAL = {"theta": "theta", "phi": "phi", "g": "g", "W": "out", "bn": "bn"}
 _CONVOLUTION = {"weight": "w", "bias": "b"}
@@ -18,7 +18,7 @@ _BATCH_NORM = {
     "weight": "s",
     "bias": "b",
     "running_mean": "rm",
-    "running_var": "riv",  # the variance itself, whatever the i stands for
+    "running_var": "riv",  # the variance itself, despite the i
 }
 
 

@@ -7,7 +7,7 @@ from nonlocal_video.zoo.layout import Layer, Layout
 
 
 def layer_name(layer: Layer, config: ResNet3DConfig) -> str:
-    """As `Layout.layer_name`."""
+    """Return their name of a layer; see `Layout.layer_name`."""
     block = f"layer{layer.stage}.{layer.block}"
     match layer.kind:
         case "stem":

@@ -1,4 +1,4 @@
-"""Names in MMAction2's checkpoints, 0.x and 1.x alike: I3D and SlowOnly, plain or with mmcv's NonLocal3d."""
+"""Names in MMAction2's checkpoints, 0.x and 1.x: I3D and SlowOnly, plain or with mmcv's NonLocal3d."""
 
 from __future__ import annotations
 

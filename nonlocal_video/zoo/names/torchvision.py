@@ -16,8 +16,8 @@ def _layer_name(layer: Layer, config: ResNet3DConfig) -> str:
             return f"stem.{index + 3 * (layer.half or 0)}"
         case "conv":
             inner = {(0, "conv"): "0.0", (0, "bn"): "0.1", (1, "conv"): "0.3", (1, "bn"): "1"}
-            place = index if layer.half is None else inner[layer.half, layer.part]
-            return f"{block}.conv{layer.number}.{place}"
+            child = index if layer.half is None else inner[layer.half, layer.part]
+            return f"{block}.conv{layer.number}.{child}"
         case "shortcut":
             return f"{block}.downsample.{index}"
         case "classifier":

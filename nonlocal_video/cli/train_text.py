@@ -1,4 +1,4 @@
-"""A run on the terminal: how far it is, and how it ended."""
+"""Progress and result of a training run on the terminal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from nonlocal_video.training.engine import Progress as RunProgress
-    from nonlocal_video.training.engine import TrainResult
+    from nonlocal_video.training.engine import TrainingProgress, TrainResult
     from nonlocal_video.training.run_folder import RunFolder
 
 
-class TrainProgress:
-    """A bar on standard error when that is a terminal, and a line for each epoch; a context manager."""
+class TrainProgressBar:
+    """Progress bar on standard error, if that is a terminal, and a line for each epoch. A context manager."""
 
     def __init__(self, *, shown: bool) -> None:
-        """`shown` is false in all but one of the processes that train together."""
+        """Make the bar.
+
+        Args:
+            shown: Whether to print; false in all but one of several training processes.
+        """
         self._shown = shown
         self._console = Console(stderr=True)
         self._bar = Progress(
@@ -36,7 +39,7 @@ class TrainProgress:
         self._features = self._bar.add_task("features", total=None, visible=False)
         self._steps = self._bar.add_task("steps", total=None, visible=False)
 
-    def __enter__(self) -> TrainProgress:
+    def __enter__(self) -> TrainProgressBar:
         self._bar.start()
         return self
 
@@ -46,26 +49,28 @@ class TrainProgress:
         self._bar.stop()
 
     def notify(self, sentence: str) -> None:
-        """A line that stays."""
+        """Print a line above the bar."""
         if self._shown:
             self._console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
-    def features(self, done: int, of: int) -> None:
-        self._bar.update(self._features, completed=done, total=of, visible=done < of)
+    def features(self, done: int, total: int) -> None:
+        """Show the number of cached views."""
+        self._bar.update(self._features, completed=done, total=total, visible=done < total)
 
-    def update(self, progress: RunProgress) -> None:
+    def update(self, progress: TrainingProgress) -> None:
+        """Show the progress of training, and the metrics after an epoch."""
         self._bar.update(self._steps, completed=progress.step, total=progress.steps, visible=True)
         if progress.metrics:
             self.notify(f"epoch {progress.epoch:g}: {_in_words(progress.metrics)}")
 
 
-def say_result(folder: RunFolder, result: TrainResult) -> None:
-    """What was reached and what to do with it, on standard output."""
+def print_result(folder: RunFolder, result: TrainResult) -> None:
+    """Print the result of a run and how to use it, on standard output."""
     if not result.finished:
         typer.echo(f"Stopped after step {result.step}. The same command with --resume continues.", err=True)
         return
     if result.early:
-        typer.echo("Stopped early: it got no better.")
+        typer.echo("Stopped early, for lack of improvement.")
     typer.echo(f"Best after epoch {result.best['epoch']:g}: {_in_words(result.best)}")
     typer.echo(f"Written to {folder.path}: {folder.best.name}, {folder.curves.name}, {folder.readme.name} and more.")
     typer.echo(f"Try it: nonlocal-video classify CLIP --model {folder.path}")

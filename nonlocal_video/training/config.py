@@ -1,4 +1,4 @@
-"""What a training run is asked to do, as one checked value."""
+"""Settings of a training run, validated when they are made."""
 
 from __future__ import annotations
 
@@ -19,61 +19,70 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a run. All but `MAY_DIFFER` decide the result, bit for bit on one CPU, or GPU if `deterministic`."""
+    """Settings of a training run.
+
+    All of them except `MAY_DIFFER` determine the result: bit for bit on one CPU, and on one GPU if `deterministic`.
+    """
 
     stage: Stage = "head"
-    """What learns: the classifier; the last stage of the network, too (res5, or Mixed_5b and Mixed_5c); everything."""
+    """Trainable part: the classifier (`head`), the last stage as well (`top`: res5, or Mixed_5b and 5c), or `all`."""
     epochs: int = 20
+    """Number of epochs."""
     batch_size: int | None = 8
-    """Clips in one forward pass, of all processes together; None is as many as fit into memory."""
+    """Clips per forward pass, over all processes; None uses the largest batch that fits into memory."""
     accumulate: int = 1
-    """Forward passes whose gradients are averaged into one optimisation step."""
+    """Forward passes per optimisation step; their gradients are averaged."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
+    """Optimizer: SGD or AdamW."""
     learning_rate: float = 1e-3
-    """At its highest."""
+    """Peak learning rate."""
     weight_decay: float = 1e-4
     """Weight decay of convolutions and linear layers; biases and batch norms have none."""
     momentum: float = 0.9
-    """Momentum of SGD (Nesterov's)."""
+    """Nesterov momentum of SGD."""
     warmup_epochs: float = 1.0
-    """In which the learning rate grows from 0; a cosine then brings it back to 0."""
+    """Epochs of linear warm-up from 0; cosine decay to 0 follows."""
     label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes."""
     clip_norm: float | None = None
-    """Gradients are scaled down to at most this norm."""
+    """Maximum norm of the gradients; None does not clip them."""
     batch_norm: Literal["frozen", "batch"] | None = None
-    """Normalise with the statistics that came with the weights, or with each batch's; None is the first with weights
-    and the second without."""
+    """Statistics that batch norms use: those stored with the weights (`frozen`) or those of each `batch`; None is
+    `frozen` with pretrained weights and `batch` without."""
     ema_decay: float | None = None
-    """Decay of the averaged weights, which are then evaluated and saved; None takes the weights as they are."""
+    """Decay of the moving average of the weights, which is then evaluated and saved; None uses no average."""
     precision: Precision = "32-true"
+    """Numeric precision, as Lightning Fabric names it."""
     gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them: less memory, more time, the same numbers."""
+    """Recompute activations in the backward pass: less memory, more time, the same result."""
     channels_last: bool = False
-    """Keep features as (N, T, H, W, C) in memory."""
+    """Store features in memory as (N, T, H, W, C)."""
     compile: bool = False
-    """`torch.compile` the network."""
+    """Whether to compile the network with `torch.compile`."""
     frozen_views: int = 8
-    """With a part that does not learn: so many random views of each clip, whose features are computed once. 0 takes
-    another view in every epoch."""
+    """Random views per clip whose features are cached when part of the network is frozen; 0 draws new views in every
+    epoch."""
     patience: int | None = None
-    """Stop after so many epochs without a better validation figure."""
+    """Epochs without improvement on the validation set after which training stops; None never stops early."""
     seed: int = 0
+    """Random seed."""
     deterministic: bool = False
-    """Only algorithms that give the same bits every time, which some GPU operations have at a cost."""
+    """Whether to use deterministic algorithms only; some GPU operations are slower then."""
     augmentation: Augmentation = field(default_factory=Augmentation)
+    """Random augmentation of training clips."""
     progressive: ProgressiveSchedule | None = None
-    """When which non-local blocks join in; None is all from the start."""
+    """Schedule that opens the non-local blocks stage by stage; None has all open from the start."""
     distillation: DistillConfig | None = None
-    """A teacher to learn from."""
+    """Teacher and weights of the distillation losses; None trains on labels alone."""
     teacher_views: int = 0
-    """With a teacher: so many random views of each clip, for which its answers are computed once. 0 asks it about
-    another view in every epoch."""
+    """Random views per clip for which the teacher's outputs are cached; 0 runs the teacher on new views in every
+    epoch."""
     save_every_steps: int | None = None
-    """How often the state to resume from is saved; None is once an epoch."""
+    """Steps between saved training states; None saves one per epoch."""
     workers: int = 2
-    """Processes that load clips, in each training process; 0 loads in the training process itself."""
+    """Data loading processes per training process; 0 loads in the training process itself."""
     cache_gib: float = 8.0
-    """GiB of disk for each of: decoded clips, computed features or the student's cached views, a teacher's answers."""
+    """Maximum size in GiB of each disk cache: decoded clips, features or the student's views, and teacher outputs."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -95,37 +104,43 @@ class TrainConfig:
                 raise UsageError(f"{name} = {value} should be from 0 to below 1.")
         mixes = self.augmentation.mixup or self.augmentation.cutmix
         if self.stage != "all" and self.frozen_views and mixes:
-            raise UsageError("mixup and cutmix mix whole clips; with them set frozen_views = 0 or stage = 'all'.")
+            raise UsageError(
+                "mixup and cutmix mix whole clips, so features cannot be cached; set frozen_views = 0 or stage = 'all'."
+            )
         if self.stage != "all" and self.distillation is not None:
-            raise UsageError(f"stage = {self.stage!r} keeps the student's trunk as it is; a teacher wants 'all'.")
+            raise UsageError(f"stage = {self.stage!r} freezes the student's trunk; distillation needs stage = 'all'.")
         if self.stage != "all" and self.progressive is not None:
-            raise UsageError(f"progressive opens blocks that stage = {self.stage!r} keeps as they are; take 'all'.")
+            raise UsageError(f"progressive opens blocks that stage = {self.stage!r} freezes; use stage = 'all'.")
         if self.progressive is not None and not math.isfinite(self.progressive.total_epochs):
             raise UsageError(f"progressive = {self.progressive} should have finite numbers of epochs.")
         if self.teacher_views and self.distillation is None:
-            raise UsageError(f"teacher_views = {self.teacher_views} only acts with a teacher; name one, or take 0.")
+            raise UsageError(
+                f"teacher_views = {self.teacher_views} needs a teacher; set distillation.teacher, or teacher_views = 0."
+            )
         if self.distillation is not None and mixes and self.teacher_views:
-            raise UsageError("mixup and cutmix make clips that no kept answer is about; set teacher_views = 0.")
+            raise UsageError(
+                "Teacher outputs cannot be cached for clips mixed by mixup or cutmix; set teacher_views = 0."
+            )
 
     @property
-    def keeps_features(self) -> bool:
-        """Whether the part that does not learn runs once for each view, before training."""
+    def caches_features(self) -> bool:
+        """Whether the features of the frozen part are computed once per view, before training."""
         return self.stage != "all" and self.frozen_views > 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the settings as plain values, for JSON."""
         return asdict(self)
 
 
 MAY_DIFFER = ("workers", "cache_gib", "save_every_steps")
-"""Settings on which the result does not depend."""
+"""Settings that do not affect the result."""
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML file: names of `TrainConfig`, and perhaps `model`.
+    """Read the settings of a YAML recipe: fields of `TrainConfig`, and optionally `model`.
 
     Raises:
-        UsageError: It is not such a file.
+        UsageError: The file cannot be read or is not a mapping.
     """
     import yaml
 
@@ -134,27 +149,27 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"The recipe {str(path)!r} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise UsageError(f"The recipe {str(path)!r} should have settings, a line each, like `epochs: 20`.")
+        raise UsageError(f"The recipe {str(path)!r} should contain settings, one per line, such as `epochs: 20`.")
     return values
 
 
 def make_config(values: dict[str, Any]) -> TrainConfig:
-    """Settings from plain values; those that are left out have their defaults.
+    """Make a `TrainConfig` from plain values; missing settings get their defaults.
 
     Raises:
-        UsageError: A name is unknown, or a value is not allowed.
+        UsageError: A name is unknown, or a value is invalid.
     """
     known = [one.name for one in fields(TrainConfig)]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise UsageError(f"{', '.join(unknown)} is no setting of training; there are: {', '.join(known)}.")
+        raise UsageError(f"{', '.join(unknown)} is not a training setting; the settings are: {', '.join(known)}.")
     try:
         return typed(TrainConfig, values)
     except ValueError as error:
         reasons = str(error).replace("Value error, ", "").removesuffix(".")  # pydantic's name for our own sentences
-        raise UsageError(f"The settings of training cannot be used: {reasons}.") from error
+        raise UsageError(f"The training settings are invalid: {reasons}.") from error
 
 
 def resolved(config: TrainConfig, *, has_weights: bool) -> TrainConfig:
-    """With what was left to the run decided."""
+    """Return the settings with `batch_norm` decided, which depends on whether the run starts from weights."""
     return config if config.batch_norm else replace(config, batch_norm="frozen" if has_weights else "batch")

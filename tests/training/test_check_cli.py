@@ -78,7 +78,7 @@ def test_the_text_says_the_same(run: Run, bad_clips: Path) -> None:
         f"same bytes: {bad_clips}/wave/0.mp4, {bad_clips}/wave/copy.mp4; each counts",
         f"same pictures: {bad_clips}/jump/0.mp4",
         "1 clip is shorter than the model's view (8 frames, 0.80 s)",
-        "Divided with seed 0: 20% to measure on",
+        "Split with seed 0: 20% for validation",
     ):
         assert said in done.out
 
@@ -200,7 +200,7 @@ def test_split_folders_become_the_manifests_splits(run: Run, good_clips: Path, t
     manifest = tmp_path / "manifest.csv"
     done = run(clips, "--output", manifest)
     assert done.status == 0
-    assert "train (2 clips, to learn from), validation (2 clips, to measure on), test (1 clips, held out)" in done.err
+    assert "train (2 clips, for training), validation (2 clips, for validation), test (1 clips, held out)" in done.err
     train, validation = read_manifest(manifest).train_val_split()
     assert {Path(row.path).relative_to(clips).parts[0] for row in train} == {"train"}
     assert {Path(row.path).relative_to(clips).parts[0] for row in validation} == {"Val"}

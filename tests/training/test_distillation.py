@@ -244,7 +244,10 @@ def test_the_default_is_a_teacher() -> None:
         ({"temperature": 0.0}, "temperature = 0.0 should be"),
         ({"features_weight": 1.0}, r"features_weight = 1.0 and layers = \(\) only act together"),
         ({"layers": LAYERS}, "features_weight = 0.0 and layers = .* only act together"),
-        ({"logits_weight": 0.0, "embedding_weight": 1.0, "second_head": True}, "second_head = True only acts with"),
+        (
+            {"logits_weight": 0.0, "embedding_weight": 1.0, "second_head": True},
+            "second_head = True needs logits_weight",
+        ),
     ],
 )
 def test_configurations_that_contradict_themselves_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -70,7 +70,7 @@ def test_with_the_same_classes_the_head_stays(weights: Path) -> None:
     stored = load_file(weights)
     for name, tensor in start.network.state_dict().items():
         assert torch.equal(tensor, stored[name]), name
-    assert "its head among them" in start.loaded
+    assert "including the head" in start.loaded
     swapped = initialize(weights, LABELS[::-1], name="mine")
     assert not torch.equal(swapped.network.fc.weight, stored["fc.weight"])  # type: ignore[union-attr, arg-type]
 

@@ -160,7 +160,7 @@ def test_a_configuration_of_something_else_is_refused(run: RunFolder, text: str)
 
 
 def test_resuming_where_no_run_is_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds no run .*Leave --resume away"):
+    with pytest.raises(UsageError, match=r"holds no run .*Omit --resume"):
         RunFolder(tmp_path / "none").open(SETTINGS, command=COMMAND)
     assert not list(tmp_path.iterdir())
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from engine_parts import VIEW
 
-from nonlocal_video.cli.train_text import TrainProgress
+from nonlocal_video.cli.train_text import TrainProgressBar
 from nonlocal_video.datasets.manifest import read_manifest, write_manifest
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training import engine
@@ -66,7 +66,7 @@ def test_from_a_folder_of_clips_to_answers(train: Run, run: Run, divided_clips: 
     before = {name: (folder / name).read_bytes() for name in ("metrics.csv", "best.safetensors", "README.md")}
     again = train(clips)
     assert again.status == 2
-    assert "holds a run already. Go on with it by --resume" in again.err
+    assert "holds a run already. Resume it with --resume" in again.err
     assert "Checking" not in again.err
     finished = run("train", "--output", folder, "--resume")
     assert (finished.status, "computed once" in finished.err) == (0, False)
@@ -80,14 +80,14 @@ def test_a_manifest_is_taken_as_it_is(train: Run, divided_clips: Path, tmp_path:
     assert done.status == 0, done.err
     assert "All blocks are open after 15 epochs, and the run has 1: some stay partly or wholly shut." in done.err
     assert "Checking" not in done.err
-    assert "its head among them: the classes are the same" in done.err
+    assert "including the head, as the classes are the same" in done.err
     assert read_manifest(tmp_path / "run" / "manifest.csv") == read_manifest(divided_clips)
     assert not (tmp_path / "run" / "cache").exists()
 
 
 def test_folds_are_measured_in_turn(train: Run, divided_clips: Path, tmp_path: Path) -> None:
     manifest = read_manifest(divided_clips)
-    rows = tuple(replace(row, split=f"fold{1 + place % 3}") for place, row in enumerate(manifest.rows))
+    rows = tuple(replace(row, split=f"fold{1 + index % 3}") for index, row in enumerate(manifest.rows))
     write_manifest(tmp_path / "folds.csv", replace(manifest, rows=rows))
     done = train(tmp_path / "folds.csv", "--validation", "fold2", "--set", "frozen_views=1", "--batch-size", 5)
     assert done.status == 0, done.err
@@ -97,7 +97,7 @@ def test_folds_are_measured_in_turn(train: Run, divided_clips: Path, tmp_path: P
 class TestBatchSize:
     def test_it_is_found_by_memory(self, train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", self.three)
-        monkeypatch.setattr("nonlocal_video.training.batch_size.LEAST_STEPS_AN_EPOCH", 1)
+        monkeypatch.setattr("nonlocal_video.training.batch_size.MIN_STEPS_PER_EPOCH", 1)
         done = train(divided_clips, "--stage", "all", "--batch-size", "auto")
         assert done.status == 0, done.err
         assert "3 fit." in done.err
@@ -114,7 +114,7 @@ class TestBatchSize:
         self, train: Run, run: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", self.three)
-        monkeypatch.setattr("nonlocal_video.training.batch_size.LEAST_STEPS_AN_EPOCH", 1)
+        monkeypatch.setattr("nonlocal_video.training.batch_size.MIN_STEPS_PER_EPOCH", 1)
         _stop_in_step(monkeypatch, 3)
         stopped = train(divided_clips, "--stage", "all", "--batch-size", "auto", epochs=2)
         assert (stopped.status, "Stopped after step 3" in stopped.err) == (130, True)
@@ -136,7 +136,7 @@ class TestBatchSize:
         self, train: Run, divided_clips: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", self.three)
-        monkeypatch.setattr("nonlocal_video.training.batch_size.LEAST_STEPS_AN_EPOCH", 1)
+        monkeypatch.setattr("nonlocal_video.training.batch_size.MIN_STEPS_PER_EPOCH", 1)
         rows = []
         for size in ("auto", 3):
             done = train(
@@ -226,12 +226,12 @@ class TestResume:
     ) -> None:
         seen: list[tuple[int, int]] = []
 
-        def interrupted(self: TrainProgress, done: int, of: int) -> None:
+        def interrupted(self: TrainProgressBar, done: int, of: int) -> None:
             seen.append((done, of))
             if len(seen) == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        monkeypatch.setattr(TrainProgress, "features", interrupted)
+        monkeypatch.setattr(TrainProgressBar, "features", interrupted)
         done = train(divided_clips, "--set", "frozen_views=2")
         assert (done.status, "Stopped after step 0" in done.err) == (130, True)
         assert run("train", "--output", tmp_path / "run", "--resume").status == 0
@@ -259,12 +259,12 @@ class TestRefusedBeforeThereIsAFolder:
             (("--validation", "fold1"), "split = 'fold1' is in no row of the manifest"),
             (("--set", "augmentation.left_right_classes=[jmup]"), "left_right_classes has 'jmup'"),
             (("--set", "augmentation.flpi=0"), "this version does not know ['augmentation.flpi']"),
-            (("--set", "epoch=3"), "epoch is no setting of training"),
+            (("--set", "epoch=3"), "epoch is not a training setting"),
             (("--set", "epochs"), "should be NAME=VALUE"),
             (("--set", "stage=all", "--set", "stage.x=1"), "stage is 'all' and has no settings of its own"),
             (("--set", "momentum=1"), "cannot be used: TrainConfig: momentum = 1.0 should be from 0 to below 1.\n"),
             (("--set", "clip_norm=0"), "clip_norm = 0.0 should be a finite number above 0"),
-            (("--set", "teacher_views=2"), "teacher_views = 2 only acts with a teacher"),
+            (("--set", "teacher_views=2"), "teacher_views = 2 needs a teacher"),
             (("--progressive",), "progressive opens blocks that stage = 'head' keeps as they are"),
             (("--batch-size", "many"), "should be a number from 1, or auto"),
             (("--model", "nonexistent"), "There is no model or weights file"),

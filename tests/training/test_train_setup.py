@@ -25,7 +25,7 @@ class TestRefused:
             (("--stage", "all", "--progressive"), "the network has none"),
             (("--stage", "all", "--set", "accumulate=5"), "A step takes 5 x 8 clips for 1 processes, and there are 8."),
             (("--set", "cache_gib=1e-5"), "take fewer views with --set frozen_views"),
-            (("--new-weights",), "stage = 'head' keeps layers as they are, and those of this network are random"),
+            (("--new-weights",), "stage = 'head' freezes layers, and those of this network are random"),
             (
                 ("--teacher", "TEACHER", "--set", "distillation.features_weight=1", "--set", "teacher_views=1",
                  "--set", "distillation.layers=[[layer3, layer9]]"),

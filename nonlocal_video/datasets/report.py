@@ -13,7 +13,7 @@ from nonlocal_video.datasets.check import CheckedClip
 from nonlocal_video.datasets.duplicates import same_content, sameness
 from nonlocal_video.datasets.labelled import alike_names
 from nonlocal_video.datasets.manifest import Manifest, ManifestRow
-from nonlocal_video.datasets.splits import SplitPlan, assign_splits, groups_on_two_sides
+from nonlocal_video.datasets.splits import SplitPlan, assign_splits, groups_in_two_splits
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.preprocessing import MAX_RESIZED_PIXELS
@@ -194,7 +194,7 @@ def make_report(checked: Sequence[CheckedClip], spec: InputSpec, plan: SplitPlan
         else ManifestRow(one.clip.path, one.clip.label, one.clip.group, problem=problems[place])
         for place, one in enumerate(checked)
     ]
-    torn = groups_on_two_sides(groups, given)
+    torn = groups_in_two_splits(groups, given)
     return CheckReport(
         manifest=Manifest(tuple(rows)),
         same=tuple(one for one in same.values() if len(one.paths) > 1),

@@ -205,7 +205,7 @@ def test_stray_files_and_split_folders(run: Run, tiny_model: Path, labelled: Pat
     command = ("evaluate", clips, "--model", tiny_model, "--device", "cpu")
     done = run(*command, "--split", "val", "--output", output)
     assert done.status == 0
-    assert "train (1 clips, to learn from), validation (3 clips, to measure on)" in done.err
+    assert "train (1 clips, for training), validation (3 clips, for validation)" in done.err
     assert "Passed over in folders: 1 hidden, 1 pictures, 1 text. --all-files tries them." in done.err
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["clips"], summary["passed_over"]) == (3, {"hidden": 1, "pictures": 1, "text": 1})

@@ -12,7 +12,7 @@ import typer
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
-from nonlocal_video.cli.run_progress import RunProgress
+from nonlocal_video.cli.run_progress import RunProgressBar
 from nonlocal_video.cli.text import describe
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
@@ -198,7 +198,7 @@ def _here(
     leave_out = ResultFile.files_of(output)
     with (
         GracefulInterrupt() as stop,
-        RunProgress(lambda: sum(1 for _ in find_files(paths, selection=selection, leave_out=leave_out))) as bar,
+        RunProgressBar(lambda: sum(1 for _ in find_files(paths, selection=selection, leave_out=leave_out))) as bar,
     ):
 
         def show(progress: BatchProgress) -> None:
@@ -221,7 +221,7 @@ def _here(
                 devices=devices,
                 selection=selection,
                 csv_escape=csv_escape,
-                should_stop=lambda: stop.asked,
+                should_stop=lambda: stop.requested,
                 on_progress=show,
             )
         except KeyboardInterrupt:

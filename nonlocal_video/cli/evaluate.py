@@ -17,7 +17,7 @@ import typer
 from nonlocal_video.cli import options
 from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
 from nonlocal_video.cli.outputs import check_new
-from nonlocal_video.cli.run_progress import RunProgress
+from nonlocal_video.cli.run_progress import RunProgressBar
 from nonlocal_video.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def evaluate(
     if resume and output is None:
         raise UsageError("--resume continues an evaluation; name its folder with --output.")
 
-    from nonlocal_video.cli.check import say_source
+    from nonlocal_video.cli.check import print_source_notes
     from nonlocal_video.datasets.labelled import alike_names, class_indices, read_source
     from nonlocal_video.evaluation.answers import Truth
     from nonlocal_video.inference.load import load
@@ -93,7 +93,7 @@ def evaluate(
     card.view(fast=fast)  # refuses --fast, if it has to, before anything is read
     found = read_source(source, split=split, all_files=all_files, ignore_columns=ignore_column or ())
     clips = found.clips
-    say_source(replace(found, notes=(*found.notes, *alike_names(found.labels))))
+    print_source_notes(replace(found, notes=(*found.notes, *alike_names(found.labels))))
     indices = class_indices(clips, card.labels)
     truths = {
         clip.path: Truth(card.labels[index], index, clip.group) for clip, index in zip(clips, indices, strict=True)
@@ -130,10 +130,10 @@ def evaluate(
     from rich.console import Console
 
     from nonlocal_video.cli.evaluate_text import print_evaluation
-    from nonlocal_video.evaluation.metrics import measure
+    from nonlocal_video.evaluation.metrics import compute_metrics
     from nonlocal_video.evaluation.report import Evaluation
 
-    metrics = measure(answers, len(card.labels), seed=seed)
+    metrics = compute_metrics(answers, len(card.labels), seed=seed)
     about = {
         **settings,
         "source": source,
@@ -207,16 +207,16 @@ def _answers(
             devices=devices,
             tables=tables,
             to_row=lambda outcome: to_row(outcome, truths[outcome.path]),
-            should_stop=lambda: stop.asked,
+            should_stop=lambda: stop.requested,
         )
         steps = stack.enter_context(closing(iter(run)))
-        progress = stack.enter_context(RunProgress(lambda: len(truths)))
+        progress = stack.enter_context(RunProgressBar(lambda: len(truths)))
         try:
             for _, row in steps:
                 if not tables:
                     rows.append(row)
                 progress.update(run.counts, run.done_before.total())
-            if stop.asked:
+            if stop.requested:
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
             added = run.counts.total()

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
-from nonlocal_video.cli.outputs import check_place
+from nonlocal_video.cli.outputs import check_new_file
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import OutputError
 
@@ -63,7 +63,7 @@ def timeline(
 
     outputs = [check_output(path) for path in output or ()]
     for path in outputs:
-        check_place(path)
+        check_new_file(path)
     check_segment_rule(threshold, min_seconds)
     settings: dict[str, Any] = {
         "window_seconds": window_seconds,
@@ -127,7 +127,7 @@ def _follow(recognizer: Recognizer, video: str, settings: dict[str, Any]) -> Tim
         try:
             for result in steps:
                 progress.update(result)
-                if stop.asked:
+                if stop.requested:
                     break
         except KeyboardInterrupt:  # the second one
             pass

@@ -145,10 +145,10 @@ def train(
 
 
 def _run(folder: Any, settings: RunSettings, clips: RunData, fabric: Any, *, resume: bool, first: bool) -> None:
-    from nonlocal_video.cli.train_text import TrainProgress, say_result
+    from nonlocal_video.cli.train_text import TrainProgressBar, print_result
     from nonlocal_video.training.run import train as train_run
 
-    with GracefulInterrupt() as stop, TrainProgress(shown=first) as progress:
+    with GracefulInterrupt() as stop, TrainProgressBar(shown=first) as progress:
         try:
             result = train_run(
                 folder,
@@ -159,13 +159,13 @@ def _run(folder: Any, settings: RunSettings, clips: RunData, fabric: Any, *, res
                 on_progress=progress.update,
                 on_features=progress.features,
                 notify=progress.notify,
-                should_stop=lambda: stop.asked,
+                should_stop=lambda: stop.requested,
             )
         except KeyboardInterrupt:  # the second one
             progress.notify("Stopped at once. The same command with --resume continues after the last saved step.")
             raise typer.Exit(STATUS_INTERRUPTED) from None
     if first:
-        say_result(folder, result)
+        print_result(folder, result)
     if not result.finished:
         raise typer.Exit(STATUS_INTERRUPTED)
 
@@ -308,7 +308,7 @@ def _labelled(source: str, spec: InputSpec, share: float, settings: RunSettings,
     """The manifest itself, or one made of clips that were not checked yet."""
     from rich.console import Console
 
-    from nonlocal_video.cli.check import check_with_progress, say_source
+    from nonlocal_video.cli.check import check_with_progress, print_source_notes
     from nonlocal_video.cli.check_text import print_report
     from nonlocal_video.datasets.labelled import read_source
     from nonlocal_video.datasets.manifest import is_manifest, read_manifest
@@ -322,7 +322,7 @@ def _labelled(source: str, spec: InputSpec, share: float, settings: RunSettings,
         raise UsageError(f"The clips of {source!r} are divided already; leave --validation-share away.")
     if found is None:
         return read_manifest(source)
-    say_source(found)
+    print_source_notes(found)
     typer.echo(f"Checking {source} first; `nonlocal-video check` shows more and can be run before.", err=True)
     plan = SplitPlan(share, None, settings.train.seed)
     readers = [VideoReader() for _ in range(min(2, len(clips)))]

@@ -85,7 +85,7 @@ def check(
     spec = read_card(find(model)).input
     found = read_source(source, all_files=all_files, ignore_columns=ignore_column or ()).to_divide()
     clips = found.clips
-    print_source_notes(found)
+    print_source(found)
     if split_requested and all(clip.split for clip in clips):
         raise UsageError("Every clip has a split already; omit --validation-share and --folds.")
 
@@ -141,7 +141,7 @@ def check_with_progress(
     return found
 
 
-def print_source_notes(found: LabelledSource) -> None:
+def print_source(found: LabelledSource) -> None:
     """Print the notes on a source, and the counts of skipped files, on standard error."""
     for line in (*found.notes, found.passed_over.sentence()):
         if line:

@@ -1,4 +1,4 @@
-"""`nonlocal-video evaluate`: labelled clips in, accuracy with its uncertainty out."""
+"""`nonlocal-video evaluate`: accuracy of a model on labelled clips, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -30,48 +30,56 @@ STATUS_SOME_UNREADABLE = 1
 
 
 class Protocol(StrEnum):
-    """Whose views are averaged."""
+    """Evaluation protocols."""
 
     published = "published"
 
 
 def evaluate(
     source: Annotated[
-        str, typer.Argument(metavar="DIR|CSV", help="One folder of clips a class, or a CSV path,label[,group][,split].")
+        str,
+        typer.Argument(
+            metavar="DIR|CSV", help="Folder with one subfolder of clips per class, or a CSV path,label[,group][,split]."
+        ),
     ],
     model: options.Model = "default",
     device: options.Devices = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
     precision: options.Precision = options.PrecisionChoice.float32,
-    views: Annotated[str | None, typer.Option(help="CLIPSxCROPS to average; 1x1 if not given.")] = None,
+    views: Annotated[
+        str | None, typer.Option(help="Views whose scores are averaged, CLIPSxCROPS (default: 1x1).")
+    ] = None,
     fast: options.Fast = False,
     region: options.Region = None,
     protocol: Annotated[
         Protocol | None,
-        typer.Option(help="published: the views of the accuracy that the model's card quotes, and that beside it."),
+        typer.Option(
+            help="published: use the views of the published accuracy in the model card, and show it for comparison."
+        ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Only the clips of this split, which the CSV or the folders above the classes name."),
+        typer.Option(help="Split to evaluate, as named in the CSV or by the folders above the classes (default: all)."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for figures, all answers and the confusion matrix; else only printed.")
+        Path | None,
+        typer.Option(help="Folder for summary, predictions and confusion matrix (default: only print the results)."),
     ] = None,
     all_files: options.AllFiles = False,
     ignore_column: options.IgnoreColumn = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     no_csv_escape: options.NoCsvEscape = False,
     workers: options.Workers = None,
     batch_size: options.BatchSize = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
 ) -> None:
     """Measure a model on labelled clips; those that cannot be read are counted, too."""
     if resume and output is None:
-        raise UsageError("--resume continues an evaluation; name its folder with --output.")
+        raise UsageError("--resume needs the folder of an evaluation; give it with --output.")
 
-    from nonlocal_video.cli.check import print_source_notes
+    from nonlocal_video.cli.check import print_source
     from nonlocal_video.datasets.labelled import alike_names, class_indices, read_source
     from nonlocal_video.evaluation.answers import Truth
     from nonlocal_video.inference.load import load
@@ -90,17 +98,17 @@ def evaluate(
         published = _published(card, views, fast=fast)
         views = published.views
     request = ClipRequest(ViewCount.parse(views or "1x1"), region=Region.of(region))
-    card.view(fast=fast)  # refuses --fast, if it has to, before anything is read
+    card.view(fast=fast)  # rejects an unavailable --fast before anything is read
     found = read_source(source, split=split, all_files=all_files, ignore_columns=ignore_column or ())
     clips = found.clips
-    print_source_notes(replace(found, notes=(*found.notes, *alike_names(found.labels))))
+    print_source(replace(found, notes=(*found.notes, *alike_names(found.labels))))
     indices = class_indices(clips, card.labels)
     truths = {
         clip.path: Truth(card.labels[index], index, clip.group) for clip, index in zip(clips, indices, strict=True)
     }
     splits = sorted({clip.split for clip in clips if clip.split})
     if split is None and len(splits) > 1:
-        typer.echo(f"All splits are measured together: {', '.join(splits)}. --split takes one.", err=True)
+        typer.echo(f"All splits are evaluated together: {', '.join(splits)}. Use --split for one of them.", err=True)
     settings: dict[str, Any] = {
         "model": card.name,
         "weights_sha256": sha256_of(weights),
@@ -156,13 +164,13 @@ def evaluate(
 def _published(card: ModelCard, views: str | None, *, fast: bool) -> Accuracy:
     if card.published is None:
         raise UsageError(
-            f"The card of model {card.name!r} quotes no published accuracy, so there is no protocol to repeat; leave "
-            f"--protocol away and choose --views. `nonlocal-video weights list` shows the models that have one."
+            f"The card of model {card.name!r} has no published accuracy, so there is no protocol to repeat; omit "
+            f"--protocol and choose --views. `nonlocal-video weights list` shows the models that have one."
         )
     if views is not None or fast:
         raise UsageError(
-            f"--protocol published sets the views itself ({card.published.views} of the whole view); leave "
-            f"{'--views' if views is not None else '--fast'} away."
+            f"--protocol published sets the views itself ({card.published.views} of the full input); omit "
+            f"{'--views' if views is not None else '--fast'}."
         )
     return card.published
 
@@ -179,7 +187,7 @@ def _answers(
     batch_size: int | None,
     devices: Sequence[str],
 ) -> list[Answer]:
-    """What the model says of every clip, in the order of `truths`; earlier runs' answers included."""
+    """Return the answer for every clip, in the order of `truths`, including those of earlier runs."""
     from nonlocal_video.evaluation.answers import TOP_K, from_row, to_row
     from nonlocal_video.evaluation.report import REPORT_FILES
     from nonlocal_video.inference.batch_run import BatchRun
@@ -193,7 +201,7 @@ def _answers(
             _make_folder(output)
             predictions = output / "predictions.jsonl"
             if not resume and not any(path.exists() for path in ResultFile.files_of(predictions)):
-                for name in REPORT_FILES:  # of an earlier evaluation it is said how to go on
+                for name in REPORT_FILES:  # an earlier evaluation gets its own error message
                     check_new(output / name)
             tables.append(stack.enter_context(ResultFile(predictions, settings, top_k=TOP_K, resume=resume)))
         stop = stack.enter_context(GracefulInterrupt())
@@ -240,6 +248,6 @@ def _make_folder(folder: Path) -> None:
 
 
 def _digest(truths: Mapping[str, Truth]) -> str:
-    """Return the digest of paths and classes: answers to one list of clips are not taken for another's."""
+    """Return the digest of paths and classes, which identifies the list of clips."""
     lines = sorted(f"{path}\0{truth.label}\n" for path, truth in truths.items())
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,4 +1,4 @@
-"""`nonlocal-video timeline`: a long video in, what happens when out."""
+"""`nonlocal-video timeline`: recognise what happens when in a long video."""
 
 from __future__ import annotations
 
@@ -28,19 +28,22 @@ STATUS_VIDEO_BROKE = 1
 
 
 def timeline(
-    video: Annotated[str, typer.Argument(help="The video file, of any length.")],
+    video: Annotated[str, typer.Argument(help="Video file of any length.")],
     output: Annotated[
         list[Path] | None,
         typer.Option(help="File to write: .json, .csv, .vtt (subtitles) or .png (picture); may be repeated."),
     ] = None,
     window_seconds: Annotated[
-        float | None, typer.Option(help="Length of a window; the model's own if not given.")
+        float | None, typer.Option(help="Length of a window in seconds (default: that of the model's input).")
     ] = None,
     stride_seconds: Annotated[
-        float | None, typer.Option(help="From one window to the next; half a window if not given.")
+        float | None, typer.Option(help="Seconds from one window to the next (default: half a window).")
     ] = None,
     threshold: Annotated[float, typer.Option(help="Score, 0 to 1, below which a segment has no class.")] = 0.0,
-    min_seconds: Annotated[float, typer.Option(help="Segments that are shorter go to their neighbours.")] = 0.0,
+    min_seconds: Annotated[
+        float,
+        typer.Option(help="Minimum length of a segment in seconds; shorter ones are merged into their neighbours."),
+    ] = 0.0,
     model: options.Model = "default",
     device: options.Device = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
@@ -55,7 +58,7 @@ def timeline(
     decoder: options.Decoder = options.DecoderChoice.auto,
     as_json: Annotated[bool, typer.Option("--json", help="The whole as one JSON object on standard output.")] = False,
 ) -> None:
-    """Find out what happens when: a window slides over the video, and its answers become segments."""
+    """Recognise what happens when: classify a sliding window and merge its answers into segments."""
     from nonlocal_video.inference.load import load
     from nonlocal_video.inference.timeline import check_segment_rule
     from nonlocal_video.inference.timeline_files import check_output, to_json, write_timeline
@@ -84,7 +87,7 @@ def timeline(
 
     written: list[Path] = []
     unwritten: list[OutputError] = []
-    for path in outputs:  # before anything is printed: the reader of a pipe may be gone
+    for path in outputs:  # before printing, as the reader of a pipe may be gone
         try:
             written.append(
                 write_timeline(
@@ -119,7 +122,7 @@ def timeline(
 
 
 def _follow(recognizer: Recognizer, video: str, settings: dict[str, Any]) -> Timeline | None:
-    """The timeline as far as it came: to the end, to where the video broke, or to a Ctrl-C."""
+    """Return the timeline up to the end, to where the video is damaged, or to Ctrl-C."""
     from nonlocal_video.inference.sliding import slide
 
     result: Timeline | None = None
@@ -147,7 +150,7 @@ def _lines(result: Timeline, threshold: float, min_seconds: float) -> Iterator[s
 
 
 class _Progress:
-    """Windows done, where in the video and what is seen there: on standard error, when that is a terminal."""
+    """Progress bar on standard error, if that is a terminal: windows done, position and action."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -173,7 +176,7 @@ class _Progress:
         self._progress.stop()
 
     def update(self, result: Timeline) -> None:
-        """After each window."""
+        """Update the bar after a window."""
         best = result.top(len(result) - 1, 1)[0]
         self._progress.update(
             self._task,

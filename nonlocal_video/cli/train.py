@@ -1,4 +1,4 @@
-"""`nonlocal-video train`: labelled clips in, a model of one's own actions out."""
+"""`nonlocal-video train`: train a model on labelled clips."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TO_MEASURE_ON, SHARE_TO_MEASURE_ON = "validation", 0.2
 
 
 class Stage(StrEnum):
-    """What learns."""
+    """Trainable parts of the network."""
 
     head = "head"
     top = "top"
@@ -39,46 +39,52 @@ def train(
     output: Annotated[Path, typer.Option("--output", help="Folder of the run: weights, metrics, curves, model card.")],
     source: Annotated[
         str | None,
-        typer.Argument(metavar="[DIR|CSV]", help="One folder of clips a class, a CSV, or a manifest that check wrote."),
+        typer.Argument(
+            metavar="[DIR|CSV]", help="Folder with one subfolder of clips per class, a CSV, or a manifest of check."
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="What to begin with: a catalogue name, a weights file, or a run's folder.")
+        str | None, typer.Option(help="Model to start from: catalogue name, weights file, or folder of a run.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="YAML file of settings; options given here go before it.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML file of settings; other options override it.")] = None,
     stage: Annotated[
-        Stage | None, typer.Option(help="What learns: the new head, the last stage too, or everything.")
+        Stage | None, typer.Option(help="Trainable part: the head, also the last stage (top), or all (default: head).")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times that all clips are gone through; 20.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Clips in one forward pass, or auto: what fits; 8.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At its highest; 0.001.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs (default: 20).")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(help="Clips per forward pass, or auto for the most that fit (default: 8).")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate (default: 0.001).")] = None,
     progressive: Annotated[
-        bool, typer.Option("--progressive", help="Non-local blocks join stage by stage: 4, 3, 2, 1.")
+        bool, typer.Option("--progressive", help="Open the non-local blocks stage by stage: 4, 3, 2, 1.")
     ] = False,
     teacher: Annotated[
-        str | None, typer.Option(help="Learn from this model's answers, too; its classes become the model's.")
+        str | None, typer.Option(help="Model to distil from; its classes become those of the new model.")
     ] = None,
-    unlabelled: Annotated[list[str] | None, typer.Option(help="Folder of clips for the teacher; repeatable.")] = None,
-    stills: Annotated[list[str] | None, typer.Option(help="Folder of pictures for the teacher; repeatable.")] = None,
+    unlabelled: Annotated[
+        list[str] | None, typer.Option(help="Folder of unlabelled clips for distillation; repeatable.")
+    ] = None,
+    stills: Annotated[list[str] | None, typer.Option(help="Folder of images for distillation; repeatable.")] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting, like augmentation.flip=0; repeatable.")
+        list[str] | None, typer.Option("--set", help="Any other setting, such as augmentation.flip=0; repeatable.")
     ] = None,
     validation: Annotated[
-        str, typer.Option(help="The split to measure on, as fold1 of check --folds.")
+        str, typer.Option(help="Name of the validation split, such as fold1 of check --folds.")
     ] = TO_MEASURE_ON,
     validation_share: Annotated[
-        float, typer.Option(help="Fraction of clips held out for validation, where no list divides them.")
+        float, typer.Option(help="Fraction of clips held out for validation, if they have no split.")
     ] = SHARE_TO_MEASURE_ON,
     fast: options.Fast = False,
     new_weights: Annotated[
-        bool, typer.Option("--new-weights", help="Begin with random weights instead of the model's.")
+        bool, typer.Option("--new-weights", help="Start from random weights instead of the model's.")
     ] = False,
     device: options.Device = "auto",
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random; 0.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that load clips; 2.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed (default: 0).")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Number of data loading processes (default: 2).")] = None,
     all_files: options.AllFiles = False,
     ignore_column: options.IgnoreColumn = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --output, with its settings.")
+        bool, typer.Option("--resume", help="Resume an interrupted run in --output, with its settings.")
     ] = False,
 ) -> None:
     """Train a model on labelled clips, or go on with a run that was cut off."""
@@ -145,10 +151,10 @@ def train(
 
 
 def _run(folder: Any, settings: RunSettings, clips: RunData, fabric: Any, *, resume: bool, first: bool) -> None:
-    from nonlocal_video.cli.train_text import TrainProgressBar, print_result
+    from nonlocal_video.cli.train_text import TrainProgress, print_result
     from nonlocal_video.training.run import train as train_run
 
-    with GracefulInterrupt() as stop, TrainProgressBar(shown=first) as progress:
+    with GracefulInterrupt() as stop, TrainProgress(shown=first) as progress:
         try:
             result = train_run(
                 folder,
@@ -249,7 +255,7 @@ def _from_anywhere(model: str) -> str:
 
 
 def _values_of(setting: list[str] | None) -> dict[str, Any]:
-    """Dotted name -> value of what `--set` gives."""
+    """Parse the values of `--set`, by dotted name."""
     import yaml
 
     values = {}
@@ -308,7 +314,7 @@ def _labelled(source: str, spec: InputSpec, share: float, settings: RunSettings,
     """The manifest itself, or one made of clips that were not checked yet."""
     from rich.console import Console
 
-    from nonlocal_video.cli.check import check_with_progress, print_source_notes
+    from nonlocal_video.cli.check import check_with_progress, print_source
     from nonlocal_video.cli.check_text import print_report
     from nonlocal_video.datasets.labelled import read_source
     from nonlocal_video.datasets.manifest import is_manifest, read_manifest
@@ -322,7 +328,7 @@ def _labelled(source: str, spec: InputSpec, share: float, settings: RunSettings,
         raise UsageError(f"The clips of {source!r} are divided already; leave --validation-share away.")
     if found is None:
         return read_manifest(source)
-    print_source_notes(found)
+    print_source(found)
     typer.echo(f"Checking {source} first; `nonlocal-video check` shows more and can be run before.", err=True)
     plan = SplitPlan(share, None, settings.train.seed)
     readers = [VideoReader() for _ in range(min(2, len(clips)))]

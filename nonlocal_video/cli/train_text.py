@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nonlocal_video.training.run_folder import RunFolder
 
 
-class TrainProgressBar:
+class TrainProgress:
     """Progress bar on standard error, if that is a terminal, and a line for each epoch. A context manager."""
 
     def __init__(self, *, shown: bool) -> None:
@@ -39,7 +39,7 @@ class TrainProgressBar:
         self._features = self._bar.add_task("features", total=None, visible=False)
         self._steps = self._bar.add_task("steps", total=None, visible=False)
 
-    def __enter__(self) -> TrainProgressBar:
+    def __enter__(self) -> TrainProgress:
         self._bar.start()
         return self
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from engine_parts import VIEW
 
-from nonlocal_video.cli.train_text import TrainProgressBar
+from nonlocal_video.cli.train_text import TrainProgress
 from nonlocal_video.datasets.manifest import read_manifest, write_manifest
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training import engine
@@ -226,12 +226,12 @@ class TestResume:
     ) -> None:
         seen: list[tuple[int, int]] = []
 
-        def interrupted(self: TrainProgressBar, done: int, of: int) -> None:
+        def interrupted(self: TrainProgress, done: int, of: int) -> None:
             seen.append((done, of))
             if len(seen) == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        monkeypatch.setattr(TrainProgressBar, "features", interrupted)
+        monkeypatch.setattr(TrainProgress, "features", interrupted)
         done = train(divided_clips, "--set", "frozen_views=2")
         assert (done.status, "Stopped after step 0" in done.err) == (130, True)
         assert run("train", "--output", tmp_path / "run", "--resume").status == 0

@@ -21,7 +21,7 @@ _MAX_PARTS = 20
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How to split clips without a given split: by a validation share, or into folds."""
+    """Plan for splitting clips without a given split: by a validation share, or into folds."""
 
     validation_share: float | None = 0.2
     """Fraction of clips held out for validation."""

@@ -73,7 +73,7 @@ class ClipRequest:
 
 @dataclass(frozen=True, repr=False)
 class LoadedClip:
-    """What the network sees of one clip in all its views, each distinct frame once."""
+    """Decoded crops of a clip for all its views, each distinct frame once."""
 
     path: str
     info: VideoInfo
@@ -128,7 +128,7 @@ class ClipLoader:
         if request.frames_per_second is not None and not _is_decoded(source):
             raise UsageError(
                 f"frames_per_second = {request.frames_per_second:g} is for frames given as an array; a video file has "
-                f"its own times: leave it away."
+                f"its own times: omit it."
             )
         with _opened(source, self.reader, request.frames_per_second or spec.frames_per_second) as (path, clip):
             started = time.perf_counter()

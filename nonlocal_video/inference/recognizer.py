@@ -367,7 +367,7 @@ class Recognizer:
         batch_size: int | None = None,
         region: RegionLike = None,
     ) -> Timeline:
-        """What happens when in a long video; `inference.sliding.slide` gives the windows as they are computed.
+        """Return the timeline of a long video; `inference.sliding.slide` yields it window by window.
 
         Args:
             path: A video file.

@@ -93,7 +93,7 @@ def test_recommend(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("complexity", "--input", "1000000,1000000,1000000"), "at most 4,294,967,296 pixels"),
         (("complexity", "--config", "{config}", "--model", "other"), "are two networks; give one of them"),
         (("attention", "a.mp4", "--output", "a.txt"), "should end in .csv or .png"),
-        (("attention", "a.mp4", "--output", "nowhere/a.csv"), "in a folder that does not exist; make it first"),
+        (("attention", "a.mp4", "--output", "nowhere/a.csv"), "in a folder that does not exist; create it first"),
         (("receptive-field", "--output", "field.txt"), "should end in .png"),
         (("complexity", "--config", "{config}"), "give it with --input"),
         (("complexity", "--config", "nothing.json", "--input", "8,8,8"), "cannot be read as JSON"),

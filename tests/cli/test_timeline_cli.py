@@ -83,7 +83,7 @@ def test_json_on_standard_output_is_the_file(run: Run, clip: Path, tmp_path: Pat
     ("arguments", "message"),
     [
         (("--output", "t.mp4"), ".json, .csv, .vtt, .png"),
-        (("--output", "gone/t.vtt"), "make it first"),
+        (("--output", "gone/t.vtt"), "create it first"),
         (("--threshold", "2"), "threshold = 2 should be from 0 to 1"),
         (("--min-seconds", "-1"), "min-seconds = -1"),
         (("--stride-seconds", "9"), "should not exceed the window's 0.8 s"),

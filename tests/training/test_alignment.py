@@ -129,11 +129,11 @@ def test_what_cannot_be_had_is_refused() -> None:
     source, target = small(TEACHER), replace(STUDENT, short_side=8, crop=8)
     with pytest.raises(UsageError, match=r"\(2, 3, 64, 16, 16\), should be \(N, 3, 64, 224, 224\)"):
         derive_view(clips, TEACHER, STUDENT)
-    with pytest.raises(UsageError, match=r"17 frames at 6.25/s are wanted of 64 at 25/s, which span less time"):
+    with pytest.raises(UsageError, match=r"17 frames at 6.25/s span more time than 64 at 25/s"):
         derive_view(clips, source, replace(target, num_frames=17))
-    with pytest.raises(UsageError, match=r"Frames at 26/s are wanted of a view at 25/s"):
+    with pytest.raises(UsageError, match=r"Frames at 26/s cannot be taken from a view at 25/s"):
         derive_view(clips, source, replace(target, frames_per_second=26.0))
-    with pytest.raises(UsageError, match="square of 17 pixels is wanted of one with 16; frames are not enlarged"):
+    with pytest.raises(UsageError, match="square of 17 pixels cannot be made from one of 16; frames are not enlarged"):
         derive_view(clips, source, replace(target, short_side=17, crop=17))
     with pytest.raises(UsageError, match=r"at 25/s and the other at one frame in 4; how they compare depends"):
         derive_view(clips, source, replace(target, frame_stride=4))

@@ -240,7 +240,7 @@ class TestCannotGoOn:
     def test_weights_that_are_not_finite_are_not_saved_as_the_best(self, tmp_path: Path) -> None:
         config = replace(PLAIN, epochs=1, batch_size=8, learning_rate=1e30, warmup_epochs=0)
         of = training(tmp_path / "run", tiny_network(tiny_card()), tiny_card(), config)
-        with pytest.raises(TrainingError, match="After step 1 the loss of held-out clips is nan"):
+        with pytest.raises(TrainingError, match="After step 1 the validation loss is nan"):
             run(of)
         assert not of.folder.best.exists()
 

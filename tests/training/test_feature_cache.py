@@ -129,7 +129,9 @@ def test_learning_from_kept_features_is_learning_from_the_clips(tmp_path: Path, 
 def test_what_does_not_fit_is_refused_before_it_is_computed(tmp_path: Path) -> None:
     room = 4 * 64 * 8 * (100 * 8 + 50)
     check_room((64, 2, 2, 2), num_clips=100, num_views=8, num_validation=50, max_bytes=room)
-    message = r"8 views of 100 clips, and of the middle of 50, take .* --set cache_gib=.* --set frozen_views=0"
+    message = (
+        r"8 views of 100 training clips and of 50 validation clips take .* --set cache_gib=.* --set frozen_views=0"
+    )
     with pytest.raises(UsageError, match=message):
         check_room((64, 2, 2, 2), num_clips=100, num_views=8, num_validation=50, max_bytes=room - 1)
     (tmp_path / "file").touch()
@@ -185,7 +187,7 @@ def test_a_damaged_view_is_never_fed_and_made_again(
         assert (0, 4) in data.asked
         assert len(data.asked) == (3 if number < 3 else 9), "the batches that hold one"
         (record,) = caplog.records
-        assert f"{1 if number < 3 else 8} kept views in" in record.message
+        assert f"{1 if number < 3 else 8} cached views in" in record.message
         found = [again.view(index, epoch) for index in range(6) for epoch in (0, 1)]
         for (features, label), (right, right_label) in zip(found, expected, strict=True):
             assert label == right_label

@@ -180,7 +180,7 @@ class TestGates:
     def test_a_schedule_that_does_not_fit_is_refused(self) -> None:
         with pytest.raises(UsageError, match="the network has none"):
             Gates(tiny_network(tiny_card()), self.SCHEDULE)
-        with pytest.raises(UsageError, match=r"stages \(4,\) leave out \[3\]"):
+        with pytest.raises(UsageError, match=r"stages \(4,\) and omits \[3\]"):
             Gates(tiny_network(tiny_card(blocks=True)), replace(self.SCHEDULE, stages=(4,)))
 
 

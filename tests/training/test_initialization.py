@@ -141,7 +141,7 @@ def test_a_description_in_yaml(weights: Path, card: ModelCard) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"config": {"num_classes": 3}}, "num_classes; the run's classes decide it"),
+        ({"config": {"num_classes": 3}}, "num_classes, which the classes of the run determine"),
         ({"layers": 3}, r"this version does not know \['layers'\]"),
         ({"input": None}, "should have name, architecture, config and input; input"),
         ({"input": {"num_frame": 3}}, r"this version does not know \['input.num_frame'\]"),

@@ -168,9 +168,9 @@ def test_parts_that_do_not_go_together_are_refused(parts: tuple[ClipDataset, Unl
     with pytest.raises(UsageError, match="views = 0 should be at least 1"):
         MixedDataset(parts, views=0)
     other_view = UnlabelledClips(parts[1].rows, replace(SPEC, crop=32))
-    with pytest.raises(UsageError, match="make all for the same view"):
+    with pytest.raises(UsageError, match="make all for the same input"):
         MixedDataset([parts[0], other_view])
     other_labels = ClipDataset(parts[0].rows, LABELS[::-1], SPEC)
-    with pytest.raises(UsageError, match="give all the same"):
+    with pytest.raises(UsageError, match="all need the same"):
         MixedDataset([parts[0], other_labels])
     assert MixedDataset(parts[1:]).labels == ()

@@ -61,7 +61,7 @@ def section(text: str, title: str) -> str:
 
 def test_the_figures_are_those_of_the_best_row() -> None:
     text = section(card().text(), "How good it is")
-    assert "After epoch 2, one view of each of 9 clips" in text
+    assert "After epoch 2, one view of each of 9 validation clips" in text
     assert "| top1 | 88.9% |" in text
     assert "| cross_entropy | 0.4123 |" in text
     assert "chosen by `validation/top1` on the same clips" in text
@@ -81,7 +81,7 @@ def test_classes_and_data_are_counted() -> None:
     assert "Validated on 9 clips of 3 groups (36 s): split `validation`." in data
     assert "1 of 36 clips could not be used" in data
     assert "both sides" not in data
-    assert "learn from for: tree." in section(text, "What it is not for")
+    assert "fewer than 10 training clips: tree." in section(text, "What it is not for")
 
 
 def test_it_says_when_people_are_on_both_sides_or_unknown() -> None:
@@ -111,7 +111,7 @@ def test_origin_and_licence_are_carried_over() -> None:
     assert section(text, "Licence").splitlines()[:2] == ["- old: CC-BY-NC-4.0.", "- wise: Apache-2.0."]
     fresh = card(start=None).text()
     assert "Random initialization" in section(fresh, "Weights it started from")
-    assert "from the clips above alone" in section(fresh, "Licence")
+    assert "on the clips above alone" in section(fresh, "Licence")
 
 
 def test_settings_are_listed_flat() -> None:

@@ -176,15 +176,15 @@ def test_an_answer_is_not_asked_for_with_clips_that_the_teacher_must_not_see(tmp
     cache.answers(teacher, batch, TEACHER_VIEW)
     file = next((tmp_path / "answers").glob("*.npy"))
     file.write_bytes(file.read_bytes()[:-3] + b"abc")
-    with pytest.raises(OutputError, match=r"answers to 1 views are missing or damaged.*--resume makes it again"):
-        cache.answers(teacher, batch, TEACHER_VIEW, ask=False)
+    with pytest.raises(OutputError, match=r"outputs for 1 views are missing or damaged.*--resume recomputes them"):
+        cache.answers(teacher, batch, TEACHER_VIEW, compute_missing=False)
     assert teacher.asked == 2
 
 
 def test_numbers_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     teacher = tiny_teacher()
     teacher.network.fc.bias.data[1] = float("inf")
-    with pytest.raises(ModelError, match="The teacher's logits of a clip has numbers that are not finite"):
+    with pytest.raises(ModelError, match="The teacher's output 'logits' for a clip is not finite"):
         AnswerCache(tmp_path, two_views).answers(teacher, batch_of(2), TEACHER_VIEW)
     assert not list(tmp_path.glob("*.npy"))
 

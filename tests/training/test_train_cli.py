@@ -34,7 +34,7 @@ def test_from_a_folder_of_clips_to_answers(train: Run, run: Run, divided_clips: 
     assert (done.status, done.err.count("\n")) == (0, 5)
     assert "Checking" in done.err
     assert "tensors of the trunk of 'tiny parent' were loaded; the head for 2 classes is new." in done.err
-    assert "layer4 and all before it stay as they are: their features of 2 random views of 8 clips" in done.err
+    assert "All layers up to layer4 are frozen: their features of 2 random views of 8 training clips" in done.err
     assert "epoch 2: loss" in done.err
     assert "12 clips, 12 usable" in done.out
     assert "Best after epoch" in done.out
@@ -78,7 +78,7 @@ def test_a_manifest_is_taken_as_it_is(train: Run, divided_clips: Path, tmp_path:
     options = ("--stage", "all", "--progressive", "--set", "cache_gib=0.01", "--set", "gradient_checkpointing=true")
     done = train(divided_clips, *options)
     assert done.status == 0, done.err
-    assert "All blocks are open after 15 epochs, and the run has 1: some stay partly or wholly shut." in done.err
+    assert "All blocks are open after 15 epochs, and the run has 1: some stay partly or fully closed." in done.err
     assert "Checking" not in done.err
     assert "including the head, as the classes are the same" in done.err
     assert read_manifest(tmp_path / "run" / "manifest.csv") == read_manifest(divided_clips)
@@ -91,7 +91,7 @@ def test_folds_are_measured_in_turn(train: Run, divided_clips: Path, tmp_path: P
     write_manifest(tmp_path / "folds.csv", replace(manifest, rows=rows))
     done = train(tmp_path / "folds.csv", "--validation", "fold2", "--set", "frozen_views=1", "--batch-size", 5)
     assert done.status == 0, done.err
-    assert "random views of 8 clips, and of the middle of 4" in done.err
+    assert "random views of 8 training clips and of 4 validation clips" in done.err
 
 
 class TestBatchSize:
@@ -248,24 +248,24 @@ class TestRefusedBeforeThereIsAFolder:
         manifest = read_manifest(divided_clips)
         rows = tuple(row for row in manifest.rows if row.label == "jump")
         write_manifest(tmp_path / "one.csv", replace(manifest, rows=rows))
-        self.refused(train(tmp_path / "one.csv"), tmp_path, "at least two classes; they are of jump")
+        self.refused(train(tmp_path / "one.csv"), tmp_path, "at least two classes; these have jump")
 
     def test_no_clips(self, train: Run, tmp_path: Path) -> None:
-        self.refused(train(), tmp_path, "at least two classes; they are of none. Give a folder")
+        self.refused(train(), tmp_path, "at least two classes; these have none. Give a folder")
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             (("--validation", "fold1"), "split = 'fold1' is in no row of the manifest"),
-            (("--set", "augmentation.left_right_classes=[jmup]"), "left_right_classes has 'jmup'"),
+            (("--set", "augmentation.left_right_classes=[jmup]"), "left_right_classes contains 'jmup'"),
             (("--set", "augmentation.flpi=0"), "this version does not know ['augmentation.flpi']"),
             (("--set", "epoch=3"), "epoch is not a training setting"),
             (("--set", "epochs"), "should be NAME=VALUE"),
             (("--set", "stage=all", "--set", "stage.x=1"), "stage is 'all' and has no settings of its own"),
-            (("--set", "momentum=1"), "cannot be used: TrainConfig: momentum = 1.0 should be from 0 to below 1.\n"),
+            (("--set", "momentum=1"), "invalid: TrainConfig: momentum = 1.0 should be from 0 to below 1.\n"),
             (("--set", "clip_norm=0"), "clip_norm = 0.0 should be a finite number above 0"),
             (("--set", "teacher_views=2"), "teacher_views = 2 needs a teacher"),
-            (("--progressive",), "progressive opens blocks that stage = 'head' keeps as they are"),
+            (("--progressive",), "progressive opens blocks that stage = 'head' freezes"),
             (("--batch-size", "many"), "should be a number from 1, or auto"),
             (("--model", "nonexistent"), "There is no model or weights file"),
             (("--recipe", "nonexistent.yaml"), "cannot be read"),

@@ -91,7 +91,7 @@ def test_recommend(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("complexity", "--input", "1,2"), "should be T,H,W"),
         (("complexity", "--input", "0,2,2"), "at least 1"),
         (("complexity", "--input", "1000000,1000000,1000000"), "at most 4,294,967,296 pixels"),
-        (("complexity", "--config", "{config}", "--model", "other"), "are two networks; give one of them"),
+        (("complexity", "--config", "{config}", "--model", "other"), "are two networks; give only one"),
         (("attention", "a.mp4", "--output", "a.txt"), "should end in .csv or .png"),
         (("attention", "a.mp4", "--output", "nowhere/a.csv"), "in a folder that does not exist; create it first"),
         (("receptive-field", "--output", "field.txt"), "should end in .png"),

@@ -91,7 +91,7 @@ def test_evidence_for_another_action(asking: AskCallbacks, explanation: Explanat
 
 @pytest.mark.parametrize(("left", "top"), [(1, 1), (FRAME_SIDE - 1, 10)])
 def test_outside_the_square_that_the_network_saw(asking: AskCallbacks, left: float, top: float) -> None:
-    with pytest.raises(gr.Error, match="outside the square that the network saw"):
+    with pytest.raises(gr.Error, match="outside the square that the network sees"):
         click(asking, left, top)
 
 

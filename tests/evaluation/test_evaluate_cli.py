@@ -161,13 +161,13 @@ def test_published_protocol_takes_the_cards_views_and_shows_its_figures(  # type
     for option in (("--views", "1x1"), ("--fast",)):
         refused = run(*command, *option)
         assert refused.status == 2
-        assert f"leave {option[0]} away" in refused.err
+        assert f"omit {option[0]}" in refused.err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--protocol", "published"), "quotes no published accuracy"),
+        (("--protocol", "published"), "has no published accuracy"),
         (("--views", "big"), "CLIPSxCROPS"),
         (("--resume",), "--output"),
         (("--split", "val"), "needs a CSV"),

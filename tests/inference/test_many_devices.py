@@ -193,7 +193,7 @@ def test_of_a_failed_device_only_its_own_file_is_missing(how: str, recognizer: R
 
 def test_a_network_without_a_file_is_refused(recognizer: Recognizer, folder: Path) -> None:
     bare = Recognizer(recognizer.network, recognizer.card, device="cpu")
-    with pytest.raises(UsageError, match="whose weights every process loads"):
+    with pytest.raises(UsageError, match="as every process loads the weights"):
         bare.classify_folder(folder, devices=TWO)
 
 
@@ -236,7 +236,7 @@ def test_verbs_for_one_clip_refuse_all_gpus(
     arguments = ["--port", 0] if verb == "serve" else [clip_folder / "a.mp4"]
     done = run(verb, *arguments, "--model", tiny_model, "--device", "cuda:all")
     assert done.status == 2
-    assert "as classify and evaluate do. Here take auto, cpu, cuda or cuda:N." in " ".join(done.err.split())
+    assert "as in classify and evaluate. Here, use auto, cpu, cuda or cuda:N." in " ".join(done.err.split())
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,9 @@ def run_settings(
     decoder: str,
     limits: DecodeLimits,
 ) -> dict[str, Any]:
-    """Return what the rows of a run depend on: a run is only taken up with the same.
+    """Return the settings that affect the rows of a run; a run can only be resumed with the same.
 
-    What only rounds otherwise (device, runtime, batch size) is not among them: a run may be resumed with another.
+    Settings that only change rounding (device, runtime, batch size) are not included and may change.
 
     Args:
         card: The model's.
@@ -220,7 +220,7 @@ def run_folder(
         The counts; outcomes are given to `on_progress` alone.
 
     Raises:
-        UsageError: An argument has a value that is not allowed, or the output cannot be taken up.
+        UsageError: An argument is invalid, or the output cannot be resumed.
         OutputError: The table cannot be written; the rows so far are kept beside it.
         DeviceError: The device failed; `resume` continues with the files without a row.
         KeyboardInterrupt: `should_stop` ended the run; the rows are kept, and `resume` continues.

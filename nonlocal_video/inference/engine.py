@@ -126,7 +126,7 @@ class Engine:
         ], kept
 
     def _at_most(self, views: int, num_frames: int, crop: int) -> int:
-        """Return how many of so many views are given to the network at a time."""
+        """Return the number of views, at most `views`, that the network gets at a time."""
         if views > 1 and (num_frames, crop) not in self._fitting:
             self._fitting[num_frames, crop] = views_at_once(self.folded, (3, num_frames, crop, crop))
         return min(views, self._fitting.get((num_frames, crop), views))

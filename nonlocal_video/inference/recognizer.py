@@ -192,7 +192,7 @@ class Recognizer:
             on_progress: Called after each row.
 
         Raises:
-            UsageError: An argument has a value that is not allowed, or the output cannot be taken up.
+            UsageError: An argument is invalid, or the output cannot be resumed.
             OutputError: The table cannot be written; the rows so far are kept beside it.
             DeviceError: The device has failed; `resume` does the rest.
 

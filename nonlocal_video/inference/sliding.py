@@ -341,7 +341,7 @@ def _above_zero(name: str, value: float | None) -> Fraction | None:
         return None
     if not (math.isfinite(value) and value > 0):
         raise UsageError(f"{name} = {value:g} should be a finite number above 0.")
-    return Fraction(str(value))  # 2.56 is 64/25, as it was meant, not the float beside it
+    return Fraction(str(value))  # 2.56 is exactly 64/25, not the nearest float
 
 
 def _rounded(seconds: Fraction) -> float:

@@ -227,7 +227,7 @@ def test_a_folder_of_nothing_but_strays_says_what_there_is(run: Run, tiny_model:
     assert done.status == 2
     assert "There is no file in" in done.err
     assert "1 pictures" in done.err
-    assert "--all-files tries them. If the pictures are frames, make clips of them: ffmpeg" in done.err
+    assert "--all-files tries them. If the images are frames, make clips of them: ffmpeg" in done.err
 
 
 def test_python_has_the_same_rule(tiny_model: Path, clips_with_strays: Path) -> None:

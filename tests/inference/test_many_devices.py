@@ -103,7 +103,7 @@ class Scripted:
     """Stands for a process: a thread that takes files and does with each what a function says."""
 
     def __init__(self, name: str, answer: Callable[[str, int], Any]) -> None:
-        self.name, self.in_hand, self.took = name, list[int](), list[str]()
+        self.name, self.in_progress, self.took = name, list[int](), list[str]()
         self.connection, self._other = Pipe()
         self._answer = answer
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -112,7 +112,7 @@ class Scripted:
     def send(self, message: Any) -> None:
         self.connection.send(message)
 
-    def how_it_ended(self) -> Exception | None:
+    def exit_error(self) -> Exception | None:
         return DeviceError(f"The process for {self.name} was killed.")
 
     def _work(self) -> None:

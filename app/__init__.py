@@ -1,6 +1,6 @@
-"""The Gradio front end: layout and callbacks, nothing else.
+"""The web page: Gradio layout, callbacks and server.
 
-Gradio takes seconds to import, so the two names load on first use.
+Gradio takes seconds to import, so both names are loaded on first use.
 """
 
 from __future__ import annotations

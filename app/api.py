@@ -1,4 +1,4 @@
-"""The page's API: what programs call with `gradio_client`, named and documented."""
+"""The API of the page for programs, by `gradio_client`: named and documented endpoints."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from nonlocal_video.inference.timeline_files import to_json
 
 from .choices import FAST, ONE_VIEW, PAPER, THOROUGH
 from .messages import GONE, plain_errors, without_folder
-from .timeline_run import so_far
+from .timeline_run import timeline_updates
 
 NETWORK = "network"
-"""The queue of everything that runs the network for one clip."""
+"""Name of the queue for requests that run the network on one clip."""
 LONG = "timeline"
-"""The queue of long videos: one runs at a time and shares the network with the others, window by window."""
+"""Name of the queue for long videos: one runs at a time, and shares the network with others window by window."""
 MAX_TOP_K = 400
 METHODS = ["", "attention", "query", "evidence", "gradcam"]
-"""Without one it is query if there is a point, evidence if there is a label, and else attention.
-gradcam is another name of evidence."""
+"""Methods of /explain. By default query if there is a point, evidence if there is a label, otherwise attention; gradcam
+is an alias of evidence."""
 CLASSIFY = """The likeliest actions of one clip, as one row of `nonlocal-video classify --json`.
 
 The row has the keys file (there its path), status ("ok" or "error"), model, top (label, index, score), error (code,
@@ -53,13 +53,15 @@ UPDATE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The functions behind the endpoints."""
+    """Functions of the endpoints."""
 
     recognizers: Mapping[str, Recognizer]
+    """Recognizers by model name."""
 
     def classify(
         self, clip: str | None, model: str, views: str, top_k: float, region: str | None = None
     ) -> dict[str, Any]:
+        """Handle /classify, see `CLASSIFY`."""
         path = _uploaded(clip)
         with plain_errors(path.parent):
             try:
@@ -83,6 +85,7 @@ class Endpoints:
         layer: str | None = None,
         region: str | None = None,
     ) -> Iterator[tuple[dict[str, Any], str]]:
+        """Handle /explain, see `EXPLAIN`."""
         path = _uploaded(clip)
         with plain_errors(path.parent):
             given = [value for value in (query_seconds, query_x, query_y) if value is not None]
@@ -95,7 +98,7 @@ class Endpoints:
             maps = explanation.maps(method=method or None, query=query, label=label or None, layer=layer or None)  # type: ignore[arg-type]
             row = _row(explanation.prediction.to_row(), path)
             with TemporaryDirectory() as folder:
-                # Gradio copies the file before it asks for more, and so before the folder goes.
+                # Gradio copies the file before it resumes this generator, which deletes the folder.
                 yield {"prediction": row, **_described(maps)}, str(maps.save_overlay(Path(folder) / "overlay.mp4"))
 
     def timeline(
@@ -110,11 +113,12 @@ class Endpoints:
         top_k: float = 5,
         region: str | None = None,
     ) -> Iterator[dict[str, Any]]:
+        """Handle /timeline, see `TIMELINE`."""
         path = _uploaded(clip)
         rule = {"threshold": threshold, "min_seconds": min_seconds}
         with plain_errors(path.parent):
             check_segment_rule(**rule)
-            steps = so_far(
+            steps = timeline_updates(
                 self.recognizers[model],
                 path,
                 update_seconds=UPDATE_SECONDS,
@@ -129,7 +133,7 @@ class Endpoints:
 
 
 def add_endpoints(recognizers: Mapping[str, Recognizer]) -> None:
-    """Add /classify, /explain and /timeline to the page that is being built; nothing of them is seen on it."""
+    """Add the invisible endpoints /classify, /explain and /timeline to the page that is being built."""
     endpoints = Endpoints(recognizers)
     names = list(recognizers)
     with gr.Column(visible=False):
@@ -181,7 +185,7 @@ def _uploaded(clip: str | None) -> Path:
 
 
 def _row(row: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The row with the clip's bare name, as `file`: gradio_client tries to download whatever has a `path`."""
+    """Return the row with the clip's name as `file`, since gradio_client tries to download anything with a `path`."""
     return {"file": printable(path.name), **{name: value for name, value in row.items() if name != "path"}}
 
 

@@ -1,4 +1,4 @@
-"""The layout of the tab that shows how a program asks what the page asks."""
+"""Layout of the tab that documents the API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gradio as gr
 from .buttons import UNQUEUED
 
 OWN_ADDRESS = "ADDRESS"
-"""What stands for the page's address until the browser, which knows it, puts it in."""
+"""Placeholder that the browser replaces by the address of the page."""
 WORDS = """
 Everything on this page can be asked from a program: `pip install gradio_client`, then
 
@@ -45,7 +45,7 @@ def api_tab(page: gr.Blocks) -> None:
     """Lay out the tab.
 
     Args:
-        page: When it is loaded, the words get its address.
+        page: Page whose address the browser fills in when it loads.
     """
     shown = gr.Markdown(WORDS, elem_id="api")
     words = json.dumps(WORDS)

@@ -1,4 +1,4 @@
-"""What the page answers about a point: from the features that the last recognition left behind."""
+"""Callbacks of the tab for questions about a point, answered from the features of the last recognition."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.map_check import QUICK_DRAWS, QUICK_FRACTION
 
 from .choices import Choice
-from .kept_explanations import KeptExplanations
+from .explanation_store import ExplanationStore
 from .messages import plain_errors, refusal
 
 TOP_K = 5
@@ -41,7 +41,7 @@ BETWEEN_FRAMES = "Click a place inside of a frame."
 
 
 class Controls(NamedTuple):
-    """What a visitor sets."""
+    """Components that a visitor sets."""
 
     method: Any
     block: Any
@@ -63,19 +63,20 @@ class Answer(NamedTuple):
     x: Any
     y: Any
     checked: Any
-    """What was said of the picture before doesn't hold for another."""
+    """Result of the check, which is reset when the map changes."""
     visitor: Any
-    """Renews the time after which the look is dropped."""
+    """Session of the visitor; an update renews the time after which the explanation is dropped."""
 
 
 @dataclass(frozen=True)
 class AskCallbacks:
-    """The callbacks of the questions."""
+    """Callbacks of the tab for questions."""
 
-    explanations: KeptExplanations
+    explanations: ExplanationStore
+    """Explanations of all visitors."""
 
     def begin(self, request: gr.Request) -> tuple[Any, ...]:
-        """The choices that a new look has, and its first picture."""
+        """Return the choices for a new explanation, and its first map."""
         explanation = self.explanations.of(request.session_hash)
         if explanation is None:
             nothing = Answer(*[gr.skip()] * len(Answer._fields))
@@ -99,7 +100,7 @@ class AskCallbacks:
         )
 
     def click(self, block: str | None, label: str | None, event: gr.SelectData, request: gr.Request) -> Answer:
-        """What the clicked place of the sheet attends to."""
+        """Return the map of the point that was clicked on the contact sheet."""
         explanation = self.explanation_of(request)
         place = ContactSheet.from_frames(explanation).point_at(*event.index)
         if place is None:
@@ -116,7 +117,7 @@ class AskCallbacks:
         y_percent: float,
         request: gr.Request,
     ) -> Answer:
-        """What a place attends to."""
+        """Return the map of a point that was given by numbers."""
         if not self.explanation_of(request).block_inputs:
             raise refusal(NO_BLOCK)
         return self.show("query", block, label, frame, x_percent, y_percent, request)
@@ -131,14 +132,14 @@ class AskCallbacks:
         y_percent: float,
         request: gr.Request,
     ) -> Answer:
-        """The answer for what the controls say."""
+        """Return the map for the current controls."""
         explanation = self.explanation_of(request)
         with plain_errors(Path(explanation.prediction.path).parent):
             maps = maps_of(explanation, method, block, label, frame, x_percent, y_percent)
             return self._answer(maps, request.session_hash)._replace(frame=frame, x=x_percent, y=y_percent)
 
     def explanation_of(self, request: gr.Request) -> Explanation:
-        """What is kept for this visitor."""
+        """Return the stored explanation of this visitor."""
         explanation = self.explanations.of(request.session_hash)
         if explanation is None:
             raise refusal(NO_LOOK)
@@ -170,7 +171,7 @@ def maps_of(
     x_percent: float,
     y_percent: float,
 ) -> AttentionMaps:
-    """What the controls ask for."""
+    """Make the maps for the values of the controls."""
     if method == "query":
         return explanation.query(
             QueryPoint(float(explanation.seconds[frame]), x_percent / 100, y_percent / 100), layer=block
@@ -183,7 +184,7 @@ def _place(seconds: float, x: float, y: float) -> str:
 
 
 def _in_words(maps: AttentionMaps, targets: list[Target]) -> str:
-    """What the picture shows, for those who do not see it."""
+    """Describe the contact sheet, as its alternative text."""
     places = "; ".join(_place(target.seconds, target.x, target.y) for target in targets)
     frames = f"{len(ContactSheet.from_frames(maps).frames)} frames of the clip with {maps.quantity}."
     asked = f" Asked point: {_place(maps.query.seconds, maps.query.x, maps.query.y)}." if maps.query else ""
@@ -191,7 +192,7 @@ def _in_words(maps: AttentionMaps, targets: list[Target]) -> str:
 
 
 def _numbers(maps: AttentionMaps, targets: list[Target]) -> str:
-    """Markdown: the statistics of an attention map, and its strongest places."""
+    """Return the statistics of an attention map and its strongest points as Markdown."""
     lines = [HINT[maps.method], ""]
     if maps.query is not None:
         lines[0] = f"**The point at {_place(maps.query.seconds, maps.query.x, maps.query.y)}**"

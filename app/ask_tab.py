@@ -1,4 +1,4 @@
-"""The layout of the tab in which a visitor asks about a point."""
+"""Layout of the tab for questions about a point."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nonlocal_video.inference.recognizer import Recognizer
 
 from .api import NETWORK
 from .ask_callbacks import HINT, METHODS, RECOGNISE_FIRST, UNCHECKED, Answer, AskCallbacks, Controls
-from .kept_explanations import MAX_BYTES, UNUSED_SECONDS, KeptExplanations
+from .explanation_store import MAX_BYTES, UNUSED_SECONDS, ExplanationStore
 from .map_check import MapCheck
 
 KEPT = f"""The features of your last clip are kept for {UNUSED_SECONDS // 60} minutes after your last question, or until
@@ -19,21 +19,21 @@ you close the page. When those of all visitors take more than {MAX_BYTES // 1024
 
 
 class AskTab(NamedTuple):
-    """What other parts of the page update."""
+    """Components that other parts of the page update."""
 
     invitation: gr.Markdown
     questions: gr.Column
     answer: Answer
 
 
-def ask_tab(recognizers: Mapping[str, Recognizer], explanations: KeptExplanations) -> AskTab:
-    """Lay out the questions, with what happens when they are asked.
+def ask_tab(recognizers: Mapping[str, Recognizer], explanations: ExplanationStore) -> AskTab:
+    """Lay out the tab and connect its callbacks.
 
     Args:
-        recognizers: By name.
-        looks: What the recognitions left behind.
+        recognizers: Recognizers by model name.
+        explanations: Explanations of all visitors.
     """
-    asking = AskCallbacks(explanations)
+    callbacks = AskCallbacks(explanations)
     invitation = gr.Markdown(RECOGNISE_FIRST, container=True, elem_id="ask-invitation")
     visitor = gr.State(None, time_to_live=UNUSED_SECONDS, delete_callback=explanations.drop)
     with gr.Column(visible=False, elem_id="ask") as questions, gr.Row():
@@ -53,8 +53,8 @@ def ask_tab(recognizers: Mapping[str, Recognizer], explanations: KeptExplanation
             checked = gr.Markdown(UNCHECKED, container=True, min_height=100, elem_id="checked", elem_classes="status")
             gr.Markdown(KEPT, elem_id="kept", elem_classes="small-print")
     answer = Answer(sheet, numbers, *controls, checked, visitor)
-    # Questions do not wait for other visitors' clips: they have a queue of their own.
-    how: dict[str, Any] = {
+    # Questions have their own queue, so they do not wait for clips of other visitors.
+    options: dict[str, Any] = {
         "outputs": list(answer),
         "concurrency_limit": 2,
         "concurrency_id": "ask",
@@ -63,22 +63,22 @@ def ask_tab(recognizers: Mapping[str, Recognizer], explanations: KeptExplanation
         "api_visibility": "private",
     }
     checking = check.click(
-        MapCheck(recognizers, asking).check,
+        MapCheck(recognizers, callbacks).check,
         list(controls),
         checked,
         concurrency_id=NETWORK,
         api_visibility="private",
     )
     asked = [sheet.select, ask.click, controls.method.input, controls.block.input, controls.label.input]
-    gr.on(asked, None, cancels=checking)  # what it would say is not of the picture that comes now
-    sheet.select(asking.click, [controls.block, controls.label], trigger_mode="always_last", **how)
-    ask.click(asking.ask, [controls.block, controls.label, controls.frame, controls.x, controls.y], **how)
+    gr.on(asked, None, cancels=checking)  # its result would not apply to the next map
+    sheet.select(callbacks.click, [controls.block, controls.label], trigger_mode="always_last", **options)
+    ask.click(callbacks.ask, [controls.block, controls.label, controls.frame, controls.x, controls.y], **options)
     gr.on(
         [controls.method.input, controls.block.input, controls.label.input],
-        asking.show,
+        callbacks.show,
         list(controls),
         trigger_mode="always_last",
-        **how,
+        **options,
     )
     return AskTab(invitation, questions, answer)
 

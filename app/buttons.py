@@ -1,4 +1,4 @@
-"""A button that starts something, and the one that cancels it."""
+"""Buttons that start and cancel a run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import gradio as gr
 from gradio.events import Dependency
 
 UNQUEUED: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""How a listener is set that only changes what the page shows."""
+"""Options of listeners that only update the page."""
 
 MIN_WIDTH = 120
-"""In pixels: both fit side by side on a phone."""
+"""Minimum width in pixels; both buttons fit side by side on a phone."""
 
 _SHOW = """() => {{
     const answer = document.getElementById("{}");
@@ -22,13 +22,13 @@ _SHOW = """() => {{
 def start_and_cancel(
     words: tuple[str, str], *, elem_ids: tuple[str, str], answers_in: str, ready: bool = False
 ) -> tuple[gr.Button, gr.Button]:
-    """The two buttons side by side.
+    """Lay out the two buttons side by side.
 
     Args:
-        words: What stands on them.
-        elem_ids: Theirs in the document.
-        answers_in: The element where the answer will be; it is scrolled to if it lies below what the visitor sees.
-        ready: Whether "start" can be pressed from the beginning.
+        words: Labels of the buttons.
+        elem_ids: IDs of their elements.
+        answers_in: ID of the element of the answer, which is scrolled into view.
+        ready: Whether "start" is enabled at first.
     """
     with gr.Row():
         start = gr.Button(words[0], variant="primary", interactive=ready, min_width=MIN_WIDTH, elem_id=elem_ids[0])
@@ -38,14 +38,14 @@ def start_and_cancel(
 
 
 def offer_cancel(start: gr.Button, cancel: gr.Button) -> None:
-    """Let only "cancel" be pressed from now on; to be set before what "start" runs: listeners take turns."""
+    """Enable only "cancel" after a press of "start"; call it before adding the listener that runs, as order counts."""
     start.click(lambda: [gr.update(interactive=False), gr.update(interactive=True)], None, [start, cancel], **UNQUEUED)
 
 
 def offer_start(start: gr.Button, cancel: gr.Button, clip: gr.File, run: Dependency) -> None:
-    """Let only "start" be pressed when the run is over or the clip is another, and not without a clip.
+    """Enable only "start" when the run has ended or the clip has changed, if there is a clip.
 
-    A cancelled run is over when Gradio's page says so: until then it would not listen to another press.
+    A cancelled run ends when Gradio's page reports it: until then it would ignore another press.
     """
     run.then(_idle, clip, [start, cancel], **UNQUEUED)
     run.failure(_idle, clip, [start, cancel], **UNQUEUED)  # after an error Gradio 6 sends no "then"

@@ -1,4 +1,4 @@
-"""What the page does when something is pressed: calls the Recognizer and hands its answer to the components."""
+"""Callbacks of the tab for recognition."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
 
 from .choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
-from .kept_explanations import KeptExplanations
+from .explanation_store import ExplanationStore
 from .messages import GONE, plain_errors
 
 TOP_K = 5
 STAGES: Mapping[Stage, tuple[int, str]] = {"reading": (0, "Reading the clip"), "network": (1, "Running the network")}
-"""How many stages lie behind when one begins, and what it is called on the page."""
+"""Number of finished stages at the start of each stage, and its name on the page."""
 MAX_STRIP_FRAMES = 16
 INVITATION = """**Choose a clip, then press Recognise.** You will see
 
@@ -49,13 +49,15 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Callbacks:
-    """The callbacks of a page, for any number of visitors; of each, the last look is kept for questions."""
+    """Callbacks of the tab for recognition; each visitor's last explanation is stored for questions."""
 
     recognizers: Mapping[str, Recognizer]
-    explanations: KeptExplanations = field(default_factory=KeptExplanations)
+    """Recognizers by model name."""
+    explanations: ExplanationStore = field(default_factory=ExplanationStore)
+    """Explanations of all visitors."""
 
     def offer(self, model: str) -> tuple[Any, Any, str]:
-        """The choices and the notes that belong to a model."""
+        """Return the choices and the notes of a model."""
         recognizer = self.recognizers[model]
         views, overlays = view_choices(recognizer.card), overlay_choices(recognizer)
         return (
@@ -65,17 +67,17 @@ class Callbacks:
         )
 
     def choose(self, request: gr.Request) -> Outcome:
-        """Take the last answer off the page: it never stands beside another clip."""
+        """Clear the last answer when another clip is chosen."""
         self.forget(request)
         return _nothing(INVITATION)
 
     def cancel(self, request: gr.Request) -> Outcome:
-        """Take off the page what there is of an answer that was cancelled."""
+        """Clear the partial answer of a cancelled run."""
         self.forget(request)
         return _nothing(CANCELLED)
 
     def forget(self, request: gr.Request) -> None:
-        """Free what was kept for this visitor's questions."""
+        """Drop the stored explanation of this visitor."""
         self.explanations.drop(request.session_hash)
 
     def recognise(
@@ -88,7 +90,7 @@ class Callbacks:
         request: gr.Request | None = None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - this default is how Gradio hands the bar over
     ) -> Iterator[Outcome]:
-        """Show the scores as soon as they are known, and the overlays after them."""
+        """Yield the scores as soon as they are known, and then the overlay."""
         if clip is None:
             raise gr.Error("Choose a clip first.", print_exception=False)
         path = Path(clip)
@@ -117,14 +119,14 @@ class Callbacks:
                 self.explanations.keep(request.session_hash, explanation)
             maps = _maps(explanation, overlay)
             with TemporaryDirectory() as folder:
-                # Gradio copies the file before it asks for the next outcome, and so before the folder goes.
+                # Gradio copies the file before it resumes this generator, which deletes the folder.
                 video = maps.save_overlay(Path(folder) / f"{path.stem} overlay.mp4")
-                # The scores again: Gradio may lose an update of a component that it is just making visible.
+                # The scores again: Gradio may lose an update of a component that is just becoming visible.
                 yield answer._replace(overlay=str(video), strip=_strip(maps))
 
 
 def notes_of(recognizer: Recognizer) -> str:
-    """What a user of this model should know, as Markdown."""
+    """Return the notes of a model as Markdown."""
     return " ".join(recognizer.card.notes)
 
 
@@ -144,12 +146,12 @@ def _scores(prediction: Prediction) -> Outcome:
 
 
 def _maps(explanation: Explanation, overlay: Overlay) -> AttentionMaps:
-    """The maps to draw; `look` has the prediction that stands on the page."""
+    """Make the maps to draw; the explanation has the prediction that the page shows."""
     return explanation.class_evidence() if overlay == "evidence" else explanation.attention_received()
 
 
 def _strip(maps: AttentionMaps) -> list[tuple[NDArray[np.uint8], str]]:
-    """Up to `MAX_STRIP_FRAMES` overlays, evenly chosen, with their times."""
+    """Return up to `MAX_STRIP_FRAMES` evenly spaced overlays with their times."""
     return [
         (maps.draw_frame(index), f"{maps.seconds[index]:.2f} s")
         for index in evenly_spaced_frames(maps.frame_of_time, MAX_STRIP_FRAMES)

@@ -1,4 +1,4 @@
-"""What a user may choose, in plain words and with its cost."""
+"""Choices on the page, in plain words and with their cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from nonlocal_video.models.card import InputSpec, ModelCard
 
 Choice = tuple[str, str]
-"""Words on the page, and the value that the callback gets."""
+"""Label on the page, and value for the callback."""
 
 Overlay = Literal["attention", "evidence"]
 
@@ -19,33 +19,33 @@ THOROUGH = "3x1"
 PAPER = "10x3"
 WIDE = "wide"
 WIDE_TIMES = 4
-"""How much longer a wide window is than the model's own."""
+"""Length of a wide window, as a multiple of the model's own."""
 
 
 def is_averaged(views: str) -> bool:
-    """Whether the scores are a mean over views, so that the overlay needs a look of its own."""
+    """Return whether scores are averaged over views, so that the overlay needs another forward pass."""
     return views not in (FAST, ONE_VIEW)
 
 
 def view_choices(card: ModelCard) -> list[Choice]:
-    """How closely to look, each with its cost as a multiple of the standard view's; the standard one comes first."""
+    """Return the choices of views, the standard one first, with costs relative to it."""
     choices = [("Standard", ONE_VIEW)]
     if card.fast_input is not None:
         choices.append((f"Quick look, {_times(_work(card.fast_input) / _work(card.input))}", FAST))
-    # One view more than the name says: the overlay shows a look at the middle of the clip.
+    # One more view than the name says: the overlay needs a view of the middle of the clip.
     choices.append((f"Thorough: 3 moments, {_times(3 + 1)}", THOROUGH))
     choices.append((f"The paper's 10 × 3 views, {_times(10 * 3 + 1)}", PAPER))
     return choices
 
 
 def standard_view(card: ModelCard) -> str:
-    """What the standard view is, in words."""
+    """Describe the standard view."""
     spec = card.input
     return f"Standard looks at {spec.num_frames} frames, {spec.span_seconds:.1f} s from the middle of the clip."
 
 
 def window_choices(card: ModelCard) -> list[Choice]:
-    """How much of a long video one look takes in; the model's own span comes first."""
+    """Return the choices of the window of a timeline, the model's own span first."""
     span, frames = card.input.span_seconds, card.input.num_frames
     choices = [(f"Standard: {span:.1f} s, {frames} frames", ONE_VIEW)]
     if (fast := card.fast_input) is not None:
@@ -62,7 +62,7 @@ STRIDES: list[tuple[str, float]] = [
 
 
 def timeline_cost(card: ModelCard, window: str, stride: float) -> str:
-    """What a minute of video costs, in words."""
+    """Describe the cost of a minute of video."""
     spec = card.view(fast=window == FAST)
     looks = 60 / (stride * spec.span_seconds * (WIDE_TIMES if window == WIDE else 1))
     return (
@@ -72,9 +72,9 @@ def timeline_cost(card: ModelCard, window: str, stride: float) -> str:
 
 
 def overlay_choices(recognizer: Recognizer) -> list[Choice]:
-    """What the overlay may show; attention needs a non-local block.
+    """Return the choices of the overlay; attention needs a non-local block.
 
-    Evidence comes first: it is what was measured to show what an answer rests on (docs/faithfulness.md).
+    Evidence comes first, as it was measured to be the most faithful to the answer (docs/faithfulness.md).
     """
     choices: list[Choice] = [("Evidence for the first action", "evidence")]
     if recognizer.nonlocal_layers():
@@ -83,7 +83,7 @@ def overlay_choices(recognizer: Recognizer) -> list[Choice]:
 
 
 def _work(spec: InputSpec) -> int:
-    """Pixels that the network takes in."""
+    """Return the number of input pixels of the network."""
     return spec.num_frames * spec.crop**2
 
 

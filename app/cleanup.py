@@ -1,4 +1,4 @@
-"""What visitors leave behind goes when its time is over: files, also those that Gradio keeps no note of, and memory."""
+"""Deletion of expired uploads and results, including files that Gradio does not track, and return of free memory."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 KEEP_SECONDS = 3600.0
-"""How long uploads and overlays stay on the server, unless it is told otherwise."""
+"""Default lifetime of uploads and overlays on the server, in seconds."""
 _CLEAN_EVERY_SECONDS = 60.0
 
 
 def clean_every_seconds(keep_seconds: float) -> float:
-    """How often to look for what is too old: a tenth of its time, and each minute at least."""
+    """Return the interval between cleanups: a tenth of the lifetime, at most a minute."""
     return min(_CLEAN_EVERY_SECONDS, keep_seconds / 10)
 
 
 @contextmanager
 def cleaning_up(folder: Path, keep_seconds: float) -> Iterator[None]:
-    """Delete old files of a folder and the folders that this leaves empty, in a thread beside the block.
+    """Delete expired files in a folder, and empty folders, in another thread during the block.
 
-    Gradio's `delete_cache` deletes what its components have a note of. That leaves the empty file that it makes for
-    every clip it hands to a callback, the pictures of components that a callback has updated, and all folders. Free
-    memory is given back as often.
+    Gradio's `delete_cache` deletes only files that its components track. It leaves the empty file that it makes for
+    each clip passed to a callback, images of components that a callback updated, and all folders. Free memory
+    is returned to the system at the same interval.
 
     Args:
-        folder: Of this server alone. What lies there at the beginning, like the samples, stays.
-        keep_seconds: For how long files stay after their last change.
+        folder: Folder of this server alone. Files that exist at the start, such as the samples, are kept.
+        keep_seconds: Lifetime of files after their last change.
     """
     kept, ended = set(folder.rglob("*")), threading.Event()
     every_seconds = clean_every_seconds(keep_seconds)
 
     def clean() -> None:
-        # Gradio looks as often and must be the first: what it does not find it keeps a note of for ever.
+        # Gradio cleans up at the same interval and must be first: it tracks files that it does not find forever.
         while not ended.wait(every_seconds):
             clean_up(folder, kept, older_than_seconds=keep_seconds + 2 * every_seconds)
             give_memory_back()
 
-    thread = threading.Thread(target=clean, name="sweep", daemon=True)
+    thread = threading.Thread(target=clean, name="cleanup", daemon=True)
     thread.start()
     try:
         yield
@@ -51,10 +51,10 @@ def cleaning_up(folder: Path, keep_seconds: float) -> Iterator[None]:
 
 
 def clean_up(folder: Path, kept: set[Path], *, older_than_seconds: float) -> None:
-    """Delete once: files and empty folders whose last change is longer ago, except those that are kept."""
+    """Delete files and empty folders that are older than a limit, except those in `kept`."""
     before = time.time() - older_than_seconds
-    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
-        # Other threads delete too; a folder that is not empty stays.
+    for path in sorted(folder.rglob("*"), reverse=True):  # contents before their folder
+        # Other threads delete too; folders that are not empty stay.
         with suppress(OSError):
             if path in kept or path.lstat().st_ctime > before:
                 continue
@@ -65,10 +65,10 @@ def clean_up(folder: Path, kept: set[Path], *, older_than_seconds: float) -> Non
 
 
 def give_memory_back() -> None:
-    """Let the C library return what is free to the system, where it is one that can.
+    """Return free memory of the C library to the system, if the library can.
 
-    Callbacks run in threads that come and go, and glibc has a heap for each: what was freed there would stay with the
-    server, more of it with every visit.
+    Callbacks run in short-lived threads, and glibc has a heap for each: memory freed there would stay with the server
+    and grow with every visit.
     """
     if trim := getattr(ctypes.CDLL(None) if os.name == "posix" else None, "malloc_trim", None):
         trim(0)

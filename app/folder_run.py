@@ -1,4 +1,4 @@
-"""Many clips at once: the folder run of `classify`, with its table on the page."""
+"""Callbacks of the tab for many clips: the folder run of `classify`, with its table on the page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .messages import GONE, plain_errors, refusal, without_folder
 TOP_K = 5
 HEADERS = ["File", "Action", "Score", "Error"]
 SHOWN_ROWS = 200
-"""The page shows the last ones; the downloads have all."""
+"""Number of rows on the page, the last ones; the downloads contain all."""
 UPDATE_SECONDS = 0.5
 NOTHING = "Choose some files, or name a folder."
 OUTSIDE = "This folder is not below the one that the server offers."
@@ -48,38 +48,40 @@ class Update(NamedTuple):
 
 @dataclass(frozen=True)
 class FolderRuns:
-    """The callbacks of the folder tab."""
+    """Callbacks of the folder tab."""
 
     recognizers: Mapping[str, Recognizer]
+    """Recognizers by model name."""
     root: Path | None = None
+    """Folder that visitors may classify, with its subfolders; None offers none."""
     stops: dict[str, threading.Event] = field(default_factory=dict)
-    """Visitor -> what tells the run of this visitor to end after the clips in hand."""
+    """Event that stops the run of each visitor."""
 
     def stop(self, request: gr.Request) -> str:
-        """Let this visitor's run end after the clips in hand."""
-        if (asked := self.stops.get(request.session_hash or "")) is not None:
-            asked.set()
+        """Stop this visitor's run after the current clips."""
+        if (stop_event := self.stops.get(request.session_hash or "")) is not None:
+            stop_event.set()
         return "Stopping after the clips in hand."
 
     def leave(self, request: gr.Request) -> None:
-        """Nobody waits for the run of a visitor who closed the page."""
+        """Stop the run of a visitor who closed the page."""
         self.stop(request)
 
     def run(
         self, uploads: Sequence[str] | None, folder: str | None, model: str, views: str, request: gr.Request
     ) -> Iterator[Update]:
-        """The table as it grows, then the files to download."""
+        """Yield the growing table, then the files to download."""
         visitor = request.session_hash or ""
         top = Path(uploads[0]).parent if uploads else self.root or Path.cwd()
-        asked = self.stops[visitor] = threading.Event()
+        stop_event = self.stops[visitor] = threading.Event()
         try:
             with plain_errors(top):
-                yield from self._rows(uploads, folder, model, views, asked)
+                yield from self._rows(uploads, folder, model, views, stop_event)
         finally:
             self.stops.pop(visitor, None)
 
     def _rows(
-        self, uploads: Sequence[str] | None, folder: str | None, model: str, views: str, asked: threading.Event
+        self, uploads: Sequence[str] | None, folder: str | None, model: str, views: str, stop_event: threading.Event
     ) -> Iterator[Update]:
         paths = self._paths(uploads, folder)
         passed_over = PassedOver()
@@ -89,7 +91,7 @@ class FolderRuns:
         settings = {"model": model, "views": views, "top_k": TOP_K}
         shown: deque[list[Any]] = deque(maxlen=SHOWN_ROWS)
         with ExitStack() as stack:
-            # Gradio copies the files before it asks for the next update, and so before the folder goes.
+            # Gradio copies the files before it resumes this generator, which deletes the folder.
             results = Path(stack.enter_context(TemporaryDirectory()))
             tables = [results / f"actions{ending}" for ending in FORMATS]
             with ExitStack() as writing:
@@ -103,7 +105,7 @@ class FolderRuns:
                     fast=fast,
                     tables=files,
                     to_row=self._row,
-                    should_stop=asked.is_set,
+                    should_stop=stop_event.is_set,
                 )
                 yield Update(
                     _status(run.counts, total),
@@ -118,7 +120,7 @@ class FolderRuns:
                     if time.monotonic() - updated >= UPDATE_SECONDS:
                         yield Update(_status(run.counts, total), _table(shown), gr.skip(), gr.skip(), gr.skip())
                         updated = time.monotonic()
-            ended = "Stopped." if asked.is_set() and run.counts.total() < total else "Done."
+            ended = "Stopped." if stop_event.is_set() and run.counts.total() < total else "Done."
             yield Update(
                 f"{ended} {_status(run.counts, total)}{_not_tried(passed_over)}",
                 _table(shown),
@@ -142,17 +144,17 @@ class FolderRuns:
             raise UsageError(f"There is no folder {folder!r} here.")
         return [str(chosen)]
 
-    def _allowed(self, files: Iterator[str], of_folder: bool, model: str) -> Iterator[str | Failure]:
-        """The files; links out of the offered folder get a row instead of being read."""
+    def _allowed(self, files: Iterator[str], from_folder: bool, model: str) -> Iterator[str | Failure]:
+        """Yield the files; links out of the offered folder become error rows."""
         for path in files:
-            if of_folder and self.root is not None and not Path(path).resolve().is_relative_to(self.root.resolve()):
+            if from_folder and self.root is not None and not Path(path).resolve().is_relative_to(self.root.resolve()):
                 error = VideoError("not_found", f"{path} is a link out of the folder that the server offers.")
                 yield Failure(path, model, error)
             else:
                 yield path
 
     def _row(self, outcome: Outcome) -> dict[str, Any]:
-        """The row of `classify --json`, with the path as a visitor knows it."""
+        """Return the row of `classify --json`, with a path that is meaningful to the visitor."""
         path, row = Path(outcome.path), outcome.to_row(TOP_K)
         root = self.root.resolve() if self.root is not None else None
         known = path.relative_to(root) if root is not None and path.is_relative_to(root) else Path(path.name)
@@ -173,7 +175,7 @@ def _not_tried(passed_over: PassedOver) -> str:
 
 
 def _table(rows: Iterable[list[Any]]) -> Any:
-    """Nothing is shown of a table without rows: it would be a place to scroll that no key reaches."""
+    """Update the table; an empty one is hidden, as it would scroll but not be reachable by keyboard."""
     rows = list(rows)
     return gr.update(value=rows, visible=bool(rows))
 

@@ -1,4 +1,4 @@
-"""The layout of the tab for many clips at once."""
+"""Layout of the tab for many clips."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ INVITATION = "**Choose some clips.** Every file gets a row, those that cannot be
 
 
 def folder_tab(recognizers: Mapping[str, Recognizer], root: Path | None, limits: str) -> FolderRuns:
-    """Lay out the tab, with what happens on it.
+    """Lay out the tab and connect its callbacks.
 
     Args:
-        recognizers: By name; the first is chosen to begin with.
-        root: Folders at and below it may be named.
-        limits: Of uploads, in words.
+        recognizers: Recognizers by model name; the first is the default.
+        root: Folder that visitors may classify, with its subfolders; None offers none.
+        limits: Limits of uploads, in words.
     """
     runs = FolderRuns(recognizers, root)
     first = next(iter(recognizers.values()))

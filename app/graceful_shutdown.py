@@ -1,4 +1,4 @@
-"""A server that answers what it was asked before it ends."""
+"""A server that finishes requests in progress before it shuts down."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .internals import require
 
 DRAIN_WITHIN_SECONDS = 25
-"""With what closing takes, less than the 30 seconds that Kubernetes and our compose file give."""
+"""Maximum seconds to finish requests; with the time to close, less than the 30 s of Kubernetes and our compose file."""
 SETTLE_SECONDS = 1.0
-"""A page that has its answer asks for the pictures in it at once."""
+"""Seconds to wait after the last request, as a page fetches the images of its answer at once."""
 STOP_WITHIN_SECONDS = 3
-"""How long open connections may take to end; every open page holds one."""
+"""Maximum seconds for open connections to close; every open page holds one."""
 _TICK_SECONDS = 0.1
-BEGIN = "/queue/join"  # Gradio's route that every press of a button asks first
-_OPEN_PAGE = "/heartbeat/"  # asked by every page, answered until it closes
+BEGIN = "/queue/join"  # Gradio's first route after every press of a button
+_OPEN_PAGE = "/heartbeat/"  # requested by every page; the response lasts until it closes
 
 
 class GracefulServer(uvicorn.Server):
-    """After a signal it begins no recognition, and closes when all that was in progress is answered or too late."""
+    """After a signal, starts no new recognition, and closes when all requests are finished or time is up."""
 
     def __init__(self, app: ASGIApp) -> None:
         require(uvicorn.Server, "shutdown", library="uvicorn", purpose="to end no answer half-way")
@@ -32,7 +32,7 @@ class GracefulServer(uvicorn.Server):
         self._num_in_progress = 0
         config = uvicorn.Config(
             self._answer,
-            interface="asgi3",  # uvicorn takes a method for something older
+            interface="asgi3",  # uvicorn takes a method for an older interface
             log_level="warning",
             timeout_graceful_shutdown=STOP_WITHIN_SECONDS,
         )
@@ -41,12 +41,13 @@ class GracefulServer(uvicorn.Server):
             require(self, name, library="uvicorn", purpose="to end no answer half-way")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish requests in progress, then shut down."""
         if self._num_in_progress:
             await self._drain()
         await super().shutdown(sockets)
 
     async def _drain(self) -> None:
-        """Wait; new connections are still taken meanwhile, because an answer's pictures come over them."""
+        """Wait for requests in progress; new connections are still accepted, as they fetch images of answers."""
         deadline = time.monotonic() + DRAIN_WITHIN_SECONDS
         busy_at = time.monotonic()
         while time.monotonic() < min(deadline, busy_at + SETTLE_SECONDS) and not self.force_exit:
@@ -59,7 +60,7 @@ class GracefulServer(uvicorn.Server):
         if scope["type"] != "http" or _OPEN_PAGE in path:
             await self._app(scope, receive, send)
         elif self.should_exit and path.endswith(BEGIN):
-            # Gradio's page says then that the server is busy, and to try again.
+            # Gradio's page then reports that the server is busy.
             await JSONResponse({"detail": "The server is ending."}, status_code=503)(scope, receive, send)
         else:
             self._num_in_progress += 1

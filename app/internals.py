@@ -1,4 +1,4 @@
-"""Refuse to start where a name inside a library, which a protection of the server relies on, is missing."""
+"""Checks that library internals on which the server's protections rely still exist."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from nonlocal_video.errors import UsageError
 
 
 def require(owner: object, name: str, *, library: str, purpose: str) -> None:
-    """Check that a library still has a name that is no part of its public interface.
+    """Check that a library still has a private name.
 
-    To assign to such a name, or to override it, succeeds silently when a release has renamed it. The server would
-    then run without what the name protects.
+    Assigning to or overriding such a name succeeds silently after a release has renamed it, and the server would run
+    without the protection.
 
     Args:
-        owner: The module, class or instance that should have it.
-        name: The attribute.
-        library: The library's name on the package index.
-        purpose: What does not work without it, as the end of a sentence.
+        owner: Module, class or instance that should have the name.
+        name: Name of the attribute.
+        library: Name of the library on the package index.
+        purpose: What needs it, as the end of a sentence.
 
     Raises:
         UsageError: The name is missing.
@@ -27,7 +27,7 @@ def require(owner: object, name: str, *, library: str, purpose: str) -> None:
 
 
 def missing(what: str, *, library: str, purpose: str) -> UsageError:
-    """Return the error that ends the start: what is missing, where, what it is for, what to do."""
+    """Return the error for a missing internal: what, where, what needs it, what to do."""
     return UsageError(
         f"{library} {version(library)} has no {what}, which this server needs {purpose}. It does not start without. "
         f"Install the versions that were tested together: pip install -c constraints.txt nonlocal-video"

@@ -1,4 +1,4 @@
-"""Whether the picture on the page tells where the answer comes from, asked of the network itself."""
+"""Callback that checks whether the map on the page is faithful to the answer of the network."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from .messages import plain_errors
 
 @dataclass(frozen=True)
 class MapCheck:
-    """The callback of the check."""
+    """Callback of the check."""
 
     recognizers: Mapping[str, Recognizer]
+    """Recognizers by model name."""
     asking: AskCallbacks
+    """Callbacks that hold the explanations."""
 
     def check(
         self,
@@ -34,7 +36,7 @@ class MapCheck:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - this default is how Gradio hands the bar over
     ) -> Iterator[str]:
-        """What becomes of the score without the places of the map that the controls say, in words."""
+        """Yield how the score changes without the strongest cells of the current map, in words."""
         explanation = self.asking.explanation_of(request)
         with plain_errors(Path(explanation.prediction.path).parent):
             maps = maps_of(explanation, method, block, label, frame, x_percent, y_percent)

@@ -1,4 +1,4 @@
-"""Errors as the page says them: one plain sentence, nothing of the server in it."""
+"""Error messages on the page: plain sentences without details of the server."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ GONE = "This clip is no longer on the server; please upload it again."
 
 
 def refusal(message: str) -> gr.Error:
-    """An error that stays on the page until it is closed; Gradio shows messages as HTML, so this is escaped."""
+    """Return an error that stays on the page until closed; escaped, as Gradio shows messages as HTML."""
     return gr.Error(html.escape(message), duration=None, print_exception=False)
 
 
 @contextmanager
 def plain_errors(folder: Path) -> Iterator[None]:
-    """Turn every exception into one sentence without a traceback, or this folder of the server in a file's name."""
+    """Turn every exception into a plain sentence without a traceback or the path of this folder."""
     try:
         yield
     except gr.Error:
@@ -46,7 +46,7 @@ def plain_errors(folder: Path) -> Iterator[None]:
 
 
 def without_folder(message: str, folder: Path) -> str:
-    """The message with bare names: where files lie on the server is nobody's business."""
+    """Return a message with file names only, as paths of the server are private."""
     for name in {folder, folder.resolve()}:
         message = message.replace(f"{name}{os.sep}", "")
     return message

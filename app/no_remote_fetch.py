@@ -1,4 +1,4 @@
-"""Keep the server from fetching anything: a file is uploaded, or it is not there."""
+"""Protection against downloads by the server: files have to be uploaded."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _PURPOSE = "to refuse addresses that a client names in place of a file"
 
 
 def forbid_remote_fetch() -> None:
-    """Let Gradio refuse an address that a client names in place of a file.
+    """Make Gradio refuse URLs that a client gives in place of a file.
 
-    Any input of any of its components would otherwise have the server ask that address, past our limits of size.
-    There is no setting for it; all of Gradio's ways to a foreign host go through this one function.
+    Otherwise any component would make the server download the URL, without our size limit. Gradio has no setting for
+    this; all its downloads go through one function.
 
     Raises:
-        UsageError: This release of Gradio has another function for it, so nothing would be refused.
+        UsageError: This release of Gradio uses another function, so nothing would be refused.
     """
     require(processing_utils, "async_ssrf_protected_get", library="gradio", purpose=_PURPOSE)
     require(processing_utils, "async_ssrf_protected_download", library="gradio", purpose=_PURPOSE)
     processing_utils.async_ssrf_protected_get = _refuse
-    # The download that components call has to end in that function, not only to stand beside it. It refuses before it
-    # waits for anything, so one step without an event loop tells; and no such host can exist (RFC 2606).
+    # Check that the download of components calls this function. It refuses before it awaits anything, so one step
+    # without an event loop shows it; and no such host can exist (RFC 2606).
     with TemporaryDirectory() as folder:
         download = processing_utils.async_ssrf_protected_download("http://nothing.invalid/clip.mp4", folder)
         try:

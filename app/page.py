@@ -1,4 +1,4 @@
-"""The layout of the page."""
+"""Layout of the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .recognise_tab import offer_questions, recognise_tab
 from .timeline_tab import timeline_tab
 
 MAX_WAITING = 32
-"""Visitors in the queue; the next one is told to come back."""
+"""Maximum number of visitors in the queue; further ones are rejected."""
 
 STYLE = Path(__file__).with_name("style.css")
 TITLE = "What is happening in this video?"
@@ -30,14 +30,14 @@ where it is deleted after {minutes:g} minutes."""
 
 
 def theme() -> gr.themes.Base:
-    """Fonts of the visitor's own system: any other would be fetched from a foreign host."""
+    """Return the theme, with system fonts, as other fonts would be fetched from a foreign host."""
     return gr.themes.Default(
         primary_hue="indigo",
         neutral_hue="slate",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     ).set(
-        # Gradio's own are too pale to read: text needs 4.5 times the background's luminance (WCAG 2.2, 1.4.3).
+        # Gradio's defaults are too pale: text needs 4.5 times the background's luminance (WCAG 2.2, 1.4.3).
         body_text_color_subdued="*neutral_500",
         link_text_color_dark="*secondary_400",
         color_accent="*primary_600",
@@ -48,7 +48,7 @@ def theme() -> gr.themes.Base:
 
 
 def limits_in_words(limits: DecodeLimits, max_upload_mb: int, keep_seconds: float) -> str:
-    """What a visitor may upload, and for how long it stays."""
+    """Describe the limits of uploads and how long they are kept."""
     return LIMITS.format(
         megabytes=max_upload_mb,
         hours=limits.max_duration_seconds / 3600,
@@ -65,14 +65,14 @@ def build_page(
     samples: Sequence[Sample] = (),
     folder_root: Path | None = None,
 ) -> gr.Blocks:
-    """The page for these models; the first is chosen to begin with.
+    """Build the page.
 
     Args:
-        recognizers: At least one; their cards' names are what a visitor chooses from.
-        max_upload_mb: The limit stated on the page (the server enforces it).
-        keep_seconds: How long uploads and overlays stay on the server.
-        samples: Clips that can be picked instead of an upload; the row is left out when there are none.
-        folder_root: Folders at and below it on the server may be classified; None offers none.
+        recognizers: At least one; visitors choose by the names of their cards. The first is the default.
+        max_upload_mb: Upload limit to show, in MB; the server enforces it.
+        keep_seconds: Lifetime of uploads and overlays on the server.
+        samples: Sample clips; without any, their row is left out.
+        folder_root: Folder of the server that visitors may classify, with its subfolders; None offers none.
     """
     limits = limits_in_words(recognizers[0].new_reader().limits, max_upload_mb, keep_seconds)
     by_name = {recognizer.card.name: recognizer for recognizer in recognizers}
@@ -86,14 +86,14 @@ def build_page(
             with gr.Tab("Recognise", id="recognise"):
                 recognise = recognise_tab(by_name, samples, limits)
             with gr.Tab("Ask a point", id="ask"):
-                asked = ask_tab(by_name, recognise.callbacks.explanations)
+                questions = ask_tab(by_name, recognise.callbacks.explanations)
             with gr.Tab("Timeline", id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits)
             with gr.Tab("Folder", id="folder"):
                 folders = folder_tab(by_name, folder_root, limits)
             with gr.Tab("API", id="api"):
                 api_tab(page)
-        offer_questions(recognise, asked, tabs)
+        offer_questions(recognise, questions, tabs)
         add_endpoints(by_name)
         page.unload(recognise.callbacks.forget)
         page.unload(timelines.leave)

@@ -1,4 +1,4 @@
-"""A player for the clip that a visitor chose: the browser's own, for which the server neither reads nor converts it."""
+"""Player for the chosen clip: the browser's own, so that the server neither reads nor converts the clip."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ADDRESS = "(file) => file ? file.url : ''"
 
 
 def player_of(clip: gr.File, *, elem_id: str) -> gr.HTML:
-    """Lay out a player that follows the clip.
+    """Lay out a player of the current clip.
 
-    A `gr.Video` would have the server run ffprobe, and ffmpeg if need be, on what was uploaded.
+    A `gr.Video` would make the server run ffprobe, and perhaps ffmpeg, on the upload.
     """
     player = gr.HTML(
         "",

@@ -1,4 +1,4 @@
-"""The layout of the tab in which a clip is recognised."""
+"""Layout of the tab for recognition."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .player import player_of
 from .sample_row import sample_row
 
 RECORDED_WIDTH = 640
-"""What the camera is asked for, in pixels: the network sees less."""
+"""Requested width of camera recordings, in pixels; the network sees less."""
 _HAND_OVER = "(recording) => [recording, null]"
 
 
 class Inputs(NamedTuple):
-    """What a visitor sets."""
+    """Components that a visitor sets."""
 
     clip: gr.File
     model: gr.Dropdown
@@ -36,7 +36,7 @@ class Inputs(NamedTuple):
 
 
 class RecogniseTab(NamedTuple):
-    """What other parts of the page follow."""
+    """Components and events that other parts of the page use."""
 
     callbacks: Callbacks
     clip: gr.File
@@ -47,12 +47,12 @@ class RecogniseTab(NamedTuple):
 
 
 def recognise_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], limits: str) -> RecogniseTab:
-    """Lay out the tab, with what happens on it.
+    """Lay out the tab and connect its callbacks.
 
     Args:
-        recognizers: By name; the first is chosen to begin with.
-        samples: Clips that can be picked instead of an upload; the row is left out when there are none.
-        limits: Of uploads, in words.
+        recognizers: Recognizers by model name; the first is the default.
+        samples: Sample clips; without any, their row is left out.
+        limits: Limits of uploads, in words.
     """
     callbacks = Callbacks(recognizers)
     first = next(iter(recognizers.values()))
@@ -77,33 +77,33 @@ def recognise_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sampl
     )
     cancel.click(None, cancels=answer)
     end = cancel.click(callbacks.cancel, None, outcome, **UNQUEUED)
-    inputs.clip.change(None, cancels=answer)  # what is still on its way is the answer to the clip before
+    inputs.clip.change(None, cancels=answer)  # a pending answer is for the previous clip
     inputs.clip.change(callbacks.choose, None, outcome, **UNQUEUED)
     offer_start(recognise, cancel, inputs.clip, answer)
     inputs.model.change(callbacks.offer, inputs.model, [inputs.view, inputs.overlay, notes], **UNQUEUED)
     return RecogniseTab(callbacks, inputs.clip, answer, end, outcome, ask)
 
 
-def offer_questions(recognise: RecogniseTab, asked: AskTab, tabs: gr.Tabs) -> None:
-    """Let the questions follow the recognitions."""
-    asking = AskCallbacks(recognise.callbacks.explanations)
-    questions = [asked.questions, asked.invitation, *asked.answer]
+def offer_questions(recognise: RecogniseTab, ask_tab: AskTab, tabs: gr.Tabs) -> None:
+    """Update the tab for questions after each recognition."""
+    callbacks = AskCallbacks(recognise.callbacks.explanations)
+    questions = [ask_tab.questions, ask_tab.invitation, *ask_tab.answer]
     recognise.answer.success(
-        asking.begin, None, questions, show_progress="hidden", concurrency_id="ask", api_visibility="private"
+        callbacks.begin, None, questions, show_progress="hidden", concurrency_id="ask", api_visibility="private"
     )
     for gone in (recognise.clip.change, recognise.cancel.then):
         gone(
             lambda: (gr.update(visible=False), gr.update(value=RECOGNISE_FIRST, visible=True)),
             None,
-            [asked.questions, asked.invitation],
+            [ask_tab.questions, ask_tab.invitation],
             **UNQUEUED,
         )
     recognise.ask.click(lambda: gr.Tabs(selected="ask"), None, tabs, queue=False, api_visibility="private")
 
 
 def _source(samples: Sequence[Sample]) -> gr.File:
-    """The ways to a clip: an upload, a sample, a recording."""
-    # A File takes a clip of any name; a Video would show a broken player for what browsers cannot play, like AVI.
+    """Lay out the sources of a clip: upload, sample, recording."""
+    # A File accepts any name; a Video would show a broken player for formats that browsers cannot play, such as AVI.
     clip = gr.File(label="A video of any kind", height=160, elem_id="clip")
     player_of(clip, elem_id="preview")
     sample_row(samples, clip, elem_id="samples")
@@ -113,7 +113,7 @@ def _source(samples: Sequence[Sample]) -> gr.File:
 
 
 def _choices(recognizers: Mapping[str, Recognizer]) -> tuple[gr.Dropdown, gr.Radio, gr.Radio]:
-    """Model, view and kind of overlay."""
+    """Lay out the choices of model, view and overlay."""
     first = next(iter(recognizers.values()))
     views, overlays = view_choices(first.card), overlay_choices(first)
     view = gr.Radio(
@@ -137,7 +137,7 @@ def _choices(recognizers: Mapping[str, Recognizer]) -> tuple[gr.Dropdown, gr.Rad
 
 
 def _region() -> gr.Textbox:
-    """The part of the picture to look at, as `--region` takes it."""
+    """Lay out the region of the frame, as for `--region`."""
     return gr.Textbox(
         "",
         label="Only this part of the picture",
@@ -149,11 +149,11 @@ def _region() -> gr.Textbox:
 
 
 def _camera(clip: gr.File) -> None:
-    """A camera whose recording becomes the clip, in the browser: the server sees an upload like any other."""
+    """Lay out a camera whose recording is uploaded as the clip."""
     camera = gr.Video(
         sources=["webcam"],
-        # Without mirror and with "audio" Gradio leaves the recording as it is; else it would run ffmpeg on it. No
-        # microphone is asked for all the same.
+        # Without mirror and with "audio", Gradio leaves the recording unchanged; otherwise it would run ffmpeg on it.
+        # The microphone is not requested all the same.
         include_audio=True,
         webcam_options=gr.WebcamOptions(
             mirror=False, constraints={"audio": False, "video": {"width": {"ideal": RECORDED_WIDTH}}}
@@ -165,7 +165,7 @@ def _camera(clip: gr.File) -> None:
 
 
 def _outputs(first: Recognizer) -> tuple[Outcome, gr.Markdown, gr.Button]:
-    """The components of an answer, the notes on the model, and the way to the questions."""
+    """Lay out the answer, the notes on the model, and the button to the questions."""
     status = gr.Markdown(INVITATION, container=True, min_height=76, elem_id="status", elem_classes="status")
     with gr.Column(visible=False, elem_id="results") as results:
         scores = gr.Label(label="Action", num_top_classes=TOP_K, elem_id="scores")

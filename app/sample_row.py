@@ -1,4 +1,4 @@
-"""The clips that a visitor may pick instead of an upload."""
+"""Sample clips that a visitor may choose instead of an upload."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nonlocal_video.samples import Sample
 
 
 def sample_row(samples: Sequence[Sample], clip: gr.File, *, elem_id: str) -> None:
-    """Lay out a button for each sample; a press makes it the clip. Without samples there is no row."""
+    """Lay out a button for each sample, which chooses it as the clip; nothing without samples."""
     if samples:
         gr.Examples(
             [[str(sample.path)] for sample in samples],

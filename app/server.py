@@ -1,4 +1,4 @@
-"""Serve the page: its limits, the sign-in, the health check, and a clean end."""
+"""The server of the page: limits, login, health check, and clean shutdown."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from .internals import missing, require
 
 DEFAULT_MAX_UPLOAD_MB = 500
 MAX_SESSIONS = 500
-"""Visitors whose page Gradio remembers, closed ones too, at about 0.1 MB each; who comes back later starts anew."""
+"""Maximum number of sessions that Gradio remembers, including closed ones, at about 0.1 MB each."""
 PROCESS_RECORDING = "/gradio_api/process_recording"
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Where a server that listens on every address is reached from its own machine."""
+"""Loopback address of a server that listens on all addresses."""
 
 
 def serve(
@@ -49,24 +49,24 @@ def serve(
     keep_seconds: float = KEEP_SECONDS,
     folder_root: Path | None = None,
 ) -> None:
-    """Load a model and serve the page until SIGINT or SIGTERM, and the answers then in progress to their end.
+    """Load a model and serve the page until SIGINT or SIGTERM; requests in progress are then finished.
 
-    To be called in the main thread.
+    Call this in the main thread.
 
     Args:
-        model: A catalogue name, or a weights file of this project.
+        model: Catalogue name, weights file of this project, or folder of a training run.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        runtime: Of folders, timelines and several views; maps, and with them a single view's answer, take PyTorch.
-        precision: Of the network; see `nlv.load`.
+        runtime: Runtime of folders, timelines and several views; maps, and so the answer for one view, use PyTorch.
+        precision: Numeric precision of the network; see `nlv.load`.
         host: Address to listen on; 0.0.0.0 is every address of this machine.
-        port: Port to listen on; 0 takes a free one.
-        auth: User name and password; None lets everybody in.
-        max_upload_mb: Largest clip that is accepted.
-        keep_seconds: How long uploads and what is made from them stay on the server.
-        folder_root: Visitors may classify folders of this server at and below it; None offers none.
+        port: Port to listen on; 0 chooses a free one.
+        auth: User name and password; None requires no login.
+        max_upload_mb: Maximum size of an upload, in MB.
+        keep_seconds: Lifetime of uploads and results on the server.
+        folder_root: Folder of the server that visitors may classify, with its subfolders; None offers none.
 
     Raises:
-        UsageError: An argument has a value that is not allowed, or the port is taken.
+        UsageError: An argument is invalid, or the port is in use.
         ModelError: The model cannot be loaded.
     """
     if max_upload_mb < 1:
@@ -79,11 +79,11 @@ def serve(
         raise UsageError(f"--folder-root {str(folder_root)!r} should be a folder that exists.")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with ExitStack() as stack:
-        # First what fails soonest: a taken port should not cost the loading of a model.
+        # First, so that a port in use is reported before a model is loaded.
         listener = stack.enter_context(_listen(host, port))
-        # Uvicorn hands the signal on after its own clean end: as an exception it unwinds this block.
+        # Uvicorn re-raises the signal after its own shutdown: as an exception it unwinds this block.
         signal.signal(signal.SIGTERM, _exit)
-        # Uploads lie in a folder of this server's own, which nobody else can read and which goes when it ends.
+        # Uploads are stored in a private folder, which is deleted at the end.
         folder = stack.enter_context(TemporaryDirectory(prefix="nonlocal-video-"))
         os.environ["GRADIO_TEMP_DIR"] = folder
         limits = DecodeLimits(max_bytes=max_upload_mb * 1024**2)
@@ -113,8 +113,8 @@ def create_app(
     keep_seconds: float = KEEP_SECONDS,
     folder_root: Path | None = None,
 ) -> fastapi.FastAPI:
-    """The page at `/` and the health check at `/healthz`, as an ASGI application."""
-    # Gradio takes seconds to import, and makes its folder while it is imported: `serve` says first where that is to be.
+    """Make the ASGI application: the page at `/` and the health check at `/healthz`."""
+    # Gradio takes seconds to import, and creates its folder on import: `serve` sets its path first.
     import gradio as gr
 
     from .no_remote_fetch import forbid_remote_fetch
@@ -132,7 +132,7 @@ def create_app(
                 return {"status": "failed", "models": names, "error": str(recognizer.failed)}
         return {"status": "ok", "models": names}
 
-    # Gradio's own route for screen recordings runs ffmpeg on whatever is posted to it.
+    # Gradio's own route for screen recordings runs ffmpeg on any posted data.
     @app.post(PROCESS_RECORDING)
     def process_recording() -> fastapi.Response:
         return fastapi.Response(status_code=404)
@@ -142,8 +142,8 @@ def create_app(
     page = build_page(
         recognizers, samples=samples, max_upload_mb=max_upload_mb, keep_seconds=keep_seconds, folder_root=folder_root
     )
-    # Gradio checks only on launched pages that a file which a client names was uploaded, and a mounted page is not one:
-    # without this line anybody could have any file of the server read.
+    # Only on launched pages, Gradio checks that a file named by a client was uploaded, and a mounted page is not
+    # launched: without this line, any file of the server could be read.
     require(page, "has_launched", library="gradio", purpose="to read uploads and no other file")
     page.has_launched = True
     require(page, "state_session_capacity", library="gradio", purpose="to forget visitors that are gone")
@@ -169,7 +169,7 @@ def create_app(
 
 
 def _require_routes(app: fastapi.FastAPI) -> None:
-    """Check that Gradio's routes which this server closes, or counts, still have the names it knows them by."""
+    """Check that Gradio's routes that this server blocks or counts still have the expected paths."""
     (routes,) = [route.routes for route in app.routes if isinstance(route, Mount)]
     for path, purpose in (
         (PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),

@@ -1,4 +1,4 @@
-"""What the plot of a timeline draws: a few classes, and no more points than a screen has."""
+"""Data of the timeline plot: a few classes, with no more points than a screen can show."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from nonlocal_video.inference.timeline import Segment, Timeline
 
 MAX_ROWS = 6
-"""Classes with a line."""
+"""Maximum number of classes with a line."""
 MAX_POINTS = 600
-"""Points of each line at most; the moments of a longer video are averaged."""
+"""Maximum number of points per line; longer videos are averaged."""
 _SCRIPT = Path(__file__).with_name("timeline_plot.js").read_text(encoding="utf-8")
 _TEMPLATE = """<div class="legend"></div>
 <div class="area" tabindex="0" role="slider" aria-label="Time in the video" aria-valuemin="0" aria-valuemax="0">
@@ -26,9 +26,9 @@ _TEMPLATE = """<div class="legend"></div>
 
 
 def timeline_plot(*, player: str, elem_id: str) -> gr.HTML:
-    """Lay out a plot that seeks the player with this elem_id.
+    """Lay out a plot that seeks in the player with this element ID.
 
-    `gr.LinePlot` tells of dragged ranges, not of clicks, and knows nothing of a video's time.
+    `gr.LinePlot` reports dragged ranges rather than clicks, and cannot follow a video.
     """
     return gr.HTML(
         None,
@@ -41,19 +41,19 @@ def timeline_plot(*, player: str, elem_id: str) -> gr.HTML:
 
 
 def plotted(timeline: Timeline, segments: Sequence[Segment]) -> dict[str, Any]:
-    """The plot's value: scores of the classes that win the most time, in the order in which they first do."""
-    won: dict[int, float] = {}  # class -> its score times its seconds
+    """Return the value of the plot: scores of the classes that dominate longest, in order of first appearance."""
+    won: dict[int, float] = {}  # score times seconds, by class
     for segment in segments:
         if segment.index is not None:
             won[segment.index] = won.get(segment.index, 0.0) + segment.score * segment.seconds
     strongest = sorted(won, key=lambda index: -won[index])[:MAX_ROWS]
     rows = [index for index in won if index in strongest]
-    if not rows:  # no class reaches the threshold: the likeliest ones
+    if not rows:  # no class reaches the threshold: show the top ones
         rows = np.argsort(-timeline.scores.mean(axis=0), kind="stable")[:3].tolist()
     moments = list(timeline.moments())
     lengths = np.array([moment.seconds for moment in moments])
     scores = np.array([moment.scores[rows] for moment in moments]) * lengths[:, None]
-    # The first moment of each point; with few moments every one is a point.
+    # The first moment of each point; few moments are points themselves.
     first = np.unique(np.linspace(0, len(moments), MAX_POINTS, endpoint=False).astype(int))
     means = np.add.reduceat(scores, first) / np.add.reduceat(lengths, first)[:, None]
     bounds = [moments[index].start_seconds for index in first] + [moments[-1].end_seconds]

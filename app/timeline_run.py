@@ -1,4 +1,4 @@
-"""A long video on the page: its timeline as it grows, cancelled or to the end."""
+"""Callbacks of the timeline tab: the growing timeline of a long video, until it ends or is cancelled."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .timeline_plot import plotted
 
 HEADERS = ["Start", "End", "Action", "Score"]
 SHOWN_ROWS = 500
-"""The page shows the first ones; the downloads have all."""
+"""Number of segments on the page, the first ones; the downloads contain all."""
 DOWNLOADS = (".json", ".csv", ".vtt")
 UPDATE_SECONDS = 1.0
-MAX_KEPT = 8
-"""Timelines of runs that nobody has cancelled yet; one runs at a time, the others' visitors have left."""
+MAX_UNFINISHED = 8
+"""Maximum number of stored timelines of unfinished runs; one runs at a time, and other visitors have left."""
 UPDATE_SHARE = 10
-"""Updates of a very long timeline are rarer: drawing them takes at most one part in so many."""
-TIMED_FROM = 5
-"""Windows after which the page says how long the rest takes; the first ones warm up."""
+"""Inverse of the largest share of time spent on drawing: updates of a very long timeline are rarer."""
+MIN_TIMED_WINDOWS = 5
+"""Number of windows after which the remaining time is shown; the first ones warm up."""
 INVITATION = """**Choose a video, then press Start.** While it is looked at you will see
 
 - the scores of the likeliest actions over time,
@@ -56,7 +56,7 @@ class Update(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """How segments are made; see `Timeline.segments`."""
+    """Rule for segments; see `Timeline.segments`."""
 
     threshold: float
     min_seconds: float
@@ -64,11 +64,12 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True)
 class TimelineRuns:
-    """The callbacks of the timeline tab."""
+    """Callbacks of the timeline tab."""
 
     recognizers: Mapping[str, Recognizer]
-    kept: dict[str, tuple[Timeline, Rule]] = field(default_factory=dict)
-    """Visitor -> what stands on the page of the run in progress; a cancelled run is written from it."""
+    """Recognizers by model name."""
+    unfinished: dict[str, tuple[Timeline, Rule]] = field(default_factory=dict)
+    """Timeline on the page for each visitor's run in progress; a cancelled run is written from it."""
 
     def run(
         self,
@@ -80,7 +81,7 @@ class TimelineRuns:
         min_seconds: float,
         request: gr.Request,
     ) -> Iterator[Update]:
-        """The timeline as it grows, then the files to download."""
+        """Yield the growing timeline, then the files to download."""
         if clip is None:
             raise refusal(CHOOSE)
         path, rule, visitor = Path(clip), Rule(threshold, min_seconds), request.session_hash or ""
@@ -89,39 +90,39 @@ class TimelineRuns:
                 raise VideoError("not_found", GONE)
             recognizer = self.recognizers[model]
             settings = _settings(recognizer, path, window, stride)
-            with closing(so_far(recognizer, path, update_seconds=UPDATE_SECONDS, **settings)) as steps:
+            with closing(timeline_updates(recognizer, path, update_seconds=UPDATE_SECONDS, **settings)) as steps:
                 for timeline in steps:
                     if timeline.is_complete or timeline.error:
                         break
-                    self._keep(visitor, timeline, rule)
+                    self._store(visitor, timeline, rule)
                     yield _shown(timeline, rule, _progress(timeline))
-            self.kept.pop(visitor, None)
+            self.unfinished.pop(visitor, None)
             yield from _ended(timeline, rule, "Done." if timeline.is_complete else "The video broke off.")
 
     def cancel(self, request: gr.Request) -> Iterator[Update]:
-        """What there is of this visitor's run, which Gradio has ended."""
-        kept = self.kept.pop(request.session_hash or "", None)
-        if kept is None:
+        """Yield the partial timeline of this visitor's run, which Gradio has ended."""
+        unfinished = self.unfinished.pop(request.session_hash or "", None)
+        if unfinished is None:
             yield _nothing(NOTHING_YET)
         else:
-            yield from _ended(*kept, "Cancelled.")
+            yield from _ended(*unfinished, "Cancelled.")
 
     def choose(self, request: gr.Request) -> Update:
-        """Take the last video's answer off the page: it never stands beside another video."""
+        """Clear the last timeline when another video is chosen."""
         self.leave(request)
         return _nothing(INVITATION)
 
     def leave(self, request: gr.Request) -> None:
-        """Forget the run of a visitor who closed the page."""
-        self.kept.pop(request.session_hash or "", None)
+        """Drop the timeline of a visitor who closed the page."""
+        self.unfinished.pop(request.session_hash or "", None)
 
-    def _keep(self, visitor: str, timeline: Timeline, rule: Rule) -> None:
-        self.kept[visitor] = timeline, rule
-        while len(self.kept) > MAX_KEPT:
-            del self.kept[next(iter(self.kept))]
+    def _store(self, visitor: str, timeline: Timeline, rule: Rule) -> None:
+        self.unfinished[visitor] = timeline, rule
+        while len(self.unfinished) > MAX_UNFINISHED:
+            del self.unfinished[next(iter(self.unfinished))]
 
 
-def so_far(
+def timeline_updates(
     recognizer: Recognizer,
     path: Path,
     *,
@@ -131,19 +132,19 @@ def so_far(
     stride_seconds: float | None = None,
     region: str | None = None,
 ) -> Generator[Timeline, None, None]:
-    """The timeline every now and then; the last one is complete, or says why it is not.
+    """Yield the growing timeline from time to time; the last one is complete or has an error.
 
     Args:
-        recognizer: That answers.
-        path: The video.
-        update_seconds: At least so long from one to the next.
+        recognizer: Recognizer to use.
+        path: Path of the video.
+        update_seconds: Minimum seconds between two timelines.
         fast: See `slide`.
         window_seconds: See `slide`.
         stride_seconds: See `slide`.
         region: See `slide`.
 
     Raises:
-        VideoError: There is not even a first window.
+        VideoError: Not even the first window can be read.
     """
     timeline, due = None, 0.0
     windows = slide(
@@ -166,7 +167,7 @@ def so_far(
 
 
 def _settings(recognizer: Recognizer, path: Path, window: str, stride: float) -> dict[str, Any]:
-    """What `slide` takes for a value of `window_choices` and a stride in windows."""
+    """Return the arguments of `slide` for a value of `window_choices` and a stride in windows."""
     spec = recognizer.card.view(fast=window == FAST)
     with recognizer.new_reader() as reader:  # a model's own span may depend on the video's rate
         span = spec.num_frames / spec.rate_in(reader.probe(path).fps)
@@ -176,14 +177,14 @@ def _settings(recognizer: Recognizer, path: Path, window: str, stride: float) ->
 
 
 def short_clock(seconds: float) -> str:
-    """Minutes and hundredths, hours only if there are any: 83.5 -> 1:23.50."""
+    """Format seconds as minutes, with hours if there are any: 83.5 -> 1:23.50."""
     minutes, rest = divmod(round(100 * seconds), 6000)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest / 100:05.2f}" if hours else f"{minutes}:{rest / 100:05.2f}"
 
 
 def seconds_of(shown: str) -> float:
-    """What `short_clock` shows, as a number."""
+    """Parse the seconds of a time formatted by `short_clock`."""
     seconds = 0.0
     for part in shown.split(":"):
         seconds = 60 * seconds + float(part)
@@ -209,15 +210,15 @@ def _ended(timeline: Timeline, rule: Rule, how: str) -> Iterator[Update]:
     if not timeline.is_complete and timeline.error is None:
         timeline = timeline.in_context(timeline.context)  # each window so far drew on those before it alone
     with TemporaryDirectory() as folder:
-        # Gradio copies the files before it asks for the next update, and so before the folder goes.
+        # Gradio copies the files before it resumes this generator, which deletes the folder.
         files = [
             write_timeline(
-                Path(folder) / f"{Path(timeline.path).stem}{ending}",
+                Path(folder) / f"{Path(timeline.path).stem}{suffix}",
                 timeline,
                 threshold=rule.threshold,
                 min_seconds=rule.min_seconds,
             )
-            for ending in DOWNLOADS
+            for suffix in DOWNLOADS
         ]
         segments = timeline.segments(threshold=rule.threshold, min_seconds=rule.min_seconds)
         shown = _shown(timeline, rule, f"{how} {_summary(timeline, len(segments))}")
@@ -233,7 +234,7 @@ def _progress(timeline: Timeline) -> str:
     done, planned = len(timeline), timeline.num_planned
     best = timeline.top(done - 1, 1)[0]
     words = f"Window {done} of {planned}, up to {short_clock(timeline.ends[-1])}: {best.label} {best.score:.0%}."
-    if done < TIMED_FROM:
+    if done < MIN_TIMED_WINDOWS:
         return words
     return f"{words} {_about(timeline.timings.total / done * (planned - done))} left."
 

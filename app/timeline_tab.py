@@ -1,4 +1,4 @@
-"""The layout of the tab for videos longer than one look."""
+"""Layout of the tab for long videos."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SEEK = "(seconds) => document.dispatchEvent(new CustomEvent('timeline-seek', {d
 
 
 def timeline_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], limits: str) -> TimelineRuns:
-    """Lay out the tab, with what happens on it.
+    """Lay out the tab and connect its callbacks.
 
     Args:
-        recognizers: By name; the first is chosen to begin with.
-        samples: Clips that can be picked instead of an upload.
-        limits: Of uploads, in words.
+        recognizers: Recognizers by model name; the first is the default.
+        samples: Sample clips; without any, their row is left out.
+        limits: Limits of uploads, in words.
     """
     runs = TimelineRuns(recognizers)
     with gr.Row():
@@ -68,7 +68,7 @@ def timeline_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample
 
 
 def _choices(recognizers: Mapping[str, Recognizer]) -> list[gr.Component]:
-    """Model, window, stride, threshold and shortest segment, as `TimelineRuns.run` takes them."""
+    """Lay out model, window, stride, threshold and shortest segment, the arguments of `TimelineRuns.run`."""
     first = next(iter(recognizers.values())).card
     windows = window_choices(first)
     window = gr.Radio(windows, value=windows[0][1], label="One look takes in", elem_id="timeline-window")
@@ -123,7 +123,7 @@ def _results() -> tuple[gr.Dataframe, gr.File]:
 
 
 def _seek_from(table: gr.Dataframe) -> None:
-    """A click on a segment goes to its beginning."""
+    """Seek to the start of a segment when it is clicked."""
 
     def begin(event: gr.SelectData) -> float:
         return seconds_of(event.row_value[0])

@@ -40,7 +40,7 @@ from nonlocal_video.datasets.manifest import Manifest, ManifestRow
 from nonlocal_video.datasets.report import make_report
 from nonlocal_video.datasets.splits import SplitPlan
 from nonlocal_video.evaluation.answers import Answer, Truth, from_row, to_row
-from nonlocal_video.evaluation.metrics import bootstrap, group_numbers, measure
+from nonlocal_video.evaluation.metrics import bootstrap, compute_metrics, group_numbers
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.load import load
 from nonlocal_video.inference.preprocessing import ClipRequest
@@ -251,7 +251,7 @@ def figures(runs: list[dict[str, Any]], num_classes: int) -> dict[str, Any]:
         ]
         if len(answers) < len(rows):
             continue  # the folds so far lack a class
-        metrics = measure(answers, num_classes)
+        metrics = compute_metrics(answers, num_classes)
         assert metrics is not None
         top1, mean_class = metrics.accuracies["top1"], metrics.accuracies["mean_class"]
         found[name] = {

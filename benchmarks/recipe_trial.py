@@ -26,7 +26,7 @@ from nonlocal_video.inference.files import find_files
 from nonlocal_video.training.config import make_config, read_recipe
 from nonlocal_video.training.distillation.teacher import Teacher
 from nonlocal_video.training.distributed import make_fabric
-from nonlocal_video.training.engine import Progress
+from nonlocal_video.training.engine import TrainingProgress
 from nonlocal_video.training.images import check_images
 from nonlocal_video.training.initialization import read_new_model
 from nonlocal_video.training.run import RunData, RunSettings, train_run
@@ -128,7 +128,7 @@ class Diary:
         self.teacher_minutes = self.minutes
         self._write()
 
-    def note(self, progress: Progress) -> None:
+    def note(self, progress: TrainingProgress) -> None:
         if progress.metrics:
             shown = {name: round(value, 4) for name, value in progress.metrics.items()}
             row = {"minutes": round(self.minutes, 2), "epoch": progress.epoch, "step": progress.step, **shown}

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.outputs import check_place
+from nonlocal_video.cli.outputs import check_new_file
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import UsageError, VideoError
 
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     from nonlocal_video.models.card import InputSpec
 
 app = typer.Typer(
-    help="Measure a network: complexity, receptive field, attention, what to change.", no_args_is_help=True
+    help="Analyze a network: complexity, receptive field, attention, recommendations.", no_args_is_help=True
 )
 
 Config = Annotated[
     Path | None,
     typer.Option(
-        help='Instead of --model a network without weights: a JSON file {"architecture": "resnet3d" or '
+        help='Network without weights, instead of --model: a JSON file {"architecture": "resnet3d" or '
         '"inception_i3d", "config": {...}} with the fields of its configuration.'
     ),
 ]
 InputSize = Annotated[
-    str | None, typer.Option("--input", help="T,H,W: frames, height, width. Without it, the model's own.")
+    str | None, typer.Option("--input", help="Input size T,H,W: frames, height, width (default: that of the model).")
 ]
-_MOST_PIXELS = 2**32  # minutes of counting; far above, PyTorch's sizes overflow
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of tables.")]
+_MAX_PIXELS = 2**32  # takes minutes to count; far above, PyTorch's sizes overflow
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 @app.command()
 def complexity(
     model: options.Model = "default", config: Config = None, input_size: InputSize = None, as_json: AsJson = False
 ) -> None:
-    """Count parameters, operations and activation bytes; nothing is allocated."""
+    """Count parameters, operations and activation bytes, without allocating memory."""
     import torch
 
     from nonlocal_video.analysis.complexity import network_complexity
@@ -94,14 +94,16 @@ def receptive_field(
     config: Config = None,
     input_size: InputSize = None,
     layer: Annotated[
-        str | None, typer.Option(help="Layer of the effective field; the last block's by default.")
+        str | None, typer.Option(help="Layer of the effective receptive field (default: the last non-local block).")
     ] = None,
-    num_inputs: Annotated[int, typer.Option(min=1, help="Noise clips that the gradient is averaged over.")] = 4,
-    output: Annotated[Path | None, typer.Option(help="Picture to write, .png.")] = None,
+    num_inputs: Annotated[
+        int, typer.Option(min=1, help="Number of noise clips over which gradients are averaged.")
+    ] = 4,
+    output: Annotated[Path | None, typer.Option(help="Image to write, .png.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a unit can see (theory), and what really moves it (gradients), with and without blocks."""
-    check_place(output, ".png")
+    """Compute theoretical and effective (gradient-based) receptive fields, with and without blocks."""
+    check_new_file(output, ".png")
 
     from nonlocal_video.analysis.effective_receptive_field import compare_fields
     from nonlocal_video.analysis.networks import nonlocal_blocks, without_blocks
@@ -137,7 +139,7 @@ def receptive_field(
     console.print(measured)
     console.print(f"{compared.share_beyond:.2%} of the gradient comes from beyond the field without blocks.")
     if compared.identity_blocks:
-        console.print(f"Adding exactly zero, so without effect here: {', '.join(compared.identity_blocks)}.")
+        console.print(f"Blocks that add exactly zero, without effect here: {', '.join(compared.identity_blocks)}.")
 
 
 @app.command()
@@ -147,14 +149,14 @@ def attention(
     device: options.Device = "auto",
     fast: options.Fast = False,
     decoder: options.Decoder = options.DecoderChoice.auto,
-    output: Annotated[list[Path] | None, typer.Option(help="A .csv or a .png to write; may be given twice.")] = None,
+    output: Annotated[list[Path] | None, typer.Option(help="Table (.csv) or plot (.png) to write; repeatable.")] = None,
     no_csv_escape: options.NoCsvEscape = False,
     as_json: AsJson = False,
 ) -> None:
-    """How wide, how far in time and how strong each block's attention is, over clips."""
+    """Measure how wide, how far in time and how strong the attention of each block is, over clips."""
     outputs = output or []
     for path in outputs:
-        check_place(path, ".csv", ".png")
+        check_new_file(path, ".csv", ".png")
 
     from nonlocal_video.analysis.patterns import block_pattern, pattern_table, summary_rows
     from nonlocal_video.inference.load import load
@@ -194,15 +196,19 @@ def attention(
 
 @app.command()
 def recommend(
-    memory_gb: Annotated[float | None, typer.Option(min=0.001, help="Memory of one clip's pass, weights too.")] = None,
-    clips_per_second: Annotated[float | None, typer.Option(min=1e-6, help="Clips to do in a second.")] = None,
+    memory_gb: Annotated[
+        float | None, typer.Option(min=0.001, help="Memory limit for one clip, in GB, including weights.")
+    ] = None,
+    clips_per_second: Annotated[
+        float | None, typer.Option(min=1e-6, help="Required throughput, in clips per second.")
+    ] = None,
     model: options.Model = "default",
     config: Config = None,
     input_size: InputSize = None,
     device: options.Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Which input and which blocks keep a limit of memory or time, from measurements on this machine."""
+    """Recommend inputs and blocks that meet a limit of memory or time, from measurements on this machine."""
     if memory_gb is None and clips_per_second is None:
         raise UsageError("Give a limit: --memory-gb, --clips-per-second, or both.")
 
@@ -262,12 +268,12 @@ def _print_patterns(summary: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
     if silent := [row["block"] for row in summary if row["is_identity"]]:
         console.print(
-            f"Adding exactly zero, as a new block does: {', '.join(silent)}. Its attention changes no answer."
+            f"Blocks that add exactly zero, as new ones do: {', '.join(silent)}. Their attention changes no answer."
         )
 
 
 def _untrained(model: str, config: Path | None) -> tuple[nn.Module, InputSpec | None]:
-    """A network newly initialised, and what its model takes."""
+    """Return a randomly initialised network, and the input of its model if known."""
     if config is not None:
         return _described(model, config), None
     from nonlocal_video.models.checkpoint import build_network, read_card
@@ -287,28 +293,28 @@ def _trained(model: str, config: Path | None) -> tuple[nn.Module, InputSpec | No
 
 
 def _described(model: str, config: Path) -> nn.Module:
-    """The network of a file of --config."""
+    """Return the network described by the file of --config."""
     from nonlocal_video.analysis.networks import network_from_json
 
     if model not in ("default", options.default_model()):
-        raise UsageError(f"--model {model} and --config {config} are two networks; give one of them.")
+        raise UsageError(f"--model {model} and --config {config} are two networks; give only one.")
     return network_from_json(config)
 
 
 def _size(text: str | None, spec: InputSpec | None) -> tuple[int, int, int]:
-    """`"16,112,112"` -> (16, 112, 112)."""
+    """Parse an input size: `"16,112,112"` -> (16, 112, 112); without text, return that of the model."""
     if text is None:
         if spec is None:
-            raise UsageError("--config says nothing of the input; give it with --input T,H,W.")
+            raise UsageError("--config does not define the input size; give it with --input T,H,W.")
         return spec.num_frames, spec.crop, spec.crop
     try:
         frames, height, width = (int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"input = {text!r} should be T,H,W, like 16,112,112.") from None
+        raise UsageError(f"input = {text!r} should be T,H,W, such as 16,112,112.") from None
     if min(frames, height, width) < 1:
         raise UsageError(f"input = {text!r} should have numbers of at least 1.")
-    if frames * height * width > _MOST_PIXELS:
-        raise UsageError(f"input = {text!r} should have at most {_MOST_PIXELS:,} pixels in all.")
+    if frames * height * width > _MAX_PIXELS:
+        raise UsageError(f"input = {text!r} should have at most {_MAX_PIXELS:,} pixels in total.")
     return frames, height, width
 
 
@@ -329,7 +335,7 @@ def _words(size: Sequence[int]) -> str:
 
 
 def _times(numbers: Sequence[float] | None) -> str:
-    """(7, inf, 59) -> "7 x all x 59"."""
+    """Join numbers: (7, inf, 59) -> "7 x all x 59"."""
     return (
         "" if numbers is None else " x ".join("all" if number == float("inf") else f"{number:g}" for number in numbers)
     )

@@ -1,4 +1,4 @@
-"""`nonlocal-video benchmark`: measurements with the machine's description, as JSON and as tables."""
+"""`nonlocal-video benchmark`: timings, as tables and as JSON with a description of the machine."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
     from nonlocal_video.blocks import NonLocalBlock
 
-benchmark = typer.Typer(help="Measure this installation: JSON with the machine's description, and tables.")
+benchmark = typer.Typer(help="Measure the speed of this installation; prints tables and writes JSON.")
 DEFAULT_BLOCK = "nonlocal_Mixed_4f"
 
 
 @benchmark.command()
 def ops(
-    output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Tiny shapes, and no variants: a smoke test.")] = False,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Smoke test: tiny shapes, without variants.")] = False,
     large_softmax: Annotated[
-        bool, typer.Option("--large-softmax", help="Also softmax over 131,072 unpooled keys: minutes each.")
+        bool, typer.Option("--large-softmax", help="Also run softmax over 131,072 unpooled keys; takes minutes each.")
     ] = False,
     clip: Annotated[
-        str | None, typer.Option(help="Video on whose features the variants are compared; else a sample clip.")
+        str | None, typer.Option(help="Video whose features the variants are compared on (default: a sample clip).")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of PyTorch.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Number of PyTorch threads.")] = 1,
     write_docs: Annotated[
-        Path | None, typer.Option(help="Page, docs/kernels.md, whose tables to write between its markers.")
+        Path | None, typer.Option(help="Page whose tables to update, such as docs/kernels.md.")
     ] = None,
 ) -> None:
-    """The non-local operation, ours against the naive formula: time, memory, error, scaling; and the variants."""
+    """Compare the non-local operation with the naive formula: time, memory, error and scaling; and its variants."""
     import json
     import sys
 
@@ -47,7 +47,7 @@ def ops(
     from nonlocal_video.benchmark.ops_report import write_docs as write_page
 
     _check_output(output)
-    real = None if quick else _real_features(clip)  # first: a clip that cannot be read is told at once
+    real = None if quick else _real_features(clip)  # first, to report an unreadable clip at once
     results = benchmark_ops(
         quick=quick, large_softmax=large_softmax, threads=threads, notify=lambda text: typer.echo(text, err=True)
     )
@@ -69,17 +69,19 @@ def ops(
 
 @benchmark.command()
 def pipeline(
-    paths: Annotated[list[str], typer.Argument(help="Clips, folders and patterns; all clips must be readable.")],
+    paths: Annotated[
+        list[str], typer.Argument(help="Video files, folders and glob patterns; all clips must be readable.")
+    ],
     model: options.Model = "default",
     device: options.Device = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
     fast: options.Fast = False,
-    workers: Annotated[int, typer.Option(min=1, help="Decoding processes beside the network.")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Views in one forward pass.")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns; the median counts.")] = 3,
-    output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Number of decoding processes.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Views per forward pass.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of repetitions; the median is reported.")] = 3,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """The folder run: files per second of decoding alone, of the network alone, and of both together."""
+    """Measure a folder run: files per second of decoding alone, of the network alone, and of both together."""
     _check_output(output)
 
     from rich.table import Table
@@ -109,21 +111,25 @@ def pipeline(
 def model(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="Catalogue names (weights need not be here), .safetensors files, training runs."),
+        typer.Argument(
+            help="Catalogue names (with or without weights), .safetensors files or folders of training runs."
+        ),
     ] = None,
     device: options.Device = "auto",
     runtime: Annotated[
         str,
         typer.Option(
-            help="torch, openvino, or eager: PyTorch with the network as it was trained; several with commas."
+            help="Runtimes: torch, openvino, or eager (PyTorch without optimisations); several separated by commas."
         ),
     ] = "torch",
-    batch_size: Annotated[str, typer.Option(help="Views in one forward pass; several as 1,2,4.")] = "1",
-    rounds: Annotated[int, typer.Option(min=1, help="Turns; the median counts.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch; without it, its own choice.")] = None,
-    output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
+    batch_size: Annotated[str, typer.Option(help="Views per forward pass; several as 1,2,4.")] = "1",
+    rounds: Annotated[int, typer.Option(min=1, help="Number of repetitions; the median is reported.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of PyTorch threads (default: chosen by PyTorch).")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """The network alone, full and --fast view, as every other verb runs it: seconds a view, views and GMAC a second."""
+    """Measure the network alone, full and --fast: seconds per view, views and GMAC per second."""
     from nonlocal_video.benchmark.model import benchmark_model
     from nonlocal_video.cli.benchmark_text import model_table
 
@@ -142,17 +148,17 @@ def model(
 
 @benchmark.command()
 def decode(
-    clips: Annotated[list[str], typer.Argument(help="Clips, folders and patterns.")],
+    clips: Annotated[list[str], typer.Argument(help="Video files, folders and glob patterns.")],
     model: options.Model = "default",
     fast: options.Fast = False,
     decoder: Annotated[
         list[options.DecoderChoice] | None,
-        typer.Option(help="May be repeated; decord is timed only where it is exact. Without it, auto."),
+        typer.Option(help="Decoder; repeatable. decord is timed only where it is exact (default: auto)."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns; the median counts.")] = 3,
-    output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of repetitions; the median is reported.")] = 3,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Reading alone: seconds for one view's frames, frames a second of whole files, and the decoder that served."""
+    """Measure decoding alone: seconds per view, frames per second of whole files, and the decoder used."""
     _check_output(output)
 
     from nonlocal_video.benchmark.decode import benchmark_decode
@@ -175,27 +181,27 @@ def decode(
 
 
 def _batch_sizes(text: str) -> list[int]:
-    """`"1,2,4"` -> [1, 2, 4]."""
+    """Parse batch sizes: `"1,2,4"` -> [1, 2, 4]."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"batch-size = {text!r} should be whole numbers, like 4 or 1,2,4.") from None
+        raise UsageError(f"batch-size = {text!r} should be whole numbers, such as 4 or 1,2,4.") from None
 
 
 def _runtimes(text: str) -> list[Any]:
-    """`"eager,openvino"` -> ["eager", "openvino"]; what they are called is checked where they are run."""
+    """Split a list of runtimes: `"eager,openvino"` -> ["eager", "openvino"]."""
     return [part.strip() for part in text.split(",")]
 
 
 def _check_output(output: Path | None) -> None:
-    """Before minutes of measuring: a file of this name can be made, and there is none."""
+    """Check that the output is a new file, before minutes of measuring."""
     if output is not None:
         check_new(output)
         output.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _finish(results: dict[str, Any], output: Path | None, table: Table) -> None:
-    """The file, then the table; if the file cannot be written, the figures are not lost with it."""
+    """Write the file and print the table, also if writing fails."""
     import json
     import sys
 
@@ -209,7 +215,7 @@ def _finish(results: dict[str, Any], output: Path | None, table: Table) -> None:
 
 
 def _real_features(clip: str | None) -> tuple[NonLocalBlock, Tensor]:
-    """The default model's non-local block, and what goes into it for a clip."""
+    """Return the default model's non-local block, and its input for a clip."""
     from nonlocal_video.blocks import NonLocalBlock
     from nonlocal_video.inference.load import load
     from nonlocal_video.samples import fetch_samples

@@ -1,4 +1,4 @@
-"""What `benchmark model` and `benchmark decode` measured, as tables."""
+"""Results of `benchmark model` and `benchmark decode` as tables."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from rich.table import Column, Table
 
 
 def model_table(results: dict[str, Any]) -> Table:
-    """A row for each network, view and batch size."""
+    """Return a table with a row for each network, view and batch size."""
     hardware = results["device_name"] or results["machine"]["processor"]
     title = f"{results['device']}: {hardware}, threads: {results['threads']}, float32, median of {results['rounds']}"
     table = Table(
         Column("model", overflow="fold"),
-        *("weights", "runtime", "view", "batch", "blocks", "GMAC", "s a view", "quartiles"),
+        *("weights", "runtime", "view", "batch", "blocks", "GMAC", "s per view", "quartiles"),
         *("views/s", "GMAC/s", "time", "peak MiB"),
         title=escape(title),
-        caption="Blocks: non-local ones that run, of all; one that adds exactly zero is left out. Random weights: none"
-        " are here, and the time does not depend on them. Time: of a view, against the first row's.",
+        caption="Blocks: non-local blocks that run, of all; blocks that add exactly zero are skipped. Random weights:"
+        " used where none are installed; the time does not depend on them. Time: per view, relative to the first row.",
     )
     for row in results["rows"]:
         table.add_row(
@@ -35,7 +35,7 @@ def model_table(results: dict[str, Any]) -> Table:
 
 
 def decode_table(results: dict[str, Any]) -> Table:
-    """A row for each file and decoder."""
+    """Return a table with a row for each file and decoder."""
     table = Table(
         Column("clip", overflow="fold"),
         *("asked", "decoder", "frames", "view cold, s", "view warm, s", "whole, frames/s"),

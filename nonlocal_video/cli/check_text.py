@@ -1,4 +1,4 @@
-"""A check as a person reads it on the terminal."""
+"""The findings of `check` as text on the terminal."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.sampling import FILLED
 
 _SHOWN = 10
-"""Findings of each kind that are shown; --json and the manifest have all."""
+"""Number of findings of each kind that are shown; --json and the manifest contain all."""
 
 
 def print_report(report: CheckReport, spec: InputSpec, console: Console, *, every_frame: bool) -> None:
-    """Classes, what cannot be used, what is there twice, and notes."""
+    """Print the classes, unusable and duplicate clips, and notes."""
     summary = report.summary()
-    what = "every frame" if every_frame else f"up to {NUM_THUMBNAILS} frames of each, the first and the last among them"
+    what = "every frame" if every_frame else f"up to {NUM_THUMBNAILS} frames of each, including the first and the last"
     console.print(
         f"{summary['clips']} clips, {summary['usable']} usable ({summary['seconds']:.0f} s); decoded: {what} "
-        f"({summary['frames_decoded']} in all)",
+        f"({summary['frames_decoded']} in total)",
         highlight=False,
         soft_wrap=True,
     )
     console.print(_classes(report))
-    _say(console, [report.balance()])
-    _say(console, (f"unusable: {shown(row.path)}: {row.problem}" for row in report.unusable))
-    _say(console, (_twice(same) for same in report.same if not same.contradictory))
-    _say(
+    _print_lines(console, [report.balance()])
+    _print_lines(console, (f"unusable: {shown(row.path)}: {row.problem}" for row in report.unusable))
+    _print_lines(console, (_duplicate(same) for same in report.same if not same.contradictory))
+    _print_lines(
         console,
         (
-            f"group {group!r} is in {' and '.join(splits)}: what is measured there is not independent of the training"
+            f"group {group!r} is in {' and '.join(splits)}: results there are not independent of training"
             for group, splits in report.split_groups
         ),
     )
-    _say(console, (f"note: {shown(path)}: {note}" for path, note in report.file_notes))
+    _print_lines(console, (f"note: {shown(path)}: {note}" for path, note in report.file_notes))
     view = f"{spec.num_frames} frames, {spec.span_seconds:.2f} s"
     filled = FILLED[spec.short_clips]
-    _say(console, _some(report.short, f"shorter than the model's view ({view}) and {filled} in training"))
-    _say(console, _some(report.small, f"smaller than the model's view ({spec.crop} pixels) and enlarged in training"))
-    _say(console, report.notes)
+    _print_lines(console, _some(report.short, f"shorter than the model's view ({view}) and {filled} in training"))
+    _print_lines(
+        console, _some(report.small, f"smaller than the model's view ({spec.crop} pixels) and enlarged in training")
+    )
+    _print_lines(console, report.notes)
     if report.undivided:
-        _say(console, [f"not divided: {report.undivided}"])
+        _print_lines(console, [f"not split: {report.undivided}"])
 
 
 def _classes(report: CheckReport) -> Table:
@@ -58,13 +60,13 @@ def _classes(report: CheckReport) -> Table:
     return table
 
 
-def _twice(same: SameContent) -> str:
+def _duplicate(same: SameContent) -> str:
     text = f"same {same.by}: {', '.join(map(shown, same.paths))}"
     if same.leaks:
         return f"{text}; in {' and '.join(same.given_splits)}: keep them in one split, or delete all but one"
     if len(same.groups) > 1:
-        return f"{text}; in the groups {' and '.join(same.groups)}, which are kept on one side because of it"
-    return f"{text}; each counts in training: delete all but one if that is not meant"
+        return f"{text}; in the groups {' and '.join(same.groups)}, which therefore stay together"
+    return f"{text}; each is used in training: delete all but one if that is not intended"
 
 
 def _some(paths: tuple[str, ...], what: str) -> list[str]:
@@ -75,7 +77,7 @@ def _some(paths: tuple[str, ...], what: str) -> list[str]:
     return [f"{len(paths)} clip{'s are' if len(paths) > 1 else ' is'} {what}: {named}{more}"]
 
 
-def _say(console: Console, lines: Iterable[str]) -> None:
+def _print_lines(console: Console, lines: Iterable[str]) -> None:
     every = list(lines)
     for line in every[:_SHOWN]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`nonlocal-video classify`: files and folders in, the likeliest actions out."""
+"""`nonlocal-video classify`: recognise the actions in files and folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
-from nonlocal_video.cli.run_progress import RunProgress
+from nonlocal_video.cli.run_progress import RunProgressBar
 from nonlocal_video.cli.text import describe, describe_row
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
@@ -36,7 +36,7 @@ class ContextChoice(StrEnum):
 
 
 class Engine(StrEnum):
-    """What runs the stages."""
+    """Engines of a folder run."""
 
     local = "local"
     ray = "ray"
@@ -44,13 +44,16 @@ class Engine(StrEnum):
 
 def classify(
     paths: Annotated[
-        list[str], typer.Argument(help="Video files, folders (searched through), glob patterns, object storage URLs.")
+        list[str],
+        typer.Argument(help="Video files, folders (searched recursively), glob patterns, object storage URLs."),
     ],
     model: options.Model = "default",
     device: options.Devices = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
     precision: options.Precision = options.PrecisionChoice.float32,
-    views: Annotated[str, typer.Option(help="CLIPSxCROPS to average; 10x3 is the paper's protocol.")] = "1x1",
+    views: Annotated[
+        str, typer.Option(help="Views whose scores are averaged, CLIPSxCROPS; 10x3 is the paper's protocol.")
+    ] = "1x1",
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
     end_seconds: options.EndSeconds = None,
@@ -61,36 +64,38 @@ def classify(
         typer.Option(help="folder: a clip's answer draws on the clips of the run that are like it, once all are read."),
     ] = ContextChoice.none,
     output: Annotated[
-        str | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet; of --engine ray a .parquet folder.")
+        str | None, typer.Option(help="Table to write: .csv, .jsonl or .parquet; with --engine ray a .parquet folder.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     no_csv_escape: options.NoCsvEscape = False,
     workers: options.Workers = None,
     batch_size: options.BatchSize = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
     limit: Annotated[
-        list[str] | None, typer.Option(help="What a file may cost, like max_duration_seconds=600; may be repeated.")
+        list[str] | None, typer.Option(help="Limit for a file, such as max_duration_seconds=600; repeatable.")
     ] = None,
     include: Annotated[
-        list[str] | None, typer.Option(help="Only files that match such a pattern, like *.mp4; may be repeated.")
+        list[str] | None, typer.Option(help="Use only files that match a pattern, such as *.mp4; repeatable.")
     ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="No file that matches such a pattern.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Skip files that match a pattern; repeatable.")] = None,
     all_files: options.AllFiles = False,
-    shard: Annotated[str | None, typer.Option(help="K/N: only the K-th of N disjoint parts of the files.")] = None,
-    engine: Annotated[Engine, typer.Option(help="ray: Ray Data, here or on a cluster.")] = Engine.local,
+    shard: Annotated[str | None, typer.Option(help="K/N: use only the K-th of N disjoint parts of the files.")] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Engine; ray runs on Ray Data, on this machine or a cluster.")
+    ] = Engine.local,
     ray_address: Annotated[
-        str | None, typer.Option(help="Of a running Ray cluster, or auto; without it Ray is started here.")
+        str | None, typer.Option(help="Address of a running Ray cluster, or auto (default: start Ray on this machine).")
     ] = None,
     ray_actors: Annotated[
-        int | None, typer.Option(min=1, help="Ray's processes with a network; one a GPU, or one.")
+        int | None, typer.Option(min=1, help="Number of Ray processes with a network (default: one per GPU, or one).")
     ] = None,
-    ray_gpus: Annotated[float | None, typer.Option(min=0, help="GPUs of such a process; 0.5 lets two share.")] = None,
-    ray_cpus: Annotated[float | None, typer.Option(min=0, help="CPUs of such a process, 1 if not given.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
+    ray_gpus: Annotated[float | None, typer.Option(min=0, help="GPUs per Ray process; 0.5 lets two share one.")] = None,
+    ray_cpus: Annotated[float | None, typer.Option(min=0, help="CPUs per Ray process (default: 1).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Recognise the action in each clip; a row for every file, bad ones included."""
+    """Recognise the action in each clip, with a row for every file, including unreadable ones."""
     if resume and output is None:
-        raise UsageError("--resume continues a table; name it with --output.")
+        raise UsageError("--resume needs the table to continue; give it with --output.")
     of_ray = {"--ray-address": ray_address, "--ray-actors": ray_actors, "--ray-gpus": ray_gpus, "--ray-cpus": ray_cpus}
     given = [name for name, value in of_ray.items() if value is not None]
     if given and engine is not Engine.ray:
@@ -112,7 +117,7 @@ def classify(
     limits = DecodeLimits.parse(limit or ())
     weights = find(model)
     card = read_card(weights)
-    card.view(fast=fast)  # refuses --fast, if it has to, before the weights are read
+    card.view(fast=fast)  # rejects an unavailable --fast before the weights are read
     if engine is Engine.ray:
         from nonlocal_video.inference.batch_run import run_settings
         from nonlocal_video.inference.ray.engine import Cluster, ClusterJob
@@ -205,7 +210,7 @@ def _here(
     context: FolderContext,
     devices: Sequence[str],
 ) -> FolderResult:
-    """On this machine, with progress; a stop that is asked for ends the command with status 130."""
+    """Run on this machine with a progress bar; an interrupt ends the command with status 130."""
     from nonlocal_video.inference.batch_run import BatchProgress, run_folder
     from nonlocal_video.inference.files import find_files
     from nonlocal_video.inference.results import ResultFile
@@ -214,7 +219,7 @@ def _here(
     leave_out = ResultFile.files_of(output)
     with (
         GracefulInterrupt() as stop,
-        RunProgress(lambda: sum(1 for _ in find_files(paths, selection=selection, leave_out=leave_out))) as bar,
+        RunProgressBar(lambda: sum(1 for _ in find_files(paths, selection=selection, leave_out=leave_out))) as bar,
     ):
 
         def show(progress: BatchProgress) -> None:
@@ -239,7 +244,7 @@ def _here(
                 selection=selection,
                 csv_escape=csv_escape,
                 context=context,
-                should_stop=lambda: stop.asked,
+                should_stop=lambda: stop.requested,
                 on_progress=show,
             )
             for row in result if context == "folder" else ():  # all answers are final only now
@@ -263,9 +268,9 @@ def _on_ray(
     resume: bool,
     as_json: bool,
 ) -> tuple[Counter[str], Counter[str]]:
-    """On a cluster: counts of `ok` and of the error codes, now and in earlier runs that were taken up."""
+    """Run on a Ray cluster; return counts of `ok` and error codes, of this run and of earlier ones."""
     if (output is None) != as_json:
-        raise UsageError("--engine ray writes a table or prints rows: give --output NAME.parquet, or --json.")
+        raise UsageError("--engine ray either writes a table or prints rows: give --output NAME.parquet or --json.")
 
     from nonlocal_video.inference.files import find_files
     from nonlocal_video.inference.ray.engine import classify_on_ray
@@ -293,8 +298,8 @@ def _on_ray(
 
 
 def _only(passed_over: PassedOver) -> str:
-    """What there is instead of clips."""
+    """Describe the skipped files, for an error about missing clips."""
     if not passed_over:
         return ""
-    frames = " If the pictures are frames, make clips of them: ffmpeg -framerate 25 -i FOLDER/%05d.jpg clip.mp4."
+    frames = " If the images are frames, make clips of them: ffmpeg -framerate 25 -i FOLDER/%05d.jpg clip.mp4."
     return f" {passed_over.sentence()}{frames if PICTURES in passed_over.counts else ''}"

@@ -1,4 +1,4 @@
-"""`make demo`: a real clip recognised, its overlay video written, and how to go on.
+"""`make demo`: recognise a real clip and write its overlay videos.
 
 `python -m nonlocal_video.cli.demo [CLIP] [--output FOLDER]`
 """
@@ -14,10 +14,12 @@ from nonlocal_video.errors import NonlocalVideoError
 
 
 def main() -> None:
-    """Fetch the sample clip unless one is given, classify it and write what the network looked at."""
+    """Classify a clip, by default a sample clip, and write its overlay videos."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("clip", nargs="?", help="a video file; a sample clip (a dancer) if not given")
-    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder for the overlay video")
+    parser.add_argument("clip", nargs="?", help="video file (default: a sample clip of a dancer)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("out/demo"), help="folder for the overlay videos (default: out/demo)"
+    )
     arguments = parser.parse_args()
     try:
         demo(arguments.clip, arguments.output)
@@ -26,7 +28,7 @@ def main() -> None:
 
 
 def demo(clip: str | None, output: Path) -> None:
-    """Classify `clip` with the embedded default and write its overlay into `output`."""
+    """Classify `clip` with the default model and write its overlay videos into `output`."""
     from nonlocal_video.inference.load import load
     from nonlocal_video.samples import fetch_samples
 

@@ -1,4 +1,4 @@
-"""`nonlocal-video doctor`: what is installed, what works, why not, and what to do."""
+"""`nonlocal-video doctor`: report what is installed, what works, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EXTRA_OF_PACKAGE = {"onnx": "onnx", "onnxruntime": "onnx", "ray": "ray", "lightn
 
 
 def doctor() -> None:
-    """Say what is installed, which decoders and devices work, why not, and what to do."""
+    """Report what is installed, which decoders and devices work, and how to fix the rest."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     console.print(f"nonlocal-video {__version__}, Python {platform.python_version()}, {system}")
@@ -55,7 +55,7 @@ def doctor() -> None:
         ("device cuda", False, _cuda),
         ("runtime openvino", False, _openvino),
     ):
-        works, details = _tried(check)
+        works, details = _try(check)
         needed_all_work = needed_all_work and (works or not needed)
         checks.add_row(name, "yes" if works else "NO" if needed else "no", escape(details))
     console.print(checks)
@@ -81,8 +81,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _tried(check: Callable[[], str]) -> tuple[bool, str]:
-    """Whether a check passes, and its details or its error."""
+def _try(check: Callable[[], str]) -> tuple[bool, str]:
+    """Return whether a check passes, and its details or its error."""
     try:
         return True, check()
     except NonlocalVideoError as error:
@@ -110,7 +110,7 @@ def _decode(decoder: Literal["decord", "pyav"]) -> str:
 
 
 def _confinement() -> str:
-    """What a process that decodes is kept from."""
+    """Return the confinements of a decoding process."""
     from nonlocal_video.video.decode import VideoReader
 
     with VideoReader() as reader:
@@ -118,7 +118,7 @@ def _confinement() -> str:
             reader.probe(os.devnull)
         confined = reader.confined
     if not confined:
-        raise NonlocalVideoError("this system enforces nothing beyond limits of memory and time; see docs/security.md")
+        raise NonlocalVideoError("this system enforces only limits of memory and time; see docs/security.md")
     return ", ".join(confined)
 
 
@@ -133,7 +133,7 @@ def _default_model() -> str:
 
 
 def _cuda() -> str:
-    """Let every CUDA device work, and describe it."""
+    """Test and describe every CUDA device."""
     import torch
 
     from nonlocal_video.inference.runtimes.device import why_no_cuda, why_unusable
@@ -147,9 +147,9 @@ def _cuda() -> str:
         what = f"cuda:{index} {properties.name}, capability {properties.major}.{properties.minor}"
         memory = f"{properties.total_memory / 2**30:.1f} GiB"
         unusable = why_unusable(index)
-        works, said = (False, unusable) if unusable else _tried(partial(_convolution, f"cuda:{index}"))
+        works, result = (False, unusable) if unusable else _try(partial(_convolution, f"cuda:{index}"))
         failed |= not works
-        lines.append(f"{what}, {memory}: {said}")
+        lines.append(f"{what}, {memory}: {result}")
     if failed:
         raise NonlocalVideoError("\n".join(lines))
     return "\n".join(lines)
@@ -180,7 +180,7 @@ def _nvidia_driver() -> str:
 
 
 def _openvino() -> str:
-    """Let a small network run, and compare."""
+    """Run a small network in OpenVINO, and compare it with PyTorch."""
     import torch
 
     from nonlocal_video.inference.runtimes.openvino import check_installed, compiled, convert

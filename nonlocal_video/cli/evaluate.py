@@ -1,4 +1,4 @@
-"""`nonlocal-video evaluate`: labelled clips in, accuracy with its uncertainty out."""
+"""`nonlocal-video evaluate`: accuracy of a model on labelled clips, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -27,41 +27,49 @@ class EvaluationContext(StrEnum):
 
 
 class Protocol(StrEnum):
-    """Whose views are averaged."""
+    """Evaluation protocols."""
 
     published = "published"
 
 
 def evaluate(
     source: Annotated[
-        str, typer.Argument(metavar="DIR|CSV", help="One folder of clips a class, or a CSV path,label[,group][,split].")
+        str,
+        typer.Argument(
+            metavar="DIR|CSV", help="Folder with one subfolder of clips per class, or a CSV path,label[,group][,split]."
+        ),
     ],
     model: options.Model = "default",
     device: options.Devices = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
     precision: options.Precision = options.PrecisionChoice.float32,
-    views: Annotated[str | None, typer.Option(help="CLIPSxCROPS to average; 1x1 if not given.")] = None,
+    views: Annotated[
+        str | None, typer.Option(help="Views whose scores are averaged, CLIPSxCROPS (default: 1x1).")
+    ] = None,
     fast: options.Fast = False,
     region: options.Region = None,
     protocol: Annotated[
         Protocol | None,
-        typer.Option(help="published: the views of the accuracy that the model's card quotes, and that beside it."),
+        typer.Option(
+            help="published: use the views of the published accuracy in the model card, and show it for comparison."
+        ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Only the clips of this split, which the CSV or the folders above the classes name."),
+        typer.Option(help="Split to evaluate, as named in the CSV or by the folders above the classes (default: all)."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for figures, all answers and the confusion matrix; else only printed.")
+        Path | None,
+        typer.Option(help="Folder for summary, predictions and confusion matrix (default: only print the results)."),
     ] = None,
     all_files: options.AllFiles = False,
     ignore_column: options.IgnoreColumn = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was cut off.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     no_csv_escape: options.NoCsvEscape = False,
     workers: options.Workers = None,
     batch_size: options.BatchSize = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
     segments: Annotated[
         bool,
@@ -154,7 +162,7 @@ def evaluate(
                 decoder=decoder.value,
                 seed=seed,
                 callback=progress,
-                should_stop=lambda: stop.asked,
+                should_stop=lambda: stop.requested,
             )
         except KeyboardInterrupt:
             kept = f" {progress.added} answers were added to {str(output)!r}; the same command with --resume continues."

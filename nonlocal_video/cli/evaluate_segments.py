@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nonlocal_video.cli.run_progress import RunProgress
+from nonlocal_video.cli.run_progress import RunProgressBar
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.io import check_new
 
@@ -59,7 +59,7 @@ def run_segments(
     if output is not None:
         for name in (SUMMARY, FOUND):
             check_new(output / name)
-    with load_recognizer(**load) as recognizer, RunProgress(lambda: len(table.videos)) as progress:
+    with load_recognizer(**load) as recognizer, RunProgressBar(lambda: len(table.videos)) as progress:
         evaluation = evaluate_segments(
             recognizer,
             table,

@@ -1,4 +1,4 @@
-"""An evaluation as a person reads it on the terminal."""
+"""The results of `evaluate` as text on the terminal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from nonlocal_video.cli.check import print_source
-from nonlocal_video.cli.run_progress import RunProgress
+from nonlocal_video.cli.run_progress import RunProgressBar
 from nonlocal_video.datasets.labelled_clip import LabelledSource
 from nonlocal_video.evaluation.api import EvaluationCallback
 from nonlocal_video.evaluation.report import Evaluation, percent
 
 _SHOWN = 10
-"""Mistakes and unreadable clips; the files of --output have all."""
+"""Number of mistakes and unreadable clips that are shown; the files of --output contain all."""
 
 
 class EvaluationProgress(EvaluationCallback):
@@ -31,7 +31,7 @@ class EvaluationProgress(EvaluationCallback):
     def __init__(self) -> None:
         self.added = 0
         self._stack = ExitStack()
-        self._bar: RunProgress | None = None
+        self._bar: RunProgressBar | None = None
 
     def __enter__(self) -> EvaluationProgress:
         return self
@@ -46,7 +46,7 @@ class EvaluationProgress(EvaluationCallback):
 
     def on_progress(self, counts: Counter[str], done_before: int, total: int) -> None:
         if self._bar is None:
-            self._bar = self._stack.enter_context(RunProgress(lambda: total))
+            self._bar = self._stack.enter_context(RunProgressBar(lambda: total))
         self.added = counts.total()
         self._bar.update(counts, done_before)
 
@@ -55,19 +55,19 @@ class EvaluationProgress(EvaluationCallback):
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """Figures, the worst mistakes, what could not be read, and what to know about all this."""
+    """Print the metrics, the worst mistakes, unreadable clips and notes."""
     summary, metrics = evaluation.summary(), evaluation.metrics
-    _say(
+    _print_line(
         console,
         f"{summary['model']}, {summary['views']} views{', fast' if summary['fast'] else ''}: "
         f"{summary['clips']} clips, {summary['classes']} of {summary['classes_of_model']} classes, "
         f"{evaluation.unreadable_in_words() or 'all readable'}, {summary['groups']} groups",
     )
     if metrics is None:
-        _say(console, "No clip can be read: there is nothing to measure.")
+        _print_line(console, "No clip can be read, so there are no metrics.")
     else:
-        console.print(_figures(evaluation))
-        _say(
+        console.print(_metrics_table(evaluation))
+        _print_line(
             console,
             f"Calibration: expected error {percent(metrics.calibration_error):.1f} points; mean confidence "
             f"{percent(metrics.mean_confidence):.1f}%",
@@ -75,7 +75,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     mistakes = [answer for answer in evaluation.worst_first if answer.readable and not answer.right]
     if mistakes:
         clip = Column("clip", overflow="fold")
-        table = Table(clip, "is", "answer", "score", "score of the true class", "its place", title_justify="left")
+        table = Table(clip, "is", "answer", "score", "score of the true class", "its rank", title_justify="left")
         table.title = f"Mistakes, worst first ({min(_SHOWN, len(mistakes))} of {len(mistakes)})"
         for answer in mistakes[:_SHOWN]:
             table.add_row(
@@ -87,14 +87,14 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
         console.print(table)
     for answer in evaluation.unreadable[:_SHOWN]:
         if answer.error:
-            _say(console, f"unreadable: {answer.path}: {answer.error[0]}: {answer.error[1]}")
+            _print_line(console, f"unreadable: {answer.path}: {answer.error[0]}: {answer.error[1]}")
     if len(evaluation.unreadable) > _SHOWN:
-        _say(console, f"and {len(evaluation.unreadable) - _SHOWN} more unreadable")
+        _print_line(console, f"and {len(evaluation.unreadable) - _SHOWN} more unreadable")
     for note in evaluation.notes:
-        _say(console, note)
+        _print_line(console, note)
 
 
-def _figures(evaluation: Evaluation) -> Table:
+def _metrics_table(evaluation: Evaluation) -> Table:
     names = {"top1": "top-1", "mean_class": "mean class"}
     summary = evaluation.summary()
     columns = ["%", "measured", "95% interval"]
@@ -111,5 +111,5 @@ def _figures(evaluation: Evaluation) -> Table:
     return table
 
 
-def _say(console: Console, line: str) -> None:
+def _print_line(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`nonlocal-video explain`: the overlay video, its frames and the arrays behind them."""
+"""`nonlocal-video explain`: write the overlay video, its frames and the arrays behind them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class MethodChoice(StrEnum):
-    """What the overlay shows."""
+    """Kinds of maps."""
 
     attention = "attention"
     query = "query"
@@ -33,19 +33,23 @@ class MethodChoice(StrEnum):
 
 
 def explain(
-    video: Annotated[str, typer.Argument(help="The video file.")],
+    video: Annotated[str, typer.Argument(help="Video file.")],
     output: Annotated[Path, typer.Option(help="Folder for overlay.mp4, frames/ and attention.npz.")] = Path(
         "explained"
     ),
     method: Annotated[
         MethodChoice | None,
-        typer.Option(help="Attention received, a query point's attention, or class evidence (also called gradcam)."),
+        typer.Option(
+            help="Map: attention received, attention of a query point, or class evidence (also called gradcam)."
+        ),
     ] = None,
     query: Annotated[
-        str | None, typer.Option(help="SECONDS,X,Y: a time and fractions of the frame's width and height.")
+        str | None, typer.Option(help="Query point SECONDS,X,Y: time, and fractions of the frame's width and height.")
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Class for evidence; the likeliest unless named.")] = None,
-    layer: Annotated[str | None, typer.Option(help="Non-local block, or for evidence any layer.")] = None,
+    label: Annotated[str | None, typer.Option(help="Class for the evidence map (default: the top class).")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Layer of the map: a non-local block, or any layer for evidence.")
+    ] = None,
     model: options.Model = "default",
     device: options.Device = "auto",
     precision: options.Precision = options.PrecisionChoice.float32,
@@ -57,7 +61,10 @@ def explain(
     decoder: options.Decoder = options.DecoderChoice.auto,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Blur the strongest places, then others: what becomes of the score? check.json."),
+        typer.Option(
+            "--check",
+            help="Check the map: blur its strongest cells, then others, and compare the scores; writes check.json.",
+        ),
     ] = False,
 ) -> None:
     """Show where the network looked: overlay.mp4, frames/*.png and attention.npz."""
@@ -68,7 +75,7 @@ def explain(
     from nonlocal_video.inference.load import load
     from nonlocal_video.video.region import Region
 
-    Region.parse(region)  # refuses it, if it has to, before a model is loaded
+    Region.parse(region)  # rejects an invalid region before a model is loaded
 
     query_point = None if point is None else QueryPoint(*point)
     with load(model, device=device, precision=precision.value, decoder=decoder.value) as recognizer:
@@ -85,10 +92,10 @@ def explain(
         )
         output.mkdir(parents=True, exist_ok=True)
         overlay = maps.save_overlay(output / "overlay.mp4")
-        pictures = maps.save_frames(output / "frames")
+        images = maps.save_frames(output / "frames")
         arrays = maps.save_arrays(output / "attention.npz")
         numbers = output / "check.json"
-        numbers.unlink(missing_ok=True)  # what an earlier map's check said is not of this one
+        numbers.unlink(missing_ok=True)  # the check of an earlier map does not apply
         checked = _check(recognizer, explanation, maps, label, numbers) if check else None
     typer.echo(describe(explanation.prediction, top_k))
     typer.echo(f"  {maps.quantity}, in {maps.layer}")
@@ -96,11 +103,11 @@ def explain(
         typer.echo(f"  {note}")
     if checked is not None:
         typer.echo(f"  Check: {checked}")
-    typer.echo(f"{overlay}\n{arrays}\n{pictures[0].parent} ({len(pictures)} pictures)")
+    typer.echo(f"{overlay}\n{arrays}\n{images[0].parent} ({len(images)} images)")
 
 
 def _check(recognizer: Recognizer, explanation: Explanation, maps: AttentionMaps, label: str | None, path: Path) -> str:
-    """What the check says of a map, in words; its numbers go to a file."""
+    """Check a map; return the result in words and write its numbers to a file."""
     from nonlocal_video.inference.map_check import quick_check, quick_draws
     from nonlocal_video.inference.prediction import printable
 
@@ -119,7 +126,7 @@ def _check(recognizer: Recognizer, explanation: Explanation, maps: AttentionMaps
             done = quick_check(
                 recognizer, explanation, maps, label=label, on_pass=lambda clips: bar.advance(task, clips)
             )
-    except UsageError as error:  # the map ranks no places; it was drawn all the same
+    except UsageError as error:  # the map ranks no cells; it was drawn all the same
         return str(error)
     about = {
         "path": printable(explanation.prediction.path),
@@ -132,9 +139,9 @@ def _check(recognizer: Recognizer, explanation: Explanation, maps: AttentionMaps
 
 
 def _point(text: str) -> tuple[float, float, float]:
-    """`"1.5,0.5,0.4"` -> (1.5, 0.5, 0.4)."""
+    """Parse a query point: `"1.5,0.5,0.4"` -> (1.5, 0.5, 0.4)."""
     try:
         seconds, x, y = (float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"query = {text!r} should be SECONDS,X,Y, like 1.5,0.5,0.4.") from None
+        raise UsageError(f"query = {text!r} should be SECONDS,X,Y, such as 1.5,0.5,0.4.") from None
     return seconds, x, y

@@ -1,4 +1,4 @@
-"""`nonlocal-video export`: a model as a file for another runtime, checked against the model itself."""
+"""`nonlocal-video export`: export a model for another runtime, checked against the model itself."""
 
 from __future__ import annotations
 
@@ -18,25 +18,29 @@ if TYPE_CHECKING:
 def export(
     model: Annotated[
         str,
-        typer.Argument(help="Catalogue name, a .safetensors file saved by this project, or a training run's folder."),
+        typer.Argument(help="Catalogue name, .safetensors file of this project, or folder of a training run."),
     ],
     formats: Annotated[
         str,
-        typer.Option("--format", metavar="FORMAT[,FORMAT]", help="onnx, openvino, torch-export; several with commas."),
+        typer.Option(
+            "--format",
+            metavar="FORMAT[,FORMAT]",
+            help="Formats: onnx, openvino, torch-export; several separated by commas.",
+        ),
     ],
     output: Annotated[
         Path,
         typer.Option(
-            help="The file without its ending: each format adds its own, .onnx, .xml (and .bin beside it) or .pt2. "
-            "For one format the ending may be given. What is there is replaced."
+            help="Path of the file without suffix: each format adds its own, .onnx, .xml (with a .bin file) or .pt2. "
+            "With a single format, the suffix may be given."
         ),
     ],
     fast: options.Fast = False,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Views that the file takes at once; any number if not given.")
+        int | None, typer.Option(min=1, help="Fixed number of views per call (default: any number).")
     ] = None,
 ) -> None:
-    """Write a model for ONNX Runtime, OpenVINO or torch.export; only a file that gives the model's logits is kept."""
+    """Export a model to ONNX Runtime, OpenVINO or torch.export; a file is kept only if its logits match."""
     from nonlocal_video.export.formats import check_installed
     from nonlocal_video.export.write import export_network
     from nonlocal_video.zoo.catalogue import load_network
@@ -53,19 +57,19 @@ def export(
 
 
 def _outputs(formats: str, output: Path) -> dict[str, Path]:
-    """Format -> its file."""
+    """Return the output file of each format."""
     from nonlocal_video.export.formats import FORMATS
 
     names = list(dict.fromkeys(name.strip() for name in formats.split(",")))
     unknown = [name for name in names if name not in FORMATS]
     if unknown:
-        raise UsageError(f"--format {formats} has {unknown[0]!r}; give one or some of {', '.join(FORMATS)}.")
+        raise UsageError(f"--format {formats} contains {unknown[0]!r}; the formats are {', '.join(FORMATS)}.")
     if not output.name:
-        raise UsageError(f"--output {str(output)!r} names no file; give one, like model.")
+        raise UsageError(f"--output {str(output)!r} is not a file; give one, such as model.")
     owner = next((name for name, known in FORMATS.items() if output.suffix == known.ending), None)
     if owner is not None and names != [owner]:
         raise UsageError(
-            f"--output {output} has the ending of {owner}, and --format is {', '.join(names)}; leave the ending away "
+            f"--output {output} has the suffix of {owner}, and --format is {', '.join(names)}; omit the suffix, "
             "and each format adds its own."
         )
     stem = output.with_suffix("") if owner else output
@@ -80,9 +84,9 @@ def _described(exported: Exported) -> str:
     ratio = exported.seconds_eager / exported.seconds_exported
     lines = [
         f"{first}{beside}: {exported.num_bytes / 1e6:.1f} MB, clip ({sides}) -> logits, float32",
-        f"  checked with {exported.runtime} on {agreement.num_views} made-up views: largest difference "
+        f"  checked with {exported.runtime} on {agreement.num_views} random views: largest difference "
         f"{agreement.largest_difference:.1e}, {agreement.share:.1e} of the largest logit",
-        f"  seconds a view on this CPU, {exported.num_threads} thread(s): PyTorch {exported.seconds_eager:.3f}, "
+        f"  seconds per view on this CPU, {exported.num_threads} thread(s): PyTorch {exported.seconds_eager:.3f}, "
         f"this file {exported.seconds_exported:.3f}; {ratio:.2f} times PyTorch's speed",
         *(f"  {note}" for note in exported.notes),
     ]

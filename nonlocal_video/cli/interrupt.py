@@ -1,4 +1,4 @@
-"""Ctrl-C that loses nothing."""
+"""Graceful handling of Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,56 +13,57 @@ from typing import Any
 import typer
 
 STATUS_INTERRUPTED = 130
-TIDYING_SECONDS = 10.0
+CLEANUP_SECONDS = 10.0
 
 
 class GracefulInterrupt:
-    """The first Ctrl-C or SIGTERM lets what is in hand be finished; a second one stops at once. A context manager.
+    """Lets the current work finish after the first Ctrl-C or SIGTERM; the second stops at once. A context manager.
 
-    Further ones change nothing while what was begun is tidied up, for `TIDYING_SECONDS` at most.
+    Further signals are ignored during cleanup, for at most `CLEANUP_SECONDS`. After a block that a signal ended,
+    another signal ends the process at once, without cleanup. Forked processes ignore the signals.
 
-    Once it has ended after a signal, another one ends the process without a word, and without its tidying up. Processes
-    that are forked meanwhile are part of what is in hand: the signal does nothing to them.
+    Attributes:
+        requested: Whether a stop was requested.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._stopped: float | None = None
         self._process = os.getpid()
         self._earlier: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> GracefulInterrupt:
-        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+        if threading.current_thread() is threading.main_thread():  # Python sets handlers in no other thread
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._earlier[number] = signal.signal(number, self._ask)
+                self._earlier[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._earlier.items():
-            signal.signal(number, _leave if self.asked else handler)
+            signal.signal(number, _exit_now if self.requested else handler)
         self._earlier = {}
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+    def _request(self, _number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return
-        if self._stopped is not None and time.monotonic() - self._stopped > TIDYING_SECONDS:
+        if self._stopped is not None and time.monotonic() - self._stopped > CLEANUP_SECONDS:
             os._exit(STATUS_INTERRUPTED)
         if self._stopped is not None:
             return
-        if self.asked:
+        if self.requested:
             self._stopped = time.monotonic()
             sys.unraisablehook = self._while_stopping
             raise KeyboardInterrupt
-        self.asked = True
-        typer.echo("Finishing what is in hand; once more stops at once.", err=True)
+        self.requested = True
+        typer.echo("Finishing the current step; once more stops at once.", err=True)
 
     def _while_stopping(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """Say nothing of errors that Python cannot raise, and interrupt again if one of them was the interrupt.
+        """Hide errors that Python cannot raise, and interrupt again if one of them was the interrupt.
 
-        A signal may arrive in a destructor, where Python drops whatever its handler raises; and what is torn down at
-        once, such as a loader whose workers are gone, complains in its destructor.
+        A signal may arrive in a destructor, where Python drops any exception of its handler. Objects that are torn down
+        at once, such as a loader whose workers are gone, may also raise in their destructor.
         """
         if isinstance(unraisable.exc_value, KeyboardInterrupt) and self._earlier:
             threading.Timer(0.01, self._interrupt_again).start()
@@ -72,5 +73,5 @@ class GracefulInterrupt:
         os.kill(self._process, signal.SIGINT)
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
+def _exit_now(_number: int, _frame: FrameType | None) -> None:
     os._exit(STATUS_INTERRUPTED)

@@ -1,4 +1,4 @@
-"""The verbs, and what an error becomes on the terminal. Nothing heavy is imported before a verb runs."""
+"""The commands, and the exit status of errors. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nonlocal_video.errors import DeviceError, ExportError, NonlocalVideoError, 
 
 app = typer.Typer(
     name="nonlocal-video",
-    help="Recognise actions in video, and see which places made the answer.",
+    help="Recognise actions in video, and show which regions and moments decided the answer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,12 +51,15 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 all well, 1 some inputs failed, 2 wrong usage, 3 the device failed."""
+    """Run the command line.
+
+    Exit status: 0 success, 1 some inputs failed, 2 wrong usage, 3 the device failed.
+    """
     _open_standard_streams()
     try:
         os.getcwd()
-    except OSError:  # importing torch would end the process: MKL does not find its own files there
-        typer.echo("The working folder was deleted; change to one that exists, and try again.", err=True)
+    except OSError:  # importing torch would end the process, as MKL does not find its own files
+        typer.echo("The working directory was deleted; change to one that exists, and try again.", err=True)
         sys.exit(2)
     try:
         app()
@@ -72,22 +75,21 @@ def main() -> None:
     except NonlocalVideoError as error:
         typer.echo(str(error), err=True)
         sys.exit(2)
-    except ImportError as error:  # torch is missing or cannot be mapped into memory, an extra is not installed
-        typer.echo(f"A package cannot be loaded: {error}. `nonlocal-video doctor` says what works here.", err=True)
+    except ImportError as error:  # torch is missing or cannot be mapped into memory, or an extra is not installed
+        typer.echo(f"A package cannot be loaded: {error}. Run `nonlocal-video doctor` to see what works.", err=True)
         sys.exit(1)
-    except OSError as error:  # a full disk, standard output too; a folder that may not be written to; an endless name
-        typer.echo(f"{error}. Give a place that can be read and written and has room, and try again.", err=True)
+    except OSError as error:  # a full disk, also for standard output; a read-only folder; too long a name
+        typer.echo(f"{error}. Use a path that can be read and written and has free space, and try again.", err=True)
         sys.exit(1)
 
 
 def _open_standard_streams() -> None:
-    """Occupy descriptors 0 to 2 where the caller closed them.
+    """Open descriptors 0 to 2 where the caller closed them.
 
-    Or the next file that is opened, perhaps the table of results, would get their numbers, and with them all that C
-    libraries print.
+    Otherwise the next opened file, perhaps the results, would get such a number, and with it all output of C libraries.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number

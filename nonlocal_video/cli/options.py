@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 class DecoderChoice(StrEnum):
-    """Which decoder reads the files."""
+    """Video decoders."""
 
     auto = "auto"
     decord = "decord"
@@ -18,14 +18,14 @@ class DecoderChoice(StrEnum):
 
 
 class RuntimeChoice(StrEnum):
-    """What runs the network."""
+    """Runtimes of the network."""
 
     torch = "torch"
     openvino = "openvino"
 
 
 class PrecisionChoice(StrEnum):
-    """The arithmetic of the network."""
+    """Numeric precisions of the network."""
 
     float32 = "float32"
     tf32 = "tf32"
@@ -36,7 +36,7 @@ MODEL_VARIABLE = "NONLOCAL_VIDEO_MODEL"
 
 
 def default_model() -> str:
-    """Return the model that verbs take without `--model`: `$NONLOCAL_VIDEO_MODEL`, else the one of the package."""
+    """Return the model used without `--model`: `$NONLOCAL_VIDEO_MODEL`, or the one in the package."""
     return os.environ.get(MODEL_VARIABLE) or "default"
 
 
@@ -44,58 +44,67 @@ Model = Annotated[
     str,
     typer.Option(
         envvar=MODEL_VARIABLE,
-        help="Catalogue name, a .safetensors file saved by this project, or a training run's folder.",
+        help="Catalogue name, .safetensors file of this project, or folder of a training run.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Devices = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all, which is a process for each GPU.")]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
+Devices = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or cuda:all (one process per GPU).")]
 Runtime = Annotated[
     RuntimeChoice,
-    typer.Option(help="openvino: the same scores up to rounding, in less time on a CPU; see docs/speed.md."),
+    typer.Option(
+        help="Runtime; openvino gives the same scores up to rounding and is faster on a CPU, see docs/speed.md."
+    ),
 ]
 Precision = Annotated[
     PrecisionChoice,
-    typer.Option(help="tf32 (NVIDIA GPUs) and bf16 are coarser arithmetic that moves scores; see docs/speed.md."),
+    typer.Option(
+        help="Numeric precision; tf32 (NVIDIA GPUs) and bf16 are faster and change scores slightly, see docs/speed.md."
+    ),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Decoding processes beside the network (default: on a GPU one a core, at most 16; on the CPU one for "
-        "every four cores).",
+        help="Number of decoding processes (default: with a GPU one per core, at most 16; on the CPU one per four "
+        "cores).",
     ),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, help="Views in one forward pass (default: as many as fit a GPU, at most 32; 1 on the CPU)."),
+    typer.Option(min=1, help="Views per forward pass (default: as many as fit on a GPU, at most 32; 1 on the CPU)."),
 ]
-Decoder = Annotated[DecoderChoice, typer.Option(help="auto takes for each file the decoder measured to be exact.")]
-Fast = Annotated[bool, typer.Option("--fast", help="The model card's cheaper view.")]
-StartSeconds = Annotated[float | None, typer.Option(help="Only look from here on; as a player counts.")]
-EndSeconds = Annotated[float | None, typer.Option(help="Only look up to here.")]
+Decoder = Annotated[
+    DecoderChoice, typer.Option(help="Decoder; auto uses for each file one that was measured to be exact.")
+]
+Fast = Annotated[bool, typer.Option("--fast", help="Use the cheaper input of the model card: faster, less accurate.")]
+StartSeconds = Annotated[
+    float | None,
+    typer.Option(help="Start of the part to use, in seconds as shown by a player (default: start of the video)."),
+]
+EndSeconds = Annotated[
+    float | None, typer.Option(help="End of the part to use, in seconds (default: end of the video).")
+]
 Region = Annotated[
     str | None,
     typer.Option(
         metavar="X0,Y0,X1,Y1",
-        help="Only look at this part of the picture, in fractions of width and height; 0.5,0,1,1 is the right half.",
+        help="Region of the frame to use, in fractions of width and height; 0.5,0,1,1 is the right half.",
     ),
 ]
 AllFiles = Annotated[
     bool,
     typer.Option(
         "--all-files",
-        help="Try every file of a folder. Without it hidden files, and names of text, pictures, sound, archives and "
-        "other files that are no clips, are passed over and counted.",
+        help="Try every file in a folder. By default, hidden files and files that are not videos by name (text, "
+        "images, audio, archives and others) are skipped and counted.",
     ),
 ]
-IgnoreColumn = Annotated[
-    list[str] | None, typer.Option(help="Column of the CSV that is for other programs; may be repeated.")
-]
-TopK = Annotated[int, typer.Option(min=1, help="Classes to show.")]
+IgnoreColumn = Annotated[list[str] | None, typer.Option(help="Column of the CSV to ignore; repeatable.")]
+TopK = Annotated[int, typer.Option(min=1, help="Number of classes to show.")]
 NoCsvEscape = Annotated[
     bool,
     typer.Option(
         "--no-csv-escape",
-        help="In a CSV, leave text that begins like a formula (= + - @) without an apostrophe before it.",
+        help="Do not put an apostrophe before text in a CSV that looks like a formula (= + - @).",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Where a result goes: asked before the work, so that none is done in vain."""
+"""Checks of output paths, made before the work starts."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from nonlocal_video.io import check_new
 
 
 def check_folder(output: Path) -> None:
-    """Whether files can be written into a folder of this name, which need not be there yet.
+    """Check that a path is a folder or does not exist yet.
 
     Raises:
-        UsageError: Something else has the name.
+        UsageError: The path is a file.
     """
     if output.exists() and not output.is_dir():
-        raise UsageError(f"output = {str(output)!r} is a file; name a folder.")
+        raise UsageError(f"output = {str(output)!r} is a file; give a folder.")
 
 
-def check_place(output: Path | None, *endings: str) -> None:
-    """Whether a file can have this name; nothing is written.
+def check_new_file(output: Path | None, *suffixes: str) -> None:
+    """Check that a new file can have this path; nothing is written.
 
     Args:
-        output: None if none was asked for.
-        endings: Those that are known, if not any will do.
+        output: Path of the file; None is accepted.
+        suffixes: Allowed suffixes; any if none are given.
 
     Raises:
-        UsageError: Another ending, a folder that is not there, a folder instead of a file, or a file that exists.
+        UsageError: The suffix is not allowed, the folder does not exist, or the path exists already.
     """
     if output is None:
         return
-    if endings and output.suffix.lower() not in endings:
-        raise UsageError(f"output = {str(output)!r} should end in {' or '.join(endings)}.")
+    if suffixes and output.suffix.lower() not in suffixes:
+        raise UsageError(f"output = {str(output)!r} should end in {' or '.join(suffixes)}.")
     if not output.parent.is_dir():
-        raise UsageError(f"output = {str(output)!r} is in a folder that does not exist; make it first.")
+        raise UsageError(f"output = {str(output)!r} is in a folder that does not exist; create it first.")
     if output.is_dir():
-        raise UsageError(f"output = {str(output)!r} is a folder; name a file in it.")
+        raise UsageError(f"output = {str(output)!r} is a folder; give a file in it.")
     check_new(output)

@@ -1,4 +1,4 @@
-"""How far a folder run is: on standard error, when that is a terminal; and its rows, never in one line with that."""
+"""Progress bar of a folder run on standard error, if that is a terminal, and the rows above it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class RunProgress:
-    """Files done, files a second, errors, time gone and time left; a context manager.
-
-    Args:
-        count: Counts all files of the run; it works beside it, so that the first row does not wait for it.
-    """
+class RunProgressBar:
+    """Progress bar with files done, files per second, errors, elapsed and remaining time. A context manager."""
 
     def __init__(self, count: Callable[[], int]) -> None:
+        """Make the bar.
+
+        Args:
+            count: Counts all files of the run; called in another thread, so that the first row does not wait for it.
+        """
         console = Console(stderr=True)
         self._progress = Progress(
             BarColumn(),
@@ -34,14 +35,14 @@ class RunProgress:
             console=console,
             transient=True,
             disable=not console.is_terminal,
-            redirect_stdout=False,  # to standard error, where no pipe would get the rows
+            redirect_stdout=False,  # it would send rows to standard error
         )
         self._rows_beside_bar = console.is_terminal and _on_one_terminal()
         self._task = self._progress.add_task("", total=None, of="?", rate="-", errors=0)
         if console.is_terminal:
             threading.Thread(target=self._count, args=(count,), daemon=True).start()
 
-    def __enter__(self) -> RunProgress:
+    def __enter__(self) -> RunProgressBar:
         self._progress.start()
         return self
 
@@ -51,14 +52,19 @@ class RunProgress:
         self._progress.stop()
 
     def row(self, text: str) -> None:
-        """A result on standard output, above the bar where both are on one terminal."""
+        """Print a row on standard output, above the bar if both are on the same terminal."""
         if self._rows_beside_bar:
             self._progress.console.out(text, highlight=False)
         else:
             typer.echo(text)
 
     def update(self, counts: Counter[str], done_before: int) -> None:
-        """After each row: counts of `ok` and of the error codes in this run, and the files of earlier ones."""
+        """Update the bar after a row.
+
+        Args:
+            counts: Counts of `ok` and of error codes in this run.
+            done_before: Number of files done in earlier runs.
+        """
         done = counts.total()
         elapsed = self._progress.tasks[0].elapsed
         self._progress.update(
@@ -74,9 +80,9 @@ class RunProgress:
 
 
 def _on_one_terminal() -> bool:
-    """Whether standard output and standard error are the same terminal."""
+    """Return whether standard output and standard error are the same terminal."""
     try:
         out, err = (os.fstat(stream.fileno()) for stream in (sys.stdout, sys.stderr))
         return sys.stdout.isatty() and os.path.samestat(out, err)
-    except (OSError, ValueError):  # not files: a program has put something else in their places
+    except (OSError, ValueError):  # not files: a program has replaced them
         return False

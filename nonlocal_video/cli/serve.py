@@ -1,4 +1,4 @@
-"""`nonlocal-video serve`: the page."""
+"""`nonlocal-video serve`: the web page."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from nonlocal_video.errors import UsageError
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
-    auth: Annotated[str | None, typer.Option(help="USER:PASS that the page asks for.")] = None,
-    max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest upload, in megabytes.")] = 500,
-    keep_minutes: Annotated[float, typer.Option(help="How long uploads stay on the server.")] = 60,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")] = 7860,
+    auth: Annotated[str | None, typer.Option(help="USER:PASS required to open the page (default: no login).")] = None,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="Maximum size of an upload, in megabytes.")] = 500,
+    keep_minutes: Annotated[float, typer.Option(help="Minutes after which uploads and results are deleted.")] = 60,
     folder_root: Annotated[
-        Path | None, typer.Option(help="Visitors may classify folders of this machine at and below it.")
+        Path | None,
+        typer.Option(help="Folder of this machine that visitors may classify, with its subfolders (default: none)."),
     ] = None,
     model: options.Model = "default",
     device: options.Device = "auto",
     runtime: Annotated[
         options.RuntimeChoice,
-        typer.Option(help="openvino: folders, timelines and several views take less time on a CPU; maps need torch."),
+        typer.Option(
+            help="Runtime; openvino is faster on a CPU for folders, timelines and several views. Maps need torch."
+        ),
     ] = options.RuntimeChoice.torch,
     precision: options.Precision = options.PrecisionChoice.float32,
 ) -> None:
-    """Open the page: upload a clip, see its actions and where the network looked."""
+    """Start the web page: upload a clip, see its actions and where the network looked."""
     user_and_password = None
     if auth is not None:
         user, colon, password = auth.partition(":")

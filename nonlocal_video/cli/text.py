@@ -1,4 +1,4 @@
-"""An answer as a person reads it on the terminal."""
+"""Predictions as text on the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def describe(outcome: Outcome, top_k: int) -> str:
-    """The file, its likeliest actions and what was looked at; or what is wrong with it."""
+    """Describe a prediction: file, top classes and views; or its error."""
     from nonlocal_video.inference.prediction import Failure
 
     name = shown(outcome.path)
@@ -31,7 +31,7 @@ def describe_row(row: dict[str, Any]) -> str:
 
 
 def shown(path: str) -> str:
-    r"""A file name on one line of a terminal that does not obey it: control characters become \x1b, \n and so on."""
+    r"""Return a file name for one line of a terminal: control characters are escaped as \x1b, \n and so on."""
     from nonlocal_video.inference.prediction import printable
 
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in printable(path))

@@ -1,4 +1,4 @@
-"""`nonlocal-video timeline`: a long video in, what happens when out."""
+"""`nonlocal-video timeline`: recognise what happens when in a long video."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
-from nonlocal_video.cli.outputs import check_place
+from nonlocal_video.cli.outputs import check_new_file
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import OutputError
 
@@ -36,7 +36,7 @@ class ContextChoice(StrEnum):
 
 
 def timeline(
-    video: Annotated[str, typer.Argument(help="The video file, of any length.")],
+    video: Annotated[str, typer.Argument(help="Video file of any length.")],
     output: Annotated[
         list[Path] | None,
         typer.Option(
@@ -45,10 +45,10 @@ def timeline(
         ),
     ] = None,
     window_seconds: Annotated[
-        float | None, typer.Option(help="Length of a window; the model's own if not given.")
+        float | None, typer.Option(help="Length of a window in seconds (default: that of the model's input).")
     ] = None,
     stride_seconds: Annotated[
-        float | None, typer.Option(help="From one window to the next; half a window if not given.")
+        float | None, typer.Option(help="Seconds from one window to the next (default: half a window).")
     ] = None,
     context: Annotated[
         ContextChoice,
@@ -58,7 +58,10 @@ def timeline(
         float, typer.Option(help="Length of the shortest action: the best segments that are no shorter.")
     ] = 0.0,
     threshold: Annotated[float, typer.Option(help="Score, 0 to 1, below which a segment has no class.")] = 0.0,
-    min_seconds: Annotated[float, typer.Option(help="Segments that are shorter go to their neighbours.")] = 0.0,
+    min_seconds: Annotated[
+        float,
+        typer.Option(help="Minimum length of a segment in seconds; shorter ones are merged into their neighbours."),
+    ] = 0.0,
     model: options.Model = "default",
     device: options.Device = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
@@ -76,7 +79,7 @@ def timeline(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole as one JSON object on standard output.")] = False,
 ) -> None:
-    """Find out what happens when: a window slides over the video, and its answers become segments."""
+    """Recognise what happens when: classify a sliding window and merge its answers into segments."""
     from nonlocal_video.inference.load import load
     from nonlocal_video.inference.segment_files import cut_segments
     from nonlocal_video.inference.timeline import check_segment_rule
@@ -85,7 +88,7 @@ def timeline(
 
     outputs = [check_output(path) for path in output or ()]
     for path in outputs:
-        check_place(path)
+        check_new_file(path)
     rule = {"threshold": threshold, "min_seconds": min_seconds, "shortest_seconds": shortest_seconds}
     check_segment_rule(**rule)
     settings: dict[str, Any] = {
@@ -112,7 +115,7 @@ def timeline(
 
     written: list[Path] = []
     unwritten: list[OutputError] = []
-    for path in outputs:  # before anything is printed: the reader of a pipe may be gone
+    for path in outputs:  # before printing, as the reader of a pipe may be gone
         try:
             written.append(write_timeline(path, result, top_k=top_k, csv_escape=not no_csv_escape, **rule))
         except OutputError as error:  # the others are written all the same
@@ -138,7 +141,7 @@ def timeline(
 
 
 def _follow(recognizer: Recognizer, video: str, settings: dict[str, Any]) -> Timeline | None:
-    """The timeline as far as it came: to the end, to where the video broke, or to a Ctrl-C."""
+    """Return the timeline up to the end, to where the video is damaged, or to Ctrl-C."""
     from nonlocal_video.inference.sliding import slide
 
     result: Timeline | None = None
@@ -146,7 +149,7 @@ def _follow(recognizer: Recognizer, video: str, settings: dict[str, Any]) -> Tim
         try:
             for result in steps:
                 progress.update(result)
-                if stop.asked:
+                if stop.requested:
                     break
         except KeyboardInterrupt:  # the second one
             pass
@@ -168,7 +171,7 @@ def _lines(result: Timeline, rule: dict[str, float]) -> Iterator[str]:
 
 
 class _Progress:
-    """Windows done, where in the video and what is seen there: on standard error, when that is a terminal."""
+    """Progress bar on standard error, if that is a terminal: windows done, position and action."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -194,7 +197,7 @@ class _Progress:
         self._progress.stop()
 
     def update(self, result: Timeline) -> None:
-        """After each window."""
+        """Update the bar after a window."""
         best = result.top(len(result) - 1, 1)[0]
         self._progress.update(
             self._task,

@@ -1,4 +1,4 @@
-"""`nonlocal-video train`: labelled clips in, a model of one's own actions out."""
+"""`nonlocal-video train`: train a model on labelled clips."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VALIDATION_SPLIT, VALIDATION_SHARE = "validation", 0.2
 
 
 class Stage(StrEnum):
-    """What learns."""
+    """Trainable parts of the network."""
 
     head = "head"
     top = "top"
@@ -29,26 +29,32 @@ def train(
     output: Annotated[Path, typer.Option("--output", help="Folder of the run: weights, metrics, curves, model card.")],
     source: Annotated[
         str | None,
-        typer.Argument(metavar="[DIR|CSV]", help="One folder of clips a class, a CSV, or a manifest that check wrote."),
+        typer.Argument(
+            metavar="[DIR|CSV]", help="Folder with one subfolder of clips per class, a CSV, or a manifest of check."
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="What to begin with: a catalogue name, a weights file, or a run's folder.")
+        str | None, typer.Option(help="Model to start from: catalogue name, weights file, or folder of a run.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="YAML file of settings; options given here go before it.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML file of settings; other options override it.")] = None,
     stage: Annotated[
-        Stage | None, typer.Option(help="What learns: the new head, the last stage too, or everything.")
+        Stage | None, typer.Option(help="Trainable part: the head, also the last stage (top), or all (default: head).")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times that all clips are gone through; 20.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Clips in one forward pass, or auto: what fits; 8.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At its highest; 0.001.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs (default: 20).")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(help="Clips per forward pass, or auto for the most that fit (default: 8).")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate (default: 0.001).")] = None,
     progressive: Annotated[
-        bool, typer.Option("--progressive", help="Non-local blocks join stage by stage: 4, 3, 2, 1.")
+        bool, typer.Option("--progressive", help="Open the non-local blocks stage by stage: 4, 3, 2, 1.")
     ] = False,
     teacher: Annotated[
-        str | None, typer.Option(help="Learn from this model's answers, too; its classes become the model's.")
+        str | None, typer.Option(help="Model to distil from; its classes become those of the new model.")
     ] = None,
-    unlabelled: Annotated[list[str] | None, typer.Option(help="Folder of clips for the teacher; repeatable.")] = None,
-    stills: Annotated[list[str] | None, typer.Option(help="Folder of pictures for the teacher; repeatable.")] = None,
+    unlabelled: Annotated[
+        list[str] | None, typer.Option(help="Folder of unlabelled clips for distillation; repeatable.")
+    ] = None,
+    stills: Annotated[list[str] | None, typer.Option(help="Folder of images for distillation; repeatable.")] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, such as augmentation.flip=0 (see --list-settings); repeatable."),
@@ -63,22 +69,22 @@ def train(
         ),
     ] = False,
     validation: Annotated[
-        str, typer.Option(help="The split to measure on, as fold1 of check --folds.")
+        str, typer.Option(help="Name of the validation split, such as fold1 of check --folds.")
     ] = VALIDATION_SPLIT,
     validation_share: Annotated[
-        float, typer.Option(help="Fraction of clips held out for validation, where no list divides them.")
+        float, typer.Option(help="Fraction of clips held out for validation, if they have no split.")
     ] = VALIDATION_SHARE,
     fast: options.Fast = False,
     new_weights: Annotated[
-        bool, typer.Option("--new-weights", help="Begin with random weights instead of the model's.")
+        bool, typer.Option("--new-weights", help="Start from random weights instead of the model's.")
     ] = False,
     device: options.Device = "auto",
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random; 0.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that load clips; 2.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed (default: 0).")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Number of data loading processes (default: 2).")] = None,
     all_files: options.AllFiles = False,
     ignore_column: options.IgnoreColumn = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --output, with its settings.")
+        bool, typer.Option("--resume", help="Resume an interrupted run in --output, with its settings.")
     ] = False,
 ) -> None:
     """Train a model on labelled clips, or continue an interrupted run."""
@@ -115,7 +121,7 @@ def train(
                 ignore_columns=ignore_column or (),
                 resume=resume,
                 callback=progress,
-                should_stop=lambda: stop.asked,
+                should_stop=lambda: stop.requested,
             )
         except KeyboardInterrupt:
             progress.notify(
@@ -147,7 +153,7 @@ def _batch_size(text: str) -> int | Literal["auto"]:
 
 
 def _values_of(setting: list[str] | None) -> dict[str, Any]:
-    """Dotted name -> value of what `--set` gives."""
+    """Parse the values of `--set`, by dotted name."""
     import yaml
 
     values = {}

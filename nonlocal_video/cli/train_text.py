@@ -1,4 +1,4 @@
-"""A run on the terminal: how far it is, and how it ended."""
+"""Progress and result of a training run on the terminal."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ from nonlocal_video.datasets.report import CheckReport
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.api import TrainCallback, TrainedRun
-from nonlocal_video.training.engine import Progress
+from nonlocal_video.training.engine import TrainingProgress
 from nonlocal_video.training.run_folder import RunFolder
 
 
 class TrainProgress(TrainCallback):
-    """A bar on standard error when that is a terminal, and a line for each epoch; a context manager."""
+    """Progress bar on standard error, if that is a terminal, and a line for each epoch. A context manager."""
 
     def __init__(self, *, shown: bool) -> None:
-        """`shown` is false in all but one of the processes that train together."""
+        """Make the bar.
+
+        Args:
+            shown: Whether to print; false in all but one of several training processes.
+        """
         self._shown = shown
         self._console = Console(stderr=True)
         self._bar = Bars(
@@ -54,7 +58,7 @@ class TrainProgress(TrainCallback):
         self._bar.stop()
 
     def notify(self, sentence: str) -> None:
-        """A line that stays."""
+        """Print a line above the bar."""
         if self._shown:
             self._console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
@@ -77,20 +81,20 @@ class TrainProgress(TrainCallback):
     def on_features(self, done: int, total: int) -> None:
         self._bar.update(self._features, completed=done, total=total, visible=done < total)
 
-    def on_progress(self, progress: Progress) -> None:
+    def on_progress(self, progress: TrainingProgress) -> None:
         self._bar.update(self._steps, completed=progress.step, total=progress.steps, visible=True)
         if progress.metrics:
             self.notify(f"epoch {progress.epoch:g}: {_in_words(progress.metrics)}")
 
 
 def print_result(run: TrainedRun) -> None:
-    """Print what was reached and what to do with it."""
+    """Print the result of a run and how to use it, on standard output."""
     folder, result = RunFolder(run.path), run.result
     if not result.finished:
         typer.echo(f"Stopped after step {result.step}. The same command with --resume continues.", err=True)
         return
     if result.early:
-        typer.echo("Stopped early: it got no better.")
+        typer.echo("Stopped early, for lack of improvement.")
     typer.echo(f"Best after epoch {result.best['epoch']:g}: {_in_words(result.best)}")
     typer.echo(f"Written to {folder.path}: {folder.best.name}, {folder.curves.name}, {folder.readme.name} and more.")
     typer.echo(f"Try it: nonlocal-video classify CLIP --model {folder.path}")

@@ -1,4 +1,4 @@
-"""`nonlocal-video weights`: published checkpoints, from their publisher's server to a file that loads."""
+"""`nonlocal-video weights`: download, verify and convert published weights."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from nonlocal_video.zoo.transfer import ProgressCallback
 
-app = typer.Typer(help="Published weights: list, pull, verify, look at, convert.", no_args_is_help=True)
+app = typer.Typer(help="Published weights: list, pull, verify, show, convert.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of text.")]
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of `nonlocal-video weights list`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from `nonlocal-video weights list`.")]
 
 
 class StateLayout(StrEnum):
-    """Whose parameter names a state dict gets."""
+    """Layouts of parameter names."""
 
     pyslowfast = "pyslowfast"
     mmaction2 = "mmaction2"
@@ -35,7 +35,7 @@ class StateLayout(StrEnum):
 
 @app.command("list")
 def list_weights(as_json: AsJson = False) -> None:
-    """Show which weights are here and which can be had, with size, accuracy and licence."""
+    """List installed and available weights, with size, accuracy and licence."""
     from nonlocal_video.cli.weights_text import accuracy_in_words, download_in_words, embedded_row, entry_row
     from nonlocal_video.zoo.catalogue import EMBEDDED, entries
 
@@ -48,7 +48,9 @@ def list_weights(as_json: AsJson = False) -> None:
 
     console = _console()
     longest = max(len(row["name"]) for row in rows)
-    name = Column("name", min_width=longest if console.width > 2 * longest else None, overflow="fold")  # to be copied
+    name = Column(
+        "name", min_width=longest if console.width > 2 * longest else None, overflow="fold"
+    )  # so that it can be copied
     table = Table(name, "here", "download", "params", "GMAC", "top-1 / top-5 (views)", "licence")
     for row in rows:
         table.add_row(
@@ -62,9 +64,9 @@ def list_weights(as_json: AsJson = False) -> None:
         )
     console.print(table)
     console.print(
-        "Download: ~ is an estimate, 4 bytes a parameter; a file with the optimiser's state is larger. Accuracy in "
+        "Download: ~ is an estimate, 4 bytes per parameter; files with optimizer state are larger. Accuracy in "
         "percent as published, views as CLIPSxCROPS; GMAC of one view, 1e9 multiply-accumulates. "
-        "To get one: nonlocal-video weights pull NAME"
+        "To download: nonlocal-video weights pull NAME"
     )
 
 
@@ -72,16 +74,20 @@ def list_weights(as_json: AsJson = False) -> None:
 def pull(
     names: Names,
     accept_licence: Annotated[
-        bool, typer.Option("--accept-licence", help="Agree to licences that forbid commercial use.")
+        bool, typer.Option("--accept-licence", help="Accept licences that forbid commercial use.")
     ] = False,
     keep_original: Annotated[
-        bool, typer.Option("--keep-original", help="Keep the publisher's file beside the converted one.")
+        bool, typer.Option("--keep-original", help="Keep the original file next to the converted one.")
     ] = False,
     offline: Annotated[
-        bool, typer.Option("--offline", help="No network; so does NONLOCAL_VIDEO_OFFLINE=1. Takes files put by hand.")
+        bool,
+        typer.Option(
+            "--offline",
+            help="Do not use the network, only files that are already there; also by NONLOCAL_VIDEO_OFFLINE=1.",
+        ),
     ] = False,
 ) -> None:
-    """Download, check and convert weights; prints where they are. An interrupted download resumes where it stopped."""
+    """Download, verify and convert weights, and print their paths. An interrupted download is resumed."""
     from nonlocal_video.zoo.catalogue import entry
     from nonlocal_video.zoo.download import check_licence
     from nonlocal_video.zoo.download import pull as pull_entry
@@ -94,7 +100,7 @@ def pull(
     failed = 0
     for name, row in zip(names, rows, strict=True):
         if row is None:
-            typer.echo(f"{name} comes with the package: there is nothing to pull.", err=True)
+            typer.echo(f"{name} comes with the package; there is nothing to download.", err=True)
             continue
         try:
             with _progress_bar(name) as progress:
@@ -117,22 +123,24 @@ def pull(
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="All that are here, if none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Names (default: all installed weights).")
+    ] = None,
 ) -> None:
-    """Compare weights that are here with the published or recorded hashes, and load them strictly."""
+    """Verify installed weights against published or recorded hashes, and load them strictly."""
     from nonlocal_video.models.checkpoint import load_checkpoint
     from nonlocal_video.zoo.catalogue import EMBEDDED, entries, entry, find
     from nonlocal_video.zoo.download import verify as verify_entry
     from nonlocal_video.zoo.store import weights_path
 
-    here = [*EMBEDDED, *(name for name in entries() if weights_path(name).is_file())]
-    rows = {name: None if _is_embedded(name) else entry(name) for name in names or here}
+    installed = [*EMBEDDED, *(name for name in entries() if weights_path(name).is_file())]
+    rows = {name: None if _is_embedded(name) else entry(name) for name in names or installed}
     failed = 0
     for name, row in rows.items():
         try:
             if row is None:
                 load_checkpoint(find(name))
-                seen = "comes with the package, and loads, every tensor in its place"
+                seen = "comes with the package; all tensors load"
             else:
                 seen = verify_entry(row)
         except ModelError as error:
@@ -148,11 +156,13 @@ def verify(
 def info(
     model: Annotated[
         str,
-        typer.Argument(metavar="NAME|FILE|RUN", help="Catalogue name, file of this project, or training run's folder."),
+        typer.Argument(
+            metavar="NAME|FILE|RUN", help="Catalogue name, file of this project, or folder of a training run."
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show what is known about weights: network, input, labels, accuracy, licence, source, hashes."""
+    """Show details of weights: network, input, labels, accuracy, licence, source, hashes."""
     from dataclasses import asdict
 
     from nonlocal_video.models.checkpoint import read_card
@@ -161,7 +171,7 @@ def info(
 
     row = entries().get(model)
     if row is None and not _is_embedded(model) and not (model and Path(model).exists()):
-        entry(model)  # says what is likely meant
+        entry(model)  # raises with suggestions
     record = None if row is None else read_record(row.name)
     path = weights_path(row.name) if row else find(model)
     card = read_card(path) if path.is_file() or row is None else row.card
@@ -184,7 +194,7 @@ def info(
     for what, text in {
         **card_in_words(card),
         **(entry_in_words(row) if row else {}),
-        "file": str(path) if path.is_file() else "not here",
+        "file": str(path) if path.is_file() else "not installed",
         "seen at the download": f"SHA-256 {record.sha256}, {record.num_bytes:,} bytes" if record else "",
     }.items():
         if text:
@@ -194,17 +204,18 @@ def info(
 
 @app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="Published weights: .pth, .pyth or .pkl. Nothing in it is run.")],
-    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    file: Annotated[Path, typer.Argument(help="Published weights: .pth, .pyth or .pkl; no code in the file is run.")],
+    output: Annotated[Path, typer.Option(help=".safetensors file to write.")],
     as_name: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Catalogue name, where the file alone cannot tell.")
+        str | None, typer.Option("--as", metavar="NAME", help="Catalogue name, if it cannot be told from the file.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Class names of a fine-tuned network, one a line, in the order of its outputs.")
+        Path | None,
+        typer.Option(help="Class names of a fine-tuned network, one per line, in the order of the outputs."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a file that loads from weights of PySlowFast, MMAction2, video-nonlocal-net, PyTorchVideo and others."""
+    """Convert weights of PySlowFast, MMAction2, video-nonlocal-net, PyTorchVideo and others."""
     if output.suffix != ".safetensors":
         raise UsageError(f"output = {output} should end in .safetensors.")
     check_new(output)
@@ -230,11 +241,11 @@ def convert(
 
 @app.command("export-state")
 def export_state(
-    model: Annotated[str, typer.Argument(help="Catalogue name whose weights are here, or a file of this project.")],
-    layout: Annotated[StateLayout, typer.Option(help="Whose parameter names.")],
-    output: Annotated[Path, typer.Option(help="The PyTorch file to write, .pyth or .pth.")],
+    model: Annotated[str, typer.Argument(help="Catalogue name with installed weights, or a file of this project.")],
+    layout: Annotated[StateLayout, typer.Option(help="Layout of the parameter names.")],
+    output: Annotated[Path, typer.Option(help="PyTorch file to write, .pyth or .pth.")],
 ) -> None:
-    """Write a 3D ResNet's weights back under the names of PySlowFast or MMAction2."""
+    """Export the weights of a 3D ResNet under the parameter names of PySlowFast or MMAction2."""
     check_new(output)
 
     from nonlocal_video.zoo.export_state import export_state as write_state
@@ -257,21 +268,21 @@ def _read_labels(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"labels = {path} cannot be read: {error}") from error
     if not all(name.strip() for name in names):
-        raise UsageError(f"labels = {path} has an empty line; every line names a class.")
+        raise UsageError(f"labels = {path} has an empty line; every line should be a class name.")
     return names
 
 
 @contextmanager
 def _progress_bar(name: str) -> Iterator[ProgressCallback]:
-    """A bar on standard error, if that is a terminal; gives what moves it."""
+    """Show a download bar on standard error, if that is a terminal; yield its update function."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
+    from rich.progress import Progress as ProgressBar
 
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
-        task = bars.add_task(name, total=None)
-        yield lambda here, total: bars.update(task, completed=here, total=total)
+    with ProgressBar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda installed, total: bar.update(task, completed=installed, total=total)
 
 
 def _console() -> Console:

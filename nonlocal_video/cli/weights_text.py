@@ -1,4 +1,4 @@
-"""Weights as rows of a table and as words."""
+"""Weights as table rows and as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nonlocal_video.zoo.store import weights_path
 
 
 def entry_row(entry: CatalogueEntry) -> dict[str, Any]:
-    """A catalogue entry in `weights list`."""
+    """Return the row of a catalogue entry in `weights list`."""
     path = weights_path(entry.name)
     if path.is_file():
         state = "here"
@@ -40,7 +40,7 @@ def entry_row(entry: CatalogueEntry) -> dict[str, Any]:
 
 
 def embedded_row(name: str) -> dict[str, Any]:
-    """A model of the package in `weights list`, with the same keys."""
+    """Return the row of an embedded model in `weights list`, with the same keys as `entry_row`."""
     path = find(name)
     card = read_card(path)
     return {
@@ -62,20 +62,20 @@ def embedded_row(name: str) -> dict[str, Any]:
 
 
 def download_in_words(megabytes: float | None, *, is_stated: bool) -> str:
-    """Size of a published file; `~` where it is estimated from the parameters."""
+    """Return the size of a published file in MB; `~` marks an estimate from the parameters."""
     return "" if megabytes is None else f"{'' if is_stated else '~'}{megabytes:.0f} MB"
 
 
 def accuracy_in_words(accuracy: dict[str, Any] | None) -> str:
-    """Top-1 and top-5 in percent, and the views."""
+    """Return top-1 and top-5 accuracy in percent, and the views."""
     return "" if accuracy is None else f"{accuracy['top1']:.1f} / {accuracy['top5']:.1f} ({accuracy['views']})"
 
 
 def card_in_words(card: ModelCard) -> dict[str, str]:
-    """What a card says, by what it is about; empty where it says nothing."""
+    """Return the fields of a card as text, by name; empty where unknown."""
     spec = card.input
     if spec.frame_stride is None:
-        frames = f"{spec.num_frames} frames at {spec.frames_per_second:g} a second"
+        frames = f"{spec.num_frames} frames at {spec.frames_per_second:g} per second"
     else:
         frames = f"{spec.num_frames} frames, one in {spec.frame_stride} of the clip"
     resized = f"to {' x '.join(map(str, spec.resize_to))}" if spec.resize_to else f"shorter side to {spec.short_side}"
@@ -85,7 +85,7 @@ def card_in_words(card: ModelCard) -> dict[str, str]:
         "network": card.architecture,
         "non-local blocks after": ", ".join(card.config.get("nonlocal_blocks", {})),
         "input": f"{frames}; {resized}, crop {spec.crop} pixels",
-        "normalised": f"{normalised} (mean ± deviation of R, G, B from 0 to 1)",
+        "normalised": f"{normalised} (mean ± standard deviation of R, G, B from 0 to 1)",
         "labels": f"{len(card.labels)}: {card.labels[0]}, ..., {card.labels[-1]}",
         "accuracy, published": accuracy_in_words(asdict(card.published) if card.published else None),
         "licence": card.licence,
@@ -95,10 +95,10 @@ def card_in_words(card: ModelCard) -> dict[str, str]:
 
 
 def entry_in_words(entry: CatalogueEntry) -> dict[str, str]:
-    """What the catalogue knows beside the card."""
+    """Return the fields of a catalogue entry that are not in the card, by name."""
     words = {
         "parameters": f"{entry.parameters:,}",
-        "GMAC": "" if entry.gmacs is None else f"{entry.gmacs:.1f} (1e9 multiply-accumulates) a view",
+        "GMAC": "" if entry.gmacs is None else f"{entry.gmacs:.1f} (1e9 multiply-accumulates) per view",
         "download": download_in_words(
             entry.download_mb, is_stated=entry.download is not None and entry.download.size_mb is not None
         ),

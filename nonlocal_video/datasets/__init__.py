@@ -1,1 +1,1 @@
-"""Labelled clips: found, checked, divided into training and validation sets, written as a manifest."""
+"""Data sets of labelled clips: reading, checking, splitting, and the manifest."""

@@ -1,4 +1,4 @@
-"""Read every clip once, as training would, and keep what tells clips with the same content apart from others."""
+"""Checks of clips: read every clip once, as training would, with thumbnails that identify its content."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from nonlocal_video.video.transforms import resize
 _log = logging.getLogger(__name__)
 
 NUM_THUMBNAILS = 4
-"""Frames that are decoded of every clip: the first, the last, and evenly spread ones between them."""
+"""Number of frames decoded per clip: the first, the last, and evenly spaced ones between them."""
 THUMBNAIL_SIDE = 8
 _CHUNK_PIXELS = 32_000_000
 
 
 @dataclass(frozen=True, repr=False)
 class CheckedClip:
-    """What is known of one clip after it was read; without `error` everything else is there."""
+    """Result of checking one clip; without an error, all fields are set."""
 
     clip: LabelledClip
     info: VideoInfo | None = None
     sha256: str | None = None
     thumbnails: NDArray[np.uint8] | None = None
-    """(4, 8, 8, 3): the whole frames, small."""
+    """Thumbnails of whole frames, (4, 8, 8, 3)."""
     num_decoded: int = 0
-    """Distinct frames that were decoded."""
+    """Number of distinct frames decoded."""
     error: VideoError | None = None
 
     def __repr__(self) -> str:
@@ -55,7 +55,7 @@ class CheckedClip:
 def check_clips(
     clips: Iterable[LabelledClip], readers: Iterable[VideoReader], *, every_frame: bool = False
 ) -> Generator[CheckedClip, None, None]:
-    """Every clip, in the order given, as it is read.
+    """Yield the result for every clip, in order, as it is checked.
 
     Args:
         clips: May be many; only a few are looked at ahead of time.
@@ -77,7 +77,7 @@ def check_clips(
             return CheckedClip(clip, error=error)
         except UsageError:
             raise  # wrong for every clip: a storage whose package is missing
-        except Exception as error:  # whatever it is, this clip gets its finding and the others go on
+        except Exception as error:  # this clip gets an error row, and the others continue
             _log.error("unexpected error for %r", clip.path, exc_info=error)
             return CheckedClip(clip, error=VideoError("internal", str(error) or type(error).__name__))
         finally:
@@ -118,13 +118,13 @@ def part_of(info: VideoInfo, path: str, start_seconds: float, end_seconds: float
 
 
 def chunk_frames(info: VideoInfo) -> int:
-    """How many frames of a clip to hold at a time."""
+    """Return the number of frames of a clip per chunk."""
     return max(1, min(8, _CHUNK_PIXELS // (info.width * info.height)))
 
 
 @contextmanager
 def local_file(path: str, reader: VideoReader) -> Iterator[str]:
-    """The clip as a file: itself, or a copy of what lies in object storage."""
+    """Yield the path of a local file: the clip itself, or a copy from object storage."""
     if is_remote(path):
         with local_copy(path, max_bytes=reader.limits.max_bytes) as copy:
             yield copy

@@ -1,4 +1,4 @@
-"""Clips in folders named like their class, as they lie on real disks."""
+"""Clips in folders named after their class."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.walk import walk
 
 _LISTED = 5
-_FRAMES_AT_LEAST = 2
-"""Pictures from which a folder without a clip is taken for one of extracted frames."""
+_MIN_FRAMES = 2
+"""Number of images from which a folder without clips is taken for extracted frames."""
 
 
 _NUMBER = re.compile(r"(\d+)(?=\D*$)")
 
 
 @dataclass
-class _Pictures:
-    """What there is to know of the pictures of one folder, without all their names."""
+class _ImageSummary:
+    """Summary of the images in one folder, without all their names."""
 
     first: str
     count: int = 0
     lengths: set[int] = field(default_factory=set)
     lowest: int | None = None
-    """The smallest last number in a name."""
+    """Smallest frame number: the last number in each name."""
 
     def add(self, name: str) -> None:
         self.count += 1
@@ -44,36 +44,34 @@ class _Pictures:
 
 @dataclass
 class _Found:
-    """What one class folder holds."""
+    """Contents of one class folder."""
 
     clips: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
-    pictures: dict[str, _Pictures] = field(default_factory=dict)
-    """Folder -> the pictures in it."""
+    images: dict[str, _ImageSummary] = field(default_factory=dict)
+    """Summary of the images, by folder."""
 
     @property
     def frame_folders(self) -> list[str]:
-        """Folders of pictures in which no clip lies."""
+        """Folders that contain images but no clip."""
         with_clips = {os.path.dirname(clip) for clip in self.clips}
         return [
-            folder
-            for folder, pictures in self.pictures.items()
-            if pictures.count >= _FRAMES_AT_LEAST and folder not in with_clips
+            folder for folder, images in self.images.items() if images.count >= _MIN_FRAMES and folder not in with_clips
         ]
 
 
 def read_class_tree(top: str, *, all_files: bool) -> LabelledSource:
-    """Find the clips of a folder that has one folder a class, or splits with such folders.
+    """Find the clips of a folder with one subfolder per class, or with such folders in one subfolder per split.
 
-    Hidden files and names of other kinds are passed over, as in every folder run.
+    Hidden files and files that are not videos by name are skipped, as in every folder run.
 
     Args:
-        top: The folder.
-        all_files: Whether nothing is passed over for its name.
+        top: Path of the folder.
+        all_files: Whether to take every file, whatever its name.
 
     Raises:
-        UsageError: A file has no class, a class folder is there twice, what is there are frames instead of clips, or
-            the folders are neither classes nor splits.
+        UsageError: A file has no class, a class folder occurs twice, a class has frames instead of clips, or the
+            folders are neither classes nor splits.
     """
     passed_over = PassedOver()
     folders: list[str] = []
@@ -86,14 +84,16 @@ def read_class_tree(top: str, *, all_files: bool) -> LabelledSource:
         if kind:
             passed_over.add(kind)
             if name.lower().endswith(".csv"):
-                notes.append(f"{path!r} was not read: {top!r} goes by its folders. To go by the list, name it instead.")
+                notes.append(
+                    f"{path!r} was not read, as {top!r} is read by its folders. To use the list, give its path instead."
+                )
         elif is_folder and (real_top + os.sep).startswith(os.path.realpath(path).rstrip(os.sep) + os.sep):
-            notes.append(f"{path!r} is a link to a folder that it lies in; it was not followed.")
+            notes.append(f"{path!r} is a link to a folder that contains it; it was not followed.")
         elif is_folder:
             folders.append(path)
         else:
             raise UsageError(
-                f"{printable(path)!r} lies in no class folder and so has no label. Move it into its class's folder."
+                f"{printable(path)!r} is in no class folder and so has no label. Move it into the folder of its class."
             )
     classes = class_folders(top, folders, all_files=all_files)
     _check_names(classes)
@@ -101,37 +101,37 @@ def read_class_tree(top: str, *, all_files: bool) -> LabelledSource:
     for one in found:
         passed_over.update(one.passed_over)
     _refuse_frames(top, classes, found)
-    for kind in _kinds_beside(top, folders, classes, all_files=all_files):
+    for kind in _kinds_outside(top, folders, classes, all_files=all_files):
         passed_over.add(kind)
     clips = [
         LabelledClip(path, folder.label, split=folder.split)
         for folder, one in zip(classes, found, strict=True)
         for path in one.clips
     ]
-    notes += [*_splits_in_words(classes, found), *_empty(classes, found), *_frames_beside(found)]
+    notes += [*_splits_note(classes, found), *_empty_class_notes(classes, found), *_frames_note(found)]
     return LabelledSource(tuple(clips), tuple(notes), passed_over, splits_of_folders=any(one.split for one in classes))
 
 
 def _check_names(classes: Sequence[ClassFolder]) -> None:
-    """Refuse names that no table can hold, and folders that are one."""
+    """Check that class names are UTF-8 and that no folder occurs twice."""
     real: dict[str, ClassFolder] = {}
     for folder in classes:
         if printable(folder.label) != folder.label:
             raise UsageError(
-                f"The class folder '{printable(folder.path)}' has a name that is not UTF-8, which no label can be. "
+                f"The class folder '{printable(folder.path)}' has a name that is not UTF-8 and cannot be a label. "
                 f"Rename it."
             )
-        _refuse_twice(real.setdefault(os.path.realpath(folder.path), folder), folder)
+        _refuse_same_folder(real.setdefault(os.path.realpath(folder.path), folder), folder)
     for path, folder in real.items():
         for parent in Path(path).parents:
-            _refuse_twice(real.get(str(parent), folder), folder)
+            _refuse_same_folder(real.get(str(parent), folder), folder)
 
 
-def _refuse_twice(one: ClassFolder, other: ClassFolder) -> None:
+def _refuse_same_folder(one: ClassFolder, other: ClassFolder) -> None:
     if one is not other:
         raise UsageError(
-            f"{one.path!r} and {other.path!r} are the same folder, or one lies in the other (a link leads there), so "
-            f"that clips would be there twice. Remove one of them."
+            f"{one.path!r} and {other.path!r} are the same folder, or one contains the other (by a link), so "
+            f"clips would occur twice. Remove one of them."
         )
 
 
@@ -147,15 +147,15 @@ def _search(classes: Sequence[ClassFolder], *, all_files: bool) -> list[_Found]:
             one.passed_over.add(kind)
             if kind == PICTURES:
                 above, name = os.path.split(path)
-                one.pictures.setdefault(above, _Pictures(name)).add(name)
+                one.images.setdefault(above, _ImageSummary(name)).add(name)
         found.append(one)
     return found
 
 
-def _kinds_beside(
+def _kinds_outside(
     top: str, folders: Sequence[str], classes: Sequence[ClassFolder], *, all_files: bool
 ) -> Iterator[str]:
-    """Kinds of what is passed over beside class folders, below the top: `train/README.md`, `annotations/a.json`."""
+    """Yield the kinds of files skipped outside of class folders, such as `train/README.md` or `annotations/a.json`."""
     above = {os.path.dirname(one.path) for one in classes} - {top}
     above |= {os.path.dirname(folder) for folder in above} - {top}  # clips/videos/train/jump
     of_classes = {os.path.realpath(one.path) for one in classes}
@@ -167,28 +167,28 @@ def _kinds_beside(
 
 
 def _refuse_frames(top: str, classes: Sequence[ClassFolder], found: Sequence[_Found]) -> None:
-    """Refuse a tree in which a class has pictures instead of clips."""
+    """Check that no class has images instead of clips."""
     for folder, one in zip(classes, found, strict=True):
         if one.clips or not one.frame_folders:
             continue
         example = one.frame_folders[0]
-        pictures, number = one.pictures[example], sum(len(other.frame_folders) for other in found)
+        images, number = one.images[example], sum(len(other.frame_folders) for other in found)
         many = f" ({number:,} such folders in {top!r})" if number > 1 else ""
         raise UsageError(
-            f"Class {folder.label!r} has pictures and no clip: {printable(example)!r} holds {pictures.count:,}, "
-            f"{printable(pictures.first)!r} among them{many}. If they are frames of a clip, make clips of them, each "
-            f"from its folder at the rate at which they were taken: {_ffmpeg(example, pictures, folder.path)}"
+            f"Class {folder.label!r} has images and no clip: {printable(example)!r} contains {images.count:,}, "
+            f"such as {printable(images.first)!r}{many}. If they are frames of a clip, make clips of them, each "
+            f"from its folder at the original frame rate: {_ffmpeg(example, images, folder.path)}"
         )
 
 
-def _ffmpeg(folder: str, pictures: _Pictures, class_folder: str) -> str:
-    """The command that makes a clip of a folder's frames."""
-    name, output = pictures.first, (folder if folder != class_folder else os.path.join(folder, "clip")) + ".mp4"
+def _ffmpeg(folder: str, images: _ImageSummary, class_folder: str) -> str:
+    """Return the command that makes a clip of a folder's frames."""
+    name, output = images.first, (folder if folder != class_folder else os.path.join(folder, "clip")) + ".mp4"
     match = _NUMBER.search(name)
-    if match and len(pictures.lengths) > 1:  # 9.jpg, 10.jpg: in the order of the numbers
+    if match and len(images.lengths) > 1:  # 9.jpg, 10.jpg: sorted by number
         pattern = f"{name[: match.start()]}\0d{name[match.end() :]}"
         source = os.path.join(folder, pattern).replace("%", "%%").replace("\0", "%")
-        given = f"-start_number {pictures.lowest} -i {shlex.quote(source)}"
+        given = f"-start_number {images.lowest} -i {shlex.quote(source)}"
     else:
         whole = re.sub(r"([\\*?\[\]{}])", r"\\\1", folder)
         given = f"-pattern_type glob -i {shlex.quote(os.path.join(whole, '*' + os.path.splitext(name)[1]))}"
@@ -196,18 +196,18 @@ def _ffmpeg(folder: str, pictures: _Pictures, class_folder: str) -> str:
     return f"ffmpeg -framerate 25 {given} -vf {shlex.quote(even)} -pix_fmt yuv420p {shlex.quote(output)}"
 
 
-def _splits_in_words(classes: Sequence[ClassFolder], found: Sequence[_Found]) -> list[str]:
+def _splits_note(classes: Sequence[ClassFolder], found: Sequence[_Found]) -> list[str]:
     if not any(folder.split for folder in classes):
         return []
     number: Counter[str] = Counter()
     for folder, one in zip(classes, found, strict=True):
         number[folder.split or ""] += len(one.clips)
-    does = {TRAIN: "to learn from", VALIDATION: "to measure on", TEST: "held out"}
-    words = [f"{split} ({number[split]} clips, {does[split]})" for split in does if split in number]
-    return [f"The folders are taken for the splits of a data set: {', '.join(words)}."]
+    purpose = {TRAIN: "for training", VALIDATION: "for validation", TEST: "held out"}
+    words = [f"{split} ({number[split]} clips, {purpose[split]})" for split in purpose if split in number]
+    return [f"The folders are read as the splits of a data set: {', '.join(words)}."]
 
 
-def _empty(classes: Sequence[ClassFolder], found: Sequence[_Found]) -> list[str]:
+def _empty_class_notes(classes: Sequence[ClassFolder], found: Sequence[_Found]) -> list[str]:
     notes = []
     for folder, one in zip(classes, found, strict=True):
         if not one.clips:
@@ -218,13 +218,13 @@ def _empty(classes: Sequence[ClassFolder], found: Sequence[_Found]) -> list[str]
     return [*notes[:_LISTED], *([f"{more} more class folders have no clip."] if more > 0 else [])]
 
 
-def _frames_beside(found: Sequence[_Found]) -> list[str]:
-    folders = [(folder, one.pictures[folder].count) for one in found for folder in one.frame_folders]
+def _frames_note(found: Sequence[_Found]) -> list[str]:
+    folders = [(folder, one.images[folder].count) for one in found for folder in one.frame_folders]
     if not folders:
         return []
     example, number = folders[0]
-    many = f"{len(folders)} folders hold" if len(folders) > 1 else "One folder holds"
+    many = f"{len(folders)} folders contain" if len(folders) > 1 else "One folder contains"
     return [
-        f"{many} pictures alone, such as {printable(example)!r} ({number:,}). If they are frames of further clips, "
-        f"those clips are left out; make files of them first."
+        f"{many} only images, such as {printable(example)!r} ({number:,}). If they are frames of further clips, "
+        f"those clips are missing; encode them as videos first."
     ]

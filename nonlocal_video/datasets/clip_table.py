@@ -1,4 +1,4 @@
-"""A list of clips as a CSV, the way that spreadsheets, scripts and people write one."""
+"""Lists of clips as CSV files, as spreadsheets, scripts and people write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips with the same content: the same bytes, or the same pictures in another file."""
+"""Detection of clips with the same content: the same bytes, or the same frames in another file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOLERANCE = 6
-"""By which two clips' thumbnails may differ anywhere, of 255: another decoder or encoder, but no other take."""
+"""Largest difference between thumbnails of the same content, of 255: another decoder or encoder, but not take."""
 
 
 def same_content(
@@ -49,7 +49,7 @@ def same_content(
 
 
 def connected(size: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """Number the sets of things that hang together by pairs, in the order of the things: (size,)."""
+    """Number the connected components of a graph given by pairs, in order of first appearance: (size,)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -61,7 +61,7 @@ def connected(size: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
 
 
 def link_equal(*lists: Sequence[Any]) -> list[tuple[int, int]]:
-    """Pairs of places that have an equal key in any of the lists; None is no key."""
+    """Return pairs of indices with an equal key in any of the lists; None is no key."""
     pairs = []
     for keys in lists:
         first: dict[Any, int] = {}
@@ -72,12 +72,12 @@ def link_equal(*lists: Sequence[Any]) -> list[tuple[int, int]]:
 
 
 def sameness(sha256: Sequence[str]) -> Literal["bytes", "pictures"]:
-    """In which way clips of one content are the same."""
+    """Return how clips of the same content agree: in bytes, or in frames only."""
     return "bytes" if len(set(sha256)) == 1 else "pictures"
 
 
 def _alike(thumbnails: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """Pairs of clips whose thumbnails are alike.
+    """Return pairs of clips with similar thumbnails.
 
     Means differ by no more than what they are means of, so a search among a few means of each clip misses no pair; what
     it finds is compared in full.

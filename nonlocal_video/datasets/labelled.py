@@ -1,4 +1,4 @@
-"""Labelled clips: class folders or a CSV, and the model's names for their classes."""
+"""Reading of labelled clips from class folders or a CSV, and matching of their classes with a model's."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def read_source(
 
 
 def alike_names(labels: Sequence[str]) -> list[str]:
-    """Return a sentence for all classes that are likely one: they differ by case, spaces, `_` or coding only."""
+    """Return a note on classes that are likely the same, as they differ only by case, spaces, `_` or encoding."""
     found: dict[str, set[str]] = {}
     for label in labels:
         found.setdefault(_loosely(label).replace(" ", ""), set()).add(label)
@@ -89,7 +89,7 @@ def alike_names(labels: Sequence[str]) -> list[str]:
 
 
 def class_indices(clips: Sequence[LabelledClip], labels: Sequence[str]) -> list[int]:
-    """Each clip's class as an index into the model's labels.
+    """Return the index of each clip's class in the model's labels.
 
     The name has to be the same, or the same but for case, and `_` for spaces (`Playing_drums` is `playing drums`).
 

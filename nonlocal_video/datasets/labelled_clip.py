@@ -1,4 +1,4 @@
-"""A clip with what it shows, and a whole list of them with what there is to say about it."""
+"""Labelled clips, and a source of them with notes for the user."""
 
 from __future__ import annotations
 
@@ -11,42 +11,47 @@ from nonlocal_video.inference.file_kinds import PassedOver
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """One clip and what it shows."""
+    """A clip with its label."""
 
     path: str
+    """Path of the file, or URL of object storage."""
     label: str
+    """Class of the clip."""
     group: str | None = None
-    """Clips that are not independent of each other share it: those of one person, or cut from one video."""
+    """Group of dependent clips, such as those of one person or one source video; None for an independent clip."""
     split: str | None = None
+    """Split given by the source; None if there is none."""
 
 
 @dataclass(frozen=True)
 class LabelledSource:
-    """The clips of a class tree or of a CSV."""
+    """Labelled clips from class folders or a CSV."""
 
     clips: Sequence[LabelledClip]
+    """Clips in the order of the source."""
     notes: tuple[str, ...] = ()
-    """What was found beside them or taken for something, a sentence each."""
+    """Notes for the user on how the source was read, one sentence each."""
     passed_over: PassedOver = field(default_factory=PassedOver)
+    """Counts of skipped files and folders, by kind."""
     splits_of_folders: bool = False
-    """Whether the clips' splits are named by folders."""
+    """Whether folders give the splits."""
 
     @property
     def labels(self) -> list[str]:
-        """The classes of its clips, each once, sorted."""
+        """Classes of the clips, sorted."""
         return sorted({clip.label for clip in self.clips})
 
     def to_divide(self, validation: str = VALIDATION) -> LabelledSource:
-        """Return the same with the training folder's clips undivided, if the tree has none of clips to measure on.
+        """Return the source without the split of its training folder, if there is no validation folder.
 
-        So a part of them is held out like of a tree without splits, and test clips stay out of it.
+        A part of these clips is then held out for validation, as in a tree without splits; test clips keep their split.
 
         Args:
-            validation: The split to measure on.
+            validation: Name of the validation split.
         """
         splits = {clip.split for clip in self.clips}
         if not self.splits_of_folders or validation != VALIDATION or VALIDATION in splits or TRAIN not in splits:
             return self
         clips = [replace(clip, split=None) if clip.split == TRAIN else clip for clip in self.clips]
-        note = "No folder is of clips to measure on: a part of the training clips is held out instead."
+        note = "There is no validation folder: a part of the training clips is held out for validation."
         return replace(self, clips=clips, notes=(*self.notes, note))

@@ -1,4 +1,4 @@
-"""What a run trains on: a row a clip, written down as a CSV or as JSON lines."""
+"""The manifest: one row per checked clip, as CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -25,27 +25,32 @@ _KINDS = {"str": str, "int": int, "float": float}
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One clip as it was found when it was checked."""
+    """A checked clip."""
 
     path: str
-    """A file, or a URL of object storage. In the manifest's file it counts from that file's folder."""
+    """Path of the file, or URL of object storage; in the file of the manifest, relative to its folder."""
     label: str
+    """Class of the clip."""
     group: str | None = None
-    """Clips that are not independent of each other share it: those of one person, or cut from one video."""
+    """Group of dependent clips, such as those of one person or one source video; None for an independent clip."""
     split: str | None = None
-    """`train`, `validation`, `fold1` to `foldK`, or what the list of clips said; none if the clip is not used."""
+    """Split: `train`, `validation`, `fold1` to `foldK`, or as given by the source; None if the clip is not used."""
     problem: str | None = None
-    """Why the clip cannot be used: an error code and a sentence."""
+    """Reason why the clip cannot be used: error code and message; None if it can."""
     duration_seconds: float | None = None
+    """Duration, in seconds."""
     num_frames: int | None = None
+    """Number of frames."""
     fps: float | None = None
+    """Mean frame rate, in frames per second."""
     width: int | None = None
-    """Upright, as shown, in pixels."""
+    """Width in pixels, after rotation."""
     height: int | None = None
+    """Height in pixels, after rotation."""
     sha256: str | None = None
     """SHA-256 of the file's bytes."""
     content: str | None = None
-    """The same for clips that show the same pictures, whatever their container: the path of the first of them."""
+    """Path of the first clip with the same frames, in whatever container; it identifies the content."""
 
     def __post_init__(self) -> None:
         if not self.path or not self.label:
@@ -65,14 +70,16 @@ class ManifestRow:
 
     @property
     def usable(self) -> bool:
+        """Whether the clip can be used."""
         return self.problem is None
 
 
 @dataclass(frozen=True, repr=False)
 class Manifest:
-    """All clips that were found, those that cannot be used included."""
+    """All clips of a data set, including unusable ones."""
 
     rows: tuple[ManifestRow, ...]
+    """Rows, one per clip; paths are unique."""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -86,22 +93,24 @@ class Manifest:
 
     @property
     def usable(self) -> tuple[ManifestRow, ...]:
+        """Clips that can be used."""
         return tuple(row for row in self.rows if row.usable)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes of usable clips, in alphabetical order: the order of the network's outputs."""
+        """Classes of the usable clips, sorted: the order of the network's outputs."""
         return tuple(sorted({row.label for row in self.usable}))
 
     @property
     def splits(self) -> tuple[str, ...]:
+        """Names of the splits, sorted; folds by number."""
         return tuple(sorted({row.split for row in self.rows if row.split is not None}, key=_in_number_order))
 
     def of_split(self, split: str) -> tuple[ManifestRow, ...]:
-        """The usable clips of one split.
+        """Return the usable clips of one split.
 
         Raises:
-            UsageError: There is no such split.
+            UsageError: The split does not exist.
         """
         rows = tuple(row for row in self.usable if row.split == split)
         if not rows:
@@ -110,18 +119,18 @@ class Manifest:
         return rows
 
     def train_val_split(self, validation: str = VALIDATION) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
-        """The clips to train on and the clips to measure on.
+        """Return the training clips and the validation clips.
 
         Args:
-            validation: The split to measure on. With `fold2` all other folds are trained on, else the split `train`.
+            validation: Name of the validation split. For a fold, such as `fold2`, all other folds are for training;
+                otherwise the split `train` is.
 
         Raises:
-            UsageError: There is no such split, or none to train on; or it is `train` itself.
+            UsageError: The split does not exist or is `train`, or there are no training clips.
         """
         if validation == TRAIN:
             raise UsageError(
-                f"validation = {TRAIN!r} is the training set's split. Name another to measure on; there are: "
-                f"{', '.join(self.splits)}."
+                f"validation = {TRAIN!r} is the training split. Choose another; there are: {', '.join(self.splits)}."
             )
         held_out = self.of_split(validation)
         if not is_fold(validation):
@@ -131,17 +140,17 @@ class Manifest:
 
 
 def fold_name(number: int) -> str:
-    """The split of the fold, counted from 1."""
+    """Return the split name of a fold, counted from 1."""
     return f"{_FOLD}{number}"
 
 
 def is_fold(split: str) -> bool:
-    """Whether a split is one fold of several."""
+    """Return whether a split is a fold of cross-validation."""
     return split.startswith(_FOLD) and split.removeprefix(_FOLD).isdecimal()
 
 
 def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
-    """Write a manifest; a CSV can be given to `evaluate`, too. Clips below its folder get relative paths.
+    """Write a manifest as .csv or .jsonl; clips below its folder get relative paths.
 
     Raises:
         UsageError: The name ends in neither .csv nor .jsonl.
@@ -154,7 +163,7 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
     rows = [asdict(replace(row, **_paths(row, lambda name: _relative(name, below)))) for row in manifest.rows]
     try:
         with atomic_write(file_path) as file:
-            # Names of files are bytes, not always UTF-8; surrogateescape brings them back as they were.
+            # File names are bytes, not always UTF-8; surrogateescape preserves them.
             text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
             if file_path.suffix.lower() == ".csv":
                 writer = csv.DictWriter(text, columns)
@@ -164,14 +173,14 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
                 text.writelines(json.dumps(row) + "\n" for row in rows)
             text.detach()  # flushes, and leaves the file open
     except OSError as error:
-        raise OutputError(f"{str(path)!r} cannot be written: {error.strerror}. Choose another place.") from error
+        raise OutputError(f"{str(path)!r} cannot be written: {error.strerror}. Choose another folder.") from error
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """Read a manifest back; relative paths count from its folder.
+    """Read a manifest; paths in it are relative to its folder.
 
     Raises:
-        UsageError: It is not a manifest, or a row is not valid; the message names the line.
+        UsageError: The file is not a manifest, or a row is invalid; the message names the line.
     """
     file_path = Path(path)
     check_format(file_path)
@@ -198,7 +207,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
 
 
 def is_manifest(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a manifest that `check` wrote, and not a list of clips that were not checked."""
+    """Return whether a file is a manifest written by `check`, not a list of unchecked clips."""
     file_path = Path(path)
     if file_path.suffix.lower() not in FORMATS or not file_path.is_file():
         return False
@@ -206,7 +215,11 @@ def is_manifest(path: str | os.PathLike[str]) -> bool:
 
 
 def check_format(path: Path) -> None:
-    """Refuse a name whose ending says no format of a manifest."""
+    """Check that a path has the suffix of a manifest.
+
+    Raises:
+        UsageError: The suffix is neither .csv nor .jsonl.
+    """
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"A manifest is a .csv or a .jsonl file; {str(path)!r} ends in {path.suffix or 'neither'}.")
 
@@ -214,7 +227,7 @@ def check_format(path: Path) -> None:
 def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if not is_manifest_header(path):
         raise UsageError(
-            f"{str(path)!r} has no column sha256: it is a list of clips that were not checked. "
+            f"{str(path)!r} has no column sha256: it is a list of unchecked clips. "
             f"`nonlocal-video check {path.name} --output manifest.csv` makes a manifest of it."
         )
     for number, values in read_rows(path, needed=MANIFEST_COLUMNS):

@@ -1,4 +1,4 @@
-"""What a check found: the manifest that training uses, and the findings in words."""
+"""Report of a check: the manifest for training, and the findings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nonlocal_video.datasets.check import CheckedClip
 from nonlocal_video.datasets.duplicates import same_content, sameness
 from nonlocal_video.datasets.labelled import alike_names
 from nonlocal_video.datasets.manifest import Manifest, ManifestRow
-from nonlocal_video.datasets.splits import SplitPlan, assign_splits, groups_on_two_sides
+from nonlocal_video.datasets.splits import SplitPlan, assign_splits, groups_in_two_splits
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.prediction import printable
@@ -23,16 +23,16 @@ from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.transforms import resized_size
 
 IMBALANCE = 3.0
-"""From this many times as many clips in the largest class as in the smallest, the classes are called unequal."""
+"""Ratio of clips in the largest and the smallest class from which classes are reported as unequal."""
 
 
 @dataclass(frozen=True)
 class SameContent:
-    """Clips that show the same."""
+    """Clips with the same content."""
 
     paths: tuple[str, ...]
     by: str
-    """`bytes`, or `pictures`: the same frames in another file."""
+    """How they agree: `bytes`, or `pictures` for the same frames in another file."""
     labels: tuple[str, ...]
     groups: tuple[str, ...]
     """Different ones; none is no group."""
@@ -40,18 +40,18 @@ class SameContent:
 
     @property
     def contradictory(self) -> bool:
-        """Two labels: one is wrong, or the clip shows both; either way it cannot be used for training."""
+        """Whether the labels differ, so that the clips cannot be used for training."""
         return len(self.labels) > 1
 
     @property
     def leaks(self) -> bool:
-        """In two of the splits that the list of clips gives."""
+        """Whether they occur in more than one given split."""
         return len(self.given_splits) > 1
 
 
 @dataclass(frozen=True, repr=False)
 class CheckReport:
-    """All that `check` says."""
+    """All findings of a check."""
 
     manifest: Manifest
     same: tuple[SameContent, ...]
@@ -60,28 +60,29 @@ class CheckReport:
     small: tuple[str, ...]
     """Clips whose frames are enlarged for the model."""
     file_notes: tuple[tuple[str, str], ...]
-    """Usable clips of which the decoder has something to say, such as a missing end."""
+    """Notes of the decoder on usable clips, such as a missing end."""
     split_groups: tuple[tuple[str, tuple[str, ...]], ...]
-    """Groups that the given splits tear apart, and those splits."""
+    """Groups that occur in more than one given split, with these splits."""
     undivided: str | None
-    """Why the clips without a given split have none now."""
+    """Reason why clips without a given split could not be split; None if they could."""
     num_decoded: int
-    """Frames, of all clips."""
+    """Number of decoded frames of all clips."""
     notes: tuple[str, ...]
     passed_over: Mapping[str, int] = field(default_factory=dict)
-    """Kind -> number of the files and folders that were not tried because of their names."""
+    """Number of skipped files and folders by kind."""
 
     @property
     def unusable(self) -> tuple[ManifestRow, ...]:
+        """Clips that cannot be used."""
         return tuple(row for row in self.manifest.rows if not row.usable)
 
     @property
     def all_well(self) -> bool:
-        """Nothing is unreadable, contradictory, or on two sides of the given splits."""
+        """Whether no clip is unreadable, contradictory, or in two given splits."""
         return not (self.unusable or any(same.leaks for same in self.same))
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Clips, groups and seconds of each class, of its usable clips; classes without any included."""
+        """Return the number of usable clips, groups and seconds of each class, including empty classes."""
         rows_of: dict[str, list[ManifestRow]] = {}
         for row in self.manifest.rows:
             rows_of.setdefault(row.label, []).append(row)
@@ -102,7 +103,7 @@ class CheckReport:
         return found
 
     def balance(self) -> str:
-        """How the classes' sizes compare, in words."""
+        """Describe how the sizes of the classes compare."""
         sizes = {row["label"]: row["clips"] for row in self.per_class()}
         empty = [label for label, clips in sizes.items() if not clips]
         filled = {label: clips for label, clips in sizes.items() if clips}
@@ -120,7 +121,7 @@ class CheckReport:
         return " ".join([*says, f"The classes are unequal: {counts}, {ratio:.1f} times as many; {advice}."])
 
     def summary(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """Return the findings, as in `--json`."""
         usable = self.manifest.usable
         return {
             "clips": len(self.manifest.rows),
@@ -152,57 +153,57 @@ class CheckReport:
 
 
 def make_report(checked: Sequence[CheckedClip], spec: InputSpec, plan: SplitPlan) -> CheckReport:
-    """Compare the clips with each other and with the model's view, and divide those that can be used.
+    """Compare clips with each other and with the model's input, and split the usable ones.
 
     Args:
-        checked: All clips.
-        spec: The model's view.
-        plan: For clips whose list gives no split. What cannot be divided so is reported without a split.
+        checked: All checked clips.
+        spec: Input of the model.
+        plan: How to split clips without a given split; if that is impossible, they have no split in the report.
     """
-    readable = [place for place, one in enumerate(checked) if one.error is None]
-    content = dict(zip(readable, _contents([checked[place] for place in readable]), strict=True))
+    readable = [index for index, one in enumerate(checked) if one.error is None]
+    content = dict(zip(readable, _contents([checked[index] for index in readable]), strict=True))
     members: dict[int, list[int]] = {}
-    for place, number in content.items():
-        members.setdefault(number, []).append(place)
-    same = {number: _same([checked[place] for place in places]) for number, places in members.items()}
+    for index, number in content.items():
+        members.setdefault(number, []).append(index)
+    same = {number: _same([checked[index] for index in indices]) for number, indices in members.items()}
 
     problems: dict[int, str] = {}
-    for place, one in enumerate(checked):
+    for index, one in enumerate(checked):
         if one.error is not None:
-            problems[place] = f"{one.error.code}: {one.error.message}"
+            problems[index] = f"{one.error.code}: {one.error.message}"
         elif _is_too_elongated(_info(one), spec):
-            problems[place] = "too_large: its frames are too elongated for the model; crop the video to what matters."
-        elif same[content[place]].contradictory:
-            problems[place] = _contradiction(one, [checked[other] for other in members[content[place]]])
-    usable = [place for place in range(len(checked)) if place not in problems]
+            problems[index] = "too_large: its frames are too elongated for the model; crop the video to what matters."
+        elif same[content[index]].contradictory:
+            problems[index] = _contradiction(one, [checked[other] for other in members[content[index]]])
+    usable = [index for index in range(len(checked)) if index not in problems]
     clips = [one.clip for one in checked]
-    given = [clips[place].split for place in usable]
-    groups = [clips[place].group for place in usable]
+    given = [clips[index].split for index in usable]
+    groups = [clips[index].group for index in usable]
     undivided: str | None = None
     notes: tuple[str, ...] = ()
     splits: Sequence[str | None] = given
     try:
         divided = assign_splits(
-            [clips[place].label for place in usable], groups, [content[place] for place in usable], plan, given=given
+            [clips[index].label for index in usable], groups, [content[index] for index in usable], plan, given=given
         )
         splits, notes = divided.of_clip, divided.notes
     except UsageError as error:
         undivided = str(error)
     split_of = dict(zip(usable, splits, strict=True))
     rows = [
-        _row(one, problems.get(place), split_of.get(place), checked[members[content[place]][0]].clip.path)
-        if place in content
-        else ManifestRow(one.clip.path, one.clip.label, one.clip.group, problem=problems[place])
-        for place, one in enumerate(checked)
+        _row(one, problems.get(index), split_of.get(index), checked[members[content[index]][0]].clip.path)
+        if index in content
+        else ManifestRow(one.clip.path, one.clip.label, one.clip.group, problem=problems[index])
+        for index, one in enumerate(checked)
     ]
-    torn = groups_on_two_sides(groups, given)
+    split_groups_found = groups_in_two_splits(groups, given)
     return CheckReport(
         manifest=Manifest(tuple(rows)),
         same=tuple(one for one in same.values() if len(one.paths) > 1),
-        short=tuple(clips[place].path for place in usable if _is_short(_info(checked[place]), spec)),
-        small=tuple(clips[place].path for place in usable if _is_small(_info(checked[place]), spec)),
-        file_notes=tuple((clips[place].path, note) for place in usable for note in _info(checked[place]).notes),
-        split_groups=tuple((str(group), tuple(sides)) for group, sides in torn.items()),
+        short=tuple(clips[index].path for index in usable if _is_short(_info(checked[index]), spec)),
+        small=tuple(clips[index].path for index in usable if _is_small(_info(checked[index]), spec)),
+        file_notes=tuple((clips[index].path, note) for index in usable for note in _info(checked[index]).notes),
+        split_groups=tuple((str(group), tuple(names)) for group, names in split_groups_found.items()),
         undivided=undivided,
         num_decoded=sum(one.num_decoded for one in checked),
         notes=(*notes, *alike_names([clip.label for clip in clips])),
@@ -261,12 +262,12 @@ def _info(one: CheckedClip) -> VideoInfo:
 
 
 def _is_short(info: VideoInfo, spec: InputSpec) -> bool:
-    """As `plan_views` sees it: a millisecond is the rounding of the file's times."""
+    """Return whether a clip is shorter than a view, up to rounding of a millisecond, as in `plan_views`."""
     return spec.num_frames / spec.rate_in(info.fps) - info.duration_seconds > 0.001
 
 
 def _is_too_elongated(info: VideoInfo, spec: InputSpec) -> bool:
-    """As `ClipLoader` sees it."""
+    """Return whether `ClipLoader` would reject the frames as too elongated."""
     height, width = spec.resize_to or resized_size(info.height, info.width, spec.short_side, spec.longer_side)
     return height * width > MAX_RESIZED_PIXELS
 

@@ -1,4 +1,4 @@
-"""What the folders of a tree stand for: classes, or the splits of a data set with the classes in them."""
+"""Interpretation of a folder tree: as classes, or as splits that contain classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMES = {
     TEST: ("test", "testing", "testset", "holdout", "heldout"),
 }
 _SPLIT_OF_NAME = {name: split for split, names in _NAMES.items() for name in names}
-_BESIDE = {
+_FILLER_WORDS = {
     "video",
     "videos",
     "clip",
@@ -32,12 +32,12 @@ _BESIDE = {
     "frames",
     "rawframes",
 }
-"""Words that stand beside a split's name: `videos_train`, `val_256`."""
+"""Words that may accompany the name of a split: `videos_train`, `val_256`."""
 
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """A folder of clips of one class, in one split or in none."""
+    """A folder with the clips of one class, and its split if any."""
 
     path: str
     label: str
@@ -45,25 +45,28 @@ class ClassFolder:
 
 
 def split_of_name(name: str) -> str | None:
-    """Return the split that a folder's name stands for: `Train` and `videos_train` are `train`, `val` `validation`."""
+    """Return the split that a folder is named after, or None.
+
+    `Train` and `videos_train` are `train`; `val` is `validation`.
+    """
     words = [word for word in re.split(r"[\W_]+", name.casefold()) if word and not word.isdecimal()]
-    words = [word for word in words if word not in _BESIDE] if len(words) > 1 else words
+    words = [word for word in words if word not in _FILLER_WORDS] if len(words) > 1 else words
     return _SPLIT_OF_NAME.get(words[0]) if len(words) == 1 else None
 
 
 def class_folders(top: str, folders: Sequence[str], *, all_files: bool) -> list[ClassFolder]:
-    """Find the class folders below a tree's uppermost folders.
+    """Find the class folders of a tree.
 
-    `train/`, `val/`, `test/` and the like are splits if nothing else lies beside them and classes lie in them. A class
-    that is called `test`, among other classes, stays one.
+    `train/`, `val/`, `test/` and the like are splits if they contain class folders and have no other siblings. A class
+    named `test` among other classes is a class.
 
     Args:
-        top: The tree.
-        folders: Its uppermost folders, those that are passed over left out.
-        all_files: Whether nothing is passed over for its name.
+        top: Root of the tree.
+        folders: Subfolders of the root, without skipped ones.
+        all_files: Whether to take every file, whatever its name.
 
     Raises:
-        UsageError: The folders are partly splits and partly something else, so that either reading would be wrong.
+        UsageError: Some folders are splits and others are not, so the tree is ambiguous.
     """
     splits = [folder for folder in folders if split_of_name(os.path.basename(folder))]
     others = [folder for folder in folders if folder not in splits]
@@ -72,25 +75,25 @@ def class_folders(top: str, folders: Sequence[str], *, all_files: bool) -> list[
         if inner:
             return class_folders(os.path.dirname(inner[0]), inner, all_files=all_files)
         return _splits_below(folders, all_files=all_files)
-    inside = {folder: _look(folder, all_files=all_files) for folder in splits}
-    of_classes = [folder for folder in splits if inside[folder].folders and not inside[folder].has_files]
+    inside = {folder: _contents_of(folder, all_files=all_files) for folder in splits}
+    with_classes = [folder for folder in splits if inside[folder].folders and not inside[folder].has_files]
     with_clips = [folder for folder in others if _has_clip(folder, all_files=all_files)]
-    if with_clips and len(of_classes) < 2:
+    if with_clips and len(with_classes) < 2:
         return _splits_below(folders, all_files=all_files)
-    names = " and ".join(repr(os.path.relpath(folder, top)) for folder in of_classes or splits)
+    names = " and ".join(repr(os.path.relpath(folder, top)) for folder in with_classes or splits)
     if with_clips:
         raise UsageError(
-            f"In {top!r} {names} hold class folders, as the splits of a data set do, and "
-            f"{os.path.basename(with_clips[0])!r} lies beside them with clips of its own. Move one of the two away, "
+            f"In {top!r}, {names} contain class folders, as splits of a data set do, and "
+            f"{os.path.basename(with_clips[0])!r} next to them contains clips. Move one of the two away, "
             f"or give a CSV path,label,group,split."
         )
     flat = [folder for folder in splits if inside[folder].has_files]
     if flat:
         raise UsageError(
-            f"{os.path.relpath(flat[0], top)!r} in {top!r} is named like a split of a data set and holds clips without "
-            f"a class folder, so that they have no label. Sort them into one folder a class, give a CSV "
-            f"path,label,group,split, or name a folder of class folders alone"
-            f"{f' ({of_classes[0]})' if of_classes else ''}."
+            f"{os.path.relpath(flat[0], top)!r} in {top!r} is named like a split and contains clips without "
+            f"a class folder, so they have no label. Sort them into one folder per class, give a CSV "
+            f"path,label,group,split, or give a folder with class folders only"
+            f"{f' ({with_classes[0]})' if with_classes else ''}."
         )
     return [
         ClassFolder(folder, os.path.basename(folder), split_of_name(os.path.basename(split)))
@@ -100,30 +103,30 @@ def class_folders(top: str, folders: Sequence[str], *, all_files: bool) -> list[
 
 
 def _wrapped_splits(folders: Sequence[str], *, all_files: bool) -> list[str]:
-    """The folders in the only one that has clips, if all are named like splits."""
+    """Return the subfolders of the only folder with clips, if all are named like splits; otherwise none."""
     inside = []
     for folder in folders:
-        look = _look(folder, all_files=all_files)
-        if look.has_files:
+        contents = _contents_of(folder, all_files=all_files)
+        if contents.has_files:
             return []
-        inside.append(look)
-    for folder, look in zip(folders, inside, strict=True):
-        if len(look.folders) > 1 and all(split_of_name(os.path.basename(inner)) for inner in look.folders):
+        inside.append(contents)
+    for folder, contents in zip(folders, inside, strict=True):
+        if len(contents.folders) > 1 and all(split_of_name(os.path.basename(inner)) for inner in contents.folders):
             others = [other for other in folders if other != folder]
-            return [] if any(_has_clip(other, all_files=all_files) for other in others) else look.folders
+            return [] if any(_has_clip(other, all_files=all_files) for other in others) else contents.folders
     return []
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What lies directly in a folder."""
+class _Contents:
+    """Direct contents of a folder."""
 
     folders: list[str]
     has_files: bool
-    """Some that may be clips."""
+    """Whether there are files that may be clips."""
 
 
-def _look(folder: str, *, all_files: bool) -> _Look:
+def _contents_of(folder: str, *, all_files: bool) -> _Contents:
     folders, has_files = [], False
     try:
         names = sorted(os.listdir(folder))
@@ -135,7 +138,7 @@ def _look(folder: str, *, all_files: bool) -> _Look:
             folders += [path] if all_files or not kind_of_folder(name) else []
         else:
             has_files = has_files or all_files or not kind_of_file(name)
-    return _Look(folders, has_files)
+    return _Contents(folders, has_files)
 
 
 def _has_clip(folder: str, *, all_files: bool) -> bool:
@@ -143,13 +146,13 @@ def _has_clip(folder: str, *, all_files: bool) -> bool:
 
 
 def _splits_below(folders: Sequence[str], *, all_files: bool) -> list[ClassFolder]:
-    """Class folders, or what is in them if every one holds nothing but splits: `jump/train`, `jump/test`."""
+    """Return the class folders, or their subfolders if all of these are splits: `jump/train`, `jump/test`."""
     plain = [ClassFolder(folder, os.path.basename(folder)) for folder in folders]
     if not folders:
         return plain
     found: list[ClassFolder] = []
     for folder in folders:
-        inside = _look(folder, all_files=all_files)
+        inside = _contents_of(folder, all_files=all_files)
         splits = [split_of_name(os.path.basename(inner)) for inner in inside.folders]
         if inside.has_files or not splits or not all(splits):
             return plain

@@ -1,4 +1,4 @@
-"""Text that people save with other programs: with a byte order mark, or not as text at all."""
+"""Text files from other programs, with or without a byte order mark."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, TextIO
 
 from nonlocal_video.errors import UsageError
 
-_OTHER_BEGINNINGS = {
+_OTHER_SIGNATURES = {
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",
     b"PK\x03\x04": "a spreadsheet or another archive",
@@ -23,20 +23,20 @@ _OTHER_BEGINNINGS = {
 def open_text(
     path: str | os.PathLike[str], *, errors: Literal["strict", "surrogateescape"] = "strict"
 ) -> Iterator[TextIO]:
-    """Open a text in UTF-8, with or without a byte order mark, with its line ends as they are.
+    """Open a UTF-8 text file, with or without a byte order mark, without newline translation.
 
     Args:
-        path: The file.
-        errors: What to make of bytes that are not UTF-8, as for `open`.
+        path: Path of the file.
+        errors: Handling of bytes that are not UTF-8, as for `open`.
 
     Raises:
-        UsageError: It begins like something else.
-        OSError: It cannot be read.
+        UsageError: The file is of another kind, judged by its first bytes.
+        OSError: The file cannot be read.
     """
     with open(path, "rb") as file:
-        beginning = file.read(4)
-    for start, what in _OTHER_BEGINNINGS.items():
-        if beginning.startswith(start):
+        signature = file.read(4)
+    for start, what in _OTHER_SIGNATURES.items():
+        if signature.startswith(start):
             name = repr(os.fspath(path))
             raise UsageError(f"{name} is {what}, not text in UTF-8. Save it as UTF-8 (CSV UTF-8 in a spreadsheet).")
     with open(path, encoding="utf-8-sig", errors=errors, newline="") as text:

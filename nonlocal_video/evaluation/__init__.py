@@ -1,1 +1,1 @@
-"""How good a model is on labelled clips: which clips, their answers, the figures, the report."""
+"""Evaluation of a model on labelled clips: predictions, metrics and the report."""

@@ -1,4 +1,4 @@
-"""What the model said of each labelled clip, as far as the figures need it."""
+"""The model's answer for each labelled clip, as far as metrics and report need it."""
 
 from __future__ import annotations
 
@@ -15,44 +15,51 @@ TOP_K = 5
 
 @dataclass(frozen=True)
 class Truth:
-    """What a clip shows."""
+    """Ground truth of a clip."""
 
     label: str
-    """The model's name for it."""
+    """Class name, as the model spells it."""
     index: int
+    """Index of the class in the model's outputs."""
     group: str | None
+    """Group of the clip, see `LabelledClip`."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The model's likeliest classes for one clip and the place of the true one; or why there are none."""
+    """The model's top classes for one clip and the rank of the true class; or the error."""
 
     path: str
+    """Path of the clip."""
     truth: Truth
+    """Ground truth of the clip."""
     top: tuple[ScoredLabel, ...]
-    """At most `TOP_K`, best first; none for a clip that cannot be read."""
+    """Top classes, best first, at most `TOP_K`; empty for an unreadable clip."""
     true_rank: int | None
-    """Place of the true class among all classes by score, from 1; equal scores in label order."""
+    """Rank of the true class by score, from 1; ties in label order."""
     true_score: float | None
+    """Score of the true class."""
     error: tuple[str, str] | None = None
-    """Code and message."""
+    """Error code and message; None for a readable clip."""
 
     @property
     def readable(self) -> bool:
+        """Whether the clip could be read."""
         return self.error is None
 
     @property
     def right(self) -> bool:
+        """Whether the top class is the true one."""
         return self.true_rank == 1
 
     @property
     def regret(self) -> float:
-        """How much likelier than the true class the answer seemed: 0 if it is right, 1 for the worst mistake."""
+        """Score of the top class minus that of the true class: 0 if correct, at most 1."""
         return 0.0 if self.true_score is None else self.top[0].score - self.true_score
 
 
 def to_row(outcome: Outcome, truth: Truth) -> dict[str, Any]:
-    """A row of `classify --json` with what is true beside it."""
+    """Return a row of `classify --json` with label, rank and score of the true class added."""
     rank = score = None
     if not isinstance(outcome, Failure):
         order = np.argsort(-outcome.scores, kind="stable")  # as in `Prediction.top`
@@ -62,7 +69,7 @@ def to_row(outcome: Outcome, truth: Truth) -> dict[str, Any]:
 
 
 def from_row(row: Mapping[str, Any], truth: Truth) -> Answer:
-    """The answer in a row of `to_row`."""
+    """Make an answer from a row of `to_row`."""
     return Answer(
         path=row["path"],
         truth=truth,

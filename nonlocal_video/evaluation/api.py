@@ -16,7 +16,7 @@ from nonlocal_video.datasets.labelled import alike_names, class_indices, read_so
 from nonlocal_video.datasets.labelled_clip import LabelledSource
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.evaluation.answers import TOP_K, Answer, Truth, from_row, to_row
-from nonlocal_video.evaluation.metrics import measure
+from nonlocal_video.evaluation.metrics import compute_metrics
 from nonlocal_video.evaluation.report import REPORT_FILES, Evaluation
 from nonlocal_video.inference.batch_run import BatchRun
 from nonlocal_video.inference.context import check_has_features
@@ -170,7 +170,7 @@ def evaluate(
         "protocol": protocol,
         "passed_over": dict(found.passed_over.counts),
     }
-    metrics = measure(answers, len(card.labels), seed=seed)
+    metrics = compute_metrics(answers, len(card.labels), seed=seed)
     evaluation = Evaluation(about, card.labels, answers, metrics, published, seed)
     if folder is not None:
         evaluation.write(folder, csv_escape=csv_escape)

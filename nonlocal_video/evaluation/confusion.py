@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture that can be read with 6 classes and with 400."""
+"""Plot of the confusion matrix, readable with 6 classes and with 400."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MAX_WITH_NUMBERS = 40
-"""Classes up to which every cell shows its number of clips."""
+"""Largest number of classes at which every cell shows its count."""
 _CELL_INCHES = (0.32, 0.1)
-"""Side of a cell with and without numbers: the height of a line of the names beside it, and some air."""
+"""Side of a cell with and without numbers: the line height of the class names, plus padding."""
 _FONT_POINTS = (9, 6)
 _BAR_INCHES = 2.2
 _DOTS_PER_INCH = 110
@@ -22,7 +22,7 @@ _SHAPED = (
     "ARABIC", "SYRIAC", "THAANA", "NKO", "HEBREW", "DEVANAGARI", "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL",
     "TELUGU", "KANNADA", "MALAYALAM", "SINHALA", "TIBETAN", "MYANMAR", "KHMER", "MONGOLIAN",
 )  # fmt: skip
-"""Scripts whose letters join, change places or run from right to left, which not every matplotlib does."""
+"""Scripts with joining, reordered or right-to-left letters, which not every matplotlib can lay out."""
 
 
 def draw_confusion(
@@ -32,26 +32,26 @@ def draw_confusion(
     title: str,
     path: Path | IO[bytes],
 ) -> None:
-    """Draw how each class's clips were answered.
+    """Draw a confusion matrix as a PNG.
 
-    A name that cannot be drawn, as no font of this machine has its letters or they have to be joined, stands as its
-    number in the list of answers, `#3`, and the picture says where that list is: the first line of confusion.csv.
+    A class name that cannot be drawn, as no font on this machine has its letters or they need complex layout, is shown
+    as its column number, `#3`; the title refers to the first line of confusion.csv, which lists the names.
 
     Args:
-        counts: (true classes, answers) clips.
+        counts: Number of clips, (true classes, answers).
         true_labels: Names of the rows.
-        answer_labels: Names of the columns: those of the rows, in their order, then others.
-        title: Above the picture.
-        path: A PNG, or a file to write one into.
+        answer_labels: Names of the columns: those of the rows in their order, then others.
+        title: Title of the figure.
+        path: Path of the PNG file, or an open binary file.
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure  # not pyplot, which would choose a window system
 
     num_rows, num_columns = counts.shape
     families = _families("".join(answer_labels) + title)
-    answers = [name if _can_be_set(name) else f"#{number}" for number, name in enumerate(answer_labels, start=1)]
+    answers = [name if _can_be_drawn(name) else f"#{number}" for number, name in enumerate(answer_labels, start=1)]
     shown = dict(zip(answer_labels, answers, strict=True))
-    title = "".join(character if _can_be_set(character) else "?" for character in title)
+    title = "".join(character if _can_be_drawn(character) else "?" for character in title)
     numbered = sum(one != name for name, one in shown.items())
     if numbered:
         classes = f"{numbered} of {num_columns} names"
@@ -60,12 +60,12 @@ def draw_confusion(
         )
     crowded = max(num_rows, num_columns) > _MAX_WITH_NUMBERS
     cell, points = _CELL_INCHES[crowded], _FONT_POINTS[crowded]
-    # The cells fill the figure; whatever stands beside them is added when it is saved, however long the names are.
+    # The cells fill the figure; saving adds the labels around it, however long they are.
     width, height = num_columns * cell, num_rows * cell
     figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH)
     axes = figure.add_axes((0, 0, 1, 1))
     shares = counts / counts.sum(axis=1, keepdims=True)
-    colours = PowerNorm(0.5, 0, 1)  # so that one clip of fifty is seen
+    colours = PowerNorm(0.5, 0, 1)  # so that one clip in fifty is visible
     image = axes.imshow(shares, cmap="Blues", norm=colours, aspect="auto", interpolation="nearest")
     text: dict[str, Any] = {"fontsize": points, "parse_math": False, "family": families}
     axes.set_xticks(range(num_columns), answers, rotation=90, **text)
@@ -75,7 +75,7 @@ def draw_confusion(
     axes.set_yticks(np.arange(num_rows + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#dddddd", linewidth=0.4)
     axes.tick_params(which="minor", length=0)
-    if num_columns > num_rows:  # behind the line are classes of which there is no clip
+    if num_columns > num_rows:  # right of the line are classes without clips
         axes.axvline(num_rows - 0.5, color="#d1495b", linewidth=1)
     axes.set_xlabel("answer" + (" (right of the line: classes without clips)" if num_columns > num_rows else ""))
     axes.set_ylabel("true class")
@@ -89,8 +89,8 @@ def draw_confusion(
     figure.savefig(path, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.15)
 
 
-def _can_be_set(name: str) -> bool:
-    """Whether this machine's fonts and matplotlib can show a name as it is written."""
+def _can_be_drawn(name: str) -> bool:
+    """Return whether matplotlib can draw a name with the fonts of this machine."""
     return all(
         character.isprintable() and any(ord(character) in letters for letters in _letters().values())
         for character in name
@@ -102,7 +102,7 @@ def _is_shaped(character: str) -> bool:
 
 
 def _families(text: str) -> list[str]:
-    """The fonts that together have the letters of a text, as far as there are any: matplotlib's own first."""
+    """Return font families that cover the letters of a text, matplotlib's own first."""
     wanted = {ord(character) for character in text}
     families: list[str] = []
     for family, letters in _letters().items():
@@ -114,7 +114,7 @@ def _families(text: str) -> list[str]:
 
 @lru_cache
 def _letters() -> dict[str, frozenset[int]]:
-    """Font family -> the code points that it has, matplotlib's own font first."""
+    """Return the code points of each font family, matplotlib's own first."""
     from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
 
@@ -124,11 +124,11 @@ def _letters() -> dict[str, frozenset[int]]:
         font for font in font_manager.fontManager.ttflist if font.style == "normal" and font.weight in (400, "normal")
     ]
     for font in sorted(fonts, key=lambda font: (font.fname != own, font.name, font.fname)):
-        if font.name in found or "last resort" in font.name.casefold():  # has a box for every letter
+        if font.name in found or "last resort" in font.name.casefold():  # draws a box for every letter
             continue
         try:
-            # The file that matplotlib itself takes for this family.
+            # The file that matplotlib chooses for this family.
             found[font.name] = frozenset(FT2Font(font_manager.findfont(font.name)).get_charmap())
-        except (OSError, RuntimeError, ValueError):  # a font that is damaged, or was uninstalled meanwhile
+        except (OSError, RuntimeError, ValueError):  # the font is damaged, or was uninstalled meanwhile
             continue
     return found

@@ -1,4 +1,4 @@
-"""Accuracy, calibration and confusion, with intervals that know which clips belong together."""
+"""Accuracy, calibration and confusion, with bootstrap intervals over groups of clips."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from nonlocal_video.evaluation.answers import TOP_K, Answer
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 NUM_BINS = 15
-"""Bins of the calibration error, of equal width; as many as in Guo et al., ICML 2017."""
+"""Number of equal-width bins of the calibration error, as in Guo et al., ICML 2017."""
 
 Statistic = Callable[[NDArray[np.float64]], float]
-"""From a weight for every clip to a figure."""
+"""Function from clip weights, (N,), to a value."""
 
 
 @dataclass(frozen=True)
@@ -31,37 +31,38 @@ class Figure:
     """An accuracy, from 0 to 1."""
 
     value: float
-    """Value over the clips that can be read."""
+    """Accuracy over the readable clips."""
     interval: tuple[float, float] | None
-    """95%, by bootstrap over groups; None for a single group, which says nothing about others."""
+    """95% bootstrap interval over groups; None for a single group."""
     unreadable_as_wrong: float
-    """The same over all clips, with no credit for those that cannot be read."""
+    """Accuracy over all clips, counting unreadable ones as wrong."""
 
 
 @dataclass(frozen=True, repr=False)
 class Metrics:
-    """How good the answers are."""
+    """Metrics of a model on labelled clips."""
 
     accuracies: dict[str, Figure]
-    """`top1`, `top5` (`topK` of a model with K < 5 classes) and `mean_class`, the mean of the accuracies of the classes
-    that have clips."""
+    """Accuracies `top1`, `top5` (`topK` for a model with K < 5 classes) and `mean_class`, the mean of the per-class
+    accuracies over classes with clips."""
     calibration_error: float
-    """Expected calibration error of the likeliest class, from 0 to 1: mean distance of confidence and accuracy in
+    """Expected calibration error of the top class, from 0 to 1: the mean gap between confidence and accuracy in
     `NUM_BINS` bins of confidence (Guo et al., ICML 2017, eq. 3)."""
     mean_confidence: float
-    """Mean score of the likeliest class; above the top-1 accuracy the model is too sure of itself."""
+    """Mean score of the top class; above the top-1 accuracy, the model is overconfident."""
     confusion: NDArray[np.int64]
-    """(classes, classes) clips, true class by answer."""
+    """Confusion matrix, (classes, classes): true class by top class, in clips."""
     num_groups: int
+    """Number of independent groups."""
 
 
-def measure(answers: Sequence[Answer], num_classes: int, *, seed: int = 0) -> Metrics | None:
-    """The figures of all answers; None if no clip can be read.
+def compute_metrics(answers: Sequence[Answer], num_classes: int, *, seed: int = 0) -> Metrics | None:
+    """Compute the metrics of all answers; None if no clip is readable.
 
     Args:
-        answers: One a clip, those that cannot be read included.
-        num_classes: Of the model.
-        seed: Of the bootstrap.
+        answers: One answer per clip, including unreadable ones.
+        num_classes: Number of classes of the model.
+        seed: Seed of the bootstrap.
     """
     readable = [answer for answer in answers if answer.readable]
     if not readable:
@@ -106,21 +107,21 @@ def measure(answers: Sequence[Answer], num_classes: int, *, seed: int = 0) -> Me
 
 
 def mean_class_accuracy(answered: NDArray[np.int64], truth: NDArray[np.int64], num_classes: int) -> float:
-    """Mean over the classes that occur in `truth`, (N,), of the share of their clips that are answered rightly."""
+    """Return the mean of the per-class accuracies over the classes in `truth`, (N,)."""
     recall = multiclass_recall(*_tensors(answered, truth), num_classes, average=None)
-    # torchmetrics' own mean counts a class without clips as 0 as soon as one clip is taken for it
+    # torchmetrics' own mean counts a class without clips as 0 once it is predicted
     return float(recall[torch.from_numpy(np.unique(truth))].double().mean())
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Expected calibration error of (N,) confidences in answers that are right (1) or not (0)."""
-    # Above 1, by rounding, torchmetrics would take the confidences for logits.
+    """Return the expected calibration error of confidences, (N,), in answers that are right (1) or wrong (0)."""
+    # torchmetrics would take values above 1, by rounding, for logits.
     confidences = torch.from_numpy(np.minimum(confidence, 1.0))
     return float(binary_calibration_error(confidences, torch.from_numpy(right).long(), n_bins=NUM_BINS, norm="l1"))
 
 
 def group_numbers(groups: Sequence[str | None]) -> NDArray[np.int64]:
-    """(N,) the number of each clip's group, from 0; a clip without one is a group of its own."""
+    """Number the groups from 0, (N,); a clip without a group is a group of its own."""
     numbers: dict[tuple[str | None, int], int] = {}
     keys = [(group, -1 if group is not None else position) for position, group in enumerate(groups)]
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
@@ -129,15 +130,18 @@ def group_numbers(groups: Sequence[str | None]) -> NDArray[np.int64]:
 def bootstrap(
     statistics: Mapping[str, Statistic], groups: NDArray[np.int64], *, seed: int, resamples: int = RESAMPLES
 ) -> dict[str, tuple[float, float] | None]:
-    """The 95% percentile interval of each statistic when whole groups are drawn with replacement.
+    """Return the 95% percentile interval of each statistic, resampling whole groups with replacement.
 
-    Clips of one group rise and fall together, so drawing single clips would give intervals that are too narrow.
+    Clips of one group are correlated, so resampling single clips would give intervals that are too narrow.
 
     Args:
-        statistics: Called with how often each clip was drawn, (N,).
-        groups: (N,) group numbers from 0.
-        seed: Of the draws; all statistics see the same ones.
-        resamples: Number of draws.
+        statistics: Functions of the number of times that each clip was drawn, (N,).
+        groups: Group numbers from 0, (N,).
+        seed: Seed of the resamples, which are the same for all statistics.
+        resamples: Number of resamples.
+
+    Returns:
+        Interval by name; None for each if there is a single group.
     """
     num_groups = int(groups.max()) + 1
     if num_groups == 1:
@@ -160,7 +164,7 @@ def _ends(quantiles: NDArray[np.float64]) -> tuple[float, float]:
 def _mean_class(
     truth: NDArray[np.int64], right: NDArray[np.float64], num_classes: int, weights: NDArray[np.float64]
 ) -> float:
-    """Mean class accuracy of weighted clips, over the classes that have any weight."""
+    """Return the mean class accuracy of weighted clips, over the classes with any weight."""
     of_class = np.bincount(truth, weights, num_classes)
     right_of_class = np.bincount(truth, weights * right, num_classes)
     present = of_class > 0

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: figures, every clip's answer, and the confusion matrix as table and picture."""
+"""Report of an evaluation: summary, predictions, and the confusion matrix as table and plot."""
 
 from __future__ import annotations
 
@@ -28,50 +28,55 @@ REPORT_FILES = ("summary.json", "predictions.csv", "confusion.csv", "confusion.p
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """One model on one set of labelled clips."""
+    """Result of evaluating a model on labelled clips."""
 
     settings: Mapping[str, Any]
-    """What the answers depend on: model, views and the like."""
+    """Settings that affect the answers, such as model and views."""
     labels: Sequence[str]
-    """The model's."""
+    """Class names of the model."""
     answers: Sequence[Answer]
+    """Answer for each clip."""
     metrics: Metrics | None
-    """None if no clip can be read."""
+    """Metrics; None if no clip is readable."""
     published: Accuracy | None
-    """The figures of the model's card, where its protocol was run."""
+    """Published accuracy from the model's card, if its protocol was used."""
     seed: int
+    """Seed of the bootstrap."""
 
     @property
     def unreadable(self) -> list[Answer]:
+        """Answers for unreadable clips."""
         return [answer for answer in self.answers if not answer.readable]
 
     @property
     def worst_first(self) -> list[Answer]:
-        """Mistakes, the largest regret first; then clips that cannot be read; then right answers, unsure ones first."""
-        return sorted(self.answers, key=_place)
+        """Mistakes by falling regret, then unreadable clips, then correct answers by rising score."""
+        return sorted(self.answers, key=_sort_key)
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the figures should know."""
+        """Caveats on the metrics, one sentence each."""
         notes = []
         if self.metrics and 1 < self.metrics.num_groups < FEW_GROUPS:
             notes.append(
                 f"Only {self.metrics.num_groups} independent groups: the intervals are rough, and likely too narrow."
             )
         if self.metrics and self.metrics.num_groups == 1:
-            notes.append("All clips are of one group, which says nothing about others: there are no intervals.")
+            notes.append("All clips are from one group, so there are no intervals for other groups.")
         for name, figure in self.metrics.accuracies.items() if self.metrics else ():
             if figure.interval and figure.interval[0] == figure.interval[1]:
-                notes.append(f"{name} is the same in every draw of groups: an interval without width is no certainty.")
+                notes.append(
+                    f"{name} is the same in every resample: an interval of zero width does not mean certainty."
+                )
         if self.published:
             notes.append(
-                "The published figures hold for the validation set of the model's classes; on other clips, or a part "
-                "of it, the measured ones need not be equal."
+                "The published accuracy is for the whole validation set of the model's classes; on other clips, or a "
+                "part of it, the measured accuracy may differ."
             )
         return notes
 
     def summary(self) -> dict[str, Any]:
-        """What `summary.json` holds; accuracies, intervals and calibration error in percent."""
+        """Return the contents of `summary.json`; accuracies, intervals and calibration error in percent."""
         metrics = self.metrics
         return {
             **self.settings,
@@ -102,13 +107,20 @@ class Evaluation:
         }
 
     def unreadable_in_words(self) -> str:
-        """`2 unreadable (1 corrupt, 1 not_found)`, or nothing."""
+        """Return `2 unreadable (1 corrupt, 1 not_found)`, or an empty string."""
         codes = Counter(answer.error[0] for answer in self.unreadable if answer.error)
         kinds = ", ".join(f"{number} {code}" for code, number in codes.most_common())
         return f"{len(self.unreadable)} unreadable ({kinds})" if codes else ""
 
     def write(self, folder: Path, *, csv_escape: bool = True) -> list[Path]:
-        """`summary.json`, `predictions.csv` (worst first), and if any clip can be read `confusion.csv` and `.png`.
+        """Write `summary.json`, `predictions.csv` (worst first) and, if a clip is readable, `confusion.csv` and `.png`.
+
+        Args:
+            folder: Existing folder to write into.
+            csv_escape: Whether to protect spreadsheets from text that looks like a formula.
+
+        Returns:
+            Paths of the written files.
 
         Raises:
             OutputError: The folder cannot be written.
@@ -137,7 +149,7 @@ class Evaluation:
         except OSError as error:
             raise OutputError(
                 f"The report cannot be written to {os.fspath(folder)!r}: {error.strerror or error}. Make room and run "
-                f"the same command with --resume; no clip is done again."
+                f"the same command with --resume; finished clips are not repeated."
             ) from error
         return written
 
@@ -149,7 +161,7 @@ class Evaluation:
 
 
 def occurring(confusion: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-    """The classes that have clips (rows), and these with those that clips are taken for behind them (columns)."""
+    """Return the classes with clips (rows), and those followed by other predicted classes (columns)."""
     rows = np.flatnonzero(confusion.sum(axis=1)).tolist()
     answered = np.flatnonzero(confusion.sum(axis=0)).tolist()
     known = set(rows)
@@ -157,7 +169,7 @@ def occurring(confusion: NDArray[np.int64]) -> tuple[list[int], list[int]]:
 
 
 def percent(share: float) -> float:
-    """0.123456 -> 12.346."""
+    """Convert a fraction to percent, rounded: 0.123456 -> 12.346."""
     return round(100 * share, 3)
 
 
@@ -169,7 +181,7 @@ def _percent_row(figure: Figure) -> dict[str, Any]:
     }
 
 
-def _place(answer: Answer) -> tuple[int, float, str]:
+def _sort_key(answer: Answer) -> tuple[int, float, str]:
     if not answer.readable:
         return 1, 0.0, answer.path
     return (2, answer.top[0].score, answer.path) if answer.right else (0, -answer.regret, answer.path)

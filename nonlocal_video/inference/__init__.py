@@ -1,1 +1,1 @@
-"""From a clip, or a folder of clips, to scores."""
+"""Inference: from a clip, a folder or a long video to predictions and explanations."""

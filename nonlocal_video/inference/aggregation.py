@@ -1,4 +1,4 @@
-"""From the logits of several views to one score for each class, as a model's card says."""
+"""Aggregation of the logits of several views into one score per class, as the model card specifies."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from nonlocal_video.models.card import ModelCard
 
 
 def window_logits(card: ModelCard, network: nn.Module, features: Tensor) -> Tensor:
-    """The linear classifier `network.fc` at every place of the card's window over the last features.
+    """Apply the linear classifier `network.fc` at every position of the card's window over the last features.
 
-    PySlowFast's and the authors' networks are tested like this ("fully convolutional"): trained on 7 x 7 cells and
-    shown 8 x 8, they give 2 x 2 answers.
+    PySlowFast and the authors test their networks like this ("fully convolutional"): trained on 7 x 7 cells and applied
+    to 8 x 8, they give 2 x 2 outputs.
 
     Args:
-        card: With a `head_window`, (T, H, W) cells.
-        network: With the classifier as its `fc`.
-        features: (B, C, T', H', W').
+        card: Model card with a `head_window`, (T, H, W) cells.
+        network: Network with the classifier as its `fc`.
+        features: Last features, (B, C, T', H', W').
 
     Returns:
-        Logits (B, P, classes), P places.
+        Logits (B, P, classes) at P positions.
 
     Raises:
         ModelError: The features are smaller than the window.
@@ -47,14 +47,14 @@ def pooled(features: Tensor) -> Tensor:
 
 
 def average_scores(card: ModelCard, logits: Tensor) -> NDArray[np.float64]:
-    """One probability for each class.
+    """Average the scores of a clip over its views and windows.
 
     Args:
-        card: Says whether probabilities are averaged or logits.
-        logits: (V, classes) of all views and windows of a clip.
+        card: Model card; `average` selects whether probabilities or logits are averaged.
+        logits: Logits of all views and windows, (V, classes).
 
     Returns:
-        (classes,) probabilities.
+        Probabilities, (classes,).
     """
     logits = logits.double()
     averaged = logits.softmax(1).mean(0) if card.average == "probabilities" else logits.mean(0).softmax(0)

@@ -1,4 +1,4 @@
-"""How many views a network may be given at a time before one of its feature maps is too large to be indexed."""
+"""The number of views per forward pass above which a feature map is too large for 32-bit indices."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nonlocal_video.models.meta import meta_copy
 
 MAX_ELEMENTS = 2**31 - 1
-"""Elements of a tensor that a signed 32-bit index reaches; convolution and pooling kernels of GPUs count with such."""
+"""Largest number of elements that a signed 32-bit index reaches, as convolution and pooling kernels of GPUs use."""
 _VALUES_PER_PIXEL = 64
-"""Values of the largest feature map for each input pixel that are assumed of a network that only runs on real data: 64
-channels at full size, four times those of a ResNet-50 or an Inception-I3D."""
+"""Assumed values of the largest feature map per input pixel, for networks that do not run on the meta device: 64
+channels at full resolution, four times as many as in a ResNet-50 or an Inception-I3D."""
 
 _log = logging.getLogger(__name__)
 
 
 def views_at_once(network: nn.Module, view_shape: tuple[int, ...]) -> int:
-    """Return the largest number of views with which every tensor stays at or below `MAX_ELEMENTS`, at least 1.
+    """Return the largest number of views for which no tensor exceeds `MAX_ELEMENTS`, at least 1.
 
     Args:
         network: Takes (N, *view_shape).
@@ -33,28 +33,27 @@ def views_at_once(network: nn.Module, view_shape: tuple[int, ...]) -> int:
 
 
 def largest_tensor(network: nn.Module, view_shape: tuple[int, ...]) -> int:
-    """Return the number of elements of the largest tensor on the way of one view through a network.
+    """Return the number of elements of the largest tensor in a forward pass of one view.
 
-    A copy of the network runs on the meta device: shapes only, no arithmetic. What a fused kernel computes in tiles is
-    not a tensor.
+    A copy of the network runs on the meta device, which computes shapes only. Tiles of a fused kernel do not count.
 
     Args:
-        network: Takes (N, *view_shape). While it is copied nobody else may run it with hooks.
+        network: Takes (N, *view_shape). No other thread may hook it while it is copied.
         view_shape: (3, T, S, S).
     """
-    watch = _Largest()
+    recorder = _LargestTensor()
     try:
         shapes_only = meta_copy(network)
-        with torch.no_grad(), _FusedAttention(), watch:
+        with torch.no_grad(), _FusedAttention(), recorder:
             shapes_only(torch.empty(1, *view_shape, device="meta"))
     except Exception as error:
         _log.debug("the network does not run without data: %s", error)
-        return max(watch.elements, _VALUES_PER_PIXEL * view_shape[1] * view_shape[2] * view_shape[3])
-    return watch.elements
+        return max(recorder.elements, _VALUES_PER_PIXEL * view_shape[1] * view_shape[2] * view_shape[3])
+    return recorder.elements
 
 
-class _Largest(TorchDispatchMode):
-    """Looks at every result of every operation."""
+class _LargestTensor(TorchDispatchMode):
+    """Records the largest result of all operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,14 +62,14 @@ class _Largest(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else (result,):
-            # An expanded tensor takes no more memory than what it was before.
+            # An expanded tensor takes no additional memory.
             if isinstance(tensor, Tensor) and 0 not in tensor.stride():
                 self.elements = max(self.elements, tensor.numel())
         return result
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Attention without its matrix, as on a GPU; on the meta device PyTorch would make it."""
+    """Replaces fused attention, which on the meta device would make the attention matrix."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:

@@ -1,4 +1,4 @@
-"""The one resumable run over many files: the command line, the page, `evaluate` and Python call it."""
+"""The resumable run over many files, used by the command line, the page, `evaluate` and Python."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ Row = dict[str, Any]
 
 
 class BatchRun:
-    """Classifies files one after another and keeps a row of every one; files that have a row are left out.
+    """Classifies files one after another and writes a row for each; files that have a row are skipped.
 
-    Iterating gives each outcome with its row, which its tables have by then. Ending the iteration early ends the run.
+    Iterating yields each outcome with its row, already written to the tables. Ending the iteration early ends the run.
 
     Attributes:
         counts: Number of rows of this run, by `ok` or the error's code.
@@ -55,13 +55,13 @@ class BatchRun:
         keep_answers: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Create a run; nothing is read yet.
+        """Prepare a run; no file is read yet.
 
         Args:
-            recognizer: Answers.
-            files: Paths, and failures of files that were refused before they were read; may be endless.
-            request: Spans and views, the same for all.
-            fast: The model card's cheaper view.
+            recognizer: Recognizer to use.
+            files: Paths, possibly endless, and failures for files that were rejected before they were read.
+            request: Time span, region and views, the same for all files.
+            fast: Whether to use the cheaper input of the model card.
             workers: Decoding processes beside the network; None is as many as suit the device.
             batch_size: Views in one forward pass; None is as many as suit the device.
             devices: Several take a process each, see `many_devices`; else the recogniser answers.
@@ -109,7 +109,7 @@ class BatchRun:
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """Where a run stands after a row."""
+    """Progress of a run after a row."""
 
     outcome: Outcome
     row: Row
@@ -121,16 +121,16 @@ class BatchProgress:
 
 @dataclass(frozen=True, repr=False)
 class FolderResult:
-    """What a folder run gave; iterating yields the rows, as `classify --json` prints them."""
+    """Result of a folder run; iterating yields the rows, as in `classify --json`."""
 
     counts: Counter[str]
     """Rows of this run, by `ok` or the error's code."""
     done_before: Counter[str] = field(default_factory=Counter)
     """Rows that earlier runs had written, likewise."""
     passed_over: PassedOver = field(default_factory=PassedOver)
-    """Files that were not tried for their names."""
+    """Counts of the skipped files, by kind."""
     output: Path | None = None
-    """The table that was written."""
+    """Path of the table; None if none was written."""
     outcomes: Sequence[Outcome] = ()
     """Predictions and failures, in order; none where a table was written. In a context, the final ones."""
     top_k: int = 5
@@ -161,9 +161,9 @@ def run_settings(
     limits: DecodeLimits,
     context: FolderContext = "none",
 ) -> dict[str, Any]:
-    """Return what the rows of a run depend on: a run is only taken up with the same.
+    """Return the settings that affect the rows of a run; a run can only be resumed with the same.
 
-    What only rounds otherwise (device, runtime, batch size) is not among them: a run may be resumed with another.
+    Settings that only change rounding (device, runtime, batch size) are not included and may change.
 
     Args:
         card: The model's.
@@ -210,7 +210,7 @@ def run_folder(
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[BatchProgress], None] = lambda progress: None,
 ) -> FolderResult:
-    """Classify all files of folders, patterns and addresses, and write a table of them.
+    """Classify all files of folders, patterns and URLs, and write a table.
 
     Args:
         recognizer: Answers.
@@ -233,9 +233,9 @@ def run_folder(
         The counts; outcomes are given to `on_progress` alone, except in a context.
 
     Raises:
-        UsageError: An argument has a value that is not allowed, or the output cannot be taken up.
+        UsageError: An argument is invalid, or the output cannot be resumed.
         OutputError: The table cannot be written; the rows so far are kept beside it.
-        DeviceError: The device has failed; what was not done has no row, and `resume` does it.
+        DeviceError: The device failed; `resume` continues with the files without a row.
         KeyboardInterrupt: `should_stop` ended the run; the rows are kept, and `resume` continues.
     """
     if resume and output is None:

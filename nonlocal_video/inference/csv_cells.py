@@ -1,7 +1,7 @@
-"""Cells of tables that people open in spreadsheets, which take text that begins like a formula for one.
+"""CSV cells that are safe in spreadsheets, which interpret text that starts like a formula.
 
-Such a cell gets an apostrophe before it, as OWASP's page on CSV injection advises; so does one that begins with
-apostrophes before that, which makes the way back unambiguous.
+Such a cell gets a leading apostrophe, as OWASP advises against CSV injection. So does a cell with apostrophes before
+the formula, which makes the escaping reversible.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _ESCAPED = re.compile(r"'*[=+\-@\t\r]")
 
 
 def escape_cell(value: Any) -> Any:
-    """Put an apostrophe before text that begins with = + - @, a tab or a carriage return; numbers stay as they are."""
+    """Put an apostrophe before text that starts with = + - @, a tab or a carriage return; numbers are unchanged."""
     return f"'{value}" if isinstance(value, str) and _ESCAPED.match(value) else value
 
 
 def unescape_cell(text: str) -> str:
-    """Take away what `escape_cell` put there."""
+    """Remove the apostrophe that `escape_cell` added."""
     return text[1:] if text.startswith("'") and _ESCAPED.match(text) else text
 
 
@@ -35,13 +35,13 @@ def write_rows(
     """Write a table with a header.
 
     Args:
-        file: Opened with `newline=""`.
-        columns: Names in order; they are text like any other.
+        file: Text file, opened with `newline=""`.
+        columns: Column names in order; they are escaped as well.
         rows: Values by column; None is an empty cell.
-        escape: False writes text as it is.
-        lineterminator: Of each row.
+        escape: Whether to escape text that looks like a formula.
+        lineterminator: Line ending of each row.
     """
     writer = csv.writer(file, lineterminator=lineterminator)
-    in_a_cell = escape_cell if escape else lambda value: value
-    writer.writerow(map(in_a_cell, columns))
-    writer.writerows([in_a_cell(row.get(name)) for name in columns] for row in rows)
+    to_cell = escape_cell if escape else lambda value: value
+    writer.writerow(map(to_cell, columns))
+    writer.writerows([to_cell(row.get(name)) for name in columns] for row in rows)

@@ -1,4 +1,4 @@
-"""A process of `many_devices`: loads the model on its device, takes files one by one and answers. Not for users."""
+"""Worker process of `many_devices`: loads the model on its device and classifies files one by one. Not for users."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from nonlocal_video.inference.many_devices import DeviceJob
 
 
 def main(descriptor: int) -> None:
-    """Serve the process at the other end of a connection until it has no more files, or has gone."""
+    """Classify files for the process at the other end of a connection until it has no more, or is gone.
+
+    Args:
+        descriptor: File descriptor of the connection.
+    """
     connection = Connection(descriptor)
     with connection:
         try:
             _serve(connection, connection.recv())
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            os._exit(0)  # the run was ended; decoding processes go with their parent
+            os._exit(0)  # the run has ended; decoding processes end with their parent
         except NonlocalVideoError as error:
             connection.send(("ended", error))
 

@@ -1,4 +1,4 @@
-"""The network, its card and its device: from loaded clips to predictions and features."""
+"""Engine: runs a network on loaded clips and returns predictions and features."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Engine:
     """Runs a network for several threads, which take turns.
 
     Attributes:
-        network: The trained module: normalised (N, 3, T, H, W) in, logits (N, classes) out.
-        shared: The same for maps, with its lock.
-        folded: The copy of it that answers, batch norms folded into the convolutions.
-        openvino: The compiled one, where the runtime is `openvino`.
+        network: The trained module: normalised clips (N, 3, T, H, W) to logits (N, classes).
+        shared: The network with its lock, for maps.
+        folded: Copy of the network for inference, with batch norms folded into convolutions.
+        openvino: Compiled network if the runtime is `openvino`.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Engine:
         ], kept
 
     def _at_most(self, views: int, num_frames: int, crop: int) -> int:
-        """Return how many of so many views are given to the network at a time."""
+        """Return the number of views, at most `views`, that the network gets at a time."""
         if views > 1 and (num_frames, crop) not in self._fitting:
             self._fitting[num_frames, crop] = views_at_once(self.folded, (3, num_frames, crop, crop))
         return min(views, self._fitting.get((num_frames, crop), views))

@@ -1,4 +1,4 @@
-"""What one forward pass left behind, from which every kind of map is made without running the network again."""
+"""The features of one forward pass, from which all kinds of maps are made without running the network again."""
 
 from __future__ import annotations
 
@@ -24,23 +24,28 @@ from nonlocal_video.video.transforms import resize
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """One view of a clip, its prediction, and the features that maps are made from."""
+    """One view of a clip with its prediction and the features that maps are made from."""
 
     prediction: Prediction
+    """Prediction for the view."""
     clip: LoadedClip
+    """The decoded clip."""
     originals: list[NDArray[np.uint8]]
+    """Distinct frames at their own resolution, each (height, width, 3)."""
     shared: SharedNetwork
-    """The network that looked, in turn with others."""
+    """Network that computed the features, shared between threads."""
     block_inputs: Mapping[str, Tensor]
     """Input (1, C, T', H', W') of each non-local block, by dotted name."""
     features: Tensor | None
-    """(1, C, T', H', W') what the head sees."""
+    """Input (1, C, T', H', W') of the head; None if unknown."""
     feature_layer: str | None
+    """Dotted name of the layer that gives `features`; None if unknown."""
     default_block: str | None
+    """Dotted name of the non-local block to show by default; None for the last one."""
     network_input: Tensor | None
-    """(1, 3, T, S, S); None where it is made again from the clip when it is needed."""
+    """Input (1, 3, T, S, S) of the network; None if it is recomputed from the clip on demand."""
     head_window: tuple[int, int, int] | None = None
-    """As on the model's card."""
+    """Window of the head, see `ModelCard.head_window`."""
 
     def __repr__(self) -> str:
         return f"Explanation({self.prediction!r}, blocks={list(self.block_inputs)})"
@@ -57,29 +62,29 @@ class Explanation:
 
     @property
     def network(self) -> nn.Module:
-        """The network that looked; other threads may run it at the same time, see `shared`."""
+        """The network; other threads may use it at the same time, see `shared`."""
         return self.shared.network
 
     @property
     def seconds(self) -> NDArray[np.float64]:
-        """(T,) time of each sampled frame, from the beginning of the file."""
+        """Time of each sampled frame in seconds from the start of the file, (T,)."""
         return self.clip.seconds[self.frame_of_time]
 
     @property
     def frame_of_time(self) -> NDArray[np.int64]:
-        """(T,) which of the distinct frames each sampled one is."""
+        """Index of each sampled frame among the distinct frames, (T,)."""
         return self.clip.frame_of_time[0]
 
     @property
     def num_bytes(self) -> int:
-        """What this look keeps in memory, the network not counted."""
+        """Size in memory in bytes, without the network."""
         tensors = [*self.block_inputs.values(), *self.clip.squares, self.features, self.network_input]
         return sum(frame.nbytes for frame in self.originals) + sum(
             tensor.nbytes for tensor in tensors if tensor is not None
         )
 
     def lightened(self, long_side: int) -> Explanation:
-        """The same look for keeping: frames with this longer side, in pixels, and no network input."""
+        """Return a smaller copy to keep: frames with this longer side, in pixels, and no network input."""
         frames = []
         for frame in self.originals:
             height, width = frame.shape[:2]
@@ -89,7 +94,7 @@ class Explanation:
         return replace(self, originals=frames, network_input=None)
 
     def frame(self, index: int) -> NDArray[np.uint8]:
-        """Sampled frame `index` in its own pixels, (height, width, 3)."""
+        """Return sampled frame `index` at its own resolution, uint8 (height, width, 3)."""
         return self.originals[self.frame_of_time[index]]
 
     def maps(
@@ -100,29 +105,29 @@ class Explanation:
         label: str | int | None = None,
         layer: str | None = None,
     ) -> AttentionMaps:
-        """The maps of one method; see `Recognizer.explain` for its arguments."""
+        """Return the maps of one method; see `Recognizer.explain` for the arguments."""
         method = method or ("query" if query else "evidence" if label is not None else "attention")
-        if method == "gradcam":  # the name that many know class evidence by
+        if method == "gradcam":  # the common name of class evidence
             method = "evidence"
         if method not in get_args(Method):
             raise UsageError(f"method = {method!r} should be one of {', '.join(get_args(Method))}.")
         if (method == "query") != (query is not None):
-            raise UsageError("A query point belongs to method query, which needs one: SECONDS,X,Y.")
+            raise UsageError("Method query needs a query point SECONDS,X,Y, and no other method takes one.")
         if label is not None and method != "evidence":
-            raise UsageError(f"A label belongs to method evidence, not to {method}.")
+            raise UsageError(f"Only method evidence takes a label; method {method} does not.")
         if method == "evidence":
             return self.class_evidence(label, layer=layer)
         return self.attention_received(layer=layer) if query is None else self.query(query, layer=layer)
 
     def attention_received(self, *, layer: str | None = None) -> AttentionMaps:
-        """How much each place is attended to, averaged over all queries of a non-local block; 1 is an equal share."""
+        """Return the attention that each position receives, averaged over a block's queries; 1 is an equal share."""
         name, block, features = self._block(layer)
         with self.shared.taken(), torch.inference_mode():
             received = block.attention_received(features)[0]  # (M,)
         return self._attention_maps("attention", name, received, "attention received, 1 = equal share")
 
     def query(self, point: QueryPoint, *, layer: str | None = None) -> AttentionMaps:
-        """What one point of the clip attends to in all frames; 1 is an equal share."""
+        """Return the attention of one point of the clip over all frames; 1 is an equal share."""
         name, block, features = self._block(layer)
         grid = self._grid(name)
         index, cell = self._cell(point, grid)
@@ -134,16 +139,22 @@ class Explanation:
         )
 
     def class_evidence(self, label: str | int | None = None, *, layer: str | None = None) -> AttentionMaps:
-        """Which places speak for a class.
+        """Return the evidence for a class at each position.
 
-        At the last layer of a network with a linear head this is the exact class activation map: the values of all
-        cells and the class's bias sum to its logit; to the mean of its logits, where the head looks at several windows
-        of the last features (`ModelCard.head_window`). At any other layer it is Grad-CAM.
+        At the last layer of a network with a linear head, this is the exact class activation map: the values of all
+        cells and the bias of the class sum to its logit, or to the mean of its logits over windows
+        (`ModelCard.head_window`). At any other layer it is Grad-CAM.
+
+        Args:
+            label: Name or index of the class; None is the top class.
+            layer: Dotted name of a layer; None is the input of the head.
         """
         target = self._class(label)
         name = self.feature_layer if layer is None else layer
         if name is None:
-            raise UsageError(f"This network does not say which layer feeds its head; name one. {self._layers_help()}")
+            raise UsageError(
+                f"The layer before the head of this network is unknown; give a layer. {self._layers_help()}"
+            )
         if isinstance(self.network, LinearHead) and self.features is not None and name == self.feature_layer:
             classes = torch.tensor([target.index], device=self.features.device)
             with self.shared.taken(), torch.inference_mode():
@@ -153,7 +164,7 @@ class Explanation:
             quantity = f"share of the {logit}, exact"
         else:
             self._require_layer(name)
-            self._grid(name)  # refuses a layer whose cells lie nowhere in the clip
+            self._grid(name)  # rejects layers whose cells have no position in the clip
             inputs = self.network_input
             if inputs is None:
                 inputs = self.clip.network_input(0, 0, device=next(self.network.parameters()).device)
@@ -195,15 +206,15 @@ class Explanation:
         return self.shared.grid(layer, (len(self.seconds), size, size))
 
     def _cell(self, point: QueryPoint, grid: CellGrid) -> tuple[int, tuple[int, int, int]]:
-        """The sampled frame nearest to a point's second, and the feature cell nearest to the point."""
+        """Return the index of the sampled frame nearest to a point, and the feature cell nearest to it."""
         span, place = self.clip.views[0], self.clip.crops[0]
         shown = self.seconds
-        start = min(span.start_seconds, float(shown.min()))  # the first frame may have begun before the span
+        start = min(span.start_seconds, float(shown.min()))  # the first frame may start before the span
         if start <= self.clip.info.start_seconds:
-            start = 0.0  # a player shows the first picture, or nothing, until it begins
+            start = 0.0  # until then, a player shows the first frame or nothing
         if not span.looped and not start <= point.seconds <= span.end_seconds:
             raise UsageError(
-                f"query seconds = {point.seconds:g} is outside the span that was looked at, "
+                f"query seconds = {point.seconds:g} is outside the span of the view, "
                 f"{start:.2f} to {span.end_seconds:.2f} s."
             )
         index = int(np.argmin(np.abs(shown - point.seconds)))
@@ -212,7 +223,7 @@ class Explanation:
             left, top, right, bottom = place.seen
             where = "" if self.clip.region is None else f" in region {self.clip.region}"
             raise UsageError(
-                f"query x = {point.x:g}, y = {point.y:g} lies outside the square that the network saw{where}: "
+                f"query x = {point.x:g}, y = {point.y:g} is outside the square that the network sees{where}: "
                 f"x {left:.2f} to {right:.2f}, y {top:.2f} to {bottom:.2f}."
             )
         # A cell's centre is counted from the centre of the first pixel.
@@ -228,7 +239,7 @@ class Explanation:
         query: QueryPoint | None = None,
         query_index: int | None = None,
     ) -> AttentionMaps:
-        """Attention weights (M,) over a block's keys, as multiples of the equal share 1/M."""
+        """Make maps of attention weights (M,) over the keys of a block, as multiples of the equal share 1/M."""
         grid = self._grid(layer)
         block: Any = self.network.get_submodule(layer)
         keys = grid.pooled(block.key_size(grid.size))

@@ -1,4 +1,4 @@
-"""How many decoding processes, and how many views at a time, suit a device where the user does not say."""
+"""Default number of decoding processes and default batch size for a device."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nonlocal_video.models.card import InputSpec
 MAX_WORKERS = 16
 MAX_BATCH = 32
 _BYTES_PER_PIXEL = 256
-"""Bytes of memory for each pixel of a view's input: three times what the default network takes (86 measured), to
-leave room for wider networks."""
+"""Assumed bytes of memory per input pixel of a view: three times those of the default network (86 measured), to leave
+room for wider networks."""
 _FEATURES_PER_PIXEL = 16
-"""Values of a ResNet-50's first feature map for each input pixel: 64 channels at half the height and width."""
+"""Values of a ResNet-50's first feature map per input pixel: 64 channels at half the height and width."""
 
 
 def cores() -> int:
@@ -23,23 +23,23 @@ def cores() -> int:
 
 
 def default_workers(device: torch.device) -> int:
-    """Return the number of decoding processes beside a network on this device.
+    """Return the default number of decoding processes for a network on this device.
 
-    A GPU answers faster than many cores decode: it gets one a core, up to `MAX_WORKERS`. On the CPU the network takes
-    the cores itself; a core in four decodes, at least one.
+    A GPU is faster than many decoding cores: it gets one process per core, up to `MAX_WORKERS`. On the CPU, where the
+    network itself needs the cores, there is one process per four cores, at least one.
     """
     return min(MAX_WORKERS, cores() if device.type == "cuda" else max(1, cores() // 4))
 
 
 def default_batch_size(device: torch.device, spec: InputSpec) -> int:
-    """Return the number of views in one forward pass: a power of two on a GPU, 1 on the CPU.
+    """Return the default number of views per forward pass: a power of two on a GPU, 1 on the CPU.
 
-    It takes at most half of the memory that is free, and keeps the first feature map below 2^31 elements. Where it does
-    not fit all the same, the engine halves it.
+    It uses at most half of the free memory and keeps the first feature map below 2^31 elements. If it still does not
+    fit, the engine halves it.
 
     Args:
-        device: That computes.
-        spec: The network's input.
+        device: Device of the network.
+        spec: Input of the network.
     """
     if device.type != "cuda":
         return 1

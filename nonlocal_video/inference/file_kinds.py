@@ -1,4 +1,4 @@
-"""What a file's name says: which files of a folder are not clips, and how many of them were passed over."""
+"""Kinds of files by name: which files in a folder are not videos, and counts of the skipped ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PICTURES = "pictures"
 HIDDEN, SYSTEM = "hidden", "system files"
 REPEATED_LINKS, OUTSIDE_LINKS = "links to folders that are searched anyway", "links out of the folder"
 
-_ENDINGS_OF_KIND = {
+_SUFFIXES_BY_KIND = {
     "text": "txt text md markdown rst log nfo me 1st",
     "tables and data": (
         "csv tsv tab xls xlsx xlsm xlsb ods numbers parquet feather arrow json jsonl ndjson geojson yaml yml xml toml "
@@ -37,9 +37,9 @@ _TEXTS = {
     "readme", "license", "licence", "copying", "notice", "changelog", "changes", "authors", "contributors",
     "contributing", "citation", "install", "news", "version", "todo", "makefile", "dockerfile", "md5sums", "sha256sums",
 }  # fmt: skip
-"""Names without an ending that no clip has."""
-KINDS_BY_ENDING = frozenset(_ENDINGS_OF_KIND)
-_KIND_OF_ENDING = {ending: kind for kind, endings in _ENDINGS_OF_KIND.items() for ending in endings.split()}
+"""Names without a suffix that are never videos."""
+KINDS_BY_SUFFIX = frozenset(_SUFFIXES_BY_KIND)
+_KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in _SUFFIXES_BY_KIND.items() for suffix in suffixes.split()}
 _SYSTEM_NAMES = {
     "__macosx", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "@eadir", "@recycle", "#recycle",
     "#snapshot", "$recycle.bin", "recycler", "system volume information", "lost+found", "icon\r", "__pycache__",
@@ -47,57 +47,57 @@ _SYSTEM_NAMES = {
 
 
 def kind_of_folder(name: str) -> str | None:
-    """Return the kind of a folder that is not searched: hidden, or made by an operating system; None of others."""
+    """Return the kind of a folder that is not searched, hidden or made by an operating system; None for others."""
     if name.casefold() in _SYSTEM_NAMES:
         return SYSTEM
     return HIDDEN if name.startswith(".") else None
 
 
 def kind_of_file(name: str) -> str | None:
-    """Return what a file of this name is, if it is no clip: `hidden`, `text`, `pictures` and so on.
+    """Return the kind of a file that is not a video by name: `hidden`, `text`, `pictures` and so on.
 
-    None stands for names that may be clips: those of videos (GIF, WebP and AVIF can be animated), and endings that are
-    unknown or missing.
+    Returns None for names that may be videos: known video suffixes (GIF, WebP and AVIF may be animated), unknown
+    suffixes, and names without one.
     """
     if kind := kind_of_folder(name):
         return kind
     if name.casefold() in _TEXTS:
         return "text"
-    return _KIND_OF_ENDING.get(os.path.splitext(name.casefold())[1][1:])
+    return _KIND_OF_SUFFIX.get(os.path.splitext(name.casefold())[1][1:])
 
 
 class PassedOver:
-    """Counts the files and folders that a search passes over, by kind."""
+    """Counts the files and folders that a search skips, by kind."""
 
     def __init__(self) -> None:
-        """Start with none."""
+        """Start with zero counts."""
         self._counts: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self._counts)
 
     def add(self, kind: str) -> None:
-        """Count one more of a kind."""
+        """Count one more file or folder of a kind."""
         self._counts[kind] += 1
 
     def update(self, other: PassedOver) -> None:
-        """Count what another search passed over, too."""
+        """Add the counts of another search."""
         self._counts.update(other._counts)
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Kind -> number, the most frequent first."""
+        """Number of skipped files and folders by kind, the most frequent first."""
         return dict(sorted(self._counts.items(), key=lambda item: (-item[1], item[0])))
 
     @property
     def total(self) -> int:
-        """Number of files and folders."""
+        """Number of skipped files and folders."""
         return self._counts.total()
 
     def in_words(self) -> str:
-        """Return `3 hidden, 1 text`, or nothing."""
+        """Return the counts as text, such as `3 hidden, 1 text`; empty if nothing was skipped."""
         return ", ".join(f"{number:,} {kind}" for kind, number in self.counts.items())
 
     def sentence(self) -> str:
-        """Return the line for a terminal, or nothing: what was passed over, and the option that tries it."""
+        """Return a sentence on the skipped files and the option that includes them; empty if nothing was skipped."""
         return f"Passed over in folders: {self.in_words()}. --all-files tries them." if self else ""

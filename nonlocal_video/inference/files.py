@@ -1,4 +1,4 @@
-"""Which files a run is about: found one by one, so that a million names are never in memory at once."""
+"""The files of a run, found one by one, so that a million names are never in memory at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import (
     HIDDEN,
-    KINDS_BY_ENDING,
+    KINDS_BY_SUFFIX,
     PICTURES,
     PassedOver,
     kind_of_file,
@@ -27,50 +27,50 @@ from nonlocal_video.inference.walk import Found, is_searched, walk
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of the files that are found count."""
+    """Rules for which of the found files are used."""
 
     include: Sequence[str] = ()
-    """Patterns (`*.mp4`) of which a file has to match one; none lets all pass."""
+    """Glob patterns (`*.mp4`), one of which a file has to match; all files match if there are none."""
     exclude: Sequence[str] = ()
-    """Patterns of which it may match none. With a / in it a pattern is for the path, without for the name alone."""
+    """Glob patterns that a file must not match. A pattern with a / applies to the path, others to the name alone."""
     shard: tuple[int, int] = (1, 1)
-    """(k, n): only the k-th of n parts, which are disjoint and together everything."""
+    """Shard (k, n): the k-th of n disjoint parts of the files."""
     all_files: bool = False
-    """Whether everything in a folder is tried, hidden files and names of other kinds included."""
+    """Whether to use every file in a folder, including hidden files and other kinds."""
     pictures: bool = False
-    """Whether still pictures are wanted, whose names are passed over where clips are."""
+    """Whether to search for images, which are skipped in a search for videos."""
 
     @classmethod
     def parse(
         cls, include: Sequence[str], exclude: Sequence[str], shard: str | None, *, all_files: bool = False
     ) -> Selection:
-        """Make a selection with the shard as `"2/8"`.
+        """Make a selection with the shard as text, such as `"2/8"`.
 
         Raises:
-            UsageError: The shard is not of that form.
+            UsageError: The shard is invalid.
         """
         if shard is None:
             return cls(include, exclude, all_files=all_files)
         match = re.fullmatch(r"(\d+)/(\d+)", shard)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UsageError(f"shard = {shard!r} should be K/N with K from 1 to N, like 2/8.")
+            raise UsageError(f"shard = {shard!r} should be K/N with K from 1 to N, such as 2/8.")
         return cls(include, exclude, (int(match[1]), int(match[2])), all_files)
 
     def tries(self, path: str, kind: str | None) -> bool:
-        """Return whether a file of a folder is tried whose name says this kind.
+        """Return whether a file of this kind in a folder is used.
 
-        An include pattern that ends like the file lets it pass (`*.jpg`, but not `*` or `*.j*`), unless it is hidden.
+        An include pattern with the suffix of the file (`*.jpg`, not `*` or `*.j*`) includes it, unless it is hidden.
         """
         if kind is None or (self.pictures and kind == PICTURES):
             return True
-        return kind in KINDS_BY_ENDING and any(
-            _ends_like(path, pattern) and _matches_pattern(path, pattern) for pattern in self.include
+        return kind in KINDS_BY_SUFFIX and any(
+            _has_suffix_of(path, pattern) and _matches_pattern(path, pattern) for pattern in self.include
         )
 
     def has(self, path: str, base: str) -> bool:
-        """Whether a file counts.
+        """Return whether a file matches the patterns and belongs to the shard.
 
-        A shard goes by the path below `base` (see `shard_bases`), so machines that see the same files under other names
+        The shard depends on the path below `base` (see `shard_bases`), so that machines with different mount points
         agree.
         """
         if self.include and not any(_matches_pattern(path, pattern) for pattern in self.include):
@@ -89,20 +89,20 @@ def find_files(
     passed_over: PassedOver | None = None,
     within: Path | None = None,
 ) -> Iterator[str]:
-    """Yield every file named by `paths`, one at a time: files, folders, glob patterns, and URLs of object storage.
+    """Yield every file of `paths`, one at a time: files, folders, glob patterns and URLs of object storage.
 
-    Folders are searched through, in name order (up to 10,000 entries of a folder; larger ones in runs of so many).
-    Hidden files and folders, what operating systems leave, and names of other kinds (`file_kinds`) are passed over,
-    unless the selection says otherwise, or the pattern or one of `include` spells their ending out (`*.jpg`). A file
-    that is named comes whatever its name, also if there is none, so that it gets its row. Links to folders are followed
-    (`walk`). A path that is given twice, or that lies in a folder that is given, too, comes once.
+    Folders are searched recursively in name order (a folder of more than 10,000 entries in sorted chunks of that size).
+    Hidden files and folders, those of operating systems, and other kinds of files (`file_kinds`) are skipped, unless
+    `selection` includes them or a pattern contains their suffix (`*.jpg`). A path to a single file is always yielded,
+    even if it does not exist, so that it gets a row. Links to folders are followed (`walk`). A file that is given
+    twice, or lies in a given folder as well, is yielded once.
 
     Args:
-        paths: As a user gives them.
-        selection: Which of the files count.
-        leave_out: Files that do not, such as the run's own output.
-        passed_over: Counts what is passed over for its name.
-        within: A folder out of which no link is followed.
+        paths: Paths as given by the user.
+        selection: Which of the files to use.
+        leave_out: Files to leave out, such as the run's own output.
+        passed_over: Counts the skipped files.
+        within: Folder that no followed link may leave.
     """
     given = [os.fspath(path) for path in paths]
     own = {os.path.realpath(path) for path in leave_out}
@@ -118,7 +118,7 @@ def find_files(
 
 
 def _found(paths: Sequence[str], selection: Selection, within: str | None) -> Iterator[tuple[str, str, str | None]]:
-    """(the path as given, what was found at or below it, the kind for which it is passed over)."""
+    """Yield (given path, path found at or below it, kind for which it is skipped or None)."""
     all_files = selection.all_files
     roots = {os.path.realpath(path) for path in paths if os.path.isdir(path)}
     roots -= {folder for folder in roots if _comes_with(folder, roots - {folder}, selection)}
@@ -140,31 +140,31 @@ def _found(paths: Sequence[str], selection: Selection, within: str | None) -> It
 
 
 def _comes_with(real: str, roots: set[str], selection: Selection) -> bool:
-    """Whether a real path is found in the search of one of the roots; not so if its name is passed over there."""
+    """Return whether the search of one of the roots finds a real path and does not skip it."""
     folder, name = (real, "") if os.path.isdir(real) else os.path.split(real)
     if name and not selection.all_files and not selection.tries(real, kind_of_file(name)):
         return False
-    above = [str(parent) for parent in (Path(folder), *Path(folder).parents)]
-    return any(parent in roots and is_searched(folder, parent, all_files=selection.all_files) for parent in above)
+    parents = [str(parent) for parent in (Path(folder), *Path(folder).parents)]
+    return any(parent in roots and is_searched(folder, parent, all_files=selection.all_files) for parent in parents)
 
 
 def _matches(pattern: str, selection: Selection, within: str | None) -> Iterator[Found]:
-    """What a pattern matches, folders searched through; once each."""
+    """Yield the matches of a pattern once each, searching folders recursively."""
     if "**" in pattern.split(os.sep):
         yield from _matches_below(pattern, selection, within)
         return
-    once: dict[str, str] = {}
+    matches: dict[str, str] = {}
     for match in sorted(glob.glob(pattern)):
-        once.setdefault(os.path.realpath(match), match)
-    wanted: dict[str, str] = {}
-    for real, match in once.items():
+        matches.setdefault(os.path.realpath(match), match)
+    selected: dict[str, str] = {}
+    for real, match in matches.items():
         kind = None if selection.all_files else _kind_of_match(match, pattern)
         if kind is None:
-            wanted[real] = match
+            selected[real] = match
         else:
             yield match, kind
-    roots = {real for real, match in wanted.items() if os.path.isdir(match)}
-    for real, match in wanted.items():
+    roots = {real for real, match in selected.items() if os.path.isdir(match)}
+    for real, match in selected.items():
         if _comes_with(real, roots - {real}, selection):
             continue
         if os.path.isdir(match):
@@ -174,7 +174,7 @@ def _matches(pattern: str, selection: Selection, within: str | None) -> Iterator
 
 
 def _matches_below(pattern: str, selection: Selection, within: str | None) -> Iterator[Found]:
-    """The same for `**`, by a search of what is before it: the one of `glob` goes round in circles of links."""
+    """Yield the matches of a pattern with `**`, by `walk`, as `glob` does not end in cycles of links."""
     parts = pattern.split(os.sep)
     first = parts.index("**")
     top, rest = os.sep.join(parts[:first]) or (os.sep if first else os.curdir), [part for part in parts[first:] if part]
@@ -189,11 +189,11 @@ def _matches_below(pattern: str, selection: Selection, within: str | None) -> It
             match = inside if first == 0 else path
             if dots and not selection.all_files:
                 kind = _kind_of_match(match, pattern)
-            yield match, None if kind in KINDS_BY_ENDING and _ends_like(match, pattern) else kind
+            yield match, None if kind in KINDS_BY_SUFFIX and _has_suffix_of(match, pattern) else kind
 
 
 def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path, or a folder above it, matches a pattern, both in parts."""
+    """Return whether a path, or a folder above it, matches a pattern; both are given in parts."""
     if not pattern:
         return True
     if pattern[0] == "**":
@@ -202,7 +202,7 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _kind_of_match(match: str, pattern: str) -> str | None:
-    """The kind for which a match is passed over; not for a name, an ending or a dot that the pattern spells out."""
+    """Return the kind for which a match is skipped; None if the pattern contains its name, suffix or leading dot."""
     spelt = set(pattern.split(os.sep))
     *folders, name = match.rstrip(os.sep).split(os.sep)
     kinds = [kind_of_folder(folder) for folder in folders if folder not in spelt]
@@ -211,13 +211,13 @@ def _kind_of_match(match: str, pattern: str) -> str | None:
     kind = next((kind for kind in kinds if kind), None)
     if kind == HIDDEN and any(part.startswith(".") for part in spelt):
         return None
-    return None if kind in KINDS_BY_ENDING and _ends_like(match, pattern) else kind
+    return None if kind in KINDS_BY_SUFFIX and _has_suffix_of(match, pattern) else kind
 
 
-def _ends_like(path: str, pattern: str) -> bool:
-    """Whether a pattern spells a file's ending out, without a wildcard."""
-    ending = os.path.splitext(path)[1]
-    return bool(ending) and pattern.casefold().endswith(ending.casefold())
+def _has_suffix_of(path: str, pattern: str) -> bool:
+    """Return whether a pattern ends in the suffix of a file, without a wildcard."""
+    suffix = os.path.splitext(path)[1]
+    return bool(suffix) and pattern.casefold().endswith(suffix.casefold())
 
 
 def _matches_pattern(path: str, pattern: str) -> bool:

@@ -1,4 +1,4 @@
-"""Many files: decoded beside the network, an outcome for every one of them."""
+"""Classification of many files: decoding in parallel with the network, one outcome per file."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def classify_files(
     batch_size: int | None = None,
     device: torch.device = _CPU,
 ) -> Generator[Outcome, None, None]:
-    """An outcome for every file, in the order given, as they are done.
+    """Yield an outcome for every file, in order, as they are done.
 
     Args:
-        recognizer: Runs in a thread of its own, one group of files ahead of the caller.
-        files: May be endless; only a few are looked at ahead of time. A failure among them is its own outcome.
-        request: Spans and views, the same for all.
-        fast: The model card's cheaper view.
-        workers: Decoding children that work beside the network, each with one file; None is `default_workers`.
-        batch_size: Views in one forward pass; clips of several files share it. None is `default_batch_size`.
-        device: Where clips are taken while the network is busy with others: the recogniser's.
+        recognizer: Runs in its own thread, one group of files ahead of the caller.
+        files: Paths, possibly endless; only a few are consumed ahead of time. A failure among them is its own outcome.
+        request: Time span, region and views, the same for all files.
+        fast: Whether to use the cheaper input of the model card.
+        workers: Number of decoding processes, one file each; None is `default_workers`.
+        batch_size: Views per forward pass, over several files; None is `default_batch_size`.
+        device: Device of the recognizer, to which clips are copied while the network is busy.
     """
     spec = recognizer.card.view(fast=fast)
     workers = default_workers(device) if workers is None else workers
@@ -68,7 +68,7 @@ def classify_files(
         finally:
             loaders.put(loader)
 
-    # The network has a thread of its own: it has its next group while the caller writes the rows of the one before.
+    # The network has its own thread: it runs the next group while the caller writes the rows of the previous one.
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     network = ThreadPoolExecutor(1, thread_name_prefix="network")
     pending: deque[_Pending] = deque()
@@ -101,19 +101,19 @@ def classify_files(
             reader.close()
         pool.shutdown()
         network.shutdown()
-        for reader in readers:  # one that was between two files had started a new child
+        for reader in readers:  # a reader between two files may have started a new child
             reader.close()
 
 
 def answer(
     recognizer: Recognizer, group: Sequence[tuple[str, LoadedClip | Failure | Exception]], batch_size: int
 ) -> Iterator[Outcome]:
-    """The outcomes of a few files, which share forward passes.
+    """Yield the outcomes of a group of files, which share forward passes.
 
     Args:
-        recognizer: Answers for the clips.
-        group: Each file's path with its clip or what went wrong while it was loaded.
-        batch_size: Views in one forward pass.
+        recognizer: Classifies the clips.
+        group: Path of each file, with its clip or the error from loading it.
+        batch_size: Views per forward pass.
     """
     outcomes: dict[int, Outcome] = {}
     clips: dict[int, LoadedClip] = {}
@@ -128,9 +128,9 @@ def answer(
         predictions = recognizer.predict(list(clips.values()), batch_size=batch_size)
         outcomes.update(zip(clips, predictions, strict=True))
     except DeviceError:
-        raise  # no clip is at fault: what was not answered is left to the next run
+        raise  # no clip is at fault: the rest is left to the next run
     except Exception as error:
-        # One bad clip must not take its neighbours' rows away: each by itself.
+        # One bad clip must not fail the others: run each by itself.
         for position, clip in clips.items():
             alone = len(clips) == 1
             outcomes[position] = _failure(recognizer, clip.path, error) if alone else _alone(recognizer, clip)
@@ -147,8 +147,8 @@ def _finish(
             group.append((path, loading if isinstance(loading, Failure) else loading.result()))
         except DeviceError:
             raise
-        except Exception as error:  # whatever it is, this file gets its row and the others go on
-            if failure_of(error) == "device":  # pinned memory is the device's
+        except Exception as error:  # this file gets an error row, and the others continue
+            if failure_of(error) == "device":  # pinned memory belongs to the device
                 raise device_failed(device, error) from None
             group.append((path, error))
     return list(answer(recognizer, group, batch_size))

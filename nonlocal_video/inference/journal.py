@@ -1,4 +1,4 @@
-"""The journal of a run: a line an entry, each with a checksum that holds the line to all lines before it."""
+"""The journal of a run: one line per entry, with a checksum chained over all previous lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Entry = dict[str, Any]
 
 
 class JournalError(Exception):
-    """A line is not what was written."""
+    """A line is damaged."""
 
     def __init__(self, number: int, reason: str) -> None:
         super().__init__(reason)
@@ -32,28 +32,28 @@ class JournalError(Exception):
 
 
 class Journal:
-    """A file that only grows: settings, then entries. One process at a time has it open.
+    """An append-only file of settings and entries, which one process at a time can open.
 
-    A line is JSON, a space and 16 hexadecimal digits: BLAKE2b of the digest before it and the JSON. So a changed line,
-    and one that is missing, there twice or in another place, is noticed at that line. What follows the last line break
-    was cut off while it was written, and does not count.
+    A line is JSON, a space and 16 hexadecimal digits: BLAKE2b of the previous digest and the JSON. So a changed,
+    missing, repeated or moved line is detected at that line. An incomplete last line was interrupted while it was
+    written, and is ignored.
 
     Attributes:
-        path: The file.
-        is_new: Whether it had no settings yet, so that `begin` is next.
-        settings: Those it begins with.
+        path: Path of the file.
+        is_new: Whether there are no settings yet, so that `begin` has to be called.
+        settings: Settings in the first line.
     """
 
     def __init__(self, path: Path, *, create: bool) -> None:
-        """Open it; what is in it is read by `entries`.
+        """Open the file; `entries` reads it.
 
         Args:
-            path: The file, never a link.
-            create: There must be none yet.
+            path: Path of the file, which must not be a link.
+            create: Whether the file must not exist yet.
 
         Raises:
-            UsageError: The name is a link or no file, another process has it open, or it is not a journal.
-            OutputError: It cannot be opened.
+            UsageError: The path is a link or not a file, another process has it open, or it is not a journal.
+            OutputError: The file cannot be opened.
         """
         self.path = path
         self.settings: Entry = {}
@@ -62,10 +62,10 @@ class Journal:
         try:
             self._descriptor = os.open(path, _FLAGS | os.O_CREAT | (os.O_EXCL if create else 0), 0o666)
         except OSError as error:
-            if error.errno == errno.ELOOP:  # a link since
+            if error.errno == errno.ELOOP:  # it became a link
                 refuse_link(path, hard=True)
             raise OutputError(
-                f"{str(path)!r} cannot be written: {error.strerror}. Choose another place for the output."
+                f"{str(path)!r} cannot be written: {error.strerror}. Choose another path for the output."
             ) from error
         try:
             self._lock()
@@ -75,13 +75,13 @@ class Journal:
             raise
 
     def begin(self, settings: Entry) -> None:
-        """Write the first line."""
+        """Write the settings as the first line."""
         os.ftruncate(self._descriptor, 0)
         self.settings = json.loads(json.dumps(settings))
         self._write(_MAGIC, self.settings)
 
     def entries(self) -> Iterator[Entry]:
-        """Read all entries, in the order in which they were written.
+        """Yield all entries, in the order in which they were written.
 
         Raises:
             JournalError: A line is damaged.
@@ -98,28 +98,28 @@ class Journal:
         self._digest, self._whole = digest, whole
 
     def drop_half_line(self) -> None:
-        """Take away an entry that was cut off in the middle, so that others can be appended; after `entries`."""
+        """Remove an incomplete last line, so that entries can be appended; call it after `entries`."""
         os.ftruncate(self._descriptor, self._whole)
 
     def append(self, entry: Entry) -> None:
-        """Write an entry; it is forced to the disk within a second of others.
+        """Append an entry; entries are synced to disk about once a second.
 
         Raises:
-            OSError: The disk is full or fails. All entries before this one stay.
+            OSError: The disk is full or fails. Previous entries are kept.
         """
         self._write(b"", entry)
         if time.monotonic() - self._synced >= _SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
-        """Force everything to the disk."""
+        """Sync the file to disk."""
         os.fsync(self._descriptor)
         self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Let other processes have it."""
+        """Close the file and release its lock."""
         if self._descriptor >= 0:
-            with suppress(OSError):  # what could not be written was said already
+            with suppress(OSError):  # the error was already reported
                 os.fsync(self._descriptor)
             with suppress(OSError):
                 os.close(self._descriptor)
@@ -134,13 +134,13 @@ class Journal:
             while left:
                 left = left[os.write(self._descriptor, left) :]
         except OSError:
-            with suppress(OSError):  # half a line would end up in the next one
+            with suppress(OSError):  # half a line would corrupt the next one
                 os.ftruncate(self._descriptor, before)
             raise
         self._digest = digest
 
     def _read_settings(self) -> bool:
-        """Whether there are none yet: the file is new, or was cut off inside its first line."""
+        """Read the settings; return whether there are none yet, as the file is new or its first line incomplete."""
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
             header = file.readline()
@@ -169,7 +169,7 @@ class Journal:
     def _lock(self) -> None:
         try:
             import fcntl
-        except ImportError:  # Windows: there is no advisory lock, and none is claimed
+        except ImportError:  # Windows has no such lock
             return
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -184,11 +184,11 @@ def _next_digest(before: bytes, text: bytes) -> bytes:
 
 
 def _checked(number: int, line: bytes, before: bytes) -> tuple[Entry, bytes]:
-    """The entry of a line, and the line's digest."""
+    """Return the entry of a line, and the line's digest."""
     text, _, written = line[:-1].rpartition(b" ")
     digest = _next_digest(before, text)
     if written != digest.hex().encode():
-        raise JournalError(number, "its checksum does not fit it and the lines before")
+        raise JournalError(number, "its checksum does not match it and the previous lines")
     try:
         entry = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Load a model by its name, ready to recognise actions."""
+"""Loading of models by name."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ def load(
     """Load a model with its weights, ready to recognise actions.
 
     Args:
-        model: A catalogue name (see `list_models`), a .safetensors file saved by this project, or a training run's
-            folder.
+        model: Catalogue name (see `list_models`), .safetensors file of this project, or folder of a training run.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        runtime: `openvino` answers on the CPU in less time than `torch`, with the same scores up to rounding, after
-            some seconds at the first clip. Maps need features, so `explain` runs PyTorch with either.
-        precision: Of the network's convolutions and products: `tf32` (CUDA) and `bf16` move scores, `float32` does not.
-        decoder: `auto` takes for each file the decoder that is measured to be exact.
-        limits: What a file may cost; None is `DecodeLimits()`.
-        download: Get published weights that are not here yet, as `pull` does.
+        runtime: `openvino` is faster than `torch` on a CPU, with the same scores up to rounding, after some seconds of
+            compilation at the first clip. `explain` always runs PyTorch, as maps need features.
+        precision: Precision of convolutions and matrix products; `tf32` (CUDA) and `bf16` change scores slightly.
+        decoder: `auto` uses for each file a decoder that was measured to be exact.
+        limits: Limits for a file; None is `DecodeLimits()`.
+        download: Whether to download published weights that are not installed, as `pull` does.
 
     Raises:
-        ModelError: No such model, a file that is not one, or weights that are not here and cannot be had.
-        UsageError: No such device, a runtime or precision that does not run on it, or a licence to accept first.
+        ModelError: The model does not exist, its file is invalid, or its weights are not available.
+        UsageError: The device does not exist, runtime or precision do not run on it, or a licence has to be accepted.
 
     Example:
         >>> import nonlocal_video as nlv

@@ -1,7 +1,8 @@
-"""One run over several devices of a machine: a process for each, which takes the next file whenever it has room.
+"""A folder run over several devices of one machine, with one process for each device.
 
-The processes decode and answer as `folder.classify_files` does; this one hands out files, puts the outcomes back into
-the order of the files, and writes. So the rows are those of one device, and a run may be resumed with another number.
+The processes decode and classify as `folder.classify_files` does. This process distributes the files and yields the
+outcomes in the order of the files, so the rows are those of a single device, and a run can be resumed with another
+number of devices.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ main(int(sys.argv[1]))
 
 @dataclass(frozen=True)
 class DeviceJob:
-    """What a process does with every file that it takes."""
+    """Job of a worker process, the same for all files."""
 
     model: str
+    """Path of the weights."""
     device: str
-    """As the process sees it: of several GPUs it sees its own alone."""
+    """Device as seen by the process, which sees no other GPU than its own."""
     runtime: Runtime
     precision: Precision
     decoder: DecoderChoice
@@ -53,7 +55,7 @@ class DeviceJob:
     workers: int
     batch_size: int | None
     num_threads: int | None
-    """Of the network, on a CPU; None leaves them as they are."""
+    """Number of threads of the network on a CPU; None leaves it unchanged."""
 
 
 def classify_on_devices(
@@ -66,25 +68,27 @@ def classify_on_devices(
     workers: int | None = None,
     batch_size: int | None = None,
 ) -> Generator[Outcome, None, None]:
-    """An outcome for every file, in the order given, as they are done.
+    """Yield an outcome for every file, in order, as they are done.
 
     Args:
-        recognizer: Says which model, decoder, limits, runtime and precision; it answers nothing itself.
-        files: May be endless. A failure among them is its own outcome.
-        request: Spans and views, the same for all.
-        devices: Names, one for each process; a name may come twice.
-        fast: The model card's cheaper view.
-        workers: Decoding processes beside each network; None shares out what suits one.
-        batch_size: Views in one forward pass; None is as many as suit the device.
+        recognizer: Gives model, decoder, limits, runtime and precision; it runs no clip itself.
+        files: Paths, possibly endless. A failure among them is its own outcome.
+        request: Time span, region and views, the same for all files.
+        devices: Name of the device of each process; a name may occur twice.
+        fast: Whether to use the cheaper input of the model card.
+        workers: Number of decoding processes per device; None divides the default among the devices.
+        batch_size: Views per forward pass; None is the default of the device.
 
     Raises:
-        UsageError: The model is not one that another process can load, or an argument has a value that is not allowed.
-        DeviceError: A device has failed or its process has ended. Outcomes that there are have been given before.
+        UsageError: Other processes cannot load the model, or an argument is invalid.
+        DeviceError: A device failed or its process ended; finished outcomes have been yielded before.
     """
     if recognizer.weights is None:
-        raise UsageError("devices needs a recogniser of nlv.load, whose weights every process loads from their file.")
+        raise UsageError(
+            "devices needs a recognizer from nlv.load, as every process loads the weights from their file."
+        )
     if os.name != "posix":
-        raise UsageError("Several devices in one run take Linux or macOS; start a run for each, with --shard K/N.")
+        raise UsageError("Several devices in one run need Linux or macOS; start one run per device, with --shard K/N.")
     processes: list[_Process] = []
     with contextlib.ExitStack() as stack:
         for name in devices:
@@ -112,7 +116,7 @@ def classify_on_devices(
 def _in_order(
     processes: Sequence[_Process], files: Iterator[str | Failure], recognizer: Recognizer
 ) -> Generator[Outcome, None, None]:
-    """Hand out files to whichever process asks, and give their outcomes in the order of the files."""
+    """Send files to the processes on request, and yield the outcomes in the order of the files."""
     done: dict[int, Outcome] = {}
     failure: Exception | None = None
     num_given = num_yielded = 0
@@ -123,69 +127,69 @@ def _in_order(
             try:
                 kind, value = process.connection.recv()
             except (EOFError, OSError):
-                kind, value = "ended", process.how_it_ended()
+                kind, value = "ended", process.exit_error()
             if kind == "next":
                 file = next(files, None) if failure is None else None
-                while isinstance(file, Failure):  # nothing is left to do for it
+                while isinstance(file, Failure):  # it is an outcome already
                     done[num_given] = file
                     num_given += 1
                     file = next(files, None)
                 if file is not None:
-                    process.in_hand.append(num_given)
+                    process.in_progress.append(num_given)
                     num_given += 1
                 process.send(file)
             elif kind == "outcome":
-                done[process.in_hand.pop(0)] = _of_parent(value, process.name, recognizer)
+                done[process.in_progress.pop(0)] = _renamed(value, process.name, recognizer)
             else:
                 del working[process.connection]
-                if kind == "ended" and (process.in_hand or value is not None):
+                if kind == "ended" and (process.in_progress or value is not None):
                     failure = failure or value or DeviceError("A process ended early.")
         while num_yielded in done:
             yield done.pop(num_yielded)
             num_yielded += 1
-    for number in sorted(done):  # beyond a file that a failed device had in hand
+    for number in sorted(done):  # after a file that a failed device did not finish
         yield done[number]
     if failure is not None:
         raise failure
 
 
-def _of_parent(outcome: Outcome, device: str, recognizer: Recognizer) -> Outcome:
-    """The outcome with the device's own name; the labels, which all outcomes share, are kept once."""
+def _renamed(outcome: Outcome, device: str, recognizer: Recognizer) -> Outcome:
+    """Return the outcome with the real name of its device, and with labels shared by all outcomes."""
     if isinstance(outcome, Prediction):
         return replace(outcome, device=device, labels=recognizer.card.labels)
     return outcome
 
 
 class _Process:
-    """A process with a network, and the files that it has taken.
+    """A worker process, with the files that it works on.
 
     Attributes:
-        name: Of its device.
-        in_hand: Numbers of the files that it has taken and not answered, in that order.
+        name: Name of its device.
+        in_progress: Numbers of the files that were sent to it and have no outcome yet, in order.
     """
 
     def __init__(self, name: str, job: DeviceJob) -> None:
         self.name = name
-        self.in_hand: list[int] = []
+        self.in_progress: list[int] = []
         self.connection, other = Pipe()
-        with other, _beyond_standard_streams(other.fileno()) as descriptor:
+        with other, _above_standard_streams(other.fileno()) as descriptor:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT, str(descriptor), *map(os.path.abspath, sys.path)],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # rows may be printed there, by this process alone
+                stdout=subprocess.DEVNULL,  # only the parent prints rows there
                 pass_fds=(descriptor,),
-                start_new_session=True,  # a Ctrl-C is this process's, which lets the others finish what they have
+                start_new_session=True,  # only the parent gets Ctrl-C, and lets workers finish their files
                 env={**os.environ, **_visible(name)},
             )
         self.send(job)
 
     def send(self, message: Any) -> None:
-        """Send a message; a process that has ended is noticed when it is listened to."""
+        """Send a message; if the process has ended, receiving from it will show that."""
         with contextlib.suppress(OSError):
             self.connection.send(message)
 
-    def how_it_ended(self) -> Exception | None:
-        """Return why its connection was closed: None if it was done."""
+    def exit_error(self) -> Exception | None:
+        """Return why the process closed its connection; None if it had finished."""
         try:
             status = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -194,12 +198,12 @@ class _Process:
             return None
         how = "does not answer" if status is None else f"was killed by signal {-status}" if status < 0 else "failed"
         return DeviceError(
-            f"The process for {self.name} {how}. What was not done has no row. Start the same command with --resume; "
-            f"if it fails again, `nonlocal-video doctor` says more, or take another --device."
+            f"The process for {self.name} {how}. Unfinished files have no row. Run the same command with --resume; "
+            f"if it fails again, run `nonlocal-video doctor` or use another --device."
         )
 
     def close(self) -> None:
-        """End it with its decoding processes: it ends by itself once nobody listens."""
+        """Close the connection, on which the process ends itself and its decoding processes; kill it if it does not."""
         self.connection.close()
         try:
             self._process.wait(_EXIT_SECONDS)
@@ -209,8 +213,8 @@ class _Process:
 
 
 @contextlib.contextmanager
-def _beyond_standard_streams(descriptor: int) -> Iterator[int]:
-    """Give a copy of a descriptor above 2, which a process has for itself."""
+def _above_standard_streams(descriptor: int) -> Iterator[int]:
+    """Yield a copy of a descriptor with a number above 2."""
     import fcntl
 
     copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -221,7 +225,7 @@ def _beyond_standard_streams(descriptor: int) -> Iterator[int]:
 
 
 def _visible(name: str) -> dict[str, str]:
-    """Environment in which a process sees its GPU alone: threads of its own would else use the first one, too."""
+    """Return environment variables with which a process sees only its own GPU, and cannot allocate on the first one."""
     device = torch.device(name)
     if device.type != "cuda":
         return {}

@@ -1,4 +1,7 @@
-"""Whether the places that a look's map ranks first carry the class's score, by `attention.faithfulness`."""
+"""Faithfulness checks of maps: whether the cells that a map ranks first carry the score of the class.
+
+The curves and perturbations are those of `attention.faithfulness`.
+"""
 
 from __future__ import annotations
 
@@ -31,77 +34,86 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
 
 QUICK_FRACTION = 0.2
-"""How much of the clip a quick check takes away."""
+"""Share of the clip that a quick check perturbs."""
 QUICK_DRAWS = 4
-"""Displaced maps of a quick check, where the map has as many other places."""
-_TAKEN_AWAY: dict[Baseline, str] = {"blur": "blurred", "mean_colour": "in their frame's mean colour"}
+"""Number of displaced maps in a quick check, if the map has as many other positions."""
+_BASELINE_IN_WORDS: dict[Baseline, str] = {"blur": "blurred", "mean_colour": "in their frame's mean colour"}
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """The curves of a map and of its controls, for one class of one view."""
+    """Curves of a map and of its controls, for one class of one view."""
 
     label: str
+    """Name of the class."""
     class_index: int
+    """Index of the class."""
     baseline: Baseline
+    """Content of perturbed cells."""
     map: Curves
+    """Curves of the map."""
     displaced: tuple[Curves, ...]
-    """The same map elsewhere, one pair of curves a draw."""
+    """Curves of the displaced map, one pair per draw."""
     over_time: Curves
-    """The map averaged over time."""
+    """Curves of the map averaged over time."""
     centre: Curves
-    """Nothing of the map: the middle of the frame first."""
+    """Curves of a ranking that starts in the middle of the frame, without the map."""
 
 
 @dataclass(frozen=True)
 class QuickCheck:
-    """What is left of a class's probability without the places that a map ranks first, and without others."""
+    """Probability of a class without the cells that a map ranks first, and without displaced ones."""
 
     label: str
+    """Name of the class."""
     class_index: int
+    """Index of the class."""
     baseline: Baseline
+    """Content of perturbed cells."""
     fraction: float
-    """How much of the clip was taken away, 0 to 1."""
+    """Perturbed share of the clip, from 0 to 1."""
     score: float
-    """With nothing taken away."""
+    """Score of the unperturbed clip."""
     without_strongest: float
+    """Score without the strongest cells of the map."""
     without_displaced: tuple[float, ...]
-    """The same shape elsewhere, one number a draw."""
+    """Score without the same shape displaced, one per draw."""
 
     @property
     def mean_without_displaced(self) -> float:
+        """Mean of `without_displaced`."""
         return float(np.mean(self.without_displaced))
 
     @property
     def in_words(self) -> str:
-        """What was measured, and what it comes to in this clip, as far as the two digits that are shown tell."""
+        """Result and verdict for this clip, with two digits."""
         draws = len(self.without_displaced)
         before, strongest, elsewhere = (
             round(score, 2) for score in (self.score, self.without_strongest, self.mean_without_displaced)
         )
         measured = (
-            f"with the strongest {self.fraction:.0%} of the places {_TAKEN_AWAY[self.baseline]}, "
+            f"with the strongest {self.fraction:.0%} of the cells {_BASELINE_IN_WORDS[self.baseline]}, "
             f'"{self.label}" {_change(before, strongest)}; with the same shape elsewhere ({draws} '
             f"draw{'s' if draws > 1 else ''}) it {_change(before, elsewhere)} on average."
         )
         as_low = sum(round(score, 2) <= strongest for score in self.without_displaced)
         if before == strongest == elsewhere:
-            verdict = "Too little was taken away to tell them apart."
+            verdict = "Too little was removed to tell them apart."
         elif strongest >= elsewhere:
-            verdict = "In this clip the map's places matter no more than the same shape elsewhere."
+            verdict = "In this clip, the strongest cells matter no more than the same shape elsewhere."
         elif as_low:
-            verdict = f"{as_low} of the {draws} brought it as low as the map's places did."
+            verdict = f"{as_low} of the {draws} brought it as low as the strongest cells did."
         else:
-            verdict = "Nowhere else did it get as low."
+            verdict = "No displaced shape brought it as low."
         return f"{measured} {verdict}"
 
 
 def class_score(recognizer: Recognizer, class_index: int) -> Score:
-    """The probability of a class as `classify` gives it: the recogniser's own forward pass, windows and averaging."""
+    """Return a function for the probability of a class, computed as in `classify`, with windows and averaging."""
 
     def score(clips: torch.Tensor) -> Sequence[float]:
         logits = recognizer.forward(clips)  # (B, P, classes)
-        return [float(average_scores(recognizer.card, of_clip)[class_index]) for of_clip in logits]
+        return [float(average_scores(recognizer.card, clip_logits)[class_index]) for clip_logits in logits]
 
     return score
 
@@ -119,27 +131,27 @@ def check_faithfulness(
     batch_size: int = 1,
     on_pass: Callable[[int], None] = lambda clips: None,
 ) -> Faithfulness:
-    """Deletion and insertion curves of a map beside those of its controls.
+    """Compute deletion and insertion curves of a map and of its controls.
 
-    Takes 2 forward passes and 2 (3 + draws) for each fraction between 0 and 1.
+    It runs 2 views through the network, and 2 (3 + draws) for each fraction between 0 and 1.
 
     Args:
-        recognizer: The one that looked.
-        look: What `recognizer.explain_all` gave; its view is what is perturbed.
-        maps: Of that look, by any method.
-        label: The class whose probability is watched; None is the likeliest.
-        baseline: What a place shows when it is taken away. A result that holds for one of them only does not count.
-        fractions: Shares of the places, ascending.
-        draws: How often the map is displaced.
-        seed: Of the displacements.
-        batch_size: Clips in one forward pass.
+        recognizer: Recognizer that made the explanation.
+        explanation: Result of `recognizer.explain_all`, whose view is perturbed.
+        maps: Map of this explanation, by any method.
+        label: Class whose probability is measured; None is the top class.
+        baseline: Content of perturbed cells. Do not rely on a result that holds for only one of them.
+        fractions: Shares of the cells, ascending.
+        draws: Number of displaced maps.
+        seed: Seed of the displacements.
+        batch_size: Clips per forward pass.
         on_pass: Called with the number of clips after each forward pass.
 
     Raises:
-        UsageError: The map has the same value everywhere, or an argument is not allowed.
+        UsageError: The map is constant, or an argument is invalid.
     """
     class_index = class_of(explanation, label)
-    perturbed = perturbation(
+    perturbations = perturbation(
         recognizer, explanation, class_index, baseline=baseline, batch_size=batch_size, on_pass=on_pass
     )
     flat, flat_grid = mean_over_time(maps.cells, maps.grid)
@@ -147,10 +159,12 @@ def check_faithfulness(
         label=explanation.prediction.labels[class_index],
         class_index=class_index,
         baseline=baseline,
-        map=perturbed.curves(upsample(maps.cells, maps.grid, perturbed.size), fractions),
-        displaced=tuple(perturbed.curves(values, fractions) for values in _elsewhere(maps, perturbed, draws, seed)),
-        over_time=perturbed.curves(upsample(flat, flat_grid, perturbed.size), fractions),
-        centre=perturbed.curves(centre_prior(perturbed.size), fractions),
+        map=perturbations.curves(upsample(maps.cells, maps.grid, perturbations.size), fractions),
+        displaced=tuple(
+            perturbations.curves(values, fractions) for values in _displaced_maps(maps, perturbations, draws, seed)
+        ),
+        over_time=perturbations.curves(upsample(flat, flat_grid, perturbations.size), fractions),
+        centre=perturbations.curves(centre_prior(perturbations.size), fractions),
     )
 
 
@@ -166,27 +180,30 @@ def quick_check(
     seed: int = 0,
     on_pass: Callable[[int], None] = lambda clips: None,
 ) -> QuickCheck:
-    """One point of the deletion curve, for the map and displaced ones, in 2 + draws forward passes.
+    """Compute one point of the deletion curve, for a map and displaced ones, in 2 + draws forward passes.
 
-    Args as for `check_faithfulness`; `fraction` is how much is taken away, and without `draws` it is `quick_draws`.
+    The arguments are those of `check_faithfulness`; `fraction` is the perturbed share of the clip, and the default of
+    `draws` is `quick_draws`.
     """
     draws = quick_draws(maps) if draws is None else draws
     class_index = class_of(explanation, label)
-    perturbed = perturbation(recognizer, explanation, class_index, baseline=baseline, on_pass=on_pass)
-    (without_strongest,) = perturbed.scores_without([upsample(maps.cells, maps.grid, perturbed.size)], fraction)
+    perturbations = perturbation(recognizer, explanation, class_index, baseline=baseline, on_pass=on_pass)
+    (without_strongest,) = perturbations.scores_without([upsample(maps.cells, maps.grid, perturbations.size)], fraction)
     return QuickCheck(
         label=explanation.prediction.labels[class_index],
         class_index=class_index,
         baseline=baseline,
         fraction=fraction,
-        score=perturbed.own_score,
+        score=perturbations.own_score,
         without_strongest=without_strongest,
-        without_displaced=tuple(perturbed.scores_without(_elsewhere(maps, perturbed, draws, seed), fraction)),
+        without_displaced=tuple(
+            perturbations.scores_without(_displaced_maps(maps, perturbations, draws, seed), fraction)
+        ),
     )
 
 
 def quick_draws(maps: AttentionMaps) -> int:
-    """How often a quick check displaces a map: `QUICK_DRAWS` times, or as often as there are other places."""
+    """Return the number of displaced maps in a quick check: `QUICK_DRAWS`, or fewer for a tiny map."""
     return min(QUICK_DRAWS, maps.cells.size - 1)
 
 
@@ -199,7 +216,7 @@ def perturbation(
     batch_size: int = 1,
     on_pass: Callable[[int], None] = lambda clips: None,
 ) -> Perturbation:
-    """The view of a look, ready to have places taken away."""
+    """Prepare the view of an explanation for perturbations."""
     inputs = explanation.clip.network_input(0, 0)
     return Perturbation(
         class_score(recognizer, class_index),
@@ -211,7 +228,7 @@ def perturbation(
 
 
 def class_of(explanation: Explanation, label: str | int | None) -> int:
-    """Index of a class by its name or index; of the likeliest for None."""
+    """Return the index of a class by name or index; None is the top class."""
     labels = explanation.prediction.labels
     if label is None:
         return explanation.prediction.top(1)[0].index
@@ -221,13 +238,15 @@ def class_of(explanation: Explanation, label: str | int | None) -> int:
     return index
 
 
-def _elsewhere(maps: AttentionMaps, perturbed: Perturbation, draws: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    """The map displaced, on the input's places, one by one: each is as large as a channel of the clip."""
-    return (upsample(cells, maps.grid, perturbed.size) for cells in displaced(maps.cells, draws, seed))
+def _displaced_maps(
+    maps: AttentionMaps, perturbations: Perturbation, draws: int, seed: int
+) -> Iterator[NDArray[np.float32]]:
+    """Yield displaced maps at input resolution one by one, as each is as large as a channel of the clip."""
+    return (upsample(cells, maps.grid, perturbations.size) for cells in displaced(maps.cells, draws, seed))
 
 
 def _change(before: float, after: float) -> str:
-    """`falls from 0.86 to 0.12`."""
+    """Return a change in words: `falls from 0.86 to 0.12`."""
     if before == after:
         return f"stays at {after:.2f}"
     return f"{'falls' if after < before else 'rises'} from {before:.2f} to {after:.2f}"

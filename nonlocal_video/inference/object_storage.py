@@ -1,4 +1,4 @@
-"""Clips at an address, through fsspec: `https://...`, `s3://bucket/clips`, `gs://...`, `memory://...`."""
+"""Clips at URLs, through fsspec: `https://...`, `s3://bucket/clips`, `gs://...`, `memory://...`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from nonlocal_video.inference.file_kinds import kind_of_file, kind_of_folder
 
 _CHUNK_BYTES = 1024 * 1024
 _SILENCE_SECONDS = 60.0
-"""Longest time without a byte from a web server, and the time after which a slow one is given up."""
-_SLOWEST_BYTES_PER_SECOND = 1000
+"""Maximum time without a byte from a web server, and the time after which a slow download is aborted."""
+_MIN_BYTES_PER_SECOND = 1000
 _WEB = re.compile(r"https?://", re.IGNORECASE)
 _SUFFIX = re.compile(r"\.\w{1,10}$", re.ASCII)
 
 
 def is_remote(path: str) -> bool:
-    """Whether `path` is a URL and not a file's name."""
+    """Return whether `path` is a URL rather than a file name."""
     return "://" in path and not os.path.lexists(path)
 
 
 def open_storage(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path inside it.
+    """Return the fsspec file system of a URL, and the path inside it.
 
     Raises:
-        UsageError: An unknown kind of storage, or one whose package (s3fs, gcsfs, adlfs, ...) is not installed.
+        UsageError: The kind of storage is unknown, or its package (s3fs, gcsfs, adlfs, ...) is not installed.
     """
     import fsspec
 
@@ -40,7 +40,7 @@ def open_storage(url: str) -> tuple[Any, str]:
         if _WEB.match(url):
             import aiohttp
 
-            # Its own limit is five minutes for a whole file, however fast it comes.
+            # Its default is five minutes for a whole file, however fast the download is.
             options["client_kwargs"] = {
                 "timeout": aiohttp.ClientTimeout(
                     total=None, sock_connect=_SILENCE_SECONDS / 2, sock_read=_SILENCE_SECONDS
@@ -53,57 +53,61 @@ def open_storage(url: str) -> tuple[Any, str]:
 
 
 def is_remote_folder(url: str) -> bool:
-    """Whether a URL is a folder of files; one of a web server is a file, as only the whole answer would tell."""
+    """Return whether a URL is a folder; URLs of web servers are taken for files."""
     if _WEB.match(url):
         return False
     storage, path = open_storage(url)
     try:
         return bool(storage.isdir(path))
-    except Exception:  # each storage has errors of its own; it gets a row, which says what is wrong
+    except Exception:  # each storage has its own errors; the file gets an error row
         return False
 
 
 def is_folder(path: str) -> bool:
-    """Whether a path or a URL is a folder."""
+    """Return whether a path or a URL is a folder."""
     return is_remote_folder(path) if is_remote(path) else os.path.isdir(path)
 
 
 def list_remote(url: str, *, all_files: bool = False) -> Iterator[tuple[str, str | None]]:
-    """Yield what lies below a URL, folder by folder, in name order; a file is itself, and so is what does not exist.
+    """Yield the files below a URL, folder by folder in name order; or the URL itself if it is not a folder.
 
     Args:
-        url: A folder or a file in object storage.
-        all_files: Pass nothing over for its name.
+        url: Folder or file in object storage.
+        all_files: Whether to take every file, whatever its name.
 
     Yields:
-        A URL, and the kind for which it is passed over, as of a folder on disk; None for what may be a clip.
+        A URL, and the kind for which it is skipped, as in a folder on disk; None for files that may be videos.
     """
     if not is_remote_folder(url):
-        open_storage(url)  # refuses a kind of storage that nobody knows
+        open_storage(url)  # rejects unknown kinds of storage
         yield url, None
         return
     storage, path = open_storage(url)
-    for folder, names_of_folders, names in storage.walk(path):
+    for folder, folder_names, names in storage.walk(path):
 
-        def whole(name: str, folder: str = folder) -> str:
+        def full_url(name: str, folder: str = folder) -> str:
             return str(storage.unstrip_protocol(f"{folder.rstrip('/')}/{name}"))
 
-        names_of_folders.sort()  # the names that stay in this list are searched next
+        folder_names.sort()  # the names left in this list are searched next
         if not all_files:
-            for name in list(names_of_folders):
+            for name in list(folder_names):
                 if kind := kind_of_folder(name):
-                    names_of_folders.remove(name)
-                    yield whole(name), kind
-        yield from ((whole(name), None if all_files else kind_of_file(name)) for name in sorted(names) if name)
+                    folder_names.remove(name)
+                    yield full_url(name), kind
+        yield from ((full_url(name), None if all_files else kind_of_file(name)) for name in sorted(names) if name)
 
 
 @contextmanager
 def local_copy(url: str, *, max_bytes: int) -> Iterator[str]:
-    """A copy of a stored file for as long as it is decoded: the decoders read files only.
+    """Download a file for decoding, as decoders read local files only; yield the path of the copy.
+
+    Args:
+        url: URL of the file.
+        max_bytes: Maximum size of the file.
 
     Raises:
-        VideoError: `not_found`, also where it cannot be fetched; `too_large` before anything is fetched, or where
-            nobody says the size as soon as more has come; `timeout` if it comes too slowly.
+        VideoError: `not_found` if it is missing or cannot be downloaded; `too_large`, before the download if the size
+            is known; `timeout` if the download is too slow.
     """
     storage, path = open_storage(url)
     with tempfile.TemporaryDirectory(prefix="nonlocal-video-") as folder:
@@ -120,7 +124,7 @@ def local_copy(url: str, *, max_bytes: int) -> Iterator[str]:
             raise _too_slow(url) from error
         except Exception as error:  # each storage has errors of its own
             why = f"{type(error).__name__}: {error}"
-            if "Timeout" in type(error).__name__:  # of fsspec and of aiohttp, which are not all a TimeoutError
+            if "Timeout" in type(error).__name__:  # fsspec and aiohttp have timeouts that are not a TimeoutError
                 raise _too_slow(url) from error
             raise VideoError(
                 "not_found", f"{url} cannot be fetched ({why}); check the address, the network and your credentials."
@@ -129,12 +133,12 @@ def local_copy(url: str, *, max_bytes: int) -> Iterator[str]:
 
 
 def _opened(storage: Any, path: str, url: str, max_bytes: int) -> Any:
-    """The stored file, unless it says that it is too large."""
+    """Open the stored file, unless its size is known to be too large."""
     if not _WEB.match(url):
         if (size := storage.size(path)) is not None and size > max_bytes:
             raise _too_large(url, size, max_bytes)
         return storage.open(path, "rb")
-    # One request, as not every server gives parts of a file, or answers when it is asked for the size alone.
+    # One request, as not every server supports ranges or HEAD requests.
     source = storage.open(path, "rb", block_size=0, size=1, headers={"Accept-Encoding": "identity"})
     size = getattr(getattr(source, "r", None), "content_length", None)
     if size is not None and size > max_bytes:
@@ -150,7 +154,7 @@ def _copy(source: Any, target: Any, url: str, max_bytes: int) -> None:
         if copied > max_bytes:
             raise VideoError("too_large", f"{url} has more than {max_bytes:,} bytes, which is the limit.")
         seconds = time.monotonic() - started
-        if seconds > _SILENCE_SECONDS and copied < _SLOWEST_BYTES_PER_SECOND * seconds:
+        if seconds > _SILENCE_SECONDS and copied < _MIN_BYTES_PER_SECOND * seconds:
             raise _too_slow(url)
         target.write(chunk)
 
@@ -162,6 +166,6 @@ def _too_large(url: str, size: int, max_bytes: int) -> VideoError:
 def _too_slow(url: str) -> VideoError:
     return VideoError(
         "timeout",
-        f"{url} comes too slowly: nothing for {_SILENCE_SECONDS:g} s, or less than {_SLOWEST_BYTES_PER_SECOND:,} bytes "
-        f"a second. Fetch it yourself and give the file.",
+        f"The download of {url} is too slow: nothing for {_SILENCE_SECONDS:g} s, or less than "
+        f"{_MIN_BYTES_PER_SECOND:,} bytes per second. Download it yourself and give the file.",
     )

@@ -1,4 +1,4 @@
-"""The arithmetic in which PyTorch runs the network. Weights and results are float32 in all of them."""
+"""Numeric precision in which PyTorch runs the network. Weights and results are always float32."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import torch
 from nonlocal_video.errors import UsageError
 
 Precision = Literal["float32", "tf32", "bf16"]
-"""Bits that convolutions and matrix products keep of what they multiply: 24, 11 (CUDA devices) or 8."""
+"""Precision of the factors in convolutions and matrix products: 24, 11 (CUDA devices only) or 8 bits."""
 
 _TENSOR_CORES = (8, 0)
-"""First compute capability with TF32 and bfloat16."""
+"""Lowest compute capability with TF32 and bfloat16."""
 _switches = threading.RLock()
 
 
 def check_precision(precision: Precision, device: torch.device | str, *, runtime: str = "torch") -> None:
-    """Check that a precision is one, and one of this device and runtime.
+    """Check that a precision exists and works with a device and runtime.
 
     Args:
-        precision: To compute in.
-        device: That computes; `auto` and `cuda` are taken for devices that can.
-        runtime: That computes.
+        precision: Precision to check.
+        device: Device of the network; `auto` and `cuda` are assumed to support it.
+        runtime: Runtime of the network.
 
     Raises:
-        UsageError: It is not.
+        UsageError: The precision is unknown or not supported.
     """
     if precision not in get_args(Precision):
         raise UsageError(f"precision = {precision!r} should be one of {', '.join(get_args(Precision))}.")
@@ -42,8 +42,7 @@ def check_precision(precision: Precision, device: torch.device | str, *, runtime
     kind = str(device).partition(":")[0]
     if precision == "tf32" and kind == "cpu":
         raise UsageError(
-            "precision = 'tf32' is arithmetic of NVIDIA GPUs, and the device is the CPU. Use --precision float32 or "
-            "bf16."
+            "precision = 'tf32' needs an NVIDIA GPU, and the device is the CPU. Use --precision float32 or bf16."
         )
     if isinstance(device, torch.device) and kind == "cuda":
         capability = torch.cuda.get_device_capability(device)
@@ -57,11 +56,10 @@ def check_precision(precision: Precision, device: torch.device | str, *, runtime
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Let convolutions and matrix products inside the block compute in this precision.
+    """Run convolutions and matrix products inside the block in this precision.
 
-    float32 has to be asked for: by default PyTorch lets cuDNN's convolutions round their inputs to TF32, and a caller
-    may have switched autocast on. TF32 is a switch of the whole process, so threads that compute on CUDA devices take
-    turns.
+    float32 has to be set too: by default, PyTorch lets cuDNN's convolutions round their inputs to TF32, and a caller
+    may have enabled autocast. TF32 is a switch of the whole process, so threads on CUDA devices take turns.
     """
     if device.type == "cuda":
         with _switches, _tf32(precision == "tf32"), _autocast(precision, device):
@@ -73,7 +71,7 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def turn(device: torch.device) -> Iterator[None]:
-    """Hold the switches of `arithmetic`; to be taken before any other lock."""
+    """Hold the lock of the switches of `arithmetic`; acquire it before any other lock."""
     with _switches if device.type == "cuda" else nullcontext():
         yield
 

@@ -1,4 +1,4 @@
-"""The answer for one clip, and the row it becomes in a table."""
+"""The prediction for one clip, and its row in a table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ESCAPED = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
 
 
 def printable(path: str) -> str:
-    r"""Return a file name as text that any table takes; `path_of_printable` gives the name back.
+    r"""Return a file name as text for tables; `path_of_printable` reverses this.
 
     Bytes that are not UTF-8 become `\xNN`, with two lowercase digits. A backslash that is followed by what looks like
     that (`\xff` in the name itself) becomes `\x5c`; all other names stay as they are.
@@ -49,11 +49,14 @@ def path_of_printable(text: str) -> str:
 
 @dataclass(frozen=True)
 class ScoredLabel:
-    """One class and its probability."""
+    """A class with its probability."""
 
     label: str
+    """Name of the class."""
     index: int
+    """Index of the class."""
     score: float
+    """Probability of the class."""
 
 
 @dataclass(frozen=True)
@@ -66,35 +69,36 @@ class StageTimings:
 
     @property
     def total(self) -> float:
+        """Total seconds."""
         return self.decode + self.transform + self.forward
 
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """What the network says of one clip."""
+    """Prediction of the network for one clip."""
 
     path: str
-    """As given; `<frames>` or `<bytes>` for a clip that was not a file."""
+    """Path as given; `<frames>` or `<bytes>` for a clip that is not a file."""
     model: str
     labels: tuple[str, ...]
     scores: NDArray[np.float64]
-    """(classes,) probabilities: the softmax of each view, averaged over the views."""
+    """Probabilities, (classes,): the softmax averaged over the views."""
     video: VideoInfo
     views: tuple[TemporalView, ...]
-    """The spans of the clip that were looked at."""
+    """Time spans of the views."""
     num_crops: int
     num_frames: int
-    """Frames in each view."""
+    """Number of frames per view."""
     crop: int
-    """Side of the square that the network saw, in pixels of its input."""
+    """Side of the square input of the network, in pixels."""
     device: str
     timings: StageTimings
     notes: tuple[str, ...] = ()
-    """What a user should know about this answer: a looped clip, a decoder that was given up."""
+    """Notes for the user, such as that the clip was looped or the decoder was changed."""
     runtime: Runtime = "torch"
     precision: Precision = "float32"
     region: Region | None = None
-    """The part of the picture that was to be looked at; None is all of it."""
+    """Requested region of the frame; None is the whole frame."""
     seen: tuple[tuple[float, float, float, float], ...] = ()
     """For each crop what the network saw of the picture: left, top, right and bottom edge, in fractions of its width
     and height."""
@@ -140,11 +144,11 @@ class Prediction:
 
     @property
     def top1(self) -> ScoredLabel:
-        """The likeliest class."""
+        """The top class."""
         return self.top(1)[0]
 
     def top(self, k: int = 5) -> list[ScoredLabel]:
-        """The k likeliest classes (all of them when there are fewer), best first; equal scores in label order."""
+        """Return the top k classes (or all, if fewer), best first; ties in label order."""
         if k < 1:
             raise UsageError(f"top-k = {k} should be at least 1.")
         order = np.argsort(-self.scores, kind="stable")[:k]
@@ -160,7 +164,7 @@ class Prediction:
         return data_frame({name: [getattr(one, name) for one in ranked] for name in ("label", "index", "score")})
 
     def to_row(self, top_k: int = 5) -> dict[str, Any]:
-        """The row of this clip, as `classify --json` prints it."""
+        """Return the row of this clip, as in `classify --json`."""
         return {
             "path": printable(self.path),
             "status": "ok",
@@ -175,14 +179,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Failure:
-    """A clip that gave no answer, and why."""
+    """A clip without a prediction, and its error."""
 
     path: str
     model: str
     error: VideoError
 
     def to_row(self, top_k: int = 5) -> dict[str, Any]:
-        """The row of this clip, with the same keys as a prediction's."""
+        """Return the row of this clip, with the same keys as `Prediction.to_row`."""
         return {
             "path": printable(self.path),
             "status": "error",

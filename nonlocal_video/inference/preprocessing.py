@@ -1,4 +1,4 @@
-"""From a clip to the frames that the network needs: probe, choose the spans, decode once, resize."""
+"""Preprocessing of a clip: probe, choose the time spans, decode once, resize and crop."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from nonlocal_video.video.transforms import (
 )
 
 MAX_RESIZED_PIXELS = 36_000_000
-"""Pixels of one resized frame at most: what a 16 x 4096 video would blow up to is no longer a picture."""
+"""Maximum number of pixels of a resized frame, which very elongated videos exceed (16 x 4096)."""
 MAX_DRAWN_SIDE = 1920
-"""Longer side of the frames kept for drawing, in pixels."""
+"""Maximum longer side of frames kept for drawing, in pixels."""
 _CHUNK_PIXELS = 8_000_000
 """Pixels of the frames received at a time, 24 MB. The C library maps larger blocks anew each time, and page faults
 cost several times what receiving does: for 64 frames of 1080p 0.58 s of system time instead of 0.07 s."""
@@ -46,19 +46,19 @@ ClipSource = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Sequence[NDArr
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """Which part of a clip to look at, and how often.
+    """Time span, region and number of views of a clip.
 
     Raises:
-        UsageError: No clip could have the span or the rate; whether this one has it is told by its length.
+        UsageError: The span or the rate is invalid for any clip.
     """
 
     views: ViewCount = field(default_factory=ViewCount)
     start_seconds: float | None = None
     end_seconds: float | None = None
     frames_per_second: float | None = None
-    """Rate of frames that are handed over as an array; a file has its own times."""
+    """Rate of frames that are given as an array; a file has its own times."""
     region: Region | None = None
-    """Part of the picture to look at; None is all of it."""
+    """Region of the frame to use; None is the whole frame."""
 
     def __post_init__(self) -> None:
         start = 0.0 if self.start_seconds is None else self.start_seconds
@@ -74,7 +74,7 @@ class ClipRequest:
 
 @dataclass(frozen=True, repr=False)
 class LoadedClip:
-    """What the network sees of one clip in all its views, each distinct frame once."""
+    """Decoded crops of a clip for all its views, each distinct frame once."""
 
     path: str
     info: VideoInfo
@@ -100,27 +100,27 @@ class LoadedClip:
 
 
 class ClipLoader:
-    """Reads clips for one input specification through one decoding child."""
+    """Loads clips for the network through one decoding process."""
 
     def __init__(self, reader: VideoReader, *, pinned: bool = False) -> None:
         """Create a loader.
 
         Args:
-            reader: Decodes; shared with nobody while a clip is loaded.
-            pinned: Put frames into memory from which a CUDA device copies by itself.
+            reader: Reader to decode with; not shared while a clip is loaded.
+            pinned: Whether to put frames into pinned memory, for asynchronous copies to a CUDA device.
         """
         self.reader, self._pinned = reader, pinned
 
     def load(
         self, source: ClipSource, spec: InputSpec, request: ClipRequest, *, originals: list[NDArray[np.uint8]] | None
     ) -> LoadedClip:
-        """Decode what `request` needs of `source`.
+        """Decode the frames of a clip that a request needs.
 
         Args:
-            source: A file, the bytes of one, or frames as uint8 (T, H, W, 3) RGB.
-            spec: The model's input.
-            request: Spans, views and rate.
-            originals: A list that receives every distinct frame in its own size, for drawing; None keeps none.
+            source: Path or bytes of a file, or frames as uint8 (T, H, W, 3) RGB.
+            spec: Input of the model.
+            request: Time span, region, views and rate.
+            originals: List to which every distinct frame is appended at its own size, for drawing; None keeps none.
 
         Raises:
             VideoError: The file cannot be read.
@@ -129,7 +129,7 @@ class ClipLoader:
         if request.frames_per_second is not None and not _is_decoded(source):
             raise UsageError(
                 f"frames_per_second = {request.frames_per_second:g} is for frames given as an array; a video file has "
-                f"its own times: leave it away."
+                f"its own times: omit it."
             )
         name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
         if name is not None:
@@ -193,15 +193,16 @@ class ClipLoader:
         return torch.empty(num_frames, size, size, 3, dtype=torch.uint8, pin_memory=self._pinned)
 
     def probe(self, source: ClipSource, frames_per_second: float) -> VideoInfo:
-        """What is known of a clip before its frames are decoded; the rate is that of frames given as an array."""
+        """Return the information on a clip before decoding; the rate applies to frames given as an array."""
         with _opened(source, self.reader, frames_per_second) as (_, clip):
             return clip.probe()
 
     def span_around(
         self, source: ClipSource, seconds: float, spec: InputSpec, frames_per_second: float | None
     ) -> tuple[float | None, float | None]:
-        """Return the start and end of the view centred on a second, as far as the clip allows; None for both if the
-        view in the middle shows it.
+        """Return start and end of the view centred on a point in time, as far as the clip allows.
+
+        Both are None if the view in the middle of the clip contains it.
 
         Raises:
             UsageError: The clip ends before.
@@ -225,10 +226,10 @@ def _of_part(name: str, request: ClipRequest, start_seconds: float, end_seconds:
 
 
 def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[TemporalView, ...]:
-    """The spans of a clip that a network with this input is shown.
+    """Return the temporal views of a clip for a network with this input.
 
     Raises:
-        UsageError: The requested part is not one of the clip.
+        UsageError: The requested span is not within the clip.
     """
     return plan_views(
         info,
@@ -246,7 +247,7 @@ def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[Te
 def crops_of(
     info: VideoInfo, spec: InputSpec, *, num_crops: int = 1, region: Region | None = None
 ) -> tuple[SpatialView, ...]:
-    """Where a network with this input looks in a clip's frames, or in a region of them; one crop is the centre."""
+    """Return the spatial crops of a clip's frames, or of a region; a single crop is the centre."""
     return spatial_views(
         info.height,
         info.width,
@@ -261,6 +262,11 @@ def crops_of(
 
 
 def check_not_too_elongated(path: str, info: VideoInfo, place: SpatialView) -> None:
+    """Check that the resized frames of a clip are not too large.
+
+    Raises:
+        VideoError: `too_large`.
+    """
     if place.resized_height * place.resized_width > MAX_RESIZED_PIXELS:
         raise VideoError(
             "too_large",
@@ -271,20 +277,20 @@ def check_not_too_elongated(path: str, info: VideoInfo, place: SpatialView) -> N
 
 
 def _chunk_frames(info: VideoInfo, place: SpatialView) -> int:
-    """How many frames to hold at a time, before and after the resize."""
+    """Return the number of frames per chunk, given their sizes before and after resizing."""
     pixels = max(info.width * info.height, place.resized_width * place.resized_height)
     return max(1, min(16, _CHUNK_PIXELS // pixels))
 
 
 def _for_drawing(frames_thwc: torch.Tensor) -> torch.Tensor:
-    """The frames themselves; ones larger than a screen, of which a view fills memory, are made smaller."""
+    """Return the frames, reduced if they are larger than a screen and would fill memory."""
     height, width = frames_thwc.shape[1:3]
     shrink = MAX_DRAWN_SIDE / max(height, width)
     return frames_thwc if shrink >= 1 else resize_short_side(frames_thwc, max(1, int(min(height, width) * shrink)))
 
 
 class _File:
-    """A clip that is a file."""
+    """A clip in a file."""
 
     def __init__(self, path: str | os.PathLike[str], reader: VideoReader) -> None:
         self.path, self.reader = path, reader
@@ -297,7 +303,7 @@ class _File:
 
 
 class _Array:
-    """A clip that is already decoded."""
+    """A clip given as decoded frames."""
 
     def __init__(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], frames_per_second: float) -> None:
         try:
@@ -337,7 +343,7 @@ class _Array:
 
 
 class _ArrayStream(AbstractContextManager["_ArrayStream"]):
-    """The counterpart of `FrameStream` for frames that are there already."""
+    """Counterpart of `FrameStream` for decoded frames."""
 
     def __init__(
         self, info: VideoInfo, frames: FrameChunk, frame_of_time: NDArray[np.int64], chunk_frames: int
@@ -358,13 +364,13 @@ class _ArrayStream(AbstractContextManager["_ArrayStream"]):
 
 
 def _is_decoded(source: ClipSource) -> bool:
-    """Whether a clip is frames, and no file nor the bytes of one."""
+    """Return whether a clip is given as frames, rather than as path or bytes of a file."""
     return not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview))
 
 
 @contextmanager
 def _opened(source: ClipSource, reader: VideoReader, rate: float) -> Iterator[tuple[str, _File | _Array]]:
-    """The name of a clip in the results, and something that probes and streams it."""
+    """Yield the name of a clip for the results, and an object that probes and streams it."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         # The decoders read files: the bytes lie in a private one while they are decoded.
         with _written(source) as path:
@@ -382,7 +388,7 @@ def _opened(source: ClipSource, reader: VideoReader, rate: float) -> Iterator[tu
 
 @contextmanager
 def _written(clip: bytes | bytearray | memoryview) -> Iterator[Path]:
-    """Write a clip into a private file that goes afterwards."""
+    """Write a clip into a temporary file."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="nonlocal-video-")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Make items in a thread of their own while the caller works on those before."""
+"""Prefetching of an iterator's items in another thread."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 def read_ahead(items: Iterator[T], size: int) -> Generator[T, None, None]:
-    """Yield the items of an iterator that a thread of its own runs, up to `size` items ahead of the caller.
+    """Yield the items of an iterator that runs in another thread, up to `size` items ahead of the caller.
 
-    An error comes where the item would have come. Closing the generator waits until the item in hand is made.
+    An exception is raised in place of its item. Closing the generator waits for the current item.
 
     Args:
-        items: Used by that thread alone until this generator is closed.
-        size: At least 1.
+        items: Iterator, used by that thread alone until this generator is closed.
+        size: Number of items to prefetch, at least 1.
     """
     end: Any = object()
     pending: deque[Future[T]] = deque()

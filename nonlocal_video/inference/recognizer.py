@@ -1,4 +1,4 @@
-"""The one way from a clip to its answer: the page, the command line and Python all call this class."""
+"""The recognizer, which runs a model on clips; the page, the command line and Python all use it."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ Stage = Literal["reading", "network"]
 
 
 class Recognizer:
-    """A network, its card and a decoding child; safe to call from several threads (they take turns).
+    """Runs a model on video clips; safe to call from several threads, which take turns.
 
-    `network` is the trained module: normalised (N, 3, T, H, W) in, logits (N, classes) out. Inference runs on a copy
-    whose batch norms are folded into the convolutions, which `runtime` runs (see `load`).
+    `network` is the trained module: normalised clips (N, 3, T, H, W) to logits (N, classes). Inference uses a copy with
+    folded batch norms, in the chosen `runtime` (see `load`).
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class Recognizer:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes, in the order of the logits."""
+        """Class names, in the order of the logits."""
         return self.card.labels
 
     @property
     def failed(self) -> DeviceError | None:
-        """The error with which the device has failed; every further question gets it."""
+        """Error of a failed device, raised by every further call; None if it works."""
         return self._engine.shared.failed
 
     def close(self) -> None:
-        """End the decoding child."""
+        """End the decoding process."""
         self._loader.reader.close()
 
     def __enter__(self) -> Recognizer:
@@ -100,18 +100,17 @@ class Recognizer:
         region: RegionLike = None,
         on_stage: Callable[[Stage], None] = lambda stage: None,
     ) -> Prediction:
-        """Recognise the action of a clip; calling the recogniser does the same.
+        """Recognise the action of a clip; calling the recognizer does the same.
 
         Args:
-            source: A video file or its address (https://, s3://, ...), the bytes of one, or frames as uint8
-                (T, H, W, 3) RGB.
-            views: CLIPSxCROPS; the softmax is averaged over them. One clip is the middle of the video.
-            fast: The model card's cheaper view.
-            start_seconds: Only look from here on.
-            end_seconds: Only look up to here.
-            frames_per_second: Rate of frames given as an array; None takes the model's rate and says so.
-            region: Only look at this part of the picture: (x0, y0, x1, y1) in fractions, or as text; see `Region`.
-            on_stage: Called when a stage begins.
+            source: Path or URL (https://, s3://, ...) of a video file, its bytes, or frames as uint8 (T, H, W, 3) RGB.
+            views: Number of views, CLIPSxCROPS; the softmax is averaged over them. One clip is the middle of the video.
+            fast: Whether to use the cheaper input of the model card.
+            start_seconds: Start of the part to use.
+            end_seconds: End of the part to use.
+            frames_per_second: Rate of frames given as an array; None assumes the model's rate, with a note.
+            region: Region of the frame to use, (x0, y0, x1, y1) in fractions, or as text; see `Region`.
+            on_stage: Called at the start of each stage.
 
         Raises:
             VideoError: The clip cannot be read.
@@ -145,10 +144,10 @@ class Recognizer:
         frames_per_second: float | None = None,
         region: RegionLike = None,
     ) -> Tensor:
-        """Return what `classify` gives the network: (V, 3, T, S, S) float32, normalised, on the CPU.
+        """Return the input of the network in `classify`: (V, 3, T, S, S) float32, normalised, on the CPU.
 
-        The V views are the clips in order of time, and of each the crops from left to right or top to bottom.
-        Arguments and errors are those of `classify`.
+        The V views are ordered by time, and then by crop from left to right or top to bottom. Arguments and errors are
+        those of `classify`.
 
         Example:
             >>> views = recognizer.preprocess("cello.mp4", views="3x1")
@@ -180,13 +179,17 @@ class Recognizer:
         context: FolderContext = "none",
         on_progress: Callable[[BatchProgress], None] = lambda progress: None,
     ) -> FolderResult:
-        """Recognise the action in each of many clips, as the command `classify` does; a row for every file.
+        """Recognise the action in each of many clips, as the command `classify` does, with a row for every file.
 
         Args:
             paths: Files, folders (searched through), glob patterns, addresses; one or several.
             output: Table to write, .csv, .jsonl or .parquet. None writes none, and keeps all outcomes in memory.
             resume: Take up an earlier run with this output: only files without a row, or changed since, are read.
-            views: As for `classify`, and so are `fast`, `start_seconds`, `end_seconds` and `region`.
+            views: As for `classify`.
+            fast: As for `classify`.
+            start_seconds: As for `classify`.
+            end_seconds: As for `classify`.
+            region: As for `classify`.
             top_k: Classes in a row.
             workers: Decoding processes beside the network; None is as many as suit the device.
             batch_size: Views in one forward pass; None is as many as suit the device.
@@ -196,7 +199,7 @@ class Recognizer:
             on_progress: Called after each row; in a context with the clip's own answer, which is not the final one.
 
         Raises:
-            UsageError: An argument has a value that is not allowed, or the output cannot be taken up.
+            UsageError: An argument is invalid, or the output cannot be resumed.
             OutputError: The table cannot be written; the rows so far are kept beside it.
             DeviceError: The device has failed; `resume` does the rest.
 
@@ -245,17 +248,17 @@ class Recognizer:
 
     @property
     def inference_network(self) -> nn.Module:
-        """The copy of `network` that answers: batch norms folded, identity blocks left out."""
+        """The copy of `network` for inference, with folded batch norms and without identity blocks."""
         return self._engine.folded if self._engine.openvino is None else self._engine.openvino.network
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """What `classify` asks the network, without a clip around it.
+        """Run the network on normalised views, as `classify` does.
 
         Args:
-            inputs: (B, 3, T, S, S), normalised as the card says.
+            inputs: (B, 3, T, S, S), normalised with mean and std of the card.
 
         Returns:
-            Logits (B, P, classes) on the device; P is 1, or the windows of the card's `head_window`.
+            Logits (B, P, classes) on the device; P is 1, or the number of windows of `ModelCard.head_window`.
 
         Raises:
             ModelError: The network gave something that is not a number.
@@ -264,16 +267,16 @@ class Recognizer:
 
     @property
     def decoder(self) -> Decoder:
-        """The decoder that was asked for."""
+        """The requested decoder."""
         return self._loader.reader.decoder
 
     @property
     def limits(self) -> DecodeLimits:
-        """What a file may cost."""
+        """Limits for a file."""
         return self._loader.reader.limits
 
     def new_reader(self) -> VideoReader:
-        """A further decoding child with this recogniser's decoder and limits; the caller closes it."""
+        """Return another reader with the same decoder and limits; the caller closes it."""
         return VideoReader(decoder=self.decoder, limits=self.limits)
 
     def explain_all(
@@ -288,14 +291,14 @@ class Recognizer:
         region: RegionLike = None,
         on_stage: Callable[[Stage], None] = lambda stage: None,
     ) -> Explanation:
-        """Recognise one view of a clip and keep what maps are made from; PyTorch does, whatever the runtime.
+        """Recognise one view of a clip and keep its features, from which maps are made; always runs PyTorch.
 
         Args:
             source: As for `classify`, except a folder.
             fast: The model card's cheaper view.
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
-            around_seconds: Take the span around this second if the default one does not show it.
+            around_seconds: Use the span around this time if the default one does not contain it.
             frames_per_second: Rate of frames given as an array.
             region: As for `classify`.
             on_stage: Called when a stage begins.
@@ -340,7 +343,7 @@ class Recognizer:
         frames_per_second: float | None = None,
         region: RegionLike = None,
     ) -> AttentionMaps:
-        """Where the network looked, for every frame it saw, in the frame's own pixels; computed by PyTorch.
+        """Return maps of where the network looked, for every sampled frame; always runs PyTorch.
 
         Args:
             source: As for `classify`, except a folder.
@@ -348,14 +351,14 @@ class Recognizer:
                 (class evidence: the exact class activation map at the last layer, Grad-CAM at another). None is
                 `query` if a query is given, `evidence` if a label is, else `attention`.
             query: (seconds, x, y); seconds from the clip's beginning, fractions of the frame's width and height.
-                If the default span does not show that second, the span around it is taken.
-            label: The class for `evidence`, by name or index; None is the likeliest.
+                If the default span does not contain this time, the span around it is used.
+            label: Class for `evidence`, by name or index; None is the top class.
             layer: Dotted name of a non-local block (attention, query) or of any layer (evidence).
             fast: The model card's cheaper view.
             start_seconds: Only look from here on.
             end_seconds: Only look up to here.
             frames_per_second: Rate of frames given as an array.
-            region: As for `classify`; maps, queries and overlays are of the whole picture all the same.
+            region: As for `classify`; maps, queries and overlays still refer to the whole frame.
         """
         point = None if query is None else QueryPoint.parse(query)
         explanation = self.explain_all(
@@ -382,7 +385,7 @@ class Recognizer:
         region: RegionLike = None,
         context: Context = "nonlocal",
     ) -> Timeline:
-        """What happens when in a long video; `inference.sliding.slide` gives the windows as they are computed.
+        """Return the timeline of a long video; `inference.sliding.slide` yields it window by window.
 
         Args:
             path: A video file.
@@ -418,11 +421,11 @@ class Recognizer:
         return last_of(steps)
 
     def nonlocal_layers(self) -> dict[str, nn.Module]:
-        """The network's non-local blocks by dotted name."""
+        """Return the non-local blocks of the network, by dotted name."""
         blocks = getattr(self.network, "nonlocal_layers", None)
         return {} if blocks is None else blocks()
 
 
 def _refuse_folder(source: ClipSource) -> None:
     if isinstance(source, (str, os.PathLike)) and is_folder(os.fspath(source)):
-        raise UsageError(f"{os.fspath(source)!r} is a folder; recognizer.classify_folder(...) recognises its clips.")
+        raise UsageError(f"{os.fspath(source)!r} is a folder; use recognizer.classify_folder(...) for its clips.")

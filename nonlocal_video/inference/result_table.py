@@ -1,4 +1,4 @@
-"""Reads the table of a folder run back, whatever its format."""
+"""Reading of the table of a folder run, in any format."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from nonlocal_video.inference.prediction import path_of_printable
 from nonlocal_video.inference.results import FORMATS, columns, flatten
 
 _NEVER_EMPTY = ("path", "status", "model", "notes")
-"""Text columns in which an empty cell is empty text."""
+"""Text columns in which an empty cell is empty text rather than a missing value."""
 
 
 def read_table(path: str | os.PathLike[str], *, csv_escape: bool = True) -> list[dict[str, Any]]:
-    """Read a table that `classify --output` wrote: the columns of the flat table, None where a cell is empty.
+    """Read a table written by `classify --output`.
 
     Args:
         path: A .csv, .jsonl or .parquet file, or a folder of Parquet files.
-        csv_escape: Whether a CSV was written with escaped cells, as it is without `--no-csv-escape`.
+        csv_escape: Whether cells of a CSV are escaped, as without `--no-csv-escape`.
 
     Returns:
-        The rows in order. `path` is the name as the system has it, also where it is not UTF-8.
+        Rows in order, with the columns of the flat table; None for empty cells. `path` is the name in the file system,
+        also if it is not UTF-8.
 
     Raises:
-        UsageError: It is not such a table.
+        UsageError: The file is not such a table.
     """
-    ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
         raise UsageError(f"{os.fspath(path)!r} should end in one of {', '.join(FORMATS)}.")
     try:
-        if ending == ".parquet":
+        if suffix == ".parquet":
             import pyarrow.parquet as pq
 
             rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-        elif ending == ".jsonl":
+        elif suffix == ".jsonl":
             with open(path, encoding="utf-8") as file:
                 nested = [json.loads(line) for line in file]
             top_k = max((len(row["top"]) for row in nested), default=1)

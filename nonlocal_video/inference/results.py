@@ -1,8 +1,8 @@
-"""The table of a folder run: a journal that survives a crash, and the file made from it.
+"""The table of a folder run: a crash-safe journal, and the file made from it.
 
-Every row is appended to `OUTPUT.journal` at once, and what was appended is forced to the disk every second: a killed
-run loses no row, a power cut at most a second's. The table itself is written in one piece from the journal when the run
-ends. A run that was cut off is taken up again from the journal.
+Every row is appended to `OUTPUT.journal` at once, and the journal is synced to disk every second: a killed run loses no
+row, and a power failure at most those of the last second. The table is written atomically from the journal at the end
+of the run. An interrupted run is resumed from the journal.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 FORMATS = (".csv", ".jsonl", ".parquet")
 _ROWS_PER_GROUP = 1000
 _TABLE = "table"
-"""Key of the entry that says that a table was made of the entries before it."""
+"""Key of the entry that marks that a table was made of the previous entries."""
 
 
 def columns(top_k: int) -> dict[str, type]:
-    """Column names of the flat table and what they hold, in order."""
+    """Return the columns of the flat table in order, with their types."""
     found: dict[str, type] = {"path": str, "status": str, "model": str}
     for rank in range(1, top_k + 1):
         found |= {f"top{rank}_label": str, f"top{rank}_index": int, f"top{rank}_score": float}
@@ -48,7 +48,7 @@ def columns(top_k: int) -> dict[str, type]:
 
 
 def arrow_schema(top_k: int) -> pyarrow.Schema:
-    """The flat table's columns as Parquet has them."""
+    """Return the schema of the flat table in Parquet."""
     import pyarrow as pa
 
     kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
@@ -56,7 +56,7 @@ def arrow_schema(top_k: int) -> pyarrow.Schema:
 
 
 def flatten(row: dict[str, Any], top_k: int) -> dict[str, Any]:
-    """One row of `classify --json` as one row of the flat table."""
+    """Return a row of `classify --json` as a row of the flat table."""
     flat: dict[str, Any] = dict.fromkeys(columns(top_k))
     flat |= {name: row[name] for name in ("path", "status", "model")}
     for rank, scored in enumerate(row["top"], start=1):
@@ -67,10 +67,10 @@ def flatten(row: dict[str, Any], top_k: int) -> dict[str, Any]:
 
 
 def refuse_other_settings(output: str, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Rows of two models or protocols do not belong into one table.
+    """Check that an output is continued with the settings of its earlier run.
 
     Raises:
-        UsageError: A setting is another than the earlier run's.
+        UsageError: A setting differs.
     """
     settings = json.loads(json.dumps(settings))
     changed = [name for name in {**settings, **earlier} if settings.get(name) != earlier.get(name)]
@@ -114,9 +114,9 @@ class ResultFile:
         if self.path.suffix.lower() not in FORMATS:
             raise UsageError(f"output = {str(path)!r} should end in one of {', '.join(FORMATS)}.")
         if not self.path.parent.is_dir():
-            raise UsageError(f"output = {str(path)!r} is in a folder that does not exist; make it first.")
+            raise UsageError(f"output = {str(path)!r} is in a folder that does not exist; create it first.")
         if self.path.is_dir():
-            raise UsageError(f"output = {str(path)!r} is a folder; name a file in it.")
+            raise UsageError(f"output = {str(path)!r} is a folder; give a file in it.")
         self._refuse_others_files(resume=resume)
         self._done: dict[str, tuple[tuple[int, int], str]] = {}  # file -> its stamp, and "ok" or an error code
         self._done_again: set[str] = set()  # files with several rows in the journal, of which the last one counts
@@ -144,11 +144,11 @@ class ResultFile:
 
     @staticmethod
     def files_of(path: str | os.PathLike[str] | None) -> list[Path]:
-        """The files that a run with this output writes, so that they are not taken for its input."""
+        """Return the files that a run with this output writes, to exclude them from its input."""
         return [] if path is None else [Path(path), _journal_of(Path(path)), _draft_of(Path(path))]
 
     def still_to_do(self, files: Iterable[str]) -> Iterator[str]:
-        """Those of `files` that have no row yet, or changed since; `done_before` counts the others by their code."""
+        """Yield those of `files` that have no row yet or changed since; `done_before` counts the others by code."""
         return filter(self.is_to_do, files)
 
     def is_to_do(self, path: str) -> bool:
@@ -179,20 +179,20 @@ class ResultFile:
             raise self._cannot_write(self.journal_path, error) from error
 
     def _refuse_others_files(self, *, resume: bool) -> None:
-        """Nothing of these names is written over, and nothing is written through a link."""
+        """Check that no existing file is overwritten and no link is followed."""
         journal, draft = self.journal_path, _draft_of(self.path)
         for path in (self.path, journal, draft):
             refuse_link(path, hard=path == journal)
         if not resume and (os.path.lexists(self.path) or os.path.lexists(journal)):
             raise UsageError(
-                f"{str(self.path)!r} or its journal exists. Use --resume to go on with it, or another name, "
+                f"{str(self.path)!r} or its journal exists. Use --resume to continue it, use another name, "
                 f"or delete both."
             )
         if not resume and draft.exists():
             raise UsageError(f"{str(draft)!r} exists, which this run would write to. Use another name, or delete it.")
         if resume and self.path.exists() and not journal.exists():  # it would be replaced by new rows alone
             raise UsageError(
-                f"{str(self.path)!r} has no journal {journal.name!r} beside it to go on with. Use another "
+                f"{str(self.path)!r} has no journal {journal.name!r} next to it to resume from. Use another "
                 f"name, or delete it."
             )
 
@@ -332,7 +332,7 @@ def _draft_of(path: Path) -> Path:
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """Size and time of change of a file; (-1, -1) when there is none."""
+    """Return size and modification time of a file; (-1, -1) if it does not exist."""
     try:
         status = os.stat(split_part(path)[0])
     except (OSError, ValueError):

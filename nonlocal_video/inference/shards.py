@@ -1,4 +1,4 @@
-"""From where the names of files count in a shard, so that machines which see them elsewhere agree."""
+"""Base folders of files for sharding, so that machines with different mount points agree."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from nonlocal_video.inference.object_storage import is_remote, is_remote_folder
 
 
 def shard_bases(given: Iterable[str]) -> dict[str, str]:
-    """Return for each path, as a user gives them, the folder from which the names of its files count in a shard.
+    """Return for each given path the base folder of its files; shards depend on the path below it.
 
-    A folder counts from itself, a pattern from its part before the first wildcard, and files that are named one by one
-    from the lowest folder that holds all of them. So it makes no difference where the files are mounted, or whether a
-    path is given from the root, from here, or with `./` before or `/` behind it.
+    The base of a folder is the folder itself, that of a pattern its part before the first wildcard, and that of single
+    files their common parent folder. So it does not matter where files are mounted, or whether paths are absolute,
+    relative, start with `./` or end in `/`.
     """
     bases: dict[str, str] = {}
     single: list[str] = []
@@ -34,16 +34,18 @@ def shard_bases(given: Iterable[str]) -> dict[str, str]:
             bases[path] = "/".join(fixed) or "/"
         else:
             single.append(path)
-    # Of files here and files in each storage on their own: those have no folder in common.
+    # Local files and those in each storage separately, as they have no common folder.
     kinds = {path: path.partition("://")[0] if is_remote(path) else "" for path in single}
     for kind in set(kinds.values()):
-        of_kind = [path for path in single if kinds[path] == kind]
-        bases |= dict.fromkeys(of_kind, os.path.commonpath([os.path.dirname(_location(path)) for path in of_kind]))
+        same_storage = [path for path in single if kinds[path] == kind]
+        bases |= dict.fromkeys(
+            same_storage, os.path.commonpath([os.path.dirname(_location(path)) for path in same_storage])
+        )
     return bases
 
 
 def _location(path: str) -> str:
-    """Where a file lies: its whole path, or its address without what is asked of the server."""
+    """Return the absolute path of a file, or its URL without scheme and query."""
     if not is_remote(path):
         return os.path.abspath(path)
     address = re.split(r"[?#]", path)[0] if path.startswith(("http://", "https://")) else path
@@ -51,7 +53,7 @@ def _location(path: str) -> str:
 
 
 def below(path: str, base: str) -> str:
-    """Return the part of a path that is the same wherever the files are; macOS spells accents otherwise than Linux."""
+    """Return a path relative to its base, in Unicode NFC, as macOS and Linux encode accents differently."""
     location = _location(path)
     rest = location.removeprefix(base).lstrip("/") or os.path.basename(location)
     return unicodedata.normalize("NFC", rest)

@@ -1,4 +1,4 @@
-"""A network that several threads use in turn, and the only place that hooks it, copies it or switches its gradients."""
+"""A network shared by threads; only this module hooks it, copies it or changes `requires_grad`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from nonlocal_video.inference.precision import arithmetic, turn
 class SharedNetwork:
     """A network and its lock.
 
-    Hooks, copies and `requires_grad` belong to the whole network, not to a thread: a thread that copied it while
-    another one's hooks hung on it copied those and what they hold, and a forward pass ran the other's hooks.
+    Hooks, copies and `requires_grad` affect the whole network, not one thread: without the lock, a thread could copy
+    the hooks of another with what they hold, or run them in its forward pass.
 
     Attributes:
-        network: The network; it, and every part of it, is run inside `taken` only.
-        failed: The error of a device that has failed; nothing is asked of it any more.
+        network: The network; run it and its parts inside `taken` only.
+        failed: Error of a failed device, which is not used any more; None before.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
@@ -37,11 +37,11 @@ class SharedNetwork:
 
     @contextmanager
     def taken(self) -> Iterator[Any]:
-        """Hold the network for this thread, which may take it again inside; gives the network. Inside is float32.
+        """Lock the network for this thread and yield it; reentrant. The block runs in float32.
 
         Raises:
-            VideoError: `out_of_memory`, if memory runs out inside.
-            DeviceError: The device fails inside, or has failed before.
+            VideoError: `out_of_memory`, if memory runs out in the block.
+            DeviceError: The device fails in the block, or failed before.
         """
         with turn(self._device), self._lock:
             if self.failed is not None:
@@ -54,10 +54,10 @@ class SharedNetwork:
                 raise
 
     def grid(self, layer: str, input_size: tuple[int, int, int]) -> CellGrid:
-        """Return the cell grid of a layer for an input of (T, H, W), computed once.
+        """Return the cell grid of a layer for an input of (T, H, W); it is cached.
 
         Raises:
-            ModelError: There is no such layer, or its output is not a feature map of the input.
+            ModelError: The layer does not exist, or its output is not a feature map of the input.
         """
         key = input_size, layer
         with self._lock:
@@ -66,6 +66,6 @@ class SharedNetwork:
             return self._grids[key]
 
     def grad_cam(self, clip: Tensor, layer: str, class_index: int) -> Tensor:
-        """Return Grad-CAM of one class at one layer, (T', H', W'); see `class_evidence.grad_cam`."""
+        """Return the Grad-CAM of one class at one layer, (T', H', W'); see `class_evidence.grad_cam`."""
         with self.taken():
             return grad_cam(self.network, clip, layer, class_index)

@@ -1,4 +1,4 @@
-"""Slide a window over a long video: one pass through its frames, in memory that its length does not change."""
+"""Sliding windows over a long video, in one pass over its frames and with constant memory."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
 
 MAX_TIMES = 5_000_000
-"""Windows times frames of a window: a day of 25 frames a second at the default stride fits."""
+"""Maximum number of windows times frames per window; a day at 25 frames per second and the default stride fits."""
 MAX_HELD_BYTES = 1 << 30
-"""Memory for the resized frames that overlapping windows share."""
+"""Memory limit for the resized frames that overlapping windows share, in bytes."""
 _SAME_SECONDS = Fraction(1, 1000)  # lengths that differ by less are the same to sampling, too
 
 
 @dataclass(frozen=True, repr=False)
 class WindowPlan:
-    """W windows and the T times at which the network looks at each."""
+    """W windows with the T sampling times of each."""
 
     starts: NDArray[np.float64]  # (W,) seconds from the beginning of the file
     ends: NDArray[np.float64]  # (W,)
@@ -55,7 +55,7 @@ class WindowPlan:
     notes: tuple[str, ...]
 
     def view(self, window: int) -> TemporalView:
-        """One window as `plan_views` gives it."""
+        """Return a window as a view, as from `plan_views`."""
         times = tuple(self.times[window].tolist())
         start, end = float(self.starts[window]), float(self.ends[window])
         return TemporalView(
@@ -72,7 +72,7 @@ def plan_windows(
     start_seconds: float | None = None,
     end_seconds: float | None = None,
 ) -> WindowPlan:
-    """Place windows over a video, from its first picture on; the last one ends where the video does.
+    """Plan windows over a video from its first frame on; the last one ends with the video.
 
     A window is what `plan_views` makes of its span, so that a window of the model's own length holds the frames that
     `classify` takes of that span. In a longer or shorter window the model's number of frames is spread evenly. A video
@@ -289,7 +289,7 @@ def _slide(
 def _clips(
     path: str, stream: FrameStream, plan: WindowPlan, spec: InputSpec, place: SpatialView
 ) -> Generator[LoadedClip, None, None]:
-    """Each window as a clip, as soon as its last frame is there."""
+    """Yield each window as a clip, as soon as its last frame is decoded."""
     frame_of_time = stream.frame_of_time.reshape(plan.times.shape)
     last_window = np.zeros(len(stream), dtype=np.int64)  # that needs a frame
     np.maximum.at(last_window, frame_of_time, np.arange(len(plan.times))[:, None])
@@ -340,7 +340,7 @@ def _check_held(
 
 
 def _batches(clips: Iterator[LoadedClip], size: int) -> Iterator[list[LoadedClip]]:
-    """Up to `size` clips at a time; those that came before an error are not lost with it."""
+    """Yield up to `size` clips at a time; clips before an error are yielded before it is raised."""
     batch: list[LoadedClip] = []
     broken: VideoError | None = None
     while broken is None:
@@ -364,7 +364,7 @@ def _above_zero(name: str, value: float | None) -> Fraction | None:
         return None
     if not (math.isfinite(value) and value > 0):
         raise UsageError(f"{name} = {value:g} should be a finite number above 0.")
-    return Fraction(str(value))  # 2.56 is 64/25, as it was meant, not the float beside it
+    return Fraction(str(value))  # 2.56 is exactly 64/25, not the nearest float
 
 
 def _rounded(seconds: Fraction) -> float:

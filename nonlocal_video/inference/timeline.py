@@ -1,4 +1,4 @@
-"""What happens when in a video: the scores of a sliding window, and the segments made of them."""
+"""The timeline of a video: scores of sliding windows, and segments made of them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _GAP_SECONDS = 1e-5  # between windows that touch, by rounding
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the video with one answer; seconds count from the beginning of the file."""
+    """A part of the video with one class; times are in seconds from the start of the file."""
 
     start_seconds: float
     end_seconds: float
     label: str | None
-    """None where no class reaches the threshold."""
+    """Class name; None if no class reaches the threshold."""
     index: int | None
     score: float
-    """The class's score, averaged over the segment's time; of a segment without a class, the likeliest one's."""
+    """Score of the class, averaged over time; for a segment without a class, that of the top class."""
 
     @property
     def seconds(self) -> float:
@@ -42,12 +42,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Moment:
-    """The time between two neighbouring bounds of windows, where the same windows look."""
+    """The time between two adjacent window bounds, which the same windows cover."""
 
     start_seconds: float
     end_seconds: float
     scores: NDArray[np.float64]
-    """(classes,) mean over the windows that cover it."""
+    """Mean scores of the windows that cover it, (classes,)."""
 
     @property
     def seconds(self) -> float:
@@ -57,15 +57,15 @@ class Moment:
 
 @dataclass(frozen=True, repr=False)
 class Timeline:
-    """The scores of W windows that cover a video, or of those computed so far; seconds are the player's."""
+    """Scores of the W windows that cover a video, or of those computed so far; times are those of a player."""
 
     path: str
     model: str
     labels: tuple[str, ...]
     starts: NDArray[np.float64]
-    """(W,) seconds, ascending."""
+    """Start times in seconds, ascending, (W,)."""
     ends: NDArray[np.float64]
-    """(W,) seconds, ascending; the last window of a complete timeline ends where the video does."""
+    """End times in seconds, ascending, (W,); the last window of a complete timeline ends with the video."""
     scores: NDArray[np.float32]
     """(W, classes) probabilities: without a context those that `Recognizer.classify` gives for each window's span, with
     one these refined by the other windows."""
@@ -73,14 +73,14 @@ class Timeline:
     window_seconds: float
     stride_seconds: float
     num_planned: int
-    """Windows of the whole video."""
+    """Number of windows of the whole video."""
     num_frames: int
-    """Frames that the network saw of each window."""
+    """Number of frames per window."""
     crop: int
-    """Side of the square that it saw, in pixels of its input."""
+    """Side of the square input of the network, in pixels."""
     device: str
     timings: StageTimings
-    """What all windows so far cost together."""
+    """Total time of all windows so far."""
     notes: tuple[str, ...] = ()
     """What a user should know: windows of another length than the model's, a looped video."""
     runtime: Runtime = "torch"
@@ -92,7 +92,7 @@ class Timeline:
     """What refined the scores. While windows are still coming, those before each; in the end, all of them."""
     precision: Precision = "float32"
     error: VideoError | None = None
-    """Why there are fewer windows than planned, if the video broke."""
+    """Error of a damaged video, for which there are fewer windows than planned."""
 
     def __post_init__(self) -> None:
         if not len(self.starts) or self.scores.shape != (len(self.starts), len(self.labels)):
@@ -117,7 +117,7 @@ class Timeline:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the windows reach the end of the video, or of the part that was asked for."""
+        """Whether the windows reach the end of the video, or of the requested part."""
         return len(self) == self.num_planned
 
     @property
@@ -157,7 +157,7 @@ class Timeline:
             yield from drawn_on(self.features, k=k)
 
     def top(self, window: int, k: int = 5) -> list[ScoredLabel]:
-        """The k likeliest classes of a window (all of them when there are fewer), best first.
+        """Return the top k classes of a window (or all, if fewer), best first.
 
         Raises:
             UsageError: k is below 1.
@@ -177,7 +177,7 @@ class Timeline:
         return [ScoredLabel(self.labels[i], int(i), float(scores[i])) for i in order]
 
     def moments(self) -> Iterator[Moment]:
-        """The covered time cut at every start and end of a window, in order.
+        """Yield the covered time, divided at every start and end of a window, in order.
 
         Overlapping windows see most of the video several times; a moment's scores are the mean of all that see it:
 
@@ -249,7 +249,7 @@ class Timeline:
             yield (bounds[first], bounds[behind]), index if index < len(self.labels) else None
 
     def _scored(self, segments: list[Segment]) -> list[Segment]:
-        """The segments with their scores."""
+        """Return the segments with their scores."""
         sums = np.zeros(len(self.labels))
         scored: list[Segment] = []
         for moment in self.moments():

@@ -23,13 +23,13 @@ from nonlocal_video.io import atomic_write
 _SEGMENTS = ".segments.csv"
 FORMATS = (".json", ".csv", ".vtt", ".png", _SEGMENTS)
 _MAX_ROWS = 14
-"""Classes in the picture."""
+"""Maximum number of classes in the plot."""
 _VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "})
 _DOTS_PER_INCH = 110
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
-    """The path, if a timeline can be written under it; asked before the work, not after it.
+    """Return the path if a timeline can be written there; checked before the work.
 
     Raises:
         UsageError: Unknown ending, or the folder is not there.
@@ -38,7 +38,7 @@ def check_output(path: str | os.PathLike[str]) -> Path:
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"output = {str(path)!r} should end in one of {', '.join(FORMATS)}.")
     if not path.parent.is_dir():
-        raise UsageError(f"output = {str(path)!r} is in a folder that does not exist; make it first.")
+        raise UsageError(f"output = {str(path)!r} is in a folder that does not exist; create it first.")
     return path
 
 
@@ -52,7 +52,7 @@ def write_timeline(
     shortest_seconds: float = 0.0,
     csv_escape: bool = True,
 ) -> Path:
-    """Write a file in the format that its ending names; an existing one is replaced in one piece.
+    """Write a file in the format of its suffix; an existing one is replaced atomically.
 
     Args:
         path: .json (windows and segments), .csv (windows), .segments.csv and .vtt (segments) or .png (a heat map of the
@@ -86,7 +86,7 @@ def write_timeline(
             file.write(content)
     except OSError as error:
         raise OutputError(
-            f"output = {str(path)!r} cannot be written: {error.strerror}. Choose another place or make room."
+            f"output = {str(path)!r} cannot be written: {error.strerror}. Choose another path or make room."
         ) from error
     return path
 
@@ -157,7 +157,7 @@ def to_csv(timeline: Timeline, *, top_k: int = 5, escape: bool = True) -> str:
 
 
 def to_vtt(segments: Sequence[Segment]) -> str:
-    """WebVTT (W3C): a cue for each segment that has a class, which any player shows over the video."""
+    """Return WebVTT subtitles (W3C) with a cue for each segment that has a class."""
     cues = [
         f"{clock(segment.start_seconds)} --> {clock(segment.end_seconds)}\n"
         f"{segment.label.translate(_VTT_ESCAPES)} {segment.score:.0%}\n"
@@ -168,7 +168,7 @@ def to_vtt(segments: Sequence[Segment]) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes, seconds and milliseconds: 3723.5 -> 01:02:03.500."""
+    """Format seconds as hours, minutes, seconds and milliseconds: 3723.5 -> 01:02:03.500."""
     milliseconds = math.floor(seconds * 1000 + 0.5)
     minutes, milliseconds = divmod(milliseconds, 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}.{milliseconds % 1000:03d}"
@@ -227,7 +227,7 @@ def draw(timeline: Timeline, segments: Sequence[Segment]) -> bytes:
 
 
 def _short_clock(seconds: float, longest: float) -> str:
-    """For the picture: as much of the clock as the video needs."""
+    """Format a time for the plot, as short as the length of the video allows."""
     shown = clock(max(seconds, 0.0))
     if longest < 60:
         return f"{seconds:g} s"

@@ -1,4 +1,4 @@
-"""Move clips to the device that computes, before the network asks for them."""
+"""Early copies of clips to the device of the network."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nonlocal_video.inference.preprocessing import LoadedClip
 
 
 def on_device(clip: LoadedClip, device: torch.device) -> LoadedClip:
-    """Return the clip with its distinct frames on the device, as uint8: views are indexed and normalised there.
+    """Return the clip with its distinct frames on the device, as uint8; views are indexed and normalised there.
 
-    The copy is only begun, so that the calling thread continues; later work on the same stream waits for it.
-    Where the device has no room the clip stays where it is, and the network takes it a view at a time.
+    The copy is asynchronous; later work on the same stream waits for it. If the device is out of memory, the clip
+    stays where it is, and the network gets one view at a time.
 
     Args:
-        clip: As it was loaded; frames in pinned memory are copied beside the device's work.
-        device: That computes.
+        clip: Loaded clip; frames in pinned memory are copied while the device computes.
+        device: Device of the network.
 
     Raises:
         DeviceError: The device has failed.

@@ -1,4 +1,4 @@
-"""How many views of a clip are averaged: `CLIPSxCROPS`."""
+"""Number of views of a clip whose scores are averaged: `CLIPSxCROPS`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ ALLOWED_CROPS = (1, 3)
 
 @dataclass(frozen=True)
 class ViewCount:
-    """Temporal clips times spatial crops; the paper's protocol is 10x3."""
+    """Number of temporal clips times spatial crops; the paper's protocol is 10x3."""
 
     num_clips: int = 1
+    """Number of temporal clips."""
     num_crops: int = 1
+    """Number of spatial crops per clip, 1 or 3."""
 
     def __str__(self) -> str:
         return f"{self.num_clips}x{self.num_crops}"
 
     @classmethod
     def parse(cls, text: str) -> ViewCount:
-        """`"10x3"` -> 10 clips, 3 crops each."""
-        match = re.fullmatch(r"([1-9]\d{0,2})x(\d+)", str(text))  # 3 is no count of views, and is said to be none
+        """Parse a view count: `"10x3"` is 10 clips with 3 crops each.
+
+        Raises:
+            UsageError: The text is invalid.
+        """
+        match = re.fullmatch(r"([1-9]\d{0,2})x(\d+)", str(text))
         if match is None or int(match[2]) not in ALLOWED_CROPS:
             raise UsageError(
-                f"views = {text!r} should be CLIPSxCROPS with 1 to 999 clips and 1 or 3 crops, like 1x1, 3x1 or 10x3."
+                f"views = {text!r} should be CLIPSxCROPS with 1 to 999 clips and 1 or 3 crops, such as 1x1 or 10x3."
             )
         return cls(int(match[1]), int(match[2]))

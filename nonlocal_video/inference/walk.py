@@ -1,4 +1,4 @@
-"""A search through a folder: in name order, part of its names in memory at a time, links followed without circles."""
+"""Recursive search of a folder in name order, with bounded memory, following links without cycles."""
 
 from __future__ import annotations
 
@@ -10,33 +10,31 @@ from pathlib import Path
 from nonlocal_video.inference.file_kinds import OUTSIDE_LINKS, REPEATED_LINKS, kind_of_file, kind_of_folder
 
 _SORTED_ENTRIES = 10_000
-"""Entries of a folder that are read and sorted at a time; a larger folder comes in runs of so many."""
+"""Number of entries that are sorted at a time; a larger folder is listed in sorted chunks of this size."""
 
 Found = tuple[str, str | None]
-"""A path, and the kind for which it is passed over; None for what may be a clip."""
+"""A path, and the kind for which it is skipped; None for files that may be videos."""
 
 
 def walk(
     top: str, *, roots: set[str] | None = None, all_files: bool = False, within: str | None = None
 ) -> Iterator[Found]:
-    """Yield what lies at and below a folder: files, and the folders and links that are not searched.
+    """Yield the files below a folder, and the folders and links that are not searched.
 
-    Every entry that is not a folder counts as a file: what it is, the decoder finds out. A folder that cannot be read
-    is yielded itself, so that a row says so. Links to folders are followed, unless they lead to what is searched
-    anyway: to a folder above them, or at or below one of the roots. So each real folder is searched once, and only the
-    roots have to be remembered.
+    Every entry that is not a folder counts as a file. An unreadable folder is yielded itself, so that it gets an error
+    row. Links to folders are followed, unless they lead to a parent folder or to one of the roots or below. So each
+    folder is searched once, and only the roots have to be remembered.
 
     Args:
-        top: The folder; it is searched whatever its name.
-        roots: Real paths of the folders that are searched by themselves, now or by another call. The targets of links
-            are added.
-        all_files: Pass nothing over for its name.
-        within: Real path of a folder; links that lead out of it are not followed.
+        top: Folder to search, whatever its name.
+        roots: Real paths of folders that are searched separately. Targets of links are added.
+        all_files: Whether to take every file, whatever its name.
+        within: Real path of a folder that no followed link may leave.
     """
     roots = set() if roots is None else roots
     real_top = os.path.realpath(top)
     roots.add(real_top)
-    stack = [(_entries(top), real_top)]  # not recursion: folders nest deeper than Python's calls may
+    stack = [(_entries(top), real_top)]  # not recursive: folders may nest deeper than Python's stack
     while stack:
         entries, real = stack[-1]
         entry = next(entries, None)
@@ -50,9 +48,9 @@ def walk(
                 yield entry.path, kind
             elif (below := os.path.join(real, entry.name)) not in roots:
                 stack.append((_entries(entry.path), below))
-        elif os.path.isdir(entry.path):  # a link to one; not the entry's own is_dir, which raises for a link to itself
+        elif os.path.isdir(entry.path):  # a link to a folder; entry.is_dir would raise for a link to itself
             target = os.path.realpath(entry.path)
-            repeated = any(_is_below(above, target) for _, above in stack) or any(
+            repeated = any(_is_below(parent, target) for _, parent in stack) or any(
                 is_searched(target, root, all_files=all_files) for root in roots
             )
             outside = within is not None and not _is_below(target, within)
@@ -69,27 +67,27 @@ def walk(
 
 
 def is_searched(folder: str, root: str, *, all_files: bool = False) -> bool:
-    """Return whether a search of `root` comes to `folder`, both being real paths: not so below a hidden folder."""
+    """Return whether a search of `root` reaches `folder` (real paths), which it does not below a hidden folder."""
     if not _is_below(folder, root):
         return False
     return all_files or not any(kind_of_folder(part) for part in Path(folder).relative_to(root).parts)
 
 
 def _is_below(path: str, folder: str) -> bool:
-    """Whether a real path is the folder's or lies in it."""
+    """Return whether a real path is a folder or below it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str] | str]:
-    """Yield a folder's entries, sorted; the folder itself if it cannot be read."""
+    """Yield the sorted entries of a folder; the folder itself if it cannot be read."""
     try:
         listing = os.scandir(folder)
     except OSError:
         yield folder
         return
     with listing:
-        some = sorted(islice(listing, _SORTED_ENTRIES), key=lambda entry: entry.name)
-        while len(some) == _SORTED_ENTRIES:
-            yield from some
-            some = sorted(islice(listing, _SORTED_ENTRIES), key=lambda entry: entry.name)
-    yield from some
+        chunk = sorted(islice(listing, _SORTED_ENTRIES), key=lambda entry: entry.name)
+        while len(chunk) == _SORTED_ENTRIES:
+            yield from chunk
+            chunk = sorted(islice(listing, _SORTED_ENTRIES), key=lambda entry: entry.name)
+    yield from chunk

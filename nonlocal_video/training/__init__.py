@@ -1,1 +1,1 @@
-"""What a network is trained on: checked clips, their splits, and what the network sees of them."""
+"""Training: data loading, augmentation, initialization, the training loop and the folder of a run."""

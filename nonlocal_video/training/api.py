@@ -22,7 +22,7 @@ from nonlocal_video.inference.files import Selection
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.config import MAY_DIFFER
 from nonlocal_video.training.distributed import make_fabric, waiting_for_all
-from nonlocal_video.training.engine import Progress, TrainResult
+from nonlocal_video.training.engine import TrainingProgress, TrainResult
 from nonlocal_video.training.images import ImageRow, check_images
 from nonlocal_video.training.request import VALIDATION_SHARE, VALIDATION_SPLIT, TrainRequest, viewed_input
 from nonlocal_video.training.run import RunSettings, train_run
@@ -53,7 +53,7 @@ class TrainCallback:
     def on_features(self, done: int, total: int) -> None:
         """Take how many views are done while features of frozen layers are computed."""
 
-    def on_progress(self, progress: Progress) -> None:
+    def on_progress(self, progress: TrainingProgress) -> None:
         """Take where the run is, after every step and every validation."""
 
     def notify(self, sentence: str) -> None:

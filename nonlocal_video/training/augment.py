@@ -18,7 +18,7 @@ from nonlocal_video.errors import UsageError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly clips are changed."""
+    """Strength of the random augmentation of clips."""
 
     crop_area: tuple[float, float] = (0.5, 1.0)
     """Range of the fraction of the frame that the random crop covers, before it is resized to the model's square."""
@@ -61,24 +61,24 @@ class Augmentation:
                 raise UsageError(f"{name} = {getattr(self, name)} should be a finite number, 0 or above.")
 
     def check_classes(self, labels: tuple[str, ...]) -> None:
-        """Refuse classes that there are not: a misspelt one would be mirrored.
+        """Check that `left_right_classes` exist; the clips of a misspelt class would be flipped.
 
         Raises:
-            UsageError: A class of `left_right_classes` is not among the labels.
+            UsageError: A class of `left_right_classes` is not in `labels`.
         """
         unknown = [name for name in self.left_right_classes if name not in labels]
         if unknown:
             raise UsageError(
-                f"left_right_classes has {', '.join(map(repr, unknown))}; the classes are: {', '.join(labels)}."
+                f"left_right_classes contains {', '.join(map(repr, unknown))}; the classes are: {', '.join(labels)}."
             )
 
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Restart torch's random numbers of the CPU from these numbers, and put them back afterwards.
+    """Seed torch's CPU generator from these numbers, and restore its state afterwards.
 
-    torchvision's transforms draw from torch's global generator and take no other. Those of other devices stay as they
-    are: `torch.manual_seed` would restart them, too, and give every process of a run the same dropout.
+    torchvision's transforms draw from torch's global generator and accept no other. The generators of other devices are
+    left alone: `torch.manual_seed` would seed them as well and give every process of a run the same dropout.
     """
     seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
     with torch.random.fork_rng(devices=[]):
@@ -87,25 +87,30 @@ def seeded(*numbers: int) -> Iterator[None]:
 
 
 class ClipAugmenter:
-    """Draws one change and makes it in every frame; what it draws from is torch's generator, see `seeded`."""
+    """Applies one random augmentation to all frames of a clip; it draws from torch's generator, see `seeded`."""
 
     def __init__(self, augmentation: Augmentation, size: int) -> None:
-        """Prepare for squares of `size` pixels."""
+        """Make the transforms.
+
+        Args:
+            augmentation: Strength of the augmentation.
+            size: Side of the output square, in pixels.
+        """
         self.augmentation = a = augmentation
         self._crop = v2.RandomResizedCrop(size, scale=a.crop_area, ratio=a.crop_ratio, antialias=True)
         self._flip = v2.RandomHorizontalFlip(a.flip)
         self._colour = v2.ColorJitter(a.brightness, a.contrast, a.saturation, a.hue)
 
     def draw_time(self) -> tuple[float, float]:
-        """Speed, and where the view begins: 0 as early as the clip allows, 0.5 in the middle, 1 as late."""
+        """Draw a speed factor and a start: 0 is the earliest that the clip allows, 0.5 the middle, 1 the latest."""
         slow, fast = self.augmentation.speed
         speed = slow * (fast / slow) ** torch.rand(()).item()  # twice as fast is as likely as half as fast
         return speed, 0.5 + self.augmentation.start * (torch.rand(()).item() - 0.5)
 
     def __call__(self, frames_thwc: Tensor, label: str) -> Tensor:
-        """Crop, mirror and tint: uint8 (T, H, W, 3) -> (T, size, size, 3).
+        """Crop, flip and jitter the colours: uint8 (T, H, W, 3) -> (T, size, size, 3).
 
-        Contrast is changed around each frame's own mean, as torchvision does; the factors are the clip's.
+        All frames get the same factors. Contrast is changed around each frame's own mean, as in torchvision.
         """
         clip = tv_tensors.Video(frames_thwc.permute(0, 3, 1, 2))
         clip = self._crop(clip)
@@ -115,10 +120,10 @@ class ClipAugmenter:
 
 
 class BatchMixer:
-    """Mixes the clips of a batch with each other, and their classes with them (mixup, CutMix)."""
+    """Mixes the clips of a batch with each other, and their labels likewise (mixup, CutMix)."""
 
     def __init__(self, augmentation: Augmentation, num_classes: int) -> None:
-        """Prepare for `num_classes` classes; with both options at 0 classes become one-hot and nothing is mixed."""
+        """Make the mixers for `num_classes` classes; with mixup and CutMix off, labels only become one-hot."""
         self.num_classes = num_classes
         self._mixers: list[v2.Transform] = []
         if augmentation.mixup:
@@ -127,18 +132,18 @@ class BatchMixer:
             self._mixers.append(v2.CutMix(alpha=augmentation.cutmix, num_classes=num_classes + 1))
 
     def __call__(self, clips: Tensor, classes: Tensor, *, seed: int, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Mix each clip with the one before it in the batch.
+        """Mix each clip with the previous one of the batch.
 
         Args:
-            clips: (N, 3, T, H, W), any dtype of floating point, any device.
+            clips: (N, 3, T, H, W), any floating-point type, on any device.
             classes: (N,) int64; negative for a clip without a label.
-            seed: With `epoch` and `batch` all that the mixture depends on.
-            epoch: See `seed`.
-            batch: Number of the batch in the epoch.
+            seed: Seed of the run. The result depends on seed, epoch and batch alone.
+            epoch: Index of the epoch.
+            batch: Index of the batch in the epoch.
 
         Returns:
-            Clips of the same shape, and float (N, classes) targets whose rows sum to the share of labelled clips, 1 if
-            both have a label.
+            Clips of the same shape, and float targets (N, classes). Each row sums to the labelled share of its mixture:
+            1 if both clips have a label.
         """
         no_label = self.num_classes  # a class of its own while clips are mixed
         classes = torch.where(classes < 0, no_label, classes)

@@ -1,8 +1,9 @@
-"""The largest batch that fits into memory, found by trying.
+"""Search for the largest batch size that fits into memory.
 
-Not accelerate's `find_executable_batch_size`, which begins too large and halves, nor Lightning's `BatchSizeFinder`,
-which wants a Trainer and a LightningModule: both learn from the error of a failed allocation. On the CPU there is none,
-the system kills the process; and on a GPU a batch that just fitted leaves nothing for what training needs besides.
+This does not use accelerate's `find_executable_batch_size`, which starts too large and halves, nor Lightning's
+`BatchSizeFinder`, which needs a Trainer and a LightningModule. Both rely on the error of a failed allocation. On a CPU
+there is no such error, as the system kills the process; and on a GPU a batch that barely fits leaves no memory for the
+other needs of training.
 """
 
 from __future__ import annotations
@@ -18,61 +19,61 @@ import torch
 from nonlocal_video.errors import UsageError
 
 CPU_SHARE = 0.5
-"""Share of the memory that is free before the first try; the rest is for decoding processes and the page cache."""
+"""Share of the free memory to use; the rest is for decoding processes and the page cache."""
 CUDA_SHARE = 0.9
-"""Share of the device's memory that is free before the first try; the rest is for fragments and workspaces."""
-_CLEAR_GROWTH_BYTES = 64 * 2**20
-"""By which the peak has to grow before a clip's share of it is told from what the allocator happens to keep."""
+"""Share of the device's free memory to use; the rest is for fragmentation and workspaces."""
+_MIN_GROWTH_BYTES = 64 * 2**20
+"""Growth of the peak from which the memory per clip can be estimated, despite what the allocator retains."""
 
-LEAST_STEPS_AN_EPOCH = 20
-"""Optimisation steps that an epoch keeps, however many clips would fit into one."""
+MIN_STEPS_PER_EPOCH = 20
+"""Minimum number of optimisation steps per epoch, even if more clips fit into memory."""
 
 Step = Callable[[int], object]
-"""Forward and backward on this many clips."""
+"""Function that runs forward and backward on a given number of clips."""
 
 
 @dataclass(frozen=True)
 class FoundBatchSize:
-    """A batch size, and why this one."""
+    """A batch size and its explanation."""
 
     size: int
-    """Clips."""
+    """Clips per batch."""
     explanation: str
-    """One sentence for the user."""
+    """Explanation for the user, one sentence."""
 
 
-def most_clips_a_process(clips: int, processes: int, accumulate: int = 1) -> int:
-    """Return the largest batch of one process with which an epoch still has 20 optimisation steps; at least 1.
+def max_batch_size_per_process(clips: int, processes: int, accumulate: int = 1) -> int:
+    """Return the largest batch size of one process that leaves an epoch 20 optimisation steps; at least 1.
 
-    What fits into the memory of a large GPU may be all clips at once: an epoch of one step learns next to nothing.
+    A large GPU may fit all clips at once, but an epoch of a single step trains next to nothing.
 
     Args:
-        clips: In the training set.
-        processes: That share each step.
-        accumulate: Batches in one step.
+        clips: Number of training clips.
+        processes: Number of processes that share each step.
+        accumulate: Batches per optimisation step.
     """
-    return max(1, clips // (processes * accumulate * LEAST_STEPS_AN_EPOCH))
+    return max(1, clips // (processes * accumulate * MIN_STEPS_PER_EPOCH))
 
 
 def find_batch_size(
     step: Step, *, maximum: int, device: torch.device, start: int = 1, reserve_bytes: int = 0
 ) -> FoundBatchSize:
-    """The largest of start, 2 start, 4 start, ... and `maximum` that fits.
+    """Return the largest of start, 2 start, 4 start, ... and `maximum` that fits into memory.
 
-    On a CUDA device each is run until one fails or its peak comes near the limit. On the CPU only small ones are, until
-    the growth of the peak tells what a clip takes. Random numbers are put back as they were. What the steps do to the
-    network (gradients, statistics of batch norm) is not: the caller puts it back. With several processes each finds its
-    own, on a network that is not yet wrapped for DDP, and the smallest counts.
+    On a CUDA device, sizes are tried until one fails or its peak comes near the limit. On a CPU, only small sizes are
+    run, until the growth of the peak gives the memory per clip. The state of random generators is restored; changes to
+    the network by `step` (gradients, batch-norm statistics) are not. With several processes, each searches on a network
+    that is not yet wrapped for DDP, and the caller takes the smallest result.
 
     Args:
-        step: Runs training's forward and backward pass.
-        maximum: No batch is larger: the number of clips, or what the learning rate is meant for.
-        device: On which `step` runs.
-        start: The smallest to be tried.
-        reserve_bytes: What training will need besides `step`: the optimiser's state, averaged weights.
+        step: Runs a forward and a backward pass on a given number of clips.
+        maximum: Largest size to consider.
+        device: Device on which `step` runs.
+        start: Smallest size to try.
+        reserve_bytes: Memory that training needs in addition: optimizer state, averaged weights.
 
     Raises:
-        UsageError: Not even `start` clips fit; or memory cannot be measured here.
+        UsageError: Not even `start` clips fit; or memory cannot be measured on this system.
     """
     if not 1 <= start <= maximum:
         raise UsageError(f"{start = } should be from 1 to {maximum = }.")
@@ -85,7 +86,7 @@ def find_batch_size(
 
 
 def _on_cuda(step: Step, start: int, maximum: int, device: torch.device, reserve_bytes: int) -> FoundBatchSize:
-    # What this process holds already counts: the network is part of the peak.
+    # Memory that this process already holds is included: the network is part of the peak.
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     limit = int(CUDA_SHARE * free) - reserve_bytes
     fitted, taken, problem = 0, 0, ""
@@ -102,7 +103,7 @@ def _on_cuda(step: Step, start: int, maximum: int, device: torch.device, reserve
 
 
 def _peak_on_cuda(step: Step, size: int, device: torch.device) -> int | None:
-    """The most bytes that the allocator held; None if it ran out."""
+    """Return the peak of the bytes that the allocator reserved; None if it ran out of memory."""
     _release(device)
     torch.cuda.reset_peak_memory_stats(device)
     try:
@@ -111,7 +112,7 @@ def _peak_on_cuda(step: Step, size: int, device: torch.device) -> int | None:
         peak = torch.cuda.max_memory_reserved(device)
     except torch.OutOfMemoryError:
         peak = None
-    _release(device)  # after the except clause: the error holds the tensors of the failed step
+    _release(device)  # after the except clause: the exception holds the tensors of the failed step
     return peak
 
 
@@ -136,7 +137,7 @@ def _on_cpu(step: Step, start: int, maximum: int, reserve_bytes: int) -> FoundBa
             why = f"{_clips(size)} took {_gib(peak)}, more than {_gib(limit)}, {CPU_SHARE:.0%} of the free memory"
             return FoundBatchSize(fitted, f"{fitted} fit; {why}.")
         fitted = size
-        if size > start and peak - first >= _CLEAR_GROWTH_BYTES:
+        if size > start and peak - first >= _MIN_GROWTH_BYTES:
             per_clip = (peak - first) / (size - start)
             most = start + int((limit - first) / per_clip)
             fitting = max(one for one in _sizes(start, maximum) if one <= most or one <= size)
@@ -151,17 +152,17 @@ def _on_cpu(step: Step, start: int, maximum: int, reserve_bytes: int) -> FoundBa
 
 
 def available_bytes() -> int:
-    """Memory that this process can still take on the CPU: the system's, or its container's if that is less.
+    """Return the free memory of the system, or of this container if less, in bytes.
 
     Raises:
-        UsageError: The system does not say so as Linux does.
+        UsageError: The system is not Linux.
     """
     found = []
     for line in _read("/proc/meminfo").splitlines():
         name, _, amount = line.partition(":")
         if name == "MemAvailable":
             found.append(1024 * int(amount.split()[0]))
-    # Of control groups, version 2 and version 1; "max" and a number above all memory are no limit.
+    # Control groups, versions 2 and 1; "max" or a number above all memory means no limit.
     for limit, used in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -173,9 +174,9 @@ def available_bytes() -> int:
 
 
 def _reset_peak() -> int:
-    """Bytes of the resident set, from which its peak counts anew."""
+    """Reset the peak of the resident set size; return its current size in bytes."""
     gc.collect()
-    # What earlier steps left with the C library would serve the next one, whose peak would then hardly grow.
+    # Memory that the C library retains from earlier steps would serve the next one and hide its peak.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
     if trim is not None:
         trim(0)
@@ -187,11 +188,11 @@ def _reset_peak() -> int:
 
 
 def _peak_bytes() -> int:
-    # Not getrusage, whose peak is never reset.
+    # Not getrusage, whose peak cannot be reset.
     return 1024 * int(next(line.split()[1] for line in _read("/proc/self/status").splitlines() if "VmHWM:" in line))
 
 
-_NOT_MEASURABLE = "The memory that a batch takes on the CPU can be measured on Linux only; give a batch size."
+_NOT_MEASURABLE = "The memory of a batch on the CPU can be measured on Linux only; give a batch size."
 
 
 def _read(path: str) -> str:
@@ -202,7 +203,7 @@ def _read(path: str) -> str:
 
 
 def _sizes(start: int, maximum: int) -> list[int]:
-    """3, 40 -> [3, 6, 12, 24, 40]."""
+    """Return the sizes to try: 3, 40 -> [3, 6, 12, 24, 40]."""
     sizes = []
     while start < maximum:
         sizes.append(start)
@@ -220,6 +221,6 @@ def _gib(num_bytes: float) -> str:
 
 def _too_large(start: int, happened: str, limit: int, where: str) -> str:
     return (
-        f"Not even a batch of {_clips(start)} fits on {where}: they {happened}, and {_gib(max(0, limit))} may be "
-        f"taken. Train with gradient checkpointing, on fewer or smaller frames, or fewer layers (--stage head)."
+        f"Not even a batch of {_clips(start)} fits on {where}: they {happened}, and {_gib(max(0, limit))} are "
+        f"available. Train with gradient checkpointing, on fewer or smaller frames, or fewer layers (--stage head)."
     )

@@ -1,4 +1,4 @@
-"""What a training run is asked to do, as one checked value."""
+"""Settings of a training run, validated when they are made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a run. All but `MAY_DIFFER` decide the result, bit for bit on one CPU, or GPU if `deterministic`."""
+    """Settings of a training run.
+
+    All of them except `MAY_DIFFER` determine the result: bit for bit on one CPU, and on one GPU if `deterministic`.
+    """
 
     stage: Stage = "head"
     """Part of the network that is trained: the classifier; the last stage as well (res5, or Mixed_5b and Mixed_5c);
@@ -102,37 +105,43 @@ class TrainConfig:
                 raise UsageError(f"{name} = {value} should be from 0 to below 1.")
         mixes = self.augmentation.mixup or self.augmentation.cutmix
         if self.stage != "all" and self.frozen_views and mixes:
-            raise UsageError("mixup and cutmix mix whole clips; with them set frozen_views = 0 or stage = 'all'.")
+            raise UsageError(
+                "mixup and cutmix mix whole clips, so features cannot be cached; set frozen_views = 0 or stage = 'all'."
+            )
         if self.stage != "all" and self.distillation is not None:
-            raise UsageError(f"stage = {self.stage!r} keeps the student's trunk as it is; a teacher wants 'all'.")
+            raise UsageError(f"stage = {self.stage!r} freezes the student's trunk; distillation needs stage = 'all'.")
         if self.stage != "all" and self.progressive is not None:
-            raise UsageError(f"progressive opens blocks that stage = {self.stage!r} keeps as they are; take 'all'.")
+            raise UsageError(f"progressive opens blocks that stage = {self.stage!r} freezes; use stage = 'all'.")
         if self.progressive is not None and not math.isfinite(self.progressive.total_epochs):
             raise UsageError(f"progressive = {self.progressive} should have finite numbers of epochs.")
         if self.teacher_views and self.distillation is None:
-            raise UsageError(f"teacher_views = {self.teacher_views} only acts with a teacher; name one, or take 0.")
+            raise UsageError(
+                f"teacher_views = {self.teacher_views} needs a teacher; set distillation.teacher, or teacher_views = 0."
+            )
         if self.distillation is not None and mixes and self.teacher_views:
-            raise UsageError("mixup and cutmix make clips that no kept answer is about; set teacher_views = 0.")
+            raise UsageError(
+                "Teacher outputs cannot be cached for clips mixed by mixup or cutmix; set teacher_views = 0."
+            )
 
     @property
-    def keeps_features(self) -> bool:
-        """Whether the part that does not learn runs once for each view, before training."""
+    def caches_features(self) -> bool:
+        """Whether the features of the frozen part are computed once per view, before training."""
         return self.stage != "all" and self.frozen_views > 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the settings as plain values, for JSON."""
         return asdict(self)
 
 
 MAY_DIFFER = ("workers", "cache_gib", "save_every_steps")
-"""Settings on which the result does not depend."""
+"""Settings that do not affect the result."""
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML file: names of `TrainConfig`, and perhaps `model`.
+    """Read the settings of a YAML recipe: fields of `TrainConfig`, and optionally `model`.
 
     Raises:
-        UsageError: It is not such a file.
+        UsageError: The file cannot be read or is not a mapping.
     """
     import yaml
 
@@ -141,27 +150,27 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"The recipe {str(path)!r} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise UsageError(f"The recipe {str(path)!r} should have settings, a line each, like `epochs: 20`.")
+        raise UsageError(f"The recipe {str(path)!r} should contain settings, one per line, such as `epochs: 20`.")
     return values
 
 
 def make_config(values: dict[str, Any]) -> TrainConfig:
-    """Settings from plain values; those that are left out have their defaults.
+    """Make a `TrainConfig` from plain values; missing settings get their defaults.
 
     Raises:
-        UsageError: A name is unknown, or a value is not allowed.
+        UsageError: A name is unknown, or a value is invalid.
     """
     known = [one.name for one in fields(TrainConfig)]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise UsageError(f"{', '.join(unknown)} is no setting of training; there are: {', '.join(known)}.")
+        raise UsageError(f"{', '.join(unknown)} is not a training setting; the settings are: {', '.join(known)}.")
     try:
         return typed(TrainConfig, values)
     except ValueError as error:
         reasons = str(error).replace("Value error, ", "").removesuffix(".")  # pydantic's name for our own sentences
-        raise UsageError(f"The settings of training cannot be used: {reasons}.") from error
+        raise UsageError(f"The training settings are invalid: {reasons}.") from error
 
 
 def resolved(config: TrainConfig, *, has_weights: bool) -> TrainConfig:
-    """With what was left to the run decided."""
+    """Return the settings with `batch_norm` decided, which depends on whether the run starts from weights."""
     return config if config.batch_norm else replace(config, batch_norm="frozen" if has_weights else "batch")

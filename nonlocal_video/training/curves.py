@@ -1,4 +1,4 @@
-"""A run's metrics as one picture: losses, accuracies, learning rate, and the gates of non-local blocks."""
+"""Plot of a run's metrics: losses, accuracies, learning rate, and the gates of non-local blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ACCURACIES = ("top1", "top5", "mean_class")
-"""What is drawn in percent, of whatever split; also `topK` of another K."""
+"""Metrics of any split that are drawn in percent, besides `topK` for any K."""
 _WIDTH_INCHES, _PANEL_INCHES, _DOTS_PER_INCH = 8.0, 2.6, 110
 _COLOURS = ("#1f77b4", "#d1495b", "#2e933c", "#f2a541", "#7b5ea7", "#8c564b", "#5f6b73", "#17a2b8")
 _STYLES = {"train": (0, (4, 2)), "validation": "solid"}
@@ -32,13 +32,13 @@ class _Panel:
 def draw_curves(
     rows: Sequence[MetricsRow], path: str | os.PathLike[str], *, title: str, best_step: int | None = None
 ) -> None:
-    """Draw what `read_metrics` gave. What was trained on is dashed, what was held out is solid.
+    """Draw the curves of a run: training dashed, validation solid.
 
     Args:
-        rows: The run's.
-        path: A PNG.
-        title: Above the picture.
-        best_step: The step of the best weights, marked in every panel.
+        rows: Rows of the run's `metrics.csv`, see `read_metrics`.
+        path: Path of the PNG file to write.
+        title: Title of the figure.
+        best_step: Step of the best weights, marked in every panel.
 
     Raises:
         UsageError: There are no rows.
@@ -47,7 +47,7 @@ def draw_curves(
     from matplotlib.figure import Figure  # not pyplot, which would choose a window system
 
     if not rows:
-        raise UsageError("There is no row of metrics to draw; a run has some after its first epoch.")
+        raise UsageError("There are no metrics to draw; a run has some after its first epoch.")
     panels = _panels(rows)
     figure = Figure(figsize=(_WIDTH_INCHES, _PANEL_INCHES * len(panels)), dpi=_DOTS_PER_INCH, layout="constrained")
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", parse_math=False)
@@ -64,7 +64,7 @@ def draw_curves(
 
 
 def _panels(rows: Sequence[MetricsRow]) -> list[_Panel]:
-    """By the columns' names (see `MetricsWriter`); a column in which nothing was measured is not drawn."""
+    """Group the columns by name (see `MetricsWriter`) into panels; columns without a value are left out."""
     columns = [name for name in rows[0] if name not in (STEP, EPOCH) and any(row[name] is not None for row in rows)]
     rates = tuple(name for name in columns if name.startswith("learning_rate"))
     gates = tuple(name for name in columns if name.startswith("gate/"))
@@ -106,5 +106,6 @@ def _draw_panel(axes: Axes, panel: _Panel, rows: Sequence[MetricsRow], best: flo
 
 
 def is_accuracy(name: str) -> bool:
+    """Return whether a column of `metrics.csv` is an accuracy."""
     quantity = name.rpartition("/")[2]
     return quantity in ACCURACIES or (quantity.startswith("top") and quantity[3:].isdecimal())

@@ -29,46 +29,46 @@ from nonlocal_video.video.limits import DecodeLimits
 from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize
 
 GRID = 2
-"""Moments a step of the model's rate, of which random views take the nearest; never more than the clip's frames."""
+"""Grid times per step of the model's rate; random views use the nearest. Never more than the clip's frames."""
 _MAX_WORKERS = 256
 _COUNTS = ("clips", "from_cache", "put_in_cache", "decode_seconds", "cache_seconds", "transform_seconds")
 
 
 @dataclass(frozen=True)
 class LoadingStatistics:
-    """What loading has cost so far, in all workers together; seconds are of their own clocks, added up."""
+    """Cost of loading so far, summed over all workers; seconds are wall-clock time of each."""
 
     clips: int
     from_cache: int
     put_in_cache: int
     decode_seconds: float
-    """Decoding, with the resize of what was decoded."""
+    """Seconds of decoding, including the resize."""
     cache_seconds: float
-    """Reading the cache and writing it."""
+    """Seconds of reading and writing the cache."""
     transform_seconds: float
-    """Augmentation and normalisation."""
+    """Seconds of augmentation and normalisation."""
 
     @property
     def decode_share(self) -> float:
-        """What decoding, and the cache in its place, took of the time it took to load the clips."""
+        """Share of decoding and the cache in the time to load clips."""
         spent = self.decode_seconds + self.cache_seconds
         return spent / (spent + self.transform_seconds) if self.clips else 0.0
 
 
 class ClipDataset:
-    """A view of each clip, float32 (3, T, S, S) as the network takes it, and its class.
+    """Data set of one view per clip, float32 (3, T, S, S), with the clip's class.
 
-    With an augmentation the view is a random one, and depends on (seed, epoch, place) alone: not on the number of
-    workers, on who asks first, or on the cache. Without one it is the view that `classify` takes.
+    With an augmentation, the view is random and depends on (seed, epoch, index) alone: not on the number of workers,
+    the order of calls, or the cache. Without one, it is the view of `classify`.
 
-    Random views see the clip's frames at the model's short side, at moments of a fixed grid with `GRID` moments a step
-    of the model's rate. So a cached clip has few frames, and gives the same pictures as one that is decoded again. A
-    clip that is shorter than a random view fills it as it fills the middle one, see `InputSpec.short_clips`.
+    Random views use frames at the model's short side, at times of a fixed grid with `GRID` times per step of the
+    model's rate. So a cached clip has few frames, and gives the same pixels as one that is decoded again. A clip that
+    is shorter than a random view fills it like the middle view, see `InputSpec.short_clips`.
 
-    One decoding process serves each process that asks, and is started there when it is needed.
+    Each process that loads clips starts one decoding process on demand.
 
     Attributes:
-        classes: (clips,) the class of each clip.
+        classes: (clips,) class of each clip.
     """
 
     def __init__(
@@ -83,20 +83,20 @@ class ClipDataset:
         decoder: DecoderChoice = "auto",
         limits: DecodeLimits | None = None,
     ) -> None:
-        """Nothing is read yet.
+        """Prepare the data set; no clip is read yet.
 
         Args:
             rows: Usable clips of a manifest.
-            labels: The network's classes, in the order of its outputs.
-            spec: The network's input.
-            augmentation: None for measuring.
-            seed: Of the random views.
-            cache: Keeps decoded small frames.
+            labels: Classes of the network, in the order of its outputs.
+            spec: Input of the network.
+            augmentation: Strength of the augmentation; None for validation.
+            seed: Seed of the random views.
+            cache: Cache of decoded, resized frames.
             decoder: As in `VideoReader`.
             limits: As in `VideoReader`.
 
         Raises:
-            UsageError: There is no clip, one cannot be used, or has a class that is not among `labels`.
+            UsageError: There is no clip, one cannot be used, or its class is not in `labels`.
         """
         if not rows:
             raise UsageError("rows is empty: there is no clip to train on.")
@@ -115,57 +115,57 @@ class ClipDataset:
         self._decoder, self._limits = decoder, limits
         self._digest = hashlib.sha256(repr((spec, decoder, GRID)).encode()).hexdigest()[:16]
         self._reader: VideoReader | None = None
-        # In shared memory, as loading processes have a copy of everything else.
+        # In shared memory, as loading processes copy everything else.
         self._counts = torch.zeros(_MAX_WORKERS + 1, len(_COUNTS), dtype=torch.float64).share_memory_()
 
     @property
     def statistics(self) -> LoadingStatistics:
-        """Statistics of all clips since the data set was made, over all workers."""
+        """Loading statistics since the data set was made, over all workers."""
         sums = dict(zip(_COUNTS, self._counts.sum(dim=0).tolist(), strict=True))
         return LoadingStatistics(**{name: int(sums[name]) for name in _COUNTS[:3]}, **{n: sums[n] for n in _COUNTS[3:]})
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        """One clip, as the network takes it, and its class; random views of another epoch are others.
+    def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        """Return the normalised view of a clip in an epoch, and the clip's class.
 
         Raises:
             VideoError: As for `pixels`.
         """
-        frames, label = self.pixels(place, epoch)
+        frames, label = self.pixels(index, epoch)
         return normalise(frames, self.spec.mean, self.spec.std), label
 
-    def pixels(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        """The view before it is normalised, uint8 (T, S, S, 3): a quarter of the bytes.
+    def pixels(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        """Return the view before normalisation, uint8 (T, S, S, 3), and the clip's class.
 
         Raises:
-            VideoError: A file that could be read when it was checked cannot be read now.
+            VideoError: A clip that was readable when checked cannot be read now.
         """
-        row = self.rows[place]
+        row = self.rows[index]
         try:
             if self._augmenter is None:
                 frames = self._middle_view(row)
             else:
-                with seeded(self.seed, epoch, place):
+                with seeded(self.seed, epoch, index):
                     frames = self._random_view(row, self._augmenter)
         except VideoError as error:
-            message = f"{row.path}: {error.message} It could be read when it was checked; check the clips again."
+            message = f"{row.path}: {error.message} It was readable when it was checked; check the clips again."
             raise VideoError(error.code, message) from error
         self._count("clips")
-        return frames, int(self.classes[place])
+        return frames, int(self.classes[index])
 
-    def view_name(self, place: int, epoch: int) -> str:
-        """What tells a clip's view of an epoch from all others, see `name_view`."""
-        row = self.rows[place]
+    def view_name(self, index: int, epoch: int) -> str:
+        """Return a unique name for the view of a clip in an epoch, see `name_view`."""
+        row = self.rows[index]
         if self._augmenter is None:
             return name_view(row.sha256, self._digest)
         augmentation = self._augmenter.augmentation
         mirrored = row.label not in augmentation.left_right_classes
-        return name_view(row.sha256, self._digest, mirrored, self.seed, epoch, place, augmentation=augmentation)
+        return name_view(row.sha256, self._digest, mirrored, self.seed, epoch, index, augmentation=augmentation)
 
     def close(self) -> None:
-        """End this process's decoding child; it is started again when it is needed."""
+        """End the decoding process; it is started again on demand."""
         if self._reader is not None:
             self._reader.close()
 
@@ -173,7 +173,7 @@ class ClipDataset:
         return {**self.__dict__, "_reader": None}  # a child process serves the process that started it
 
     def _middle_view(self, row: ManifestRow) -> Tensor:
-        """uint8 (T, S, S, 3): the centre of the middle, as `ClipLoader` takes it."""
+        """Return the middle view, centre crop, uint8 (T, S, S, 3), as from `ClipLoader`."""
         name = f"{row.sha256}-middle-{self._digest}"
         cached = self._from_cache(name, None)
         if cached is not None:
@@ -186,12 +186,12 @@ class ClipDataset:
         return seen
 
     def _random_view(self, row: ManifestRow, augmenter: ClipAugmenter) -> Tensor:
-        """uint8 (T, S, S, 3): a random square at random moments."""
+        """Return a random view, uint8 (T, S, S, 3)."""
         info = _info_of(row)
         speed, start = augmenter.draw_time()
         rate = self.spec.rate_in(info.fps)
         grid = _grid(info, rate)
-        wanted = _places_in_grid(info, grid, self.spec, rate / speed, start)
+        wanted = _grid_indices(info, grid, self.spec, rate / speed, start)
         name = f"{row.sha256}-grid-{self._digest}"
         frames = self._from_cache(name, wanted)
         if frames is None:
@@ -213,7 +213,7 @@ class ClipDataset:
         return place
 
     def _decode(self, row: ManifestRow, times: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.int64]]:
-        """Distinct frames at the model's short side, uint8 (K, H, W, 3), and which of them is shown at each time."""
+        """Return distinct frames at the model's short side, uint8 (K, H, W, 3), and their index at each time."""
         started = time.perf_counter()
         if self._reader is None:
             self._reader = VideoReader(decoder=self._decoder, limits=self._limits)
@@ -225,7 +225,7 @@ class ClipDataset:
             if part is not None:
                 found = part_of(found, video, *part)
             if (found.num_frames, found.height, found.width) != (row.num_frames, row.height, row.width):
-                raise VideoError("corrupt", "it is another video than the one that was checked.")
+                raise VideoError("corrupt", "the video has changed since it was checked.")
             times = found.start_seconds + times  # of the file, not of its pictures
             with self._reader.stream(path, times.tolist(), chunk_frames=chunk_frames(found)) as stream:
                 frames = [
@@ -234,11 +234,11 @@ class ClipDataset:
         self._count("decode_seconds", time.perf_counter() - started)
         return torch.cat(frames), stream.frame_of_time
 
-    def _from_cache(self, name: str, places: NDArray[np.int64] | None) -> Tensor | None:
+    def _from_cache(self, name: str, indices: NDArray[np.int64] | None) -> Tensor | None:
         if self.cache is None:
             return None
         started = time.perf_counter()
-        frames = self.cache.frames(name, places)
+        frames = self.cache.frames(name, indices)
         self._count("cache_seconds", time.perf_counter() - started)
         if frames is None:
             return None
@@ -262,24 +262,24 @@ class ClipDataset:
 
 
 def name_view(*depends: object, augmentation: Augmentation | None = None) -> str:
-    """A name for a view, 64 hex digits: the same for the same pixels, another where anything differs.
+    """Return a unique name for a view, 64 hex digits.
 
     Args:
-        depends: All that the view depends on; their `repr` counts.
-        augmentation: What is changed at random, if anything.
+        depends: Everything that the view depends on; their `repr` is hashed.
+        augmentation: Augmentation of the view, if any.
 
     Raises:
-        UsageError: Clips are mixed, so that what the network sees is no view of one clip.
+        UsageError: Clips are mixed, so the network's input is not a view of one clip.
     """
     if augmentation is not None and (augmentation.mixup or augmentation.cutmix):
         raise UsageError(
-            "With mixup or cutmix the network sees no view of one clip; set both to 0, or keep no answers."
+            "With mixup or cutmix, teacher outputs cannot be cached per clip; set both to 0, or teacher_views = 0."
         )
     return hashlib.sha256(repr((depends, augmentation)).encode()).hexdigest()
 
 
 def _info_of(row: ManifestRow) -> VideoInfo:
-    """What the check found out, so that no probe is needed to plan a view; its times count from the first picture."""
+    """Return the information from the check, to plan a view without a probe; times count from the first frame."""
     # Every usable row has them.
     assert row.width is not None
     assert row.height is not None
@@ -302,16 +302,16 @@ def _info_of(row: ManifestRow) -> VideoInfo:
 
 
 def _grid(info: VideoInfo, rate: float) -> NDArray[np.float64]:
-    """The moments, in seconds, at which random views can see the clip: the middles of equal steps."""
+    """Return the grid of times for random views, in seconds: the middles of equal steps."""
     step = 1 / min(GRID * rate, info.fps)
     count = max(1, math.ceil(info.duration_seconds / step - 1e-6))
     return np.minimum((np.arange(count) + 0.5) * step, info.duration_seconds)
 
 
-def _places_in_grid(
+def _grid_indices(
     info: VideoInfo, grid: NDArray[np.float64], spec: InputSpec, rate: float, start: float
 ) -> NDArray[np.int64]:
-    """(num_frames,) places in the grid: the middles of a view's steps, from `start` (0 to 1) of what is free on."""
+    """Return the grid indices of a view's frames, (num_frames,); `start` moves the view from 0 to 1."""
     span, duration = spec.num_frames / rate, info.duration_seconds
     steps = (np.arange(spec.num_frames) + 0.5) / rate
     if span - duration <= 0.001:  # as `plan_views`

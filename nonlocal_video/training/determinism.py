@@ -1,4 +1,4 @@
-"""Training with nothing but algorithms that give the same bits every time."""
+"""Deterministic training: only algorithms that give the same bits every time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from nonlocal_video.errors import UsageError
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 _SWITCH = "torch.use_deterministic_algorithms(True)"
-"""Named by PyTorch in every error of an operation that it then refuses."""
+"""Text in every error that PyTorch raises for an operation without a deterministic algorithm."""
 
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """PyTorch's setting of this process, which is afterwards what it was; without `wanted` it is left alone.
+    """Use deterministic algorithms in this block if `wanted`, and restore the setting of the process afterwards.
 
     Raises:
-        UsageError: An operation has no such algorithm on this device.
+        UsageError: An operation has no deterministic algorithm on this device.
     """
     if not wanted:
         yield
@@ -36,7 +36,7 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
         if _SWITCH not in str(error):
             raise
         raise UsageError(
-            f"deterministic = True cannot be kept on this device: {str(error).splitlines()[0]} Train with --set "
+            f"deterministic = True is not possible on this device: {str(error).splitlines()[0]} Train with --set "
             f"deterministic=false."
         ) from error
     finally:

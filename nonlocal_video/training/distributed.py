@@ -1,4 +1,4 @@
-"""The device that a run learns on, and the processes that torchrun has started for it."""
+"""The device of a training run, and the processes that torchrun started for it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.runtimes.device import choose_device
 from nonlocal_video.training.config import TrainConfig
 
-_LONGEST_CHECK = timedelta(days=7)
+_MAX_WAIT = timedelta(days=7)
 
 
 def check_device(device: str, config: TrainConfig) -> torch.device:
-    """The device that is meant.
+    """Return the device to train on.
 
     Raises:
-        UsageError: It is not here, or cannot learn in this precision.
+        UsageError: The device is not available, or cannot train in this precision.
     """
     chosen = choose_device(device)
     if chosen.type == "cpu" and config.precision != "32-true" and config.stage != "head":
         raise UsageError(
             f"precision = {config.precision!r} with stage = {config.stage!r} is for GPUs: on CPUs the gradients of 3D "
-            f"convolutions in bfloat16 are not reproducible and sometimes not finite (PyTorch 2.14). Take 32-true."
+            f"convolutions in bfloat16 are not reproducible and sometimes not finite (PyTorch 2.14). Use 32-true."
         )
     return chosen
 
 
 def make_fabric(device: str, config: TrainConfig) -> Fabric:
-    """One process on one device, or those that torchrun has started, each on its own.
+    """Launch Fabric: one process on one device, or the processes of torchrun with one device each.
 
     Raises:
-        UsageError: As by `check_device`.
+        UsageError: As for `check_device`.
     """
     chosen = check_device(device, config)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -59,20 +59,20 @@ def make_fabric(device: str, config: TrainConfig) -> Fabric:
 
 
 def copy_buffers_from_first(module: nn.Module) -> None:
-    """Give every process the first one's buffers, such as batch norms' statistics, in place and without pickling."""
+    """Copy the buffers of process 0, such as batch-norm statistics, into those of every process, in place."""
     for buffer in module.buffers():
         torch.distributed.broadcast(buffer, src=0)
 
 
 @contextmanager
 def waiting_for_all(fabric: Fabric) -> Iterator[None]:
-    """Let every process wait at the end of the block for all others, however long one checks clips in it.
+    """Make every process wait for the others at the end of the block, however long one of them checks clips there.
 
-    Elsewhere a process that does not answer for half an hour (`DDPStrategy`'s timeout) is an error, and stays one.
+    Elsewhere a process that does not respond for half an hour (the timeout of `DDPStrategy`) remains an error.
     """
     group: Any = None
     if fabric.world_size > 1:
-        group = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_CHECK)
+        group = torch.distributed.new_group(backend="gloo", timeout=_MAX_WAIT)
     yield
     if group is not None:
         torch.distributed.barrier(group)

@@ -1,4 +1,4 @@
-"""The training loop: epochs of optimisation steps, a measurement after each, and a state to go on from."""
+"""The training loop: optimisation steps, validation after each epoch, and a state to resume from."""
 
 from __future__ import annotations
 
@@ -26,48 +26,49 @@ from nonlocal_video.training.metrics import MetricsWriter
 from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
 from nonlocal_video.training.optim import learning_rate, make_optimizer, moving_average, set_learning_rate
 from nonlocal_video.training.run_folder import RunFolder
-from nonlocal_video.training.validation import measure
+from nonlocal_video.training.validation import validate
 
 VALIDATION = "validation/"
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a run is."""
+class TrainingProgress:
+    """Progress of a training run."""
 
     step: int
-    """Optimisation steps done."""
+    """Number of optimisation steps done."""
     steps: int
-    """Optimisation steps of the whole run."""
+    """Number of optimisation steps of the whole run."""
     epoch: float
-    """Epochs done."""
+    """Number of epochs done."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """After a measurement, as in `metrics.csv`."""
+    """Metrics after a validation, by column of `metrics.csv`; otherwise empty."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended."""
+    """Result of a training run."""
 
     step: int
+    """Number of optimisation steps done."""
     best: dict[str, float]
-    """The measurement of the best weights, by column, with `epoch` and `step`."""
+    """Metrics of the best weights, by column of `metrics.csv`, with `epoch` and `step`."""
     finished: bool
-    """Or it was asked to stop before its end."""
+    """Whether the run reached its end; False if it was stopped before."""
     early: bool
-    """It stopped as it got no better."""
+    """Whether it stopped early, for lack of improvement."""
     train_seconds: float
-    """Spent in training steps by this start of the run, loading included, measuring not."""
+    """Seconds spent in training steps since this start of the run, with data loading, without validation."""
     train_clips: int
-    """Clips that went through them, in all processes together."""
+    """Number of clips processed in those steps, over all processes."""
 
 
 class Training:
-    """One start of a run, new or resumed.
+    """The training loop of one start of a run, new or resumed.
 
-    Everything random depends on the seed, the epoch, the step and a clip's place alone, and everything else is in the
-    state, so a run that is killed at any moment and resumed ends with the same bits as one that never was; on a GPU
-    with deterministic algorithms.
+    Random numbers depend on the seed, the epoch, the step and a clip's index alone, and everything else is in the saved
+    state. So a run that is killed at any moment and resumed ends with the same bits as an uninterrupted one; on a GPU
+    only with deterministic algorithms.
     """
 
     def __init__(
@@ -78,28 +79,28 @@ class Training:
         *,
         train: TrainingData,
         validation: TrainingData,
-        names: Callable[[int], str],
+        clip_name: Callable[[int], str],
         frozen: str | None,
         fabric: Fabric,
         folder: RunFolder,
         batch_size: int,
     ) -> None:
-        """Prepare.
+        """Make the optimizer, the loaders and the averaged weights.
 
         Args:
-            objective: Around the network as it begins.
-            card: What is saved with the weights.
-            config: The settings, resolved.
+            objective: The loss, around the initialized network.
+            card: Model card to save with the weights.
+            config: Settings, see `resolved`.
             train: Training set.
             validation: Validation set, evaluated after every epoch.
-            names: Place in `train` -> what the clip is called in messages.
-            frozen: The last layer that does not learn.
-            fabric: Launched. Of its processes only the first writes.
-            folder: Created or opened by the first process.
-            batch_size: Clips of all processes in one forward pass; a multiple of the number of processes.
+            clip_name: Returns a training clip's name for messages, given its index.
+            frozen: Name of the last frozen layer; None if all are trainable.
+            fabric: Launched Fabric. Only its first process writes files.
+            folder: Folder of the run, created or opened by the first process.
+            batch_size: Clips per forward pass over all processes; a multiple of the number of processes.
         """
         self.config, self.card, self.fabric, self.folder = config, card, fabric, folder
-        self._names, self._frozen = names, frozen
+        self._clip_name, self._frozen = clip_name, frozen
         self.objective = objective.to(fabric.device)
         self._gates = Gates(objective.network, config.progressive)
         self._averaged: AveragedModel | None = None
@@ -139,7 +140,7 @@ class Training:
         self._epochs_since_best = 0
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `_state` gave."""
+        """Restore a state that was saved by `RunFolder.save_state`."""
         self.step, self._best = state["step"], state["best"]
         self._epochs_since_best = state["epochs_since_best"]
         self._sums = dict(state["sums"])
@@ -171,26 +172,26 @@ class Training:
         self,
         log: MetricsWriter | None,
         *,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> TrainResult:
-        """Train to the end, or until asked to stop.
+        """Train to the end, or until `should_stop` returns True.
 
         Args:
-            log: Of the first process.
-            on_progress: Called after every step and every measurement.
-            should_stop: Asked in every step, which is the last one then; the state is saved.
+            log: Metrics log in the first process; None in the others.
+            on_progress: Called after every step and every validation.
+            should_stop: Called in every step; if True, the state is saved after that step and training stops.
 
         Raises:
-            TrainingError: The loss is not finite; the message names the batch.
+            TrainingError: The loss is not finite; the message names the clips.
             VideoError: A clip cannot be read.
-            OutputError: Something cannot be written.
+            OutputError: A file cannot be written.
         """
         seconds, clips, stopped = 0.0, 0, False
         alone = self.fabric.world_size == 1  # several processes agree within a step, and need no other message
         self._batches.first = self.step * self.config.accumulate
         try:
-            batches = iter(self._loader)  # of all epochs: while one is measured, the next one's clips are loaded
+            batches = iter(self._loader)  # of all epochs: the next epoch's clips are loaded during validation
             while not self._finished and not stopped:
                 epoch = self.step // self.steps_per_epoch
                 started = time.perf_counter()
@@ -198,15 +199,15 @@ class Training:
                     seen, stopped = self._one_step(batches, epoch, None if alone else should_stop)
                     stopped = stopped or (alone and should_stop())
                     clips += seen
-                    on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch))
+                    on_progress(TrainingProgress(self.step, self.steps, self.step / self.steps_per_epoch))
                     every = self.config.save_every_steps
-                    # Not after the epoch's last step: a state without its measurement would never be measured.
+                    # Not after the epoch's last step: that epoch would never be validated.
                     if self.step % self.steps_per_epoch and (stopped or (every and self.step % every == 0)):
                         self._save_state()
                 seconds += time.perf_counter() - started
                 if self.step % self.steps_per_epoch == 0:
                     metrics = self._end_epoch(log)
-                    on_progress(Progress(self.step, self.steps, self.step / self.steps_per_epoch, metrics))
+                    on_progress(TrainingProgress(self.step, self.steps, self.step / self.steps_per_epoch, metrics))
                     self._save_state()
         finally:
             self._loader.close()
@@ -223,21 +224,21 @@ class Training:
         return self.step < self.steps and patience is not None and self._epochs_since_best >= patience
 
     def _one_step(self, batches: Any, epoch: int, should_stop: Callable[[], bool] | None) -> tuple[int, bool]:
-        """One optimisation step: the number of clips it saw in all processes, and whether any was asked to stop.
+        """Run one optimisation step; return its number of clips over all processes, and whether any has to stop.
 
-        The device is waited for once, when all of the step but the update of the weights has been handed to it.
+        The host waits for the device once, after queueing all of the step but the weight update.
         """
         config, fabric = self.config, self.fabric
         self.objective.train()
         set_training(self.objective.network, self._frozen, config.batch_norm or "frozen")
-        self._gates.move(self.step / self.steps_per_epoch)
+        self._gates.set_epoch(self.step / self.steps_per_epoch)
         set_learning_rate(self.optimizer, learning_rate(config, self.step, self.steps_per_epoch))
         # Dropout draws from the global generators: seeded for each step they need not be saved.
         torch.manual_seed(_seed(config.seed, self.step, fabric.global_rank))
         sums: dict[str, Tensor] = {}
         parts: list[tuple[Tensor, Tensor]] = []
         for part in range(config.accumulate):
-            pixels, classes, places = loaded(next(batches))
+            pixels, classes, indices = loaded(next(batches))
             clips, classes = as_input(pixels, self._loader, fabric.device), classes.to(fabric.device, non_blocking=True)
             if config.channels_last and clips.ndim == 5:
                 clips = clips.contiguous(memory_format=torch.channels_last_3d)
@@ -246,11 +247,11 @@ class Training:
             if config.augmentation.mixup or config.augmentation.cutmix:
                 clips, targets = self._mixer(clips, classes, seed=config.seed, epoch=epoch, batch=number)
             with fabric.no_backward_sync(self._wrapped, enabled=part + 1 < config.accumulate):
-                losses: Losses = self._wrapped(Batch(clips, targets, places, epoch))
+                losses: Losses = self._wrapped(Batch(clips, targets, indices, epoch))
                 fabric.backward(losses.total / config.accumulate)
             for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
                 sums[name] = sums.get(name, 0) + value.double() / config.accumulate
-            parts.append((losses.total.detach(), places))
+            parts.append((losses.total.detach(), indices))
         stopped = self._add_up(sums, parts, stop=should_stop is not None and should_stop())
         if config.clip_norm is not None:
             fabric.clip_gradients(self._wrapped, self._optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
@@ -262,52 +263,52 @@ class Training:
         return self._batches.batch_size * config.accumulate, stopped
 
     def _add_up(self, sums: dict[str, Tensor], parts: Sequence[tuple[Tensor, Tensor]], stop: bool) -> bool:
-        """Add a step's means over all processes to the epoch's, and say whether any process was asked to stop.
+        """Add a step's mean losses to the sums of the epoch; return whether any process has to stop.
 
-        All of them travel together, and are then the one thing of a step that the host waits for.
+        One reduction carries all values, and is the only point of a step where the host waits for the device.
 
         Args:
-            sums: This process's mean losses, by name.
-            parts: Loss and places of each batch.
-            stop: Whether this process was asked to.
+            sums: Mean losses of this process, by name.
+            parts: Loss and clip indices of each batch.
+            stop: Whether this process has to stop.
 
         Raises:
-            TrainingError: A loss is not finite, in any process.
+            TrainingError: A loss is not finite in some process.
         """
-        asked = torch.full((), float(stop), dtype=torch.float64, device=self.fabric.device)
-        means = self.fabric.all_reduce(torch.stack([*sums.values(), asked]), reduce_op="mean")
-        read = dict(zip([*sums, "asked"], means.tolist(), strict=True))
-        if not math.isfinite(read["loss"]):
+        stop_flag = torch.full((), float(stop), dtype=torch.float64, device=self.fabric.device)
+        means = self.fabric.all_reduce(torch.stack([*sums.values(), stop_flag]), reduce_op="mean")
+        means_by_name = dict(zip([*sums, "stop"], means.tolist(), strict=True))
+        if not math.isfinite(means_by_name["loss"]):
             self._refuse_loss(parts)
         for name, mean in zip(sums, means.unbind(), strict=False):
             self._sums[name] = self._sums.get(name, torch.zeros_like(mean)) + mean
-        return read["asked"] > 0
+        return means_by_name["stop"] > 0
 
     def _refuse_loss(self, parts: Sequence[tuple[Tensor, Tensor]]) -> NoReturn:
         found = "not finite in another process"
-        for loss, places in parts:
+        for loss, indices in parts:
             if not torch.isfinite(loss):
-                found = f"{loss.item()}, for the clips {', '.join(map(self._names, places.tolist()))}"
+                found = f"{loss.item()}, for the clips {', '.join(map(self._clip_name, indices.tolist()))}"
                 break
         raise TrainingError(
-            f"The loss of step {self.step + 1} is {found}. What was saved before stays usable. Try a lower "
+            f"The loss of step {self.step + 1} is {found}. The files saved before stay usable. Try a lower "
             f"--learning-rate, --set clip_norm=1, or --set precision=32-true."
         )
 
     def _end_epoch(self, log: MetricsWriter | None) -> dict[str, float]:
-        """Measure, write the row, and keep the weights if they are the best so far."""
+        """Validate, log the metrics, and save the weights."""
         epoch = self.step / self.steps_per_epoch
-        measured: Objective = self.objective if self._averaged is None else self._averaged.module  # type: ignore[assignment]
-        self._copy_gates(measured)
-        measured.finalize()
-        if self.fabric.world_size > 1:  # each process's batch norms saw other clips; the first one's are saved
-            copy_buffers_from_first(measured)
-        found = measure(measured, self._validation, len(self.card.labels), self.fabric)
+        evaluated: Objective = self.objective if self._averaged is None else self._averaged.module  # type: ignore[assignment]
+        self._copy_gates(evaluated)
+        evaluated.finalize()
+        if self.fabric.world_size > 1:  # batch norms saw different clips in each process; those of the first are saved
+            copy_buffers_from_first(evaluated)
+        found = validate(evaluated, self._validation, len(self.card.labels), self.fabric)
         metrics = {f"train/{name}": float(total / self.steps_per_epoch) for name, total in self._sums.items()}
         metrics |= {f"{VALIDATION}{name}": value for name, value in found.items()}
         if not math.isfinite(found["loss"]):
             raise TrainingError(
-                f"After step {self.step} the loss of held-out clips is {found['loss']}. What was saved before stays "
+                f"After step {self.step} the validation loss is {found['loss']}. The files saved before stay "
                 f"usable. Try a lower --learning-rate, --set clip_norm=1, or --set precision=32-true."
             )
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
@@ -320,7 +321,7 @@ class Training:
         if self.fabric.global_rank == 0:
             assert log is not None
             log.add(self.step, epoch, metrics)
-            network = with_absorbed_gates(measured.network)
+            network = with_absorbed_gates(evaluated.network)
             self.folder.save_last(network, self.card)
             if better:
                 self.folder.save_best(network, self.card)
@@ -341,5 +342,5 @@ def _seed(*numbers: int) -> int:
 
 
 def _rank(metrics: Mapping[str, float]) -> tuple[float, float]:
-    """Higher is better: top-1 where there are labels, and among equals the lower loss."""
+    """Return a key for comparing epochs, higher is better: top-1 accuracy if there are labels, then the lower loss."""
     return metrics.get(f"{VALIDATION}top1", 0.0), -metrics[f"{VALIDATION}loss"]

@@ -1,4 +1,4 @@
-"""What does not learn sees each view once, be it a frozen part or a teacher; what it leaves to learn from is kept."""
+"""Disk cache of what frozen layers or a teacher's student need of a fixed set of views: features or clips."""
 
 from __future__ import annotations
 
@@ -21,53 +21,56 @@ from nonlocal_video.io import refuse_link
 from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
-from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, View, as_input, loaded
+from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, ViewKey, as_input, loaded
 from nonlocal_video.training.objective import Batch
 
 _log = logging.getLogger(__name__)
 
 
 class FeatureCache:
-    """Stands in for a dataset: what was made of each view, float32 (C, T', H', W'), and the class.
+    """Data set of cached tensors, float32 (C, T', H', W'), one for each view, with the clip's class.
 
-    Of each clip there are `num_views` random views, and epochs go round them. They are made by
-    `compute`, which continues where an earlier call was interrupted.
+    Each clip has `num_views` random views, which epochs use in turn. `compute` fills the cache, and continues after an
+    interruption.
 
     Attributes:
-        num_views: Views of each clip.
+        num_views: Number of views of each clip.
     """
 
     def __init__(self, data: TrainingData, folder: Path, *, num_views: int, shape: tuple[int, ...]) -> None:
-        """Open or make the files; every process of a run does.
+        """Open or create the files, in every process of a run.
 
         Args:
-            data: The clips.
-            folder: For these alone.
-            num_views: At least 1.
-            shape: Of what is kept of one view.
+            data: Data set of the clips.
+            folder: Folder for this cache alone.
+            num_views: Number of views of each clip, at least 1.
+            shape: Shape of the tensor cached for one view.
+
+        Raises:
+            OutputError: The files cannot be written.
         """
         self.num_views = num_views
         self._data, self._folder = data, folder
         self._shape = (num_views, len(data), *shape)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._kept = self._open("views", np.float32, self._shape)
+            self._tensors = self._open("views", np.float32, self._shape)
             self._classes = self._open("classes", np.int64, self._shape[:2])
-            self._sums = self._open("checksums", np.uint64, self._shape[:2])  # 0 where nothing is kept yet
+            self._checksums = self._open("checksums", np.uint64, self._shape[:2])  # 0 where nothing is cached yet
         except OSError as error:
             raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}. Make room for it.") from error
 
-    def _checksum(self, place: int, number: int) -> int:
-        return _checksum(self._kept[number, place], int(self._classes[number, place]), place, number)
+    def _checksum(self, clip: int, view: int) -> int:
+        return _checksum(self._tensors[view, clip], int(self._classes[view, clip]), clip, view)
 
-    def _forget_damaged(self, views: Iterable[View]) -> None:
+    def _drop_damaged(self, keys: Iterable[ViewKey]) -> None:
         damaged = 0
-        for place, number in views:
-            if self._sums[number, place] not in (0, self._checksum(place, number)):
-                self._sums[number, place] = 0
+        for clip, view in keys:
+            if self._checksums[view, clip] not in (0, self._checksum(clip, view)):
+                self._checksums[view, clip] = 0
                 damaged += 1
         if damaged:
-            _log.warning("%d kept views in %r are damaged; they are made again.", damaged, str(self._folder))
+            _log.warning("%d cached views in %r are damaged; they are recomputed.", damaged, str(self._folder))
 
     def _open(self, name: str, kind: type, shape: tuple[int, ...]) -> np.memmap:
         path = self._folder / name
@@ -75,8 +78,8 @@ class FeatureCache:
         refuse_link(path, hard=True)
         with open(path, "ab") as file:
             if file.tell() != size:
-                file.truncate(size)  # zeros: nothing is done
-            if hasattr(os, "posix_fallocate"):  # else a disk that is full later ends the process by SIGBUS
+                file.truncate(size)  # zeros: nothing is cached
+            if hasattr(os, "posix_fallocate"):  # otherwise a full disk would end the process by SIGBUS later
                 os.posix_fallocate(file.fileno(), 0, size)
         return np.memmap(path, dtype=kind, mode="r+", shape=shape)
 
@@ -87,86 +90,86 @@ class FeatureCache:
         *,
         batch_size: int,
         workers: int,
-        on_clip: Callable[[int, int], None] = lambda done, of: None,
+        on_clip: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """Fill in what is missing: every process its share.
+        """Compute the missing tensors; each process computes its share.
 
         Args:
-            make: A batch of views, with the number of the view as its epoch -> what is kept, (N, *shape).
-            fabric: Says where and in which precision to compute.
-            batch_size: Views in one forward pass.
-            workers: Processes that load clips.
-            on_clip: Called with views done and all views of this process.
+            make: Returns the tensors to cache, (N, *shape), for a batch whose epoch is the index of the view.
+            fabric: Provides device and precision.
+            batch_size: Views per forward pass.
+            workers: Number of data loading processes.
+            on_clip: Called with the number of views done and of all views in this process.
 
         Raises:
             VideoError: A clip cannot be read.
         """
         share = {"rank": fabric.global_rank, "world_size": fabric.world_size}
-        all_of_it = [
+        all_batches = [
             batch
-            for number in range(self.num_views)
-            for batch in EveryClip(self._shape[1], batch_size, epoch=number, **share)
+            for view in range(self.num_views)
+            for batch in EveryClip(self._shape[1], batch_size, epoch=view, **share)
         ]
-        self._forget_damaged(view for batch in all_of_it for view in batch)
-        left = [batch for batch in all_of_it if not all(self._sums[epoch, place] for place, epoch in batch)]
-        of = sum(map(len, all_of_it))
-        done = of - sum(map(len, left))
-        if left:
-            loader = BatchLoader(self._data, left, workers=workers, pin_memory=False)
+        self._drop_damaged(key for batch in all_batches for key in batch)
+        missing = [batch for batch in all_batches if not all(self._checksums[epoch, clip] for clip, epoch in batch)]
+        total = sum(map(len, all_batches))
+        done = total - sum(map(len, missing))
+        if missing:
+            loader = BatchLoader(self._data, missing, workers=workers, pin_memory=False)
             try:
-                for views, batch in zip(left, loader, strict=True):
-                    clips, classes, numbers = loaded(batch)
-                    number = views[0].epoch
-                    places = numbers.numpy()  # a tensor with one number would index like that number
+                for keys, batch in zip(missing, loader, strict=True):
+                    clips, classes, clip_indices = loaded(batch)
+                    view = keys[0].epoch
+                    indices = clip_indices.numpy()  # a tensor with one element would index like an integer
                     with torch.no_grad(), fabric.autocast():
-                        found = make(Batch(as_input(clips, loader, fabric.device), torch.empty(0), numbers, number))
-                    self._kept[number, places] = found.float().cpu().numpy()
-                    self._classes[number, places] = classes.numpy()
-                    for place in places:  # at last: a kill between the two costs one batch
-                        self._sums[number, place] = self._checksum(place, number)
-                    done += len(places)
-                    on_clip(done, of)
+                        found = make(Batch(as_input(clips, loader, fabric.device), torch.empty(0), clip_indices, view))
+                    self._tensors[view, indices] = found.float().cpu().numpy()
+                    self._classes[view, indices] = classes.numpy()
+                    for clip in indices:  # last: a kill in between costs one batch
+                        self._checksums[view, clip] = self._checksum(clip, view)
+                    done += len(indices)
+                    on_clip(done, total)
             finally:
                 loader.close()
-            for kept in (self._kept, self._classes, self._sums):
-                kept.flush()
+            for tensor in (self._tensors, self._classes, self._checksums):
+                tensor.flush()
         self._data.close()
         fabric.barrier()
 
-    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        """What is kept of a clip's view, and its class.
+    def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        """Return the cached tensor of a clip's view, and the clip's class.
 
         Raises:
-            OutputError: It is not what was written. The next start of the run makes it again.
+            OutputError: The tensor is damaged; the next start of the run recomputes it.
         """
-        number = epoch % self.num_views
-        kept: NDArray[np.float32] = np.array(self._kept[number, place])
-        label = int(self._classes[number, place])
-        if self._sums[number, place] != _checksum(kept, label, place, number):
+        view = epoch % self.num_views
+        tensor: NDArray[np.float32] = np.array(self._tensors[view, index])
+        label = int(self._classes[view, index])
+        if self._checksums[view, index] != _checksum(tensor, label, index, view):
             raise OutputError(
-                f"View {number} of clip {place} in {str(self._folder)!r} is damaged. The same command with --resume "
-                f"makes it again."
+                f"View {view} of clip {index} in {str(self._folder)!r} is damaged. The same command with --resume "
+                f"recomputes it."
             )
-        return torch.from_numpy(kept), label
+        return torch.from_numpy(tensor), label
 
     def __len__(self) -> int:
         return self._shape[1]
 
     def close(self) -> None:
+        """Close the data set of the clips."""
         self._data.close()
 
 
-def _checksum(kept: NDArray[np.float32], label: int, place: int, number: int) -> int:
+def _checksum(tensor: NDArray[np.float32], label: int, clip: int, view: int) -> int:
     """Return the checksum of a cached view, its class and its index; never 0."""
-    about = struct.pack("<qqq", label, place, number)
-    return 1 << 32 | zlib.crc32(about, zlib.crc32(np.ascontiguousarray(kept).data))
+    about = struct.pack("<qqq", label, clip, view)
+    return 1 << 32 | zlib.crc32(about, zlib.crc32(np.ascontiguousarray(tensor).data))
 
 
 def frozen_part(network: Video3DResNet | InceptionI3D, layer: str, device: torch.device) -> Callable[[Batch], Tensor]:
-    """What `KeptViews.compute` takes for the output of the last frozen layer.
+    """Return a function for `FeatureCache.compute` that runs the network up to its last frozen layer.
 
-    The network stays as it is; a copy runs with its batch norms folded, like everywhere in this project where nothing
-    learns.
+    It uses a copy of the network with folded batch norms.
     """
     folded = fold_batch_norms(network.eval()).to(device).to(memory_format=torch.channels_last_3d)
     assert isinstance(folded, (Video3DResNet, InceptionI3D))
@@ -176,26 +179,26 @@ def frozen_part(network: Video3DResNet | InceptionI3D, layer: str, device: torch
 def feature_shape(
     network: Video3DResNet | InceptionI3D, layer: str, view_shape: tuple[int, ...], device: torch.device
 ) -> tuple[int, ...]:
-    """(C, T', H', W') of a layer for one view (3, T, S, S)."""
+    """Return the shape (C, T', H', W') of a layer's output for one view (3, T, S, S)."""
     with torch.no_grad():
         return tuple(network.eval().forward_to(layer, torch.zeros(1, *view_shape, device=device)).shape[1:])
 
 
 def bytes_needed(shape: tuple[int, ...], num_views: int) -> int:
-    """Bytes of disk that the cache of all views takes."""
+    """Return the size of a cache in bytes, for `num_views` views in total."""
     return 4 * math.prod(shape) * num_views
 
 
-def check_room(shape: tuple[int, ...], *, num_clips: int, num_views: int, num_measured: int, max_bytes: int) -> None:
-    """Refuse what would not fit.
+def check_room(shape: tuple[int, ...], *, num_clips: int, num_views: int, num_validation: int, max_bytes: int) -> None:
+    """Check that the features of all training and validation views fit into the cache.
 
     Raises:
-        UsageError: The features of all views, and of the validation clips' middle views, take more than `max_bytes`.
+        UsageError: They take more than `max_bytes`.
     """
-    needed = bytes_needed(shape, num_views * num_clips + num_measured)
+    needed = bytes_needed(shape, num_views * num_clips + num_validation)
     if needed > max_bytes:
         raise UsageError(
-            f"The features of {num_views} views of {num_clips} clips, and of the middle of {num_measured}, take "
-            f"{needed / 2**30:.1f} GiB, above the cache's {max_bytes / 2**30:.1f}. Allow more with --set "
-            f"cache_gib=..., take fewer views with --set frozen_views=..., or none with --set frozen_views=0."
+            f"The features of {num_views} views of {num_clips} training clips and of {num_validation} validation clips "
+            f"take {needed / 2**30:.1f} GiB, above the cache's {max_bytes / 2**30:.1f}. Allow more with --set "
+            f"cache_gib=..., use fewer views with --set frozen_views=..., or no cache with --set frozen_views=0."
         )

@@ -1,4 +1,4 @@
-"""Which part of a network learns, how its batch norms behave, and how much its non-local blocks count."""
+"""The trainable part of a network, the mode of its batch norms, and the gates of its non-local blocks."""
 
 from __future__ import annotations
 
@@ -20,29 +20,32 @@ from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.training.config import Stage
 
 _INCEPTION_STAGES = {"1": 1, "2": 1, "3": 2, "4": 3, "5": 4}
-"""First digit of an endpoint's number -> the stage of a residual network at the same resolution."""
+"""Stage of a residual network at the same resolution, by the first digit of an Inception endpoint."""
 
 
 def last_frozen_layer(network: Video3DResNet | InceptionI3D, stage: Stage) -> str | None:
-    """The layer up to which nothing learns; None if everything does."""
+    """Return the name of the last frozen layer; None if the whole network is trainable."""
     return {"head": network.feature_layer, "top": network.last_stage_input, "all": None}[stage]
 
 
 def freeze(network: Video3DResNet | InceptionI3D, frozen: str | None) -> None:
-    """Let only what comes after `frozen` learn."""
-    learning = None if frozen is None else {*network.layers_after(frozen), network.head_layer}
+    """Freeze all parameters up to and including layer `frozen`; None makes all trainable."""
+    trainable = None if frozen is None else {*network.layers_after(frozen), network.head_layer}
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(learning is None or name.split(".")[0] in learning)
+        parameter.requires_grad_(trainable is None or name.split(".")[0] in trainable)
 
 
 def set_training(
     network: Video3DResNet | InceptionI3D, frozen: str | None, batch_norm: Literal["frozen", "batch"]
 ) -> None:
-    """Training mode for what learns; with frozen batch norms these keep their statistics (gain and bias may learn)."""
+    """Set training mode after layer `frozen` and evaluation mode up to it.
+
+    With frozen batch norms, all of these use their stored statistics; gain and bias may still be trained.
+    """
     network.train()
-    learning = None if frozen is None else {*network.layers_after(frozen), "dropout", network.head_layer}
+    trainable = None if frozen is None else {*network.layers_after(frozen), "dropout", network.head_layer}
     for name, child in network.named_children():
-        if learning is not None and name not in learning:
+        if trainable is not None and name not in trainable:
             child.eval()
     if batch_norm == "frozen":
         for module in network.modules():
@@ -51,56 +54,56 @@ def set_training(
 
 
 def share_statistics(module: nn.Module, *, processes: int, device: torch.device) -> None:
-    """Let batch norms normalise with the clips of all processes, on GPUs; for CPUs PyTorch has no such layer.
+    """Convert batch norms to synchronized ones over all processes, on GPUs; PyTorch has none for CPUs.
 
-    Names and tensors of `module` stay as they are, so what is saved fits the network without this.
+    Names and tensors of `module` do not change, so saved weights fit the unconverted network.
     """
     if processes > 1 and device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(module)
 
 
 class Gates:
-    """The gates of a network's non-local blocks, moved by a schedule; without one they stay open."""
+    """Gates of a network's non-local blocks, opened by a schedule; without a schedule they stay open."""
 
     def __init__(self, network: Video3DResNet | InceptionI3D, schedule: ProgressiveSchedule | None) -> None:
-        """Find the blocks.
+        """Collect the non-local blocks.
 
         Raises:
-            UsageError: There is a schedule and no block, or it leaves out a stage that has one.
+            UsageError: There is a schedule but no block, or the schedule omits a stage that has a block.
         """
         self._blocks = network.nonlocal_layers()
         self._schedule = schedule
         self._stages = {name: _stage_of(name) for name in self._blocks}
         if schedule is not None:
             if not self._blocks:
-                raise UsageError("The progressive schedule is for non-local blocks, and the network has none.")
-            left_out = sorted({stage for stage in self._stages.values() if stage not in schedule.stages})
-            if left_out:
+                raise UsageError("A progressive schedule opens non-local blocks, and the network has none.")
+            omitted = sorted({stage for stage in self._stages.values() if stage not in schedule.stages})
+            if omitted:
                 raise UsageError(
-                    f"The schedule's stages {schedule.stages} leave out {left_out}, where the network has blocks."
+                    f"The schedule has the stages {schedule.stages} and omits {omitted}, where the network has blocks."
                 )
 
-    def move(self, epoch: float) -> None:
-        """Set every gate to what it is at this moment."""
+    def set_epoch(self, epoch: float) -> None:
+        """Set every gate to its value at this point in time, in epochs."""
         if self._schedule is not None:
             gates = self._schedule.gates(epoch)
             for name, block in self._blocks.items():
                 block.gate = gates[self._stages[name]]
 
-    def open_from(self) -> float:
-        """The epoch from which all are open."""
+    def fully_open_epoch(self) -> float:
+        """Return the epoch from which all gates are fully open."""
         if self._schedule is None:
             return 0.0
         last = max(self._schedule.stages.index(stage) for stage in self._stages.values())
         return self._schedule.warmup_epochs + self._schedule.ramp_epochs * (last + 1)
 
     def values(self) -> dict[str, float]:
-        """Block -> gate."""
+        """Return the gate of each block, by block name."""
         return {name: block.gate for name, block in self._blocks.items()}
 
 
 def with_absorbed_gates(network: Video3DResNet | InceptionI3D) -> Video3DResNet | InceptionI3D:
-    """The network as it is now, for saving: a copy whose blocks' weights hold the gates."""
+    """Return a copy of the network for saving, with each gate multiplied into its block's weights."""
     absorbed = copy.deepcopy(network)
     for block in absorbed.nonlocal_layers().values():
         block.absorb_gate()
@@ -108,7 +111,7 @@ def with_absorbed_gates(network: Video3DResNet | InceptionI3D) -> Video3DResNet 
 
 
 def checkpoint_activations(network: Video3DResNet | InceptionI3D) -> None:
-    """Let residual blocks, or Inception modules, compute their activations again in the backward pass."""
+    """Make residual blocks or Inception modules recompute their activations in the backward pass."""
     for module in network.modules():
         is_block = isinstance(module, InceptionModule) or type(module).__name__ in ("BasicBlock", "Bottleneck")
         if is_block:
@@ -126,12 +129,12 @@ def _checkpointed(module: nn.Module, forward: Callable[[nn.Module, Tensor], Tens
 
 
 def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _keeping_statistics(module)
+    return nullcontext(), _frozen_statistics(module)
 
 
 @contextmanager
-def _keeping_statistics(module: nn.Module) -> Iterator[None]:
-    """The second computation must not move batch norms' running statistics once more."""
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep the recomputation from updating the running statistics of batch norms a second time."""
     norms = [child for child in module.modules() if isinstance(child, _BatchNorm)]
     before = [(norm.momentum, copy.deepcopy(norm.num_batches_tracked)) for norm in norms]
     for norm in norms:
@@ -146,7 +149,7 @@ def _keeping_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def _stage_of(block: str) -> int:
-    """1 to 4, of a block's dotted name: `layer3.nonlocal5`, `nonlocal_Mixed_4f`."""
+    """Return the stage, 1 to 4, from a block's dotted name: `layer3.nonlocal5`, `nonlocal_Mixed_4f`."""
     if block.startswith("layer"):
         return int(block.removeprefix("layer").split(".")[0])
     number = next(part for part in block.split("_")[1:] if part[0].isdigit())

@@ -1,4 +1,4 @@
-"""Still pictures as clips: a camera that moves smoothly over each of them."""
+"""Still images as training clips, by a smooth camera motion over each image."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from nonlocal_video.video.transforms import normalise, resize, resized_size
 
 FORMATS = ("JPEG", "PNG")
 MAX_ASPECT = 4.0
-"""Longer by shorter side; of a longer picture a clip would fill memory, and the network would see a small part."""
-_PICTURES = Selection(pictures=True)
+"""Largest aspect ratio (longer by shorter side); clips of more elongated images would take too much memory."""
+_IMAGES = Selection(pictures=True)
 _WAVES = (1.0, 2.0, 3.0)
 _FRAMES_AT_A_TIME = 8
 _MAX_WORKERS = 256
@@ -39,14 +39,14 @@ _MAX_WORKERS = 256
 
 @dataclass(frozen=True)
 class CameraMotion:
-    """How far the camera moves over a picture. It never sees beyond the picture's edge."""
+    """Range of the camera motion over an image. The view never leaves the image."""
 
     zoom: tuple[float, float] = (1.0, 1.5)
-    """The whole picture is 1; from and to."""
+    """Smallest and largest zoom factor; 1 shows the whole image."""
     pan: float = 1.0
-    """Share of the way to the edge that the view may move; there is room where it is zoomed or rotated."""
+    """Largest shift, as a share of the way to the edge; zoom and rotation leave room for it."""
     rotation_degrees: float = 8.0
-    """Farthest from upright."""
+    """Largest rotation, in degrees."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.zoom[0] <= self.zoom[1] <= 10:
@@ -59,39 +59,42 @@ class CameraMotion:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One picture as it was found when it was checked."""
+    """Result of checking one image."""
 
     path: str
+    """Path of the file."""
     sha256: str | None = None
+    """SHA-256 of the file's bytes."""
     width: int | None = None
-    """Upright, as shown, in pixels."""
+    """Width in pixels, after EXIF rotation."""
     height: int | None = None
+    """Height in pixels, after EXIF rotation."""
     problem: str | None = None
-    """Why it cannot be used: an error code and a sentence."""
+    """Reason why the image cannot be used: error code and message; None if it can."""
 
 
 def check_images(
     paths: Iterable[str | os.PathLike[str]],
     *,
-    selection: Selection = _PICTURES,
+    selection: Selection = _IMAGES,
     passed_over: PassedOver | None = None,
     limits: DecodeLimits | None = None,
 ) -> list[ImageRow]:
-    """Decode every file once; a row for each, those that cannot be used included.
+    """Decode every image once; return a row for each, including unusable ones.
 
     Args:
         paths: Files, folders and patterns, as for `classify`.
-        selection: Which files count; in a folder names of other kinds than pictures are passed over.
-        passed_over: Counts those.
-        limits: Their `max_bytes` and `max_pixels` hold.
+        selection: Which files to take; in folders, files that are not images by name are skipped.
+        passed_over: Counts the skipped files.
+        limits: Limits; `max_bytes` and `max_pixels` apply.
     """
     rows = []
     for path in find_files(paths, selection=selection, passed_over=passed_over):
         try:
-            picture = read_image(path, limits)
-            height, width = picture.shape[:2]
+            image = read_image(path, limits)
+            height, width = image.shape[:2]
             if max(height, width) > MAX_ASPECT * min(height, width):
-                raise VideoError("too_large", f"{width} x {height} is too elongated; crop it to what matters.")
+                raise VideoError("too_large", f"{width} x {height} is too elongated; crop it.")
             rows.append(ImageRow(path, sha256_of(Path(path)), width, height))
         except VideoError as error:
             rows.append(ImageRow(path, problem=f"{error.code}: {error.message}"))
@@ -99,15 +102,15 @@ def check_images(
 
 
 def read_image(path: str | os.PathLike[str], limits: DecodeLimits | None = None) -> Tensor:
-    """A JPEG or PNG, upright, uint8 (H, W, 3); what is transparent lies on white.
+    """Read a JPEG or PNG, with EXIF rotation applied and transparency on white: uint8 (H, W, 3).
 
-    Decoded in this process by Pillow, unlike videos: give it pictures that you would open yourself.
+    Unlike videos, images are decoded in this process, by Pillow: use images that you trust.
 
     Raises:
-        VideoError: It is no such picture, too large, or damaged.
+        VideoError: The file is missing, not a JPEG or PNG, too large, or damaged.
     """
     limits, name = limits or DecodeLimits(), os.path.basename(path)
-    if not os.path.isfile(path):  # a pipe would keep us waiting for ever
+    if not os.path.isfile(path):  # a pipe would block forever
         raise VideoError("not_found", f"{name}: there is no such file.")
     if os.path.getsize(path) > limits.max_bytes:
         raise VideoError("too_large", f"{name}: it has more than {limits.max_bytes} bytes.")
@@ -129,21 +132,21 @@ def read_image(path: str | os.PathLike[str], limits: DecodeLimits | None = None)
         raise VideoError("too_large", f"{name}: {error}") from error
     except UnidentifiedImageError as error:
         raise VideoError("unsupported_codec", f"{name}: it is neither a JPEG nor a PNG.") from error
-    except Exception as error:  # Pillow lets through whatever its decoders run into
+    except Exception as error:  # Pillow passes on any exception of its decoders
         raise VideoError("corrupt", f"{name}: {error}") from error
 
 
-def pan_and_zoom(picture_hwc: Tensor, num_frames: int, size: tuple[int, int], motion: CameraMotion) -> Tensor:
-    """What a camera that moves over a picture sees; it draws from torch's generator, see `seeded`.
+def pan_and_zoom(image_hwc: Tensor, num_frames: int, size: tuple[int, int], motion: CameraMotion) -> Tensor:
+    """Return a clip of a camera moving over an image; it draws from torch's generator, see `seeded`.
 
-    Zoom, rotation and place each follow three waves, of a half, one and one and a half periods a clip, with random
-    phases and one random strength a clip. So they move without a jerk, now more and now less.
+    Zoom, rotation and position each follow a sum of three sine waves with half a period, one, and one and a half per
+    clip, random phases and one random amplitude per clip, so that the motion is smooth.
 
     Args:
-        picture_hwc: uint8 (H, W, 3).
-        num_frames: Length of the clip.
-        size: Height and width of its frames, of about the picture's proportions.
-        motion: Without zoom, pan and rotation every frame is the picture.
+        image_hwc: Image, uint8 (H, W, 3).
+        num_frames: Number of frames of the clip.
+        size: Height and width of the frames, with about the aspect ratio of the image.
+        motion: Range of the motion; without zoom, pan and rotation every frame is the image.
 
     Returns:
         uint8 (num_frames, height, width, 3).
@@ -154,35 +157,35 @@ def pan_and_zoom(picture_hwc: Tensor, num_frames: int, size: tuple[int, int], mo
     zoom = torch.exp(low + (high - low) * (zoom_path + 1) / 2)
     angle = math.radians(motion.rotation_degrees) * angle_path
     cos, sin = angle.cos(), angle.sin()
-    # A rotated frame reaches farther: half of it covers these shares of the picture's halves. It is made smaller until
-    # they are at most 1, and what is left to 1 is room for the pan.
+    # Half of a rotated frame spans these shares of half the image. The frame is scaled until they are at most 1; what
+    # remains up to 1 is room for the pan.
     reach_x, reach_y = cos + height / width * sin.abs(), cos + width / height * sin.abs()
     scale = 1 / (zoom * torch.maximum(reach_x, reach_y))
     centre_x = motion.pan * x_path * (1 - scale * reach_x)
     centre_y = motion.pan * y_path * (1 - scale * reach_y)
     rows = [scale * cos, -scale * sin * height / width, centre_x, scale * sin * width / height, scale * cos, centre_y]
     theta = torch.stack(rows, dim=1).view(num_frames, 2, 3)
-    picture = picture_hwc.permute(2, 0, 1)[None].float()  # (1, 3, H, W)
-    seen = torch.empty(num_frames, height, width, 3, dtype=torch.uint8)
+    image = image_hwc.permute(2, 0, 1)[None].float()  # (1, 3, H, W)
+    frames_thwc = torch.empty(num_frames, height, width, 3, dtype=torch.uint8)
     for first in range(0, num_frames, _FRAMES_AT_A_TIME):
-        some = theta[first : first + _FRAMES_AT_A_TIME]
-        grid = F.affine_grid(some, [len(some), 3, height, width], align_corners=False)
+        chunk = theta[first : first + _FRAMES_AT_A_TIME]
+        grid = F.affine_grid(chunk, [len(chunk), 3, height, width], align_corners=False)
         frames = F.grid_sample(
-            picture.expand(len(some), -1, -1, -1), grid, mode="bilinear", padding_mode="border", align_corners=False
+            image.expand(len(chunk), -1, -1, -1), grid, mode="bilinear", padding_mode="border", align_corners=False
         )
-        seen[first : first + _FRAMES_AT_A_TIME] = frames.round().permute(0, 2, 3, 1).to(torch.uint8)
-    return seen
+        frames_thwc[first : first + _FRAMES_AT_A_TIME] = frames.round().permute(0, 2, 3, 1).to(torch.uint8)
+    return frames_thwc
 
 
 class ImageDataset:
-    """A clip of each picture, float32 (3, T, S, S) as the network takes it, and `UNLABELLED` for its class.
+    """Data set of clips made of images: float32 (3, T, S, S), with the class `UNLABELLED`.
 
-    A camera moves over the picture, and then the clip is changed as every other (`ClipAugmenter`). It depends on
-    (seed, epoch, place) alone.
+    A camera moves over each image, and `ClipAugmenter` augments the clip. The result depends on (seed, epoch, index)
+    alone.
 
     Attributes:
-        labels: None.
-        classes: (pictures,) all `UNLABELLED`.
+        labels: Empty, as images have no labels.
+        classes: (images,) all `UNLABELLED`.
     """
 
     labels: tuple[str, ...] = ()
@@ -197,13 +200,21 @@ class ImageDataset:
         seed: int = 0,
         limits: DecodeLimits | None = None,
     ) -> None:
-        """Nothing is read yet.
+        """Prepare the data set; no image is read yet.
+
+        Args:
+            rows: Usable images, see `check_images`.
+            spec: Input of the network.
+            augmentation: Strength of the augmentation.
+            motion: Range of the camera motion.
+            seed: Seed of the random views.
+            limits: Limits as for `read_image`.
 
         Raises:
-            UsageError: There is no picture, or one cannot be used.
+            UsageError: There is no image, or one cannot be used.
         """
         if not rows:
-            raise UsageError("rows is empty: there is no picture to train on.")
+            raise UsageError("rows is empty: there is no image to train on.")
         for row in rows:
             if row.problem is not None:
                 raise UsageError(f"{row.path!r} cannot be used: {row.problem}. Leave it out.")
@@ -211,68 +222,68 @@ class ImageDataset:
         self.classes = torch.full((len(rows),), UNLABELLED)
         self._augmenter, self._limits = ClipAugmenter(augmentation, spec.crop), limits
         self._digest = hashlib.sha256(repr((spec, motion)).encode()).hexdigest()[:16]
-        # In shared memory, as in `ClipDataset`; each worker counts pictures and seconds in its own row.
+        # In shared memory, as in `ClipDataset`; each worker counts images and seconds in its own row.
         self._counts = torch.zeros(_MAX_WORKERS + 1, 3, dtype=torch.float64).share_memory_()
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        """One clip, as the network takes it; that of another epoch is another one.
+    def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        """Return the clip of an image in an epoch, normalised, and `UNLABELLED`.
 
         Raises:
             VideoError: As for `pixels`.
         """
-        frames, label = self.pixels(place, epoch)
+        frames, label = self.pixels(index, epoch)
         return normalise(frames, self.spec.mean, self.spec.std), label
 
-    def pixels(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        """The view before it is normalised, uint8 (T, S, S, 3).
+    def pixels(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        """Return the clip before normalisation, uint8 (T, S, S, 3), and `UNLABELLED`.
 
         Raises:
-            VideoError: A picture that could be read when it was checked cannot be read now.
+            VideoError: An image that was readable when checked cannot be read now.
         """
-        row, started = self.rows[place], time.perf_counter()
+        row, started = self.rows[index], time.perf_counter()
         try:
-            picture = read_image(row.path, self._limits)
-            if picture.shape[:2] != (row.height, row.width):
-                raise VideoError("corrupt", "it is another picture than the one that was checked.")
+            image = read_image(row.path, self._limits)
+            if image.shape[:2] != (row.height, row.width):
+                raise VideoError("corrupt", "the image has changed since it was checked.")
         except VideoError as error:
-            message = f"{row.path}: {error.message} It could be read when it was checked; check the pictures again."
+            message = f"{row.path}: {error.message} It was readable when it was checked; check the images again."
             raise VideoError(error.code, message) from error
-        height, width = picture.shape[:2]
-        # As many pixels as the closest view can show, if the picture has them.
-        most = math.ceil(self.spec.short_side * self.motion.zoom[1])
-        short_side = max(self.spec.short_side, min(height, width, most))
-        (picture,) = resize(picture[None], resized_size(height, width, short_side))
+        height, width = image.shape[:2]
+        # As many pixels as the closest zoom can show, if the image has them.
+        max_short_side = math.ceil(self.spec.short_side * self.motion.zoom[1])
+        short_side = max(self.spec.short_side, min(height, width, max_short_side))
+        (image,) = resize(image[None], resized_size(height, width, short_side))
         decoded = time.perf_counter()
-        with seeded(self.seed, epoch, place):
+        with seeded(self.seed, epoch, index):
             size = resized_size(height, width, self.spec.short_side, self.spec.longer_side)
-            frames = self._augmenter(pan_and_zoom(picture, self.spec.num_frames, size, self.motion), "")
+            frames = self._augmenter(pan_and_zoom(image, self.spec.num_frames, size, self.motion), "")
         worker = get_worker_info()
         counts = self._counts[0 if worker is None else 1 + worker.id % _MAX_WORKERS]
         counts += torch.tensor([1, decoded - started, time.perf_counter() - decoded])
         return frames, UNLABELLED
 
-    def view_name(self, place: int, epoch: int) -> str:
-        """What tells a picture's view of an epoch from all others, see `name_view`."""
+    def view_name(self, index: int, epoch: int) -> str:
+        """Return a unique name for the view of an image in an epoch, see `name_view`."""
         augmentation = self._augmenter.augmentation
-        return name_view(self.rows[place].sha256, self._digest, self.seed, epoch, place, augmentation=augmentation)
+        return name_view(self.rows[index].sha256, self._digest, self.seed, epoch, index, augmentation=augmentation)
 
     @property
     def statistics(self) -> LoadingStatistics:
-        """Statistics of all images since the data set was made; decoding includes the resize."""
+        """Loading statistics since the data set was made, over all workers; decoding includes the resize."""
         clips, decode_seconds, transform_seconds = self._counts.sum(dim=0).tolist()
         return LoadingStatistics(int(clips), 0, 0, decode_seconds, 0.0, transform_seconds)
 
     def close(self) -> None:
-        """Nothing to end: pictures are decoded without a child."""
+        """Do nothing: images are decoded without a child process."""
 
 
 def _smooth_paths(count: int, num_frames: int) -> Tensor:
-    """(count, num_frames) in [-1, 1]; from the clip's beginning (0) to its end (1) the slope is at most 5.2."""
+    """Return random paths, (count, num_frames) in [-1, 1], with a slope of at most 5.2 per clip length."""
     waves = torch.tensor(_WAVES)
     phases = 2 * math.pi * torch.rand(count, len(waves), 1)
-    moments = torch.linspace(0, 1, num_frames)
-    heights = torch.sin(math.pi * waves[:, None] * moments + phases) / waves[:, None]  # (count, waves, frames)
-    return torch.rand(()) * heights.sum(dim=1) / (1 / waves).sum()
+    times = torch.linspace(0, 1, num_frames)
+    values = torch.sin(math.pi * waves[:, None] * times + phases) / waves[:, None]  # (count, waves, frames)
+    return torch.rand(()) * values.sum(dim=1) / (1 / waves).sum()

@@ -1,4 +1,4 @@
-"""The network that a run begins with: weights or a new network, and a head for the run's classes."""
+"""Initialization of a run's network: from weights or from scratch, with a head for the run's classes."""
 
 from __future__ import annotations
 
@@ -21,26 +21,32 @@ Trainable = Video3DResNet | InceptionI3D
 
 @dataclass(frozen=True)
 class NewModel:
-    """A network without weights: what a YAML file or a recipe describes."""
+    """Description of a network without weights, from a YAML file or a recipe."""
 
     name: str
+    """Name of the model."""
     architecture: str
+    """Architecture, as in a model card."""
     input: InputSpec
+    """Input of the network."""
     config: dict[str, Any]
     """Arguments of the network's configuration, without `num_classes`."""
 
 
 @dataclass(frozen=True, repr=False)
 class Initialization:
-    """A network with a head for the run's classes, its card, and what is known of where it comes from."""
+    """An initialized network with its card and its origin."""
 
     network: Trainable
+    """Network with a head for the run's classes."""
     card: ModelCard
+    """Card of the network."""
     loaded: str
-    """One sentence: what was loaded, and what is new."""
+    """Description of what was loaded and what is new, one sentence."""
     has_weights: bool
+    """Whether trained weights were loaded."""
     parent: ModelCard | None
-    """The card of the weights that were loaded."""
+    """Card of the loaded weights; None for a new network."""
 
 
 def initialize(
@@ -52,19 +58,19 @@ def initialize(
     new_weights: bool = False,
     seed: int = 0,
 ) -> Initialization:
-    """Load a model, and give it a new head unless its classes are the same.
+    """Load a model, and replace its head unless the classes are the same.
 
     Args:
-        model: A catalogue name, a weights file, a run's folder, or the description of a new network.
-        labels: The run's classes, in the order of the outputs.
-        name: What the trained model will be called.
-        fast: Train on the model's cheaper view.
-        new_weights: Take the network alone, newly initialised.
-        seed: Of what is initialised.
+        model: Catalogue name, weights file, folder of a run, or description of a new network.
+        labels: Classes of the run, in the order of the outputs.
+        name: Name of the trained model.
+        fast: Whether to train on the model's cheaper input, `fast_input` of its card.
+        new_weights: Whether to use only the architecture, with random weights.
+        seed: Seed of the random weights.
 
     Raises:
-        ModelError: The weights cannot be had or do not fit their network.
-        UsageError: The model has no cheaper view.
+        ModelError: The weights are not available or do not fit the network.
+        UsageError: The model has no cheaper input.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -82,10 +88,10 @@ def initialize(
         return _with_weights(find(model), labels, name=name, fast=fast)
 
 
-def _new(card: ModelCard, of: str) -> Initialization:
+def _new(card: ModelCard, source: str) -> Initialization:
     network = build_network(card)
     assert isinstance(network, Trainable)
-    sentence = f"The network of {of!r}, newly initialised: no weights were loaded."
+    sentence = f"The network of {source!r} was initialised with random weights; no weights were loaded."
     return Initialization(network, card, sentence, has_weights=False, parent=None)
 
 
@@ -98,7 +104,7 @@ def _with_weights(path: Path, labels: Sequence[str], *, name: str, fast: bool) -
     head = {f"{network.head_layer}.{part}" for part in ("weight", "bias")}
     if tuple(labels) == parent.labels:
         sentence = (
-            f"All {len(state)} tensors of {parent.name!r} were loaded, its head among them: the classes are the same."
+            f"All {len(state)} tensors of {parent.name!r} were loaded, including the head, as the classes are the same."
         )
     else:
         sentence = (
@@ -112,7 +118,7 @@ def _with_weights(path: Path, labels: Sequence[str], *, name: str, fast: bool) -
 
 
 def _card(parent: ModelCard, labels: Sequence[str], *, name: str, fast: bool, keeps_weights: bool) -> ModelCard:
-    """The parent's card for other classes; what was measured or published of the parent does not carry over."""
+    """Return the parent's card for other classes, without the parent's published results."""
     return replace(
         parent,
         name=name,
@@ -128,15 +134,19 @@ def _card(parent: ModelCard, labels: Sequence[str], *, name: str, fast: bool, ke
 
 
 def read_new_model(values: Any, where: str) -> NewModel:
-    """A description as it stands in YAML.
+    """Read the description of a new network from YAML values.
+
+    Args:
+        values: Values of the YAML file.
+        where: Name of the file, for messages.
 
     Raises:
-        UsageError: It does not describe a model.
+        UsageError: The values do not describe a model.
     """
     try:
         found = typed(NewModel, values)
     except ValueError as error:
         raise UsageError(f"The model in {where} should have name, architecture, config and input; {error}.") from error
     if "num_classes" in found.config:
-        raise UsageError(f"The model in {where} has num_classes; the run's classes decide it. Leave it away.")
+        raise UsageError(f"The model in {where} has num_classes, which the classes of the run determine. Remove it.")
     return found

@@ -1,4 +1,8 @@
-"""Batches in an order that depends on the seed and the epoch alone, however they are loaded and a run is resumed."""
+"""Batch sampling and loading.
+
+The order of the clips depends on the seed and the epoch alone: not on the number of loading processes, nor on where a
+run is resumed.
+"""
 
 from __future__ import annotations
 
@@ -24,39 +28,43 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingData(Protocol):
-    """What training and measuring take: `ClipDataset` and whatever has the same members."""
+    """Interface of data sets for training and validation, such as `ClipDataset`."""
 
-    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        """A clip as it is seen in an epoch, and its class."""
+    def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        """Return the view of a clip in an epoch, and the clip's class."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the processes of the data set."""
+        ...
 
     def __len__(self) -> int: ...
 
 
 @runtime_checkable
 class PixelData(Protocol):
-    """A `TrainingData` whose views are pixels: they go from process to process, and to the device, as such."""
+    """Interface of a `TrainingData` with pixel views, which stay uint8 until they are on the device."""
 
     spec: InputSpec
 
-    def pixels(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        """A view before it is normalised, uint8 (T, S, S, 3), and its class."""
+    def pixels(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        """Return the view before normalisation, uint8 (T, S, S, 3), and the clip's class."""
         ...
 
 
-class View(NamedTuple):
-    """Which view of which clip: all that a loading process has to be told, so that it may run ahead into an epoch."""
+class ViewKey(NamedTuple):
+    """Key of a view: all that a loading process needs, so that it can already load clips of the next epoch."""
 
-    place: int
+    clip: int
+    """Index of the clip in the data set."""
     epoch: int
+    """Index of the epoch."""
 
 
-class EpochBatches(Sampler[list[View]]):
-    """One process's share of the batches of a whole run: shuffled epochs, one after another without a break.
+class EpochBatches(Sampler[list[ViewKey]]):
+    """Samples one process's share of the batches of a whole run, epoch after epoch, shuffled.
 
-    An incomplete last batch is dropped: each clip has its turn in another epoch.
+    The incomplete last batch of an epoch is dropped.
     """
 
     def __init__(
@@ -70,46 +78,46 @@ class EpochBatches(Sampler[list[View]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Plan.
+        """Plan the batches.
 
         Args:
-            num_clips: To be shuffled.
-            batch_size: Clips of all processes together; a multiple of their number.
-            seed: Of the orders.
-            epochs: Of the run.
-            group: So many batches make one step; an epoch has whole steps.
-            rank: Of this process.
-            world_size: Processes.
+            num_clips: Number of clips.
+            batch_size: Clips per batch over all processes; a multiple of their number.
+            seed: Seed of the shuffles.
+            epochs: Number of epochs.
+            group: Batches per optimisation step; an epoch has whole steps only.
+            rank: Rank of this process.
+            world_size: Number of processes.
         """
         self.num_clips, self.batch_size, self.seed, self.epochs = num_clips, batch_size, seed, epochs
         self.rank, self.world_size = rank, world_size
         self.num_batches = num_clips // batch_size // group * group
         """Number of batches in one epoch."""
         self.first = 0
-        """Batches of the run that are done: set it before the pass."""
+        """Index of the first batch to sample: set it before iterating, to resume a run."""
 
-    def places(self, epoch: int, batch: int) -> list[int]:
-        """The clips of all processes in one batch."""
+    def clip_indices(self, epoch: int, batch: int) -> list[int]:
+        """Return the indices of the clips in one batch, over all processes."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.num_clips)
-        return [int(place) for place in order[batch * self.batch_size : (batch + 1) * self.batch_size]]
+        return [int(clip) for clip in order[batch * self.batch_size : (batch + 1) * self.batch_size]]
 
-    def __iter__(self) -> Iterator[list[View]]:
-        for number in range(self.first, self.epochs * self.num_batches):
-            epoch, batch = divmod(number, self.num_batches)
-            yield [View(place, epoch) for place in self.places(epoch, batch)[self.rank :: self.world_size]]
+    def __iter__(self) -> Iterator[list[ViewKey]]:
+        for batch_number in range(self.first, self.epochs * self.num_batches):
+            epoch, batch = divmod(batch_number, self.num_batches)
+            yield [ViewKey(clip, epoch) for clip in self.clip_indices(epoch, batch)[self.rank :: self.world_size]]
 
     def __len__(self) -> int:
         return self.epochs * self.num_batches - self.first
 
 
-class EveryClip(Sampler[list[View]]):
-    """One process's share of all clips, in order; the last batch may be smaller."""
+class EveryClip(Sampler[list[ViewKey]]):
+    """Samples one process's share of all clips once, in order; the last batch may be smaller."""
 
     def __init__(self, num_clips: int, batch_size: int, *, epoch: int = 0, rank: int = 0, world_size: int = 1) -> None:
-        mine = [View(place, epoch) for place in range(rank, num_clips, world_size)]
+        mine = [ViewKey(clip, epoch) for clip in range(rank, num_clips, world_size)]
         self._batches = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
 
-    def __iter__(self) -> Iterator[list[View]]:
+    def __iter__(self) -> Iterator[list[ViewKey]]:
         return iter(self._batches)
 
     def __len__(self) -> int:
@@ -117,31 +125,30 @@ class EveryClip(Sampler[list[View]]):
 
 
 class BatchLoader(DataLoader[Any]):
-    """Clips, classes (N,) and places (N,), all on the CPU; loading processes stay from one pass to the next.
+    """Loads batches of clips, classes (N,) and clip indices (N,), all on the CPU.
 
-    Clips of `PixelData` are uint8 (N, T, S, S, 3), and `as_input` makes the network's input of them.
-
-    They leave signals to the run, which needs them for the step in hand: a terminal sends Ctrl-C to all processes, a
-    service manager SIGTERM.
+    Clips of `PixelData` are uint8 (N, T, S, S, 3); `as_input` turns them into the network's input. Loading processes
+    persist between passes. They ignore SIGINT and SIGTERM, which terminals and service managers send to all processes,
+    as the run still needs them to finish its step.
     """
 
-    def __init__(self, data: TrainingData, batches: Iterable[list[View]], *, workers: int, pin_memory: bool) -> None:
-        self._ending: Any = RawValue("b", 0)
-        """A byte that the loading processes see: 1 as soon as they may be ended, which PyTorch does by SIGTERM."""
+    def __init__(self, data: TrainingData, batches: Iterable[list[ViewKey]], *, workers: int, pin_memory: bool) -> None:
+        self._may_end: Any = RawValue("b", 0)
+        """Shared flag, 1 once the loading processes may end; PyTorch ends them by SIGTERM."""
         super().__init__(
-            _WithPlaces(data),
+            _WithIndex(data),
             batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             collate_fn=_collate,
-            worker_init_fn=functools.partial(_leave_signals_to_the_run, ending=self._ending),
+            worker_init_fn=functools.partial(_ignore_signals, may_end=self._may_end),
         )
-        weakref.finalize(self, _set, self._ending)  # at the end of this process as well, before PyTorch ends them
+        weakref.finalize(self, _set, self._may_end)  # also at exit, before PyTorch ends them
 
     def __iter__(self) -> Any:
-        self._ending.value = 0
-        # A process that has just been started does not leave signals alone yet.
+        self._may_end.value = 0
+        # A new process does not ignore signals yet.
         earlier = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             return super().__iter__()
@@ -149,20 +156,20 @@ class BatchLoader(DataLoader[Any]):
             signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
     def close(self) -> None:
-        """End the loading processes now. An error's traceback would keep them until garbage is collected."""
-        self._ending.value = 1
+        """End the loading processes now; an exception's traceback could keep them alive until garbage collection."""
+        self._may_end.value = 1
         iterator, self._iterator = self._iterator, None
         if iterator is not None:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
-def _set(ending: Any) -> None:
-    ending.value = 1
+def _set(may_end: Any) -> None:
+    may_end.value = 1
 
 
-def _leave_signals_to_the_run(_worker: int, *, ending: Any) -> None:
+def _ignore_signals(_worker: int, *, may_end: Any) -> None:
     def end(_number: int, _frame: FrameType | None) -> None:
-        if ending.value:
+        if may_end.value:
             os._exit(0)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -171,10 +178,10 @@ def _leave_signals_to_the_run(_worker: int, *, ending: Any) -> None:
 
 
 def loaded(batch: tuple[Tensor, Tensor, Tensor] | NonlocalVideoError) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of a `BatchLoader`.
+    """Return a batch of a `BatchLoader`, or raise the error that it holds.
 
     Raises:
-        VideoError: A clip of it could not be read.
+        VideoError: A clip of the batch could not be read.
         OutputError: The cache of decoded clips could not be read or written.
     """
     if isinstance(batch, NonlocalVideoError):
@@ -183,25 +190,25 @@ def loaded(batch: tuple[Tensor, Tensor, Tensor] | NonlocalVideoError) -> tuple[T
 
 
 def as_input(clips: Tensor, loader: DataLoader[Any], device: torch.device) -> Tensor:
-    """Move clips of a loader to the device, and normalise pixels there.
+    """Move clips to the device, and normalise pixels there.
 
-    The copy from pinned memory is only begun: the caller continues, and the device's later work waits for it.
+    The copy from pinned memory is asynchronous: only later work on the device waits for it.
 
     Args:
-        clips: Of `loaded`.
-        loader: That they came from.
-        device: That computes.
+        clips: Clips from `loaded`.
+        loader: Loader that they came from.
+        device: Device of the network.
 
     Returns:
-        (N, 3, T, S, S) float32 on the device; what is not pixels stays as it is.
+        (N, 3, T, S, S) float32 on the device; cached features are moved unchanged.
     """
     clips = clips.to(device, non_blocking=True)
-    data = loader.dataset.data if isinstance(loader.dataset, _WithPlaces) else None
+    data = loader.dataset.data if isinstance(loader.dataset, _WithIndex) else None
     return normalise(clips, data.spec.mean, data.spec.std) if isinstance(data, PixelData) else clips
 
 
-class _WithPlaces(Dataset[Any]):
-    """Items with their places; an error is an item, as one that is raised in a worker loses its code and its words."""
+class _WithIndex(Dataset[Any]):
+    """Items with their index. Errors are returned: raised in a worker, they would lose their code and message."""
 
     def __init__(self, data: TrainingData) -> None:
         self.data = data
@@ -210,21 +217,21 @@ class _WithPlaces(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, view: View) -> tuple[Tensor, int, int] | NonlocalVideoError:
+    def __getitem__(self, key: ViewKey) -> tuple[Tensor, int, int] | NonlocalVideoError:
         try:
-            clip, label = self._view(*view)
+            clip, label = self._view(*key)
         except NonlocalVideoError as error:
             return error
-        return clip, label, view.place
+        return clip, label, key.clip
 
 
 def _collate(
     items: Sequence[tuple[Tensor, int, int] | NonlocalVideoError],
 ) -> tuple[Tensor, Tensor, Tensor] | NonlocalVideoError:
-    good = []
+    loaded_items = []
     for item in items:
         if isinstance(item, NonlocalVideoError):
             return item
-        good.append(item)
-    clips, labels, places = zip(*good, strict=True)
-    return torch.stack(clips), torch.tensor(labels), torch.tensor(places)
+        loaded_items.append(item)
+    clips, labels, indices = zip(*loaded_items, strict=True)
+    return torch.stack(clips), torch.tensor(labels), torch.tensor(indices)

@@ -1,4 +1,4 @@
-"""What a run measures while it trains: a row in metrics.csv and points in TensorBoard."""
+"""Metrics of a training run, in `metrics.csv` and TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 STEP, EPOCH = "step", "epoch"
-"""The first two columns: optimisation steps done, and epochs done (2.5 is the middle of the third)."""
+"""Names of the first two columns: optimisation steps and epochs done (2.5 is the middle of the third epoch)."""
 
 MetricsRow = dict[str, float | None]
-"""Column -> value; None where nothing was measured."""
+"""Value by column; None where nothing was measured."""
 
 
 class MetricsWriter:
-    """The metrics of one run; a context manager. Of several processes that train together only the first has one.
+    """Writes the metrics of one run. A context manager; with several training processes, only the first has one.
 
-    The names of columns are as TensorBoard groups them, and `draw_curves` knows them: `train/TERM` and
-    `validation/TERM` of the loss, `validation/top1` and the like for accuracies (from 0 to 1), `learning_rate`,
-    `gate/BLOCK` of non-local blocks.
+    TensorBoard groups the columns by their names, and `draw_curves` uses them: `train/TERM` and `validation/TERM` for
+    terms of the loss, `validation/top1` and the like for accuracies (from 0 to 1), `learning_rate`, `gate/BLOCK` for
+    non-local blocks.
 
-    A resumed run's table is byte for byte that of a run that was never cut off: rows after the step from which it goes
-    on are cut off. TensorBoard's files cannot be changed; they get a mark after which TensorBoard shows no earlier
-    point of those steps. Lightning's CSVLogger deletes an earlier table, and its TensorBoardLogger is this
-    SummaryWriter in a folder for each start.
+    The table of a resumed run equals that of an uninterrupted one, byte for byte: rows after the resumed step are
+    removed. TensorBoard's files cannot be changed; a purge mark hides their earlier points of these steps. Lightning's
+    CSVLogger would delete an earlier table, and its TensorBoardLogger uses one folder per start.
     """
 
     def __init__(
@@ -47,13 +46,13 @@ class MetricsWriter:
         """Open the log.
 
         Args:
-            table: `metrics.csv`.
-            tensorboard: The folder of TensorBoard's files.
-            columns: All names that rows may have besides step and epoch; None takes those of the first row.
-            resume_step: Go on after this step of an earlier log, -1 from its beginning; None is a new one.
+            table: Path of `metrics.csv`.
+            tensorboard: Folder of TensorBoard's files.
+            columns: Columns besides step and epoch; None uses those of the first row.
+            resume_step: Step of an earlier log to continue after, -1 for its beginning; None starts a new log.
 
         Raises:
-            UsageError: TensorBoard is not installed; a new log's table exists; or a resumed one's is no such table.
+            UsageError: TensorBoard is not installed, a new log's table exists, or a resumed one's is invalid.
             OutputError: The files cannot be written.
         """
         writer = _summary_writer()
@@ -64,7 +63,7 @@ class MetricsWriter:
             if self._path.exists():
                 raise UsageError(f"{str(self._path)!r} exists; resume its run, or choose another folder.")
         else:
-            self._cut_off_after(resume_step)
+            self._truncate_after(resume_step)
         refuse_link(self._path, hard=True)
         try:
             self._tensorboard = writer(
@@ -83,27 +82,27 @@ class MetricsWriter:
         self.close()
 
     def close(self) -> None:
-        """Write what TensorBoard's writer holds back."""
+        """Close the files."""
         self._tensorboard.close()
         self._file.close()
 
     def add(
         self, step: int, epoch: float, values: Mapping[str, float], *, timings: Mapping[str, float] | None = None
     ) -> None:
-        """Write one row. It is on the disk when this returns: call it before the state of the same step is saved.
+        """Write one row and sync it to disk; call this before the state of the same step is saved.
 
         Args:
-            step: Above that of the row before.
-            epoch: Epochs done.
-            values: By column; a column that is left out stays empty.
-            timings: Seconds and rates. No second run repeats them, so they go to TensorBoard alone.
+            step: Number of steps done, above that of the previous row.
+            epoch: Number of epochs done.
+            values: Values by column; a missing column stays empty.
+            timings: Seconds and rates. They differ between runs, so they go to TensorBoard only.
 
         Raises:
-            UsageError: The step is not above the last one, or a value has no column.
+            UsageError: The step is not above the previous one, or a value has no column.
             OutputError: The disk is full or fails.
         """
         if step <= self._last_step:
-            raise UsageError(f"{step = } should be above that of the row before, {self._last_step}.")
+            raise UsageError(f"{step = } should be above that of the previous row, {self._last_step}.")
         if self._columns is None:
             self._columns = [STEP, EPOCH, *values]
         unknown = [name for name in values if name not in self._columns[2:]]
@@ -130,9 +129,9 @@ class MetricsWriter:
             raise self._cannot_write(error) from error
         self._last_step = step
 
-    def _cut_off_after(self, step: int) -> None:
-        """Leave the rows up to `step`; one whose end is missing, as a kill leaves it, goes as well."""
-        whole = 0
+    def _truncate_after(self, step: int) -> None:
+        """Remove the rows after `step`, and an incomplete last row, as a killed process leaves."""
+        complete = 0
         refuse_link(self._path, hard=True)
         try:
             with open(self._path, "rb+") as file:
@@ -141,14 +140,16 @@ class MetricsWriter:
                     columns = _columns_of(self._path, header)
                     if self._columns is not None and columns != self._columns:
                         raise UsageError(
-                            f"{str(self._path)!r} has the columns {', '.join(columns)}, and the resumed run "
+                            f"{str(self._path)!r} has the columns {', '.join(columns)}, and the resumed run has "
                             f"{', '.join(self._columns)}; resume it with its own settings."
                         )
                     self._columns = columns
-                    whole = file.tell()
-                    while (line := file.readline()).endswith(b"\n") and (at := _step_of(self._path, line)) <= step:
-                        self._last_step, whole = at, file.tell()
-                file.truncate(whole)
+                    complete = file.tell()
+                    while (line := file.readline()).endswith(b"\n") and (
+                        row_step := _step_of(self._path, line)
+                    ) <= step:
+                        self._last_step, complete = row_step, file.tell()
+                file.truncate(complete)
                 os.fsync(file.fileno())
         except FileNotFoundError:  # killed before its first row
             return
@@ -163,22 +164,22 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[MetricsRow]:
-    """The rows of a `metrics.csv`, in their order. A last row whose end is missing, as a kill leaves it, is left out.
+    """Read the rows of a `metrics.csv`, without an incomplete last row, as a killed process leaves.
 
     Raises:
-        UsageError: It is not such a table.
+        UsageError: The file cannot be read or is not such a table.
     """
     table = Path(path)
     try:
         lines = table.read_bytes().splitlines(keepends=True)
     except OSError as error:
         raise UsageError(f"{str(table)!r} cannot be read: {error.strerror}. Give a run's metrics.csv.") from error
-    whole = [line for line in lines if line.endswith(b"\n")]
-    if not whole:
+    complete = [line for line in lines if line.endswith(b"\n")]
+    if not complete:
         return []
-    columns = _columns_of(table, whole[0])
+    columns = _columns_of(table, complete[0])
     rows = []
-    for number, cells in enumerate(csv.reader(line.decode() for line in whole[1:]), start=2):
+    for number, cells in enumerate(csv.reader(line.decode() for line in complete[1:]), start=2):
         try:
             values = [float(cell) if cell else None for cell in cells]
             row: MetricsRow = dict(zip(columns, values, strict=True))
@@ -193,7 +194,7 @@ def _columns_of(path: Path, header: bytes) -> list[str]:
     (columns,) = csv.reader([header.decode("utf-8", "replace")])
     if columns[:2] != [STEP, EPOCH]:
         raise UsageError(
-            f"{str(path)!r} is not a run's table of metrics: its first columns are not {STEP} and {EPOCH}."
+            f"{str(path)!r} is not the metrics table of a run: its first columns are not {STEP} and {EPOCH}."
         )
     return columns
 
@@ -202,7 +203,7 @@ def _step_of(path: Path, line: bytes) -> int:
     try:
         return int(line.partition(b",")[0])
     except ValueError as error:
-        raise UsageError(f"{str(path)!r} is damaged: {line[:60]!r} begins with no step.") from error
+        raise UsageError(f"{str(path)!r} is damaged: {line[:60]!r} does not start with a step.") from error
 
 
 def _summary_writer() -> type[SummaryWriter]:

@@ -1,4 +1,4 @@
-"""The README of a run: a model card made of what is known, and of nothing else."""
+"""The README of a run: a model card with nothing but recorded facts."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from nonlocal_video.training.provenance import flatten_settings
 from nonlocal_video.training.run_folder import RunFolder
 
 FEW_CLIPS = 100
-"""With fewer validation clips than this, the card says how little a percentage means."""
+"""Number of validation clips below which the card warns that percentages are coarse."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunModelCard:
-    """What a run's README is made of."""
+    """Contents of a run's README."""
 
     folder: str | os.PathLike[str]
-    """As commands should name it."""
+    """Folder of the run, as the commands in the card name it."""
     card: ModelCard
     """Card of the trained network."""
     start: ModelCard | None
-    """Card of the weights that training started from; None for random ones."""
+    """Card of the weights that training started from; None for random weights."""
     teachers: Sequence[ModelCard] = ()
-    """Cards of networks whose answers were learnt."""
+    """Cards of the teachers."""
     manifest: Manifest
+    """Labelled clips with their splits."""
     validation: str | None = VALIDATION
-    """Split that was the validation set; None if there was none."""
+    """Name of the validation split; None if there was none."""
     settings: Mapping[str, Any]
     """Settings of the run, as in its `config.json`."""
     rows: Sequence[MetricsRow]
@@ -43,12 +44,12 @@ class RunModelCard:
     best_step: int | None
     """Step of the row that describes `best.safetensors`."""
     chosen_by: str = "validation/top1"
-    """The column by which the best weights were chosen."""
+    """Column by which the best weights were chosen."""
     notes: Sequence[str] = field(default_factory=tuple)
-    """Sentences on this run: which tensors were loaded, that it was stopped early."""
+    """Sentences on this run, such as which tensors were loaded."""
 
     def text(self) -> str:
-        """The README, Markdown."""
+        """Return the README as Markdown."""
         parts = [
             f"# Model card: {self.card.name}",
             self._what(),
@@ -61,7 +62,7 @@ class RunModelCard:
             "## Weights it started from",
             self._origin(),
             "## How good it is",
-            self._measured(),
+            self._results(),
             "## What it is not for",
             self._limits(),
             "## Settings",
@@ -72,7 +73,7 @@ class RunModelCard:
         return "\n\n".join(parts) + "\n"
 
     @property
-    def _sides(self) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
+    def _train_val(self) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
         """Return the training clips and the validation clips."""
         if self.validation is None:
             return tuple(row for row in self.manifest.usable if row.split is not None), ()
@@ -86,7 +87,7 @@ class RunModelCard:
         best = self._best
         after = f" after epoch {best[EPOCH]:g} (step {best[STEP]:g})" if best else ""
         lines = [
-            f"Names one of {len(self.card.labels)} actions for a clip. Made by `nonlocal-video train`; "
+            f"Classifies clips into {len(self.card.labels)} actions. Trained by `nonlocal-video train`; "
             f"`best.safetensors` holds the weights{after}, with labels and input inside.",
             "| | |\n| --- | --- |",
             f"| Network | {self.card.architecture} |",
@@ -110,29 +111,31 @@ class RunModelCard:
         return "```sh\n" + "\n".join(commands) + f"\n```\n\nIn Python: `nonlocal_video.load({str(self.folder)!r})`."
 
     def _classes(self) -> str:
-        trained, measured = (Counter(row.label for row in side) for side in self._sides)
+        train_rows, validation_rows = (Counter(row.label for row in side) for side in self._train_val)
         lines = ["| class | training clips | validation clips |", "| --- | ---: | ---: |"]
-        lines += [f"| {_cell(label)} | {trained[label]} | {measured[label]} |" for label in self.card.labels]
+        lines += [f"| {_cell(label)} | {train_rows[label]} | {validation_rows[label]} |" for label in self.card.labels]
         return "\n".join(lines)
 
     def _data(self) -> str:
-        trained, measured = self._sides
-        lines = [f"- Trained on {_amount(trained)}."]
+        train_rows, validation_rows = self._train_val
+        lines = [f"- Trained on {_amount(train_rows)}."]
         if self.validation is not None:
-            lines.append(f"- Measured on {_amount(measured)}: split `{self.validation}`.")
-            groups = {row.group for row in trained if row.group} & {row.group for row in measured if row.group}
+            lines.append(f"- Validated on {_amount(validation_rows)}: split `{self.validation}`.")
+            groups = {row.group for row in train_rows if row.group} & {
+                row.group for row in validation_rows if row.group
+            }
             if groups:
                 lines.append(
-                    f"- **{len(groups)} groups are on both sides** ({_cell(', '.join(sorted(groups)[:5]))}): the "
+                    f"- **{len(groups)} groups are in both sets** ({_cell(', '.join(sorted(groups)[:5]))}): the "
                     f"figures below say little about other groups."
                 )
-            elif not any(row.group for row in (*trained, *measured)):
+            elif not any(row.group for row in (*train_rows, *validation_rows)):
                 lines.append(
-                    "- The clips have no groups. If several show one person or are cut from one video, the figures "
-                    "below are too high."
+                    "- The clips have no groups. If several show the same person or come from the same video, the "
+                    "figures below are too high."
                 )
-            contents = {row.content for row in trained if row.content}
-            copies = [row for row in measured if row.content in contents]
+            contents = {row.content for row in train_rows if row.content}
+            copies = [row for row in validation_rows if row.content in contents]
             if copies:
                 lines.append(
                     f"- **{len(copies)} of the validation clips show the same frames as training clips** "
@@ -146,43 +149,45 @@ class RunModelCard:
 
     def _origin(self) -> str:
         if self.start is None:
-            lines = ["- Random initialization: everything was learned from the clips above."]
+            lines = ["- Random initialization: trained from scratch on the clips above."]
         else:
             lines = [f"- Started from {_source_of(self.start)}."]
-        lines += [f"- Learnt from the answers of {_source_of(teacher)}." for teacher in self.teachers]
+        lines += [f"- Distilled from {_source_of(teacher)}." for teacher in self.teachers]
         return "\n".join(lines)
 
-    def _measured(self) -> str:
-        best, (_, measured) = self._best, self._sides
+    def _results(self) -> str:
+        best, (_, validation_rows) = self._best, self._train_val
         if best is None or self.validation is None:
             return "Not measured."
         figures = {name: value for name, value in best.items() if name.startswith("validation/") and value is not None}
         lines = [
-            f"After epoch {best[EPOCH]:g}, one view of each of {len(measured)} clips:",
+            f"After epoch {best[EPOCH]:g}, one view of each of {len(validation_rows)} validation clips:",
             "| | |\n| --- | ---: |",
             *(f"| {name.removeprefix('validation/')} | {_figure(name, value)} |" for name, value in figures.items()),
         ]
         text = f"{lines[0]}\n\n" + "\n".join(lines[1:])
         remarks = [
-            f"The epoch was chosen by `{self.chosen_by}` on the same clips, so the figures flatter; clips that had no "
-            f"part in any choice tell more. `evaluate` gives intervals and the confusion matrix."
+            f"The epoch was chosen by `{self.chosen_by}` on the same clips, so the figures are optimistic; use "
+            f"separate test clips for an unbiased estimate. `evaluate` gives intervals and the confusion matrix."
         ]
-        if len(measured) < FEW_CLIPS:
-            remarks.append(f"With {len(measured)} clips, one clip is {100 / len(measured):.1f} percentage points.")
+        if len(validation_rows) < FEW_CLIPS:
+            remarks.append(
+                f"With {len(validation_rows)} clips, one clip is {100 / len(validation_rows):.1f} percentage points."
+            )
         return f"{text}\n\n{' '.join(remarks)} All epochs: `metrics.csv`, `curves.png`."
 
     def _limits(self) -> str:
-        trained, _ = self._sides
-        few = sorted(label for label, count in Counter(row.label for row in trained).items() if count < 10)
+        train_rows, _ = self._train_val
+        few = sorted(label for label, count in Counter(row.label for row in train_rows).items() if count < 10)
         lines = [
-            f"- It gives one of its {len(self.card.labels)} classes for anything, also for what shows none of them.",
-            f"- It sees {self.card.input.span_seconds:.2f} s in one square of the picture; what happens before, after "
-            "or beside that, it does not know.",
-            "- It knows people, rooms and cameras like those of its clips. Elsewhere it has not been measured.",
-            "- Do not use it to judge or to identify people, or where a wrong answer does harm.",
+            f"- It always predicts one of its {len(self.card.labels)} classes, even for clips that show none of them.",
+            f"- It sees {self.card.input.span_seconds:.2f} s in one square crop of the frame, and nothing before, "
+            "after or outside it.",
+            "- It was trained on the people, rooms and cameras of its clips. It has not been evaluated elsewhere.",
+            "- Do not use it to judge or identify people, or where a wrong answer causes harm.",
         ]
         if few:
-            lines.insert(2, f"- Fewer than 10 clips were there to learn from for: {_cell(', '.join(few))}.")
+            lines.insert(2, f"- Classes with fewer than 10 training clips: {_cell(', '.join(few))}.")
         return "\n".join(lines)
 
     def _settings(self) -> str:
@@ -195,9 +200,9 @@ class RunModelCard:
     def _licence(self) -> str:
         sources = [*([self.start] if self.start else []), *self.teachers]
         if not sources:
-            return "The weights come from the clips above alone: what their owners allow holds."
+            return "The weights were trained on the clips above alone: the terms of their owners apply."
         lines = [f"- {source.name}: {source.licence or 'its card names no licence'}." for source in sources]
-        text = "These hold for what was made of them, besides what the owners of the clips above allow."
+        text = "These licences apply to the trained weights, in addition to the terms of the owners of the clips."
         return "\n".join(lines) + f"\n\n{text}"
 
 
@@ -211,8 +216,8 @@ def _input(spec: InputSpec) -> str:
 def _amount(rows: Sequence[ManifestRow]) -> str:
     seconds = sum(row.duration_seconds or 0.0 for row in rows)
     groups = len({row.group for row in rows if row.group})
-    of_groups = f" of {groups} groups" if groups else ""
-    return f"{len(rows)} clips{of_groups} ({seconds:.0f} s)"
+    groups_text = f" of {groups} groups" if groups else ""
+    return f"{len(rows)} clips{groups_text} ({seconds:.0f} s)"
 
 
 def _source_of(card: ModelCard) -> str:
@@ -231,5 +236,5 @@ def _plain(value: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that breaks no table, and no line."""
+    """Escape text for a Markdown table cell."""
     return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""What is minimised: a module around the network that turns a batch into losses."""
+"""Training objectives: modules around the network that turn a batch into losses."""
 
 from __future__ import annotations
 
@@ -14,61 +14,65 @@ from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
 
 UNLABELLED = -1
-"""Class of a clip that has none."""
+"""Class of an unlabelled clip."""
 
 
 class Batch(NamedTuple):
-    """Clips of one optimisation step's part on one device."""
+    """A batch of clips on one device."""
 
     clips: Tensor
-    """(N, 3, T, H, W) normalised views."""
+    """Normalised views, (N, 3, T, H, W)."""
     targets: Tensor
-    """(N, classes) probabilities; a row of zeros for an unlabelled clip."""
-    places: Tensor
-    """(N,) int64, places of the clips in their dataset; on the CPU, where they are read."""
+    """Target probabilities, (N, classes); a row of zeros for an unlabelled clip."""
+    indices: Tensor
+    """Indices of the clips in their data set, (N,) int64, on the CPU."""
     epoch: int
-    """With the place what a random view depends on."""
+    """Index of the epoch; with a clip's index it determines the random view."""
 
 
 class Losses(NamedTuple):
-    """What a batch costs."""
+    """Losses of a batch."""
 
     total: Tensor
-    """Scalar, differentiable."""
+    """Loss to minimise, a differentiable scalar."""
     terms: dict[str, Tensor]
-    """Its parts by name, detached scalars, as they are logged."""
+    """Unweighted terms by name for logging, detached scalars."""
     logits: Tensor
-    """(N, classes) of the network."""
+    """Logits of the network, (N, classes)."""
 
 
 class Objective(nn.Module, ABC):
-    """Base of objectives. Everything that learns is a submodule, the network among it: that is what DDP needs.
+    """Base class of objectives. All trainable modules are submodules, including the network, as DDP needs.
 
     Attributes:
-        network: The network that is trained and saved; other submodules only serve training.
+        network: Network that is trained and saved; other submodules are for training only.
     """
 
     network: Video3DResNet | InceptionI3D
 
     @abstractmethod
-    def forward(self, batch: Batch) -> Losses: ...
+    def forward(self, batch: Batch) -> Losses:
+        """Compute the losses of a batch."""
 
     def finalize(self) -> None:
-        """Called before the network is measured and saved: what is not learnt by gradients is put into it here."""
+        """Complete the network before it is validated and saved, with weights that gradients do not train."""
 
 
 class CrossEntropy(Objective):
-    """Cross entropy to soft targets, with label smoothing (Szegedy et al., CVPR 2016, section 7)."""
+    """Cross entropy with soft targets and label smoothing (Szegedy et al., CVPR 2016, section 7)."""
 
     def __init__(
         self, network: Video3DResNet | InceptionI3D, label_smoothing: float = 0.0, *, frozen: str | None = None
     ) -> None:
-        """Prepare.
+        """Wrap a network.
 
         Args:
-            network: The network.
-            label_smoothing: Share of the target that is spread over all classes.
-            frozen: The last layer that does not learn; batches then hold its output in the place of clips.
+            network: Network to train.
+            label_smoothing: Share of the target that is spread evenly over all classes.
+            frozen: Name of the last frozen layer, if batches contain its cached output instead of clips.
+
+        Raises:
+            UsageError: `label_smoothing` is out of range.
         """
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -76,7 +80,7 @@ class CrossEntropy(Objective):
         self.network, self.label_smoothing, self.frozen = network, label_smoothing, frozen
 
     def forward(self, batch: Batch) -> Losses:
-        """Mean over the batch's labelled clips."""
+        """Return the mean loss over the labelled clips."""
         if self.frozen is None:
             logits = self.network(batch.clips)
         else:
@@ -86,12 +90,12 @@ class CrossEntropy(Objective):
 
 
 def one_hot(classes: Tensor, num_classes: int) -> Tensor:
-    """(N,) int64 -> (N, num_classes) float32; all zero for an unlabelled clip. The device is not waited for."""
+    """Return one-hot targets: (N,) int64 -> (N, num_classes) float32, zeros for unlabelled clips; without host sync."""
     return (classes[:, None] == torch.arange(num_classes, device=classes.device)).float()
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean over the rows whose targets are not all zero; 0 if there is none. (N, K), (N, K) -> scalar, float32."""
+    """Return the mean cross entropy over the labelled rows; 0 without any. (N, K), (N, K) -> float32 scalar."""
     losses = F.cross_entropy(logits.float(), targets.float(), label_smoothing=label_smoothing, reduction="none")
     labelled = targets.sum(dim=1) > 0
     return torch.where(labelled, losses, 0).sum() / labelled.sum().clamp(min=1)

@@ -1,4 +1,7 @@
-"""The optimiser and its learning rate, a function of the step alone: nothing of it has to be saved."""
+"""The optimizer, the learning rate schedule and the moving average of the weights.
+
+The learning rate is a function of the step alone, so a saved state needs no scheduler.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from nonlocal_video.training.config import TrainConfig
 
 
 def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Make the optimizer of `module`'s trainable parameters; no weight decay on biases and batch norms."""
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    """Make the optimizer for the trainable parameters of `module`, without weight decay on biases and batch norms."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in learning if parameter.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in learning if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "adamw":
@@ -25,15 +28,18 @@ def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 
 
 def state_bytes(module: nn.Module, config: TrainConfig) -> int:
-    """What the optimiser's state and averaged weights take once training has begun."""
+    """Return the bytes that the optimizer's state and the averaged weights take during training."""
     sizes = {parameter: parameter.nbytes for parameter in module.parameters()}
-    learning = sum(size for parameter, size in sizes.items() if parameter.requires_grad)
-    of_weights = 2 if config.optimizer == "adamw" else 1  # two moments, or a momentum
-    return of_weights * learning + (sum(sizes.values()) if config.ema_decay is not None else 0)
+    trainable = sum(size for parameter, size in sizes.items() if parameter.requires_grad)
+    state_tensors = 2 if config.optimizer == "adamw" else 1  # two moments, or a momentum
+    return state_tensors * trainable + (sum(sizes.values()) if config.ema_decay is not None else 0)
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Return the rate of a step, from 0: linear warm-up, then half a cosine (Loshchilov & Hutter, ICLR 2017, eq. 5)."""
+    """Return the learning rate of a step, counted from 0.
+
+    Linear warm-up, then half a cosine (Loshchilov & Hutter, ICLR 2017, eq. 5).
+    """
     total = config.epochs * steps_per_epoch
     warmup = min(config.warmup_epochs * steps_per_epoch, total - 1)
     if step < warmup:
@@ -42,14 +48,15 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = value
 
 
 def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """For `AveragedModel`: a <- d a + (1 - d) w, where d = min(decay, (1 + n) / (10 + n)) after n steps.
+    """Return an update rule for `AveragedModel`: a <- d a + (1 - d) w, with d = min(decay, (1 + n) / (10 + n)).
 
-    Without the growth the first averages would be the weights that training began with.
+    n is the number of steps done. With a constant d, the first averages would be little more than the initial weights.
     """
 
     @torch.no_grad()

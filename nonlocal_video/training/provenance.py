@@ -1,4 +1,4 @@
-"""The configuration of a run: its settings, and what it was started with."""
+"""Provenance of a run: the command, time and versions of each start, and the comparison of settings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 from nonlocal_video.errors import UsageError
 
 _PACKAGES = ("nonlocal-video", "torch", "torchvision", "av")
-"""On whose versions a run's numbers depend."""
+"""Packages whose versions affect the results of a run."""
 
 
 def describe_start(command: Sequence[str]) -> dict[str, Any]:
-    """Command, time (UTC) and versions."""
+    """Return the command, the time (UTC) and the versions of this start."""
     return {
         "command": list(command),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -31,26 +31,26 @@ def describe_start(command: Sequence[str]) -> dict[str, Any]:
 
 
 def note_changed_versions(earlier: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a warning about packages that differ from those of the run's start; empty if none does."""
+    """Return a warning about packages whose version changed since the run was started; empty if there are none."""
     changed = [f"{name} was {earlier.get(name)} and is {now[name]}" for name in now if now[name] != earlier.get(name)]
     if not changed:
         return ()
-    return (f"{', '.join(changed)}: the rest of the run need not be what it would have been, bit for bit.",)
+    return (f"{', '.join(changed)}: the rest of the run may differ from an uninterrupted one.",)
 
 
 def refuse_other_settings(
     folder: Path, earlier: Mapping[str, Any], now: Mapping[str, Any], may_differ: Collection[str]
 ) -> None:
-    """Refuse settings other than those that the run began with.
+    """Check that a run is resumed with the settings that it was started with.
 
     Args:
-        folder: The run's.
-        earlier: As they were read from JSON.
-        now: As they would be read from JSON.
-        may_differ: Dotted names on which nothing depends.
+        folder: Folder of the run.
+        earlier: Settings of the run, as read from JSON.
+        now: New settings, as they would be read from JSON.
+        may_differ: Dotted names of settings that may change, as they do not affect the result.
 
     Raises:
-        UsageError: With every setting that differs.
+        UsageError: A setting differs; the message lists all that do.
     """
     old, new = flatten_settings(earlier), flatten_settings(now)
     missing = object()
@@ -63,13 +63,13 @@ def refuse_other_settings(
     if changed:
         differences = "; ".join(f"{name} was {_shown(old, name)} and is {_shown(new, name)}" for name in changed)
         raise UsageError(
-            f"The run in {str(folder)!r} was begun with other settings: {differences}. Resume it with its own, or "
-            f"choose another folder."
+            f"The run in {str(folder)!r} was started with other settings: {differences}. Resume it with its own "
+            f"settings, or choose another folder."
         )
 
 
 def flatten_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`; an empty dict is a value."""
+    """Flatten nested settings: `{"a": {"b": 1}}` -> `{"a.b": 1}`; an empty dict is a value."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:

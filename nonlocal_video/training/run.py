@@ -1,4 +1,4 @@
-"""From a run's settings and its checked clips to a folder with a trained model in it."""
+"""A training run: from settings and checked clips to a folder with a trained model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from nonlocal_video.datasets.manifest import VALIDATION
 from nonlocal_video.errors import ModelError, TrainingError, UsageError
 from nonlocal_video.models.checkpoint import read_card
-from nonlocal_video.training.batch_size import find_batch_size, most_clips_a_process
+from nonlocal_video.training.batch_size import find_batch_size, max_batch_size_per_process
 from nonlocal_video.training.clip_cache import GIBIBYTE, MAX_CLIP_BYTES, ClipCache
 from nonlocal_video.training.config import TrainConfig, make_config, resolved
 from nonlocal_video.training.curves import draw_curves
@@ -24,15 +24,9 @@ from nonlocal_video.training.determinism import deterministic_algorithms
 from nonlocal_video.training.distillation.alignment import viewing_spec
 from nonlocal_video.training.distillation.objective import Distillation
 from nonlocal_video.training.distillation.teacher import AnswerCache, Teacher
-from nonlocal_video.training.engine import Progress, Training, TrainResult
+from nonlocal_video.training.engine import Training, TrainingProgress, TrainResult
 from nonlocal_video.training.feature_cache import FeatureCache, bytes_needed, check_room, feature_shape, frozen_part
-from nonlocal_video.training.freezing import (
-    Gates,
-    checkpoint_activations,
-    freeze,
-    last_frozen_layer,
-    share_statistics,
-)
+from nonlocal_video.training.freezing import Gates, checkpoint_activations, freeze, last_frozen_layer, share_statistics
 from nonlocal_video.training.images import ImageDataset
 from nonlocal_video.training.initialization import Initialization, NewModel, initialize, read_new_model
 from nonlocal_video.training.loading import TrainingData
@@ -49,25 +43,29 @@ from nonlocal_video.zoo.catalogue import find
 
 @dataclass(frozen=True)
 class RunSettings:
-    """All that decides a run's result besides its clips."""
+    """Everything besides its clips that determines the result of a run."""
 
     model: str | NewModel
+    """Catalogue name, weights file, folder of a run, or description of a new network."""
     train: TrainConfig
     fast: bool = False
-    """Train on the model's cheaper view."""
+    """Whether to train on the model's cheaper input, `fast_input` of its card."""
     new_weights: bool = False
+    """Whether to use only the architecture of `model`, with random weights."""
     validation: str = VALIDATION
-    """Split that is the validation set."""
+    """Name of the validation split."""
     device: str = "auto"
+    """Device: `auto`, `cpu`, `cuda`, `cuda:1`."""
     processes: int = 1
+    """Number of training processes."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for `config.json`."""
+        """Return the settings as plain values, for `config.json`."""
         return json.loads(json.dumps(asdict(self)))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
-        """The inverse of `to_dict`."""
+        """Make settings from the values of `to_dict`."""
         model = values["model"]
         return cls(
             **{
@@ -85,35 +83,35 @@ def train_run(
     fabric: Fabric,
     *,
     resume: bool = False,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
     on_features: Callable[[int, int], None] = lambda done, of: None,
     notify: Callable[[str], None] = lambda sentence: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
-    """Train, and write everything into the run's folder.
+    """Train a model and write all results into the folder of the run.
 
     Args:
-        folder: Created or opened by the first process.
-        settings: Of the run.
-        clips: Of the run.
-        fabric: Launched.
-        resume: Go on with what the folder holds.
-        on_progress: Called after every step and measurement.
-        on_features: Called with views done and all views, while the frozen part's features are computed.
-        say: Told what was loaded and decided, a sentence at a time.
-        should_stop: Asked after every step.
+        folder: Folder of the run, created or opened by the first process.
+        settings: Settings of the run.
+        clips: Training and validation clips.
+        fabric: Launched Fabric.
+        resume: Whether to resume the run in the folder.
+        on_progress: Called after every step and every validation.
+        on_features: Called with the number of views done and of all views, while cached features are computed.
+        notify: Called with one sentence on each decision, such as what was loaded.
+        should_stop: Called after every step; if True, training stops.
 
     Raises:
-        UsageError: Settings, clips and model do not fit together, or an operation of a deterministic run has no
-            algorithm for that. A folder that was created for this is discarded.
-        ModelError: The model cannot be had. The same.
-        TrainingError: The loss is not finite, or the device's memory is too small.
+        UsageError: Settings, clips and model do not fit together, or a deterministic run needs an operation that has no
+            deterministic algorithm. A newly created folder is discarded.
+        ModelError: The model is not available. A newly created folder is discarded.
+        TrainingError: The loss is not finite, or the device is out of memory.
         VideoError: A clip cannot be read.
         OutputError: The folder cannot be written.
     """
     try:
         with torch.random.fork_rng(devices=[]), deterministic_algorithms(settings.train.deterministic):
-            torch.manual_seed(settings.train.seed)  # of what a teacher's student learns besides its network
+            torch.manual_seed(settings.train.seed)  # for layers that distillation adds
             return _Run(folder, settings, clips, fabric, notify).train(
                 resume=resume, on_progress=on_progress, on_features=on_features, should_stop=should_stop
             )
@@ -123,44 +121,44 @@ def train_run(
     except torch.OutOfMemoryError as error:
         folder.discard()
         raise TrainingError(
-            f"The memory of {fabric.device} is too small: {str(error).splitlines()[0]} Begin another run with a lower "
+            f"The memory of {fabric.device} is too small: {str(error).splitlines()[0]} Start another run with a lower "
             f"--batch-size or --batch-size auto, --set gradient_checkpointing=true, or --set precision=bf16-mixed."
         ) from error
 
 
 class _StopError(Exception):
-    """Asked to stop while views are computed; a resumed run continues with them."""
+    """Training was stopped while cached views were computed; a resumed run continues with them."""
 
 
 class _Run:
-    """The parts of a run, put together."""
+    """The parts of a run: model, data, caches and objective."""
 
     def __init__(
         self, folder: RunFolder, settings: RunSettings, clips: RunData, fabric: Fabric, notify: Callable[[str], None]
     ) -> None:
         self.folder, self.settings, self.clips, self.fabric, self.notify = folder, settings, clips, fabric, notify
         self.teacher = self._load_teacher(settings.train)
-        self.start = self._start(settings)
+        self.start = self._initialize(settings)
         self.notify(self.start.loaded)
         self.config = config = resolved(settings.train, has_weights=self.start.has_weights)
         if not self.start.has_weights and config.stage != "all":
             raise UsageError(
-                f"stage = {config.stage!r} keeps layers as they are, and those of this network are random numbers. "
-                f"Take --stage all, or begin with weights."
+                f"stage = {config.stage!r} freezes layers, and those of this network are random. Use --stage all, "
+                f"or start from trained weights."
             )
         self.frozen = last_frozen_layer(self.start.network, config.stage)
         freeze(self.start.network, self.frozen)
-        # Refuses here what would be refused after hours of the teacher's answers.
-        open_from = Gates(self.start.network, config.progressive).open_from()
-        if open_from > config.epochs:
+        # Checks the schedule before hours of teacher inference.
+        fully_open_epoch = Gates(self.start.network, config.progressive).fully_open_epoch()
+        if fully_open_epoch > config.epochs:
             self.notify(
-                f"All blocks are open after {open_from:g} epochs, and the run has {config.epochs}: some stay partly or "
-                f"wholly shut. progressive.warmup_epochs and ramp_epochs change that."
+                f"All blocks are open after {fully_open_epoch:g} epochs, and the run has {config.epochs}: some "
+                f"stay partly or fully closed. Lower progressive.warmup_epochs or ramp_epochs to change that."
             )
         self.spec = self.start.card.input
         if self.teacher is not None:
             self.spec = viewing_spec(self.start.card.input, self.teacher.spec)
-        fabric.barrier()  # no process makes a file for a run that another one refuses and discards
+        fabric.barrier()  # no process may write files for a run that another rejects and discards
         self.training, self.validation = self._data()
         self.answers = self._answer_caches()
         fabric.barrier()
@@ -169,7 +167,7 @@ class _Run:
         self,
         *,
         resume: bool,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[TrainingProgress], None],
         on_features: Callable[[int, int], None],
         should_stop: Callable[[], bool],
     ) -> TrainResult:
@@ -177,7 +175,7 @@ class _Run:
         state = self.folder.load_state() if resume else None
         if state is not None and state["finished"]:
             done = TrainResult(state["step"], state["best"], True, state["early"], train_seconds=0.0, train_clips=0)
-            return self._ended(done)
+            return self._finish(done)
         train: TrainingData = self.training
         validation: TrainingData = self.validation
         if config.gradient_checkpointing:
@@ -191,7 +189,7 @@ class _Run:
                 raise _StopError
 
         try:
-            if config.keeps_features:
+            if config.caches_features:
                 train, validation = self._features(batch_size, on_view)
             elif isinstance(objective, Distillation) and self._has_room_for_views(objective):
                 train, validation = self._student_views(objective, batch_size, on_view)
@@ -210,7 +208,7 @@ class _Run:
             config,
             train=train,
             validation=validation,
-            names=self.training.path,
+            clip_name=self.training.path,
             frozen=self.frozen,
             fabric=fabric,
             folder=self.folder,
@@ -229,9 +227,9 @@ class _Run:
             validation.close()
             if log is not None:
                 log.close()
-        return self._ended(result)
+        return self._finish(result)
 
-    def _ended(self, result: TrainResult) -> TrainResult:
+    def _finish(self, result: TrainResult) -> TrainResult:
         if self.fabric.global_rank == 0 and result.best:
             self._describe(result)
         if self.fabric.global_rank == 0 and result.finished:
@@ -241,7 +239,7 @@ class _Run:
     def _load_teacher(self, config: TrainConfig) -> Teacher | None:
         return None if config.distillation is None else Teacher.load(config.distillation.teacher)
 
-    def _start(self, settings: RunSettings) -> Initialization:
+    def _initialize(self, settings: RunSettings) -> Initialization:
         return initialize(
             settings.model,
             classes_of(settings.train, self.clips, () if self.teacher is None else self.teacher.labels),
@@ -255,39 +253,39 @@ class _Run:
         """Return the training and the validation set, as views of the clips."""
         config, labels = self.config, self.start.card.labels
         cache = None
-        if config.cache_gib and not config.keeps_features:
-            room = _bytes(config.cache_gib)
-            cache = ClipCache(self.folder.cache / "clips", max_bytes=room, max_clip_bytes=min(room, MAX_CLIP_BYTES))
+        if config.cache_gib and not config.caches_features:
+            limit = _bytes(config.cache_gib)
+            cache = ClipCache(self.folder.cache / "clips", max_bytes=limit, max_clip_bytes=min(limit, MAX_CLIP_BYTES))
         shared: dict[str, Any] = {"seed": config.seed, "cache": cache}
-        parts: list[Any] = []
-        held_out: list[Any] = []
+        train_parts: list[Any] = []
+        val_parts: list[Any] = []
         if self.clips.labelled.usable:
-            learnt, measured = self.clips.labelled.train_val_split(self.settings.validation)
-            parts.append(ClipDataset(learnt, labels, self.spec, augmentation=config.augmentation, **shared))
-            held_out.append(ClipDataset(measured, labels, self.spec, **shared))
+            train_rows, validation_rows = self.clips.labelled.train_val_split(self.settings.validation)
+            train_parts.append(ClipDataset(train_rows, labels, self.spec, augmentation=config.augmentation, **shared))
+            val_parts.append(ClipDataset(validation_rows, labels, self.spec, **shared))
         if self.clips.unlabelled.usable:
-            learnt, measured = split_unlabelled(self.clips.unlabelled, divide=not held_out)
-            parts.append(UnlabelledClips(learnt, self.spec, augmentation=config.augmentation, **shared))
-            if measured:
-                held_out.append(UnlabelledClips(measured, self.spec, **shared))
-        stills = self.clips.usable_images
-        if stills:
-            parts.append(ImageDataset(stills, self.spec, augmentation=config.augmentation, seed=config.seed))
-        if not held_out:
-            raise UsageError("There is no clip to measure on: give labelled clips, or unlabelled ones, besides stills.")
-        return MixedDataset(parts, views=config.teacher_views or None), MixedDataset(held_out)
+            train_rows, validation_rows = split_unlabelled(self.clips.unlabelled, divide=not val_parts)
+            train_parts.append(UnlabelledClips(train_rows, self.spec, augmentation=config.augmentation, **shared))
+            if validation_rows:
+                val_parts.append(UnlabelledClips(validation_rows, self.spec, **shared))
+        images = self.clips.usable_images
+        if images:
+            train_parts.append(ImageDataset(images, self.spec, augmentation=config.augmentation, seed=config.seed))
+        if not val_parts:
+            raise UsageError("There is no validation clip: give labelled or unlabelled clips besides images.")
+        return MixedDataset(train_parts, views=config.teacher_views or None), MixedDataset(val_parts)
 
     def _answer_caches(self) -> list[AnswerCache]:
         """Return the teacher's answer caches for the training and the validation set; none without cached views."""
         if not self.config.teacher_views or self.teacher is None:
             return []
-        folder, room = self.folder.cache / "answers", _bytes(self.config.cache_gib)
-        return [AnswerCache(folder, data.view_name, max_bytes=room) for data in (self.training, self.validation)]
+        folder, max_bytes = self.folder.cache / "answers", _bytes(self.config.cache_gib)
+        return [AnswerCache(folder, data.view_name, max_bytes=max_bytes) for data in (self.training, self.validation)]
 
     def _objective(self, *, cached: bool = True) -> Objective:
         config, network = self.config, self.start.network
         if self.teacher is None or config.distillation is None:
-            frozen = self.frozen if config.keeps_features else None
+            frozen = self.frozen if config.caches_features else None
             return CrossEntropy(network, config.label_smoothing, frozen=frozen)
         caches = self.answers if cached else []
         return Distillation(
@@ -299,29 +297,29 @@ class _Run:
             view=self.spec,
             label_smoothing=config.label_smoothing,
             cache=caches[0] if caches else None,
-            measured_cache=caches[1] if caches else None,
+            validation_cache=caches[1] if caches else None,
         )
 
     def _batch_size(self) -> int:
-        """Return the batch of all processes together: as asked for, or what fits; never more than there are clips."""
+        """Return the batch size over all processes: the configured one or the largest that fits, at most all clips."""
         world, clips = self.fabric.world_size, len(self.training)
-        asked = self.config.batch_size
-        if asked is None:
+        wanted = self.config.batch_size
+        if wanted is None:
             shape = (3, self.spec.num_frames, self.spec.crop, self.spec.crop)
-            most = most_clips_a_process(clips, world, self.config.accumulate)
+            most = max_batch_size_per_process(clips, world, self.config.accumulate)
             found = self._largest_batch(self._objective(cached=False), shape, most)
-            asked = found * world
-        size = min(asked, clips)
+            wanted = found * world
+        size = min(wanted, clips)
         size -= size % world
         if len(self.validation) < world:
-            raise UsageError(f"{world} processes measure on {len(self.validation)} clips; start fewer processes.")
+            raise UsageError(f"{world} processes share {len(self.validation)} validation clips; start fewer processes.")
         if size < 1 or clips < size * self.config.accumulate:
             raise UsageError(
                 f"A step takes {self.config.accumulate} x {max(size, world)} clips for {world} processes, and there "
                 f"are {clips}. Lower batch_size or accumulate, or start fewer processes."
             )
-        if size != asked:
-            self.notify(f"batch_size is {size} instead of {asked}: there are {clips} clips for {world} processes.")
+        if size != wanted:
+            self.notify(f"batch_size is {size} instead of {wanted}: there are {clips} clips for {world} processes.")
         return size
 
     def _largest_batch(self, objective: Objective, shape: Sequence[int], maximum: int) -> int:
@@ -330,13 +328,13 @@ class _Run:
 
         def step(size: int) -> None:
             clips = torch.zeros(size, *shape, device=device)
-            if self.config.keeps_features:
+            if self.config.caches_features:
                 assert self.frozen is not None
                 with torch.no_grad(), self.fabric.autocast():
                     clips = self.start.network.eval().forward_to(self.frozen, clips)
             classes = torch.zeros(size, dtype=torch.int64, device=device)
             targets = one_hot(classes, len(self.start.card.labels))
-            objective.eval()  # batch norms keep their statistics; what is kept for the gradients is the same
+            objective.eval()  # keeps batch-norm statistics; the activations stored for gradients are the same
             with self.fabric.autocast():
                 objective(Batch(clips, targets, torch.zeros_like(classes), 0)).total.backward()
             objective.zero_grad(set_to_none=True)
@@ -347,7 +345,7 @@ class _Run:
         return int(self.fabric.all_reduce(torch.tensor(float(found.size), device=device), reduce_op="min"))
 
     def _features(self, batch_size: int, on_features: Callable[[int, int], None]) -> tuple[FeatureCache, FeatureCache]:
-        """The frozen part's output for every view in the place of the clips."""
+        """Return caches of the frozen part's features, which replace the clips."""
         network, frozen, config = self.start.network, self.frozen, self.config
         assert frozen is not None
         network.to(self.fabric.device)
@@ -357,45 +355,45 @@ class _Run:
             shape,
             num_clips=len(self.training),
             num_views=config.frozen_views,
-            num_measured=len(self.validation),
+            num_validation=len(self.validation),
             max_bytes=_bytes(config.cache_gib),
         )
         self.notify(
-            f"{frozen} and all before it stay as they are: their features of {config.frozen_views} random views of "
-            f"{len(self.training)} clips, and of the middle of {len(self.validation)}, are computed once."
+            f"All layers up to {frozen} are frozen: their features of {config.frozen_views} random views of "
+            f"{len(self.training)} training clips and of {len(self.validation)} validation clips are computed once."
         )
         make = frozen_part(network, frozen, self.fabric.device)
         return (
-            self._kept(self.training, config.frozen_views, shape, make, batch_size, on_features),
-            self._kept(self.validation, 1, shape, make, batch_size, on_features),
+            self._cached(self.training, config.frozen_views, shape, make, batch_size, on_features),
+            self._cached(self.validation, 1, shape, make, batch_size, on_features),
         )
 
     def _has_room_for_views(self, objective: Distillation) -> bool:
-        """Whether the student's views can be kept, and all answers: about such views the teacher cannot be asked."""
+        """Return whether all student views and teacher outputs fit: the teacher cannot run on a cached student view."""
         student, views = self.start.card.input, self.config.teacher_views
         shape = (3, student.num_frames, student.crop, student.crop)
-        number, room = views * len(self.training) + len(self.validation), _bytes(self.config.cache_gib)
-        return views > 0 and max(bytes_needed(shape, number), objective.answer_bytes * number) <= room
+        number, max_bytes = views * len(self.training) + len(self.validation), _bytes(self.config.cache_gib)
+        return views > 0 and max(bytes_needed(shape, number), objective.answer_bytes * number) <= max_bytes
 
     def _student_views(
         self, objective: Distillation, batch_size: int, on_features: Callable[[int, int], None]
     ) -> tuple[FeatureCache, FeatureCache]:
-        """The student's views in the place of the clips, after the teacher was asked about all of them."""
+        """Return caches of the student's views, which replace the clips, and cache the teacher's outputs on them."""
         objective.to(self.fabric.device)
         student, views = self.start.card.input, self.config.teacher_views
         shape = (3, student.num_frames, student.crop, student.crop)
         self.notify(
-            f"The teacher answers {views} random views of {len(self.training)} clips, and the middle of "
-            f"{len(self.validation)}, once; what the student sees of them is kept."
+            f"The teacher runs once on {views} random views of {len(self.training)} training clips and on "
+            f"{len(self.validation)} validation clips; its outputs and the student's views are cached."
         )
-        kept = (
-            self._kept(self.training, views, shape, objective.ask, batch_size, on_features),
-            self._kept(self.validation, 1, shape, objective.ask_measured, batch_size, on_features),
+        caches = (
+            self._cached(self.training, views, shape, objective.cache_training_answers, batch_size, on_features),
+            self._cached(self.validation, 1, shape, objective.cache_validation_answers, batch_size, on_features),
         )
-        objective.sees_kept_views = True
-        return kept
+        objective.uses_cached_views = True
+        return caches
 
-    def _kept(
+    def _cached(
         self,
         data: MixedDataset,
         views: int,
@@ -405,26 +403,28 @@ class _Run:
         on_features: Callable[[int, int], None],
     ) -> FeatureCache:
         folder = self.folder.cache / ("training" if data is self.training else "validation")
-        kept = FeatureCache(data, folder, num_views=views, shape=shape)
+        cache = FeatureCache(data, folder, num_views=views, shape=shape)
         self.fabric.barrier()
-        kept.compute(make, self.fabric, batch_size=min(batch_size, 4), workers=self.config.workers, on_clip=on_features)
-        return kept
+        cache.compute(
+            make, self.fabric, batch_size=min(batch_size, 4), workers=self.config.workers, on_clip=on_features
+        )
+        return cache
 
     def _describe(self, result: TrainResult) -> None:
-        """The picture of the curves and the model card."""
+        """Write the plot of the curves and the model card."""
         rows = read_metrics(self.folder.metrics)
         best_step = int(result.best["step"])
         draw_curves(rows, self.folder.curves, title=self.start.card.name, best_step=best_step)
         notes = [self.start.loaded]
-        learnt, measured = split_unlabelled(self.clips.unlabelled, divide=not self.clips.labelled.usable)
+        train_rows, validation_rows = split_unlabelled(self.clips.unlabelled, divide=not self.clips.labelled.usable)
         if not result.finished:
             notes.append(f"Training was stopped after step {result.step}, before its end.")
         if result.early:
-            notes.append(f"Training stopped after {rows[-1]['epoch']:g} epochs: it got no better.")
-        if self.clips.unlabelled.rows or self.clips.stills:
-            also = f", and {len(measured)} such clips were in the validation set" if measured else ""
+            notes.append(f"Training stopped early after {rows[-1]['epoch']:g} epochs, for lack of improvement.")
+        if self.clips.unlabelled.rows or self.clips.images:
+            also = f"; {len(validation_rows)} more were in the validation set" if validation_rows else ""
             notes.append(
-                f"Also trained on {len(learnt)} clips and {len(self.clips.usable_images)} pictures without labels"
+                f"Also trained on {len(train_rows)} clips and {len(self.clips.usable_images)} images without labels"
                 f"{also}."
             )
         distillation = self.config.distillation

@@ -19,60 +19,64 @@ from nonlocal_video.zoo.catalogue import find
 
 @dataclass(frozen=True, repr=False)
 class RunData:
-    """Training set and validation set of a run."""
+    """Clips and images of a run, for training and validation."""
 
     labelled: Manifest
+    """Labelled clips with their splits."""
     unlabelled: Manifest = field(default_factory=lambda: Manifest(()))
-    stills: tuple[ImageRow, ...] = ()
+    """Unlabelled clips."""
+    images: tuple[ImageRow, ...] = ()
+    """Unlabelled images."""
 
     def write_unlabelled(self, folder: RunFolder) -> None:
-        """What the run's manifest of labelled clips does not have.
+        """Write the unlabelled clips and the images to the folder of the run.
 
         Raises:
-            UsageError: The folder has such clips of another run.
-            OutputError: It cannot be written.
+            UsageError: The folder has such files of another run.
+            OutputError: The files cannot be written.
         """
-        for path, ours in ((folder.unlabelled, self.unlabelled.rows), (folder.stills, self.stills)):
-            if path.exists() and not ours:
+        for path, rows_of_run in ((folder.unlabelled, self.unlabelled.rows), (folder.images, self.images)):
+            if path.exists() and not rows_of_run:
                 raise UsageError(
-                    f"{str(path)!r} is left from a run that was cut off as it began, and this one would learn from it. "
-                    f"Delete it, or choose another folder."
+                    f"{str(path)!r} was left by a run that was interrupted at its start, and would be used for "
+                    f"training. Delete it, or choose another folder."
                 )
         if self.unlabelled.rows:
             write_manifest(folder.unlabelled, self.unlabelled)
-        if self.stills:
+        if self.images:
             rows = [
                 {**asdict(row), "path": row.path if is_remote(row.path) else os.path.abspath(row.path)}
-                for row in self.stills
+                for row in self.images
             ]
             try:
-                folder.stills.write_text(json.dumps(rows), "utf-8")
+                folder.images.write_text(json.dumps(rows), "utf-8")
             except OSError as error:
                 raise OutputError(
-                    f"{str(folder.stills)!r} cannot be written: {error.strerror}. Choose another place."
+                    f"{str(folder.images)!r} cannot be written: {error.strerror}. Choose another folder."
                 ) from error
 
     @property
     def usable_images(self) -> list[ImageRow]:
-        return [row for row in self.stills if row.problem is None]
+        """Images that could be read."""
+        return [row for row in self.images if row.problem is None]
 
     @classmethod
     def read(cls, folder: RunFolder) -> RunData:
-        """What a run was begun with."""
-        stills = json.loads(folder.stills.read_text("utf-8")) if folder.stills.is_file() else ()
+        """Read the clips and images of a run from its folder."""
+        images = json.loads(folder.images.read_text("utf-8")) if folder.images.is_file() else ()
         return cls(
             folder.read_manifest(),
             read_manifest(folder.unlabelled) if folder.unlabelled.is_file() else Manifest(()),
-            tuple(ImageRow(**row) for row in stills),
+            tuple(ImageRow(**row) for row in images),
         )
 
 
 def check_clips_fit(config: TrainConfig, clips: RunData, *, validation: str) -> None:
-    """Refuse clips that a run cannot be made of, before its folder is.
+    """Check that a run can be made of these clips, before its folder is created.
 
     Raises:
         UsageError: There are too few classes, they do not fit the settings, or a split is missing.
-        ModelError: There is no such teacher.
+        ModelError: The teacher does not exist.
     """
     distillation = config.distillation
     labels = classes_of(config, clips, () if distillation is None else read_card(find(distillation.teacher)).labels)
@@ -80,34 +84,35 @@ def check_clips_fit(config: TrainConfig, clips: RunData, *, validation: str) -> 
     unknown = sorted(set(clips.labelled.labels) - set(labels))
     if unknown:
         raise UsageError(
-            f"The teacher has no class {', '.join(map(repr, unknown))}, which clips have. With --set "
-            f"distillation.second_head=true the model has the clips' own classes."
+            f"Clips have the class {', '.join(map(repr, unknown))}, which the teacher does not have. With --set "
+            f"distillation.second_head=true the model has the classes of the clips."
         )
     if clips.labelled.usable:
         clips.labelled.train_val_split(validation)
 
 
 def classes_of(config: TrainConfig, clips: RunData, teacher: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes of the run's model: those of its clips or of its teacher, in the order of the outputs.
+    """Return the classes of the run's model, those of its clips or of its teacher, in the order of the outputs.
 
     Raises:
-        UsageError: There are less than two.
+        UsageError: There are fewer than two.
     """
     labels = clips.labelled.labels
     if config.distillation is not None and not config.distillation.second_head:
         labels = teacher if config.distillation.logits_weight or not labels else labels
     if len(labels) < 2:
         raise UsageError(
-            f"Training needs clips of at least two classes; they are of {', '.join(labels) or 'none'}. Give a folder "
-            f"with one folder of clips a class, or a CSV."
+            f"Training needs clips of at least two classes; these have {', '.join(labels) or 'none'}. Give a folder "
+            f"with one subfolder of clips per class, or a CSV."
         )
     return labels
 
 
 def split_unlabelled(manifest: Manifest, *, divide: bool) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:
-    """Divide unlabelled clips: all for training; without another validation set, every tenth by its content for that.
+    """Split unlabelled clips into training and validation clips.
 
-    Clips that show the same pictures (`ManifestRow.content`) are on one side: what the first one's bytes decide.
+    With `divide`, for runs without labelled clips, about a tenth is for validation; otherwise all are for training.
+    Clips with the same frames (`ManifestRow.content`) stay together; the SHA-256 of the first decides.
     """
     rows = [replace(row, label=NO_LABEL) for row in manifest.usable]
     if not divide:
@@ -115,9 +120,9 @@ def split_unlabelled(manifest: Manifest, *, divide: bool) -> tuple[tuple[Manifes
     number_of: dict[str, int] = {}
     for row in rows:
         number_of.setdefault(row.content or row.path, int(row.sha256 or "0", 16))
-    measured = {name for name, number in number_of.items() if number % 10 == 0}
-    measured = measured or {min(number_of, key=lambda name: number_of[name])}
+    held_out = {name for name, number in number_of.items() if number % 10 == 0}
+    held_out = held_out or {min(number_of, key=lambda name: number_of[name])}
     return (
-        tuple(row for row in rows if (row.content or row.path) not in measured),
-        tuple(row for row in rows if (row.content or row.path) in measured),
+        tuple(row for row in rows if (row.content or row.path) not in held_out),
+        tuple(row for row in rows if (row.content or row.path) in held_out),
     )

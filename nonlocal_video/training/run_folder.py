@@ -1,4 +1,4 @@
-"""The folder of a training run: what lies in it, and how it is written so that a kill at any moment leaves a whole."""
+"""The folder of a training run: its files, written so that a kill at any moment leaves each of them whole."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ from nonlocal_video.zoo.catalogue import RUN_CONFIG, RUN_WEIGHTS
 
 _METRICS = "metrics written"
 _LOCK_SECONDS = 10.0
-"""How long to wait for another process: the loading workers of a killed run live on for up to 5 s (torch's
-`MP_STATUS_CHECK_INTERVAL`), and may have a copy of its lock."""
+"""Seconds to wait for the lock: loading workers survive a killed run for up to 5 s (torch's `MP_STATUS_CHECK_INTERVAL`)
+and may hold a copy of its lock."""
 
 
 class RunFolder:
-    """The names of everything in a run's folder. `create` or `open` it before anything is written; a context manager.
+    """Paths in the folder of a run, and methods that write them. A context manager.
 
-    Of several processes that train together only the first (rank 0) opens it.
+    Call `create` or `open` before writing. With several training processes, only the first (rank 0) does.
 
     Attributes:
-        path: The folder, as it was given.
-        config: `config.json`: the settings of the run, and for each start of it the command, the time and the versions.
+        path: The folder, as given.
+        config: `config.json`: settings of the run, and command, time and versions of each start.
         manifest: `manifest.csv`: the clips and their splits.
-        unlabelled: `unlabelled.csv`: the same for clips without a label, where there are any.
-        stills: `stills.json`: pictures, where there are any.
-        metrics: `metrics.csv`, of `MetricsWriter`.
-        tensorboard: The folder of TensorBoard's event files.
+        unlabelled: `unlabelled.csv`: unlabelled clips, if any.
+        images: `stills.json`: images, if any.
+        metrics: `metrics.csv`, see `MetricsWriter`.
+        tensorboard: Folder of TensorBoard's event files.
         curves: `curves.png`.
-        best: The weights with the best validation figure so far. What `--model RUN` takes.
-        last: The weights of the last epoch.
-        state: `state.pt`, all that resuming needs.
-        readme: The run's model card.
-        cache: A folder of what is decoded or computed once; a finished run has none.
-        notes: After `open`: what a resumed run should tell its user.
+        best: Weights with the best validation result so far; `--model RUN` loads these.
+        last: Weights of the last epoch.
+        state: `state.pt`: the state to resume from.
+        readme: `README.md`: the run's model card.
+        cache: Folder of cached clips and features; deleted at the end of the run.
+        notes: After `open`, warnings for the user of a resumed run.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Nothing is read or written yet."""
+        """Make the paths; no file is touched."""
         self.path = Path(path)
         self.config = self.path / RUN_CONFIG
         self.manifest = self.path / "manifest.csv"
         self.unlabelled = self.path / "unlabelled.csv"
-        self.stills = self.path / "stills.json"
+        self.images = self.path / "stills.json"
         self.metrics = self.path / "metrics.csv"
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
@@ -71,7 +71,7 @@ class RunFolder:
         self._lock_file = self.path / ".lock"
         self._lock: FileLock | None = None
         self._made = False
-        self._found: frozenset[Path] | None = None  # what lay in the folder before `create`
+        self._found: frozenset[Path] | None = None  # contents of the folder before `create`
 
     def __enter__(self) -> RunFolder:
         return self
@@ -82,23 +82,23 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Let other processes in."""
+        """Release the lock of the folder."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     def refuse_occupied(self) -> None:
-        """Check what `create` checks first; for callers with much work before it.
+        """Check that a run can be created here, before long preparations.
 
         Raises:
-            UsageError: The folder holds another run or anything else.
+            UsageError: The folder holds another run or other files.
         """
         if self.config.exists():
             raise UsageError(
-                f"{str(self.path)!r} holds a run already. Go on with it by --resume, or choose another folder."
+                f"{str(self.path)!r} holds a run already. Resume it with --resume, or choose another folder."
             )
-        # What a run leaves that was killed before it had a configuration.
-        written = (self.manifest, self.unlabelled, self.stills)
+        # Files of a run that was killed before it had a configuration.
+        written = (self.manifest, self.unlabelled, self.images)
         beginnings = {
             self._lock_file.name,
             *(path.name for path in written),
@@ -121,21 +121,22 @@ class RunFolder:
         """Make the folder of a new run, and write `config.json` and `manifest.csv`.
 
         Args:
-            settings: All that the run's result depends on: values that JSON knows, dicts among them.
+            settings: All settings that affect the result, as JSON values and nested dicts.
             manifest: The clips, with their splits.
             command: Command line, so that the run can be repeated.
-            write_more: Called to write what else the run begins with. Only then there is a run, which can be resumed.
+            write_more: Called to write further files that belong to the start of the run, which can be resumed only
+                from then on.
 
         Raises:
-            UsageError: The folder holds another run or anything else, or another process trains in it.
-            OutputError: It cannot be written.
+            UsageError: The folder holds another run or other files, or another process trains in it.
+            OutputError: The folder cannot be written.
         """
-        self.refuse_occupied()  # before a lock file is made in somebody's folder
+        self.refuse_occupied()  # before a lock file is made in the folder
         self._made = not self.path.exists()
         found = frozenset(self.path.iterdir() if self.path.is_dir() else ())
         self._make_and_lock()
         try:
-            self.refuse_occupied()  # by another process, since
+            self.refuse_occupied()  # another process may have created a run since
             self._found = found
             write_manifest(self.manifest, manifest)
             write_more()
@@ -146,21 +147,21 @@ class RunFolder:
         return self
 
     def discard(self) -> None:
-        """Take back what this object's `create` made, so that another run can begin in the same place.
+        """Undo `create`, so that another run can be created in the same folder.
 
-        For settings that turn out not to work. Nothing happens after `open`, or once there are weights or a state. Only
-        what a run writes is removed, and nothing of it that lay there before.
+        For settings that turn out to be invalid. Does nothing after `open`, or once there are weights or a state. Only
+        files of a run are removed, and none that existed before.
         """
         if self._found is None or any(path.exists() for path in (self.state, self.best, self.last)):
             return
-        # In this order a kill in between leaves a run, or what `create` takes for the beginning of one.
+        # In this order, a kill in between leaves a run or a folder that `create` accepts.
         for folder in (self.cache, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
-        for path in (self.metrics, self.config, self.manifest, self.unlabelled, self.stills):
+        for path in (self.metrics, self.config, self.manifest, self.unlabelled, self.images):
             if path not in self._found:
                 path.unlink(missing_ok=True)
         self.close()
-        with suppress(OSError):  # another process has the lock by now, or somebody put something there
+        with suppress(OSError):  # another process may hold the lock by now, or other files were added
             if self._lock_file not in self._found:
                 self._lock_file.unlink(missing_ok=True)
             if self._made:
@@ -170,22 +171,22 @@ class RunFolder:
     def open(
         self, settings: Mapping[str, Any], *, command: Sequence[str], may_differ: Collection[str] = ()
     ) -> RunFolder:
-        """Take up a run, and add this start of it to `config.json`.
+        """Open a run to resume it, and add this start to `config.json`.
 
         Args:
             settings: As for `create`.
             command: As for `create`.
-            may_differ: Settings on which the result does not depend, such as the number of workers; of nested ones the
-                dotted name. The new values are kept.
+            may_differ: Settings that may change, such as the number of workers, by dotted name. Their new values are
+                saved.
 
         Raises:
-            UsageError: There is no run, a setting is another, or another process trains in the folder.
-            OutputError: It cannot be written.
+            UsageError: There is no run, a setting differs, or another process trains in the folder.
+            OutputError: The folder cannot be written.
         """
-        self.read_settings()  # before a lock file is made in a folder that is no run's
+        self.read_settings()  # before a lock file is made in a folder without a run
         self._make_and_lock()
         try:
-            for pattern in (".*.part", ".*.tmp"):  # what a kill left half written
+            for pattern in (".*.part", ".*.tmp"):  # half-written files of a killed process
                 for leftover in self.path.glob(pattern):
                     leftover.unlink()
             earlier = self._read_config()
@@ -199,24 +200,24 @@ class RunFolder:
         return self
 
     def read_settings(self) -> dict[str, Any]:
-        """The settings of the run that the folder holds.
+        """Return the settings of the run in the folder.
 
         Raises:
-            UsageError: It holds none.
+            UsageError: There is no run.
         """
         settings: dict[str, Any] = self._read_config()["settings"]
         return settings
 
     def read_manifest(self) -> Manifest:
-        """The clips and splits of the run.
+        """Return the clips and splits of the run.
 
         Raises:
-            UsageError: There is no manifest, or it is not one.
+            UsageError: The manifest is missing or invalid.
         """
         return read_manifest(self.manifest)
 
     def save_best(self, network: nn.Module, card: ModelCard) -> None:
-        """Replace `best.safetensors`. In float32: its measured figures are those of exactly these numbers."""
+        """Replace `best.safetensors`. In float32, as the metrics were measured with exactly these weights."""
         self._writing(self.best, lambda: save_checkpoint(self.best, network, card, dtype=torch.float32))
 
     def save_last(self, network: nn.Module, card: ModelCard) -> None:
@@ -224,9 +225,9 @@ class RunFolder:
         self._writing(self.last, lambda: save_checkpoint(self.last, network, card, dtype=torch.float32))
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Replace the state to resume from. Until the new one is whole on the disk, the earlier one stays.
+        """Replace the state to resume from; the earlier one stays until the new one is complete on disk.
 
-        It knows the rows that `metrics.csv` has by now, so that a resumed run does not go on with others.
+        Checksums of the rows of `metrics.csv` are saved too, so that a resumed run notices changed rows.
 
         Args:
             state: Tensors and plain values, in dicts, lists and tuples.
@@ -238,17 +239,17 @@ class RunFolder:
         self._write(self.state, lambda file: torch.save({**state, **known}, file))
 
     def load_state(self, *, map_location: torch.device | str = "cpu") -> dict[str, Any] | None:
-        """What `save_state` kept last; None if the run was cut off before that, and begins anew.
+        """Load the last saved state; None if the run was interrupted before the first one.
 
         Raises:
-            ModelError: The file is damaged, or holds more than tensors and plain values; nothing in it was run. Or
-                `metrics.csv` is not what it was then.
+            ModelError: The file is damaged, or contains more than tensors and plain values (no code in it is run); or
+                rows of `metrics.csv` have changed since.
         """
         if not self.state.is_file():
             return None
         try:
             state: dict[str, Any] = torch.load(self.state, map_location=map_location, weights_only=True)
-        except Exception as error:  # whatever the damage leads to
+        except Exception as error:  # damage can raise anything
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(
                 f"{str(self.state)!r} cannot be read ({reason}), so the run cannot be resumed. {self.best.name} and "
@@ -295,7 +296,7 @@ class RunFolder:
                 raise ValueError("it has no settings or no starts")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UsageError(
-                f"{str(self.path)!r} holds no run (there is no {self.config.name}). Leave --resume away to start one."
+                f"{str(self.path)!r} holds no run (there is no {self.config.name}). Omit --resume to start one."
             ) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(
@@ -308,7 +309,7 @@ class RunFolder:
         self._write(self.config, lambda file: file.write(text.encode()))
 
     def _write(self, path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-        """Replace a file in one step: written beside it, forced to the disk, renamed."""
+        """Replace a file atomically."""
 
         def write() -> None:
             with atomic_write(path) as file:
@@ -320,7 +321,9 @@ class RunFolder:
         try:
             write()
         except (OSError, RuntimeError) as error:
-            cause = error if isinstance(error, OSError) else error.__context__  # torch.save raises another one over it
+            cause = (
+                error if isinstance(error, OSError) else error.__context__
+            )  # torch.save wraps it in another exception
             if not isinstance(cause, OSError):
                 raise
             kept = " The earlier one is kept." if path.exists() else ""

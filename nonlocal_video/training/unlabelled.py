@@ -1,4 +1,4 @@
-"""Clips without a label: a teacher says what they show."""
+"""Unlabelled clips, for distillation from a teacher."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nonlocal_video.video.decode import DecoderChoice, VideoReader
 from nonlocal_video.video.limits import DecodeLimits
 
 NO_LABEL = "unlabelled"
-"""Stands in the manifest's column `label`."""
+"""Value of the manifest's column `label` for unlabelled clips."""
 _ALL_CLIPS = Selection()
 
 
@@ -39,17 +39,19 @@ def check_unlabelled(
     labelled: Iterable[ManifestRow] = (),
     every_frame: bool = False,
 ) -> CheckReport:
-    """Read every file once, as `check` reads labelled clips; its manifest has a row for each, broken ones included.
+    """Check unlabelled clips, as `check` does labelled ones.
 
     Args:
         paths: Files, folders, patterns and URLs, as for `classify`.
-        spec: The view that is trained on.
-        readers: As many files are read at the same time; closed at the end.
-        selection: Which files count; in a folder names that are no clips' are passed over.
-        passed_over: Counts those.
-        labelled: Clips with a label, to learn from or to measure on. The same file is not used once more: its row says
-            so.
-        every_frame: Decode whole clips.
+        spec: Input of the network.
+        readers: Readers, one per file read in parallel; closed at the end.
+        selection: Which files to take; in folders, files that are not videos by name are skipped.
+        passed_over: Counts the skipped files.
+        labelled: Labelled clips of the run; files among them are marked as unusable here.
+        every_frame: Whether to decode whole clips.
+
+    Returns:
+        A report whose manifest has a row for every file, including unreadable ones.
     """
     clips = (
         LabelledClip(path, NO_LABEL, split=TRAIN)
@@ -59,7 +61,7 @@ def check_unlabelled(
         report = make_report(list(checked), spec, SplitPlan())
     known = {row.sha256: row.path for row in labelled if row.sha256}
     rows = tuple(
-        replace(row, split=None, problem=f"labelled: it is {known[row.sha256]!r}, which has a label.")
+        replace(row, split=None, problem=f"labelled: it is the labelled clip {known[row.sha256]!r}.")
         if row.sha256 in known and row.usable
         else row
         for row in report.manifest.rows
@@ -69,9 +71,9 @@ def check_unlabelled(
 
 
 class UnlabelledClips(ClipDataset):
-    """A view of each clip, as `ClipDataset` makes it, and `UNLABELLED` for its class.
+    """Data set of unlabelled clips: views as in `ClipDataset`, with the class `UNLABELLED`.
 
-    All clips may be mirrored: the teacher is asked about the mirrored one. Statistics, cache and workers are as in
+    All clips may be flipped, as the teacher sees the flipped view. Statistics, cache and workers are as in
     `ClipDataset`.
     """
 
@@ -86,7 +88,7 @@ class UnlabelledClips(ClipDataset):
         decoder: DecoderChoice = "auto",
         limits: DecodeLimits | None = None,
     ) -> None:
-        """As `ClipDataset`; the rows may have any labels, which are not looked at."""
+        """Prepare the data set, as for `ClipDataset`; labels of the rows are ignored."""
         if augmentation is not None:
             augmentation = replace(augmentation, left_right_classes=())
         super().__init__(

@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 
 from nonlocal_video.app.ask_callbacks import BETWEEN_FRAMES, NO_LOOK, Answer, AskCallbacks
-from nonlocal_video.app.kept_explanations import FRAME_SIDE, KeptExplanations
+from nonlocal_video.app.explanation_store import FRAME_SIDE, ExplanationStore
 from nonlocal_video.attention.contact_sheet import ContactSheet
 from nonlocal_video.attention.maps import QueryPoint
 from nonlocal_video.inference.explanation import Explanation
@@ -21,7 +21,7 @@ BLOCK = "layer3.nonlocal0"
 
 @pytest.fixture
 def asking(explanation: Explanation) -> AskCallbacks:
-    explanations = KeptExplanations()
+    explanations = ExplanationStore()
     explanations.keep("ann", explanation)
     return AskCallbacks(explanations)
 
@@ -91,7 +91,7 @@ def test_evidence_for_another_action(asking: AskCallbacks, explanation: Explanat
 
 @pytest.mark.parametrize(("left", "top"), [(1, 1), (FRAME_SIDE - 1, 10)])
 def test_outside_the_square_that_the_network_saw(asking: AskCallbacks, left: float, top: float) -> None:
-    with pytest.raises(gr.Error, match="outside the square that the network saw"):
+    with pytest.raises(gr.Error, match="outside the square that the network sees"):
         click(asking, left, top)
 
 
@@ -107,7 +107,7 @@ def test_other_visitors_have_no_look(asking: AskCallbacks) -> None:
 
 def test_looks_are_kept_within_the_bound_and_the_longest_unused_goes_first(explanation: Explanation) -> None:
     size = explanation.lightened(FRAME_SIDE).num_bytes
-    explanations = KeptExplanations(max_bytes=2 * size)
+    explanations = ExplanationStore(max_bytes=2 * size)
     for name in ("ann", "ben"):
         explanations.keep(name, explanation)
     assert explanations.of("ann") is not None
@@ -123,7 +123,7 @@ def test_looks_are_kept_within_the_bound_and_the_longest_unused_goes_first(expla
 
 
 def test_a_look_above_the_bound_is_not_kept(explanation: Explanation) -> None:
-    explanations = KeptExplanations(max_bytes=100)
+    explanations = ExplanationStore(max_bytes=100)
     explanations.keep("ann", explanation)
     assert explanations.of("ann") is None
     questions, invitation, *_ = AskCallbacks(explanations).begin(visitor())

@@ -63,7 +63,7 @@ def test_a_picture_is_checked_and_the_next_one_is_not(page: Page, small_server: 
     recognised(page, small_server, clip_folder / "a.mp4")
     expect(page.locator("#checked")).to_contain_text("6 looks")
     page.locator("#check").click()
-    expect(page.locator("#checked")).to_contain_text("of the places blurred", timeout=WITHIN_MS)
+    expect(page.locator("#checked")).to_contain_text("of the cells blurred", timeout=WITHIN_MS)
     page.get_by_label("Evidence for an action").check()
     expect(page.locator("#numbers")).to_contain_text("share of the logit", timeout=WITHIN_MS)
     expect(page.locator("#checked")).to_contain_text("6 looks", timeout=WITHIN_MS)
@@ -85,7 +85,7 @@ def test_a_point_can_be_asked_without_a_mouse(page: Page, small_server: Server, 
 def test_a_place_that_the_network_did_not_see_is_said(page: Page, small_server: Server, clip_folder: Path) -> None:
     recognised(page, small_server, clip_folder / "a.mp4")
     page.locator("#sheet img").click(position={"x": 2, "y": 2})
-    expect(page.locator(".toast-body")).to_contain_text("outside the square that the network saw", timeout=WITHIN_MS)
+    expect(page.locator(".toast-body")).to_contain_text("outside the square that the network sees", timeout=WITHIN_MS)
     page.locator(".toast-body").get_by_label("Close").click()
     click_sheet(page, 0.12, 0.2)
 

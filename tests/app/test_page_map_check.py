@@ -9,7 +9,7 @@ import gradio as gr
 import pytest
 
 from nonlocal_video.app.ask_callbacks import NO_LOOK, AskCallbacks
-from nonlocal_video.app.kept_explanations import KeptExplanations
+from nonlocal_video.app.explanation_store import ExplanationStore
 from nonlocal_video.app.map_check import MapCheck
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.inference.explanation import Explanation
@@ -21,7 +21,7 @@ BLOCK, LABEL = "layer3.nonlocal0", "action 1"
 
 @pytest.fixture
 def checking(recognizer: Recognizer, explanation: Explanation) -> MapCheck:
-    explanations = KeptExplanations()
+    explanations = ExplanationStore()
     explanations.keep("ann", explanation)
     return MapCheck({recognizer.card.name: recognizer}, AskCallbacks(explanations))
 

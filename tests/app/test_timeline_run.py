@@ -22,7 +22,7 @@ from nonlocal_video.app.timeline_run import (
     Update,
     seconds_of,
     short_clock,
-    so_far,
+    timeline_updates,
 )
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline import Timeline
@@ -79,7 +79,7 @@ def test_the_timeline_grows_and_ends_as_that_of_the_library(
     assert (found["path"], found["status"], len(found["windows"])) == ("holiday.mp4", "ok", 14)
     assert len(list(csv.reader(read[".csv"].splitlines()))) == 15
     assert read[".vtt"].startswith("WEBVTT")
-    assert runs.kept == {}
+    assert runs.unfinished == {}
     assert not files_of(last)[".json"].exists(), "nothing is left behind"
 
 
@@ -114,18 +114,18 @@ def test_a_cancelled_run_leaves_what_there_is(runs: TimelineRuns, video: Path) -
     assert update.plot == shown.plot
     assert json.loads(files_of(update)[".json"].read_text())["status"] == "stopped"
     assert list(cancelled) == []
-    assert runs.kept == {}
+    assert runs.unfinished == {}
 
 
 def test_visitors_who_left_are_forgotten(runs: TimelineRuns, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeline_run, "MAX_KEPT", 2)
+    monkeypatch.setattr(timeline_run, "MAX_UNFINISHED", 2)
     for name in ("ann", "ben", "cleo"):
         visitor: Any = SimpleNamespace(session_hash=name)
         next(iter(runs.run(str(video), "tiny", "1x1", 0.5, 0.0, 0.0, visitor)))
-    assert list(runs.kept) == ["ben", "cleo"]
+    assert list(runs.unfinished) == ["ben", "cleo"]
     runs.leave(BEN)
     runs.choose(SimpleNamespace(session_hash="cleo"))  # type: ignore[arg-type]
-    assert runs.kept == {}
+    assert runs.unfinished == {}
 
 
 def test_a_video_that_breaks_off_keeps_what_came_before(
@@ -140,7 +140,7 @@ def test_a_video_that_breaks_off_keeps_what_came_before(
     last = list(runs.run(str(damaged), "tiny", "1x1", 0.5, 0.0, 0.0, ANN))[-1]
     assert last.status.startswith("The video broke off. damaged.mp4: ")
     assert str(tmp_path) not in last.status
-    timeline = list(so_far(recognizer, damaged, update_seconds=0))[-1]
+    timeline = list(timeline_updates(recognizer, damaged, update_seconds=0))[-1]
     assert timeline.error is not None
     assert 0 < len(timeline) < timeline.num_planned
 

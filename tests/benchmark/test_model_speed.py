@@ -167,7 +167,7 @@ def test_command(tiny_model: Path, tmp_path: Path, run) -> None:  # type: ignore
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--batch-size", "1,x"), "like 4 or 1,2,4"),
+        (("--batch-size", "1,x"), "such as 4 or 1,2,4"),
         (("--batch-size", "0"), "at least 1"),
         (("--device", "tpu"), "should be auto, cpu"),
         (("--runtime", "torch,tensorrt"), "one or some of torch, openvino, eager"),

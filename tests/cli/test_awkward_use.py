@@ -58,7 +58,7 @@ def test_no_name_is_no_file_and_not_the_working_folder(run: Run, tiny_model: Pat
 def test_no_name_is_no_export(run: Run, tiny_model: Path) -> None:
     done = run("export", tiny_model, "--format", "onnx", "--output", "")
     assert done.status == 2
-    assert "--output '.' names no file" in done.err
+    assert "--output '.' is not a file" in done.err
 
 
 def test_what_the_system_refuses_is_one_line(run: Run, tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:

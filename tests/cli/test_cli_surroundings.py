@@ -41,7 +41,7 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, arguments: tuple[str, ...
     (tmp_path / "here").mkdir()
     done = subprocess.run([*COMMAND, *arguments], preexec_fn=leave, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "The working folder was deleted; change to one that exists, and try again.\n"
+    assert done.stderr == "The working directory was deleted; change to one that exists, and try again.\n"
 
 
 @linux_only

@@ -30,7 +30,7 @@ def test_the_check_is_said_and_written(
         assert row["score"] == pytest.approx(recognizer.classify(clip).scores[2], abs=1e-6)
     assert len(row["without_displaced"]) == 4
     (line,) = [line for line in done.out.splitlines() if line.startswith("  Check: ")]
-    assert line.startswith('  Check: with the strongest 20% of the places blurred, "action 2" ')
+    assert line.startswith('  Check: with the strongest 20% of the cells blurred, "action 2" ')
     assert f"{row['without_strongest']:.2f}; with the same shape elsewhere (4 draws) it " in line
     assert f"{np.mean(row['without_displaced']):.2f} on average. " in line
     assert line.endswith(" (check.json)")

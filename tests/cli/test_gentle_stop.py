@@ -31,7 +31,7 @@ def _signals_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 def _run_that_is_signalled_twice() -> None:
     with GracefulInterrupt() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested
         SignalledWhenDestroyed()
         time.sleep(5)
 
@@ -45,7 +45,7 @@ def test_a_second_signal_in_a_destructor_still_interrupts_and_says_nothing(capfd
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
-    assert capfd.readouterr().err == "Finishing what is in hand; once more stops at once.\n"
+    assert capfd.readouterr().err == "Finishing the current step; once more stops at once.\n"
 
 
 def test_errors_in_destructors_are_shown_until_then(capfd: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,7 @@ def test_windows_draw_on_each_other_unless_told_otherwise(run: Run, clip: Path) 
     ("arguments", "message"),
     [
         (("--output", "t.mp4"), ".json, .csv, .vtt, .png"),
-        (("--output", "gone/t.vtt"), "make it first"),
+        (("--output", "gone/t.vtt"), "create it first"),
         (("--threshold", "2"), "threshold = 2 should be from 0 to 1"),
         (("--min-seconds", "-1"), "min-seconds = -1"),
         (("--shortest-seconds", "inf"), "shortest-seconds = inf"),
@@ -194,14 +194,14 @@ def test_an_output_that_cannot_be_written_does_not_cost_the_others(
 ) -> None:
     from nonlocal_video.cli import timeline as verb
 
-    check_place = verb.check_place
+    check_new_file = verb.check_new_file
 
     def and_then_a_folder_comes_there(path: Path) -> None:
-        check_place(path)
+        check_new_file(path)
         if path.name == "a.csv":
             path.mkdir()
 
-    monkeypatch.setattr(verb, "check_place", and_then_a_folder_comes_there)
+    monkeypatch.setattr(verb, "check_new_file", and_then_a_folder_comes_there)
     status, _, err = run(clip, "--output", tmp_path / "a.csv", "--output", tmp_path / "b.csv")
     assert status == 1
     assert "a.csv' cannot be written" in err

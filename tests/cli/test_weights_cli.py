@@ -152,7 +152,7 @@ def test_info_reads_a_file_and_shows_a_row_that_is_not_here(run: Run, tiny_model
     assert "7: action 0, ..., action 6" in out
     status, out, _ = run("info", "i3d-nl-r50-32x2-k400-caffe2")
     assert status == 0
-    for words in ("not here", "~142 MB", "forbidden by the licence", "35,401,936", "layer2.1, layer2.3, layer3.1"):
+    for words in ("not installed", "~142 MB", "forbidden by the licence", "35,401,936", "layer2.1, layer2.3, layer3.1"):
         assert words in out
 
 

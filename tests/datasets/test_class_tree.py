@@ -56,14 +56,15 @@ def test_files_that_are_no_clips_have_no_say(tmp_path: Path) -> None:
     }  # fmt: skip
     assert found.notes == ()
     assert "jump/a.srt" in clips_of(read_source(tree(tmp_path / "all", "jump/a.srt"), all_files=True), tmp_path / "all")
-    with pytest.raises(UsageError, match=r"\.DS_Store' lies in no class folder"):
+    with pytest.raises(UsageError, match=r"\.DS_Store' is in no class folder"):
         read_source(tmp_path, all_files=True)
 
 
 def test_a_list_of_clips_beside_the_classes_is_named(tmp_path: Path) -> None:
     found = read_source(tree(tmp_path, *CLASSES, "clips.csv"))
     assert found.notes == (
-        f"'{tmp_path}/clips.csv' was not read: '{tmp_path}' goes by its folders. To go by the list, name it instead.",
+        f"'{tmp_path}/clips.csv' was not read, as '{tmp_path}' is read by its folders. To use the list, "
+        "give its path instead.",
     )
 
 
@@ -81,7 +82,7 @@ def test_split_folders_are_splits(tmp_path: Path, names: tuple[str, str, str], a
         clips[3]: ("wave", "test"),
     }  # fmt: skip
     (note,) = found.notes
-    assert "train (2 clips, to learn from), validation (1 clips, to measure on), test (1 clips, held out)" in note
+    assert "train (2 clips, for training), validation (1 clips, for validation), test (1 clips, held out)" in note
     assert found.passed_over.counts == {"tables and data": 2, "text": 1}
     (held_out,) = read_source(tmp_path, split=names[2]).clips
     assert os.path.relpath(held_out.path, tmp_path) == clips[3]
@@ -109,10 +110,10 @@ def test_a_class_that_is_called_test_among_others_is_a_class(tmp_path: Path, ins
     ("names", "message"),
     [
         (("train/a.mp4", "val/b.mp4"), "'train' in .* is named like a split .* without a class folder"),
-        (("train/jump/a.mp4", "test/b.mp4"), r"'test' in .* holds clips without a class folder.*alone \(.*/train\)"),
+        (("train/jump/a.mp4", "test/b.mp4"), r"'test' in .* contains clips without a class folder.*only \(.*/train\)"),
         (
             ("train/jump/a.mp4", "val/jump/b.mp4", "misc/c.mp4"),
-            "'train' and 'val' hold class folders.*'misc' lies beside",
+            "'train' and 'val' contain class folders.*'misc' next to them",
         ),
     ],
 )
@@ -125,7 +126,7 @@ def test_without_a_folder_to_measure_on_a_part_of_the_training_is(tmp_path: Path
     found = read_source(tree(tmp_path, "train/jump/a.mp4", "test/jump/b.mp4"))
     divided = found.to_divide()
     assert {split for _, split in clips_of(divided, tmp_path).values()} == {None, "test"}
-    assert "a part of the training clips is held out instead" in divided.notes[-1]
+    assert "a part of the training clips is held out for validation" in divided.notes[-1]
     assert found.to_divide("test") is found
     complete = read_source(tree(tmp_path, "val/jump/c.mp4"))
     assert complete.to_divide() is complete
@@ -147,7 +148,7 @@ def test_frames_are_refused_with_a_command_that_makes_clips(tmp_path: Path, name
     folder.mkdir(parents=True)
     for number, name in enumerate(names):
         Image.fromarray(np.full((61, 81, 3), 80 * number, np.uint8)).save(folder / name, quality=95)
-    with pytest.raises(UsageError, match=r"Class 'swipe left' has pictures and no clip: .* holds 3") as caught:
+    with pytest.raises(UsageError, match=r"Class 'swipe left' has images and no clip: .* contains 3") as caught:
         read_source(tmp_path / "clips")
     command = shlex.split(str(caught.value)[str(caught.value).index("ffmpeg ") :])
     if shutil.which("ffmpeg") is None:
@@ -163,7 +164,7 @@ def test_frames_are_refused_with_a_command_that_makes_clips(tmp_path: Path, name
 
 def test_frames_beside_clips_are_named(tmp_path: Path) -> None:
     found = read_source(tree(tmp_path, *CLASSES, "jump/clip_2/img_1.jpg", "jump/clip_2/img_2.jpg", "wave/poster.jpg"))
-    assert "One folder holds pictures alone, such as" in found.notes[0]
+    assert "One folder contains only images, such as" in found.notes[0]
     assert "clip_2' (2)" in found.notes[0]
 
 
@@ -175,9 +176,9 @@ def test_links_to_class_folders_are_followed(tmp_path: Path) -> None:
     (top / "loop").symlink_to(top)
     found = read_source(top)
     assert set(clips_of(found, top)) == {"jump/a.mp4", "jump/more/b.mp4", "wave/c.mp4"}
-    assert any("loop' is a link to a folder that it lies in" in note for note in found.notes)
+    assert any("loop' is a link to a folder that contains it" in note for note in found.notes)
     (top / "jump again").symlink_to(far / "more")
-    with pytest.raises(UsageError, match="are the same folder, or one lies in the other"):
+    with pytest.raises(UsageError, match="are the same folder, or one contains the other"):
         read_source(top)
 
 

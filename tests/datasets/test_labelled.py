@@ -37,7 +37,7 @@ def test_class_folders(tmp_path: Path) -> None:
 def test_a_clip_beside_the_class_folders_is_not_left_out_silently(tmp_path: Path, name: str) -> None:
     (tmp_path / "yoga").mkdir()
     (tmp_path / name).touch()
-    with pytest.raises(UsageError, match=f"{name}' lies in no class folder.*Move it"):
+    with pytest.raises(UsageError, match=f"{name}' is in no class folder.*Move it"):
         read_labelled(tmp_path)
 
 

@@ -72,7 +72,7 @@ def test_sides() -> None:
     divided = Manifest((ROW, replace(ROW, path="v.mp4", split="validation")))
     train, held_out = divided.train_val_split()
     assert [row.split for row in (*train, *held_out)] == ["train", "validation"]
-    with pytest.raises(UsageError, match=r"'train' is the training set's split\. .*: train, validation\.$"):
+    with pytest.raises(UsageError, match=r"'train' is the training split\. .*: train, validation\.$"):
         divided.train_val_split("train")
 
 
@@ -102,7 +102,7 @@ def test_rows_that_cannot_be_true_are_refused(tmp_path: Path, change: dict[str, 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("m.csv", "path,label\na.mp4,wave\n", "were not checked. `nonlocal-video check m.csv"),
+        ("m.csv", "path,label\na.mp4,wave\n", "of unchecked clips. `nonlocal-video check m.csv"),
         ("m.jsonl", "{}{}\n", "is not a manifest"),
         ("m.jsonl", "[]\n", "line 1 is not a JSON object"),
         ("m.txt", "", "a .csv or a .jsonl file; .* ends in .txt"),

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nonlocal_video.datasets.duplicates import connected, link_equal
-from nonlocal_video.datasets.splits import SplitPlan, assign_splits, groups_on_two_sides
+from nonlocal_video.datasets.splits import SplitPlan, assign_splits, groups_in_two_splits
 from nonlocal_video.errors import UsageError
 
 clips = st.lists(
@@ -39,8 +39,8 @@ def test_a_group_or_content_is_never_on_two_sides(rows: list[tuple[str, str | No
             assert plan.folds > min(len(set(units)), max(Counter(labels).values()))
         return
     assert len(splits.of_clip) == len(rows)
-    assert not groups_on_two_sides(groups, splits.of_clip)
-    assert not groups_on_two_sides(contents, splits.of_clip)
+    assert not groups_in_two_splits(groups, splits.of_clip)
+    assert not groups_in_two_splits(contents, splits.of_clip)
     expected = {"train", "validation"} if plan.folds is None else {f"fold{n + 1}" for n in range(plan.folds)}
     assert set(splits.of_clip) == expected
     assert splits == assign_splits(labels, groups, contents, plan)
@@ -63,7 +63,7 @@ def test_given_splits_stay_and_others_of_the_group_follow(
     except UsageError:
         assume(False)
     assert all(before in (None, after) for before, after in zip(some, splits.of_clip, strict=True))
-    assert not groups_on_two_sides(units, splits.of_clip)
+    assert not groups_in_two_splits(units, splits.of_clip)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.15, 0.2, 0.3, 0.5])

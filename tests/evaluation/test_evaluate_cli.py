@@ -164,7 +164,7 @@ def test_published_protocol_takes_the_cards_views_and_shows_its_figures(  # type
     assert "published (2x3)" in done.out
     assert "61.5" in done.out
     assert "88.2" in done.out
-    assert "need not be equal" in done.out
+    assert "may differ" in done.out
 
     by_hand = json.loads(run("evaluate", labelled, "--model", published, "--views", "2x3", "--json").out)
     summary = json.loads(run(*command, "--json").out)
@@ -176,13 +176,13 @@ def test_published_protocol_takes_the_cards_views_and_shows_its_figures(  # type
     for option in (("--views", "1x1"), ("--fast",)):
         refused = run(*command, *option)
         assert refused.status == 2
-        assert f"leave {option[0]} away" in refused.err
+        assert f"omit {option[0]}" in refused.err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--protocol", "published"), "quotes no published accuracy"),
+        (("--protocol", "published"), "has no published accuracy"),
         (("--views", "big"), "CLIPSxCROPS"),
         (("--resume",), "--output"),
         (("--split", "val"), "needs a CSV"),
@@ -220,7 +220,7 @@ def test_stray_files_and_split_folders(run: Run, tiny_model: Path, labelled: Pat
     command = ("evaluate", clips, "--model", tiny_model, "--device", "cpu")
     done = run(*command, "--split", "val", "--output", output)
     assert done.status == 0
-    assert "train (1 clips, to learn from), validation (3 clips, to measure on)" in done.err
+    assert "train (1 clips, for training), validation (3 clips, for validation)" in done.err
     assert "Passed over in folders: 1 hidden, 1 pictures, 1 text. --all-files tries them." in done.err
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["clips"], summary["passed_over"]) == (3, {"hidden": 1, "pictures": 1, "text": 1})

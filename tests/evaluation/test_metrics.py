@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.evaluation.answers import Answer, Truth, from_row, to_row
-from nonlocal_video.evaluation.metrics import NUM_BINS, bootstrap, calibration_error, group_numbers, measure
+from nonlocal_video.evaluation.metrics import NUM_BINS, bootstrap, calibration_error, compute_metrics, group_numbers
 from nonlocal_video.inference.prediction import Failure, Prediction, StageTimings
 from nonlocal_video.video.info import VideoInfo
 
@@ -51,7 +51,7 @@ def test_figures_against_loops(num_classes: int) -> None:
     scores, truth = random_scores(150, num_classes)
     without = num_classes - 1  # the last class has no clip, but some are taken for it
     truth[truth == without] = 0
-    measured = measure(answers_of(scores, truth.tolist()), num_classes)
+    measured = compute_metrics(answers_of(scores, truth.tolist()), num_classes)
     assert measured is not None
 
     k = min(5, num_classes)
@@ -107,7 +107,7 @@ def test_equal_scores_rank_in_label_order_as_the_answer_does() -> None:
 
 def test_unreadable_clips_are_not_left_out_of_the_denominator() -> None:
     scores = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.6, 0.4, 0.0]])
-    measured = measure([*answers_of(scores, [0, 1, 1]), unreadable(0), unreadable(2)], 3)
+    measured = compute_metrics([*answers_of(scores, [0, 1, 1]), unreadable(0), unreadable(2)], 3)
     assert measured is not None
     assert measured.accuracies["top1"].value == pytest.approx(2 / 3)
     assert measured.accuracies["top1"].unreadable_as_wrong == pytest.approx(2 / 5)
@@ -118,7 +118,7 @@ def test_unreadable_clips_are_not_left_out_of_the_denominator() -> None:
 
 
 def test_nothing_readable_has_no_figures() -> None:
-    assert measure([unreadable(0)], 3) is None
+    assert compute_metrics([unreadable(0)], 3) is None
 
 
 def test_groups_are_numbered_and_a_clip_without_one_is_its_own() -> None:
@@ -130,7 +130,7 @@ def test_intervals_depend_on_the_seed_alone() -> None:
     answers = answers_of(scores, truth.tolist())
 
     def intervals(seed: int) -> list[tuple[float, float] | None]:
-        measured = measure(answers, 6, seed=seed)
+        measured = compute_metrics(answers, 6, seed=seed)
         assert measured is not None
         return [figure.interval for figure in measured.accuracies.values()]
 
@@ -140,7 +140,7 @@ def test_intervals_depend_on_the_seed_alone() -> None:
 
 def test_a_single_group_has_no_interval() -> None:
     scores, truth = random_scores(10, 6)
-    measured = measure(answers_of(scores, truth.tolist(), ["s1"] * 10), 6)
+    measured = compute_metrics(answers_of(scores, truth.tolist(), ["s1"] * 10), 6)
     assert measured is not None
     assert measured.num_groups == 1
     assert [figure.interval for figure in measured.accuracies.values()] == [None] * 3

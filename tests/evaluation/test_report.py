@@ -15,7 +15,7 @@ from PIL import Image
 from nonlocal_video.errors import OutputError
 from nonlocal_video.evaluation.answers import Answer, Truth
 from nonlocal_video.evaluation.confusion import draw_confusion
-from nonlocal_video.evaluation.metrics import measure
+from nonlocal_video.evaluation.metrics import compute_metrics
 from nonlocal_video.evaluation.report import Evaluation, occurring
 from nonlocal_video.inference.prediction import ScoredLabel
 
@@ -43,7 +43,7 @@ ANSWERS = (
 
 def evaluation(answers: tuple[Answer, ...] = ANSWERS) -> Evaluation:
     settings = {"model": "tiny", "views": "1x1", "fast": False}
-    return Evaluation(settings, LABELS, answers, measure(answers, len(LABELS)), None, 0)
+    return Evaluation(settings, LABELS, answers, compute_metrics(answers, len(LABELS)), None, 0)
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -100,9 +100,7 @@ def test_an_interval_without_width_is_not_taken_for_certainty() -> None:
 
 def test_a_single_group_says_why_there_is_no_interval() -> None:
     same = tuple(answer(str(number), 4, 4, 0.9, 0.9, "s1") for number in range(3))
-    assert evaluation(same).notes == [
-        "All clips are of one group, which says nothing about others: there are no intervals."
-    ]
+    assert evaluation(same).notes == ["All clips are from one group, so there are no intervals for other groups."]
 
 
 def test_a_folder_that_is_gone_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -168,7 +166,7 @@ def test_names_that_begin_like_a_formula_are_text(tmp_path: Path, escape: bool) 
         for path, true, top in (("=a.mp4", 0, 1), ("-b.mp4", 1, 1), ("c.mp4", 2, 0))
     )
     settings = {"model": "tiny", "views": "1x1", "fast": False}
-    Evaluation(settings, labels, answers, measure(answers, 3), None, 0).write(tmp_path, csv_escape=escape)
+    Evaluation(settings, labels, answers, compute_metrics(answers, 3), None, 0).write(tmp_path, csv_escape=escape)
     cells = [cell for name in ("predictions.csv", "confusion.csv") for row in rows(tmp_path / name) for cell in row]
     assert {"=a.mp4", "-b.mp4", "@group", *labels} <= {cell.removeprefix("'") for cell in cells}
     assert any(cell.startswith(("=", "+", "-", "@")) for cell in cells) == (not escape)

@@ -173,7 +173,7 @@ def test_a_runs_folder(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     first, checked, timed = done.out.splitlines()
     assert first.startswith(f"{output}.pt2: ")
     assert first.endswith(" MB, clip (2, 3, 4, 48, 48) -> logits, float32")
-    assert f"checked with torch {version('torch')} on 4 made-up views: largest difference" in checked
+    assert f"checked with torch {version('torch')} on 4 random views: largest difference" in checked
     assert "1 thread(s): PyTorch" in timed.replace(f"{torch.get_num_threads()} thread", "1 thread")
     assert timed.endswith(" times PyTorch's speed")
 

@@ -115,7 +115,7 @@ def test_the_cpu_is_never_taken_silently(
     with caplog.at_level(logging.WARNING):
         assert [choose_device("auto") for _ in range(3)] == [torch.device("cpu")] * 3
     (warning,) = caplog.messages  # once
-    assert warning.startswith("An NVIDIA device is here, and the CPU is used: ")
+    assert warning.startswith("The CPU is used although there is an NVIDIA device: ")
     with pytest.raises(UsageError, match=said):
         choose_device("cuda")
 

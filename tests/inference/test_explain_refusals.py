@@ -64,4 +64,4 @@ def test_a_file_in_the_place_of_the_folder_is_said_before_the_work(
     taken.write_text("mine")
     done = run("explain", clip_folder / "a.mp4", "--model", "no such model", "--output", taken)
     assert (done.status, taken.read_text()) == (2, "mine")
-    assert f"output = {str(taken)!r} is a file; name a folder." in done.err
+    assert f"output = {str(taken)!r} is a file; give a folder." in done.err

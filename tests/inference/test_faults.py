@@ -149,7 +149,7 @@ def test_ctrl_c_finishes_what_is_in_hand(
     rows = runs.rows_so_far()
     assert at_signal < rows < COPIES  # what was in hand came, the rest did not
     said = runs.log.read_text()
-    assert "Finishing what is in hand" in said
+    assert "Finishing the current step" in said
     assert f"{rows} rows were added to" in said
     assert "--resume continues" in said
     assert runs.finish("--resume") == 1

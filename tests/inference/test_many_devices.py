@@ -103,7 +103,7 @@ class Scripted:
     """Stands for a process: a thread that takes files and does with each what a function says."""
 
     def __init__(self, name: str, answer: Callable[[str, int], Any]) -> None:
-        self.name, self.in_hand, self.took = name, list[int](), list[str]()
+        self.name, self.in_progress, self.took = name, list[int](), list[str]()
         self.connection, self._other = Pipe()
         self._answer = answer
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -112,7 +112,7 @@ class Scripted:
     def send(self, message: Any) -> None:
         self.connection.send(message)
 
-    def how_it_ended(self) -> Exception | None:
+    def exit_error(self) -> Exception | None:
         return DeviceError(f"The process for {self.name} was killed.")
 
     def _work(self) -> None:
@@ -193,7 +193,7 @@ def test_of_a_failed_device_only_its_own_file_is_missing(how: str, recognizer: R
 
 def test_a_network_without_a_file_is_refused(recognizer: Recognizer, folder: Path) -> None:
     bare = Recognizer(recognizer.network, recognizer.card, device="cpu")
-    with pytest.raises(UsageError, match="whose weights every process loads"):
+    with pytest.raises(UsageError, match="as every process loads the weights"):
         bare.classify_folder(folder, devices=TWO)
 
 
@@ -236,7 +236,7 @@ def test_verbs_for_one_clip_refuse_all_gpus(
     arguments = ["--port", 0] if verb == "serve" else [clip_folder / "a.mp4"]
     done = run(verb, *arguments, "--model", tiny_model, "--device", "cuda:all")
     assert done.status == 2
-    assert "as classify and evaluate do. Here take auto, cpu, cuda or cuda:N." in " ".join(done.err.split())
+    assert "as in classify and evaluate. Here, use auto, cpu, cuda or cuda:N." in " ".join(done.err.split())
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,9 @@ def test_the_quick_check_says_what_it_measured(one_cell) -> None:  # type: ignor
     assert found.without_strongest < 0.05
     assert min(found.without_displaced) > 0.9
     assert found.in_words == (
-        'with the strongest 10% of the places blurred, "white" falls from 0.98 to '
+        'with the strongest 10% of the cells blurred, "white" falls from 0.98 to '
         f"{found.without_strongest:.2f}; with the same shape elsewhere (4 draws) it stays at 0.98 on average. "
-        "Nowhere else did it get as low."
+        "No displaced shape brought it as low."
     )
     whole = check_faithfulness(recognizer, explanation, maps, fractions=(0, 0.1, 1))
     assert whole.map.deletion.scores[1] == found.without_strongest
@@ -111,7 +111,7 @@ def test_a_map_that_points_elsewhere_is_told_so(one_cell) -> None:  # type: igno
     recognizer, explanation, maps = one_cell
     wrong = replace(maps, cells=np.roll(maps.cells, (2, 3, 2), axis=(0, 1, 2)))
     assert quick_check(recognizer, explanation, wrong, fraction=0.02).in_words.endswith(
-        "Too little was taken away to tell them apart."
+        "Too little was removed to tell them apart."
     )
     worst = quick_check(recognizer, explanation, replace(maps, cells=-maps.cells), fraction=0.2)
     assert worst.without_strongest > 0.9
@@ -130,13 +130,13 @@ def test_a_map_that_is_the_same_everywhere_is_refused_in_words(one_cell) -> None
             0.86,
             0.12,
             (0.8, 0.78),
-            "falls from 0.86 to 0.12; .* it falls from 0.86 to 0.79 on average. Nowhere else did",
+            "falls from 0.86 to 0.12; .* it falls from 0.86 to 0.79 on average. No displaced shape brought it as low",
         ),
-        (0.86, 0.12, (0.1, 0.5), "1 of the 2 brought it as low as the map's places did"),
-        (0.86, 0.5, (0.5, 0.4), "the map's places matter no more than the same shape elsewhere"),
+        (0.86, 0.12, (0.1, 0.5), "1 of the 2 brought it as low as the strongest cells did"),
+        (0.86, 0.5, (0.5, 0.4), "the strongest cells matter no more than the same shape elsewhere"),
         (0.86, 0.9, (0.8, 0.8), "rises from 0.86 to 0.90; .* matter no more than the same shape elsewhere"),
         # Differences that are not shown are not spoken of.
-        (0.99991, 0.99990, (0.99992, 0.99993), "stays at 1.00; .* it stays at 1.00 on average. Too little was taken"),
+        (0.99991, 0.99990, (0.99992, 0.99993), "stays at 1.00; .* it stays at 1.00 on average. Too little was removed"),
         (0.5, 0.3001, (0.3002, 0.3003), "matter no more than"),
     ],
 )

@@ -233,8 +233,8 @@ def test_it_runs_on_the_cpu() -> None:
             choose_device(device, runtime="openvino")
         with pytest.raises(nlv.UsageError, match="runs on the CPU"):  # before a cluster is asked for anything
             ClusterJob("default", SPEC, ClipRequest(), device=device, runtime="openvino")
-    assert not ClusterJob("default", SPEC, ClipRequest(), runtime="openvino").takes_gpus
-    assert ClusterJob("default", SPEC, ClipRequest()).takes_gpus
+    assert not ClusterJob("default", SPEC, ClipRequest(), runtime="openvino").uses_gpus
+    assert ClusterJob("default", SPEC, ClipRequest()).uses_gpus
 
 
 def test_an_actor_of_a_cluster_takes_it(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

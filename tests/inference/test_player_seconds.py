@@ -107,7 +107,7 @@ def test_a_point_is_asked_about_in_the_players_seconds(recognizer: Recognizer, c
     with pytest.raises(UsageError, match=r"query seconds = 3\.8 is after the end of the clip, 3\.70 s"):
         recognizer.explain(late, query=(3.8, 0.5, 0.5))
     explanation = recognizer.explain_all(late)  # the middle
-    with pytest.raises(UsageError, match="outside the span that was looked at"):
+    with pytest.raises(UsageError, match="outside the span of the view"):
         explanation.maps(query=QueryPoint(0.75, 0.5, 0.5))
 
 

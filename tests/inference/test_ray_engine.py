@@ -149,7 +149,7 @@ def test_clips_and_table_may_be_urls(running_ray: None, job: ClusterJob, clip_fo
 
 
 def test_wrong_use_says_what_is_allowed(tmp_path: Path) -> None:
-    with pytest.raises(nlv.UsageError, match=r"end it in \.parquet"):
+    with pytest.raises(nlv.UsageError, match=r"name should end in \.parquet"):
         PartFolder(str(tmp_path / "out.csv"), {}, top_k=3, resume=False)
     with pytest.raises(nlv.UsageError, match="actors = 0 should be at least 1"):
         Cluster(actors=0)
@@ -159,7 +159,7 @@ def test_wrong_use_says_what_is_allowed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
 def test_a_numbered_card_means_nothing_inside_an_actor(device: str, job: ClusterJob) -> None:
-    with pytest.raises(nlv.UsageError, match=f"device = '{device}' with engine = 'ray'.*Take auto, cpu or cuda"):
+    with pytest.raises(nlv.UsageError, match=f"device = '{device}' with engine = 'ray'.*Use auto, cpu or cuda"):
         replace(job, device=device)
 
 

@@ -115,7 +115,7 @@ def test_twice_gives_the_same_bits_and_the_same_from_look(recognizer, clip_folde
 
 
 def test_a_folder_gives_an_outcome_for_every_file(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(nlv.UsageError, match=r"is a folder; recognizer\.classify_folder"):
+    with pytest.raises(nlv.UsageError, match=r"is a folder; use recognizer\.classify_folder"):
         recognizer.classify(clip_folder)
     outcomes = recognizer.classify_folder(clip_folder).outcomes
     assert [Path(outcome.path).relative_to(clip_folder).as_posix() for outcome in outcomes] == [

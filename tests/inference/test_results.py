@@ -165,7 +165,7 @@ def test_a_folder_is_no_output_and_a_journal_that_cannot_be_opened_is_named(tmp_
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "t.csv.journal").mkdir()
     for resume in (False, True):
-        with pytest.raises(UsageError, match=r"folder\.csv' is a folder; name a file"):
+        with pytest.raises(UsageError, match=r"folder\.csv' is a folder; give a file"):
             open_results(tmp_path / "folder.csv", resume=resume)
     with pytest.raises(UsageError, match=r"t\.csv\.journal' is not a file.*another output name"):
         open_results(tmp_path / "t.csv", resume=True)

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 import nonlocal_video as nlv
-from nonlocal_video.inference.file_kinds import KINDS_BY_ENDING, PassedOver, kind_of_file, kind_of_folder
+from nonlocal_video.inference.file_kinds import KINDS_BY_SUFFIX, PassedOver, kind_of_file, kind_of_folder
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.training.images import check_images
 
@@ -151,7 +151,7 @@ def test_kinds(name: str, kind: str | None) -> None:
 
 def test_the_guide_names_every_kind_and_the_system_names() -> None:
     guide = (Path(__file__).resolve().parents[2] / "docs" / "folders.md").read_text("utf-8")
-    assert all(kind in guide for kind in KINDS_BY_ENDING)
+    assert all(kind in guide for kind in KINDS_BY_SUFFIX)
     quoted = [name for line in guide.splitlines() if "passed over |" in line for name in re.findall(r"`(.+?)`", line)]
     assert len(quoted) == 8
     assert all(map(kind_of_file, quoted))
@@ -227,7 +227,7 @@ def test_a_folder_of_nothing_but_strays_says_what_there_is(run: Run, tiny_model:
     assert done.status == 2
     assert "There is no file in" in done.err
     assert "1 pictures" in done.err
-    assert "--all-files tries them. If the pictures are frames, make clips of them: ffmpeg" in done.err
+    assert "--all-files tries them. If the images are frames, make clips of them: ffmpeg" in done.err
 
 
 def test_python_has_the_same_rule(tiny_model: Path, clips_with_strays: Path) -> None:

@@ -230,7 +230,7 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     timeline = made(np.full((3, 2), 0.5))
     with pytest.raises(UsageError, match=r"should end in one of \.json, \.csv, \.vtt, \.png"):
         write_timeline(tmp_path / "t.txt", timeline)
-    with pytest.raises(UsageError, match="make it first"):
+    with pytest.raises(UsageError, match="create it first"):
         write_timeline(tmp_path / "gone" / "t.vtt", timeline)
     (tmp_path / "folder.vtt").mkdir()
     with pytest.raises(OutputError, match="cannot be written"):

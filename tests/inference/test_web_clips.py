@@ -186,7 +186,7 @@ def test_a_slow_server_does_not_hold_the_run(server: Server, kind: str, monkeypa
     monkeypatch.setattr(remote, "_SILENCE_SECONDS", 0.8)
     started = time.monotonic()
     with (
-        pytest.raises(nlv.VideoError, match="too slowly") as caught,
+        pytest.raises(nlv.VideoError, match="is too slow") as caught,
         local_copy(f"{server.url}/{kind}/clip.mp4", max_bytes=10**6),
     ):
         pass

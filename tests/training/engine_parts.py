@@ -31,7 +31,7 @@ LABELS = ("jump", "wave")
 
 def tiny_card(*, blocks: bool = False, dropout: float = 0.0) -> ModelCard:
     """Of nine layers, at most 64 channels wide; with blocks after stages 3 and 4."""
-    nonlocal_blocks = {place: asdict(NonLocalConfig(inter_channels=4)) for place in ("layer3.0", "layer4.0")}
+    nonlocal_blocks = {index: asdict(NonLocalConfig(inter_channels=4)) for index in ("layer3.0", "layer4.0")}
     return ModelCard(
         name="tiny",
         architecture="resnet3d",
@@ -89,18 +89,18 @@ class MemoryClips:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        if place == self.broken:
-            raise VideoError("corrupt", f"clip {place} is broken.")
-        self.asked.append((epoch, place))
-        return self.clips[place].roll(epoch, dims=-1), int(self.classes[place])
+    def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        if index == self.broken:
+            raise VideoError("corrupt", f"clip {index} is broken.")
+        self.asked.append((epoch, index))
+        return self.clips[index].roll(epoch, dims=-1), int(self.classes[index])
 
 
 class SameClips(MemoryClips):
     """The same view in every epoch."""
 
-    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        return super().view(place, 0)
+    def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        return super().view(index, 0)
 
 
 def every_view(data: TrainingData, epoch: int = 0, workers: int = 0) -> list[tuple[Tensor, int]]:
@@ -142,7 +142,7 @@ def training(
         config,
         train=SameClips(8) if train is None else train,
         validation=SameClips(4, seed=1) if validation is None else validation,
-        names=lambda place: f"clip {place}",
+        clip_name=lambda index: f"clip {index}",
         frozen=frozen,
         fabric=fabric(config.precision),
         folder=folder,

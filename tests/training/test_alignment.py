@@ -48,7 +48,7 @@ def shown(clips: Tensor, spec: InputSpec) -> list[list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("of", "to", "places"),
+    ("source", "target", "indices"),
     [
         (TEACHER, STUDENT, list(range(2, 64, 4))),  # every fourth
         (TEACHER, TEACHER, list(range(64))),
@@ -59,37 +59,40 @@ def shown(clips: Tensor, spec: InputSpec) -> list[list[float]]:
         (replace(TEACHER, num_frames=32, frame_stride=2), replace(STUDENT, num_frames=8, frame_stride=8), EVERY_4TH),
     ],
 )
-def test_the_nearest_frames_are_taken(of: InputSpec, to: InputSpec, places: list[int]) -> None:
-    assert frame_positions(of, to) == places
-    of, to = small(of), replace(to, short_side=12, crop=8)
-    derived = derive_view(numbered(of), of, to)
-    assert derived.shape == (2, 3, to.num_frames, 8, 8)
-    assert shown(derived, to) == [[*places], [place + 100 for place in places]]
+def test_the_nearest_frames_are_taken(source: InputSpec, target: InputSpec, indices: list[int]) -> None:
+    assert frame_positions(source, target) == indices
+    source, target = small(source), replace(target, short_side=12, crop=8)
+    derived = derive_view(numbered(source), source, target)
+    assert derived.shape == (2, 3, target.num_frames, 8, 8)
+    assert shown(derived, target) == [[*indices], [index + 100 for index in indices]]
 
 
 def test_nearest_is_nearest() -> None:
     """Against a search through all frames, for rates that share no divisor."""
-    of = replace(TEACHER, num_frames=61, frames_per_second=23.7)
+    source = replace(TEACHER, num_frames=61, frames_per_second=23.7)
     for num_frames, rate in ((17, 7.31), (5, 2.0), (61, 23.7), (30, 19.9)):
-        to = replace(STUDENT, num_frames=num_frames, frames_per_second=rate)
-        start = (of.span_seconds - to.span_seconds) / 2
+        target = replace(STUDENT, num_frames=num_frames, frames_per_second=rate)
+        start = (source.span_seconds - target.span_seconds) / 2
         moments = start + (np.arange(num_frames) + 0.5) / rate
         distance = np.abs((np.arange(61)[None] + 0.5) / 23.7 - moments[:, None])
-        chosen = distance[np.arange(num_frames), frame_positions(of, to)]
+        chosen = distance[np.arange(num_frames), frame_positions(source, target)]
         np.testing.assert_allclose(chosen, distance.min(axis=1), atol=1e-9)
 
 
 def test_the_square_is_made_smaller_as_pillow_does() -> None:
-    of, to = replace(TEACHER, num_frames=2, crop=48), replace(STUDENT, num_frames=2, frames_per_second=25.0, crop=20)
+    source, target = (
+        replace(TEACHER, num_frames=2, crop=48),
+        replace(STUDENT, num_frames=2, frames_per_second=25.0, crop=20),
+    )
     pixels = torch.rand(1, 3, 2, 48, 48, generator=torch.Generator().manual_seed(0))
     clips = (pixels - 0.5) / 0.5
-    derived = derive_view(clips, of, to)
+    derived = derive_view(clips, source, target)
     assert torch.equal(clips, (pixels - 0.5) / 0.5)  # the teacher's view is still needed
     for frame in range(2):
         for channel in range(3):
             picture = Image.fromarray(pixels[0, channel, frame].numpy())
             resized = torch.from_numpy(np.array(picture.resize((20, 20), Image.Resampling.BILINEAR)))
-            expected = (resized - to.mean[channel]) / to.std[channel]
+            expected = (resized - target.mean[channel]) / target.std[channel]
             torch.testing.assert_close(derived[0, channel, frame], expected, rtol=0, atol=1e-5)
 
 
@@ -123,16 +126,16 @@ def test_the_shared_view_holds_both() -> None:
 
 def test_what_cannot_be_had_is_refused() -> None:
     clips = numbered(small(TEACHER))
-    of, to = small(TEACHER), replace(STUDENT, short_side=8, crop=8)
+    source, target = small(TEACHER), replace(STUDENT, short_side=8, crop=8)
     with pytest.raises(UsageError, match=r"\(2, 3, 64, 16, 16\), should be \(N, 3, 64, 224, 224\)"):
         derive_view(clips, TEACHER, STUDENT)
-    with pytest.raises(UsageError, match=r"17 frames at 6.25/s are wanted of 64 at 25/s, which span less time"):
-        derive_view(clips, of, replace(to, num_frames=17))
-    with pytest.raises(UsageError, match=r"Frames at 26/s are wanted of a view at 25/s"):
-        derive_view(clips, of, replace(to, frames_per_second=26.0))
-    with pytest.raises(UsageError, match="square of 17 pixels is wanted of one with 16; frames are not enlarged"):
-        derive_view(clips, of, replace(to, short_side=17, crop=17))
+    with pytest.raises(UsageError, match=r"17 frames at 6.25/s span more time than 64 at 25/s"):
+        derive_view(clips, source, replace(target, num_frames=17))
+    with pytest.raises(UsageError, match=r"Frames at 26/s cannot be taken from a view at 25/s"):
+        derive_view(clips, source, replace(target, frames_per_second=26.0))
+    with pytest.raises(UsageError, match="square of 17 pixels cannot be made from one of 16; frames are not enlarged"):
+        derive_view(clips, source, replace(target, short_side=17, crop=17))
     with pytest.raises(UsageError, match=r"at 25/s and the other at one frame in 4; how they compare depends"):
-        derive_view(clips, of, replace(to, frame_stride=4))
+        derive_view(clips, source, replace(target, frame_stride=4))
     with pytest.raises(UsageError, match="at one frame in 4 and the other at 25/s"):
         viewing_spec(replace(STUDENT, frame_stride=4), TEACHER)

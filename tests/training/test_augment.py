@@ -51,7 +51,7 @@ def test_only_classes_without_left_and_right_are_mirrored() -> None:
     augmenter = ClipAugmenter(replace(STILL, left_right_classes=("swipe left",)), 40)
     assert torch.equal(augmenter(frames, "wave"), frames.flip(2))
     assert torch.equal(augmenter(frames, "swipe left"), frames)
-    with pytest.raises(UsageError, match=r"has 'swipe lft'; the classes are: swipe left, wave"):
+    with pytest.raises(UsageError, match=r"contains 'swipe lft'; the classes are: swipe left, wave"):
         replace(STILL, left_right_classes=("swipe lft",)).check_classes(("swipe left", "wave"))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.training import batch_size as module
-from nonlocal_video.training.batch_size import available_bytes, find_batch_size, most_clips_a_process
+from nonlocal_video.training.batch_size import available_bytes, find_batch_size, max_batch_size_per_process
 
 MIB = 2**20
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def taking(monkeypatch: pytest.MonkeyPatch) -> Taking:
     [(1000, 1, 1, 50), (1000, 2, 1, 25), (1000, 2, 4, 6), (39, 1, 1, 1), (7, 8, 1, 1)],
 )
 def test_an_epoch_keeps_twenty_steps(clips: int, processes: int, accumulate: int, most: int) -> None:
-    assert most_clips_a_process(clips, processes, accumulate) == most
+    assert max_batch_size_per_process(clips, processes, accumulate) == most
     assert clips // (most * processes * accumulate) >= 20 or most == 1
 
 

@@ -75,10 +75,10 @@ def test_the_text_says_the_same(run: Run, bad_clips: Path) -> None:
         "The classes are fairly equal: 2 ('wave') to 3 ('jump') clips a class.",
         f"unusable: {bad_clips}/jump/note.mp4: not_a_video",
         "contradiction: labelled 'wave'",
-        f"same bytes: {bad_clips}/wave/0.mp4, {bad_clips}/wave/copy.mp4; each counts",
+        f"same bytes: {bad_clips}/wave/0.mp4, {bad_clips}/wave/copy.mp4; each is used",
         f"same pictures: {bad_clips}/jump/0.mp4",
         "1 clip is shorter than the model's view (8 frames, 0.80 s)",
-        "Divided with seed 0: 20% to measure on",
+        "Split with seed 0: 20% for validation",
     ):
         assert said in done.out
 
@@ -91,7 +91,7 @@ def test_good_clips_are_status_0_and_given_splits_stay(run: Run, good_clips: Pat
     table.write_text("path,label,split\n" + "".join(lines))
     done = run(table, "--output", tmp_path / "manifest.jsonl")
     assert done.status == 0
-    assert "6 clips have a split in the list of clips; it was kept." in done.out
+    assert "6 clips have a split in the list of clips; it is kept." in done.out
     assert [row.split for row in read_manifest(tmp_path / "manifest.jsonl").rows] == list(splits)
     refused = run(table, "--folds", 2)
     assert refused.status == 2
@@ -117,7 +117,7 @@ def test_clips_that_cannot_be_divided_are_still_reported(run: Run, good_clips: P
     done = run(tmp_path / "clips", "--output", tmp_path / "manifest.csv")
     assert done.status == 0
     assert "All 2 classes have equally many clips: 1." in done.out
-    assert "not divided: Every independent group is the only one of some class" in done.out
+    assert "not split: Every independent group is the only one of some class" in done.out
     assert [row.split for row in read_manifest(tmp_path / "manifest.csv").rows] == [None, None]
     assert run(tmp_path / "clips", "--folds", 3).status == 1
 
@@ -144,10 +144,10 @@ def test_a_file_that_is_cut_off_is_used_and_that_is_said(run: Run, good_clips: P
     ("options", "message"),
     [
         (("--output", "manifest.txt"), "a .csv or a .jsonl file"),
-        (("--output", "nowhere/manifest.csv"), "in a folder that does not exist; make it first"),
+        (("--output", "nowhere/manifest.csv"), "in a folder that does not exist; create it first"),
         (("--folds", "1"), "folds = 1 should be at least 2"),
         (("--validation-share", "0.9"), "from 0.05 to 0.5"),
-        (("--folds", "3", "--validation-share", "0.2"), "not both"),
+        (("--folds", "3", "--validation-share", "0.2"), "Give either a validation share or a number of folds"),
         (("--limit", "frames=3"), "NAME=VALUE"),
     ],
 )
@@ -162,7 +162,7 @@ def test_the_list_of_clips_is_not_overwritten(run: Run, tmp_path: Path) -> None:
     clips.write_text("path,label\nbad.mp4,wave\n")
     done = run(clips, "--output", f"{tmp_path}/../{tmp_path.name}/clips.csv")
     assert done.status == 2
-    assert "is the list of clips itself; name another file" in done.err
+    assert "is the list of clips itself; give another file" in done.err
     assert clips.read_text() == "path,label\nbad.mp4,wave\n"
 
 
@@ -183,7 +183,7 @@ def test_stray_files_are_counted_and_spoil_nothing(run: Run, good_clips: Path, t
     assert any("Class 'empty' has no clip" in note for note in found["notes"])
     refused = run(clips, "--all-files")
     assert refused.status == 2
-    assert ".DS_Store' lies in no class folder" in refused.err
+    assert ".DS_Store' is in no class folder" in refused.err
     for name in ("README.md", "labels.json", ".DS_Store", "list.csv"):
         (clips / name).unlink()
     assert json.loads(run(clips, "--all-files", "--json").out)["clips"] == 9
@@ -200,7 +200,7 @@ def test_split_folders_become_the_manifests_splits(run: Run, good_clips: Path, t
     manifest = tmp_path / "manifest.csv"
     done = run(clips, "--output", manifest)
     assert done.status == 0
-    assert "train (2 clips, to learn from), validation (2 clips, to measure on), test (1 clips, held out)" in done.err
+    assert "train (2 clips, for training), validation (2 clips, for validation), test (1 clips, held out)" in done.err
     train, validation = read_manifest(manifest).train_val_split()
     assert {Path(row.path).relative_to(clips).parts[0] for row in train} == {"train"}
     assert {Path(row.path).relative_to(clips).parts[0] for row in validation} == {"Val"}
@@ -212,7 +212,7 @@ def test_split_folders_become_the_manifests_splits(run: Run, good_clips: Path, t
     manifest.unlink()
     done = run(clips, "--output", manifest, "--validation-share", 0.5)
     assert done.status == 0
-    assert "a part of the training clips is held out instead" in done.err
+    assert "a part of the training clips is held out for validation" in done.err
     _, held_out = read_manifest(manifest).train_val_split()
     assert {Path(row.path).relative_to(clips).parts[0] for row in held_out} == {"train"}
     assert len(held_out) == 2
@@ -225,7 +225,7 @@ def test_frames_and_strange_columns_are_wrong_usage(run: Run, good_clips: Path, 
         (frames / f"img_{number:05}.jpg").write_bytes(b"x")
     done = run(tmp_path / "frames")
     assert (done.status, done.out) == (2, "")
-    assert "Class 'jump' has pictures and no clip" in done.err
+    assert "Class 'jump' has images and no clip" in done.err
     assert f"-i '{frames}/*.jpg'" in done.err
     table = tmp_path / "clips.csv"
     table.write_text(f"path,label,comment\n{good_clips}/jump/0.mp4,jump,x\n{good_clips}/wave/0.mp4,wave,\n")

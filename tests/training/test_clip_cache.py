@@ -85,7 +85,7 @@ def test_whatever_is_damaged_is_made_again_with_a_line_of_warning(
             np.testing.assert_array_equal(found, FRAMES)
             continue
         (record,) = caplog.records
-        assert "a.npy' of the cache is damaged" in record.message
+        assert "a.npy' in the cache is damaged" in record.message
         assert "\n" not in record.message
         assert cache.num_bytes == 0
         assert cache.put("a", FRAMES)

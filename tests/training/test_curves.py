@@ -85,7 +85,7 @@ def test_panels_without_a_measurement_are_left_out(tmp_path: Path, drawn: list[F
 
 
 def test_no_rows_and_no_place_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no row of metrics to draw"):
+    with pytest.raises(UsageError, match="no metrics to draw"):
         draw_curves([], tmp_path / "curves.png", title="run")
     with pytest.raises(OutputError, match="cannot be written: No such file"):
         draw_curves(ROWS, tmp_path / "none" / "curves.png", title="run")

@@ -18,7 +18,7 @@ from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.training.augment import Augmentation, BatchMixer
 from nonlocal_video.training.config import TrainConfig
-from nonlocal_video.training.engine import Progress
+from nonlocal_video.training.engine import TrainingProgress
 from nonlocal_video.training.loading import EpochBatches
 from nonlocal_video.training.metrics import read_metrics
 from nonlocal_video.training.optim import learning_rate
@@ -54,8 +54,8 @@ def test_it_is_a_plain_loop_with_averaged_weights(tmp_path: Path) -> None:
     losses = []
     order = EpochBatches(8, 4, seed=3, epochs=2)
     for step in range(4):
-        places = order.places(step // 2, step % 2)
-        loss = F.cross_entropy(by_hand(data.clips[places]), data.classes[places], label_smoothing=0.1)
+        indices = order.clip_indices(step // 2, step % 2)
+        loss = F.cross_entropy(by_hand(data.clips[indices]), data.classes[indices], label_smoothing=0.1)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, 2)
         optimizer.zero_grad()
@@ -197,7 +197,7 @@ class TestEarlyStop:
     CONFIG = replace(PLAIN, epochs=9, patience=2, learning_rate=0.0)
 
     def test_it_stops_after_so_many_epochs_without_a_gain(self, tmp_path: Path) -> None:
-        seen: list[Progress] = []
+        seen: list[TrainingProgress] = []
         of = training(tmp_path / "run", tiny_network(tiny_card()), tiny_card(), self.CONFIG)
         result = run(of, on_progress=seen.append)
         assert (result.early, result.finished, result.best["epoch"]) == (True, True, 1.0)
@@ -232,15 +232,15 @@ class TestCannotGoOn:
         data.clips[5] = float("nan")
         of = training(tmp_path / "run", tiny_network(tiny_card()), tiny_card(), PLAIN, train=data)
         order = EpochBatches(8, 4, seed=3, epochs=2)
-        step = next(step for step in range(2) if 5 in order.places(0, step))
-        names = ", ".join(f"clip {place}" for place in order.places(0, step))
+        step = next(step for step in range(2) if 5 in order.clip_indices(0, step))
+        names = ", ".join(f"clip {index}" for index in order.clip_indices(0, step))
         with pytest.raises(TrainingError, match=rf"loss of step {step + 1} is nan, for the clips {names}\."):
             run(of)
 
     def test_weights_that_are_not_finite_are_not_saved_as_the_best(self, tmp_path: Path) -> None:
         config = replace(PLAIN, epochs=1, batch_size=8, learning_rate=1e30, warmup_epochs=0)
         of = training(tmp_path / "run", tiny_network(tiny_card()), tiny_card(), config)
-        with pytest.raises(TrainingError, match="After step 1 the loss of held-out clips is nan"):
+        with pytest.raises(TrainingError, match="After step 1 the validation loss is nan"):
             run(of)
         assert not of.folder.best.exists()
 

@@ -27,8 +27,8 @@ SHAPE = (32, 2, 2, 2)
 class TwoViews(MemoryClips):
     """Epochs see two views in turn."""
 
-    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        return super().view(place, epoch % 2)
+    def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        return super().view(index, epoch % 2)
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def test_every_view_is_what_the_frozen_part_makes_of_it(network: Video3DResNet, 
     assert data.closed
     network.eval()
     for epoch in range(4):
-        for place in range(7):
-            clip, label = data.view(place, epoch % 2)
-            features, kept_label = kept.view(place, epoch)
+        for index in range(7):
+            clip, label = data.view(index, epoch % 2)
+            features, kept_label = kept.view(index, epoch)
             torch.testing.assert_close(features, network.forward_to("layer3", clip[None])[0], rtol=1e-4, atol=1e-5)
             assert kept_label == label
     assert len(kept) == 7
@@ -82,8 +82,8 @@ def test_cut_off_it_goes_on(network: Video3DResNet, tmp_path: Path) -> None:
     assert seen == [(11, 16), (14, 16), (16, 16)]
     whole = kept_of(network, MemoryClips(8), tmp_path / "whole", views=2)
     for epoch in range(2):
-        for place in range(8):
-            torch.testing.assert_close(again.view(place, epoch)[0], whole.view(place, epoch)[0])
+        for index in range(8):
+            torch.testing.assert_close(again.view(index, epoch)[0], whole.view(index, epoch)[0])
 
     data.asked.clear()
     again.compute(part, fabric(), batch_size=3, workers=0)
@@ -128,10 +128,12 @@ def test_learning_from_kept_features_is_learning_from_the_clips(tmp_path: Path, 
 
 def test_what_does_not_fit_is_refused_before_it_is_computed(tmp_path: Path) -> None:
     room = 4 * 64 * 8 * (100 * 8 + 50)
-    check_room((64, 2, 2, 2), num_clips=100, num_views=8, num_measured=50, max_bytes=room)
-    message = r"8 views of 100 clips, and of the middle of 50, take .* --set cache_gib=.* --set frozen_views=0"
+    check_room((64, 2, 2, 2), num_clips=100, num_views=8, num_validation=50, max_bytes=room)
+    message = (
+        r"8 views of 100 training clips and of 50 validation clips take .* --set cache_gib=.* --set frozen_views=0"
+    )
     with pytest.raises(UsageError, match=message):
-        check_room((64, 2, 2, 2), num_clips=100, num_views=8, num_measured=50, max_bytes=room - 1)
+        check_room((64, 2, 2, 2), num_clips=100, num_views=8, num_validation=50, max_bytes=room - 1)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         FeatureCache(MemoryClips(2), tmp_path / "file", num_views=1, shape=(1, 1, 1, 1))
@@ -152,9 +154,9 @@ def test_the_disk_is_taken_before_anything_is_computed(tmp_path: Path, monkeypat
             FeatureCache(MemoryClips(2), tmp_path / "full", num_views=3, shape=(64, 2, 8, 8))
 
 
-def _change(path: Path, place: int) -> None:
+def _change(path: Path, index: int) -> None:
     content = bytearray(path.read_bytes())
-    content[place] ^= 8
+    content[index] ^= 8
     path.write_bytes(content)
 
 
@@ -165,7 +167,7 @@ def test_a_damaged_view_is_never_fed_and_made_again(
     data = MemoryClips(6)
     whole = kept_of(network, data, tmp_path, views=2)
     expected = [
-        (whole.view(place, epoch)[0].clone(), whole.view(place, epoch)[1]) for place in range(6) for epoch in (0, 1)
+        (whole.view(index, epoch)[0].clone(), whole.view(index, epoch)[1]) for index in range(6) for epoch in (0, 1)
     ]
     one = 4 * 32 * 2 * 2 * 2
     damages = [
@@ -177,7 +179,7 @@ def test_a_damaged_view_is_never_fed_and_made_again(
     for number, damage in enumerate(damages):
         damage()
         damaged = FeatureCache(data, tmp_path, num_views=2, shape=SHAPE)
-        with pytest.raises(OutputError, match=r"View 0 of clip 4 in .* is damaged.*--resume makes it again"):
+        with pytest.raises(OutputError, match=r"View 0 of clip 4 in .* is damaged.*--resume recomputes it"):
             damaged.view(4, 0)
         data.asked.clear()
         caplog.clear()
@@ -185,8 +187,8 @@ def test_a_damaged_view_is_never_fed_and_made_again(
         assert (0, 4) in data.asked
         assert len(data.asked) == (3 if number < 3 else 9), "the batches that hold one"
         (record,) = caplog.records
-        assert f"{1 if number < 3 else 8} kept views in" in record.message
-        found = [again.view(place, epoch) for place in range(6) for epoch in (0, 1)]
+        assert f"{1 if number < 3 else 8} cached views in" in record.message
+        found = [again.view(index, epoch) for index in range(6) for epoch in (0, 1)]
         for (features, label), (right, right_label) in zip(found, expected, strict=True):
             assert label == right_label
             torch.testing.assert_close(features, right, rtol=1e-4, atol=1e-5)

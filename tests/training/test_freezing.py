@@ -139,7 +139,7 @@ class TestGates:
         gates = Gates(network, self.SCHEDULE)
         outputs = []
         for epoch, expected in ((0.5, (0, 0)), (2.0, (0, 0.5)), (3.0, (0, 1)), (4.5, (0.75, 1)), (5.0, (1, 1))):
-            gates.move(epoch)
+            gates.set_epoch(epoch)
             assert gates.values() == dict(zip(("layer3.nonlocal0", "layer4.nonlocal0"), expected, strict=True))
             outputs.append(network(x))
             torch.testing.assert_close(with_absorbed_gates(network)(x), outputs[-1])
@@ -149,22 +149,22 @@ class TestGates:
 
     def test_without_a_schedule_they_stay_open(self) -> None:
         gates = Gates(tiny_network(tiny_card(blocks=True)), None)
-        gates.move(0)
+        gates.set_epoch(0)
         assert set(gates.values().values()) == {1.0}
-        assert gates.open_from() == 0
+        assert gates.fully_open_epoch() == 0
 
     @pytest.mark.parametrize("stages", [(4, 3), (3, 2, 4, 1), (4, 3, 2, 1)])
     def test_when_the_last_one_is_open(self, stages: tuple[int, ...]) -> None:
         gates = Gates(tiny_network(tiny_card(blocks=True)), replace(self.SCHEDULE, stages=stages))
-        epoch = gates.open_from()
-        gates.move(epoch)
+        epoch = gates.fully_open_epoch()
+        gates.set_epoch(epoch)
         assert set(gates.values().values()) == {1.0}
-        gates.move(epoch - 0.1)
+        gates.set_epoch(epoch - 0.1)
         assert min(gates.values().values()) < 1
 
     def test_absorbing_leaves_the_network_in_training_as_it_is(self) -> None:
         network = wake_blocks(tiny_network(tiny_card(blocks=True)))
-        Gates(network, self.SCHEDULE).move(2.0)
+        Gates(network, self.SCHEDULE).set_epoch(2.0)
         before = copy.deepcopy(network.state_dict())
         saved = with_absorbed_gates(network)
         assert changed_by(network, before) == set()
@@ -174,13 +174,13 @@ class TestGates:
     def test_inceptions_places_belong_to_stages(self) -> None:
         blocks = dict.fromkeys(("Mixed_3c", "Mixed_4f", "Mixed_5b"), NonLocalConfig(inter_channels=4))
         gates = Gates(InceptionI3D(InceptionI3DConfig(3, blocks)), ProgressiveSchedule(0, 1, (4, 3, 2)))
-        gates.move(1.5)
+        gates.set_epoch(1.5)
         assert gates.values() == {"nonlocal_Mixed_3c": 0.0, "nonlocal_Mixed_4f": 0.5, "nonlocal_Mixed_5b": 1.0}
 
     def test_a_schedule_that_does_not_fit_is_refused(self) -> None:
         with pytest.raises(UsageError, match="the network has none"):
             Gates(tiny_network(tiny_card()), self.SCHEDULE)
-        with pytest.raises(UsageError, match=r"stages \(4,\) leave out \[3\]"):
+        with pytest.raises(UsageError, match=r"stages \(4,\) and omits \[3\]"):
             Gates(tiny_network(tiny_card(blocks=True)), replace(self.SCHEDULE, stages=(4,)))
 
 

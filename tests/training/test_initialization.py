@@ -70,7 +70,7 @@ def test_with_the_same_classes_the_head_stays(weights: Path) -> None:
     stored = load_file(weights)
     for name, tensor in start.network.state_dict().items():
         assert torch.equal(tensor, stored[name]), name
-    assert "its head among them" in start.loaded
+    assert "including the head" in start.loaded
     swapped = initialize(weights, LABELS[::-1], name="mine")
     assert not torch.equal(swapped.network.fc.weight, stored["fc.weight"])  # type: ignore[union-attr, arg-type]
 
@@ -141,7 +141,7 @@ def test_a_description_in_yaml(weights: Path, card: ModelCard) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"config": {"num_classes": 3}}, "num_classes; the run's classes decide it"),
+        ({"config": {"num_classes": 3}}, "num_classes, which the classes of the run determine"),
         ({"layers": 3}, r"this version does not know \['layers'\]"),
         ({"input": None}, "should have name, architecture, config and input; input"),
         ({"input": {"num_frame": 3}}, r"this version does not know \['input.num_frame'\]"),

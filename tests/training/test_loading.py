@@ -24,12 +24,12 @@ def test_the_order_does_not_depend_on_workers(workers: int) -> None:
     batches = EpochBatches(11, 2, seed=3, epochs=2)
     data = MemoryClips(11)
     found = [loaded(batch) for batch in BatchLoader(data, batches, workers=workers, pin_memory=False)]
-    seen = [places.tolist() for _, _, places in found]
-    assert seen == [batches.places(epoch, batch) for epoch in (0, 1) for batch in range(5)]
+    seen = [indices.tolist() for _, _, indices in found]
+    assert seen == [batches.clip_indices(epoch, batch) for epoch in (0, 1) for batch in range(5)]
     assert seen[:5] != seen[5:]
-    for number, (clips, classes, places) in enumerate(found):
-        assert torch.equal(classes, places % 2)
-        assert torch.equal(clips, data.clips[places].roll(number // 5, dims=-1))
+    for number, (clips, classes, indices) in enumerate(found):
+        assert torch.equal(classes, indices % 2)
+        assert torch.equal(clips, data.clips[indices].roll(number // 5, dims=-1))
 
 
 def test_while_an_epoch_ends_the_next_one_is_loaded() -> None:
@@ -37,9 +37,9 @@ def test_while_an_epoch_ends_the_next_one_is_loaded() -> None:
     asked = torch.zeros(3, dtype=torch.int64).share_memory_()
 
     class Counted(MemoryClips):
-        def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
             asked[epoch] += 1
-            return super().view(place, epoch)
+            return super().view(index, epoch)
 
     loader = iter(BatchLoader(Counted(8), EpochBatches(8, 4, seed=0, epochs=3), workers=2, pin_memory=False))
     for _ in range(2):
@@ -56,9 +56,9 @@ def test_each_clip_comes_once_in_an_epoch_and_the_rest_has_another_turn() -> Non
     views = [view for batch in batches for view in batch]
     left_away = set()
     for epoch in range(12):
-        places = [view.place for view in views if view.epoch == epoch]
-        assert len(set(places)) == len(places) == 9
-        left_away |= set(range(10)) - set(places)
+        indices = [view.clip for view in views if view.epoch == epoch]
+        assert len(set(indices)) == len(indices) == 9
+        left_away |= set(range(10)) - set(indices)
     assert len(left_away) > 3
 
 
@@ -91,7 +91,7 @@ def test_processes_share_every_global_batch() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_measuring_sees_every_clip_once(world_size: int) -> None:
     shares = [EveryClip(7, 2, rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert sorted(view.place for share in shares for batch in share for view in batch) == list(range(7))
+    assert sorted(view.clip for share in shares for batch in share for view in batch) == list(range(7))
     assert all(len(list(share)) == len(share) for share in shares)
 
 
@@ -108,7 +108,7 @@ def test_a_broken_clip_is_its_video_error(workers: int) -> None:
 
 def test_ctrl_c_does_not_reach_workers() -> None:
     class Asked(MemoryClips):
-        def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
             return torch.zeros(1), int(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
 
     (batch,) = BatchLoader(Asked(1), EveryClip(1, 1), workers=1, pin_memory=False)
@@ -118,7 +118,7 @@ def test_ctrl_c_does_not_reach_workers() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_cache_that_cannot_be_written_is_its_error(workers: int) -> None:
     class FullDisk(MemoryClips):
-        def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+        def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
             raise OutputError("The cache cannot be written.")
 
     (batch,) = BatchLoader(FullDisk(2), EveryClip(2, 2), workers=workers, pin_memory=False)

@@ -90,7 +90,9 @@ def test_the_first_row_fixes_the_columns(tmp_path: Path) -> None:
     with log_of(tmp_path, columns=None, resume_step=2) as log:
         log.add(3, 3, {"a": 4.0})
     assert [row["a"] for row in read_metrics(tmp_path / "metrics.csv")] == [1.0, None, 4.0]
-    with pytest.raises(UsageError, match=r"has the columns step, epoch, a, b, and the resumed run step, epoch, b, a"):
+    with pytest.raises(
+        UsageError, match=r"has the columns step, epoch, a, b, and the resumed run has step, epoch, b, a"
+    ):
         log_of(tmp_path, columns=("b", "a"), resume_step=2)
 
 
@@ -125,7 +127,7 @@ def test_another_table_is_refused(tmp_path: Path, text: str, message: str) -> No
 def test_a_resumed_table_that_is_damaged_is_refused_and_kept(tmp_path: Path) -> None:
     text = "step,epoch,a\none,0.5,1\n"
     (tmp_path / "metrics.csv").write_text(text)
-    with pytest.raises(UsageError, match="begins with no step"):
+    with pytest.raises(UsageError, match="does not start with a step"):
         log_of(tmp_path, columns=None, resume_step=3)
     assert (tmp_path / "metrics.csv").read_text() == text
 

@@ -94,9 +94,9 @@ def test_unlabelled_clips_are_seen_as_labelled_ones_are(manifest: Manifest, tmp_
     labelled = ClipDataset(rows, LABELS, SPEC, augmentation=plain, seed=5)
     unlabelled = UnlabelledClips(rows, SPEC, augmentation=plain, seed=5, cache=ClipCache(tmp_path))
     for epoch in range(2):
-        for place in range(len(rows)):
-            clip, label = unlabelled.view(place, epoch)
-            assert torch.equal(clip, labelled.view(place, epoch)[0])
+        for index in range(len(rows)):
+            clip, label = unlabelled.view(index, epoch)
+            assert torch.equal(clip, labelled.view(index, epoch)[0])
             assert label == UNLABELLED
     assert unlabelled.classes.tolist() == [UNLABELLED] * 6
     assert (unlabelled.statistics.clips, unlabelled.statistics.from_cache) == (12, 6)
@@ -110,11 +110,11 @@ def test_parts_come_one_after_another(
     together = MixedDataset(parts)
     assert (len(together), together.labels, together.spec) == (6, LABELS, SPEC)
     assert together.classes.tolist() == [*parts[0].classes.tolist(), UNLABELLED, UNLABELLED, UNLABELLED]
-    assert [together.path(place) for place in range(6)] == [row.path for part in parts for row in part.rows]
+    assert [together.path(index) for index in range(6)] == [row.path for part in parts for row in part.rows]
     for epoch in (0, 3):
         seen = every_view(together, epoch, workers=1)
         assert [label for _, label in seen] == together.classes.tolist()
-        expected = [part.view(place, epoch)[0] for part in parts for place in range(len(part))]
+        expected = [part.view(index, epoch)[0] for part in parts for index in range(len(part))]
         assert torch.equal(torch.stack([clip for clip, _ in seen]), torch.stack(expected))
     assert together.statistics.clips == sum(part.statistics.clips for part in parts) == 24
     assert together.statistics.decode_seconds == pytest.approx(sum(part.statistics.decode_seconds for part in parts))
@@ -125,12 +125,12 @@ def test_with_a_number_of_views_epochs_go_round(parts: tuple[ClipDataset, Unlabe
     together = MixedDataset(parts, views=2)
     seen = []
     for epoch in range(4):
-        seen.append([together.view(place, epoch)[0] for place in (1, 4, 5)])
-    for place in range(3):
-        assert torch.equal(seen[0][place], seen[2][place])
-        assert torch.equal(seen[1][place], seen[3][place])
-        assert not torch.equal(seen[0][place], seen[1][place])
-    names = [[together.view_name(place, epoch) for place in range(6)] for epoch in range(4)]
+        seen.append([together.view(index, epoch)[0] for index in (1, 4, 5)])
+    for index in range(3):
+        assert torch.equal(seen[0][index], seen[2][index])
+        assert torch.equal(seen[1][index], seen[3][index])
+        assert not torch.equal(seen[0][index], seen[1][index])
+    names = [[together.view_name(index, epoch) for index in range(6)] for epoch in range(4)]
     assert names[0] == names[2]
     assert names[1] == names[3]
     assert len({*names[0], *names[1]}) == 12
@@ -168,9 +168,9 @@ def test_parts_that_do_not_go_together_are_refused(parts: tuple[ClipDataset, Unl
     with pytest.raises(UsageError, match="views = 0 should be at least 1"):
         MixedDataset(parts, views=0)
     other_view = UnlabelledClips(parts[1].rows, replace(SPEC, crop=32))
-    with pytest.raises(UsageError, match="make all for the same view"):
+    with pytest.raises(UsageError, match="make all for the same input"):
         MixedDataset([parts[0], other_view])
     other_labels = ClipDataset(parts[0].rows, LABELS[::-1], SPEC)
-    with pytest.raises(UsageError, match="give all the same"):
+    with pytest.raises(UsageError, match="all need the same"):
         MixedDataset([parts[0], other_labels])
     assert MixedDataset(parts[1:]).labels == ()

@@ -61,7 +61,7 @@ def section(text: str, title: str) -> str:
 
 def test_the_figures_are_those_of_the_best_row() -> None:
     text = section(card().text(), "How good it is")
-    assert "After epoch 2, one view of each of 9 clips" in text
+    assert "After epoch 2, one view of each of 9 validation clips" in text
     assert "| top1 | 88.9% |" in text
     assert "| cross_entropy | 0.4123 |" in text
     assert "chosen by `validation/top1` on the same clips" in text
@@ -78,15 +78,15 @@ def test_classes_and_data_are_counted() -> None:
     ]
     data = section(text, "Data")
     assert "Trained on 26 clips of 12 groups (104 s)." in data
-    assert "Measured on 9 clips of 3 groups (36 s): split `validation`." in data
+    assert "Validated on 9 clips of 3 groups (36 s): split `validation`." in data
     assert "1 of 36 clips could not be used" in data
     assert "both sides" not in data
-    assert "learn from for: tree." in section(text, "What it is not for")
+    assert "fewer than 10 training clips: tree." in section(text, "What it is not for")
 
 
 def test_it_says_when_people_are_on_both_sides_or_unknown() -> None:
     shared = Manifest((clip("tree", 0, "train", "anna"), clip("tree", 0, "validation", "anna")))
-    assert "**1 groups are on both sides** (anna)" in card(manifest=shared).text()
+    assert "**1 groups are in both sets** (anna)" in card(manifest=shared).text()
     assert "The clips have no groups." in section(card(groups=False).text(), "Data")
 
 
@@ -101,17 +101,17 @@ def test_a_fold_is_measured_on_and_the_others_trained_on() -> None:
     rows = tuple(clip(label, n, f"fold{n}", f"s{n}") for n in (1, 2, 3) for label in LABELS)
     data = section(card(manifest=Manifest(rows), validation="fold2").text(), "Data")
     assert "Trained on 6 clips of 2 groups" in data
-    assert "Measured on 3 clips of 1 groups (12 s): split `fold2`." in data
+    assert "Validated on 3 clips of 1 groups (12 s): split `fold2`." in data
 
 
 def test_origin_and_licence_are_carried_over() -> None:
     text = card(teachers=(TEACHER,)).text()
     assert "Started from `old` (CC-BY-NC-4.0, https://example.org/old.pth)." in section(text, "Weights it started from")
-    assert "Learnt from the answers of `wise` (Apache-2.0)." in text
+    assert "Distilled from `wise` (Apache-2.0)." in text
     assert section(text, "Licence").splitlines()[:2] == ["- old: CC-BY-NC-4.0.", "- wise: Apache-2.0."]
     fresh = card(start=None).text()
     assert "Random initialization" in section(fresh, "Weights it started from")
-    assert "from the clips above alone" in section(fresh, "Licence")
+    assert "on the clips above alone" in section(fresh, "Licence")
 
 
 def test_settings_are_listed_flat() -> None:

@@ -43,7 +43,7 @@ workers: 0
 MOMENTS = [
     ("torch.optim:AdamW.step", 1),  # before there is a state: the run begins anew
     ("torch.optim:AdamW.step", 2),  # in the middle of an epoch; so far one step is saved
-    ("nonlocal_video.training.engine:measure", 1),
+    ("nonlocal_video.training.engine:validate", 1),
     ("nonlocal_video.training.run_folder:RunFolder.save_best", 1),  # after the row, before the state
     ("nonlocal_video.training.run_folder:RunFolder._write", 3),  # after a new state, in the second epoch
     ("nonlocal_video.io:os.replace", 3),  # before a state that is whole takes its place
@@ -99,7 +99,7 @@ def _held_out_loss(run: Path) -> float:
     """Of the last weights, all by themselves."""
     network, card = load_checkpoint(run / "last.safetensors")
     clips = ClipDataset(read_manifest(run / "manifest.csv").of_split("validation"), card.labels, card.input)
-    views, classes = zip(*(clips.view(place, 0) for place in range(len(clips))), strict=True)
+    views, classes = zip(*(clips.view(index, 0) for index in range(len(clips))), strict=True)
     clips.close()
     with torch.no_grad():
         logits = network.eval()(torch.stack(views))

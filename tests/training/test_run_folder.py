@@ -147,8 +147,7 @@ def test_resuming_with_other_packages_says_so(run: RunFolder) -> None:
     run.config.write_text(json.dumps(config))
     with run.open(SETTINGS, command=COMMAND):
         assert run.notes == (
-            f"torch was 2.0.0 and is {torch.__version__}: the rest of the run need not be what it would have been, "
-            "bit for bit.",
+            f"torch was 2.0.0 and is {torch.__version__}: the rest of the run may differ from an uninterrupted one.",
         )
 
 
@@ -160,7 +159,7 @@ def test_a_configuration_of_something_else_is_refused(run: RunFolder, text: str)
 
 
 def test_resuming_where_no_run_is_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds no run .*Leave --resume away"):
+    with pytest.raises(UsageError, match=r"holds no run .*Omit --resume"):
         RunFolder(tmp_path / "none").open(SETTINGS, command=COMMAND)
     assert not list(tmp_path.iterdir())
 

@@ -41,10 +41,10 @@ class PixelClips:
     def close(self) -> None:
         pass
 
-    def pixels(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        return self._pixels[place].roll(epoch, dims=1), place % len(LABELS)
+    def pixels(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        return self._pixels[index].roll(epoch, dims=1), index % len(LABELS)
 
-    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
+    def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
         raise AssertionError("pixels were to be taken")
 
 
@@ -60,8 +60,8 @@ class NormalisedClips:
     def close(self) -> None:
         pass
 
-    def view(self, place: int, epoch: int) -> tuple[Tensor, int]:
-        frames, label = self._clips.pixels(place, epoch)
+    def view(self, index: int, epoch: int) -> tuple[Tensor, int]:
+        frames, label = self._clips.pixels(index, epoch)
         return normalise(frames, VIEW.mean, VIEW.std), label
 
 
@@ -73,8 +73,8 @@ def test_workers_hand_over_pixels(workers: int) -> None:
     assert first[0].dtype == torch.uint8
     assert first[0].shape == (2, 4, 32, 32, 3)
     found = torch.cat([as_input(clips, loader, CPU) for clips, _, _ in (first, second)])
-    for place, clip in enumerate(found):
-        assert torch.equal(clip, normalise(data.pixels(place, 1)[0], VIEW.mean, VIEW.std))
+    for index, clip in enumerate(found):
+        assert torch.equal(clip, normalise(data.pixels(index, 1)[0], VIEW.mean, VIEW.std))
 
 
 def test_normalising_a_batch_is_normalising_each_clip() -> None:
@@ -124,7 +124,7 @@ def test_mean_losses_are_those_of_the_steps(tmp_path: Path) -> None:
     (row,) = read_metrics(made.folder.metrics)
     network = tiny_network(card)  # hardly moved
     network.eval()
-    clips, classes = zip(*(NormalisedClips(PixelClips(8)).view(place, 0) for place in range(8)), strict=True)
+    clips, classes = zip(*(NormalisedClips(PixelClips(8)).view(index, 0) for index in range(8)), strict=True)
     with torch.no_grad():
         wanted = F.cross_entropy(network(torch.stack(clips)), torch.tensor(classes))
     assert row["train/loss"] == pytest.approx(float(wanted), rel=1e-4)

@@ -65,7 +65,7 @@ def test_a_run_that_is_told_to_stop_stops_and_goes_on(divided_clips: Path, tmp_p
         assert "Exception" not in ended["said"], words
         assert not ended["left"], words
         if len(job["signals"]) == 1:
-            assert ended["said"].count("Finishing what is in hand") == 1, words
+            assert ended["said"].count("Finishing the current step") == 1, words
         assert ended["said"].rstrip().splitlines()[-1].split(".")[0].startswith("Stopped"), words
         assert "--resume continues" in ended["said"], words
         assert (Path(job["wait_for"]).parent / "state.pt").is_file()

@@ -37,8 +37,8 @@ def counting(seed: int = 1) -> CountingTeacher:
     return CountingTeacher(plain.network, plain.spec, plain.labels, digest=plain.digest)
 
 
-def two_views(place: int, epoch: int) -> str:
-    return f"clip {place} view {epoch % 2}"
+def two_views(index: int, epoch: int) -> str:
+    return f"clip {index} view {epoch % 2}"
 
 
 def assert_equal(some: Answers, others: Answers) -> None:
@@ -50,7 +50,7 @@ def assert_equal(some: Answers, others: Answers) -> None:
 
 
 def some_of(batch: Batch, rows: list[int]) -> Batch:
-    return Batch(batch.clips[rows], batch.targets[rows], batch.places[rows], batch.epoch)
+    return Batch(batch.clips[rows], batch.targets[rows], batch.indices[rows], batch.epoch)
 
 
 def test_a_hit_is_what_was_computed_and_the_teacher_is_not_asked(tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_epochs_with_the_same_view_share_its_answer_and_everything_else_has_its_
 def answer_all(folder: Path, order: list[int]) -> None:
     torch.set_num_threads(1)
     cache = AnswerCache(folder, two_views)
-    for place in order:
-        cache.answers(tiny_teacher(), some_of(batch_of(6), [place]), TEACHER_VIEW, LAYERS)
+    for index in order:
+        cache.answers(tiny_teacher(), some_of(batch_of(6), [index]), TEACHER_VIEW, LAYERS)
 
 
 def test_two_processes_share_a_folder(tmp_path: Path) -> None:
@@ -176,15 +176,15 @@ def test_an_answer_is_not_asked_for_with_clips_that_the_teacher_must_not_see(tmp
     cache.answers(teacher, batch, TEACHER_VIEW)
     file = next((tmp_path / "answers").glob("*.npy"))
     file.write_bytes(file.read_bytes()[:-3] + b"abc")
-    with pytest.raises(OutputError, match=r"answers to 1 views are missing or damaged.*--resume makes it again"):
-        cache.answers(teacher, batch, TEACHER_VIEW, ask=False)
+    with pytest.raises(OutputError, match=r"outputs for 1 views are missing or damaged.*--resume recomputes them"):
+        cache.answers(teacher, batch, TEACHER_VIEW, compute_missing=False)
     assert teacher.asked == 2
 
 
 def test_numbers_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     teacher = tiny_teacher()
     teacher.network.fc.bias.data[1] = float("inf")
-    with pytest.raises(ModelError, match="The teacher's logits of a clip has numbers that are not finite"):
+    with pytest.raises(ModelError, match="The teacher's output 'logits' for a clip is not finite"):
         AnswerCache(tmp_path, two_views).answers(teacher, batch_of(2), TEACHER_VIEW)
     assert not list(tmp_path.glob("*.npy"))
 
@@ -208,7 +208,9 @@ def test_the_losses_are_the_same_with_caches_which_keep_learning_and_measuring_a
     measured = objective(teacher, cache).eval()(batch_of(3))
     assert teacher.asked == 6
     for asked in (9, 9):
-        both = objective(teacher, cache, measured_cache=AnswerCache(tmp_path, lambda place, epoch: f"measured {place}"))
+        both = objective(
+            teacher, cache, validation_cache=AnswerCache(tmp_path, lambda index, epoch: f"measured {index}")
+        )
         assert torch.equal(both.eval()(batch_of(3)).total, measured.total)
         assert teacher.asked == asked
     both.network.train()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import nonlocal_video as nlv
-from nonlocal_video.training.engine import Progress
+from nonlocal_video.training.engine import TrainingProgress
 from nonlocal_video.training.metrics import read_metrics
 
 QUIET = {"device": "cpu", "workers": 0}
@@ -18,7 +18,7 @@ class Heard(nlv.TrainCallback):
         self.steps: list[int] = []
         self.sentences: list[str] = []
 
-    def on_progress(self, progress: Progress) -> None:
+    def on_progress(self, progress: TrainingProgress) -> None:
         self.steps.append(progress.step)
 
     def notify(self, sentence: str) -> None:

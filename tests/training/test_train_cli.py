@@ -34,7 +34,7 @@ def test_from_a_folder_of_clips_to_answers(train: Run, run: Run, divided_clips: 
     assert (done.status, done.err.count("\n")) == (0, 5)
     assert "Checking" in done.err
     assert "tensors of the trunk of 'tiny parent' were loaded; the head for 2 classes is new." in done.err
-    assert "layer4 and all before it stay as they are: their features of 2 random views of 8 clips" in done.err
+    assert "All layers up to layer4 are frozen: their features of 2 random views of 8 training clips" in done.err
     assert "epoch 2: loss" in done.err
     assert "12 clips, 12 usable" in done.out
     assert "Best after epoch" in done.out
@@ -66,7 +66,7 @@ def test_from_a_folder_of_clips_to_answers(train: Run, run: Run, divided_clips: 
     before = {name: (folder / name).read_bytes() for name in ("metrics.csv", "best.safetensors", "README.md")}
     again = train(clips)
     assert again.status == 2
-    assert "holds a run already. Go on with it by --resume" in again.err
+    assert "holds a run already. Resume it with --resume" in again.err
     assert "Checking" not in again.err
     finished = run("train", "--output", folder, "--resume")
     assert (finished.status, "computed once" in finished.err) == (0, False)
@@ -78,26 +78,26 @@ def test_a_manifest_is_taken_as_it_is(train: Run, divided_clips: Path, tmp_path:
     options = ("--stage", "all", "--progressive", "--set", "cache_gib=0.01", "--set", "gradient_checkpointing=true")
     done = train(divided_clips, *options)
     assert done.status == 0, done.err
-    assert "All blocks are open after 15 epochs, and the run has 1: some stay partly or wholly shut." in done.err
+    assert "All blocks are open after 15 epochs, and the run has 1: some stay partly or fully closed." in done.err
     assert "Checking" not in done.err
-    assert "its head among them: the classes are the same" in done.err
+    assert "including the head, as the classes are the same" in done.err
     assert read_manifest(tmp_path / "run" / "manifest.csv") == read_manifest(divided_clips)
     assert not (tmp_path / "run" / "cache").exists()
 
 
 def test_folds_are_measured_in_turn(train: Run, divided_clips: Path, tmp_path: Path) -> None:
     manifest = read_manifest(divided_clips)
-    rows = tuple(replace(row, split=f"fold{1 + place % 3}") for place, row in enumerate(manifest.rows))
+    rows = tuple(replace(row, split=f"fold{1 + index % 3}") for index, row in enumerate(manifest.rows))
     write_manifest(tmp_path / "folds.csv", replace(manifest, rows=rows))
     done = train(tmp_path / "folds.csv", "--validation", "fold2", "--set", "frozen_views=1", "--batch-size", 5)
     assert done.status == 0, done.err
-    assert "random views of 8 clips, and of the middle of 4" in done.err
+    assert "random views of 8 training clips and of 4 validation clips" in done.err
 
 
 class TestBatchSize:
     def test_it_is_found_by_memory(self, train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", self.three)
-        monkeypatch.setattr("nonlocal_video.training.batch_size.LEAST_STEPS_AN_EPOCH", 1)
+        monkeypatch.setattr("nonlocal_video.training.batch_size.MIN_STEPS_PER_EPOCH", 1)
         done = train(divided_clips, "--stage", "all", "--batch-size", "auto")
         assert done.status == 0, done.err
         assert "3 fit." in done.err
@@ -114,7 +114,7 @@ class TestBatchSize:
         self, train: Run, run: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", self.three)
-        monkeypatch.setattr("nonlocal_video.training.batch_size.LEAST_STEPS_AN_EPOCH", 1)
+        monkeypatch.setattr("nonlocal_video.training.batch_size.MIN_STEPS_PER_EPOCH", 1)
         _stop_in_step(monkeypatch, 3)
         stopped = train(divided_clips, "--stage", "all", "--batch-size", "auto", epochs=2)
         assert (stopped.status, "Stopped after step 3" in stopped.err) == (130, True)
@@ -136,7 +136,7 @@ class TestBatchSize:
         self, train: Run, divided_clips: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", self.three)
-        monkeypatch.setattr("nonlocal_video.training.batch_size.LEAST_STEPS_AN_EPOCH", 1)
+        monkeypatch.setattr("nonlocal_video.training.batch_size.MIN_STEPS_PER_EPOCH", 1)
         rows = []
         for size in ("auto", 3):
             done = train(
@@ -248,24 +248,24 @@ class TestRefusedBeforeThereIsAFolder:
         manifest = read_manifest(divided_clips)
         rows = tuple(row for row in manifest.rows if row.label == "jump")
         write_manifest(tmp_path / "one.csv", replace(manifest, rows=rows))
-        self.refused(train(tmp_path / "one.csv"), tmp_path, "at least two classes; they are of jump")
+        self.refused(train(tmp_path / "one.csv"), tmp_path, "at least two classes; these have jump")
 
     def test_no_clips(self, train: Run, tmp_path: Path) -> None:
-        self.refused(train(), tmp_path, "at least two classes; they are of none. Give a folder")
+        self.refused(train(), tmp_path, "at least two classes; these have none. Give a folder")
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             (("--validation", "fold1"), "split = 'fold1' is in no row of the manifest"),
-            (("--set", "augmentation.left_right_classes=[jmup]"), "left_right_classes has 'jmup'"),
+            (("--set", "augmentation.left_right_classes=[jmup]"), "left_right_classes contains 'jmup'"),
             (("--set", "augmentation.flpi=0"), "this version does not know ['augmentation.flpi']"),
-            (("--set", "epoch=3"), "epoch is no setting of training"),
+            (("--set", "epoch=3"), "epoch is not a training setting"),
             (("--set", "epochs"), "should be NAME=VALUE"),
             (("--set", "stage=all", "--set", "stage.x=1"), "stage is 'all' and has no settings of its own"),
-            (("--set", "momentum=1"), "cannot be used: TrainConfig: momentum = 1.0 should be from 0 to below 1.\n"),
+            (("--set", "momentum=1"), "invalid: TrainConfig: momentum = 1.0 should be from 0 to below 1.\n"),
             (("--set", "clip_norm=0"), "clip_norm = 0.0 should be a finite number above 0"),
-            (("--set", "teacher_views=2"), "teacher_views = 2 only acts with a teacher"),
-            (("--progressive",), "progressive opens blocks that stage = 'head' keeps as they are"),
+            (("--set", "teacher_views=2"), "teacher_views = 2 needs a teacher"),
+            (("--progressive",), "progressive opens blocks that stage = 'head' freezes"),
             (("--batch-size", "many"), "should be a number from 1, or auto"),
             (("--model", "nonexistent"), "There is no model or weights file"),
             (("--recipe", "nonexistent.yaml"), "cannot be read"),

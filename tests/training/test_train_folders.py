@@ -36,7 +36,7 @@ def split_tree(divided_clips: Path, tmp_path: Path) -> Path:
 def test_splits_above_the_classes_are_taken(train: Run, split_tree: Path, tmp_path: Path) -> None:
     done = train(split_tree)
     assert done.status == 0
-    assert "train (8 clips, to learn from), validation (2 clips, to measure on), test (2 clips, held out)" in done.err
+    assert "train (8 clips, for training), validation (2 clips, for validation), test (2 clips, held out)" in done.err
     assert "Passed over in folders: 1 hidden, 1 subtitles, 1 tables and data, 1 text." in done.err
     manifest = read_manifest(tmp_path / "run" / "manifest.csv")
     assert manifest.labels == ("jump", "wave")

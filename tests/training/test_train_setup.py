@@ -24,8 +24,8 @@ class TestRefused:
         [
             (("--stage", "all", "--progressive"), "the network has none"),
             (("--stage", "all", "--set", "accumulate=5"), "A step takes 5 x 8 clips for 1 processes, and there are 8."),
-            (("--set", "cache_gib=1e-5"), "take fewer views with --set frozen_views"),
-            (("--new-weights",), "stage = 'head' keeps layers as they are, and those of this network are random"),
+            (("--set", "cache_gib=1e-5"), "use fewer views with --set frozen_views"),
+            (("--new-weights",), "stage = 'head' freezes layers, and those of this network are random"),
             (
                 ("--teacher", "TEACHER", "--set", "distillation.features_weight=1", "--set", "teacher_views=1",
                  "--set", "distillation.layers=[[layer3, layer9]]"),
@@ -61,7 +61,7 @@ def test_too_little_memory_says_what_helps_and_leaves_no_folder(
     done = train(divided_clips, "--stage", "all")
     assert done.status == 1
     assert done.err.endswith("--set gradient_checkpointing=true, or --set precision=bf16-mixed.\n")
-    assert "is too small: CUDA out of memory. Tried to allocate 9 GiB. Begin another run" in done.err
+    assert "is too small: CUDA out of memory. Tried to allocate 9 GiB. Start another run" in done.err
     assert not (tmp_path / "run").exists()
 
 

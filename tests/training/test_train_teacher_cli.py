@@ -45,7 +45,7 @@ class TestTeacher:
         assert "not used: " in done.err
         assert "3 of 4 files without labels can be used." in done.err
         assert "2 of 2 files without labels can be used." in done.err
-        assert "The teacher answers 2 random views of 13 clips" in done.err
+        assert "The teacher runs once on 2 random views of 13 training clips" in done.err
         folder = tmp_path / "run"
         assert read_card(folder / "best.safetensors").labels == ("clap", *LABELS)
         rows = read_metrics(folder / "metrics.csv")
@@ -63,7 +63,7 @@ class TestTeacher:
         assert "validation/kl" in columns
         assert "validation/top1" not in columns
         readme = (tmp_path / "run" / "README.md").read_text()
-        assert "2 clips and 0 pictures without labels, and 1 such clips were in the validation set." in readme
+        assert "2 clips and 0 images without labels; 1 more were in the validation set." in readme
 
     def test_a_run_that_has_not_all_its_clips_yet_is_none(  # type: ignore[no-untyped-def]
         self, train: Run, run: Run, divided_clips, teacher: Path, unlabelled, stills, monkeypatch, tmp_path: Path
@@ -77,7 +77,7 @@ class TestTeacher:
         assert {path.name for path in (tmp_path / "run").iterdir()} >= {"unlabelled.csv", "stills.json"}
         monkeypatch.undo()
         assert "holds no run" in run("train", "--output", tmp_path / "run", "--resume").err
-        assert "is left from a run that was cut off as it began" in train("--teacher", teacher, divided_clips).err
+        assert "was left by a run that was interrupted at its start" in train("--teacher", teacher, divided_clips).err
         monkeypatch.setattr(sys, "argv", [])
         assert train(*command).status == 0
 
@@ -92,7 +92,7 @@ class TestTeacher:
                 "--set", "distillation.features_weight=1", "--set", "distillation.layers=[[stem, layer4]]",
             )  # fmt: skip
             assert done.status == 0, done.err
-            assert ("what the student sees of them is kept" in done.err) == kept
+            assert ("its outputs and the student's views are cached" in done.err) == kept
             rows.append(read_metrics(tmp_path / "run" / "metrics.csv")[0])
             shutil.rmtree(tmp_path / "run")
         assert rows[0] == pytest.approx(rows[1], rel=1e-3)
@@ -111,7 +111,7 @@ class TestTeacher:
         write_manifest(tmp_path / "own.csv", replace(manifest, rows=rows))
         refused = train(tmp_path / "own.csv", "--teacher", teacher)
         assert refused.status == 2
-        assert "The teacher has no class 'greet', 'hop'" in refused.err
+        assert "Clips have the class 'greet', 'hop', which the teacher does not have" in refused.err
         assert "distillation.second_head=true" in refused.err
         assert not (tmp_path / "run").exists()
         done = train(tmp_path / "own.csv", "--teacher", teacher, "--set", "distillation.second_head=true")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nonlocal_video.training.objective import Batch, Losses, Objective, cross_entropy
-from nonlocal_video.training.validation import measure
+from nonlocal_video.training.validation import validate
 
 
 class Answered(Objective):
@@ -25,7 +25,7 @@ def figures(logits: Tensor, classes: Tensor) -> dict[str, float]:
     """Of clips in batches of 4."""
     clips = list(zip(logits, classes, torch.arange(len(classes)), strict=True))
     loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(clips, batch_size=4)  # type: ignore[arg-type]
-    return measure(Answered(), loader, logits.shape[1], fabric())
+    return validate(Answered(), loader, logits.shape[1], fabric())
 
 
 def test_five_guesses_are_counted_where_there_are_more_classes() -> None:

@@ -1,7 +1,7 @@
-"""The folder run on Ray Data: decoding tasks, a pool of actors that hold the network, Parquet part files.
+"""Folder runs on Ray Data: decoding tasks, a pool of actors with the network, Parquet part files.
 
-The stages are those of `nonlocal_video.inference.folder`, and so are the rows. Ray schedules them, moves clips between
-machines, holds decoding back while the networks are busy, and starts again what died.
+Stages and rows are those of `nonlocal_video.inference.folder`. Ray schedules the stages, moves clips between machines,
+limits decoding while the networks are busy, and restarts failed processes.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ if TYPE_CHECKING:
     import ray.data
 
 _FILES_PER_TASK = 64
-"""Through one decoding child, whose start costs a third of a second."""
+"""Files per decoding task; the start of its decoding process takes a third of a second."""
 _MAX_TASKS = 10_000
 _BLOCK_BYTES = 32 * 1024**2
-"""Size of a block of decoded clips, about three of 64 frames; the networks begin with the first block."""
+"""Size of a block of decoded clips, about three of 64 frames; the networks start with the first block."""
 
 FileTable = dict[str, np.ndarray[Any, np.dtype[np.object_]]]
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Which machines, and how much of them one network gets."""
+    """A Ray cluster, and the resources of each network on it."""
 
     address: str | None = None
     """Address of a running cluster, as `ray start` prints it, or `auto`; None starts Ray on this machine."""
     actors: int | None = None
-    """Processes that hold a network; None is one for each GPU of the cluster, or one where there is none."""
+    """Number of processes with a network; None is one per GPU of the cluster, or one without GPUs."""
     gpus_per_actor: float | None = None
-    """A fraction lets several share a GPU; None is 1 where the cluster has GPUs and the job takes them."""
+    """GPUs per actor, may be fractional; None is 1 if the cluster has GPUs and the job uses them."""
     cpus_per_actor: float = 1.0
-    """Also the network's threads on a CPU."""
+    """CPUs per actor, and threads of the network on a CPU."""
     decoders: int | None = None
-    """Decoding tasks at a time; None is as many as there are free CPUs."""
+    """Number of parallel decoding tasks; None is the number of free CPUs."""
 
     def __post_init__(self) -> None:
         for name in ("actors", "decoders"):
@@ -69,12 +69,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """What is done with each file; it travels to every process of the run."""
+    """Job of a Ray run, the same for all files; it is sent to every process."""
 
     model: str
-    """A catalogue name or a weights file that every machine sees under this name."""
+    """Catalogue name, or path of a weights file on every machine."""
     spec: InputSpec
+    """Input of the network."""
     request: ClipRequest
+    """Time span, region and views, the same for all files."""
     device: str = "auto"
     runtime: Runtime = "torch"
     precision: Precision = "float32"
@@ -88,21 +90,21 @@ class ClusterJob:
         check_precision(self.precision, self.device, runtime=self.runtime)
         if self.device not in ("auto", "cpu", "cuda"):
             raise UsageError(
-                f"device = {self.device!r} with engine = 'ray': Ray gives every process a GPU of its own, which "
-                f"it sees as the first one. Take auto, cpu or cuda."
+                f"device = {self.device!r} with engine = 'ray': Ray assigns GPUs to the processes, and each sees "
+                f"its own as the first. Use auto, cpu or cuda."
             )
 
     @property
-    def takes_gpus(self) -> bool:
-        """Whether the networks run on GPUs where there are any."""
+    def uses_gpus(self) -> bool:
+        """Whether the networks use GPUs if there are any."""
         return self.device != "cpu" and self.runtime != "openvino"
 
 
 def connect(cluster: Cluster) -> None:
-    """Joins the cluster, or starts Ray on this machine; does nothing if that was done already.
+    """Connect to the cluster, or start Ray on this machine, unless that was done before.
 
     Raises:
-        UsageError: Ray is not installed, or nothing answers at the address.
+        UsageError: Ray is not installed, or the cluster does not respond.
     """
     try:
         import ray
@@ -115,7 +117,7 @@ def connect(cluster: Cluster) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if ray.is_initialized():
         return
-    # Without these Ray writes its own progress and addresses over our output.
+    # Without these, Ray prints its progress and addresses into our output.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     if cluster.address is None:
@@ -123,23 +125,33 @@ def connect(cluster: Cluster) -> None:
         return
     host, _, port = cluster.address.rpartition(":")
     try:
-        if host and port.isdecimal():  # Ray itself tries for minutes
+        if host and port.isdecimal():  # Ray itself retries for minutes
             socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
         ray.init(address=cluster.address, **quiet)
     except OSError as error:
         raise UsageError(
-            f"ray-address = {cluster.address!r}: no cluster answers there, or not to us ({error}). One that was "
-            f"started with a token wants the same here (RAY_AUTH_TOKEN), or RAY_AUTH_MODE=disabled on both sides."
+            f"ray-address = {cluster.address!r}: no cluster responds, or it rejects the connection ({error}). A "
+            f"cluster started with a token needs the same token here (RAY_AUTH_TOKEN), or RAY_AUTH_MODE=disabled on "
+            f"both sides."
         ) from error
 
 
 def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> ray.data.Dataset | None:
-    """A data set with one column, `row`: for every file, in no order, what `classify --json` prints of it.
+    """Return a data set with one column, `row`: the row of `classify --json` for every file, in any order.
 
-    None if there are no files.
+    Nothing runs before the data set is iterated over or written. File names are collected first (100 bytes each); clips
+    and rows are streamed.
 
-    Nothing runs before the data set is iterated over or written. Names are collected first (100 bytes each), clips
-    and rows flow.
+    Args:
+        files: Paths or URLs.
+        job: What to do with each file.
+        cluster: Cluster to run on.
+
+    Returns:
+        The data set, or None if there are no files.
+
+    Raises:
+        UsageError: Ray is not available, or the job needs a GPU and the cluster has none.
     """
     import pyarrow as pa
 
@@ -153,16 +165,16 @@ def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> 
     if not len(names):
         return None
     resources = ray.cluster_resources()
-    gpus = resources.get("GPU", 0.0) if job.takes_gpus else 0.0
+    gpus = resources.get("GPU", 0.0) if job.uses_gpus else 0.0
     if not gpus and (job.device == "cuda" or job.precision == "tf32" or cluster.gpus_per_actor):
-        asked = "device = 'cuda'" if job.device == "cuda" else "precision = 'tf32'"
+        requirement = "device = 'cuda'" if job.device == "cuda" else "precision = 'tf32'"
         if cluster.gpus_per_actor:
-            asked = f"gpus_per_actor = {cluster.gpus_per_actor:g}"
-        why = "the cluster has no GPU" if job.takes_gpus else f"the networks run on the CPU (device {job.device!r})"
-        raise UsageError(f"{asked}, but {why}: they would wait for ever. Leave it out, or add a machine with GPUs.")
+            requirement = f"gpus_per_actor = {cluster.gpus_per_actor:g}"
+        why = "the cluster has no GPU" if job.uses_gpus else f"the networks run on the CPU (device {job.device!r})"
+        raise UsageError(f"{requirement}, but {why}: it would wait forever. Omit it, or add a machine with GPUs.")
     gpus_per_actor = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(gpus > 0)
     actors = cluster.actors or max(1, int(gpus / gpus_per_actor) if gpus_per_actor else 1)
-    # Enough tasks for every CPU; not so small that the start of a decoding child shows; not more than Ray likes.
+    # Enough tasks for every CPU, large enough to amortise the start of a decoding process, not too many for Ray.
     tasks = max(math.ceil(len(names) / _FILES_PER_TASK), min(len(names), 2 * int(resources.get("CPU", 1))))
     dataset = ray.data.from_arrow(pa.table({"path": names}), override_num_blocks=min(tasks, _MAX_TASKS))
     decoded = dataset.map_batches(
@@ -170,8 +182,8 @@ def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> 
         fn_args=(job,),
         batch_size=None,
         num_cpus=1,
-        # What libraries leak goes with the process. That it differs from the actors' arguments also keeps Ray from
-        # fusing the two stages into one that decodes and computes by turns.
+        # Ending processes frees what libraries leak. Arguments that differ from the actors' also keep Ray from fusing
+        # the two stages into one that alternates between decoding and the network.
         max_calls=100,
         compute=ray.data.TaskPoolStrategy(size=cluster.decoders) if cluster.decoders else None,
     )
@@ -186,7 +198,7 @@ def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> 
 
 
 def _load_clips(files: FileTable, job: ClusterJob) -> Iterator[FileTable]:
-    """A task: decodes some files in a child process, one row after the other."""
+    """Task that decodes some files in a child process, one row after the other."""
     with VideoReader(decoder=job.decoder, limits=job.limits) as reader:
         loader = ClipLoader(reader)
         for name in files["path"]:
@@ -199,7 +211,7 @@ def _load_clips(files: FileTable, job: ClusterJob) -> Iterator[FileTable]:
 
 
 class _Network:
-    """An actor: holds the network and turns clips into rows."""
+    """Actor that holds the network and turns clips into rows."""
 
     def __init__(self, job: ClusterJob) -> None:
         self.job = job

@@ -1,4 +1,4 @@
-"""The table of a run on a cluster: a folder of Parquet files, written by many machines, read as one table."""
+"""Output of a Ray run: a folder of Parquet files, written by many machines and read as one table."""
 
 from __future__ import annotations
 
@@ -18,43 +18,46 @@ if TYPE_CHECKING:
     import pyarrow
     import ray.data
 
-_SETTINGS = "_settings.json"  # readers of Parquet folders pass over names that begin with _
+_SETTINGS = "_settings.json"  # readers of Parquet folders ignore names that start with _
 
 
 class PartFolder:
-    """The output of one run.
-
-    Args:
-        url: The folder, on a disk that every machine sees under this name or in object storage.
-        settings: What the rows depend on; a run is only taken up with the same.
-        top_k: Classes per row.
-        resume: Take up an earlier run: files that have a row are not done again. Unlike the local engine's journal,
-            part files do not know whether a file changed since.
-
-    Raises:
-        UsageError: Another ending, an output that exists, or other settings than those of the run to be taken up.
-    """
+    """Output folder of one run."""
 
     def __init__(self, url: str, settings: dict[str, Any], *, top_k: int, resume: bool) -> None:
+        """Create or open the folder.
+
+        Args:
+            url: Folder on a disk that all machines share under this path, or in object storage.
+            settings: Settings that affect the rows; a run can only be resumed with the same.
+            top_k: Number of classes per row.
+            resume: Whether to resume an earlier run: files with a row are skipped. Unlike the local engine's journal,
+                part files do not record whether a file has changed since.
+
+        Raises:
+            UsageError: The suffix is wrong, the output exists, or the settings of the earlier run differ.
+        """
         self.url, self.top_k = url, top_k
         self.done_before: Counter[str] = Counter()
         if not url.endswith(".parquet"):
-            raise UsageError(f"output = {url!r}: --engine ray writes a folder of Parquet files; end it in .parquet.")
+            raise UsageError(
+                f"output = {url!r}: --engine ray writes a folder of Parquet files, whose name should end in .parquet."
+            )
         self._storage, self._path = open_storage(url)
         self._done: dict[str, str] = {}
         settings_path = posixpath.join(self._path, _SETTINGS)
         if not resume and self._storage.exists(self._path):
-            raise UsageError(f"{url!r} exists. Use --resume to go on with it, or another name, or delete it.")
+            raise UsageError(f"{url!r} exists. Use --resume to resume it, use another name, or delete it.")
         if self._storage.exists(settings_path):
             refuse_other_settings(url, self._read_settings(settings_path), settings)
-            self._take_up()
+            self._read_done()
         else:
             self._storage.makedirs(self._path, exist_ok=True)
             text = json.dumps(settings)
             self._storage.pipe_file(settings_path, json.dumps({"settings": text, "crc32": _crc32(text)}).encode())
 
     def still_to_do(self, files: Iterable[str]) -> Iterator[str]:
-        """Those of `files` that have no row yet; `done_before` counts the others by their code."""
+        """Yield those of `files` without a row; count the others in `done_before` by their code."""
         for path in files:
             code = self._done.get(printable(path))
             if code is None:
@@ -68,23 +71,23 @@ class PartFolder:
         flat.write_parquet(self._path, filesystem=self._arrow_filesystem(), write_page_checksum=True)
 
     def counts(self) -> Counter[str]:
-        """How many rows are `ok`, and how many have which error, those of earlier runs included."""
+        """Return the number of rows by error code or `ok`, including earlier runs."""
         codes = self._table("error_code").column("error_code").to_pylist() if self._parts() else []
         return Counter(code or "ok" for code in codes)
 
     def _read_settings(self, path: str) -> dict[str, Any]:
         try:
-            kept = json.loads(self._storage.cat_file(path))
-            if _crc32(kept["settings"]) != kept["crc32"]:
-                raise ValueError("its checksum is another")
-            return dict(json.loads(kept["settings"]))
+            stored = json.loads(self._storage.cat_file(path))
+            if _crc32(stored["settings"]) != stored["crc32"]:
+                raise ValueError("its checksum does not match")
+            return dict(json.loads(stored["settings"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(
                 f"{_SETTINGS} in {self.url!r} is damaged or of another version ({type(error).__name__}: {error}), so "
-                f"nobody knows what its rows depend on. Use another output name."
+                f"the settings of its rows are unknown. Use another output name."
             ) from error
 
-    def _take_up(self) -> None:
+    def _read_done(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -92,13 +95,13 @@ class PartFolder:
             try:
                 with self._storage.open(part, "rb") as file:
                     part_rows = pq.read_table(file, page_checksum_verification=True)  # all of it
-            except pa.ArrowInvalid:  # its writer was killed before the end, and its files are done again
+            except pa.ArrowInvalid:  # its writer was killed before the end, so its files are repeated
                 self._storage.rm_file(part)
                 continue
             except OSError as error:
                 raise UsageError(
-                    f"{posixpath.basename(part)} in {self.url!r} is damaged ({error}). Delete it, and its files are "
-                    f"done again."
+                    f"{posixpath.basename(part)} in {self.url!r} is damaged ({error}). Delete it; its files will be "
+                    f"classified again."
                 ) from error
             codes = (code or "ok" for code in part_rows.column("error_code").to_pylist())
             self._done.update(zip(part_rows.column("path").to_pylist(), codes, strict=True))

@@ -1,4 +1,4 @@
-"""Which device the network runs on, and what runs it there."""
+"""Choice of device and runtime for the network."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.runtimes.openvino import check_installed
 
 Runtime = Literal["torch", "openvino"]
-"""PyTorch on any device, or OpenVINO on the CPU."""
+"""Runtimes: PyTorch on any device, or OpenVINO on the CPU."""
 
 EVERY_GPU = "cuda:all"
-"""Name that stands for all GPUs of the machine, where many clips are classified."""
+"""Name for all GPUs of the machine, in runs over many clips."""
 
 _log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 def choose_device(name: str, *, runtime: Runtime = "torch") -> torch.device:
     """Return the device to run on.
 
-    `auto` is the first CUDA device that the runtime and the installed PyTorch can use, else the CPU. Where an NVIDIA
-    device is visible and none can be used, a warning says why, once. Anything named explicitly must exist and work.
+    `auto` is the first CUDA device that the runtime and the installed PyTorch can use, or else the CPU. If there is an
+    NVIDIA device but none can be used, one warning gives the reason. A device that is named must exist and work.
 
     Raises:
         UsageError: The device is not one of auto, cpu, cuda, cuda:N, is not on this machine or cannot be used by the
@@ -37,7 +37,7 @@ def choose_device(name: str, *, runtime: Runtime = "torch") -> torch.device:
     check_runtime(runtime, name)
     if name == EVERY_GPU:
         raise UsageError(
-            f"device = {name!r} runs many clips over all GPUs of a machine, as classify and evaluate do. Here take "
+            f"device = {name!r} is for runs over many clips, as in classify and evaluate. Here, use "
             f"auto, cpu, cuda or cuda:N."
         )
     if name == "auto":
@@ -63,7 +63,7 @@ def choose_device(name: str, *, runtime: Runtime = "torch") -> torch.device:
 
 
 def choose_devices(name: str, *, runtime: Runtime = "torch") -> list[str]:
-    """Return the devices of a run over many clips: all GPUs for `cuda:all`, else the one of `choose_device`.
+    """Return the devices of a run over many clips: all GPUs for `cuda:all`, otherwise that of `choose_device`.
 
     Raises:
         UsageError: As for `choose_device`; or one of the GPUs cannot be used.
@@ -75,10 +75,10 @@ def choose_devices(name: str, *, runtime: Runtime = "torch") -> list[str]:
 
 
 def check_runtime(runtime: Runtime, device: str) -> None:
-    """Check that a runtime is here and for such a device; whether the device is here is another question.
+    """Check that a runtime is installed and supports a device; the device itself is not checked.
 
     Raises:
-        UsageError: It is unknown or not installed, or it does not run on the device.
+        UsageError: The runtime is unknown, not installed, or does not support the device.
     """
     if runtime not in get_args(Runtime):
         raise UsageError(f"runtime = {runtime!r} should be one of {', '.join(get_args(Runtime))}.")
@@ -92,13 +92,13 @@ def check_runtime(runtime: Runtime, device: str) -> None:
 
 
 def in_words(device: torch.device | str, runtime: Runtime, precision: Precision = "float32") -> str:
-    """Like `cuda:0`, `cpu`, `cpu (openvino)` or `cuda:0 (bf16)`."""
+    """Return a description such as `cuda:0`, `cpu`, `cpu (openvino)` or `cuda:0 (bf16)`."""
     unusual = [name for name, usual in ((runtime, "torch"), (precision, "float32")) if name != usual]
     return f"{device} ({', '.join(unusual)})" if unusual else str(device)
 
 
 def why_no_cuda() -> str:
-    """Return one clause that says why PyTorch finds no CUDA device, and what would help."""
+    """Return why PyTorch finds no CUDA device and what to do, as a clause."""
     if torch.version.cuda is None:
         return (
             f"the installed torch {torch.__version__} was built without CUDA; install a CUDA build "
@@ -115,17 +115,17 @@ def why_no_cuda() -> str:
             unreadable = [file for file in devices if not os.access(file, os.R_OK | os.W_OK)]
             if unreadable:
                 return (
-                    f"{build} may not open {unreadable[0]}, whose group this user is not in; in a container, add "
-                    f"--group-add with that group's number"
+                    f"{build} may not open {unreadable[0]}, as this user is not in its group; in a container, add "
+                    f"--group-add with the number of that group"
                 )
         return f"{build} finds no usable NVIDIA GPU and driver ({reason})"
     return f"{build} finds no usable NVIDIA GPU and driver"
 
 
 def why_unusable(index: int) -> str | None:
-    """Return one clause that says why the installed PyTorch has no kernels for a CUDA device; None if it has.
+    """Return why the installed PyTorch has no kernels for a CUDA device, as a clause; None if it has.
 
-    Found by the device's compute capability before any kernel runs: the first would fail in the middle of a clip.
+    This compares compute capabilities before any kernel runs, which would fail in the middle of a clip.
     """
     major, minor = torch.cuda.get_device_capability(index)
     built_for = torch.cuda.get_arch_list()
@@ -133,14 +133,14 @@ def why_unusable(index: int) -> str | None:
         found = re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", architecture)
         if found is None:
             continue
-        kind, of_major, of_minor = found[1], int(found[2]), int(found[3])
-        # Machine code runs on its own major version from its minor one on; intermediate code on anything later.
-        if kind == "sm" and of_major == major and of_minor <= minor:
+        kind, built_major, built_minor = found[1], int(found[2]), int(found[3])
+        # Machine code runs on the same major version from its minor one on; intermediate code on any later version.
+        if kind == "sm" and built_major == major and built_minor <= minor:
             return None
-        if kind == "compute" and (of_major, of_minor) <= (major, minor):
+        if kind == "compute" and (built_major, built_minor) <= (major, minor):
             return None
     if not built_for:
-        return None  # a build that does not say; its first kernel will
+        return None  # unknown; the first kernel will tell
     return (
         f"{torch.cuda.get_device_name(index)} has compute capability {major}.{minor}, and torch {torch.__version__} "
         f"was built for {', '.join(built_for)}"
@@ -148,7 +148,7 @@ def why_unusable(index: int) -> str | None:
 
 
 def nvidia_device_is_visible() -> bool:
-    """Whether the system shows an NVIDIA device that the user has not hidden from this process."""
+    """Return whether there is an NVIDIA device that is not hidden from this process."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and hidden.strip() in ("", "-1", "none", "void", "NoDevFiles"):
         return False
@@ -172,7 +172,9 @@ def _best_device() -> torch.device:
 @cache
 def _warn(reason: str) -> None:
     """Warn once for each reason in a process."""
-    _log.warning("An NVIDIA device is here, and the CPU is used: %s. --device cpu is without this warning.", reason)
+    _log.warning(
+        "The CPU is used although there is an NVIDIA device: %s. Use --device cpu to hide this warning.", reason
+    )
 
 
 def _device_files() -> list[Path]:

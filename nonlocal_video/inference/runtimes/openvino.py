@@ -1,4 +1,4 @@
-"""OpenVINO, which runs a network on a CPU in less time than PyTorch does."""
+"""The OpenVINO runtime, which is faster than PyTorch on a CPU."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from nonlocal_video.models.card import ModelCard
 
 
 def check_installed() -> None:
-    """Whether OpenVINO is here.
+    """Check that OpenVINO is installed.
 
     Raises:
-        UsageError: It is not; the message has the command that installs it.
+        UsageError: It is not; the message contains the command that installs it.
     """
     if find_spec("openvino") is None:
         raise UsageError("runtime = 'openvino' needs openvino: pip install openvino")
 
 
 def import_openvino() -> Any:
-    """OpenVINO without its telemetry: it reports each import and conversion to its makers unless it finds none."""
+    """Import OpenVINO without its telemetry package, which reports imports and conversions to its makers."""
     if "openvino" not in sys.modules:
-        # As if the package were not installed, which OpenVINO provides for.
+        # As if the package were not installed, which OpenVINO supports.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
@@ -37,14 +37,14 @@ def import_openvino() -> Any:
 
 
 def convert(program: torch.export.ExportedProgram, shape: tuple[int | None, ...]) -> Any:
-    """An `openvino.Model` of a traced network, for clips of `shape` (B, 3, T, S, S); None is any number."""
+    """Return an `openvino.Model` of a traced network, for clips of `shape` (B, 3, T, S, S); None is any number."""
     model = import_openvino().convert_model(program)
     model.reshape([-1 if side is None else side for side in shape])  # the conversion keeps the channels alone
     return model
 
 
 def compiled(model: Any, num_threads: int) -> Any:
-    """An `openvino.CompiledModel` of a model or of a file with one, for the CPU in float32."""
+    """Compile a model, or a file with one, for the CPU in float32; return an `openvino.CompiledModel`."""
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",  # CPUs with bfloat16 arithmetic would be given it otherwise
         "INFERENCE_NUM_THREADS": num_threads,
@@ -55,7 +55,7 @@ def compiled(model: Any, num_threads: int) -> Any:
 
 @functools.cache
 def _core() -> Any:
-    """The one `openvino.Core` of the process, which is never given up.
+    """Return the only `openvino.Core` of the process, which is never destroyed.
 
     Each gives its thread a stack for signal handlers, and puts back the one that it found when it ends. Of two that end
     in the order in which they began, the second puts back what the first has freed: the next handled signal, like that

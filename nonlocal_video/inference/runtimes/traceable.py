@@ -1,4 +1,4 @@
-"""A network as other runtimes than PyTorch can hold it: one pass for clips of one shape, and nothing more."""
+"""Networks in a form that can be traced for other runtimes: one forward pass for clips of one shape."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOLERANCE = 1e-4
 
 
 class PlaceLogits(nn.Module):
-    """Normalised clips (B, 3, T, S, S) -> logits (B, P, classes); P is 1, or the places of the card's `head_window`."""
+    """Maps normalised clips (B, 3, T, S, S) to logits (B, P, classes); P is 1, or the positions of `head_window`."""
 
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
         super().__init__()
@@ -26,6 +26,7 @@ class PlaceLogits(nn.Module):
         self.card = card
 
     def forward(self, clips: Tensor) -> Tensor:
+        """Return the logits of normalised clips."""
         if self.card.head_window is None:
             return self.network(clips)[:, None]
         network: Any = self.network  # of ours, with a head that can be taken off
@@ -63,12 +64,12 @@ class _WholeMatrix:
 
 
 def traceable(network: nn.Module, *, for_pytorch: bool) -> tuple[nn.Module, tuple[str, ...]]:
-    """A copy of a network to be traced, and what in it is written otherwise than the network computes it.
+    """Return a copy of a network for tracing, and notes on what it computes differently.
 
     Args:
-        network: In eval mode; it isn't changed.
-        for_pytorch: Whether PyTorch runs what is traced: then the concatenation kernel keeps its search in sorted keys,
-            which others have no operation for.
+        network: Network in eval mode; it is not changed.
+        for_pytorch: Whether PyTorch runs the traced network. If so, the concatenation kernel keeps its search in sorted
+            keys, for which other runtimes have no operation.
     """
     folded = fold_batch_norms(network)
     notes = []
@@ -86,7 +87,7 @@ def traceable(network: nn.Module, *, for_pytorch: bool) -> tuple[nn.Module, tupl
 
 
 def trace(network: nn.Module, shape: tuple[int | None, ...]) -> torch.export.ExportedProgram:
-    """The network's operations on clips of a shape (B, 3, T, S, S), whose B may be None: any number."""
+    """Trace the operations of a network on clips of a shape (B, 3, T, S, S); B may be None for any number."""
     any_batch = shape[0] is None
     # A dimension that is to be any number must not be 0 or 1 in the example.
     example = torch.zeros([2 if side is None else side for side in shape])

@@ -1,1 +1,1 @@
-"""Knowledge distillation: a student network learns from a teacher's answers and features."""
+"""Knowledge distillation: training a student on a teacher's outputs and features."""

@@ -1,7 +1,7 @@
-"""One augmented view for teacher and student: what each of them sees is derived from the same pixels.
+"""One augmented view for teacher and student: the inputs of both are derived from the same pixels.
 
-A student that sees another crop, or other colours, than its teacher is asked for an answer to another question; with
-one view for both, distillation is function matching (Beyer et al., CVPR 2022, "Knowledge distillation: a good teacher
+If the student saw another crop, or other colours, than its teacher, their outputs would not be comparable; with one
+view for both, distillation is function matching (Beyer et al., CVPR 2022, "Knowledge distillation: a good teacher
 is patient and consistent").
 """
 
@@ -20,62 +20,62 @@ from nonlocal_video.models.card import InputSpec
 _ROUNDING = 1e-6
 
 
-def derive_view(clips: Tensor, of: InputSpec, to: InputSpec) -> Tensor:
-    """What a network sees of views that were made for another one, on the device where they are.
+def derive_view(clips: Tensor, source: InputSpec, target: InputSpec) -> Tensor:
+    """Convert views made for one network into the input of another, on their device.
 
-    In time, each frame is the one nearest to the middle of its step; a shorter span is the middle of the longer one:
+    In time, the frame nearest to the middle of each step is taken; a shorter span is the middle of the longer one:
 
-        4 frames at 5/s of 8 frames at 10/s: the steps' middles are 0.1, 0.3, 0.5, 0.7 s; frame 1 lies at 0.15 s and is
-        as near as frame 0; of two, the later one is taken: frames 1, 3, 5, 7.
+        4 frames at 5/s from 8 frames at 10/s: the middles of the steps are 0.1, 0.3, 0.5 and 0.7 s. Frame 0, at 0.05 s,
+        and frame 1, at 0.15 s, are equally near to the first; the later one is taken: frames 1, 3, 5, 7.
 
-    In space, the whole square is resized, bilinearly and smoothed. Then mean and deviation are exchanged.
+    In space, the square is resized bilinearly with antialiasing. Then mean and standard deviation are exchanged.
 
     Args:
-        clips: (N, 3, T, S, S), normalised as `of` says.
-        of: What they were made for.
-        to: What is wanted. Its `short_side` plays no part: both networks see the same square.
+        clips: (N, 3, T, S, S), normalised for `source`.
+        source: Input that the clips were made for.
+        target: Input to convert them to. Its `short_side` is not used: both networks see the same square.
 
     Returns:
-        (N, 3, T', S', S'), of the clips' floating type. The clips themselves if nothing has to be done.
+        (N, 3, T', S', S') in the floating-point type of the clips; the same tensor if nothing changes.
 
     Raises:
-        UsageError: The clips are not what `of` says, or do not have the time, rate or pixels that are wanted.
+        UsageError: The clips do not match `source`, or have too little time, too low a rate or too few pixels.
     """
-    shape = (3, of.num_frames, of.crop, of.crop)
+    shape = (3, source.num_frames, source.crop, source.crop)
     if clips.dim() != 5 or clips.shape[1:] != shape:
         raise UsageError(f"clips have the shape {tuple(clips.shape)}, should be (N, {', '.join(map(str, shape))}).")
-    places = frame_positions(of, to)
-    if to.crop > of.crop:
+    indices = frame_positions(source, target)
+    if target.crop > source.crop:
         raise UsageError(
-            f"A square of {to.crop} pixels is wanted of one with {of.crop}; frames are not enlarged. Load the clips as "
-            f"viewing_spec says."
+            f"A square of {target.crop} pixels cannot be made from one of {source.crop}; frames are not enlarged. "
+            f"Load the clips with viewing_spec."
         )
-    if places != list(range(of.num_frames)):
-        clips = clips.index_select(2, torch.tensor(places, device=clips.device))
-    if to.crop != of.crop:
-        clips = _resize(clips, to.crop)
-    if (of.mean, of.std) != (to.mean, to.std):
+    if indices != list(range(source.num_frames)):
+        clips = clips.index_select(2, torch.tensor(indices, device=clips.device))
+    if target.crop != source.crop:
+        clips = _resize(clips, target.crop)
+    if (source.mean, source.std) != (target.mean, target.std):
         # (x * std + mean - mean') / std' in one pass
         old_mean, old_std, new_mean, new_std = (
             torch.tensor(values, dtype=clips.dtype, device=clips.device).view(3, 1, 1, 1)
-            for values in (of.mean, of.std, to.mean, to.std)
+            for values in (source.mean, source.std, target.mean, target.std)
         )
         clips = torch.addcmul((old_mean - new_mean) / new_std, clips, old_std / new_std)
     return clips
 
 
 def viewing_spec(student: InputSpec, teacher: InputSpec) -> InputSpec:
-    """The view from which both can be derived: the longer span, the higher rate, the larger square.
+    """Return the input from which both can be derived: the longer span, the higher rate, the larger square.
 
-    It has the teacher's mean and deviation, and the proportions of square and resized frame of the network with the
-    larger square. The teacher's own spec comes out if it has all of that, as for a teacher of 64 frames at 25/s and a
-    student of 16 frames at 6.25/s, which span 2.56 s both. Where the spans differ, the network with the shorter one
-    sees the middle; `same_span` tells whether it does.
+    It has the teacher's mean and standard deviation, and the ratio of crop to resized frame of the network with the
+    larger crop. If the teacher has all of these, the result is its own input: for example with a teacher of 64 frames
+    at 25/s and a student of 16 frames at 6.25/s, which both span 2.56 s. If the spans differ (see `same_span`), the
+    network with the shorter span sees the middle.
 
     Raises:
-        UsageError: One samples by time and the other every n-th frame: how their spans compare depends on the clip.
+        UsageError: One samples by time and the other by frame stride, so their spans depend on the clip.
     """
-    _check_one_clock(student, teacher)
+    _check_same_sampling(student, teacher)
     larger = teacher if teacher.crop >= student.crop else student
     faster = teacher if _rate(teacher) >= _rate(student) else student
     span = max(_span(student), _span(teacher))
@@ -90,57 +90,57 @@ def viewing_spec(student: InputSpec, teacher: InputSpec) -> InputSpec:
 
 
 def same_span(student: InputSpec, teacher: InputSpec) -> bool:
-    """Whether both see the same seconds, to within a frame of the one with the higher rate."""
-    _check_one_clock(student, teacher)
+    """Return whether both span the same time, to within one frame of the higher rate."""
+    _check_same_sampling(student, teacher)
     return abs(_span(student) - _span(teacher)) * max(_rate(student), _rate(teacher)) <= 1 + _ROUNDING
 
 
-def frame_positions(of: InputSpec, to: InputSpec) -> list[int]:
-    """Which frames of a view make the other one, in order.
+def frame_positions(source: InputSpec, target: InputSpec) -> list[int]:
+    """Return the indices of the frames of a view for `source` that make up a view for `target`.
 
     Raises:
-        UsageError: The other one is longer, or has the higher rate.
+        UsageError: The target has a longer span or a higher rate.
     """
-    _check_one_clock(of, to)
-    if _rate(to) > _rate(of) * (1 + _ROUNDING):
+    _check_same_sampling(source, target)
+    if _rate(target) > _rate(source) * (1 + _ROUNDING):
         raise UsageError(
-            f"Frames at {_rate_text(to)} are wanted of a view at {_rate_text(of)}; frames are not invented. Load the "
-            f"clips as viewing_spec says."
+            f"Frames at {_rate_text(target)} cannot be taken from a view at {_rate_text(source)}. Load the "
+            f"clips with viewing_spec."
         )
-    free = _span(of) - _span(to)
-    if free < -_ROUNDING * _span(of):
+    spare = _span(source) - _span(target)
+    if spare < -_ROUNDING * _span(source):
         raise UsageError(
-            f"{to.num_frames} frames at {_rate_text(to)} are wanted of {of.num_frames} at {_rate_text(of)}, which span "
-            f"less time. Load the clips as viewing_spec says."
+            f"{target.num_frames} frames at {_rate_text(target)} span more time than {source.num_frames} at "
+            f"{_rate_text(source)}. Load the clips with viewing_spec."
         )
-    middles = (free / 2 + (place + 0.5) / _rate(to) for place in range(to.num_frames))
-    # A moment on the border of two steps belongs to the later one, as in `ClipDataset`.
-    return [min(math.floor(middle * _rate(of) + _ROUNDING), of.num_frames - 1) for middle in middles]
+    middles = (spare / 2 + (index + 0.5) / _rate(target) for index in range(target.num_frames))
+    # A time on the border of two steps belongs to the later one, as in `ClipDataset`.
+    return [min(math.floor(middle * _rate(source) + _ROUNDING), source.num_frames - 1) for middle in middles]
 
 
 def _resize(clips: Tensor, size: int) -> Tensor:
     num_clips, _, num_frames, *_ = clips.shape
     frames = clips.transpose(1, 2).flatten(0, 1)  # (N, 3, T, S, S) -> (N * T, 3, S, S)
-    # In float32, as not every device has the antialiased kernel for shorter types.
+    # In float32, as not every device has the antialiased kernel for half precision.
     small = F.interpolate(frames.float(), size=(size, size), mode="bilinear", antialias=True).to(clips.dtype)
     return small.unflatten(0, (num_clips, num_frames)).transpose(1, 2).contiguous()
 
 
-def _check_one_clock(one: InputSpec, other: InputSpec) -> None:
+def _check_same_sampling(one: InputSpec, other: InputSpec) -> None:
     if (one.frame_stride is None) != (other.frame_stride is None):
         raise UsageError(
-            f"One view is sampled at {_rate_text(one)} and the other at {_rate_text(other)}; how they compare depends "
-            f"on the clip. Give both frames_per_second, or both a frame_stride."
+            f"One input is sampled at {_rate_text(one)} and the other at {_rate_text(other)}; how they compare "
+            f"depends on the clip. Give both frames_per_second, or both a frame_stride."
         )
 
 
 def _rate(spec: InputSpec) -> float:
-    """Frames a second, or a frame of the clip."""
+    """Return the sampling rate, per second or per frame of the clip."""
     return spec.frames_per_second if spec.frame_stride is None else 1 / spec.frame_stride
 
 
 def _span(spec: InputSpec) -> float:
-    """In seconds, or in frames of the clip."""
+    """Return the span, in seconds or in frames of the clip."""
     return spec.num_frames / _rate(spec)
 
 

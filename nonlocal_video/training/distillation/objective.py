@@ -1,4 +1,4 @@
-"""A student learns from a teacher: its answers, features and pooled embedding, and the labels where there are any."""
+"""Distillation objective: losses on the teacher's logits, features and pooled embedding, and on labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nonlocal_video.training.objective import Batch, Losses, Objective, cross_en
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """What a student learns from, and how much each counts."""
+    """Teacher, and weights of the distillation losses."""
 
     teacher: str = "default"
     """Model to learn from: a catalogue name, a training run's folder, or a weights file."""
@@ -47,41 +47,40 @@ class DistillConfig:
             if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UsageError(f"{name} = {getattr(self, name)} should be a finite number, 0 or above.")
         if not any(getattr(self, name) for name in weights[:3]):
-            raise UsageError(f"All of {', '.join(weights[:3])} are 0: the teacher has no influence.")
+            raise UsageError(f"All of {', '.join(weights[:3])} are 0, so the teacher has no influence.")
         if not (isfinite(self.temperature) and self.temperature > 0):
             raise UsageError(f"temperature = {self.temperature} should be a finite number above 0.")
         if bool(self.layers) != bool(self.features_weight):
             raise UsageError(
-                f"features_weight = {self.features_weight} and layers = {self.layers} only act together; give both, as "
+                f"features_weight = {self.features_weight} and layers = {self.layers} need each other; give both, as "
                 f"in layers = (('layer3', 'Mixed_4f'),), or none."
             )
         if self.second_head and not self.logits_weight:
-            raise UsageError("second_head = True only acts with a logits_weight above 0; leave one of them away.")
+            raise UsageError("second_head = True needs logits_weight above 0; change one of them.")
 
 
 class Distillation(Objective):
-    """The weighted sum of up to four terms, each a mean over the clips that it is about.
+    """Weighted sum of up to four loss terms, each a mean over clips.
 
-    - `kl`: T^2 KL(p || q), with the teacher's p and the student's q at temperature T. The factor keeps the gradients'
-      size whatever T is (Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2.1).
-    - `features`: at each pair of layers the student's output goes through a 1x1x1 convolution to the teacher's
-      channels, the teacher's is averaged and interpolated to the student's grid, and the squared difference is divided
-      by the teacher's square, clip by clip: 0 is the same, 1 is what all zeros would get. FitNets' hint (equation 3)
-      with a scale that is the same for every layer; the mean over the pairs.
-    - `embedding`: the same measure between the pooled features, the student's through a linear map where it has
-      another width.
-    - `cross_entropy`: to the labels. Clips without a label count for the other terms alone.
+    - `kl`: T^2 KL(p || q), with the teacher's p and the student's q at temperature T. The factor keeps the size of the
+      gradients independent of T (Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2.1).
+    - `features`: for each pair of layers, a 1x1x1 convolution maps the student's output to the teacher's channels, and
+      the teacher's output is averaged or interpolated to the student's grid. The squared difference is divided by the
+      squared norm of the teacher's, per clip: 0 is equal, 1 is what zeros would get. This is FitNets' hint loss
+      (equation 3) with the same scale for every layer, averaged over the pairs.
+    - `embedding`: the same loss on the pooled features; a linear layer maps the student's if the widths differ.
+    - `cross_entropy`: cross entropy with the labels, over labelled clips.
 
-    `terms` has them unweighted. The network and the maps between both networks are submodules and learn; the teacher is
-    neither part of `state_dict` nor of DDP.
+    `terms` contains them unweighted. The network and the adaptors are trainable submodules; the teacher is part of
+    neither `state_dict` nor DDP.
 
     Attributes:
         network: The student.
         adaptors: The convolutions, in the order of `config.layers`.
-        embedding_adaptor: The linear map; the identity where the widths agree.
+        embedding_adaptor: The linear layer; the identity if the widths agree.
         kd_head: The second head, or None.
-        answer_bytes: What the teacher's answer to one view takes in a cache, at most.
-        sees_kept_views: Batches hold the student's views, which `ask` gave, in the place of `view`.
+        answer_bytes: Largest size of the teacher's cached output for one view, in bytes.
+        uses_cached_views: Whether batches contain the student's cached views instead of clips for `view`.
     """
 
     def __init__(
@@ -95,47 +94,54 @@ class Distillation(Objective):
         view: InputSpec,
         label_smoothing: float = 0.0,
         cache: AnswerCache | None = None,
-        measured_cache: AnswerCache | None = None,
+        validation_cache: AnswerCache | None = None,
     ) -> None:
-        """Prepare the maps; both networks run once on a small black clip, to learn their widths.
+        """Make the adaptors; both networks run once on a black clip, which gives their widths.
 
         Args:
             network: The student.
-            teacher: Is frozen.
+            teacher: The frozen teacher.
             config: Weights of the terms, temperature and layers.
-            student: The student's input.
-            labels: The student's classes, in the order of its outputs.
-            view: How the batches' clips are made, see `viewing_spec`.
-            label_smoothing: Of the cross entropy, as in `CrossEntropy`.
-            cache: Where the teacher's answers are kept, in training mode.
-            measured_cache: The same for the clips of measuring, in eval mode.
+            student: Input of the student.
+            labels: Classes of the student, in the order of its outputs.
+            view: Input that the clips of a batch are made for, see `viewing_spec`.
+            label_smoothing: Label smoothing of the cross entropy, as in `CrossEntropy`.
+            cache: Cache of the teacher's outputs for training clips.
+            validation_cache: Cache of the teacher's outputs for validation clips, used in eval mode.
 
         Raises:
-            UsageError: Classes, layers, spans or the cache do not fit.
+            UsageError: Classes, layers or spans do not fit together.
         """
         super().__init__()
         self.network, self.config, self.student, self.view = network, config, student, view
         self.label_smoothing = label_smoothing
-        self.sees_kept_views = False
-        self._teacher, self._cache, self._measured_cache = teacher, cache, measured_cache
+        self.uses_cached_views = False
+        self._teacher, self._cache, self._validation_cache = teacher, cache, validation_cache
         self._same_classes = tuple(labels) == teacher.labels
         if config.logits_weight and not (config.second_head or self._same_classes):
             raise UsageError(
-                f"The student's {len(labels)} classes are not the teacher's {len(teacher.labels)}, or in another "
-                f"order. Give it the teacher's classes, set second_head = True, or logits_weight = 0."
+                f"The student's {len(labels)} classes differ from the teacher's {len(teacher.labels)}, or their "
+                f"order does. Use the teacher's classes, set second_head = True, or logits_weight = 0."
             )
         if config.layers and not same_span(student, teacher.spec):
             raise UsageError(
-                f"Features are compared place by place, and the student sees {student.span_seconds:.2f} s where the "
-                f"teacher sees {teacher.spec.span_seconds:.2f} s. Give it the same span, or no layers."
+                f"Features are compared position by position, and the student sees {student.span_seconds:.2f} s where "
+                f"the teacher sees {teacher.spec.span_seconds:.2f} s. Use the same span, or no layers."
             )
-        ours, embedding = _shapes(network, (student.num_frames, student.crop), [mine for mine, _ in config.layers])
-        theirs, teacher_embedding = _shapes(teacher.network, (8, 64), [other for _, other in config.layers])
-        self._wanted = tuple(LayerOnGrid(other, ours[mine][1:]) for mine, other in config.layers)
-        self.adaptors = nn.ModuleList(
-            nn.Conv3d(ours[mine][0], theirs[other][0], kernel_size=1) for mine, other in config.layers
+        ours, embedding = _shapes(
+            network, (student.num_frames, student.crop), [student_layer for student_layer, _ in config.layers]
         )
-        numbers = sum(theirs[layer][0] * prod(grid) for layer, grid in self._wanted)
+        theirs, teacher_embedding = _shapes(
+            teacher.network, (8, 64), [teacher_layer for _, teacher_layer in config.layers]
+        )
+        self._teacher_layers = tuple(
+            LayerOnGrid(teacher_layer, ours[student_layer][1:]) for student_layer, teacher_layer in config.layers
+        )
+        self.adaptors = nn.ModuleList(
+            nn.Conv3d(ours[student_layer][0], theirs[teacher_layer][0], kernel_size=1)
+            for student_layer, teacher_layer in config.layers
+        )
+        numbers = sum(theirs[layer][0] * prod(grid) for layer, grid in self._teacher_layers)
         self.answer_bytes = 4 * (len(teacher.labels) + teacher_embedding) + 2 * numbers + FILE_BYTES
         self.embedding_adaptor: nn.Module = nn.Identity()
         if config.embedding_weight and embedding != teacher_embedding:
@@ -143,18 +149,20 @@ class Distillation(Objective):
         self.kd_head = nn.Linear(embedding, len(teacher.labels)) if config.second_head else None
 
     def forward(self, batch: Batch) -> Losses:
-        """Clips as `view` says, (N, 3, T, S, S); every clip counts, labelled or not."""
+        """Return the losses of a batch of clips made for `view`, (N, 3, T, S, S), labelled or not."""
         config = self.config
         # The network's mode, not this module's: the training loop may set that of the network alone.
-        cache = self._cache if self.network.training else self._measured_cache
-        of = self.student if self.sees_kept_views else self.view
+        cache = self._cache if self.network.training else self._validation_cache
+        source = self.student if self.uses_cached_views else self.view
         if cache is not None:
-            theirs = cache.answers(self._teacher, batch, of, self._wanted, ask=not self.sees_kept_views)
+            theirs = cache.answers(
+                self._teacher, batch, source, self._teacher_layers, compute_missing=not self.uses_cached_views
+            )
         else:
-            theirs = self._teacher.answers(batch.clips, of, self._wanted)
-        clips = derive_view(batch.clips, of, self.student)
-        ours = observe(self.network, clips, [mine for mine, _ in config.layers])
-        # With weight 0, too: every parameter then has a gradient, as DDP needs.
+            theirs = self._teacher.answers(batch.clips, source, self._teacher_layers)
+        clips = derive_view(batch.clips, source, self.student)
+        ours = observe(self.network, clips, [student_layer for student_layer, _ in config.layers])
+        # Also with weight 0: DDP needs a gradient for every parameter.
         label_loss = cross_entropy(ours.logits, batch.targets, self.label_smoothing)
         total, terms = config.label_weight * label_loss, {"cross_entropy": label_loss.detach()}
 
@@ -168,8 +176,8 @@ class Distillation(Objective):
             add("kl", config.logits_weight, softened_divergence(logits, theirs.logits, config.temperature))
         if config.layers:
             losses = [
-                relative_error(adaptor(mine), wanted)
-                for adaptor, mine, wanted in zip(self.adaptors, ours.features, theirs.features, strict=True)
+                relative_error(adaptor(feature), target)
+                for adaptor, feature, target in zip(self.adaptors, ours.features, theirs.features, strict=True)
             ]
             add("features", config.features_weight, torch.stack(losses).mean())
         if config.embedding_weight:
@@ -177,41 +185,41 @@ class Distillation(Objective):
             add("embedding", config.embedding_weight, loss)
         return Losses(total, terms, ours.logits)
 
-    def ask(self, batch: Batch) -> Tensor:
-        """Have the teacher's answers kept, and give the student's view of the clips, (N, 3, T', S', S')."""
+    def cache_training_answers(self, batch: Batch) -> Tensor:
+        """Cache the teacher's outputs; return the student's view of the clips, (N, 3, T', S', S')."""
         assert self._cache is not None
-        self._cache.answers(self._teacher, batch, self.view, self._wanted)
+        self._cache.answers(self._teacher, batch, self.view, self._teacher_layers)
         return derive_view(batch.clips, self.view, self.student)
 
-    def ask_measured(self, batch: Batch) -> Tensor:
-        """The same for the clips of measuring."""
-        assert self._measured_cache is not None
-        self._measured_cache.answers(self._teacher, batch, self.view, self._wanted)
+    def cache_validation_answers(self, batch: Batch) -> Tensor:
+        """Do the same as `cache_training_answers` for validation clips."""
+        assert self._validation_cache is not None
+        self._validation_cache.answers(self._teacher, batch, self.view, self._teacher_layers)
         return derive_view(batch.clips, self.view, self.student)
 
     def finalize(self) -> None:
-        """Where only the embedding is learnt, the teacher's classifier is the student's head."""
+        """Copy the teacher's classifier into the student's head if only the embedding was trained."""
         config = self.config
         if config.embedding_weight and self._same_classes and not (config.logits_weight or config.label_weight):
             student_head_from_teacher(self)
 
 
 def softened_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(teacher || student) of softmaxes at temperature T, the mean over the rows: 2 x (N, K) -> scalar."""
+    """Return T^2 KL(teacher || student) of the softmaxes at temperature T, averaged over rows: 2 x (N, K) -> scalar."""
     student = F.log_softmax(logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
-    """|found - wanted|^2 / |wanted|^2 of each row, the mean over the rows: 2 x (N, ...) -> scalar."""
-    found, wanted = found.float().flatten(1), wanted.float().flatten(1)
-    square = wanted.square().sum(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
-    return ((found - wanted).square().sum(dim=1) / square).mean()
+def relative_error(output: Tensor, target: Tensor) -> Tensor:
+    """Return |output - target|^2 / |target|^2, averaged over rows: 2 x (N, ...) -> scalar."""
+    output, target = output.float().flatten(1), target.float().flatten(1)
+    square = target.square().sum(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+    return ((output - target).square().sum(dim=1) / square).mean()
 
 
 def classifier_of(network: Video3DResNet | InceptionI3D) -> nn.Linear | nn.Conv3d:
-    """The layer from pooled features to logits; its weight is (classes, C), or (classes, C, 1, 1, 1)."""
+    """Return the layer from pooled features to logits; its weight is (classes, C) or (classes, C, 1, 1, 1)."""
     classifier = network.get_submodule(network.head_layer)
     assert isinstance(classifier, (nn.Linear, nn.Conv3d))
     return classifier
@@ -219,21 +227,21 @@ def classifier_of(network: Video3DResNet | InceptionI3D) -> nn.Linear | nn.Conv3
 
 @torch.no_grad()
 def student_head_from_teacher(distillation: Distillation) -> None:
-    """Give the student the teacher's classifier, so that it answers with the teacher's classes without a label.
+    """Copy the teacher's classifier into the student, which then predicts the teacher's classes without labels.
 
-    With embedding adaptor A e + a and the teacher's classifier W x + b, the student's becomes (W A) e + (W a + b): the
-    same function of its pooled features e, and nothing of the teacher or the adaptor is needed afterwards.
+    With the embedding adaptor A e + a and the teacher's classifier W x + b, the student's becomes (W A) e + (W a + b):
+    the same function of its pooled features e. Teacher and adaptor are not needed afterwards.
 
     Raises:
-        UsageError: The embeddings were not matched, or the student has other classes.
+        UsageError: The embeddings were not trained, or the student has other classes.
     """
     if not distillation.config.embedding_weight:
-        raise UsageError("embedding_weight = 0: the student's pooled features mean something else than the teacher's.")
+        raise UsageError("embedding_weight = 0, so the student's pooled features do not match the teacher's.")
     if not distillation._same_classes:
-        raise UsageError("The student has other classes than the teacher, or in another order; its head stays its own.")
+        raise UsageError("The student's classes or their order differ from the teacher's, so it keeps its own head.")
     theirs, ours = classifier_of(distillation._teacher.network), classifier_of(distillation.network)
     weight = theirs.weight.flatten(1).to(ours.weight.device, torch.float32)
-    assert theirs.bias is not None  # our networks' classifiers have one
+    assert theirs.bias is not None  # all our classifiers have one
     assert ours.bias is not None
     bias = theirs.bias.to(ours.bias.device, torch.float32)
     adaptor = distillation.embedding_adaptor
@@ -247,23 +255,23 @@ def student_head_from_teacher(distillation: Distillation) -> None:
 def _shapes(
     network: nn.Module, view: tuple[int, int], layers: Sequence[str]
 ) -> tuple[dict[str, tuple[int, int, int, int]], int]:
-    """(C, T', H', W') of layers, for a view of so many frames and pixels, and the channels of the embedding."""
+    """Return the (C, T', H', W') of layers by name, for a view of (frames, pixels), and the width of the embedding."""
     num_frames, size = view
     device = next(network.parameters()).device
-    with _evaluated(network), torch.no_grad():
-        found = observe(network, torch.zeros(1, 3, num_frames, size, size, device=device), layers)
+    with _eval_mode(network), torch.no_grad():
+        output = observe(network, torch.zeros(1, 3, num_frames, size, size, device=device), layers)
     shapes = {}
-    for name, feature in zip(layers, found.features, strict=True):
+    for name, feature in zip(layers, output.features, strict=True):
         if feature.dim() != 5:
-            raise UsageError(f"Layer {name!r} gives {tuple(feature.shape)}, should be features (N, C, T, H, W).")
+            raise UsageError(f"Layer {name!r} gives the shape {tuple(feature.shape)}, should be (N, C, T, H, W).")
         _, channels, *grid = feature.shape
         shapes[name] = (channels, grid[0], grid[1], grid[2])
-    return shapes, found.embedding.shape[1]
+    return shapes, output.embedding.shape[1]
 
 
 @contextmanager
-def _evaluated(network: nn.Module) -> Iterator[None]:
-    """In eval mode, so that batch norms learn nothing; then every module as it was."""
+def _eval_mode(network: nn.Module) -> Iterator[None]:
+    """Set eval mode, so that batch norms do not update; restore the mode of every module afterwards."""
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:

@@ -1,4 +1,4 @@
-"""What visitors may ask about: the looks of their last recognitions, within a bound."""
+"""Store of the visitors' last explanations, for questions, with a memory limit."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from collections import OrderedDict
 from nonlocal_video.inference.explanation import Explanation
 
 MAX_BYTES = 512 * 1024**2
-"""Memory for the explanations of all visitors together."""
+"""Memory limit for the explanations of all visitors, in bytes."""
 UNUSED_SECONDS = 1800
-"""After which the page drops a look that was not asked about."""
+"""Seconds without a question after which an explanation is dropped."""
 FRAME_SIDE = 320
-"""Longer side of the frames that are kept, in pixels."""
+"""Longer side of stored frames, in pixels."""
 
 
-class KeptExplanations:
-    """One look for each visitor; when they get too large, those that were unused longest go first.
-
-    Args:
-        max_bytes: Of all looks together.
-    """
+class ExplanationStore:
+    """One explanation per visitor; above the memory limit, the least recently used ones are dropped."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        """Make an empty store.
+
+        Args:
+            max_bytes: Memory limit for all explanations.
+        """
         self.max_bytes = max_bytes
-        self._explanations: OrderedDict[str, Explanation] = OrderedDict()  # the longest unused first
+        self._explanations: OrderedDict[str, Explanation] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -32,11 +33,11 @@ class KeptExplanations:
 
     @property
     def num_bytes(self) -> int:
-        """What all looks keep in memory."""
+        """Size of all explanations in memory, in bytes."""
         return sum(explanation.num_bytes for explanation in self._explanations.values())
 
     def keep(self, visitor: str, explanation: Explanation) -> None:
-        """Keep a look for this visitor instead of the one before."""
+        """Store the explanation of a visitor, replacing the previous one."""
         explanation = explanation.lightened(FRAME_SIDE)
         with self._lock:
             self._explanations.pop(visitor, None)
@@ -45,7 +46,7 @@ class KeptExplanations:
                 self._explanations.popitem(last=False)
 
     def of(self, visitor: str | None) -> Explanation | None:
-        """This visitor's look, if it is still kept."""
+        """Return the explanation of a visitor; None if it is not stored."""
         with self._lock:
             if visitor is None or visitor not in self._explanations:
                 return None
@@ -53,6 +54,6 @@ class KeptExplanations:
             return self._explanations[visitor]
 
     def drop(self, visitor: str | None) -> None:
-        """Forget this visitor's look, if there is one."""
+        """Drop the explanation of a visitor, if there is one."""
         with self._lock:
             self._explanations.pop(visitor or "", None)

@@ -147,7 +147,7 @@ class TestNativeKernels:
         inner: list[int] = []
 
         class Record(TorchDispatchMode):
-            def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
                 if func is torch.ops.aten.bmm.default:
                     inner.append(args[0].shape[2])
                 return func(*args, **(kwargs or {}))

@@ -101,7 +101,7 @@ def point_at(page: Page, share: float, *, click: bool) -> str:
     box = area.bounding_box()
     assert box is not None
     position = {"x": box["width"] * share, "y": 40.0}
-    (area.click if click else area.hover)(position=position)  # type: ignore[operator]
+    (area.click if click else area.hover)(position=position)
     return page.locator("#timeline-plot .tip").inner_text()
 
 

@@ -113,7 +113,7 @@ def trained() -> dict[str, VideoNonLocalBlock]:
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter)
     blocks = as_variant(torch.nn.ModuleDict({"Mixed_4f": block}), "block")
-    return {name: as_variant(blocks, name)["Mixed_4f"] for name in VARIANTS}  # type: ignore[misc]
+    return {name: as_variant(blocks, name)["Mixed_4f"] for name in VARIANTS}
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_variants_begin_alike(trunk: Trunk, bank: Bank, samples: list[Sample]) -
         torch.testing.assert_close(logits, plain)  # the identity
 
 
-def _split(samples: list[Sample]):  # type: ignore[no-untyped-def]
+def _split(samples: list[Sample]):
     is_still = np.array([sample.is_still for sample in samples])
     return make_splits(scenes(samples), is_still, 2, seed=1)[0]
 

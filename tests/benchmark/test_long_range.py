@@ -209,7 +209,7 @@ def test_networks_differ_in_the_mode_alone() -> None:
             assert torch.equal(value, state[name]), (variant, name)
         assert replace(other.config, nonlocal_blocks={}) == plain.config
         (block,), (ours,) = other.nonlocal_layers().values(), spacetime.nonlocal_layers().values()
-        assert block.config.mode == VARIANTS[variant].mode  # type: ignore[union-attr]
+        assert block.config.mode == VARIANTS[variant].mode
         assert replace(block.config, mode="spacetime", temporal_groups=None) == ours.config
     added = sum(parameter.numel() for parameter in ours.parameters())
     assert _count(spacetime) == _count(plain) + added

@@ -119,7 +119,7 @@ def test_windows_see_the_region(recognizer: Recognizer, clip: Path) -> None:
 
 def test_a_folder_is_looked_at_alike_by_both_engines(recognizer: Recognizer, unsure_model: Path, clip: Path) -> None:
     alone = recognizer.classify(clip, region=REGION)
-    (of_folder,) = [o for o in recognizer.classify(clip.parent, region=REGION) if o.path == str(clip)]
+    (of_folder,) = [o for o in recognizer.classify_folder(clip.parent, region=REGION).outcomes if o.path == str(clip)]
     np.testing.assert_array_equal(of_folder.scores, alone.scores)
     # What Ray's task and actor do with a file, without a cluster.
     request = ClipRequest(region=Region.of(REGION))
@@ -191,7 +191,7 @@ def test_what_looks_at_clips_takes_a_region() -> None:
     """No verb that looks at the user's clips is forgotten."""
     import typer
 
-    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    verbs = typer.main.get_group(app).commands
     takers = {name for name, verb in verbs.items() if any(option.name == "region" for option in verb.params)}
     assert takers == {"classify", "explain", "timeline", "evaluate"}
 

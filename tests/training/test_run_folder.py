@@ -29,7 +29,7 @@ def manifest(tmp_path: Path) -> Manifest:
     sizes = {"duration_seconds": 2.0, "num_frames": 20, "fps": 10.0, "width": 96, "height": 72}
     names = ("wave/0.mp4", "jump/0.mp4")
     return Manifest(
-        tuple(ManifestRow(str(tmp_path / name), name[:4], split="train", sha256="0" * 64, **sizes) for name in names)  # type: ignore[arg-type]
+        tuple(ManifestRow(str(tmp_path / name), name[:4], split="train", sha256="0" * 64, **sizes) for name in names)
     )
 
 

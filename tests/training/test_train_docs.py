@@ -181,7 +181,7 @@ def section(title: str) -> str:
 )
 def test_the_tables_of_settings_are_the_programs(prefix: str, kind: type[Any]) -> None:
     rows = section("All settings").partition(f"| {prefix} | default |")[2].partition("\n\n")[0].splitlines()[2:]
-    found = {}
+    found: dict[str, str] = {}
     for row in rows:
         names, default, meaning = [cell.strip() for cell in row.strip("|").split("|")]
         assert meaning, row

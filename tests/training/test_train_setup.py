@@ -71,7 +71,7 @@ class TestDeterministic:
     ) -> None:
         original, during = engine.Training._one_step, []
 
-        def step(self: engine.Training, *args: Any) -> int:
+        def step(self: engine.Training, *args: Any) -> tuple[int, bool]:
             during.append(torch.are_deterministic_algorithms_enabled())
             return original(self, *args)
 

@@ -27,6 +27,8 @@ from nonlocal_video.app import serve
 from nonlocal_video.app.graceful_shutdown import DRAIN_WITHIN_SECONDS, STOP_WITHIN_SECONDS
 from nonlocal_video.app.server import DEFAULT_MAX_UPLOAD_MB
 
+pytestmark = pytest.mark.slow
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 PAGE = (ROOT / "docs" / "docker.md").read_text("utf-8")

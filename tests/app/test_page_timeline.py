@@ -21,7 +21,7 @@ from nonlocal_video.inference.load import load
 from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.video.encode import write_video
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 WITHIN_MS = 60_000
 PLAYER = "#timeline-player video"

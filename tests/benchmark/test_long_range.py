@@ -35,6 +35,8 @@ from long_range_data import (
     draw_clips,
 )
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TINY = Settings(num_steps=3, batch_size=16, num_warmup_steps=1, num_test_clips=16, curve_every=2)
 FIELDS = {  # of a unit of layer 4, (T, H, W) in frames and pixels

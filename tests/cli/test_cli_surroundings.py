@@ -16,6 +16,8 @@ import pytest
 import nonlocal_video as nlv
 from nonlocal_video.errors import PartError
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-c", "from nonlocal_video.cli.main import main; main()"]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="written for Linux")
 

@@ -71,6 +71,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "format_name"),
     [*(("kernels", name) for name in FORMATS), ("modes", "onnx"), ("modes", "openvino")],
@@ -101,6 +102,7 @@ def test_every_kind_of_block_in_every_format(case: str, format_name: str, tmp_pa
         assert any("searchsorted" in name for name in operations)
 
 
+@pytest.mark.slow
 def test_same_padding(tmp_path: Path) -> None:
     card = inception_card()
     network = random_network(card)
@@ -112,6 +114,7 @@ def test_same_padding(tmp_path: Path) -> None:
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_the_default_models_weights_and_a_fixed_batch(tmp_path: Path) -> None:
     network, card = load_network("default")
     assert card.fast_input is not None

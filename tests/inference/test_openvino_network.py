@@ -34,6 +34,8 @@ from nonlocal_video.inference.runtimes import openvino as openvino_network
 from nonlocal_video.inference.runtimes.device import choose_device
 from nonlocal_video.zoo.catalogue import load_network
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]
 SHARE = 1e-5
 """Largest difference of logits allowed, as a share of the largest logit."""

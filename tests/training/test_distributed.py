@@ -12,6 +12,8 @@ from torch import nn
 
 from nonlocal_video.training.distributed import copy_buffers_from_first
 
+pytestmark = pytest.mark.slow
+
 
 def _process(rank: int, port: int, folder: str) -> None:
     import torch.distributed as dist

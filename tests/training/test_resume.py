@@ -19,6 +19,8 @@ from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.training.data import ClipDataset
 from nonlocal_video.training.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 model:
   name: slim

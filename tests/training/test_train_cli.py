@@ -22,6 +22,8 @@ from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training import engine
 from nonlocal_video.training.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]  # the fixture `run`
 
 

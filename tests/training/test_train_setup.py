@@ -15,6 +15,8 @@ from engine_parts import tiny_card, tiny_network
 from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.training import engine
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]  # the fixture `train`
 
 

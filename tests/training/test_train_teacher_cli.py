@@ -21,6 +21,8 @@ from nonlocal_video.models.checkpoint import load_checkpoint, read_card
 from nonlocal_video.training.metrics import read_metrics
 from nonlocal_video.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]  # the fixture `run`
 
 

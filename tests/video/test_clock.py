@@ -14,6 +14,8 @@ from numbered_clips import NUM_FRAMES, ffmpeg
 from nonlocal_video.errors import UsageError
 from nonlocal_video.video import VideoReader
 
+pytestmark = pytest.mark.slow
+
 FPS = 25
 SOUND = ("-f", "lavfi", "-i", "sine=440:duration=4")
 # Sound and pictures as the containers store them; the pictures are copied.

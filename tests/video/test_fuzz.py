@@ -27,6 +27,7 @@ def fuzzing() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_thousand_damaged_files(fuzzing: ModuleType) -> None:
     report = fuzzing.fuzz(2000, seed=1, workers=2)

@@ -15,6 +15,8 @@ from PIL import Image
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video import VideoInfo, VideoReader
 
+pytestmark = pytest.mark.slow
+
 EXIF_ORIENTATION, EXIF_MAKE = 274, 271
 # EXIF's orientation: what makes the stored picture upright.
 EXIF_UPRIGHT = {

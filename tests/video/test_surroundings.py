@@ -20,7 +20,7 @@ import pytest
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.video import DecodeLimits, VideoReader
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for Linux")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="written for Linux")]
 
 READ = (
     "import sys\n"

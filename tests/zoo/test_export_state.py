@@ -16,7 +16,7 @@ from nonlocal_video.zoo.catalogue import entry
 from nonlocal_video.zoo.convert import convert_file
 from nonlocal_video.zoo.export_state import export_state
 
-pytestmark = pytest.mark.usefixtures("thin_catalogue")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thin_catalogue")]
 
 ROUND_TRIPS = {
     "pyslowfast_I3D_NLN_8x8_R50": ("i3d-nl-r50-8x8-k400-pyslowfast", "pyslowfast"),

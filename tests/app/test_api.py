@@ -222,6 +222,7 @@ def test_no_file_outside_of_the_uploads_is_served(small_server: Server, uploads:
         assert SECRET not in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"is_stream": True}, {"meta": None}])
 def test_the_server_fetches_nothing_from_an_address(small_server: Server, how: dict[str, Any]) -> None:
     answer = ask_for(small_server, "https://example.org/clip.mp4", **how)

@@ -110,6 +110,7 @@ def test_an_address_that_cannot_be_had(address: str) -> None:
             serve(host=host, port=listener.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_server_and_leaves_nothing_behind(tmp_path: Path, tiny_model: Path) -> None:
     with serving(tmp_path, "--model", str(tiny_model)) as server:
         assert httpx.get(f"{server.url}/healthz", timeout=10).json()["models"] == ["tiny"]

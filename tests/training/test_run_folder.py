@@ -264,6 +264,7 @@ print(cut_short, state["step"])
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_whole_state_and_no_lock(run: RunFolder) -> None:
     config = json.loads(run.config.read_text())
     run.config.write_text(json.dumps({**config, "settings": {}}))

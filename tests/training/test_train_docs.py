@@ -110,6 +110,7 @@ def without_launcher(command: str) -> str:
     return shlex.join(["nonlocal-video", *started.training_script_args])
 
 
+@pytest.mark.slow
 def test_every_command_works(there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(there)
     served: dict[str, Any] = {}

@@ -14,7 +14,7 @@ COMPATIBILITY_TESTS = tests/test_package.py tests/test_layers.py tests/cli/test_
 	tests/zoo/test_parity.py tests/zoo/test_installed_projects.py tests/export/test_export_parity.py \
 	tests/export/test_export_refusals.py
 
-.PHONY: demo serve test test-newest test-lowest constraints lint docs bench gpu fuzz release clean
+.PHONY: demo serve test test-quick test-newest test-lowest constraints lint docs bench gpu fuzz release clean
 
 # pip and not another installer: on some machines only pip finds the local PyTorch files.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -44,6 +44,10 @@ serve: $(VENV)/.installed
 # Two at a time, each file's tests together: many of them start processes, and wait for them.
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
+# Without the tests marked slow: under three minutes on two cores.
+test-quick: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses=2 --dist=loadfile
 
 # The same PyTorch, beside it the newest versions of today, or the lowest that pyproject.toml allows.
 test-newest test-lowest: test-%: $(VENV)/.installed-dev

@@ -11,6 +11,7 @@ from default_block_data import Split
 from default_block_training import (
     NONE,
     TEMPERATURE,
+    VARIANTS,
     Bank,
     Configuration,
     Tail,
@@ -93,55 +94,37 @@ class Evaluation:
 
 def compare(
     configuration: Configuration,
-    variants: Sequence[str],
     trunk: Trunk,
     banks: dict[str, Bank],
     test: Evaluation,
     splits: Sequence[Split],
-    deadline: float,
-) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Train every variant on every fold, and test it on what the fold left out.
-
-    Returns:
-        The results, and the first fold's blocks under the names that the network gives them.
-    """
-    plain = Tail(trunk, configuration.start, nn.ModuleDict())
+) -> dict[str, Any]:
+    """Train every variant on every fold, and test it on what the fold left out."""
+    plain = Tail(trunk, nn.ModuleDict())
     measured = {NONE: test.measure(plain, banks, np.arange(len(test.scenes)))}
-    chosen: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
-    by_fold: dict[str, list[dict[str, np.ndarray]]] = {variant: [] for variant in (TEMPERATURE, *variants)}
-    state: dict[str, torch.Tensor] = {}
+    chosen: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
+    by_fold: dict[str, list[dict[str, np.ndarray]]] = {variant: [] for variant in (TEMPERATURE, *VARIANTS)}
     for seed, split in enumerate(splits):
         clips = split.validation[~test.still[split.validation]]
         plain.temperature = best_temperature(plain, banks["student"], test.targets, clips)
         by_fold[TEMPERATURE].append(test.measure(plain, banks, split.test))
         plain.temperature = 1.0
         beginning = initial_blocks(configuration, trunk, banks["student"], split, seed)
-        for variant in variants:
+        for variant in VARIANTS:
             runs = []
             for rate in configuration.learning_rates:
                 blocks = as_variant(beginning, variant)
                 best = train(
-                    configuration,
-                    blocks,
-                    rate,
-                    trunk,
-                    banks["student"],
-                    test.targets,
-                    split,
-                    test.still,
-                    seed,
-                    deadline,
+                    configuration, blocks, rate, trunk, banks["student"], test.targets, split, test.still, seed
                 )
                 runs.append((best.validation, best.step, rate, blocks))
             validation, step, rate, blocks = min(runs, key=lambda one: one[0])
             chosen[variant].append({"validation": round(validation, 4), "step": step, "learning_rate": rate})
-            by_fold[variant].append(test.measure(Tail(trunk, configuration.start, blocks), banks, split.test))
-            if variant == "block" and seed == 0:
-                state = {f"nonlocal_{name}": tensor for name, tensor in blocks.state_dict().items()}
+            by_fold[variant].append(test.measure(Tail(trunk, blocks), banks, split.test))
     for variant, folds in by_fold.items():
         # An unlabelled file is tested in one fold, a labelled one in all.
         measured[variant] = {name: _mean_of_known([fold[name] for fold in folds]) for name in folds[0]}
-    results = {
+    return {
         "test": {variant: test.summary(values) for variant, values in measured.items()},
         "differences": {
             f"block - {other}": {
@@ -150,11 +133,10 @@ def compare(
                 if not name.startswith("top1")
             }
             for other, values in measured.items()
-            if "block" in measured and other != "block"
+            if other != "block"
         },
         "chosen": chosen,
     }
-    return results, state
 
 
 def _mean_of_known(values: Sequence[np.ndarray]) -> np.ndarray:
@@ -163,9 +145,3 @@ def _mean_of_known(values: Sequence[np.ndarray]) -> np.ndarray:
     known = ~np.isnan(stacked)
     counts = known.sum(axis=0)
     return np.divide(np.nansum(stacked, axis=0), counts, out=np.full(len(counts), np.nan), where=counts > 0)
-
-
-def margin(entry: dict[str, Any]) -> float:
-    """How far the block is ahead of its best control on the student's views at least, nats: 95% sure."""
-    worst = [value["kl, student"][2] for name, value in entry["differences"].items() if name != f"block - {NONE}"]
-    return -max(worst, default=0.0)

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Literal
 
+import av
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,6 @@ SHORT_SIDE = 192  # pixels; larger frames are reduced to it
 MAX_FRAMES = 200  # 8 s at 25 frames/s, which is the rate of all clips
 THUMBNAIL = (48, 36)
 SAME_SCENE = 0.65  # correlation of thumbnails from which two clips count as the same scene
-Decoder = Literal["av", "cv2"]
 VIDEO_SUFFIXES = frozenset({".avi", ".mkv", ".mov", ".mp4", ".webm"})
 FULL_SIDE = 224 / 256  # of the short side, as the default model crops
 FULL = (64, 224)  # frames and pixels that the trunk was trained on
@@ -54,8 +54,8 @@ class Sample:
         return num_frames, height, width
 
 
-def load_unlabelled(folder: Path, decoder: Decoder, workers: int, limit: int | None = None) -> list[Sample]:
-    """The clips and stills below `folder` that its `sources.csv` (path,source) names; `limit` of each, evenly."""
+def load_unlabelled(folder: Path) -> list[Sample]:
+    """The clips and stills below `folder` that its `sources.csv` (path,source) names."""
     with (folder / "sources.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     chosen: list[tuple[str, str]] = []
@@ -64,14 +64,14 @@ def load_unlabelled(folder: Path, decoder: Decoder, workers: int, limit: int | N
         present = [(path, source) for path, source in of_kind if (folder / path).is_file()]
         if len(present) < len(of_kind):
             print(f"{len(of_kind) - len(present)} of {len(of_kind)} {kind} are not below {folder}", flush=True)
-        chosen += _thinned(present, limit)
+        chosen += present
     if not chosen:
         sys.exit(f"{folder} has none of the files that its sources.csv names.")
-    frames = read_all([folder / path for path, _ in chosen], decoder, workers)
+    frames = read_all([folder / path for path, _ in chosen])
     return [Sample(path, source, pixels) for (path, source), pixels in zip(chosen, frames, strict=True)]
 
 
-def load_labelled(folder: Path, decoder: Decoder, workers: int, limit: int | None = None) -> list[Sample]:
+def load_labelled(folder: Path) -> list[Sample]:
     """Clips whose Kinetics label is known: a `clips.csv` with the columns path and k400, or folders named like it."""
     table = folder / "clips.csv"
     if table.is_file():
@@ -80,57 +80,26 @@ def load_labelled(folder: Path, decoder: Decoder, workers: int, limit: int | Non
     else:
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
         found = [(str(path.relative_to(folder)), path.parent.name.replace("_", " ")) for path in paths]
-    chosen = _thinned(found, limit)
-    frames = read_all([folder / path for path, _ in chosen], decoder, workers)
-    return [Sample(path, path, pixels, label) for (path, label), pixels in zip(chosen, frames, strict=True)]
+    frames = read_all([folder / path for path, _ in found])
+    return [Sample(path, path, pixels, label) for (path, label), pixels in zip(found, frames, strict=True)]
 
 
-def _thinned(items: Sequence[tuple[str, str]], limit: int | None) -> list[tuple[str, str]]:
-    if limit is None or limit >= len(items):
-        return list(items)
-    return [items[index] for index in np.linspace(0, len(items) - 1, limit).round().astype(int)]
+def read_all(paths: Sequence[Path]) -> list[Tensor]:
+    """uint8 (T, 3, H, W) of each file, short side at most 192. Threads do: the decoder releases the interpreter."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_read, paths))
 
 
-def read_all(paths: Sequence[Path], decoder: Decoder, workers: int) -> list[Tensor]:
-    """uint8 (T, 3, H, W) of each file, short side at most 192; threads do, as decoders let go of the interpreter."""
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda path: _read(path, decoder), paths))
-
-
-def _read(path: Path, decoder: Decoder) -> Tensor:
+def _read(path: Path) -> Tensor:
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         frames = [_reduced(np.asarray(Image.open(path).convert("RGB")))]
     else:
-        frames = _read_with_av(path) if decoder == "av" else _read_with_cv2(path)
+        with av.open(str(path), metadata_errors="replace") as container:
+            shown = islice(container.decode(video=0), MAX_FRAMES)
+            frames = [_reduced(frame.to_ndarray(format="rgb24")) for frame in shown]
     if not frames:
-        sys.exit(f"{path} has no frames that {decoder} can decode; take it out of the folder.")
+        sys.exit(f"{path} has no frames that can be decoded; take it out of the folder.")
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()  # (T, H, W, 3) -> (T, 3, H, W)
-
-
-def _read_with_av(path: Path) -> list[np.ndarray]:
-    import av
-
-    frames = []
-    with av.open(str(path), metadata_errors="replace") as container:
-        for frame in container.decode(video=0):
-            frames.append(_reduced(frame.to_ndarray(format="rgb24")))
-            if len(frames) == MAX_FRAMES:
-                break
-    return frames
-
-
-def _read_with_cv2(path: Path) -> list[np.ndarray]:
-    import cv2
-
-    frames = []
-    capture = cv2.VideoCapture(str(path))
-    while len(frames) < MAX_FRAMES:
-        more, frame = capture.read()
-        if not more:
-            break
-        frames.append(_reduced(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)))
-    capture.release()
-    return frames
 
 
 def _reduced(frame: np.ndarray) -> np.ndarray:
@@ -230,8 +199,6 @@ class Recipe:
     """Hidden cubes show another picture, a still with camera motion, instead of grey."""
     cube: tuple[int, int] = (8, 40)
     """Frames and pixels of such a cube's sides."""
-    dropped: tuple[float, float] = (0.0, 0.0)
-    """Share of pairs of frames that are hidden, drawn for each view from this range."""
     resolution: int | None = None
     """Pixels of the side to which a view is reduced and enlarged again; None leaves it sharp."""
 
@@ -306,7 +273,7 @@ def reflected(start: int, count: int, length: int) -> np.ndarray:
 
 def with_filler(view: View, recipe: Recipe, shape: tuple[int, int, int], sample: int, rng: np.random.Generator) -> View:
     """The view with a random, wholly visible view of the still `sample`, of `shape`, where it is hidden."""
-    plain = replace(recipe, hidden=(0.0, 0.0), dropped=(0.0, 0.0))
+    plain = replace(recipe, hidden=(0.0, 0.0))
     return replace(view, filler=(sample, student_view(plain, shape, rng)))
 
 
@@ -364,7 +331,7 @@ def _moving(recipe: Recipe, height: int, width: int, rng: np.random.Generator) -
 
 
 def _visible(recipe: Recipe, rng: np.random.Generator) -> np.ndarray | None:
-    if not recipe.hidden[1] and not recipe.dropped[1]:
+    if not recipe.hidden[1]:
         return None
     frames, pixels = recipe.cube
     across = math.ceil(recipe.size / pixels)
@@ -372,10 +339,4 @@ def _visible(recipe: Recipe, rng: np.random.Generator) -> np.ndarray | None:
     # An exact number of cubes, not each by chance: at least one always stays.
     hidden = round(rng.uniform(*recipe.hidden) * math.prod(cubes))
     order = rng.permutation(math.prod(cubes)).reshape(cubes)
-    visible = order >= min(hidden, order.size - 1)
-    if not recipe.dropped[1]:
-        return visible
-    pairs = math.ceil(recipe.num_frames / 2)
-    kept = rng.permutation(pairs) >= min(round(rng.uniform(*recipe.dropped) * pairs), pairs - 1)
-    cube_of_pair = np.minimum(np.arange(pairs) * 2 // frames, cubes[0] - 1)
-    return visible[cube_of_pair] & kept[:, None, None]
+    return order >= min(hidden, order.size - 1)

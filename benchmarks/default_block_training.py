@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -25,22 +24,18 @@ EVALUATION_BATCH = 64
 NUM_INITIAL_VIEWS = 256  # for the principal directions
 TRUNK_BATCH = 16
 INPUT_CHANNELS = 8
-
-
-class OutOfTime(Exception):
-    """The minutes given are over."""
+START = "Mixed_4f"  # the endpoint up to which features are made once
+STILLS_SHARE = 0.33  # of a batch
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One block, or several, and how they learn."""
+    """A block, and how it learns."""
 
     recipe: str
     """How the student's views are made: a name in `RECIPES` of `default_block.py`."""
-    places: tuple[str, ...] = ("Mixed_4f",)
-    """Endpoints that a block follows."""
-    start: str = "Mixed_4f"
-    """Endpoint up to which features are made once: the first place, or one before it that others share."""
+    place: str = START
+    """Endpoint that the block follows; `START` or a later one."""
     block: NonLocalConfig = field(
         default_factory=lambda: NonLocalConfig(
             inter_channels=128, sub_sample=False, bn_layer=False, scale=0.5 * 128**-0.5
@@ -55,8 +50,6 @@ class Configuration:
     """Probability with which a channel of what the block adds is dropped."""
     num_steps: int = 300
     batch_size: int = 64
-    stills: float = 0.33
-    """Share of stills in a batch."""
     evaluate_every: int = 25
 
 
@@ -85,24 +78,12 @@ class MeanOfAll:
         return theta.new_full((len(theta), theta.shape[1], phi.shape[1]), 1 / phi.shape[1])
 
 
-@dataclass(frozen=True)
-class OneQuery:
-    """All positions share one query, the mean: weights depend on what is looked at, not on who looks."""
-
-    def kernel(self, rows: Rows, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        return (rows(theta.mean(dim=1, keepdim=True), phi) @ g).expand(-1, theta.shape[1], -1)
-
-    def rows(self, rows: Rows, theta: Tensor, phi: Tensor) -> Tensor:
-        return rows(theta.mean(dim=1, keepdim=True), phi).expand(-1, theta.shape[1], -1)
-
-
 NONE = "none"  # no block at all: what is not trained
 TEMPERATURE = "temperature"  # no block, but logits divided by what is best on validation clips
 VARIANTS: dict[str, KernelVariant | None] = {
     "block": None,
     "self": SelfOnly(),
     "mean": MeanOfAll(),
-    "one_query": OneQuery(),
 }
 
 
@@ -163,15 +144,15 @@ def widen_input(conv: nn.Module, channels: int) -> None:
 
 
 class Tail(nn.Module):
-    """What comes after `start`, with blocks: features (B, C, T, H, W) -> logits (B, classes), float32."""
+    """What comes after `START`, with a block or none: features (B, C, T, H, W) -> logits (B, classes), float32."""
 
-    def __init__(self, trunk: Trunk, start: str, blocks: nn.ModuleDict, dropout: float = 0.0) -> None:
+    def __init__(self, trunk: Trunk, blocks: nn.ModuleDict, dropout: float = 0.0) -> None:
         super().__init__()
         self.blocks = blocks
         self.dropout = dropout
         self.temperature = 1.0
         self._trunk = [trunk.exact]  # in a list: not a submodule, so neither trained nor saved
-        self.endpoints = trunk.endpoints[trunk.endpoints.index(start) :]
+        self.endpoints = trunk.endpoints[trunk.endpoints.index(START) :]
 
     def forward(self, x: Tensor) -> Tensor:
         network = self._trunk[0]
@@ -222,19 +203,15 @@ class Bank:
         return np.concatenate([np.empty(0, dtype=int), *rows]), np.repeat(samples, counts)
 
 
-def make_bank(
-    name: str, trunk: Trunk, samples: Sequence[Sample], views: Sequence[Sequence[View]], endpoint: str, deadline: float
-) -> Bank:
-    """The trunk's features of the given views of each sample at an endpoint."""
+def make_bank(name: str, trunk: Trunk, samples: Sequence[Sample], views: Sequence[Sequence[View]]) -> Bank:
+    """The trunk's features at `START` of the given views of each sample."""
     counts = np.array([len(of_sample) for of_sample in views])
     stored: Tensor | None = None
     place = 0
     for owners, clips in _rendered(trunk, samples, views):
-        if time.monotonic() > deadline:
-            raise OutOfTime("while the views were made")
-        features = trunk.features(clips, endpoint)
+        features = trunk.features(clips, START)
         if not features.isfinite().all():
-            raise FloatingPointError(f"The features at {endpoint} are not all finite.")
+            raise FloatingPointError(f"The features at {START} are not all finite.")
         if stored is None:
             stored = torch.empty((int(counts.sum()), *features.shape[1:]), dtype=torch.float16, device=features.device)
         stored[place : place + len(owners)] = features
@@ -258,25 +235,22 @@ def _rendered(
 
 
 def make_blocks(configuration: Configuration, trunk: Trunk, features: Tensor, seed: int) -> nn.ModuleDict:
-    """New blocks, each the identity, by the endpoint that they follow.
+    """One new block, the identity, by the endpoint that it follows.
 
     Args:
-        configuration: What the blocks are.
-        trunk: What they stand in.
-        features: (M, C, T, H, W) training features at `configuration.start`, for the principal directions.
+        configuration: What the block is.
+        trunk: What it stands in.
+        features: (M, C, T, H, W) training features at `START`, for the principal directions.
         seed: Of the random numbers.
     """
+    place = configuration.place
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        blocks = {
-            place: VideoNonLocalBlock.from_config(trunk.channels[place], configuration.block)
-            for place in configuration.places
-        }
+        block = VideoNonLocalBlock.from_config(trunk.channels[place], configuration.block)
     if configuration.principal:
-        first = trunk.endpoints.index(configuration.start) + 1
-        for place, block in blocks.items():
-            set_principal(block, _cells(trunk, features, trunk.endpoints[first : trunk.endpoints.index(place) + 1]))
-    return nn.ModuleDict(blocks).to(trunk.device)
+        first, last = (trunk.endpoints.index(name) + 1 for name in (START, place))
+        set_principal(block, _cells(trunk, features, trunk.endpoints[first:last]))
+    return nn.ModuleDict({place: block}).to(trunk.device)
 
 
 def as_variant(blocks: nn.ModuleDict, variant: str) -> nn.ModuleDict:
@@ -347,7 +321,6 @@ def train(
     split: Split,
     is_still: np.ndarray,
     seed: int,
-    deadline: float,
 ) -> Trained:
     """Train blocks in place. In the end they have the numbers of the step that was best on the validation clips.
 
@@ -361,16 +334,12 @@ def train(
         split: Which samples may be used for what.
         is_still: (N,) booleans.
         seed: Of the order of the views, which is the same for every variant and rate.
-        deadline: On the monotonic clock.
-
-    Raises:
-        OutOfTime: The deadline came first.
     """
     rng = np.random.default_rng([2, seed])
     clips, stills = (split.train[is_still[split.train] == kind] for kind in (False, True))
-    num_stills = round(configuration.batch_size * configuration.stills) if len(stills) else 0
+    num_stills = round(configuration.batch_size * STILLS_SHARE) if len(stills) else 0
     num_clips = configuration.batch_size - num_stills
-    tail = Tail(trunk, configuration.start, blocks, configuration.dropout)
+    tail = Tail(trunk, blocks, configuration.dropout)
     optimizer = torch.optim.AdamW(blocks.parameters(), lr=learning_rate, weight_decay=configuration.weight_decay)
     steps = configuration.num_steps
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -381,8 +350,6 @@ def train(
     state = _copied(blocks)
     torch.manual_seed(seed)  # for dropout
     for step in range(1, steps + 1):
-        if time.monotonic() > deadline:
-            raise OutOfTime("while a block was trained")
         drawn = np.concatenate(
             [rng.choice(clips, num_clips), rng.choice(stills, num_stills) if num_stills else clips[:0]]
         )

@@ -27,6 +27,8 @@ from nonlocal_video.app import serve
 from nonlocal_video.app.graceful_shutdown import DRAIN_WITHIN_SECONDS, STOP_WITHIN_SECONDS
 from nonlocal_video.app.server import DEFAULT_MAX_UPLOAD_MB
 
+pytestmark = pytest.mark.slow
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 PAGE = (ROOT / "docs" / "docker.md").read_text("utf-8")
@@ -147,7 +149,7 @@ class TestNativeKernels:
         inner: list[int] = []
 
         class Record(TorchDispatchMode):
-            def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
                 if func is torch.ops.aten.bmm.default:
                     inner.append(args[0].shape[2])
                 return func(*args, **(kwargs or {}))

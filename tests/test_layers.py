@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,11 @@ def test_no_module_is_longer_than_450_lines() -> None:
     for path in [*ROOT.glob("*/**/*.py")]:
         if not path.relative_to(ROOT).parts[0].startswith(".venv"):
             assert len(path.read_text("utf-8").splitlines()) <= 450, path
+
+
+def test_every_folder_of_tests_is_in_the_quick_half() -> None:
+    """Some module of each is not slow as a whole."""
+    paths = list((ROOT / "tests").rglob("test_*.py"))
+    slow = re.compile(r"^pytestmark = .*\bslow\b", re.MULTILINE)
+    quick = {path.parent for path in paths if not slow.search(path.read_text("utf-8"))}
+    assert {path.parent for path in paths} == quick

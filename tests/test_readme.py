@@ -84,9 +84,10 @@ def test_the_moving_picture_moves_and_is_small() -> None:
     path = ROOT / "docs" / "images" / name
     assert path.stat().st_size < 2_000_000
     with Image.open(path) as picture:
-        assert picture.n_frames > 24
+        num_frames = getattr(picture, "n_frames", 1)
+        assert num_frames > 24
         first = np.asarray(picture.convert("RGB"), float)
-        picture.seek(picture.n_frames - 1)
+        picture.seek(num_frames - 1)
         assert np.abs(np.asarray(picture.convert("RGB"), float) - first).mean() > 1
 
 

@@ -170,7 +170,7 @@ def test_kernel_formulas(nonlocal_type: NonLocalType, evaluation: str) -> None:
     kernel = _Kernel(run.get(nonlocal_type, kernels.softmax_kernel), n, m).eval()
     x = (1, n + 2 * m, depth)
     counted = count_run(kernel, x)
-    formula = kernel_operations(nonlocal_type, evaluation, n, m, depth, depth)  # type: ignore[arg-type]
+    formula = kernel_operations(nonlocal_type, evaluation, n, m, depth, depth)
     assert formula.macs == pytest.approx(counted.macs, rel=0.01)
     beyond = counted.peak_bytes - 4 * (math.prod(x) + n * depth)
     # The contiguous copies of queries, keys and values that the fused kernel asks for are extra.

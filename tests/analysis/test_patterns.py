@@ -142,7 +142,7 @@ def test_new_block_is_said_to_be_one() -> None:
 def test_norm_of_w_with_its_batch_norm() -> None:
     block = random_block(NonLocalConfig())
     bn = block.bn
-    gain = (bn.weight / torch.sqrt(bn.running_var + bn.eps)).detach()  # type: ignore[operator]
+    gain = (bn.weight / torch.sqrt(bn.running_var + bn.eps)).detach()
     expected = float((block.W.weight.detach().flatten(1) * gain[:, None]).norm())
     assert block_pattern(block, torch.randn(1, 6, 2, 4, 4)).out_weight_norm == pytest.approx(expected, rel=1e-5)
 
@@ -194,7 +194,7 @@ def test_tutorial_name_on_images() -> None:
     assert pattern.num_visible == 16
     assert 0 < pattern.entropy_nats <= math.log(16) + 1e-6
     assert network.training
-    assert int(network.bn1.num_batches_tracked) == 0  # type: ignore[arg-type]
+    assert int(network.bn1.num_batches_tracked) == 0
 
 
 def test_a_sequence() -> None:

@@ -279,7 +279,7 @@ def test_wrong_inputs() -> None:
     with pytest.raises(ValueError, match="it should be"):
         effective_field(tiny_network(), (8, 32, 32), "layer1", inputs=torch.zeros(3, 8, 32, 32))
     dead = nn.Sequential(nn.Conv2d(3, 1, 1), nn.ReLU())
-    nn.init.constant_(dead[0].bias, -1e3)  # type: ignore[arg-type]
+    nn.init.constant_(dead[0].bias, -1e3)
     with pytest.raises(ValueError, match="gradient of layer '1' is zero"):
         effective_field(dead, (8, 8), "1")
 

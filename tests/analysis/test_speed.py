@@ -218,4 +218,4 @@ def test_progressive_schedule() -> None:
 )
 def test_wrong_arguments(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make()  # type: ignore[operator]
+        make()

@@ -73,8 +73,13 @@ def page(browser: Browser) -> Iterator[Page]:
     page = context.new_page()
     off_host: list[str] = []
     failures: list[str] = []
-    context.on("request", lambda request: _is_own(request.url) or off_host.append(request.url))
-    page.on("websocket", lambda socket: _is_own(socket.url) or off_host.append(socket.url))
+
+    def check_host(url: str) -> None:
+        if not _is_own(url):
+            off_host.append(url)
+
+    context.on("request", lambda request: check_host(request.url))
+    page.on("websocket", lambda socket: check_host(socket.url))
     page.on("pageerror", lambda error: failures.append(str(error)))
     yield page
     context.close()

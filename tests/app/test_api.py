@@ -86,7 +86,7 @@ def test_classify_gives_the_row_of_the_command_line(client: Client, recognizer: 
 def test_classify_views(client: Client, recognizer: Recognizer, clip_folder: Path) -> None:
     for views, how in (("fast", {"fast": True}), ("3x1", {"views": "3x1"})):
         row = client.predict(handle_file(clip_folder / "a.mp4"), views=views, api_name="/classify")
-        best = recognizer.classify(clip_folder / "a.mp4", **how).top(1)[0]  # type: ignore[arg-type]
+        best = recognizer.classify(clip_folder / "a.mp4", **how).top(1)[0]
         assert row["top"][0]["score"] == pytest.approx(best.score)
 
 
@@ -119,7 +119,7 @@ def test_timeline_is_the_json_of_the_command_line(client: Client, recognizer: Re
     how = {"window_seconds": 0.6, "stride_seconds": 0.4}
     rule = {"threshold": 0.3, "min_seconds": 0.5, "top_k": 2}
     given = client.predict(handle_file(clip_folder / "a.mp4"), **how, **rule, api_name="/timeline")
-    expected = to_json(recognizer.timeline(clip_folder / "a.mp4", **how), **rule)  # type: ignore[arg-type]
+    expected = to_json(recognizer.timeline(clip_folder / "a.mp4", **how), **rule)
     for row in (given, expected):
         del row["seconds"]
     assert given.pop("file") == "a.mp4"
@@ -193,13 +193,14 @@ FORMS = ["{private}", "file://{private}", "{uploads}/../{name}", "{uploads}/x/..
 @pytest.mark.parametrize("form", FORMS)
 def test_no_file_outside_of_the_uploads_is_read(small_server: Server, uploads: Path, form: str) -> None:
     path = form.format(private=small_server.temporary / "private.mp4", uploads=uploads, name="private.mp4")
-    for how in (
+    ways: list[dict[str, Any]] = [
         {},
         {"is_stream": True},
         {"meta": None},
         {"meta": {}},
         {"url": f"{small_server.url}/gradio_api/file={path}"},
-    ):
+    ]
+    for how in ways:
         answer = ask_for(small_server, path, **how)
         assert answer["success"] is False
         assert "action" not in json.dumps(answer)
@@ -221,6 +222,7 @@ def test_no_file_outside_of_the_uploads_is_served(small_server: Server, uploads:
         assert SECRET not in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"is_stream": True}, {"meta": None}])
 def test_the_server_fetches_nothing_from_an_address(small_server: Server, how: dict[str, Any]) -> None:
     answer = ask_for(small_server, "https://example.org/clip.mp4", **how)

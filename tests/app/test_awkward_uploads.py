@@ -20,6 +20,8 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from page_visitor import Failed, Visitor
 
+pytestmark = pytest.mark.slow
+
 WITHIN_MS = 60_000
 WIDTH, HEIGHT = 32, 24
 

@@ -130,7 +130,7 @@ def test_errors_are_one_sentence(
         error = VideoError(error.code, error.message.format(folder=tmp_path))
     elif isinstance(error, RuntimeError):
         error = RuntimeError(str(error).format(folder=tmp_path))
-    callbacks = Callbacks({"broken": Broken(error)})  # type: ignore[dict-item]
+    callbacks = Callbacks({"broken": Broken(error)})
 
     with caplog.at_level(logging.ERROR), pytest.raises(gr.Error) as raised:
         list(callbacks.recognise(str(clip), "broken", "1x1", "attention"))

@@ -88,4 +88,4 @@ def test_is_averaged(views: str, averaged: bool) -> None:
     [(WithBlocks("layer3"), ["evidence", "attention"]), (WithBlocks(), ["evidence"])],
 )
 def test_attention_is_offered_where_there_is_a_block(recognizer: WithBlocks, values: list[str]) -> None:
-    assert [value for _, value in overlay_choices(recognizer)] == values  # type: ignore[arg-type]
+    assert [value for _, value in overlay_choices(recognizer)] == values

@@ -68,7 +68,7 @@ def test_a_folder_of_the_server_is_the_folder_run_of_classify(
     runs: FolderRuns, recognizer: Recognizer, root: Path
 ) -> None:
     last = list(runs.run(None, ".", "tiny", "fast", VISITOR))[-1]
-    expected = recognizer.classify(root, fast=True)
+    expected = recognizer.classify_folder(root, fast=True).outcomes
     assert [row[0] for row in shown(last)] == [str(Path(outcome.path).relative_to(root)) for outcome in expected]
     labels = [row["top"][0]["label"] if row["top"] else "" for row in (outcome.to_row() for outcome in expected)]
     assert [row[1] for row in shown(last)] == labels
@@ -128,7 +128,7 @@ def test_a_stop_ends_the_run_after_the_clips_in_hand_and_gives_the_table_so_far(
     for update in runs.run(None, ".", "tiny", "fast", VISITOR):
         updates.append(update)
         if len(updates) == 3:
-            runs.stop(SimpleNamespace(session_hash="ben"))  # type: ignore[arg-type]
+            runs.stop(SimpleNamespace(session_hash="ben"))
             runs.stop(VISITOR)
     assert updates[-1].status.startswith("Stopped. ")
     assert 2 <= len(shown(updates[-1])) <= 2 + 4, "those in hand"

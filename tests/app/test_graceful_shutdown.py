@@ -19,6 +19,8 @@ from serving import STOP_WITHIN_SECONDS, Server, serving
 
 from nonlocal_video.app import graceful_shutdown
 
+pytestmark = pytest.mark.slow
+
 SESSION = "visitor"
 
 

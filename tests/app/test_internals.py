@@ -32,7 +32,7 @@ def with_a_download_of_its_own(patch: pytest.MonkeyPatch) -> None:
 
 def with_a_download_that_waits(patch: pytest.MonkeyPatch) -> None:
     class Reading:
-        def __await__(self):  # type: ignore[no-untyped-def]
+        def __await__(self):
             yield "waiting for a socket"
 
     async def download(url: str, cache_dir: str) -> str:
@@ -85,13 +85,13 @@ def test_without_a_way_to_end_gently_nothing_is_served(name: str, monkeypatch: p
     else:
         begin = uvicorn.Server.__init__
 
-        def init(self, config):  # type: ignore[no-untyped-def]
+        def init(self, config):
             begin(self, config)
             delattr(self, name)
 
         monkeypatch.setattr(uvicorn.Server, "__init__", init)
 
-    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+    async def app(scope, receive, send):
         raise AssertionError("never asked")
 
     with pytest.raises(UsageError, match=rf"uvicorn \S+ has no \w+\.{name}"):

@@ -26,6 +26,8 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from page_soak import held_by, soak
 from page_visitor import Refused, Visitor, make_clip
 
+pytestmark = pytest.mark.slow
+
 NUM_VISITORS = 20
 WARM_UP_VISITS, VISITS = 8, 16
 GROWTH_MIB = 40

@@ -12,6 +12,8 @@ from playwright.sync_api import Browser
 
 from nonlocal_video.video.encode import write_video
 
+pytestmark = pytest.mark.slow
+
 _DURATION = """async (address) => {
     const video = document.createElement("video");
     const known = new Promise((found, failed) => {

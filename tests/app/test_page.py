@@ -13,7 +13,7 @@ from serving import Server, serving
 
 from nonlocal_video.video.decode import VideoReader
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 RATE = 25
 ANSWER_WITHIN_MS = 120_000

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from serving import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 WITHIN_MS = 60_000
 PHONE = {"width": 390, "height": 844}
@@ -36,7 +36,7 @@ def test_the_program_on_the_api_tab_runs(page: Page, small_server: Server, clip_
 def test_on_a_phone_all_tabs_are_seen_and_the_answer_comes_into_view(
     page: Page, small_server: Server, clip_folder: Path
 ) -> None:
-    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    page.set_viewport_size(PHONE)
     page.goto(small_server.url)
     for tab in ("Recognise", "Ask a point", "Timeline", "Folder", "API"):
         expect(page.get_by_role("tab", name=tab)).to_be_in_viewport(ratio=1)

@@ -34,7 +34,7 @@ def check(checking: MapCheck, method: Method, who: str = "ann") -> tuple[str, li
         stages.append(done)
 
     visitor: Any = SimpleNamespace(session_hash=who)
-    (words,) = checking.check(method, BLOCK, LABEL, 2, 50.0, 50.0, visitor, bar)  # type: ignore[arg-type]
+    (words,) = checking.check(method, BLOCK, LABEL, 2, 50.0, 50.0, visitor, bar)
     return words, stages
 
 

@@ -21,7 +21,7 @@ from nonlocal_video.inference.load import load
 from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.video.encode import write_video
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 WITHIN_MS = 60_000
 PLAYER = "#timeline-player video"
@@ -101,7 +101,7 @@ def point_at(page: Page, share: float, *, click: bool) -> str:
     box = area.bounding_box()
     assert box is not None
     position = {"x": box["width"] * share, "y": 40.0}
-    (area.click if click else area.hover)(position=position)  # type: ignore[operator]
+    (area.click if click else area.hover)(position=position)
     return page.locator("#timeline-plot .tip").inner_text()
 
 

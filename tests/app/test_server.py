@@ -38,7 +38,7 @@ def start(recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         client.__exit__(None, None, None)
 
 
-def upload(client: TestClient, num_bytes: int) -> httpx.Response:
+def upload(client: TestClient, num_bytes: int) -> Any:
     return client.post("/gradio_api/upload", files={"files": ("clip.mp4", b"\0" * num_bytes)})
 
 
@@ -110,6 +110,7 @@ def test_an_address_that_cannot_be_had(address: str) -> None:
             serve(host=host, port=listener.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_server_and_leaves_nothing_behind(tmp_path: Path, tiny_model: Path) -> None:
     with serving(tmp_path, "--model", str(tiny_model)) as server:
         assert httpx.get(f"{server.url}/healthz", timeout=10).json()["models"] == ["tiny"]

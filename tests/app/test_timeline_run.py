@@ -105,7 +105,7 @@ def test_a_cancelled_run_leaves_what_there_is(runs: TimelineRuns, video: Path) -
     run = runs.run(str(video), "tiny", "1x1", 0.5, 0.0, 0.0, ANN)
     for _ in range(3):
         shown = next(run)
-    run.close()  # type: ignore[attr-defined]
+    run.close()
     assert next(iter(runs.cancel(BEN))).status == NOTHING_YET, "another visitor has no run"
     cancelled = runs.cancel(ANN)
     update = next(cancelled)
@@ -124,7 +124,7 @@ def test_visitors_who_left_are_forgotten(runs: TimelineRuns, video: Path, monkey
         next(iter(runs.run(str(video), "tiny", "1x1", 0.5, 0.0, 0.0, visitor)))
     assert list(runs.unfinished) == ["ben", "cleo"]
     runs.leave(BEN)
-    runs.choose(SimpleNamespace(session_hash="cleo"))  # type: ignore[arg-type]
+    runs.choose(SimpleNamespace(session_hash="cleo"))
     assert runs.unfinished == {}
 
 

@@ -60,12 +60,12 @@ def clip_with_squares(*squares: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     return frames
 
 
-def centre_of_mass(maps: AttentionMaps) -> tuple[float, float, float]:
+def centre_of_mass(maps: AttentionMaps) -> tuple[float, ...]:
     """(frame, row, column) of the map's weight."""
     volume = np.nan_to_num(np.stack(list(maps.maps())))
     volume = np.where(volume > 0.5 * volume.max(), volume, 0)  # the peak, not the receptive field's wide skirt
     axes = np.meshgrid(*(np.arange(size) for size in volume.shape), indexing="ij")
-    return tuple(float((axis * volume).sum() / volume.sum()) for axis in axes)  # type: ignore[return-value]
+    return tuple(float((axis * volume).sum() / volume.sum()) for axis in axes)
 
 
 RESNET = ResNet3DConfig(num_classes=2, width=4, blocks_per_stage=(1, 1, 1, 1))
@@ -85,7 +85,7 @@ RESNET_WITHOUT_LAST_STRIDES = ResNet3DConfig(
         (lambda: InceptionI3D(InceptionI3DConfig(num_classes=2)), "Mixed_4b", 6.0),
     ],
 )
-def test_class_evidence_lights_up_where_the_square_is(make, layer, tolerance, row, column) -> None:  # type: ignore[no-untyped-def]
+def test_class_evidence_lights_up_where_the_square_is(make, layer, tolerance, row, column) -> None:
     first, count = 8, 12
     with recognizer(make()) as light:
         maps = light.explain(

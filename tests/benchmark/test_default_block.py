@@ -6,15 +6,13 @@ import csv
 import json
 import math
 import sys
-import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 
 from nonlocal_video.blocks import NonLocalConfig, VideoNonLocalBlock
 from nonlocal_video.models.inception3d import InceptionI3D, InceptionI3DConfig
@@ -22,11 +20,12 @@ from nonlocal_video.models.inception3d import InceptionI3D, InceptionI3DConfig
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import default_block
-from default_block import PLAIN, table, write
-from default_block_comparison import Evaluation, margin
+from default_block import PLAIN
+from default_block_comparison import Evaluation
 from default_block_data import (
     Recipe,
     Sample,
+    Split,
     full_views,
     load_unlabelled,
     make_splits,
@@ -37,9 +36,10 @@ from default_block_data import (
     with_filler,
 )
 from default_block_training import (
+    START,
+    STILLS_SHARE,
     VARIANTS,
     Bank,
-    OutOfTime,
     Tail,
     Trunk,
     answers,
@@ -54,6 +54,7 @@ from default_block_training import (
     widen_input,
 )
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 TINY = Recipe(num_frames=8, size=32, hidden=(0.25, 0.25), cube=(4, 16))
 CONFIGURATION = replace(
     PLAIN,
@@ -63,6 +64,9 @@ CONFIGURATION = replace(
     batch_size=4,
     evaluate_every=1,
 )
+
+
+REGULARISED = replace(CONFIGURATION, dropout=0.3, weight_decay=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +100,7 @@ def bank(trunk: Trunk, samples: list[Sample]) -> Bank:
         [student_view(TINY, sample.shape, np.random.default_rng([index, k])) for k in range(2)]
         for index, sample in enumerate(samples)
     ]
-    return make_bank("tiny", trunk, samples, views, "Mixed_4f", time.monotonic() + 60)
+    return make_bank("tiny", trunk, samples, views)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +117,7 @@ def trained() -> dict[str, VideoNonLocalBlock]:
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter)
     blocks = as_variant(torch.nn.ModuleDict({"Mixed_4f": block}), "block")
-    return {name: as_variant(blocks, name)["Mixed_4f"] for name in VARIANTS}  # type: ignore[misc]
+    return {name: as_variant(blocks, name)["Mixed_4f"] for name in VARIANTS}
 
 
 @pytest.fixture
@@ -144,20 +148,9 @@ def test_the_mean_has_no_position(trained: dict[str, VideoNonLocalBlock], featur
     torch.testing.assert_close(weights, torch.full((2, 60, 60), 1 / 60))
 
 
-def test_one_query_weighs_without_position(trained: dict[str, VideoNonLocalBlock], features: torch.Tensor) -> None:
-    block = trained["one_query"]
-    z, weights = block(features, return_nl_map=True)
-    added = z - features
-    torch.testing.assert_close(added, added[:, :, :1, :1, :1].expand_as(added), rtol=1e-4, atol=1e-4)
-    values = torch.einsum("bnm,bmd->bnd", weights, block.g(features).flatten(2).transpose(1, 2))
-    y = values.transpose(1, 2).reshape(2, 6, 3, 4, 5)
-    torch.testing.assert_close(added, block.W(y), rtol=1e-4, atol=1e-4)
-    assert (weights - 1 / 60).abs().max() > 0.01
-
-
 def test_attention_is_none_of_its_controls(trained: dict[str, VideoNonLocalBlock], features: torch.Tensor) -> None:
     results = {name: block(features) for name, block in trained.items()}
-    for name in ("self", "mean", "one_query"):
+    for name in ("self", "mean"):
         assert (results["block"] - results[name]).abs().max() > 0.1
 
 
@@ -165,16 +158,16 @@ def test_variants_begin_alike(trunk: Trunk, bank: Bank, samples: list[Sample]) -
     split = _split(samples)
     blocks = initial_blocks(CONFIGURATION, trunk, bank, split, seed=0)
     state = blocks.state_dict()
-    plain, _ = answers(Tail(trunk, "Mixed_4f", torch.nn.ModuleDict()), bank, split.test)
+    plain, _ = answers(Tail(trunk, torch.nn.ModuleDict()), bank, split.test)
     for name in VARIANTS:
         copied = as_variant(blocks, name)
         for key, value in copied.state_dict().items():
             assert torch.equal(value, state[key])
-        logits, _ = answers(Tail(trunk, "Mixed_4f", copied), bank, split.test)
+        logits, _ = answers(Tail(trunk, copied), bank, split.test)
         torch.testing.assert_close(logits, plain)  # the identity
 
 
-def _split(samples: list[Sample]):  # type: ignore[no-untyped-def]
+def _split(samples: list[Sample]) -> Split:
     is_still = np.array([sample.is_still for sample in samples])
     return make_splits(scenes(samples), is_still, 2, seed=1)[0]
 
@@ -193,7 +186,7 @@ def test_principal_directions_whiten() -> None:
 def test_tail_continues_the_trunk(trunk: Trunk, bank: Bank, samples: list[Sample]) -> None:
     view = student_view(TINY, samples[3].shape, np.random.default_rng([3, 0]))
     expected = trunk.probabilities(render(samples, 3, view)[None])
-    logits, owners = answers(Tail(trunk, "Mixed_4f", torch.nn.ModuleDict()), bank, np.array([3]))
+    logits, owners = answers(Tail(trunk, torch.nn.ModuleDict()), bank, np.array([3]))
     assert owners.tolist() == [3, 3]
     torch.testing.assert_close(logits[:1].softmax(dim=1), expected, rtol=2e-2, atol=1e-4)  # features are float16
 
@@ -219,7 +212,7 @@ def test_training_moves_the_block_alone(
         blocks = as_variant(initial_blocks(CONFIGURATION, trunk, bank, split, seed=0), variant)
         wanted = torch.roll(targets, 1, dims=1) ** 2  # something to learn: the trunk does not say this
         wanted /= wanted.sum(dim=1, keepdim=True)
-        best = train(CONFIGURATION, blocks, 1e-2, trunk, bank, wanted, split, is_still, 0, time.monotonic() + 60)
+        best = train(CONFIGURATION, blocks, 1e-2, trunk, bank, wanted, split, is_still, 0)
         results.append((best, blocks.state_dict()))
     for name, tensor in trunk.exact.state_dict().items():
         assert torch.equal(tensor, before[name])
@@ -232,7 +225,7 @@ def test_training_moves_the_block_alone(
 
 
 def test_temperature_is_found(trunk: Trunk, bank: Bank) -> None:
-    tail = Tail(trunk, "Mixed_4f", torch.nn.ModuleDict())
+    tail = Tail(trunk, torch.nn.ModuleDict())
     everyone = np.arange(9)
     first = Bank(bank.name, bank.features, bank.firsts, np.ones(9, dtype=int))
     logits, _ = answers(tail, first, everyone)
@@ -240,13 +233,6 @@ def test_temperature_is_found(trunk: Trunk, bank: Bank) -> None:
     tail.temperature = (logits.std() / 4).item()  # clearly different answers
     wanted = (soft / 1.05**20).softmax(dim=1)
     assert best_temperature(tail, first, wanted, everyone) == pytest.approx(1.05**20)
-
-
-def test_time_ends_training(trunk: Trunk, bank: Bank, samples: list[Sample], targets: torch.Tensor) -> None:
-    split = _split(samples)
-    blocks = initial_blocks(CONFIGURATION, trunk, bank, split, seed=0)
-    with pytest.raises(OutOfTime):
-        train(CONFIGURATION, blocks, 1e-2, trunk, bank, targets, split, np.zeros(9, dtype=bool), 0, time.monotonic())
 
 
 def test_targets_are_means_of_probabilities(targets: torch.Tensor) -> None:
@@ -319,13 +305,6 @@ def test_students_see_what_is_left(samples: list[Sample]) -> None:
     assert filled.filler is not None
     assert torch.equal(both[~seen], render(samples, *filled.filler)[~seen])
 
-    dropped = render(
-        samples,
-        2,
-        student_view(replace(TINY, hidden=(0, 0), dropped=(0.5, 0.5)), samples[2].shape, np.random.default_rng(0)),
-    )
-    assert (dropped == 0).flatten(2).all(dim=2).all(dim=0).sum() == 4  # of 8 frames
-
 
 def test_stills_move_and_clips_stand() -> None:
     frame = Image.fromarray(np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8) * 2)
@@ -363,22 +342,23 @@ def test_files_to_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampl
         rows.append((path, sample.source))
     with (tmp_path / "sources.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "source"), *rows, ("clips/not_here.mp4", "x")])
-    read = load_unlabelled(tmp_path, "av", 1)
+    read = load_unlabelled(tmp_path)
     assert all(torch.equal(one.frames, sample.frames[:1]) for one, sample in zip(read, samples, strict=True))
-    assert [sample.path for sample in load_unlabelled(tmp_path, "av", 1, limit=2)] == ["stills/0.png", "stills/8.png"]
 
     card = type("Card", (), {"labels": ("a", "b")})
     monkeypatch.setattr(default_block, "load_checkpoint", lambda path: (None, card))
     monkeypatch.setattr(default_block, "Trunk", lambda network, device: trunk)
     monkeypatch.setattr(default_block, "load_unlabelled", lambda *_: samples)
-    monkeypatch.setattr(default_block, "QUICK", replace(CONFIGURATION, recipe="quick"))
-    monkeypatch.setitem(default_block.RECIPES, "quick", replace(TINY, filled=True))
-    output = tmp_path / "output"
-    command = ["--data", str(tmp_path), "--output", str(output), "--device", "cpu", "--quick", "--folds", "2"]
-    command += ["--views", "2", "1", "--teacher-views", "1", "1"]
-    default_block.main(command)
-    results = json.loads((output / "results.json").read_text("utf-8"))
-    (entry,) = results["configurations"]
+    monkeypatch.setattr(default_block, "CONFIGURATIONS", {"plain": CONFIGURATION, "regularised": REGULARISED})
+    monkeypatch.setattr(default_block, "RECIPES", {"hidden": replace(TINY, filled=True)})
+    for name, value in {"FULL": (8, 32), "NUM_FOLDS": 2, "NUM_VIEWS": (2, 1), "TEACHER_VIEWS": (1, 1)}.items():
+        monkeypatch.setattr(default_block, name, value)
+    output = tmp_path / "results.json"
+    default_block.main(["--data", str(tmp_path), "--output", str(output), "--device", "cpu"])
+    results = json.loads(output.read_text("utf-8"))
+    assert [entry["name"] for entry in results["configurations"]] == ["plain", "regularised"]
+    assert results["settings"]["clips"] == 6
+    entry = results["configurations"][0]
     assert list(entry["test"]) == ["none", "temperature", "block", "self", "mean"]
     assert all(math.isfinite(number) for means in entry["test"].values() for number in means.values())
     kl = {variant: means["kl, student"] for variant, means in entry["test"].items()}
@@ -386,33 +366,18 @@ def test_files_to_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampl
         mean, low, high = entry["differences"][f"block - {control}"]["kl, student"]
         assert mean == pytest.approx(kl["block"] - kl[control], abs=2e-4)
         assert low <= mean <= high
-    assert "| quick | mean |" in table(results["configurations"])
-    with safe_open(output / "quick.safetensors", framework="pt") as file:
-        assert "nonlocal_Mixed_4f.W.weight" in file.keys()  # noqa: SIM118
-    default_block.main(command)  # nothing is left to do
-    assert json.loads((output / "results.json").read_text("utf-8")) == results
-    with pytest.raises(SystemExit, match="give another --output"):
-        default_block.main([*command[:-2], "2", "2"])
 
 
-def test_least_margins_go(tmp_path: Path) -> None:
-    entries = [
-        {
-            "name": f"c, {index}",
-            "configuration": {},
-            "differences": {
-                "block - none": {"kl, student": [-9, -9, -9]},
-                "block - self": {"kl, student": [0, 0, -index]},
-                "block - mean": {"kl, student": [0, 0, -2 * index]},
-            },
-        }
-        for index in range(7)
-    ]
-    assert [margin(entry) for entry in entries] == [0, 1, 2, 3, 4, 5, 6]
-    write(tmp_path / "targets.safetensors", {"configurations": []})
-    for count, entry in enumerate(entries, start=1):
-        default_block.save_block(tmp_path, entry, {"W": torch.zeros(1)}, entries[:count])
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "targets.safetensors",
-        *(f"c_{index}.safetensors" for index in range(2, 7)),
-    }
+def test_the_published_configurations_are_those_of_the_script() -> None:
+    published = json.loads((RESULTS / "default_block.json").read_text("utf-8"))
+    assert [entry["name"] for entry in published["configurations"]] == list(default_block.CONFIGURATIONS)
+    for entry in published["configurations"]:
+        ours = json.loads(json.dumps(asdict(default_block.CONFIGURATIONS[entry["name"]])))
+        theirs = entry["configuration"]
+        assert [ours.pop("place")] == theirs["places"]
+        assert ours == {name: theirs[name] for name in ours}
+        assert (theirs["start"], theirs["stills"]) == (START, STILLS_SHARE)
+    settings = published["settings"]
+    assert settings["variants"] == list(VARIANTS)
+    assert (settings["folds"], settings["views"]) == (default_block.NUM_FOLDS, list(default_block.NUM_VIEWS))
+    assert settings["teacher_views"] == list(default_block.TEACHER_VIEWS)

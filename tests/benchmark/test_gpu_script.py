@@ -25,7 +25,7 @@ from gpu.__main__ import CHECKS  # noqa: E402
 from gpu.clips import moving_pattern, write_clips  # noqa: E402
 from gpu.harness import Check, CheckFailedError, Context, run_checks  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks")]
 ABSENT = ("av", "decord", "gradio", "fastapi", "uvicorn", "pytorchvideo", "pytorch_grad_cam", "openvino", "ray")
 """What a machine that is made for PyTorch does not have; nor is the project installed there."""
 WITHOUT = f"""

@@ -35,6 +35,8 @@ from long_range_data import (
     draw_clips,
 )
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TINY = Settings(num_steps=3, batch_size=16, num_warmup_steps=1, num_test_clips=16, curve_every=2)
 FIELDS = {  # of a unit of layer 4, (T, H, W) in frames and pixels
@@ -209,7 +211,7 @@ def test_networks_differ_in_the_mode_alone() -> None:
             assert torch.equal(value, state[name]), (variant, name)
         assert replace(other.config, nonlocal_blocks={}) == plain.config
         (block,), (ours,) = other.nonlocal_layers().values(), spacetime.nonlocal_layers().values()
-        assert block.config.mode == VARIANTS[variant].mode  # type: ignore[union-attr]
+        assert block.config.mode == VARIANTS[variant].mode
         assert replace(block.config, mode="spacetime", temporal_groups=None) == ours.config
     added = sum(parameter.numel() for parameter in ours.parameters())
     assert _count(spacetime) == _count(plain) + added

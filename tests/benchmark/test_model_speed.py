@@ -152,7 +152,7 @@ def test_a_batch_that_does_not_fit_says_so(tiny_model: Path, monkeypatch: pytest
     assert json.dumps(results)
 
 
-def test_command(tiny_model: Path, tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_command(tiny_model: Path, tmp_path: Path, run) -> None:
     output = tmp_path / "new" / "model.json"
     done = run(
         *("benchmark", "model", tiny_model, "--device", "cpu", "--batch-size", "1,2", "--rounds", 1),
@@ -174,7 +174,7 @@ def test_command(tiny_model: Path, tmp_path: Path, run) -> None:  # type: ignore
         (("i3d-nl-r50-8x8-k400",), "Did you mean"),
     ],
 )
-def test_wrong_usage(arguments: tuple[str, ...], message: str, tiny_model: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_usage(arguments: tuple[str, ...], message: str, tiny_model: Path, run) -> None:
     done = run("benchmark", "model", tiny_model, *arguments)
     assert done.status == 2
     assert message in done.err

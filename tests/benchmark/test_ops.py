@@ -39,7 +39,7 @@ def test_both_ways_compute_the_same(kernel: Any, size: tuple[int, ...]) -> None:
 def test_peak_is_that_of_the_run_alone() -> None:
     """Of a kernel known by heart: two matrices of 2048 x 2048 and the result; ours has neither."""
     case = OpCase("dot_product", 16, (2048,))
-    naive, ours = (measure_peak(case, name, threads=1) for name in ("naive", "ours"))  # type: ignore[arg-type]
+    naive, ours = (measure_peak(case, name, threads=1) for name in ("naive", "ours"))
     assert 31 * MIB < naive.bytes < 40 * MIB
     assert ours.bytes < 4 * MIB
     assert naive.seconds > 0
@@ -47,7 +47,7 @@ def test_peak_is_that_of_the_run_alone() -> None:
 
 def test_a_case_that_fails_says_why() -> None:
     with pytest.raises(NonlocalVideoError, match=r"measures the memory of OpCase\(kernel='dot'.*should be one of"):
-        measure_peak(OpCase("dot", 4, (1, 2, 2)), "ours", threads=1)  # type: ignore[arg-type]
+        measure_peak(OpCase("dot", 4, (1, 2, 2)), "ours", threads=1)
 
 
 @pytest.mark.usefixtures("without_processes")

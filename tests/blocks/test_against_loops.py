@@ -62,7 +62,7 @@ def loop_block(
         weights = {j: f(i, j) for j in phi if sees(i, j)}
         exponential = block.config.nonlocal_type in ("gaussian", "embedded_gaussian")
         factor = sum(weights.values()) if exponential else len(weights)  # C(x)
-        y = sum(weight * g[j] for j, weight in weights.items()) / factor  # eq. 1
+        y = torch.stack([weight * g[j] for j, weight in weights.items()]).sum(dim=0) / factor  # eq. 1
         out = project(block.W, {i: y})[i]
         if isinstance(block.bn, nn.Identity):
             normed = out
@@ -124,9 +124,7 @@ def test_block_equals_loops(
     kernel: str, order: str, size: tuple[int, ...], sub_sample: bool, window: tuple[int, ...]
 ) -> None:
     torch.manual_seed(0)
-    block = randomise(
-        NonLocalBlock(4, 3, len(size), sub_sample, nonlocal_type=kernel, pool_order=order)  # type: ignore[arg-type]
-    )
+    block = randomise(NonLocalBlock(4, 3, len(size), sub_sample, nonlocal_type=kernel, pool_order=order))
     x = torch.randn(2, 4, *size, dtype=torch.float64)
     maps = assert_same(block, x, window, everything)
     z, nl_map = block(x, return_nl_map=True)
@@ -144,14 +142,14 @@ def test_block_equals_loops(
 )
 def test_block_options_equal_loops(kernel: str, options: dict[str, object]) -> None:
     torch.manual_seed(0)
-    block = randomise(NonLocalBlock(4, nonlocal_type=kernel, **options))  # type: ignore[arg-type]
+    block = randomise(NonLocalBlock(4, nonlocal_type=kernel, **options))
     assert_same(block, torch.randn(1, 4, 3, 4, dtype=torch.float64), (2, 2), everything)
 
 
 @pytest.mark.parametrize(("scale", "factor"), [(None, 1.0), ("inverse_sqrt", 9**-0.5), (0.25, 0.25)])
 def test_scale_acts_before_the_softmax(scale: float | str | None, factor: float) -> None:
     torch.manual_seed(0)
-    block = randomise(NonLocalBlock(4, 9, scale=scale))  # type: ignore[arg-type]
+    block = randomise(NonLocalBlock(4, 9, scale=scale))
     assert block.scale == pytest.approx(factor)
     assert_same(block, torch.randn(1, 4, 3, 4, dtype=torch.float64), (2, 2), everything)
 
@@ -173,9 +171,7 @@ def test_video_modes_equal_loops(
     kernel: str, sub_sample: bool, mode: str, groups: int | None, sees: Callable[[Position, Position], bool]
 ) -> None:
     torch.manual_seed(0)
-    block = randomise(
-        VideoNonLocalBlock(4, 3, mode, sub_sample, nonlocal_type=kernel, temporal_groups=groups)  # type: ignore[arg-type]
-    )
+    block = randomise(VideoNonLocalBlock(4, 3, mode, sub_sample, nonlocal_type=kernel, temporal_groups=groups))
     window = (1, 2, 2) if sub_sample and mode != "time_only" else (1, 1, 1)
     x = torch.randn(2, 4, 4, 3, 2, dtype=torch.float64)
     maps = assert_same(block, x, window, sees)

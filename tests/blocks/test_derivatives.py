@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -42,17 +43,16 @@ KERNELS: dict[str, tuple[Kernel, Kernel]] = {
     "memory-efficient": (memory_efficient_softmax_kernel, softmax_reference),
     "dot product": (dot_product_kernel, dot_product_reference),
     "concatenation": (
-        lambda *x: concatenation_kernel(*x, WEIGHT),
-        lambda *x: concatenation_reference(*x, WEIGHT),
+        lambda theta, phi, g: concatenation_kernel(theta, phi, g, WEIGHT),
+        lambda theta, phi, g: concatenation_reference(theta, phi, g, WEIGHT),
     ),
 }
 
 
 def rows(num_queries: int = 14, num_keys: int = 17) -> tuple[Tensor, Tensor, Tensor]:
     """So many positions with so few channels that no kernel takes its way with the matrix."""
-    return tuple(  # type: ignore[return-value]
-        torch.randn(2, length, 2, dtype=torch.float64) for length in (num_queries, num_keys, num_keys)
-    )
+    theta, phi, g = (torch.randn(2, length, 2, dtype=torch.float64) for length in (num_queries, num_keys, num_keys))
+    return theta, phi, g
 
 
 def assert_close(ours: object, expected: object) -> None:
@@ -60,7 +60,7 @@ def assert_close(ours: object, expected: object) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_advice_on_speed():  # type: ignore[no-untyped-def]
+def _no_advice_on_speed():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
@@ -82,9 +82,9 @@ def test_transforms(name: str) -> None:
     assert_close(ours, expected)
     for index in range(3):  # the tangent of one alone
 
-        def alone(way: Kernel, index: int = index) -> tuple[Tensor, Tensor]:
+        def alone(way: Kernel, index: int = index) -> tuple[Any, ...]:
             def of_one(x: Tensor) -> Tensor:
-                return way(*inputs[:index], x, *inputs[index + 1 :])
+                return way(*(x if place == index else given for place, given in enumerate(inputs)))
 
             return torch.func.jvp(of_one, (inputs[index],), (tangents[index],))
 
@@ -103,7 +103,7 @@ def test_transforms(name: str) -> None:
 
     def twice(way: Kernel) -> object:
         def norm(*x: Tensor) -> Tensor:
-            return sum((grad**2).sum() for grad in torch.func.grad(loss_of(way), (0, 1, 2))(*x))  # type: ignore[return-value]
+            return sum((grad**2).sum() for grad in torch.func.grad(loss_of(way), (0, 1, 2))(*x))
 
         return torch.func.grad(norm, (0, 1, 2))(*inputs)
 
@@ -142,7 +142,7 @@ def test_the_tiled_backward_keeps_no_matrix_unless_it_is_differentiated_again() 
 
 def block_of(nonlocal_type: str, variant: str, *, video: bool) -> NonLocalBlock:
     make = VideoNonLocalBlock if video else NonLocalBlock
-    block = make(4, 2, nonlocal_type=nonlocal_type).double().eval()  # type: ignore[arg-type]
+    block = make(4, 2, nonlocal_type=nonlocal_type).double().eval()
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.normal_(std=0.5)

@@ -74,7 +74,7 @@ def test_it_survives_a_copy_and_folding_and_is_not_in_the_state(x: torch.Tensor)
     torch.testing.assert_close(fold_batch_norms(network)(x), gated)
     assert not any("gate" in name for name in block.state_dict())
     block.gate = 0.0
-    assert isinstance(fold_batch_norms(network)[0], nn.Identity)  # type: ignore[index]
+    assert isinstance(fold_batch_norms(network)[0], nn.Identity)
 
 
 def test_gradients_of_a_closed_gate_are_those_without_a_block(x: torch.Tensor) -> None:
@@ -89,7 +89,7 @@ def test_gradients_of_a_closed_gate_are_those_without_a_block(x: torch.Tensor) -
 
 def test_it_works_in_one_and_two_dimensions() -> None:
     for dimension, shape in ((1, (2, 4, 9)), (2, (2, 4, 6, 6))):
-        block = NonLocalBlock(4, dimension=dimension, bn_layer=False)  # type: ignore[arg-type]
+        block = NonLocalBlock(4, dimension=dimension, bn_layer=False)
         nn.init.normal_(block.W.weight)
         x = torch.randn(shape)
         change = block(x) - x

@@ -96,7 +96,7 @@ def test_softmax_rows_sum_to_one_and_others_divide_by_the_number_of_keys() -> No
 @pytest.mark.parametrize("kernel", ["gaussian", "embedded_gaussian", "dot_product", "concatenation"])
 @pytest.mark.parametrize("size", [(2, 2, 2), (4, 8, 8)], ids=["few positions", "many"])
 def test_blocks_can_be_exported(kernel: str, size: tuple[int, ...]) -> None:
-    block = VideoNonLocalBlock(4, sub_sample=False, nonlocal_type=kernel).eval()  # type: ignore[arg-type]
+    block = VideoNonLocalBlock(4, sub_sample=False, nonlocal_type=kernel).eval()
     torch.nn.init.ones_(block.bn.weight)
     x = torch.randn(1, 4, *size)
     torch.testing.assert_close(torch.export.export(block, (x,)).module()(x), block(x))

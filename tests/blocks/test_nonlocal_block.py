@@ -60,7 +60,7 @@ def test_gaussian_has_neither_theta_nor_phi_and_concatenation_a_projection() -> 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
 def test_new_block_is_the_identity_and_a_changed_one_is_not(kernel: str, bn_layer: bool, dimension: int) -> None:
     torch.manual_seed(0)
-    block = NonLocalBlock(4, None, dimension, bn_layer=bn_layer, nonlocal_type=kernel)  # type: ignore[arg-type]
+    block = NonLocalBlock(4, None, dimension, bn_layer=bn_layer, nonlocal_type=kernel)
     x = torch.randn(2, 4, *(4, 3, 5)[:dimension])
     assert torch.equal(block(x), x)  # in training mode
     assert torch.equal(block.eval()(x), x)
@@ -96,7 +96,7 @@ def test_is_identity_sees_a_shift_that_batch_norm_makes_of_zero() -> None:
 @pytest.mark.parametrize("bn_layer", [True, False])
 def test_gradient_flows_at_once_and_reaches_everything_after_one_step(kernel: str, bn_layer: bool) -> None:
     torch.manual_seed(0)
-    block = NonLocalBlock(4, bn_layer=bn_layer, nonlocal_type=kernel).double()  # type: ignore[arg-type]
+    block = NonLocalBlock(4, bn_layer=bn_layer, nonlocal_type=kernel).double()
     x, direction = torch.randn(2, 2, 4, 4, 4, dtype=torch.float64)
     optimiser = torch.optim.SGD(block.parameters(), lr=1.0)
 
@@ -119,7 +119,7 @@ def test_gradient_flows_at_once_and_reaches_everything_after_one_step(kernel: st
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_keys_are_pooled_alike_and_queries_never(kernel: str) -> None:
-    block = trained(NonLocalBlock(4, nonlocal_type=kernel)).eval()  # type: ignore[arg-type]
+    block = trained(NonLocalBlock(4, nonlocal_type=kernel)).eval()
     z, nl_map = block(torch.randn(2, 4, 5, 6), return_nl_map=True)
     assert z.shape == (2, 4, 5, 6)
     assert nl_map.shape == (2, 30, 6)
@@ -152,8 +152,8 @@ def test_pool_orders_differ() -> None:
     [(1, (7,), (3,)), (2, (1, 1), (1, 1)), (2, (5, 4), (2, 2)), (3, (4, 6, 1), (4, 3, 1)), (3, (1, 7, 9), (1, 3, 4))],
 )
 def test_key_size(dimension: int, size: tuple[int, ...], keys: tuple[int, ...]) -> None:
-    assert NonLocalBlock(2, dimension=dimension).key_size(size) == keys  # type: ignore[arg-type]
-    assert NonLocalBlock(2, dimension=dimension, sub_sample=False).key_size(size) == size  # type: ignore[arg-type]
+    assert NonLocalBlock(2, dimension=dimension).key_size(size) == keys
+    assert NonLocalBlock(2, dimension=dimension, sub_sample=False).key_size(size) == size
 
 
 def test_channels_last_gives_the_same() -> None:
@@ -225,7 +225,7 @@ def test_copies_and_pickles_compute_the_same() -> None:
 )
 def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        NonLocalBlock(**({"in_channels": 4} | arguments))  # type: ignore[arg-type]
+        NonLocalBlock(**({"in_channels": 4} | arguments))
 
 
 def test_config_refuses_groups_that_mean_nothing() -> None:

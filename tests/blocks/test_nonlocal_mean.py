@@ -92,7 +92,7 @@ def test_the_dot_product_form() -> None:
 
 
 @pytest.mark.parametrize("operation", [nonlocal_mean, nonlocal_mean_so_far, dot_product_mean])
-def test_nothing_of_the_size_of_all_pairs_is_held(operation, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_of_the_size_of_all_pairs_is_held(operation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_ENTRIES", 2**14)
     num = 4000
     values, features = torch.randn(num, 8), torch.rand(num, 8)

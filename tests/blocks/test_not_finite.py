@@ -34,8 +34,8 @@ KERNELS: dict[str, tuple[Kernel, Kernel]] = {
     "memory-efficient": (memory_efficient_softmax_kernel, softmax_reference),
     "dot product": (dot_product_kernel, dot_product_reference),
     "concatenation": (
-        lambda *x: concatenation_kernel(*x, WEIGHT.to(x[0].dtype)),
-        lambda *x: concatenation_reference(*x, WEIGHT.to(x[0].dtype)),
+        lambda theta, phi, g: concatenation_kernel(theta, phi, g, WEIGHT.to(g.dtype)),
+        lambda theta, phi, g: concatenation_reference(theta, phi, g, WEIGHT.to(g.dtype)),
     ),
 }
 
@@ -94,7 +94,7 @@ def test_nothing_is_hidden_in_an_exported_block() -> None:
 @pytest.mark.parametrize("nonlocal_type", TYPES)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_blocks(nonlocal_type: str, value: float) -> None:
-    block = NonLocalBlock(4, 2, nonlocal_type=nonlocal_type).eval()  # type: ignore[arg-type]
+    block = NonLocalBlock(4, 2, nonlocal_type=nonlocal_type).eval()
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.normal_()
@@ -128,7 +128,7 @@ def everything(block: NonLocalBlock) -> list[NonLocalBlock]:
 @pytest.mark.parametrize("nonlocal_type", TYPES)
 @pytest.mark.parametrize("size", [(6,), (6, 8), (4, 6, 8), (30, 40)])
 def test_an_empty_batch(nonlocal_type: str, size: tuple[int, ...]) -> None:
-    for block in everything(NonLocalBlock(4, 2, len(size), nonlocal_type=nonlocal_type)):  # type: ignore[arg-type]
+    for block in everything(NonLocalBlock(4, 2, len(size), nonlocal_type=nonlocal_type)):
         assert_empty(block.eval(), size)
 
 
@@ -138,7 +138,7 @@ def test_an_empty_batch(nonlocal_type: str, size: tuple[int, ...]) -> None:
     [("spacetime", None), ("spacetime", 2), ("space_only", None), ("time_only", None), ("time_only", 2)],
 )
 def test_an_empty_batch_of_video(nonlocal_type: str, mode: str, groups: int | None) -> None:
-    block = VideoNonLocalBlock(4, 2, mode=mode, nonlocal_type=nonlocal_type, temporal_groups=groups)  # type: ignore[arg-type]
+    block = VideoNonLocalBlock(4, 2, mode=mode, nonlocal_type=nonlocal_type, temporal_groups=groups)
     for variant in everything(block):
         assert_empty(variant.eval(), (4, 6, 8))
 

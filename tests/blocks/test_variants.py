@@ -231,4 +231,4 @@ def test_bad_arguments() -> None:
             factorized_attention(NonLocalBlock(4), rank)
     for kernel in ("gaussian", "concatenation"):
         with pytest.raises(ValueError, match="no product of theta and phi to factorise"):
-            factorized_attention(NonLocalBlock(4, nonlocal_type=kernel), 1)  # type: ignore[arg-type]
+            factorized_attention(NonLocalBlock(4, nonlocal_type=kernel), 1)

@@ -13,7 +13,7 @@ from nonlocal_video.blocks import NonLocalConfig, VideoNonLocalBlock
 
 def trained(**options: object) -> VideoNonLocalBlock:
     torch.manual_seed(0)
-    block = VideoNonLocalBlock(4, **options).eval()  # type: ignore[arg-type]
+    block = VideoNonLocalBlock(4, **options).eval()
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.5)
     return block
@@ -92,7 +92,7 @@ def test_single_positions_and_frames(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["spacetime", "space_only", "time_only"])
 def test_new_block_is_the_identity(mode: str) -> None:
-    block = VideoNonLocalBlock(4, mode=mode)  # type: ignore[arg-type]
+    block = VideoNonLocalBlock(4, mode=mode)
     x = torch.randn(1, 4, 2, 3, 3)
     assert torch.equal(block(x), x)
 
@@ -148,4 +148,4 @@ def test_frames_that_groups_do_not_divide() -> None:
 
 def test_bad_mode() -> None:
     with pytest.raises(ValueError, match="mode = 'time' should be one of"):
-        VideoNonLocalBlock(4, mode="time")  # type: ignore[arg-type]
+        VideoNonLocalBlock(4, mode="time")

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = (sys.executable, "-m", "nonlocal_video")
 
 
@@ -109,7 +111,7 @@ def test_table_resume_and_refusal_to_overwrite(tiny_model: Path, clip_folder: Pa
         (("--top-k", "0"), "top-k"),
     ],
 )
-def test_wrong_usage_is_status_2_with_one_message(arguments, message, tiny_model: Path, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_usage_is_status_2_with_one_message(arguments, message, tiny_model: Path, clip_folder: Path) -> None:
     model = () if "--model" in arguments else ("--model", tiny_model)
     done = run("classify", clip_folder / "a.mp4", *model, *arguments)
     assert done.returncode == 2
@@ -183,7 +185,7 @@ def test_explain_writes_video_pictures_and_arrays(tiny_model: Path, clip_folder:
         (("--label", "no such action"), 2, "not a class"),
     ],
 )
-def test_explain_refuses_in_words(options, status, message, tiny_model: Path, clip_folder: Path, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_explain_refuses_in_words(options, status, message, tiny_model: Path, clip_folder: Path, tmp_path) -> None:
     done = run("explain", clip_folder / "a.mp4", "--model", tiny_model, "--output", tmp_path / "out", *options)
     assert done.returncode == status
     assert message in done.stderr

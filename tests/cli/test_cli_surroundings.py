@@ -16,13 +16,15 @@ import pytest
 import nonlocal_video as nlv
 from nonlocal_video.errors import PartError
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-c", "from nonlocal_video.cli.main import main; main()"]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="written for Linux")
 
 
 @linux_only
 def test_without_anything_in_the_environment(tiny_model: Path, clip_folder: Path) -> None:
-    arguments = ["classify", clip_folder / "a.mp4", "--model", tiny_model, "--device", "cpu", "--json"]
+    arguments = ["classify", str(clip_folder / "a.mp4"), "--model", str(tiny_model), "--device", "cpu", "--json"]
     done = subprocess.run([*COMMAND, *arguments], env={}, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
@@ -64,7 +66,8 @@ def test_what_libraries_print_never_gets_into_a_table(tiny_model: Path, clip_fol
         "from nonlocal_video.cli.main import main; main()\n"
     )
     table = tmp_path / "t.csv"
-    arguments = ["classify", clip_folder / "a.mp4", "--model", tiny_model, "--device", "cpu", "--output", table]
+    arguments = ["classify", str(clip_folder / "a.mp4"), "--model", str(tiny_model), "--device", "cpu"]
+    arguments += ["--output", str(table)]
     done = subprocess.run([sys.executable, "-c", script, *arguments], preexec_fn=close_all, check=False, timeout=120)
     assert done.returncode == 0
     assert "speaks" not in table.read_text()

@@ -11,6 +11,8 @@ import pytest
 
 from nonlocal_video.cli.interrupt import GracefulInterrupt
 
+pytestmark = pytest.mark.slow
+
 
 class SignalledWhenDestroyed:
     def __del__(self) -> None:

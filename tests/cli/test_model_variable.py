@@ -27,7 +27,7 @@ def counted(*arguments: object, model: object) -> dict[str, object]:
 def verbs(group: click.Group, *above: str) -> Iterator[tuple[str, click.Command]]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
-            yield from verbs(command, *above, name)  # type: ignore[arg-type]
+            yield from verbs(command, *above, name)
         else:
             yield " ".join((*above, name)), command
 
@@ -35,7 +35,7 @@ def verbs(group: click.Group, *above: str) -> Iterator[tuple[str, click.Command]
 def test_every_verb_that_has_a_default_model_knows_it() -> None:
     with_default = {
         name: option.envvar
-        for name, command in verbs(typer.main.get_command(app))  # type: ignore[arg-type]
+        for name, command in verbs(typer.main.get_command(app))
         for option in command.params
         if "--model" in option.opts and option.default == "default"
     }

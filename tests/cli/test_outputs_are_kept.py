@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "classify": ("classify", "CLIP", "--model", "MODEL", "--output", "out.csv"),
     "timeline": ("timeline", "CLIP", "--model", "MODEL", "--output", "out.json", "--output", "out.csv"),

@@ -100,6 +100,6 @@ def test_a_class_of_one_group_is_trained_on_and_that_is_said() -> None:
         (["x", "x", "x"], ["train", "test", None], SplitPlan(), "are in test and train; give every clip"),
     ],
 )
-def test_what_cannot_be_divided_is_refused(groups, given_splits, plan, message) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_divided_is_refused(groups, given_splits, plan, message) -> None:
     with pytest.raises(UsageError, match=message):
         assign_splits(["a"] * 3, groups, range(3), plan, given=given_splits)

@@ -67,9 +67,7 @@ def test_python_gives_what_the_command_prints(run: Run, tiny_model: Path, labell
         nlv.evaluate(labelled, model=tiny_model, device="cpu", should_stop=lambda: True)
 
 
-def test_figures_files_and_the_scores_of_the_recogniser(  # type: ignore[no-untyped-def]
-    run: Run, tiny_model, labelled, predictions, tmp_path
-) -> None:
+def test_figures_files_and_the_scores_of_the_recogniser(run: Run, tiny_model, labelled, predictions, tmp_path) -> None:
     output = tmp_path / "out"
     done = run("evaluate", labelled, "--model", tiny_model, "--device", "cpu", "--output", output, "--batch-size", 2)
     assert done.status == 1  # a clip could not be read
@@ -100,7 +98,7 @@ def test_figures_files_and_the_scores_of_the_recogniser(  # type: ignore[no-unty
     assert (output / "confusion.png").is_file()
 
 
-def test_csv_with_groups_and_splits_and_json_without_files(  # type: ignore[no-untyped-def]
+def test_csv_with_groups_and_splits_and_json_without_files(
     run: Run, tiny_model, clip_folder, predictions, tmp_path
 ) -> None:
     def right(name: str) -> str:
@@ -125,7 +123,7 @@ def test_csv_with_groups_and_splits_and_json_without_files(  # type: ignore[no-u
     assert "All splits are measured together: train, val." in both.err
 
 
-def test_resume_keeps_the_answers_and_refuses_other_clips(run: Run, tiny_model, labelled, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_resume_keeps_the_answers_and_refuses_other_clips(run: Run, tiny_model, labelled, tmp_path) -> None:
     command = ("evaluate", labelled, "--model", tiny_model, "--output", tmp_path / "out")
     assert run(*command).status == 1
     first = (tmp_path / "out" / "predictions.csv").read_bytes()
@@ -150,7 +148,7 @@ def test_resume_keeps_the_answers_and_refuses_other_clips(run: Run, tiny_model, 
     assert "labelled_clips_sha256 was" in other.err
 
 
-def test_published_protocol_takes_the_cards_views_and_shows_its_figures(  # type: ignore[no-untyped-def]
+def test_published_protocol_takes_the_cards_views_and_shows_its_figures(
     run: Run, tiny_model, labelled, tmp_path
 ) -> None:
     network, card = load_checkpoint(tiny_model)
@@ -189,7 +187,7 @@ def test_published_protocol_takes_the_cards_views_and_shows_its_figures(  # type
         (("--model", "nope"), "weights list"),
     ],
 )
-def test_wrong_usage_is_status_2(run: Run, options, message, tiny_model: Path, labelled: Path) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_usage_is_status_2(run: Run, options, message, tiny_model: Path, labelled: Path) -> None:
     model = () if "--model" in options else ("--model", tiny_model)
     done = run("evaluate", labelled, *model, *options)
     assert (done.status, done.out) == (2, "")
@@ -200,11 +198,11 @@ def test_the_guides_commands_and_its_csv_are_understood(tmp_path: Path) -> None:
     guide = (Path(__file__).resolve().parents[2] / "docs" / "evaluate.md").read_text("utf-8")
     commands = [shlex.split(line)[2:] for line in re.findall(r"^nonlocal-video evaluate .*$", guide, re.MULTILINE)]
     assert len(commands) == 4
-    verb = typer.main.get_command(app).commands["evaluate"]  # type: ignore[attr-defined]
+    verb = typer.main.get_group(app).commands["evaluate"]
     for arguments in commands:
         assert verb.make_context("evaluate", list(arguments)).params["source"] == arguments[0]
     table = tmp_path / "clips.csv"
-    table.write_text(re.search(r"```csv\n(.*?)```", guide, re.DOTALL)[1])  # type: ignore[index]
+    table.write_text(re.search(r"```csv\n(.*?)```", guide, re.DOTALL)[1])
     assert [clip.group for clip in read_labelled(table, split="val")] == ["anna", "anna"]
 
 

@@ -157,7 +157,7 @@ def test_intervals_cover_the_truth_when_groups_are_drawn_and_not_when_clips_are(
         right = (random.random(480) < np.repeat(random.beta(0.5, 0.5, 60), 8)).astype(float)
         for name, drawn in (("groups", groups), ("clips", np.arange(480))):
             interval = bootstrap(
-                {"top1": lambda weights, right=right: float(np.average(right, weights=weights))},  # type: ignore[misc]
+                {"top1": lambda weights, right=right: float(np.average(right, weights=weights))},
                 drawn,
                 seed=0,
                 resamples=200,

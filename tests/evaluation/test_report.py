@@ -141,7 +141,7 @@ def test_names_that_cannot_be_drawn_are_numbers_that_the_table_explains(
     for method in ("set_xticks", "set_yticks"):
         whole = getattr(axes, method)
 
-        def spy(self, ticks, labels=None, *rest, whole=whole, **options):  # type: ignore[no-untyped-def]
+        def spy(self, ticks, labels=None, *rest, whole=whole, **options):
             drawn.extend(labels or ())
             return whole(self, ticks, labels, *rest, **options)
 

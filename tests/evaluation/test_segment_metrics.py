@@ -98,7 +98,8 @@ def f1_of(pairs: list[tuple[list[tuple[str, set[int]]], list[tuple[str, set[int]
 def test_grid_and_sequence_figures(made: list[SegmentedVideo], background: set[str]) -> None:
     scores = measure_segments(made, background=background)
     pairs = [(sampled(list(video.found)), sampled(list(video.truth))) for video in made]
-    found, truth = (reduce(operator.iadd, side, []) for side in zip(*pairs, strict=True))
+    found: list[str] = reduce(operator.iadd, (labels for labels, _ in pairs), [])
+    truth: list[str] = reduce(operator.iadd, (labels for _, labels in pairs), [])
     assert scores.frame_accuracy == pytest.approx(100 * accuracy_score(truth, found))
     names = sorted(set(truth))
     expected = recall_score(truth, found, labels=names, average="macro", zero_division=0)

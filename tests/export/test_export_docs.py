@@ -16,6 +16,8 @@ import torch
 from nonlocal_video.inference.runtimes.openvino import import_openvino
 from nonlocal_video.zoo.catalogue import load_network
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text("utf-8")
 
 

@@ -55,7 +55,7 @@ def opened(path: Path, clips: NDArray[np.float32]) -> tuple[NDArray[np.float32],
 
 
 def written(card: ModelCard, network: nn.Module, folder: Path, name: str, **options: object) -> Exported:
-    return export_network(network, card, folder / f"model{FORMATS[name].ending}", format_name=name, **options)  # type: ignore[arg-type]
+    return export_network(network, card, folder / f"model{FORMATS[name].ending}", format_name=name, **options)
 
 
 CASES = {
@@ -71,6 +71,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "format_name"),
     [*(("kernels", name) for name in FORMATS), ("modes", "onnx"), ("modes", "openvino")],
@@ -101,6 +102,7 @@ def test_every_kind_of_block_in_every_format(case: str, format_name: str, tmp_pa
         assert any("searchsorted" in name for name in operations)
 
 
+@pytest.mark.slow
 def test_same_padding(tmp_path: Path) -> None:
     card = inception_card()
     network = random_network(card)
@@ -112,6 +114,7 @@ def test_same_padding(tmp_path: Path) -> None:
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_the_default_models_weights_and_a_fixed_batch(tmp_path: Path) -> None:
     network, card = load_network("default")
     assert card.fast_input is not None
@@ -134,10 +137,10 @@ def test_the_default_models_weights_and_a_fixed_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 def test_a_window_of_the_head_answers_as_classify_does(average: str, tmp_path: Path) -> None:
     plain = replace(resnet_card({}), input=replace(SPEC, short_side=64, crop=64))
-    card = replace(plain, head_window=(1, 1, 1), average=average)  # type: ignore[arg-type]
+    card = replace(plain, head_window=(1, 1, 1), average=average)
     network = random_network(card)
     clips = clips_of(card, 2)
-    features = network.forward_to("layer4", torch.from_numpy(clips))  # type: ignore[operator]
+    features = network.forward_to("layer4", torch.from_numpy(clips))
     by_place = window_logits(card, network, features).detach()
     assert by_place.shape[1] > 2
     expected = np.stack([average_scores(card, logits) for logits in by_place])
@@ -155,7 +158,7 @@ def test_a_window_as_large_as_the_map_gives_plain_logits() -> None:
     card = replace(resnet_card({}), head_window=whole)
     network = random_network(card)
     clips = clips_of(card, 2)
-    assert network.forward_to("layer4", torch.from_numpy(clips)).shape[2:] == whole  # type: ignore[operator]
+    assert network.forward_to("layer4", torch.from_numpy(clips)).shape[2:] == whole
     np.testing.assert_allclose(
         logits_of(ViewLogits(network, card), clips), logits_of(network, clips), rtol=1e-5, atol=1e-6
     )

@@ -17,6 +17,8 @@ from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, Load
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.zoo.catalogue import load_network
 
+pytestmark = pytest.mark.slow
+
 
 def frames(seed: int) -> NDArray[np.uint8]:
     """Two seconds of patches that change, 64 x 48."""

@@ -46,7 +46,7 @@ def without_data(network: nn.Module, batch: int) -> int:
         return largest_feature_map(network, torch.empty(batch, *VIEW))
 
 
-def test_84_views_of_the_default_would_be_too_many_and_are_split() -> None:
+def test_84_views_of_the_default_would_be_too_many_and_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     with nlv.load("default", device="cpu") as recognizer:
         network = recognizer.inference_network
         assert without_data(network, 84) > MAX_ELEMENTS
@@ -60,7 +60,7 @@ def test_84_views_of_the_default_would_be_too_many_and_are_split() -> None:
             sizes.append(len(inputs))
             return torch.zeros(len(inputs), 1, 400), {}
 
-        recognizer._engine._logits = answered  # type: ignore[method-assign]
+        monkeypatch.setattr(recognizer._engine, "_logits", answered)
         recognizer.forward(torch.empty(1).expand(200, *VIEW))
     assert sum(sizes) == 200
     assert max(sizes) == most

@@ -42,7 +42,7 @@ def test_a_folder_without_a_table_gives_its_outcomes(recognizer: nlv.Recognizer,
     assert [step.outcome for step in seen] == list(result.outcomes)
 
 
-def test_python_and_the_command_go_on_with_each_others_tables(  # type: ignore[no-untyped-def]
+def test_python_and_the_command_go_on_with_each_others_tables(
     run, recognizer: nlv.Recognizer, folder: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "actions.csv"
@@ -62,7 +62,7 @@ def test_python_and_the_command_go_on_with_each_others_tables(  # type: ignore[n
         recognizer.classify_folder(folder, output=table, resume=True, top_k=3)
 
 
-def test_a_table_of_python_is_the_table_of_the_command(  # type: ignore[no-untyped-def]
+def test_a_table_of_python_is_the_table_of_the_command(
     run, recognizer: nlv.Recognizer, folder: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     ours = recognizer.classify_folder(folder, output=tmp_path / "ours.jsonl", views="2x3", fast=True)
@@ -94,7 +94,8 @@ def test_a_stop_keeps_the_rows_and_resume_does_the_rest(
 ) -> None:
     for number in range(10):
         shutil.copy(folder / "a.mp4", folder / f"a{number}.mp4")
-    table, seen = tmp_path / "actions.jsonl", []
+    table = tmp_path / "actions.jsonl"
+    seen: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         run_folder(
             recognizer,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import nonlocal_video as nlv
+
+pytestmark = pytest.mark.slow
 
 
 def test_most_real_clips_are_recognised(data_folder: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_dead_device_is_not_asked_again(
         list(classify_files(recognizer, files, ClipRequest(), batch_size=4))
     for ask in (recognizer.classify, recognizer.explain, recognizer.timeline):
         with pytest.raises(DeviceError, match="illegal memory access"):
-            ask(clip_folder / "a.mp4")  # type: ignore[operator]
+            ask(clip_folder / "a.mp4")
     assert sizes == [4]
 
 
@@ -226,7 +226,7 @@ def test_where_not_even_one_view_fits_each_clip_is_tried_once_more_only(
     sizes = failing(1, NO_MEMORY[0])
     outcomes = list(classify_files(recognizer, [str(clip_folder / "a.mp4")] * 2, ClipRequest(), batch_size=1))
     assert [outcome.error.code for outcome in outcomes if isinstance(outcome, Failure)] == ["out_of_memory"] * 2
-    assert "one view of" in outcomes[0].error.message  # type: ignore[union-attr]
+    assert "one view of" in outcomes[0].error.message
     assert sizes == [1, 1]
 
 
@@ -243,7 +243,7 @@ def test_maps_that_do_not_fit_say_so(
     with pytest.raises(VideoError, match="cpu has no room for what this takes") as told:
         explanation.maps(method="attention")
     assert told.value.code == "out_of_memory"
-    assert told.value.__context__.__traceback__ is None  # type: ignore[union-attr]  # or it would hold on to tensors
+    assert told.value.__context__.__traceback__ is None  # or it would hold on to tensors
 
 
 def test_weights_that_do_not_fit_say_so(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:

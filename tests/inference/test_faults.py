@@ -29,7 +29,7 @@ from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint
 from nonlocal_video.video.limits import DecodeLimits
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")]
 COPIES = 40
 
 
@@ -241,7 +241,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tiny_model: Path, tmp_pat
     recognizer = _NoNetwork(load_checkpoint(tiny_model)[1])
     blocks = []
     with ResultFile(tmp_path / "t.csv", {}, top_k=5, resume=False) as results:
-        outcomes = classify_files(recognizer, names, ClipRequest())  # type: ignore[arg-type]
+        outcomes = classify_files(recognizer, names, ClipRequest())
         for count, outcome in enumerate(outcomes, 1):
             results.append(outcome.path, outcome.to_row(5))
             if count in (10_000, 100_000):

@@ -28,13 +28,13 @@ def loaded(recognizer: Recognizer, path: Path, views: str) -> LoadedClip:
 def test_they_are_the_means_of_the_layer_before_the_classifier(
     unsure_model: Path, clip_folder: Path, runtime: str, views: str
 ) -> None:
-    with nlv.load(unsure_model, device="cpu", runtime=runtime) as recognizer:  # type: ignore[arg-type]
+    with nlv.load(unsure_model, device="cpu", runtime=runtime) as recognizer:
         clip = loaded(recognizer, clip_folder / "a.mp4", views)
         (found,) = recognizer.predict([clip])
         network = recognizer.network
         inputs = [clip.network_input(v, c) for v in range(len(clip.views)) for c in range(len(clip.crops))]
         with torch.inference_mode():
-            expected = torch.cat([network.forward_to("layer4", view).mean(dim=(2, 3, 4)) for view in inputs])  # type: ignore[operator]
+            expected = torch.cat([network.forward_to("layer4", view).mean(dim=(2, 3, 4)) for view in inputs])
             logits = torch.cat([network(view) for view in inputs])
     assert found.features is not None
     assert found.logits is not None
@@ -49,7 +49,7 @@ def test_another_layer(recognizer: Recognizer, clip_folder: Path) -> None:
     clip = loaded(recognizer, clip_folder / "a.mp4", "1x1")
     (found,) = recognizer.predict([clip], layer="layer3")
     with torch.inference_mode():
-        expected = recognizer.network.forward_to("layer3", clip.network_input(0, 0)).mean(dim=(2, 3, 4))  # type: ignore[operator]
+        expected = recognizer.network.forward_to("layer3", clip.network_input(0, 0)).mean(dim=(2, 3, 4))
     assert found.features is not None
     np.testing.assert_allclose(found.features, expected[0], atol=1e-5 * float(expected.max()))
     assert found.scores.tobytes() == recognizer.predict([clip])[0].scores.tobytes()
@@ -58,13 +58,13 @@ def test_another_layer(recognizer: Recognizer, clip_folder: Path) -> None:
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 def test_places_of_a_window(average: str, clip_folder: Path) -> None:
     """Scores are averaged over the places as the card says, and the softmax of the logits stays the scores."""
-    card = replace(resnet_card({}), head_window=(1, 1, 1), average=average, input=replace(SPEC, short_side=64, crop=64))  # type: ignore[arg-type]
+    card = replace(resnet_card({}), head_window=(1, 1, 1), average=average, input=replace(SPEC, short_side=64, crop=64))
     network = random_network(card)
     with Recognizer(network, card, device="cpu") as recognizer:
         (found,) = recognizer.predict([loaded(recognizer, clip_folder / "a.mp4", "1x1")])
     assert found.features is not None
     assert found.logits is not None
-    assert found.features.shape == (network.fc.in_features,)  # type: ignore[union-attr]
+    assert found.features.shape == (network.fc.in_features,)
     np.testing.assert_allclose(torch.from_numpy(found.logits).double().softmax(0), found.scores, atol=1e-6)
 
 

@@ -27,7 +27,7 @@ def test_files_folders_and_patterns_are_found_in_order(tmp_path: Path) -> None:
     os.symlink(tmp_path / "a.mp4", tmp_path / "link.mp4")
 
     def names(*paths: object, **options: object) -> list[str]:
-        return [os.path.relpath(path, tmp_path) for path in find_files(map(str, paths), **options)]  # type: ignore[arg-type]
+        return [os.path.relpath(path, tmp_path) for path in find_files(map(str, paths), **options)]
 
     assert names(tmp_path) == ["a.mp4", "b/1.avi", "b/2.mp4", "b/c/no_extension", "link.mp4"]
     assert names(tmp_path / "*" / "*.mp4") == ["b/2.mp4"]

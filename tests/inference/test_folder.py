@@ -21,7 +21,7 @@ def recognizer(tiny_model: Path) -> Iterator[nlv.Recognizer]:
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(1, 1), (2, 1), (1, 3), (3, 2)])
-def test_outcomes_keep_the_order_and_the_scores(recognizer, clip_folder, workers, batch_size) -> None:  # type: ignore[no-untyped-def]
+def test_outcomes_keep_the_order_and_the_scores(recognizer, clip_folder, workers, batch_size) -> None:
     files = [str(clip_folder / name) for name in ("a.mp4", "b/note.mp4", "b/c.mp4", "gone.mp4", "z with space.mp4")]
     outcomes = list(classify_files(recognizer, files, ClipRequest(), workers=workers, batch_size=batch_size))
     assert [outcome.path for outcome in outcomes] == files
@@ -33,7 +33,7 @@ def test_outcomes_keep_the_order_and_the_scores(recognizer, clip_folder, workers
             np.testing.assert_allclose(outcome.scores, recognizer.classify(outcome.path).scores, atol=1e-6)
 
 
-def test_an_endless_list_of_files_is_read_only_a_little_ahead(recognizer, clip_folder) -> None:  # type: ignore[no-untyped-def]
+def test_an_endless_list_of_files_is_read_only_a_little_ahead(recognizer, clip_folder) -> None:
     taken = 0
 
     def endless() -> Iterator[str]:
@@ -48,9 +48,7 @@ def test_an_endless_list_of_files_is_read_only_a_little_ahead(recognizer, clip_f
     assert taken <= 5
 
 
-def test_one_clip_that_breaks_the_network_does_not_take_its_batch_along(  # type: ignore[no-untyped-def]
-    recognizer, clip_folder, monkeypatch
-) -> None:
+def test_one_clip_that_breaks_the_network_does_not_take_its_batch_along(recognizer, clip_folder, monkeypatch) -> None:
     predict = recognizer.predict
 
     def fragile(clips: list[LoadedClip], **options: int) -> list[Prediction]:
@@ -66,7 +64,7 @@ def test_one_clip_that_breaks_the_network_does_not_take_its_batch_along(  # type
     assert outcomes[1].error.message == "not finite"
 
 
-def test_out_of_memory_halves_the_batch(recognizer, clip_folder, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_out_of_memory_halves_the_batch(recognizer, clip_folder, monkeypatch) -> None:
     import torch
 
     sizes = []
@@ -86,6 +84,6 @@ def test_out_of_memory_halves_the_batch(recognizer, clip_folder, monkeypatch) ->
 
 
 @pytest.mark.parametrize("name", ["workers", "batch_size"])
-def test_less_than_one_is_refused(recognizer, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_less_than_one_is_refused(recognizer, name: str) -> None:
     with pytest.raises(nlv.UsageError, match="at least 1"):
         next(classify_files(recognizer, [], ClipRequest(), **{name: 0}))

@@ -126,7 +126,7 @@ def test_contexts_are_not_mixed_in_a_table(run: Run, unsure_model: Path, clip_fo
         pytest.raises(nlv.UsageError, match="context = 'some' should be one of none, folder"),
         nlv.load(unsure_model) as r,
     ):
-        r.classify_folder(clip_folder, context="some")  # type: ignore[arg-type]
+        r.classify_folder(clip_folder, context="some")
 
 
 def test_evaluate_measures_the_refined_answers(

@@ -23,6 +23,8 @@ from nonlocal_video.inference.prediction import Failure
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.runtimes.device import choose_devices
 
+pytestmark = pytest.mark.slow
+
 TWO = ["cpu", "cpu"]
 
 

@@ -61,7 +61,7 @@ def one_cell() -> tuple[nlv.Recognizer, Explanation, AttentionMaps]:
 
 
 @pytest.mark.parametrize("baseline", ["blur", "mean_colour"])
-def test_the_exact_map_beats_every_control_on_either_baseline(baseline, one_cell) -> None:  # type: ignore[no-untyped-def]
+def test_the_exact_map_beats_every_control_on_either_baseline(baseline, one_cell) -> None:
     recognizer, explanation, maps = one_cell
     assert np.unravel_index(maps.cells.argmax(), maps.cells.shape) == CELL
     found = check_faithfulness(
@@ -89,7 +89,7 @@ def test_the_exact_map_beats_every_control_on_either_baseline(baseline, one_cell
     assert worst.insertion.area < 0.1
 
 
-def test_the_quick_check_says_what_it_measured(one_cell) -> None:  # type: ignore[no-untyped-def]
+def test_the_quick_check_says_what_it_measured(one_cell) -> None:
     recognizer, explanation, maps = one_cell
     passes: list[int] = []
     found = quick_check(recognizer, explanation, maps, fraction=0.1, on_pass=passes.append)
@@ -107,7 +107,7 @@ def test_the_quick_check_says_what_it_measured(one_cell) -> None:  # type: ignor
     assert tuple(curves.deletion.scores[1] for curves in whole.displaced) == found.without_displaced
 
 
-def test_a_map_that_points_elsewhere_is_told_so(one_cell) -> None:  # type: ignore[no-untyped-def]
+def test_a_map_that_points_elsewhere_is_told_so(one_cell) -> None:
     recognizer, explanation, maps = one_cell
     wrong = replace(maps, cells=np.roll(maps.cells, (2, 3, 2), axis=(0, 1, 2)))
     assert quick_check(recognizer, explanation, wrong, fraction=0.02).in_words.endswith(
@@ -117,7 +117,7 @@ def test_a_map_that_points_elsewhere_is_told_so(one_cell) -> None:  # type: igno
     assert worst.without_strongest > 0.9
 
 
-def test_a_map_that_is_the_same_everywhere_is_refused_in_words(one_cell) -> None:  # type: ignore[no-untyped-def]
+def test_a_map_that_is_the_same_everywhere_is_refused_in_words(one_cell) -> None:
     recognizer, explanation, maps = one_cell
     with pytest.raises(UsageError, match="The map has the same value everywhere: it ranks nothing"):
         quick_check(recognizer, explanation, replace(maps, cells=np.ones_like(maps.cells)))
@@ -140,13 +140,13 @@ def test_a_map_that_is_the_same_everywhere_is_refused_in_words(one_cell) -> None
         (0.5, 0.3001, (0.3002, 0.3003), "matter no more than"),
     ],
 )
-def test_words_claim_no_more_than_the_digits_they_show(score, strongest, elsewhere, words) -> None:  # type: ignore[no-untyped-def]
+def test_words_claim_no_more_than_the_digits_they_show(score, strongest, elsewhere, words) -> None:
     check = QuickCheck("dancing", 3, "blur", 0.2, score, strongest, elsewhere)
     assert re.search(words, check.in_words), check.in_words
 
 
 @pytest.mark.parametrize("window", [None, (1, 1, 1)])
-def test_scores_are_those_of_classify_with_a_head_window_too(window) -> None:  # type: ignore[no-untyped-def]
+def test_scores_are_those_of_classify_with_a_head_window_too(window) -> None:
     block = NonLocalConfig(inter_channels=4, sub_sample=False)
     network = Video3DResNet.from_config(
         ResNet3DConfig(num_classes=2, width=4, blocks_per_stage=(1, 1, 1, 1), nonlocal_blocks={"layer3.0": block})
@@ -171,7 +171,7 @@ def test_scores_are_those_of_classify_with_a_head_window_too(window) -> None:  #
             assert found.map.deletion.scores[0] == pytest.approx(explanation.prediction.scores[1], abs=1e-6)
 
 
-def test_classes_by_name_and_index(one_cell) -> None:  # type: ignore[no-untyped-def]
+def test_classes_by_name_and_index(one_cell) -> None:
     _, explanation, _ = one_cell
     assert [class_of(explanation, label) for label in (None, "other", 1, "white")] == [0, 1, 1, 0]
     for label in ("grey", 2, -1):

@@ -34,6 +34,8 @@ from nonlocal_video.inference.runtimes import openvino as openvino_network
 from nonlocal_video.inference.runtimes.device import choose_device
 from nonlocal_video.zoo.catalogue import load_network
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]
 SHARE = 1e-5
 """Largest difference of logits allowed, as a share of the largest logit."""
@@ -81,7 +83,7 @@ def test_the_places_of_a_window_and_other_shapes() -> None:
     with nlv.Recognizer(network, card, runtime="openvino") as recognizer:
         for shown in (clips, clips[:, :, :4, :48, :48], clips):
             with torch.inference_mode():
-                expected = window_logits(card, network, network.forward_to("layer4", shown))  # type: ignore[operator]
+                expected = window_logits(card, network, network.forward_to("layer4", shown))
             found = recognizer.forward(shown)
             assert found.shape == expected.shape
             assert found.shape[1] > 1
@@ -181,7 +183,7 @@ def test_other_logits_than_pytorchs_are_an_error(monkeypatch: pytest.MonkeyPatch
     clips = torch.from_numpy(clips_of(card, 2))
     with nlv.Recognizer(network, card, runtime="openvino") as recognizer:
         assert recognizer._engine.openvino is not None
-        recognizer._engine.openvino.network.fc.bias.data += 1  # type: ignore[union-attr, operator]
+        recognizer._engine.openvino.network.fc.bias.data += 1
         for _ in range(2):  # nothing wrong is kept
             with pytest.raises(nlv.ModelError, match=r"differ by up to 1 from PyTorch's.*Use --runtime torch"):
                 recognizer.forward(clips)
@@ -246,7 +248,7 @@ def test_an_actor_of_a_cluster_takes_it(tiny_model: Path, monkeypatch: pytest.Mo
 
 def test_an_unknown_runtime(tiny_model: Path) -> None:
     with pytest.raises(nlv.UsageError, match="runtime = 'tensorrt' should be one of torch, openvino"):
-        nlv.load(tiny_model, runtime="tensorrt")  # type: ignore[arg-type]
+        nlv.load(tiny_model, runtime="tensorrt")
 
 
 def test_without_the_package(run: Run, tiny_model: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

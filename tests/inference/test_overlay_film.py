@@ -16,7 +16,6 @@ from PIL import Image
 
 import nonlocal_video as nlv
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.encode import write_video
@@ -33,8 +32,8 @@ def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
 
 def strided(tiny_model: Path, **changes: object) -> Recognizer:
     """The small model with an input that takes every so many frames of the clip."""
-    network, card = load_checkpoint(tiny_model)
-    card: ModelCard = replace(card, input=replace(card.input, **changes), fast_input=None)  # type: ignore[no-redef]
+    network, given = load_checkpoint(tiny_model)
+    card = replace(given, input=replace(given.input, **changes), fast_input=None)
     return Recognizer(network, card, device="cpu")
 
 

@@ -112,7 +112,7 @@ def test_a_point_is_asked_about_in_the_players_seconds(recognizer: Recognizer, c
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
-def test_tables_have_the_second(  # type: ignore[no-untyped-def]
+def test_tables_have_the_second(
     run: Callable[..., Any], unsure_model: Path, late: Path, tmp_path: Path, ending: str
 ) -> None:
     output = tmp_path / f"table{ending}"

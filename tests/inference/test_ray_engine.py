@@ -24,6 +24,8 @@ from nonlocal_video.inference.ray.engine import Cluster, ClusterJob, classify_on
 from nonlocal_video.inference.ray.parts import PartFolder
 from nonlocal_video.models.checkpoint import read_card
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def running_ray() -> Iterator[None]:

@@ -30,7 +30,7 @@ def clip(colour_clip: Callable[[int], Path]) -> Path:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_later_windows_are_decoded_while_the_network_is_busy(recognizer, clip: Path, monkeypatch, batch_size) -> None:  # type: ignore[no-untyped-def]
+def test_later_windows_are_decoded_while_the_network_is_busy(recognizer, clip: Path, monkeypatch, batch_size) -> None:
     expected = recognizer.timeline(clip, batch_size=batch_size)
     resize, predict, num_read, further = sliding.resize_region, recognizer.predict, [0], threading.Event()
 
@@ -51,7 +51,7 @@ def test_later_windows_are_decoded_while_the_network_is_busy(recognizer, clip: P
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
 
 
-def test_only_a_batch_of_windows_is_decoded_ahead(recognizer, clip: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_only_a_batch_of_windows_is_decoded_ahead(recognizer, clip: Path, monkeypatch) -> None:
     made: list[int] = []
     clips = sliding._clips
 

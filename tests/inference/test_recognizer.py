@@ -16,7 +16,7 @@ from nonlocal_video.video.transforms import cut, normalise, resize_short_side, s
 
 
 @pytest.fixture(scope="module")
-def recognizer(tiny_model: Path):  # type: ignore[no-untyped-def]
+def recognizer(tiny_model: Path):
     with nlv.load(tiny_model, device="cpu") as loaded:
         yield loaded
 
@@ -46,7 +46,7 @@ def scores_by_hand(model: Path, clip: Path, *, num_clips: int = 1, num_crops: in
 
 
 @pytest.mark.parametrize(("views", "num_clips", "num_crops"), [("1x1", 1, 1), ("3x1", 3, 1), ("2x3", 2, 3)])
-def test_scores_are_the_mean_softmax_over_the_views(recognizer, tiny_model, clip_folder, views, num_clips, num_crops):  # type: ignore[no-untyped-def]
+def test_scores_are_the_mean_softmax_over_the_views(recognizer, tiny_model, clip_folder, views, num_clips, num_crops):
     clip = clip_folder / "a.mp4"
     prediction = recognizer.classify(clip, views=views)
     expected = scores_by_hand(tiny_model, clip, num_clips=num_clips, num_crops=num_crops)
@@ -55,7 +55,7 @@ def test_scores_are_the_mean_softmax_over_the_views(recognizer, tiny_model, clip
     assert (len(prediction.views), prediction.num_crops) == (num_clips, num_crops)
 
 
-def test_file_bytes_and_frames_give_the_same_scores(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_file_bytes_and_frames_give_the_same_scores(recognizer, clip_folder: Path) -> None:
     clip = clip_folder / "a.mp4"
     from_file = recognizer.classify(clip)
     from_bytes = recognizer.classify(clip.read_bytes())
@@ -69,7 +69,7 @@ def test_file_bytes_and_frames_give_the_same_scores(recognizer, clip_folder: Pat
     assert from_array.video.decoder == "memory"
 
 
-def test_frames_are_taken_however_they_lie_in_memory(recognizer) -> None:  # type: ignore[no-untyped-def]
+def test_frames_are_taken_however_they_lie_in_memory(recognizer) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (20, 72, 96, 3), dtype=np.uint8)
     expected = recognizer.classify(frames, frames_per_second=10).scores
     read_only = np.frombuffer(frames.tobytes(), np.uint8).reshape(frames.shape)
@@ -91,12 +91,12 @@ def test_frames_are_taken_however_they_lie_in_memory(recognizer) -> None:  # typ
         (torch.zeros((4, 8, 8, 3), requires_grad=True), "frames are no one array"),
     ],
 )
-def test_what_are_no_frames_is_said(recognizer, frames: object, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_are_no_frames_is_said(recognizer, frames: object, message: str) -> None:
     with pytest.raises(nlv.UsageError, match=message):
         recognizer.classify(frames)
 
 
-def test_a_rate_is_one_and_belongs_to_frames(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_rate_is_one_and_belongs_to_frames(recognizer, clip_folder: Path) -> None:
     frames = np.zeros((4, 8, 8, 3), np.uint8)
     for rate in (0, -1, float("nan"), float("inf")):
         with pytest.raises(nlv.UsageError, match="should be a finite number above 0"):
@@ -107,14 +107,14 @@ def test_a_rate_is_one_and_belongs_to_frames(recognizer, clip_folder: Path) -> N
         recognizer.classify(frames, views=3)
 
 
-def test_twice_gives_the_same_bits_and_the_same_from_look(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_twice_gives_the_same_bits_and_the_same_from_look(recognizer, clip_folder: Path) -> None:
     clip = clip_folder / "a.mp4"
     first = recognizer.classify(clip)
     np.testing.assert_array_equal(first.scores, recognizer.classify(clip).scores)
     np.testing.assert_array_equal(first.scores, recognizer.explain_all(clip).prediction.scores)
 
 
-def test_a_folder_gives_an_outcome_for_every_file(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_gives_an_outcome_for_every_file(recognizer, clip_folder: Path) -> None:
     with pytest.raises(nlv.UsageError, match=r"is a folder; use recognizer\.classify_folder"):
         recognizer.classify(clip_folder)
     outcomes = recognizer.classify_folder(clip_folder).outcomes
@@ -125,7 +125,7 @@ def test_a_folder_gives_an_outcome_for_every_file(recognizer, clip_folder: Path)
     assert outcomes[2].error.code == "not_a_video"
 
 
-def test_it_is_called_and_gives_what_the_network_gets(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_it_is_called_and_gives_what_the_network_gets(recognizer, clip_folder: Path) -> None:
     clip = clip_folder / "a.mp4"
     prediction = recognizer(clip, views="2x3")
     assert prediction.top1 == prediction.top(3)[0]
@@ -140,14 +140,14 @@ def test_it_is_called_and_gives_what_the_network_gets(recognizer, clip_folder: P
     assert repr(recognizer) == f"Recognizer({recognizer.card.name!r}, {len(recognizer.labels)} classes, cpu)"
 
 
-def test_a_short_clip_is_looped_and_says_so(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_short_clip_is_looped_and_says_so(recognizer, clip_folder: Path) -> None:
     assert recognizer.classify(clip_folder / "a.mp4").notes == ()
     short = recognizer.classify(clip_folder / "z with space.mp4")
     assert "looped" in short.notes[0]
     assert short.views[0].looped
 
 
-def test_span_and_fast_view_are_used_and_reported(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_span_and_fast_view_are_used_and_reported(recognizer, clip_folder: Path) -> None:
     prediction = recognizer.classify(clip_folder / "a.mp4", start_seconds=1.0)
     assert (prediction.views[0].start_seconds, prediction.views[0].end_seconds) == (1.1, 1.9)
     fast = recognizer.classify(clip_folder / "a.mp4", fast=True)
@@ -156,7 +156,7 @@ def test_span_and_fast_view_are_used_and_reported(recognizer, clip_folder: Path)
     assert not np.array_equal(fast.scores, recognizer.classify(clip_folder / "a.mp4").scores)
 
 
-def test_top_is_sorted_and_never_longer_than_the_classes(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_top_is_sorted_and_never_longer_than_the_classes(recognizer, clip_folder: Path) -> None:
     prediction = recognizer.classify(clip_folder / "a.mp4")
     top = prediction.top(100)
     assert len(top) == 7
@@ -176,7 +176,7 @@ def test_top_is_sorted_and_never_longer_than_the_classes(recognizer, clip_folder
         ({"start_seconds": 1.0, "end_seconds": 0.5}, "should be after"),
     ],
 )
-def test_bad_arguments_are_refused_in_words(recognizer, clip_folder: Path, arguments, message) -> None:  # type: ignore[no-untyped-def]
+def test_bad_arguments_are_refused_in_words(recognizer, clip_folder: Path, arguments, message) -> None:
     with pytest.raises(nlv.UsageError, match=message):
         recognizer.classify(clip_folder / "a.mp4", **arguments)
 
@@ -184,7 +184,7 @@ def test_bad_arguments_are_refused_in_words(recognizer, clip_folder: Path, argum
 @pytest.mark.parametrize(
     "frames", [np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8, 3)), np.zeros((0, 8, 8, 3), np.uint8)]
 )
-def test_arrays_that_are_not_rgb_frames_are_refused(recognizer, frames) -> None:  # type: ignore[no-untyped-def]
+def test_arrays_that_are_not_rgb_frames_are_refused(recognizer, frames) -> None:
     with pytest.raises(nlv.UsageError, match="uint8"):
         recognizer.classify(frames)
 
@@ -229,21 +229,21 @@ def test_red_clip_reaches_the_network_as_red(clip_folder: Path, tmp_path: Path) 
         assert colour.classify(tmp_path / "red.mp4").scores[0] > 0.99
 
 
-def test_frames_too_elongated_for_the_resize_are_refused_before_decoding(recognizer) -> None:  # type: ignore[no-untyped-def]
+def test_frames_too_elongated_for_the_resize_are_refused_before_decoding(recognizer) -> None:
     needle = np.zeros((2, 1, 20_000, 3), np.uint8)  # at a short side of 64 it would be 1.3 million pixels wide
     with pytest.raises(nlv.VideoError, match="elongated") as caught:
         recognizer.classify(needle)
     assert caught.value.code == "too_large"
 
 
-def test_frames_larger_than_a_screen_are_kept_smaller_for_drawing(recognizer) -> None:  # type: ignore[no-untyped-def]
+def test_frames_larger_than_a_screen_are_kept_smaller_for_drawing(recognizer) -> None:
     frames = np.zeros((2, 1500, 3000, 3), np.uint8)
     explanation = recognizer.explain_all(frames, frames_per_second=10)
     assert explanation.frame(0).shape == (960, 1920, 3)
     assert explanation.attention_received().frame_map(0).shape == (960, 1920)
 
 
-def test_stages_are_announced_in_order(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_stages_are_announced_in_order(recognizer, clip_folder: Path) -> None:
     stages: list[str] = []
     recognizer.classify(clip_folder / "a.mp4", on_stage=stages.append)
     recognizer.explain_all(clip_folder / "a.mp4", on_stage=stages.append)

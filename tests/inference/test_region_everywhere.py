@@ -191,7 +191,7 @@ def test_what_looks_at_clips_takes_a_region() -> None:
     """No verb that looks at the user's clips is forgotten."""
     import typer
 
-    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    verbs = typer.main.get_group(app).commands
     takers = {name for name, verb in verbs.items() if any(option.name == "region" for option in verb.params)}
     assert takers == {"classify", "explain", "timeline", "evaluate"}
 

@@ -85,8 +85,8 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path: Path) -> None
         to_do = list(resumed.still_to_do(map(str, files)))
         assert to_do == [str(file) for file in files[2:]]
         assert resumed.done_before == {"ok": 2}
-        for file in to_do:
-            resumed.append(file, row(file))
+        for name in to_do:
+            resumed.append(name, row(name))
     assert [json.loads(line)["path"] for line in output.read_text().splitlines()] == [str(file) for file in files]
 
 

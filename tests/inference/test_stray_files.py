@@ -232,5 +232,5 @@ def test_a_folder_of_nothing_but_strays_says_what_there_is(run: Run, tiny_model:
 
 def test_python_has_the_same_rule(tiny_model: Path, clips_with_strays: Path) -> None:
     with nlv.load(tiny_model, device="cpu") as recognizer:
-        (outcome,) = recognizer.classify(clips_with_strays)
+        (outcome,) = recognizer.classify_folder(clips_with_strays).outcomes
     assert os.path.basename(outcome.path) == "a.mp4"

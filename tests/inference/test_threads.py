@@ -21,7 +21,7 @@ BLOCK = "layer3.nonlocal0"
 
 
 @pytest.fixture
-def recognizer(tiny_model: Path):  # type: ignore[no-untyped-def]
+def recognizer(tiny_model: Path):
     with nlv.load(tiny_model, device="cpu") as loaded:
         yield loaded
 
@@ -30,7 +30,7 @@ def asked(recognizer: nlv.Recognizer, clip: Path) -> dict[str, Callable[[], NDAr
     """Everything that uses the network, hooks on the layers that others run included."""
 
     def cells(**arguments: object) -> Callable[[], NDArray[np.floating]]:
-        return lambda: recognizer.explain(clip, **arguments).cells  # type: ignore[arg-type]
+        return lambda: recognizer.explain(clip, **arguments).cells
 
     return {
         "classify": lambda: recognizer.classify(clip).scores,
@@ -46,7 +46,7 @@ def asked(recognizer: nlv.Recognizer, clip: Path) -> dict[str, Callable[[], NDAr
     }
 
 
-def test_eight_threads(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_eight_threads(recognizer, clip_folder: Path) -> None:
     questions = asked(recognizer, clip_folder / "a.mp4")
     expected = {name: question() for name, question in questions.items()}
     assert expected["grad-cam 2"].any()
@@ -63,10 +63,10 @@ def test_eight_threads(recognizer, clip_folder: Path) -> None:  # type: ignore[n
     assert not any(module._forward_hooks or module._backward_hooks for module in recognizer.network.modules())
 
 
-def test_a_grid_is_computed_once(recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_grid_is_computed_once(recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[tuple[object, ...]] = []
 
-    def counted(network: torch.nn.Module, size: tuple[int, int, int], layers: list[str]):  # type: ignore[no-untyped-def]
+    def counted(network: torch.nn.Module, size: tuple[int, int, int], layers: list[str]):
         computed.append((size, *layers))
         return layer_grids(network, size, layers)
 
@@ -81,7 +81,7 @@ def test_a_grid_is_computed_once(recognizer, clip_folder: Path, monkeypatch: pyt
     assert computed == [((8, 48, 48), BLOCK), ((4, 48, 48), BLOCK), ((8, 48, 48), feature_layer)]
 
 
-def test_the_copy_for_grids_has_no_weights(recognizer, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_the_copy_for_grids_has_no_weights(recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copying them took two seconds a map."""
     network = recognizer.network
 

@@ -50,7 +50,7 @@ def damaged(clip: Path) -> Path:
     [{}, {"fast": True, "stride_seconds": 0.35}, {"start_seconds": 1.1, "end_seconds": 3.3, "stride_seconds": 0.8}],
     ids=str,
 )
-def test_a_window_has_the_scores_that_classify_gives_for_its_span(recognizer, clip, options) -> None:  # type: ignore[no-untyped-def]
+def test_a_window_has_the_scores_that_classify_gives_for_its_span(recognizer, clip, options) -> None:
     timeline = recognizer.timeline(clip, **options)
     fast = options.get("fast", False)
     for start, end, scores in zip(timeline.starts, timeline.ends, timeline.raw_scores, strict=True):
@@ -60,7 +60,7 @@ def test_a_window_has_the_scores_that_classify_gives_for_its_span(recognizer, cl
     assert np.ptp(timeline.scores, axis=0).max() > 0.02  # the windows differ, so the comparison means something
 
 
-def test_a_longer_window_spreads_the_frames_and_says_so(recognizer, clip: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_longer_window_spreads_the_frames_and_says_so(recognizer, clip: Path) -> None:
     timeline = recognizer.timeline(clip, window_seconds=2.0, context="none")
     card = recognizer.card
     with Recognizer(
@@ -76,7 +76,7 @@ def test_a_longer_window_spreads_the_frames_and_says_so(recognizer, clip: Path) 
     )
 
 
-def test_a_clip_shorter_than_a_window_is_looped_as_by_classify(recognizer, clip_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_clip_shorter_than_a_window_is_looped_as_by_classify(recognizer, clip_folder: Path) -> None:
     path = clip_folder / "z with space.mp4"  # half a second
     timeline, prediction = recognizer.timeline(path), recognizer.classify(path)
     np.testing.assert_allclose(timeline.scores, prediction.scores[None], atol=1e-6)
@@ -125,7 +125,7 @@ def test_windows_cover_the_video_and_end_with_it(
         ({"batch_size": 0}, "batch-size = 0"),
     ],
 )
-def test_what_is_not_allowed_is_said(recognizer, clip: Path, options, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_not_allowed_is_said(recognizer, clip: Path, options, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         recognizer.timeline(clip, **options)
 
@@ -141,7 +141,7 @@ def test_a_stride_as_it_is_printed_may_be_the_window() -> None:
 # --- one pass
 
 
-def test_every_frame_is_decoded_once_and_dropped_in_time(recognizer, clip: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_every_frame_is_decoded_once_and_dropped_in_time(recognizer, clip: Path, monkeypatch) -> None:
     read: list[int] = []
     resize = sliding.resize_region
     monkeypatch.setattr(
@@ -160,7 +160,7 @@ def test_every_frame_is_decoded_once_and_dropped_in_time(recognizer, clip: Path,
         recognizer.timeline(clip)
 
 
-def test_it_grows_window_by_window_and_stops_when_it_is_closed(recognizer, clip: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_it_grows_window_by_window_and_stops_when_it_is_closed(recognizer, clip: Path, monkeypatch) -> None:
     readers: list[VideoReader] = []
     new_reader = recognizer.new_reader
     monkeypatch.setattr(recognizer, "new_reader", lambda: readers.append(new_reader()) or readers[-1])
@@ -175,14 +175,14 @@ def test_it_grows_window_by_window_and_stops_when_it_is_closed(recognizer, clip:
     assert second.segments()[-1].end_seconds == second.ends[-1] == pytest.approx(1.2)
 
 
-def test_windows_may_share_a_forward_pass(recognizer, clip: Path) -> None:  # type: ignore[no-untyped-def]
+def test_windows_may_share_a_forward_pass(recognizer, clip: Path) -> None:
     steps = list(slide(recognizer, clip, batch_size=4))
     assert [len(step) for step in steps] == [4, 8, 12, 15]
     np.testing.assert_allclose(steps[-1].scores, recognizer.timeline(clip).scores, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_windows_before_the_damage_are_kept(recognizer, clip: Path, damaged: Path, batch_size: int) -> None:  # type: ignore[no-untyped-def]
+def test_windows_before_the_damage_are_kept(recognizer, clip: Path, damaged: Path, batch_size: int) -> None:
     *before, timeline = slide(recognizer, damaged, batch_size=batch_size)
     assert before[-1].logits.tobytes() == timeline.logits.tobytes()
     assert timeline.scores.tobytes() == before[-1].in_context("nonlocal").scores.tobytes()
@@ -204,7 +204,7 @@ def test_windows_before_the_damage_are_kept(recognizer, clip: Path, damaged: Pat
     assert any("decord was given up" in note for note in timeline.notes)
 
 
-def test_a_missing_file_has_its_code(recognizer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_file_has_its_code(recognizer, tmp_path: Path) -> None:
     with pytest.raises(VideoError) as caught:
         recognizer.timeline(tmp_path / "gone.mp4")
     assert caught.value.code == "not_found"

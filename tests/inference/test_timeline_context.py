@@ -103,6 +103,6 @@ def test_no_context_is_the_windows_own_answer(grown: list[Timeline]) -> None:
 
 def test_contexts_that_cannot_be(recognizer: Recognizer, grown: list[Timeline]) -> None:
     with pytest.raises(UsageError, match=r"context = 'some' should be one of nonlocal, none"):
-        recognizer.timeline(grown[-1].path, context="some")  # type: ignore[arg-type]
+        recognizer.timeline(grown[-1].path, context="some")
     with pytest.raises(UsageError, match=r"compares windows by their features"):
         replace(grown[-1], features=None).in_context("nonlocal")

@@ -181,7 +181,7 @@ def test_labels_that_are_markup_stay_text() -> None:
     ]  # fmt: skip
 
 
-def test_json_and_csv_read_back(recognizer, clip: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_json_and_csv_read_back(recognizer, clip: Path, tmp_path: Path) -> None:
     timeline = recognizer.timeline(clip, context="none")
     path = write_timeline(tmp_path / "t.json", timeline, top_k=3, threshold=0.2, min_seconds=1.0)
     found = json.loads(path.read_text())

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,7 +119,7 @@ def server(clip_folder: Path) -> Iterator[Server]:
     ["plain/clip.mp4", "ranges/clip.mp4", "nolength/clip", "moved/clip.mp4", "plain/clip.mp4?key=a/b.c&d=.xyz"],
 )
 def test_python_takes_the_address_that_the_command_line_takes(
-    server: Server, tiny_model: Path, clip_folder: Path, run: Callable[..., object], address: str
+    server: Server, tiny_model: Path, clip_folder: Path, run: Callable[..., Any], address: str
 ) -> None:
     url = f"{server.url}/{address}"
     with nlv.load(tiny_model, device="cpu") as recognizer:
@@ -128,7 +129,7 @@ def test_python_takes_the_address_that_the_command_line_takes(
     assert found.scores.tolist() == expected.scores.tolist()
     server.asked.clear()
     done = run("classify", url, "--model", tiny_model, "--json")
-    row = json.loads(done.out)  # type: ignore[attr-defined]
+    row = json.loads(done.out)
     assert (row["path"], row["status"]) == (url, "ok")
     assert [scored["score"] for scored in row["top"]] == pytest.approx([s.score for s in expected.top(5)], abs=1e-6)
     assert len([path for path in server.asked if "moved" not in path]) == 1, "a clip is fetched once"
@@ -141,7 +142,7 @@ def test_python_takes_a_folder_in_storage(tiny_model: Path, clip_folder: Path) -
     storage.put(f"{clip_folder}/", "/shelf/clips/", recursive=True)
     try:
         with nlv.load(tiny_model, device="cpu") as recognizer:
-            outcomes = recognizer.classify("memory://shelf/clips")
+            outcomes = recognizer.classify_folder("memory://shelf/clips").outcomes
         assert [type(outcome) for outcome in outcomes].count(Prediction) == 3
         assert [o.error.code for o in outcomes if isinstance(o, Failure)] == ["not_a_video"]
     finally:

@@ -125,7 +125,7 @@ def test_deep_cards(with_card: Callable[[str], Path], depth: int) -> None:
         refusal(with_card(deep), read_card)
 
 
-def test_a_card_that_says_something_twice(good: Path, with_card, with_header) -> None:  # type: ignore[no-untyped-def]
+def test_a_card_that_says_something_twice(good: Path, with_card, with_header) -> None:
     assert "twice" in refusal(with_card(json.dumps(asdict(CARD))[:-1] + ', "name": "another"}'))
     raw = good.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
@@ -205,7 +205,7 @@ NO_WEIGHTS = {
 
 @pytest.mark.parametrize("kind", NO_WEIGHTS)
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "weights.pkl"])
-def test_what_is_no_weights_is_called_that(tmp_path: Path, run, kind: str, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_no_weights_is_called_that(tmp_path: Path, run, kind: str, name: str) -> None:
     path = tmp_path / name
     path.write_text(NO_WEIGHTS[kind], "utf-8")
     for ask in (load_checkpoint, read_card, read_weights_file, lambda p: nlv.load(str(p))):
@@ -222,7 +222,7 @@ def test_what_is_no_weights_is_called_that(tmp_path: Path, run, kind: str, name:
         assert kind in done.err
 
 
-def test_verify_calls_a_pointer_a_pointer(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_verify_calls_a_pointer_a_pointer(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NONLOCAL_VIDEO_WEIGHTS", str(tmp_path))
     name = "slow-r50-8x8-k400-pytorchvideo"
     (tmp_path / f"{name}.safetensors").write_text(NO_WEIGHTS["git-lfs pointer"])
@@ -262,8 +262,9 @@ def test_what_wraps_a_network_leaves_names_that_load(good: Path, tmp_path: Path)
     assert "twice" in refusal(path)
     network = load_checkpoint(good)[0]
     compiled = torch.compile(network, backend="eager")
+    assert isinstance(compiled, torch.nn.Module)
     assert next(iter(compiled.state_dict())).startswith("_orig_mod.")
-    save_checkpoint(path, compiled, CARD, dtype=torch.float32)  # type: ignore[arg-type]
+    save_checkpoint(path, compiled, CARD, dtype=torch.float32)
     assert path.read_bytes() == good.read_bytes()
     save_checkpoint(path, torch.nn.DataParallel(network), CARD, dtype=torch.float32)
     assert load_file(path).keys() == tensors.keys()

@@ -31,7 +31,7 @@ def inception() -> InceptionI3D:
     return randomised(InceptionI3D(InceptionI3DConfig(5, blocks)))
 
 
-def randomised(network):  # type: ignore[no-untyped-def]
+def randomised(network):
     """Blocks that change something and statistics that are not 0 and 1, in eval mode."""
     torch.manual_seed(3)
     with torch.no_grad():

@@ -24,7 +24,7 @@ def test_layers_are_torchvisions() -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_new_blocks_leave_the_network_unchanged(kernel: str) -> None:
     torch.manual_seed(0)
-    network = NonLocalNet(7, [1, 2, 3, 4], kernel).eval()  # type: ignore[arg-type]
+    network = NonLocalNet(7, [1, 2, 3, 4], kernel).eval()
     plain = resnet34(num_classes=7).eval()
     plain.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("nonlocal_blocks.")})
     images = torch.randn(1, 3, 64, 64)

@@ -19,7 +19,7 @@ from nonlocal_video.zoo.catalogue import entry
 
 def published(name: str, **changes: object) -> ResNet3DConfig:
     """A network of the catalogue."""
-    return replace(entry(name).network_config, **changes)  # type: ignore[arg-type]
+    return replace(entry(name).network_config, **changes)
 
 
 I3D_NL = published("i3d-nl-r50-8x8-k400-pyslowfast")
@@ -60,7 +60,7 @@ def on_meta(config: ResNet3DConfig) -> Video3DResNet:
 
 def tiny(config: ResNet3DConfig, **changes: object) -> Video3DResNet:
     torch.manual_seed(0)
-    return Video3DResNet.from_config(replace(config, width=4, num_classes=5, **changes))  # type: ignore[arg-type]
+    return Video3DResNet.from_config(replace(config, width=4, num_classes=5, **changes))
 
 
 def output_sizes(config: ResNet3DConfig, num_frames: int) -> dict[str, tuple[int, ...]]:
@@ -114,7 +114,7 @@ def test_tutorial_arguments() -> None:
 
 @pytest.mark.parametrize("mode", ["spacetime", "space_only", "time_only"])
 def test_tutorial_network_runs(mode: str) -> None:
-    network = tiny(stagewise_config(5, [1, 2, 3, 4], mode))  # type: ignore[arg-type]
+    network = tiny(stagewise_config(5, [1, 2, 3, 4], mode))
     logits = network(torch.randn(2, 3, 4, 32, 32))  # stage 4 sees 1x1 cells
     assert logits.shape == (2, 5)
     logits.sum().backward()
@@ -284,7 +284,7 @@ def test_config_survives_json(name: str) -> None:
 )
 def test_bad_configurations(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ResNet3DConfig(**changes)  # type: ignore[arg-type]
+        ResNet3DConfig(**changes)
 
 
 def test_bad_arguments() -> None:

@@ -68,8 +68,8 @@ def wake_blocks(network: Video3DResNet) -> Video3DResNet:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(2)
         for block in network.nonlocal_layers().values():
-            block.bn.weight.normal_()  # type: ignore[union-attr, operator]
-            block.bn.bias.normal_()  # type: ignore[union-attr, operator]
+            block.bn.weight.normal_()
+            block.bn.bias.normal_()
     return network
 
 

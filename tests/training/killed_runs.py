@@ -77,7 +77,8 @@ def _run(job: dict[str, Any], at_moment: signal.Signals | None) -> None:
     import nonlocal_video.cli.main as cli
 
     if job["moment"] and at_moment:
-        _signal_in(*job["moment"], at_moment)
+        place, call = job["moment"]
+        _signal_in(place, call, at_moment)
     sys.argv = ["nonlocal-video", *job["arguments"]]
     try:
         cli.main()

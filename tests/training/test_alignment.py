@@ -30,7 +30,7 @@ def at(spec: InputSpec, num_frames: int, rate: float) -> InputSpec:
 
 
 def small(spec: InputSpec, **changes: object) -> InputSpec:
-    return replace(spec, short_side=20, crop=16, **changes)  # type: ignore[arg-type]
+    return replace(spec, short_side=20, crop=16, **changes)
 
 
 def numbered(spec: InputSpec) -> Tensor:

@@ -129,7 +129,7 @@ def test_mixing_depends_on_its_numbers_alone_and_none_gives_one_hot() -> None:
         ({"start": float("nan")}, "start = nan"),
     ],
 )
-def test_values_out_of_range_are_refused(change, message) -> None:  # type: ignore[no-untyped-def]
+def test_values_out_of_range_are_refused(change, message) -> None:
     with pytest.raises(UsageError, match=message):
         Augmentation(**change)
 

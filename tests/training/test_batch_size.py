@@ -134,6 +134,7 @@ def make_step(device: torch.device) -> tuple[Callable[[int], Tensor], list[int]]
     return step, tried
 
 
+@pytest.mark.slow
 def test_a_network_takes_about_what_was_foretold(monkeypatch: pytest.MonkeyPatch) -> None:
     step, tried = make_step(CPU)
     step(16)  # what this leaves with the allocator should make no clip seem smaller

@@ -151,7 +151,7 @@ def test_a_file_that_is_cut_off_is_used_and_that_is_said(run: Run, good_clips: P
         (("--limit", "frames=3"), "NAME=VALUE"),
     ],
 )
-def test_wrong_usage_is_status_2_before_anything_is_read(run: Run, options, message, good_clips: Path) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_usage_is_status_2_before_anything_is_read(run: Run, options, message, good_clips: Path) -> None:
     done = run(good_clips, *options)
     assert (done.status, done.out) == (2, "")
     assert message in done.err
@@ -250,7 +250,7 @@ def test_rows_without_a_split_are_named(run: Run, good_clips: Path, tmp_path: Pa
 def test_the_guides_commands_are_understood() -> None:
     commands = [shlex.split(line)[2:] for line in re.findall(r"^nonlocal-video check .*$", GUIDE, re.MULTILINE)]
     assert len(commands) == 3
-    verb = typer.main.get_command(app).commands["check"]  # type: ignore[attr-defined]
+    verb = typer.main.get_group(app).commands["check"]
     for arguments in commands:
         assert verb.make_context("check", list(arguments)).params["source"] == arguments[0]
 
@@ -259,7 +259,7 @@ def test_the_guides_python_runs(manifest: Manifest, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     write_manifest("manifest.csv", manifest)
     names: dict[str, Any] = {}
-    exec(re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)[1], names)  # type: ignore[index]
+    exec(re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)[1], names)
     assert names["clip"].shape == (3, 16, 112, 112)
     assert names["label"] == manifest.labels.index(names["train"][0].label)
     names["dataset"].close()

@@ -48,8 +48,7 @@ def lines_of(figure: Figure) -> dict[str, dict[str, tuple[list[float], list[floa
     """Panel -> curve -> epochs and values."""
     return {
         axes.get_title(loc="left"): {
-            str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata()))  # type: ignore[arg-type]
-            for line in axes.get_lines()
+            str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()
         }
         for axes in figure.axes
     }

@@ -113,7 +113,7 @@ def test_speed_start_and_loops_show_the_frames_that_they_should(tmp_path: Path, 
 
     def numbers(spec: InputSpec, **changes: object) -> list[list[int]]:
         still = Augmentation(crop_area=(1, 1), crop_ratio=(1, 1), flip=0, brightness=0, contrast=0, saturation=0)
-        augmentation = replace(still, **changes)  # type: ignore[arg-type]
+        augmentation = replace(still, **changes)
         dataset = ClipDataset([row], LABELS, spec, augmentation=augmentation, cache=ClipCache(tmp_path / "cache"))
         found = []
         for epoch in range(12):

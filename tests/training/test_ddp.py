@@ -15,6 +15,8 @@ from nonlocal_video.cli.main import main
 from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint
 from nonlocal_video.training.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nonlocal_video")
 
 SLOW_CHECK = """

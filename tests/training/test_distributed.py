@@ -12,6 +12,8 @@ from torch import nn
 
 from nonlocal_video.training.distributed import copy_buffers_from_first
 
+pytestmark = pytest.mark.slow
+
 
 def _process(rank: int, port: int, folder: str) -> None:
     import torch.distributed as dist
@@ -23,6 +25,7 @@ def _process(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     norm = nn.BatchNorm3d(3)
     norm(torch.full((1, 3, 2, 4, 4), float(rank + 1)) + torch.rand(1, 3, 2, 4, 4))
+    assert norm.num_batches_tracked is not None
     norm.num_batches_tracked += rank
     copy_buffers_from_first(norm)
     torch.save(norm.state_dict(), Path(folder) / f"{rank}.pt")

@@ -67,7 +67,7 @@ def test_it_is_a_plain_loop_with_averaged_weights(tmp_path: Path) -> None:
             kept = averaged.get(name)
             moves = kept is not None and tensor.is_floating_point()
             share = 1 - min(0.7, (1 + step) / (10 + step))
-            averaged[name] = kept + (tensor - kept) * share if moves else tensor.clone()  # type: ignore[operator]
+            averaged[name] = kept + (tensor - kept) * share if moves else tensor.clone()
     same(network.state_dict(), by_hand.state_dict(), rtol=1e-4, atol=1e-6)
     last, _ = load_checkpoint(tmp_path / "run" / "last.safetensors")
     same(last.state_dict(), averaged, rtol=1e-4, atol=1e-6)
@@ -82,7 +82,7 @@ def test_it_is_a_plain_loop_with_averaged_weights(tmp_path: Path) -> None:
     )
     assert rows[-1]["validation/top1"] == (logits.argmax(1) == held_out.classes).float().mean().item()
     assert (result.step, result.finished, result.early, result.train_clips) == (4, True, False, 16)
-    best = max(rows, key=lambda row: (row["validation/top1"], -row["validation/loss"]))  # type: ignore[arg-type, operator]
+    best = max(rows, key=lambda row: (row["validation/top1"], -row["validation/loss"]))
     assert result.best["step"] == best["step"]
 
 
@@ -140,10 +140,10 @@ class TestResume:
     )  # fmt: skip
     STEPS = 6
 
-    def start(self, path: Path, **changes: object):  # type: ignore[no-untyped-def]
+    def start(self, path: Path, **changes: object):
         card = tiny_card(blocks=True, dropout=0.3)
         network = wake_blocks(tiny_network(card))
-        return training(path, network, card, replace(self.CONFIG, **changes), train=MemoryClips(9))  # type: ignore[arg-type]
+        return training(path, network, card, replace(self.CONFIG, **changes), train=MemoryClips(9))
 
     @pytest.fixture
     def whole(self, tmp_path: Path) -> dict[str, bytes]:
@@ -266,9 +266,9 @@ class TestCannotGoOn:
     ids=lambda changes: next(iter(changes)),
 )
 def test_options_learn_what_can_be_learnt(tmp_path: Path, changes: dict[str, object]) -> None:
-    config = replace(PLAIN, epochs=6, **{"optimizer": "adamw", "learning_rate": 3e-3, **changes})  # type: ignore[arg-type]
+    config = replace(PLAIN, epochs=6, **{"optimizer": "adamw", "learning_rate": 3e-3, **changes})
     result = run(training(tmp_path / "run", tiny_network(tiny_card()), tiny_card(), config, train=SameClips(12)))
     assert result.finished
     losses = [row["train/loss"] for row in read_metrics(tmp_path / "run" / "metrics.csv")]
-    assert losses[-1] < losses[0] < 10  # type: ignore[operator]
+    assert losses[-1] < losses[0] < 10
     assert set(result.best) >= {"validation/top1", "validation/mean_class"}

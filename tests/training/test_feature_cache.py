@@ -101,7 +101,7 @@ def test_a_broken_clip_is_its_error_and_the_rest_is_kept(network: Video3DResNet,
 @pytest.mark.parametrize(("stage", "layer"), [("head", "layer4"), ("top", "layer3")])
 def test_learning_from_kept_features_is_learning_from_the_clips(tmp_path: Path, stage: str, layer: str) -> None:
     config = TrainConfig(
-        stage=stage,  # type: ignore[arg-type]
+        stage=stage,
         epochs=3, batch_size=4, optimizer="sgd", learning_rate=0.05, batch_norm="batch", workers=0,
     )  # fmt: skip
     card, states = tiny_card(blocks=True), []

@@ -98,7 +98,7 @@ def test_recomputed_activations_give_the_same_numbers(batch_norm: Literal["froze
         nonlocal calls
         calls += 1
 
-    recomputing.layer4[0].conv1.conv.register_forward_hook(count)  # type: ignore[union-attr]
+    recomputing.layer4[0].conv1.conv.register_forward_hook(count)
     x = torch.randn(3, 3, 4, 32, 32)
     found = []
     for network in (plain, recomputing):

@@ -136,8 +136,8 @@ def test_clips_depend_on_seed_epoch_and_place_and_not_on_workers(stills: ImageDa
         0, 0
     )
     for changes in ({"motion": NO_MOTION}, {"seed": 4}, {"augmentation": NO_CHANGE}):
-        other = ImageDataset(stills.rows, SPEC, **{"augmentation": Augmentation(), "seed": 3, **changes})  # type: ignore[arg-type]
-        assert other.view_name(0, 0) not in names
+        changed = ImageDataset(stills.rows, SPEC, **{"augmentation": Augmentation(), "seed": 3, **changes})
+        assert changed.view_name(0, 0) not in names
     mixed = ImageDataset(stills.rows, SPEC, augmentation=Augmentation(mixup=0.2))
     with pytest.raises(UsageError, match="With mixup or cutmix, teacher outputs cannot be cached"):
         mixed.view_name(0, 0)

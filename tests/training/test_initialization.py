@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,8 +56,8 @@ def test_the_trunk_is_the_files_and_the_head_is_new(weights: Path) -> None:
     )
     assert start.has_weights
     again, other = (initialize(weights, ("a", "b", "c"), name="mine", seed=seed) for seed in (4, 5))
-    assert torch.equal(again.network.fc.weight, start.network.fc.weight)  # type: ignore[union-attr, arg-type]
-    assert not torch.equal(other.network.fc.weight, start.network.fc.weight)  # type: ignore[union-attr, arg-type]
+    assert torch.equal(again.network.fc.weight, start.network.fc.weight)
+    assert not torch.equal(other.network.fc.weight, start.network.fc.weight)
 
 
 def test_the_callers_random_numbers_stay_where_they_were(weights: Path) -> None:
@@ -72,7 +73,7 @@ def test_with_the_same_classes_the_head_stays(weights: Path) -> None:
         assert torch.equal(tensor, stored[name]), name
     assert "including the head" in start.loaded
     swapped = initialize(weights, LABELS[::-1], name="mine")
-    assert not torch.equal(swapped.network.fc.weight, stored["fc.weight"])  # type: ignore[union-attr, arg-type]
+    assert not torch.equal(swapped.network.fc.weight, stored["fc.weight"])
 
 
 def test_the_card_says_what_the_new_model_is(weights: Path, card: ModelCard) -> None:
@@ -103,7 +104,7 @@ def test_new_weights_take_the_network_alone(weights: Path) -> None:
     start = initialize(weights, ("a", "b", "c"), name="mine", new_weights=True)
     assert not start.has_weights
     assert start.parent is None
-    assert not torch.equal(start.network.stem.conv.weight, load_file(weights)["stem.conv.weight"])  # type: ignore[union-attr, arg-type]
+    assert not torch.equal(start.network.stem.conv.weight, load_file(weights)["stem.conv.weight"])
     assert (start.card.licence, start.card.source) == ("", "trained from new weights")
     assert "no weights were loaded" in start.loaded
 
@@ -113,7 +114,7 @@ def test_a_catalogue_row_without_weights_is_newly_initialised() -> None:
     start = initialize(row.name, ("a", "b"), name="mine")
     assert isinstance(start.network, Video3DResNet)
     assert start.network.fc.out_features == 2
-    assert start.network.nonlocal_layers().keys() == build(row.name).nonlocal_layers().keys()  # type: ignore[operator]
+    assert start.network.nonlocal_layers().keys() == build(row.name).nonlocal_layers().keys()
     assert (start.has_weights, start.parent, start.card.input) == (False, None, row.card.input)
     assert row.name in start.loaded
 
@@ -147,8 +148,8 @@ def test_a_description_in_yaml(weights: Path, card: ModelCard) -> None:
         ({"input": {"num_frame": 3}}, r"this version does not know \['input.num_frame'\]"),
     ],
 )
-def test_a_description_that_is_none_is_refused(change: dict[str, object], message: str) -> None:
-    values = {
+def test_a_description_that_is_none_is_refused(change: dict[str, Any], message: str) -> None:
+    values: dict[str, Any] = {
         "name": "slim",
         "architecture": "resnet3d",
         "config": {"width": 4},
@@ -157,7 +158,7 @@ def test_a_description_that_is_none_is_refused(change: dict[str, object], messag
         },
     }  # fmt: skip
     if isinstance(change.get("input"), dict):
-        change = {"input": {**values["input"], **change["input"]}}  # type: ignore[dict-item]
+        change = {"input": {**values["input"], **change["input"]}}
     with pytest.raises(UsageError, match=message):
         read_new_model({**values, **change}, "slim.yaml")
 

@@ -15,7 +15,7 @@ from nonlocal_video.errors import OutputError, VideoError
 from nonlocal_video.training.loading import BatchLoader, EpochBatches, EveryClip, loaded
 
 
-def places_of(loader: DataLoader) -> list[list[int]]:  # type: ignore[type-arg]
+def places_of(loader: DataLoader) -> list[list[int]]:
     return [loaded(batch)[2].tolist() for batch in loader]
 
 

@@ -20,7 +20,7 @@ def values_at(step: int) -> dict[str, float]:
 
 
 def log_of(folder: Path, **how: object) -> MetricsWriter:
-    return MetricsWriter(folder / "metrics.csv", folder / "tensorboard", **{"columns": COLUMNS, **how})  # type: ignore[arg-type]
+    return MetricsWriter(folder / "metrics.csv", folder / "tensorboard", **{"columns": COLUMNS, **how})
 
 
 def write(folder: Path, steps: range, **how: object) -> bytes:

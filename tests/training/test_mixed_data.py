@@ -144,7 +144,7 @@ def test_view_names_tell_apart_whatever_changes_the_pixels(manifest: Manifest) -
     def name(index: int = 0, epoch: int = 0, **changes: object) -> str:
         given = {"spec": SPEC, "augmentation": Augmentation(), "seed": 0, **changes}
         spec = given.pop("spec")
-        return ClipDataset(rows, LABELS, spec, **given).view_name(index, epoch)  # type: ignore[arg-type]
+        return ClipDataset(rows, LABELS, spec, **given).view_name(index, epoch)
 
     changed = [
         name(1),

@@ -131,8 +131,8 @@ def test_its_commands_are_commands(folder: str) -> None:
     shown = section(card(folder=folder).text(), "How to use it")
     commands = [shlex.split(line) for line in re.findall(r"^nonlocal-video .*$", shown, re.MULTILINE)]
     assert [command[1] for command in commands] == ["classify", "explain", "serve", "evaluate"]
-    group = typer.main.get_command(app)
+    group = typer.main.get_group(app)
     for _, verb, *arguments in commands:
-        parameters = group.commands[verb].make_context(verb, arguments).params  # type: ignore[attr-defined]
+        parameters = group.commands[verb].make_context(verb, arguments).params
         assert parameters["model"] == folder
     assert commands[-1][2:5] == [f"{folder}/manifest.csv", "--split", "validation"]

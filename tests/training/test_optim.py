@@ -46,7 +46,7 @@ def test_a_warm_up_longer_than_the_run_still_ends() -> None:
 def test_weights_decay_and_biases_and_norms_do_not(name: str) -> None:
     network = tiny_network(tiny_card())
     freeze(network, "layer3")
-    optimizer = make_optimizer(network, TrainConfig(optimizer=name, weight_decay=0.3, momentum=0.8))  # type: ignore[arg-type]
+    optimizer = make_optimizer(network, TrainConfig(optimizer=name, weight_decay=0.3, momentum=0.8))
     decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
     names = {id(parameter): one for one, parameter in network.named_parameters()}
     found = {names[number]: decay for number, decay in decays.items()}

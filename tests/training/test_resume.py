@@ -19,6 +19,8 @@ from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.training.data import ClipDataset
 from nonlocal_video.training.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 model:
   name: slim
@@ -56,7 +58,7 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_bytes(divided_clips: Path
     begin = _begin(divided_clips, tmp_path)
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
     resume = ["train", "--output", str(killed), "--resume"]
-    jobs = [{"arguments": [*begin, "--output", str(whole)], "moment": None}]
+    jobs: list[dict[str, Any]] = [{"arguments": [*begin, "--output", str(whole)], "moment": None}]
     jobs += [
         {"arguments": resume if number else [*begin, "--output", str(killed)], "moment": moment}
         for number, moment in enumerate(MOMENTS)

@@ -29,7 +29,7 @@ def manifest(tmp_path: Path) -> Manifest:
     sizes = {"duration_seconds": 2.0, "num_frames": 20, "fps": 10.0, "width": 96, "height": 72}
     names = ("wave/0.mp4", "jump/0.mp4")
     return Manifest(
-        tuple(ManifestRow(str(tmp_path / name), name[:4], split="train", sha256="0" * 64, **sizes) for name in names)  # type: ignore[arg-type]
+        tuple(ManifestRow(str(tmp_path / name), name[:4], split="train", sha256="0" * 64, **sizes) for name in names)
     )
 
 
@@ -263,6 +263,7 @@ print(cut_short, state["step"])
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_whole_state_and_no_lock(run: RunFolder) -> None:
     config = json.loads(run.config.read_text())
     run.config.write_text(json.dumps({**config, "settings": {}}))

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from test_resume import RECIPE
 
+pytestmark = pytest.mark.slow
+
 TERM, INT = int(signal.SIGTERM), int(signal.SIGINT)
 
 

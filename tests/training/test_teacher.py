@@ -7,6 +7,7 @@ import multiprocessing
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,14 +95,14 @@ def test_it_answers_in_float32_whatever_the_students_precision() -> None:
 def test_epochs_with_the_same_view_share_its_answer_and_everything_else_has_its_own(tmp_path: Path) -> None:
     teacher, batch = counting(), batch_of(2)
 
-    def asked_for(**changes: object) -> int:
-        before = changes.get("teacher", teacher).asked  # type: ignore[attr-defined]
+    def asked_for(**changes: Any) -> int:
+        before = changes.get("teacher", teacher).asked
         cache = AnswerCache(tmp_path, two_views)
-        given = batch._replace(epoch=changes.get("epoch", 0))  # type: ignore[arg-type]
+        given = batch._replace(epoch=changes.get("epoch", 0))
         asked = changes.get("teacher", teacher)
         with torch.autocast("cpu", torch.bfloat16, enabled=bool(changes.get("autocast"))):
-            cache.answers(asked, given, TEACHER_VIEW, changes.get("layers", LAYERS))  # type: ignore[arg-type]
-        return asked.asked - before  # type: ignore[attr-defined]
+            cache.answers(asked, given, TEACHER_VIEW, changes.get("layers", LAYERS))
+        return asked.asked - before
 
     assert asked_for() == 2
     assert asked_for(epoch=1) == 2
@@ -195,7 +196,7 @@ def test_the_losses_are_the_same_with_caches_which_keep_learning_and_measuring_a
     def objective(teacher: Teacher, cache: AnswerCache | None, **more: AnswerCache) -> Distillation:
         torch.manual_seed(0)
         student, views = tiny_network(7, width=2), {"student": STUDENT_VIEW, "view": TEACHER_VIEW}
-        return Distillation(student, teacher, config, labels=LABELS, cache=cache, **views, **more)  # type: ignore[arg-type]
+        return Distillation(student, teacher, config, labels=LABELS, cache=cache, **views, **more)
 
     plain = objective(tiny_teacher(), None).train()(batch_of(3))
     teacher = counting()

@@ -22,6 +22,8 @@ from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training import engine
 from nonlocal_video.training.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]  # the fixture `run`
 
 
@@ -57,11 +59,11 @@ def test_from_a_folder_of_clips_to_answers(train: Run, run: Run, divided_clips: 
     answer = run("classify", clips / "jump" / "0.mp4", "--model", folder, "--json")
     assert answer.status == 0
     assert {one["label"] for one in json.loads(answer.out)["top"]} == {"drink", "jump"}
-    best = max(rows, key=lambda row: (row["validation/top1"], -row["validation/loss"]))  # type: ignore[arg-type, operator]
+    best = max(rows, key=lambda row: (row["validation/top1"], -row["validation/loss"]))
     measured = run("evaluate", folder / "manifest.csv", "--split", "validation", "--model", folder, "--json")
     summary = json.loads(measured.out)
     assert summary["clips"] == 4
-    assert summary["accuracy_percent"]["top1"]["value"] == 100 * best["validation/top1"]  # type: ignore[operator]
+    assert summary["accuracy_percent"]["top1"]["value"] == 100 * best["validation/top1"]
 
     before = {name: (folder / name).read_bytes() for name in ("metrics.csv", "best.safetensors", "README.md")}
     again = train(clips)
@@ -153,11 +155,11 @@ def _stop_in_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ctrl-C while a step is computed."""
     original = engine.Training._one_step
 
-    def interrupted(self: engine.Training, *args: Any) -> int:
-        clips = original(self, *args)
+    def interrupted(self: engine.Training, *args: Any) -> tuple[int, bool]:
+        clips_and_stop = original(self, *args)
         if self.step == step:
             os.kill(os.getpid(), signal.SIGINT)
-        return clips
+        return clips_and_stop
 
     monkeypatch.setattr(engine.Training, "_one_step", interrupted)
 
@@ -193,7 +195,7 @@ class TestResume:
         assert (settings["workers"], settings["save_every_steps"], settings["batch_size"]) == (1, 1, 4)
         assert read_metrics(stopped / "metrics.csv")[-1]["step"] == 2
 
-    def test_it_goes_on_from_any_folder(  # type: ignore[no-untyped-def]
+    def test_it_goes_on_from_any_folder(
         self, run: Run, train: Run, divided_clips: Path, model: Path, teacher: Path, stills: Path, tmp_path, monkeypatch
     ) -> None:
         monkeypatch.chdir(tmp_path)

@@ -110,6 +110,7 @@ def without_launcher(command: str) -> str:
     return shlex.join(["nonlocal-video", *started.training_script_args])
 
 
+@pytest.mark.slow
 def test_every_command_works(there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(there)
     served: dict[str, Any] = {}
@@ -181,7 +182,7 @@ def section(title: str) -> str:
 )
 def test_the_tables_of_settings_are_the_programs(prefix: str, kind: type[Any]) -> None:
     rows = section("All settings").partition(f"| {prefix} | default |")[2].partition("\n\n")[0].splitlines()[2:]
-    found = {}
+    found: dict[str, str] = {}
     for row in rows:
         names, default, meaning = [cell.strip() for cell in row.strip("|").split("|")]
         assert meaning, row

@@ -16,6 +16,8 @@ from nonlocal_video.cli.weights import _read_labels
 from nonlocal_video.datasets.manifest import read_manifest
 from nonlocal_video.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]  # the fixtures `run` and `train`
 
 

@@ -15,6 +15,8 @@ from engine_parts import tiny_card, tiny_network
 from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.training import engine
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]  # the fixture `train`
 
 
@@ -71,7 +73,7 @@ class TestDeterministic:
     ) -> None:
         original, during = engine.Training._one_step, []
 
-        def step(self: engine.Training, *args: Any) -> int:
+        def step(self: engine.Training, *args: Any) -> tuple[int, bool]:
             during.append(torch.are_deterministic_algorithms_enabled())
             return original(self, *args)
 

@@ -21,6 +21,8 @@ from nonlocal_video.models.checkpoint import load_checkpoint, read_card
 from nonlocal_video.training.metrics import read_metrics
 from nonlocal_video.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Any]  # the fixture `run`
 
 
@@ -49,7 +51,7 @@ class TestTeacher:
         folder = tmp_path / "run"
         assert read_card(folder / "best.safetensors").labels == ("clap", *LABELS)
         rows = read_metrics(folder / "metrics.csv")
-        assert rows[-1]["train/kl"] < rows[0]["train/kl"] / 2  # type: ignore[operator]
+        assert rows[-1]["train/kl"] < rows[0]["train/kl"] / 2
         assert "3 clips and 2 pictures without labels" in (folder / "README.md").read_text()
         answer = run("classify", divided_clips.parent / "jump" / "0.mp4", "--model", folder, "--json")
         assert json.loads(answer.out)["model"] == "run"
@@ -65,7 +67,7 @@ class TestTeacher:
         readme = (tmp_path / "run" / "README.md").read_text()
         assert "2 clips and 0 images without labels; 1 more were in the validation set." in readme
 
-    def test_a_run_that_has_not_all_its_clips_yet_is_none(  # type: ignore[no-untyped-def]
+    def test_a_run_that_has_not_all_its_clips_yet_is_none(
         self, train: Run, run: Run, divided_clips, teacher: Path, unlabelled, stills, monkeypatch, tmp_path: Path
     ) -> None:
         def cut_off(*_: object) -> None:

@@ -16,6 +16,8 @@ import pytest
 from nonlocal_video.errors import ERROR_CODES
 from nonlocal_video.video import VideoReader
 
+pytestmark = pytest.mark.slow
+
 ERRORS = {
     "audio_only.mp4": "no_video_stream",
     "corrupt_header.mp4": "corrupt",

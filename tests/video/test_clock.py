@@ -14,6 +14,8 @@ from numbered_clips import NUM_FRAMES, ffmpeg
 from nonlocal_video.errors import UsageError
 from nonlocal_video.video import VideoReader
 
+pytestmark = pytest.mark.slow
+
 FPS = 25
 SOUND = ("-f", "lavfi", "-i", "sine=440:duration=4")
 # Sound and pictures as the containers store them; the pictures are copied.
@@ -57,7 +59,7 @@ def test_sound_that_begins_first_begins_the_file(clips: Path, tmp_path: Path, na
     ffmpeg(*late, *CONTAINERS[name].split(), str(path))
     expected = first_picture_by_ffprobe(path)
     assert 0.65 < expected < 0.8  # the file is what the test is about; priming and ticks make the difference
-    with VideoReader(decoder=decoder) as reader:  # type: ignore[arg-type]
+    with VideoReader(decoder=decoder) as reader:
         info = reader.probe(path)
         assert info.start_seconds == pytest.approx(expected, abs=2e-6)
         assert (info.num_frames, info.duration_seconds) == (NUM_FRAMES, pytest.approx(NUM_FRAMES / FPS, abs=2e-3))

@@ -13,6 +13,8 @@ import pytest
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video import Frames, VideoReader
 
+pytestmark = pytest.mark.slow
+
 
 def damaged(clip: Path, folder: Path, packet_number: int) -> Path:
     """Copy a clip with the middle of one packet, in the order of the file, overwritten."""

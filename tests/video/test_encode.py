@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numbered_clips
 import numpy as np
@@ -139,7 +140,8 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "video.avi", fps=25)
     with pytest.raises(UsageError, match="at least one"):
         write_video(path, [], fps=10)
-    for wrong in (np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)):
+    wrong_frames: list[Any] = [np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)]
+    for wrong in wrong_frames:
         with pytest.raises(UsageError, match="uint8"):
             write_video(path, [wrong], fps=10)
     with pytest.raises(UsageError, match="like the first"):

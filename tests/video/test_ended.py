@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's"
 
 def ending(returncode: int, printed: bytes = b"", **given: object) -> Ending:
     values: dict[str, object] = {"timed_out": False, "killed_by_us": False, "kills_before": 7, **given}
-    return classify_ending(returncode, printed, **values)  # type: ignore[arg-type]
+    return classify_ending(returncode, printed, **values)
 
 
 def test_a_kill_is_the_kernels_only_where_the_kernel_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_child_that_dies_idle_costs_the_next_file_nothing(clips: Path, reader,
 def test_children_that_always_die_idle_are_given_up(clips: Path, tmp_path: Path, monkeypatch) -> None:
     started = VideoReader._child
 
-    def start_and_kill(reader: VideoReader):  # type: ignore[no-untyped-def]
+    def start_and_kill(reader: VideoReader):
         process = started(reader)
         os.kill(process.pid, signal.SIGKILL)
         time.sleep(0.1)

@@ -27,6 +27,7 @@ def fuzzing() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_thousand_damaged_files(fuzzing: ModuleType) -> None:
     report = fuzzing.fuzz(2000, seed=1, workers=2)
@@ -54,4 +55,4 @@ def test_streams_that_turn_up_in_a_damaged_file_end_the_packets_and_nothing_else
             yield from range(3)
             raise IndexError(stream)
 
-    assert list(demux(Container(), 7)) == [0, 1, 2]  # type: ignore[arg-type]
+    assert list(demux(Container(), 7)) == [0, 1, 2]

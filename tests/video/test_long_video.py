@@ -14,6 +14,8 @@ import pytest
 from nonlocal_video.video import VideoReader
 from nonlocal_video.video._decord import MAX_FRAMES
 
+pytestmark = pytest.mark.slow
+
 NUM_FRAMES = 10_000
 
 STREAM = """

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from nonlocal_video.errors import VideoError
-from nonlocal_video.video import VideoReader
+from nonlocal_video.video import VideoInfo, VideoReader
+
+pytestmark = pytest.mark.slow
 
 EXIF_ORIENTATION, EXIF_MAKE = 274, 271
 # EXIF's orientation: what makes the stored picture upright.
@@ -36,7 +38,7 @@ SEI = {
 }
 
 
-def read_all(reader: VideoReader, path: Path) -> tuple[np.ndarray, object]:
+def read_all(reader: VideoReader, path: Path) -> tuple[np.ndarray, VideoInfo]:
     info = reader.probe(path)
     frames = reader.read(path, np.linspace(0, info.duration_seconds, 20 * info.num_frames).tolist())
     assert frames.info == info

@@ -66,6 +66,7 @@ def child_of(reader: VideoReader) -> int:
     return reader._process.pid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "code", "reason"),
     [
@@ -154,6 +155,7 @@ def test_the_child_limits_itself(clips: Path, fake_decord) -> None:
         assert group == child_of(reader) != os.getpgid(0)
 
 
+@pytest.mark.slow
 @linux_only
 def test_the_child_cannot_take_more_memory_than_allowed(clips: Path, tmp_path: Path) -> None:
     path = tmp_path / "large.mp4"

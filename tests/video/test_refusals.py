@@ -43,7 +43,7 @@ def test_what_is_no_regular_file(tmp_path: Path, reader: VideoReader) -> None:
 
 def test_what_is_no_path_leaves_the_reader_usable(clips: Path, reader: VideoReader) -> None:
     with pytest.raises(UsageError, match="path = None"):
-        reader.probe(None)  # type: ignore[arg-type]
+        reader.probe(None)
     assert reader.probe(clips / "h264.mp4").codec == "h264"
 
 
@@ -161,13 +161,13 @@ def test_times_outside_of_the_video_are_refused(clips: Path, reader: VideoReader
     for times in ([-0.1], [0.0, end + 0.1], [float("nan")], [float("inf")]):
         with pytest.raises(UsageError, match="times_seconds"):
             reader.read(path, times)
-    for times in ([], [[0.0]]):
+    for no_times in ([], [[0.0]]):
         with pytest.raises(UsageError, match="times_seconds"):
-            reader.read(path, times)  # type: ignore[arg-type]
+            reader.read(path, no_times)
     with pytest.raises(UsageError, match="chunk_frames"):
         reader.stream(path, [0.0], chunk_frames=0)
     with pytest.raises(UsageError, match="decoder"):
-        VideoReader(decoder="opencv")  # type: ignore[arg-type]
+        VideoReader(decoder="opencv")
     last = reader.read(path, [end])
     assert numbered_clips.number_in(last.frames_thwc[0]) == numbered_clips.NUM_FRAMES - 1
 

@@ -19,15 +19,15 @@ from nonlocal_video.video.transforms import cut, resize_region, resized_size, sp
 
 @pytest.mark.parametrize("given_as", ["0.5,0,1,0.75", " 0.5, 0 ,1,0.75 ", (0.5, 0, 1, 0.75), [0.5, 0, 1, 0.75]])
 def test_a_region_is_given_as_text_or_numbers(given_as: object) -> None:
-    region = Region.parse(given_as)  # type: ignore[arg-type]
+    region = Region.parse(given_as)
     assert region == Region(0.5, 0, 1, 0.75) == Region.parse(str(region)) == Region.parse(region)
     assert str(region) == "0.5,0,1,0.75"
-    assert Region.parse(np.array([0.5, 0, 1, 0.75])) == region  # type: ignore[arg-type]
+    assert Region.parse(np.array([0.5, 0, 1, 0.75])) == region
 
 
 @pytest.mark.parametrize("whole", [None, "", " ", "0,0,1,1", (0, 0, 1, 1), Region(0, 0, 1, 1)])
 def test_the_whole_picture_is_no_region(whole: object) -> None:
-    assert Region.parse(whole) is None  # type: ignore[arg-type]
+    assert Region.parse(whole) is None
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_whole_picture_is_no_region(whole: object) -> None:
 )  # fmt: skip
 def test_what_is_no_region_is_refused(wrong: object) -> None:
     with pytest.raises(UsageError, match=r"region = .*should be X0,Y0,X1,Y1"):
-        Region.parse(wrong)  # type: ignore[arg-type]
+        Region.parse(wrong)
 
 
 def nearest_edge(fraction: float, length: int) -> int:
@@ -86,8 +86,8 @@ def test_a_region_takes_the_frames_place(
     )
     by_hand = frames[:, top:bottom, left:right].clone()
     how = {"short_side": 56, "crop": 48, "num_crops": num_crops, "resize_to": resize_to}
-    views = spatial_views(height, width, region=Region(*numbers), **how)  # type: ignore[arg-type]
-    plain = spatial_views(bottom - top, right - left, **how)  # type: ignore[arg-type]
+    views = spatial_views(height, width, region=Region(*numbers), **how)
+    plain = spatial_views(bottom - top, right - left, **how)
     assert [(v.top, v.left, v.size) for v in views] == [(v.top, v.left, v.size) for v in plain]
     size = resize_to or resized_size(bottom - top, right - left, 56)
     smooth = nn_functional.interpolate(

@@ -100,8 +100,8 @@ def test_a_short_clip_is_spread_over_the_view() -> None:
 def test_a_clip_that_is_long_enough_is_not_filled(short_clips: ShortClips) -> None:
     for seconds in (10.0, 1.5, 1.5 - 1e-6):
         arguments = {"num_frames": 6, "frames_per_second": 4.0, "num_clips": 3}
-        views = plan_views(video(seconds), **arguments, short_clips=short_clips)  # type: ignore[arg-type]
-        assert views == plan_views(video(seconds), **arguments)  # type: ignore[arg-type]
+        views = plan_views(video(seconds), **arguments, short_clips=short_clips)
+        assert views == plan_views(video(seconds), **arguments)
         assert {view.filled for view in views} == {None}
 
 
@@ -183,7 +183,7 @@ def test_times_lie_in_the_part_and_views_in_order(
 def test_wrong_arguments_are_named(arguments: dict[str, float], message: str) -> None:
     defaults = {"num_frames": 8, "frames_per_second": 4.0}
     with pytest.raises(UsageError, match=message):
-        plan_views(video(10.0), **{**defaults, **arguments})  # type: ignore[arg-type]
+        plan_views(video(10.0), **{**defaults, **arguments})
 
 
 def test_the_printed_end_is_a_good_end() -> None:

@@ -11,6 +11,8 @@ import pytest
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video import VideoReader
 
+pytestmark = pytest.mark.slow
+
 NOTE = "The picture size changes during the video: all frames are scaled to the first one's, 96 x 64."
 NUM_FRAMES = 24
 CODECS = {

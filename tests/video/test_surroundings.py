@@ -20,7 +20,7 @@ import pytest
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.video import DecodeLimits, VideoReader
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for Linux")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="written for Linux")]
 
 READ = (
     "import sys\n"
@@ -220,15 +220,17 @@ def test_paths_that_are_none(reader: VideoReader, path: Any) -> None:
 def test_other_arguments_of_a_wrong_kind(clips: Path, reader: VideoReader) -> None:
     for chunk_frames in ("a", None, 1.5, 0, -1):
         with pytest.raises(UsageError, match="chunk_frames"):
-            reader.stream(clips / "h264.mp4", [0.0], chunk_frames=chunk_frames)  # type: ignore[arg-type]
-    for decoder in (None, 5, [], np.zeros(2)):
+            reader.stream(clips / "h264.mp4", [0.0], chunk_frames=chunk_frames)
+    no_decoders: list[Any] = [None, 5, [], np.zeros(2)]
+    for decoder in no_decoders:
         with pytest.raises(UsageError, match="decoder"):
-            VideoReader(decoder=decoder)  # type: ignore[arg-type]
+            VideoReader(decoder=decoder)
     with pytest.raises(UsageError, match="limits"):
-        VideoReader(limits={"timeout_seconds": 5})  # type: ignore[arg-type]
+        VideoReader(limits={"timeout_seconds": 5})
     for value in ("a", None, True, float("nan"), 1.5):
         with pytest.raises(UsageError, match="max_pixels"):
-            DecodeLimits(max_pixels=value)  # type: ignore[arg-type]
-    with VideoReader(limits=DecodeLimits(memory_bytes=2e9, max_pixels=36e6)) as other:  # type: ignore[arg-type]
-        frames = other.read(clips / "h264.mp4", [Fraction(1, 2), np.float32(1.0)])  # type: ignore[list-item]
+            DecodeLimits(max_pixels=value)
+    times: list[Any] = [Fraction(1, 2), np.float32(1.0)]
+    with VideoReader(limits=DecodeLimits(memory_bytes=2e9, max_pixels=36e6)) as other:
+        frames = other.read(clips / "h264.mp4", times)
     assert [numbered_clips.number_in(frame) for frame in frames.frames_thwc] == [12, 25]

@@ -48,7 +48,9 @@ STATED_PARAMETERS = {  # by the publishers or their code
 @lru_cache
 def network(config: str, name: str) -> Video3DResNet:
     with torch.device("meta"):
-        return build_network(entry(name).card).eval()
+        built = build_network(entry(name).card).eval()
+    assert isinstance(built, Video3DResNet)
+    return built
 
 
 def on_meta(name: str) -> Video3DResNet:
@@ -108,7 +110,7 @@ def test_stated_multiply_accumulates(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "count"), [("kinetics400", 400), ("kinetics600", 600), ("kinetics700", 700)])
 def test_label_lists(name: str, count: int) -> None:
-    labels = read_labels(name)  # type: ignore[arg-type]
+    labels = read_labels(name)
     assert len(labels) == len(set(labels)) == count
     assert all(label == label.strip() and label for label in labels)
     if name != "kinetics400":  # whose order has the capital of "passing American football" as a small letter
@@ -134,7 +136,7 @@ def test_kinetics_700_in_the_order_of_3d_resnets() -> None:
 
 
 def test_kinetics_lists_overlap_as_they_should() -> None:
-    k400, k600, k700 = (set(read_labels(f"kinetics{count}")) for count in (400, 600, 700))  # type: ignore[arg-type]
+    k400, k600, k700 = (set(read_labels(f"kinetics{count}")) for count in (400, 600, 700))
     assert len(k400 & k600) == 368  # the others are new or renamed
     assert sorted(k600 - k700) == [
         "bull fighting",

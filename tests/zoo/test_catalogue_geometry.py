@@ -168,7 +168,7 @@ def geometry_of(network: Video3DResNet) -> Geometry:
         stem=layer_of(next(module for module in network.stem.modules() if isinstance(module, nn.Conv3d))),
         pool=layer_of(pool) if isinstance(pool, nn.MaxPool3d) else None,
         temporal_pool=triple(temporal.stride)[0] if isinstance(temporal, nn.MaxPool3d) else 1,
-        strides=tuple(strides),  # type: ignore[arg-type]
+        strides=tuple(strides),
         temporal_kernels=tuple(kernels),
     )
 
@@ -182,7 +182,7 @@ def blocks_of(network: Video3DResNet) -> Blocks | None:
     ((kernel, pools_first, scale, out_bias),) = kinds
     in_fours = tuple(name for name, one in blocks.items() if one.temporal_groups == 4)
     assert all(one.temporal_groups in (None, 4) for one in blocks.values())
-    return Blocks(tuple(blocks), kernel, pools_first, scale, out_bias, in_fours)  # type: ignore[arg-type]
+    return Blocks(tuple(blocks), kernel, pools_first, scale, out_bias, in_fours)
 
 
 def test_every_row_is_stated() -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def saved(path: Path, state: dict[str, Tensor], **beside: object) -> Path:
 
 def converted_tensors(file: Path, **how: object) -> dict[str, Tensor]:
     output = file.with_name("out.safetensors")
-    convert_file(file, output, **how)  # type: ignore[arg-type]
+    convert_file(file, output, **how)
     return load_checkpoint(output)[0].state_dict()
 
 
@@ -173,7 +174,7 @@ def test_numbers_stay_as_they_are(tmp_path: Path, mmaction2_state: dict[str, Ten
         (torch.float16, None),
     ],
 )
-def test_dtypes_are_compared(tmp_path: Path, mmaction2_state: dict[str, Tensor], dtype: torch.dtype, problem) -> None:  # type: ignore[no-untyped-def]
+def test_dtypes_are_compared(tmp_path: Path, mmaction2_state: dict[str, Tensor], dtype: torch.dtype, problem) -> None:
     name = next(name for name, tensor in mmaction2_state.items() if tensor.is_floating_point() and tensor.ndim == 5)
     changed = mmaction2_state | {name: (mmaction2_state[name].double() / 3).to(dtype)}
     file, output = saved(tmp_path / "a.pth", changed), tmp_path / "o.safetensors"
@@ -285,10 +286,10 @@ def test_a_training_log_of_mmengine_is_passed_over(
 
         def mean(self) -> None: ...
 
-    module = ModuleType("mmengine.logging.history_buffer")
+    module: Any = ModuleType("mmengine.logging.history_buffer")
     HistoryBuffer.__module__ = HistoryBuffer.mean.__module__ = module.__name__
     HistoryBuffer.__qualname__, HistoryBuffer.mean.__qualname__ = "HistoryBuffer", "HistoryBuffer.mean"
-    module.HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
+    module.HistoryBuffer = HistoryBuffer
     for name, part in (("mmengine", ModuleType("mmengine")), ("mmengine.logging", module), (module.__name__, module)):
         monkeypatch.setitem(sys.modules, name, part)
     hub = {"log_scalars": OrderedDict(loss=HistoryBuffer())}

@@ -340,6 +340,7 @@ def test_a_folder_that_cannot_be_written_is_named(publisher: Publisher, tmp_path
         fetch(entry(publisher.url(), SHA256))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_download_once(publisher: Publisher, published_file: bytes) -> None:
     publisher.data = published_file
     publisher.hold.clear()

@@ -16,7 +16,7 @@ from nonlocal_video.zoo.catalogue import entry
 from nonlocal_video.zoo.convert import convert_file
 from nonlocal_video.zoo.export_state import export_state
 
-pytestmark = pytest.mark.usefixtures("thin_catalogue")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thin_catalogue")]
 
 ROUND_TRIPS = {
     "pyslowfast_I3D_NLN_8x8_R50": ("i3d-nl-r50-8x8-k400-pyslowfast", "pyslowfast"),
@@ -35,7 +35,7 @@ def test_round_trips_are_exact(file: str, tmp_path: Path) -> None:
     wrapper = "model_state" if layout == "pyslowfast" else "state_dict"
     torch.save({wrapper: state}, tmp_path / "theirs.pth")
     convert_file(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", name=name)
-    written = export_state(tmp_path / "ours.safetensors", tmp_path / "back.pth", layout=layout)  # type: ignore[arg-type]
+    written = export_state(tmp_path / "ours.safetensors", tmp_path / "back.pth", layout=layout)
     content = torch.load(written, weights_only=True)
     assert list(content) == [wrapper]
     back = content[wrapper]
@@ -71,7 +71,7 @@ def test_what_the_other_project_would_compute_differently_is_refused(
 ) -> None:
     file = tiny(name, tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match=rf"cannot be written for {layout}: .*{reason}"):
-        export_state(file, tmp_path / "a.pth", layout=layout)  # type: ignore[arg-type]
+        export_state(file, tmp_path / "a.pth", layout=layout)
     assert not (tmp_path / "a.pth").exists()
 
 
@@ -90,7 +90,7 @@ def test_blocks_that_the_other_project_does_not_have(changes: dict[str, object],
 def test_other_refusals(tmp_path: Path) -> None:
     file = tiny("i3d-r50-8x8-k400-pyslowfast", tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match=r"layout = 'caffe2' should be one of pyslowfast, mmaction2"):
-        export_state(file, tmp_path / "a.pkl", layout="caffe2")  # type: ignore[arg-type]
+        export_state(file, tmp_path / "a.pkl", layout="caffe2")
     with pytest.raises(ModelError, match="There is no folder"):
         export_state(file, tmp_path / "nowhere" / "a.pyth", layout="pyslowfast")
     with pytest.raises(ModelError, match="has names for 3D ResNets only"):

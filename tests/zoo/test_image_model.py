@@ -24,6 +24,8 @@ from nonlocal_video.blocks import VideoNonLocalBlock
 from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.models.resnet3d import Video3DResNet
 
+pytestmark = pytest.mark.slow
+
 NAME, FILE = "slowonly-nl-embedded-r50-4x16-k400-mmaction2", "mmaction2_slowonly_nl_embedded_gaussian_4x16_r50"
 """A published network with five non-local blocks, and whose tensors it has."""
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.zoo.convert import convert_file, recognise
 
+pytestmark = pytest.mark.slow
+
 CLASSES = 5
 LABELS = [f"action {index}" for index in range(CLASSES)]
 

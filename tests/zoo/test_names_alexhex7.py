@@ -31,7 +31,7 @@ def block_state(nonlocal_type: NonLocalType, dimension: int, *, sub_sample: bool
     if nonlocal_type != "gaussian":
         shapes |= {"theta": (INNER, CHANNELS, *ones), f"phi{first}": (INNER, CHANNELS, *ones)}
     shapes["W.0" if bn_layer else "W"] = (CHANNELS, INNER, *ones)
-    state = {}
+    state: dict[str, Tensor] = {}
     for name, shape in shapes.items():
         state |= {f"{name}.weight": torch.randn(shape), f"{name}.bias": torch.randn(shape[0])}
     if nonlocal_type == "concatenation":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def assert_same(actual: object, expected: object) -> None:
         assert actual == expected
 
 
-def array(dtype: str, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
+def array(dtype: str, shape: tuple[int, ...], order: Literal["C", "F"] = "C") -> np.ndarray:
     values = np.arange(np.prod(shape, dtype=int)) % 120
     return np.asarray(values.reshape(shape).astype(dtype), order=order)
 

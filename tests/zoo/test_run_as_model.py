@@ -69,6 +69,7 @@ def test_a_runs_folder_is_its_best_weights(
     assert find(".").resolve() == trained.best
 
 
+@pytest.mark.slow
 def test_every_verb_takes_it(trained: RunFolder, clip_folder: Path, run: Run, tmp_path: Path) -> None:
     clip, model = clip_folder / "a.mp4", ("--model", trained.path, "--device", "cpu")
     status, out, _ = run("classify", clip, *model, "--json")

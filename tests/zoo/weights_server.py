@@ -26,7 +26,7 @@ def entry(url: str, sha256: str | None = None, **changes: object) -> CatalogueEn
         licence=Licence("Apache-2.0"),
         download=Download(url, "caffe2", sha256),
     )
-    return replace(row, **changes)  # type: ignore[arg-type]
+    return replace(row, **changes)
 
 
 @dataclass

@@ -16,6 +16,7 @@ ALLOWED = {
     "models": {"blocks", "io", "errors"},
     "zoo": {"models", "blocks", "io", "paths", "errors"},
     "video": {"errors"},
+    "annotations": {"video", "io", "errors"},
     "attention": {"models", "blocks", "video", "errors"},
     "inference": {"attention", "zoo", "models", "blocks", "video", "io", "errors"},
     "datasets": {"inference", "models", "video", "io", "errors"},
@@ -28,6 +29,7 @@ ALLOWED = {
     "app": {"samples", "inference", "attention", "zoo", "models", "video", "errors"},
     "cli": {
         "analysis",
+        "annotations",
         "app",
         "benchmark",
         "datasets",

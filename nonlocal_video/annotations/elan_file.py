@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -146,6 +147,7 @@ def _media(video: str, options: WriteOptions) -> dict[str, str]:
     kind = mimetypes.guess_type(video)[0] or "unknown"
     if is_remote(video):
         return {"MEDIA_URL": video, "MIME_TYPE": kind}
-    written = options.written_path(video)
-    relative = {} if Path(written).is_absolute() else {"RELATIVE_MEDIA_URL": f"./{Path(written).as_posix()}"}
-    return {"MEDIA_URL": Path(video).resolve().as_uri(), "MIME_TYPE": kind, **relative}
+    options.written_path(video)  # refuses names that are not text
+    relative = Path(os.path.relpath(video, options.folder)).as_posix()
+    whole = Path(os.path.abspath(video)).as_uri()
+    return {"MEDIA_URL": whole, "MIME_TYPE": kind, "RELATIVE_MEDIA_URL": f"./{relative}"}

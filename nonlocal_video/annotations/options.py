@@ -73,11 +73,13 @@ class ReadOptions:
             raise UsageError("The file does not name its video; name it with --media.")
         if self.media_folder is not None:
             inside = [os.path.join(self.media_folder, base) for name in candidates for base in _base_names(name)]
-            return _first_file(inside) or inside[0]
+            return _plain(_first_file(inside) or inside[0])
         local = [name for name in candidates if not is_remote(name)]
         paths = [os.path.join(folder, name) for name in local]  # an absolute name stays what it is
         beside = [os.path.join(folder, base) for name in local for base in _base_names(name)]
-        return _first_file([*paths, *beside]) or (paths[0] if local and not is_remote(candidates[0]) else candidates[0])
+        if (found := _first_file([*paths, *beside])) is not None:
+            return _plain(found)
+        return candidates[0] if is_remote(candidates[0]) else _plain(paths[0])
 
     def wants(self, tier: str) -> bool:
         """Whether a tier (ELAN), a control (Label Studio) or a subject (BORIS) is to be read."""
@@ -149,6 +151,12 @@ def _candidate(name: str) -> str:
 def _base_names(name: str) -> list[str]:
     base = base_name(unquote(urlsplit(name).path) if is_remote(name) else name)
     return [base, *([_UPLOAD_PREFIX.sub("", base)] if _UPLOAD_PREFIX.match(base) else [])]
+
+
+def _plain(path: str) -> str:
+    """The path without `./` and `x/..`, unless that leads elsewhere, as behind a link; so a video has one name."""
+    plain = os.path.normpath(path)
+    return plain if not os.path.exists(path) or (os.path.exists(plain) and os.path.samefile(path, plain)) else path
 
 
 def _first_file(paths: Sequence[str]) -> str | None:

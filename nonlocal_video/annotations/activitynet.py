@@ -14,6 +14,7 @@ from nonlocal_video.annotations.segment import (
     Annotations,
     Collector,
     by_video,
+    counted,
     dropped_fields,
     listed,
     only_spans,
@@ -71,7 +72,9 @@ def read_activitynet(path: Path, options: ReadOptions) -> Annotations:
             )
     found.segments, num_doubles = _without_doubles(found.segments)
     if num_doubles:
-        found.notes.append(f"{num_doubles} segments that are there twice (same label, same times) were taken once.")
+        found.notes.append(
+            f"Taken once: {counted(num_doubles, 'segment')} that the file repeats (same label, same times)."
+        )
     if beyond:
         found.notes.append(f"{listed(beyond)}: these end after the video's duration.")
     if missing:
@@ -111,7 +114,7 @@ def write_activitynet(segments: Sequence[AnnotatedSegment], options: WriteOption
         entries[key] = entry
     if is_scored:
         if num_without := sum(segment.score is None for segment in kept):
-            notes.append(f"{num_without} segments without a score got the score 1, as results need one.")
+            notes.append(f"Results need scores: {counted(num_without, 'segment')} without one got the score 1.")
         return to_json({"version": _VERSION, "results": entries, "external_data": {}}), notes
     if without := [key for key, entry in entries.items() if "duration" not in entry]:
         notes.append(f"{listed(without)}: written without a duration, as the video was not found.")

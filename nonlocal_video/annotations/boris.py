@@ -18,6 +18,7 @@ from nonlocal_video.annotations.segment import (
     Annotations,
     Collector,
     by_video,
+    counted,
     dropped_fields,
     listed,
     without_overlap,
@@ -76,7 +77,7 @@ def read_boris(path: Path, options: ReadOptions) -> Annotations:
         _add_bouts(name, observation, wanted, path.parent, options, found)
     found.notes += about_subjects(list(subjects), options)
     if num_modified:
-        found.notes.append(f"{num_modified} events have modifiers; they were left out.")
+        found.notes.append(f"The modifiers of {counted(num_modified, 'event')} were left out.")
     return found.result()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from nonlocal_video.annotations.boris import NO_SUBJECT, Bout, about_subjects, paired, score_of
 from nonlocal_video.annotations.documents import as_number
 from nonlocal_video.annotations.options import ReadOptions
-from nonlocal_video.annotations.segment import Annotations, Collector
+from nonlocal_video.annotations.segment import Annotations, Collector, counted
 from nonlocal_video.annotations.segments_csv import read_table
 from nonlocal_video.errors import UsageError
 
@@ -66,7 +66,7 @@ def read_boris_table(path: Path, options: ReadOptions) -> Annotations:
                 found.add(where, video, round(bout.start, 6), round(bout.end, 6), bout.code, score=score)
     found.notes += about_subjects(list(subjects), options)
     if num_modified:
-        found.notes.append(f"{num_modified} rows have modifiers; they were left out.")
+        found.notes.append(f"The modifiers of {counted(num_modified, 'row')} were left out.")
     return found.result()
 
 

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from nonlocal_video.annotations.documents import as_number, read_xml
 from nonlocal_video.annotations.options import ReadOptions
-from nonlocal_video.annotations.segment import Annotations, Collector, listed
+from nonlocal_video.annotations.segment import Annotations, Collector, counted, listed
 from nonlocal_video.errors import UsageError
 
 SCORE_TYPE = "nonlocal-video score"
@@ -64,7 +64,7 @@ def read_eaf(path: Path, options: ReadOptions) -> Annotations:
     num_placed = sum(_place(tier, times) for tier in tiers)
     num_placed += _resolve_references(tiers)
     if num_placed:
-        found.notes.append(f"{num_placed} annotations have no times of their own; placed evenly between neighbours.")
+        found.notes.append(f"Placed evenly between neighbours: {counted(num_placed, 'annotation')} without own times.")
     scores = _scores(tiers)
     read, nameless = [], 0
     for tier in tiers:
@@ -90,7 +90,9 @@ def read_eaf(path: Path, options: ReadOptions) -> Annotations:
                     annotator=tier.annotator,
                 )
     if nameless:
-        found.notes.append(f"{nameless} annotations without text were left out; --labels tier takes the tier's name.")
+        found.notes.append(
+            f"Left out: {counted(nameless, 'annotation')} without text; --labels tier takes the tier's name."
+        )
     if len(read) > 1 and not options.tiers and options.labels_from == "value":
         found.notes.append(
             f"Read from {len(read)} tiers: {listed(read, 20)}. --tier chooses, --labels both tells apart."

@@ -27,6 +27,7 @@ from nonlocal_video.annotations.segment import (
     Annotations,
     Collector,
     by_video,
+    counted,
     dropped_fields,
     listed,
     only_spans,
@@ -112,7 +113,7 @@ def read_label_studio(path: Path, options: ReadOptions) -> Annotations:
             f"configuration."
         )
     if num_predicted:
-        found.notes.append(f"{num_predicted} tasks have no annotations; their predictions were read.")
+        found.notes.append(f"Predictions were read from {counted(num_predicted, 'task')} without annotations.")
     found.notes += [f"Left out: {count} {what}." for what, count in passed_over.items()]
     return found.result()
 

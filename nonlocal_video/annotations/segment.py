@@ -129,6 +129,11 @@ def listed(names: Sequence[str], most: int = _LISTED) -> str:
     return ", ".join(names[:most]) + more
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 event`, `2 events`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def by_video(segments: Iterable[AnnotatedSegment]) -> dict[str, list[AnnotatedSegment]]:
     """The segments of each video in order of time; videos in the order in which they first occur."""
     videos: dict[str, list[AnnotatedSegment]] = {}
@@ -165,8 +170,8 @@ def only_spans(
     if not points:
         return kept, []
     return kept, [
-        f"{points} events without a duration were left out: {format_name} has no place for them. A duration for points "
-        f"(--point-seconds) turns them into segments."
+        f"Left out: {counted(points, 'event')} without a duration, for which {format_name} has no place. "
+        f"--point-seconds gives points a duration."
     ]
 
 

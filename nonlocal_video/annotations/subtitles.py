@@ -15,6 +15,7 @@ from nonlocal_video.annotations.segment import (
     Annotations,
     Collector,
     by_video,
+    counted,
     dropped_fields,
     only_spans,
 )
@@ -140,7 +141,7 @@ def _seconds(parts: Sequence[str | None]) -> float | None:
 
 def _result(found: Collector) -> Annotations:
     if num_scored := sum(segment.score is not None for segment in found.segments):
-        found.notes.append(f"{num_scored} cues end in a percentage, which was read as their score.")
+        found.notes.append(f"The percentage at the end of {counted(num_scored, 'cue')} was read as the score.")
     return found.result()
 
 

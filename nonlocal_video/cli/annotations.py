@@ -75,6 +75,7 @@ def convert(
 ) -> None:
     """Convert annotations; what OUT has no place for is said on standard error."""
     from nonlocal_video.annotations.convert import convert_annotations
+    from nonlocal_video.annotations.segment import counted
 
     if len(files) < 2:
         raise UsageError("Give a file to read and one to write: nonlocal-video annotations convert IN OUT.")
@@ -101,6 +102,7 @@ def convert(
         about = {"output": str(output), "num_segments": len(done.segments), "num_videos": num_videos}
         typer.echo(json.dumps({**about, "notes": done.notes, "problems": done.problems}))
     else:
-        typer.echo(f"{len(done.segments)} segments of {num_videos} videos, written to {shown(str(output))}.")
+        what = f"{counted(len(done.segments), 'segment')} of {counted(num_videos, 'video')}"
+        typer.echo(f"{what}, written to {shown(str(output))}.")
     if done.problems:
         raise typer.Exit(_STATUS_SOME_FAILED)

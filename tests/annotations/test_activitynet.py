@@ -47,7 +47,7 @@ def test_doubles_are_taken_once_and_late_ends_and_broken_segments_are_named(tmp_
     broken = [one(5, 4), one("x", 2), {"label": "walk"}, one(1, 2, " ")]
     found = read_annotations(database(tmp_path, abc=entry(*twice, *broken)))
     assert spans(found) == [(1, 2, "run"), (1, 2, "walk"), (19, 25, "walk")]
-    assert any("1 segments that are there twice" in note for note in found.notes)
+    assert any("1 segment that the file repeats" in note for note in found.notes)
     assert any("after the video's duration" in note for note in found.notes)
     assert len(found.problems) == 4
 

@@ -36,7 +36,7 @@ def test_states_begin_and_end_by_turns_for_each_subject_and_modifier(tmp_path: P
     found = read_annotations(project(tmp_path, events))
     assert spans(found) == [(1, 3, "walk"), (1.5, 4, "walk"), (2, 5, "walk"), (5.5, 5.5, "blink")]
     assert any("No focal subject, cat" in note for note in found.notes)
-    assert any("2 events have modifiers" in note for note in found.notes)
+    assert any("modifiers of 2 events" in note for note in found.notes)
     assert spans(read_annotations(project(tmp_path, events), tiers=["cat"])) == [(1.5, 4, "walk"), (2, 5, "walk")]
     assert len(read_annotations(project(tmp_path, events), tiers=["No focal subject"])) == 2
 

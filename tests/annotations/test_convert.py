@@ -110,7 +110,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def test_the_verb_says_what_it_did_and_does_not_replace_a_file(folder: Path, tmp_path: Path, run: Run) -> None:
     done = run(folder / "a.csv", tmp_path / "o.eaf")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("3 segments of 1 videos, written to")
+    assert done.stdout.startswith("3 segments of 1 video, written to")
     again = run(folder / "a.csv", tmp_path / "o.eaf")
     assert again.returncode == 2
     assert "exists" in again.stderr

@@ -143,7 +143,7 @@ def test_slots_without_a_time_are_placed_evenly_and_said(tmp_path: Path) -> None
     words = [aligned("w1", "ts1", "ts2", "The"), aligned("w2", "ts2", "ts3", "old"), aligned("w3", "ts3", "ts4", "cat")]
     found = read_annotations(eaf(tmp_path, slots, tier("words", *words, kind="words")))
     assert spans(found) == [(1.0, 2.0, "The"), (2.0, 3.0, "old"), (3.0, 4.0, "cat")]
-    assert any("3 annotations have no times of their own" in note for note in found.notes)
+    assert any("3 annotations without own times" in note for note in found.notes)
 
 
 def test_a_slot_without_any_known_neighbour_is_a_problem_and_nothing_else_is_lost(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_tiers_are_chosen_and_can_give_the_label(tmp_path: Path) -> None:
     path = eaf(tmp_path, slot("ts1", 0) + slot("ts2", 1000), tiers)
     plain = read_annotations(path)
     assert [row.label for row in plain] == ["calm"]
-    assert any("1 annotations without text" in note for note in plain.notes)
+    assert any("1 annotation without text" in note for note in plain.notes)
     assert [row.label for row in read_annotations(path, labels_from="tier")] == ["walk", "mood"]
     assert [row.label for row in read_annotations(path, labels_from="both")] == ["walk", "mood: calm"]
     assert [row.label for row in read_annotations(path, tiers=["mood"])] == ["calm"]
@@ -225,7 +225,7 @@ def test_points_and_what_has_no_place_are_named(tmp_path: Path) -> None:
         AnnotatedSegment("a.mp4", 1, 2, "a\x07b", group="g", split="train"),
     ]
     notes = " ".join(write_annotations(tmp_path / "out.eaf", rows))
-    assert "1 events without a duration" in notes
+    assert "Left out: 1 event without a duration" in notes
     assert "group, split" in notes
     assert "XML has no place" in notes
     assert spans(read_annotations(tmp_path / "out.eaf")) == [(1, 2, "a b")]

@@ -88,7 +88,7 @@ def test_annotations_are_read_before_predictions(tmp_path: Path) -> None:
     found = read_annotations(export(tmp_path, both, only, skipped))
     assert spans(found) == [(0, 1, "walk"), (1, 2, "walk"), (1, 2, "walk")]
     assert sorted(row.score for row in found if row.score is not None) == [0.4, 0.9]
-    assert any("1 tasks have no annotations" in note for note in found.notes)
+    assert any("from 1 task without" in note for note in found.notes)
     assert any("1 annotations that were skipped" in note for note in found.notes)
 
 
@@ -160,7 +160,7 @@ def test_what_is_written_is_read_again_to_half_a_frame(tmp_path: Path) -> None:
 def test_scores_prefix_and_points(tmp_path: Path) -> None:
     rows = [AnnotatedSegment("x/a.mp4", 1, 2, "walk", score=0.5), AnnotatedSegment("x/a.mp4", 3, 3, "blink")]
     notes = write_annotations(tmp_path / "o.labelstudio.json", rows, url_prefix="https://host/films/")
-    assert any("1 events without a duration" in note for note in notes)
+    assert any("Left out: 1 event without a duration" in note for note in notes)
     (written_task,) = json.loads((tmp_path / "o.labelstudio.json").read_text())
     assert written_task["data"] == {"video": "https://host/films/a.mp4", "fps": 25}
     assert written_task["predictions"][0]["score"] == written_task["predictions"][0]["result"][0]["score"] == 0.5

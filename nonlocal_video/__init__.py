@@ -13,6 +13,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from nonlocal_video.analysis.tutorial import NonLocalAnalyzer as NonLocalAnalyzer
     from nonlocal_video.analysis.tutorial import NonLocalOptimizer as NonLocalOptimizer
+    from nonlocal_video.annotations.formats import read_annotations as read_annotations
+    from nonlocal_video.annotations.formats import write_annotations as write_annotations
+    from nonlocal_video.annotations.segment import AnnotatedSegment as AnnotatedSegment
+    from nonlocal_video.annotations.segment import Annotations as Annotations
     from nonlocal_video.attention.maps import AttentionMaps as AttentionMaps
     from nonlocal_video.attention.maps import QueryPoint as QueryPoint
     from nonlocal_video.blocks.config import NonLocalConfig as NonLocalConfig
@@ -52,6 +56,8 @@ if TYPE_CHECKING:
     from nonlocal_video.zoo.models import pull as pull
 
 _MODULE_OF_NAME = {
+    "AnnotatedSegment": "annotations.segment",
+    "Annotations": "annotations.segment",
     "AttentionMaps": "attention.maps",
     "DecodeLimits": "video.limits",
     "Evaluation": "evaluation.report",
@@ -88,9 +94,11 @@ _MODULE_OF_NAME = {
     "load": "inference.load",
     "memory_efficient": "blocks.variants",
     "pull": "zoo.models",
+    "read_annotations": "annotations.formats",
     "remove_nonlocal": "blocks.insertion",
     "sparse_attention": "blocks.variants",
     "train": "training.api",
+    "write_annotations": "annotations.formats",
 }
 
 __all__ = sorted([*_MODULE_OF_NAME, "__version__"])

@@ -18,6 +18,7 @@ ALLOWED = {
     "models": {"blocks", "io", "errors"},
     "zoo": {"models", "blocks", "io", "paths", "errors"},
     "video": {"errors"},
+    "annotations": {"video", "io", "errors"},
     "attention": {"notebook", "models", "blocks", "video", "errors"},
     "inference": {"notebook", "attention", "zoo", "models", "blocks", "video", "io", "errors"},
     "datasets": {"inference", "models", "video", "io", "errors"},
@@ -30,6 +31,7 @@ ALLOWED = {
     "app": {"samples", "inference", "attention", "zoo", "models", "video", "errors"},
     "cli": {
         "analysis",
+        "annotations",
         "app",
         "benchmark",
         "datasets",

@@ -9,6 +9,7 @@ import typer
 
 from nonlocal_video import __version__
 from nonlocal_video.cli.analyze import app as analyze
+from nonlocal_video.cli.annotations import app as annotation_verbs
 from nonlocal_video.cli.benchmark import benchmark
 from nonlocal_video.cli.check import check
 from nonlocal_video.cli.classify import classify
@@ -16,6 +17,7 @@ from nonlocal_video.cli.doctor import doctor
 from nonlocal_video.cli.evaluate import evaluate
 from nonlocal_video.cli.explain import explain
 from nonlocal_video.cli.export import export
+from nonlocal_video.cli.import_set import import_set
 from nonlocal_video.cli.serve import serve
 from nonlocal_video.cli.timeline import timeline
 from nonlocal_video.cli.train import train
@@ -35,10 +37,12 @@ app.command()(timeline)
 app.command()(train)
 app.command()(evaluate)
 app.command()(check)
+app.command("import")(import_set)
 app.command()(export)
 app.command()(serve)
 app.command()(doctor)
 app.add_typer(analyze, name="analyze")
+app.add_typer(annotation_verbs, name="annotations")
 app.add_typer(benchmark, name="benchmark")
 app.add_typer(weights, name="weights")
 

@@ -82,7 +82,8 @@ def evaluate(
         source: A folder with one folder of clips for each class, or a CSV of `path,label[,group][,split]`.
         model: Catalogue name, weights file, or a training run's folder.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:all`.
-        runtime: As for `load`, and so is `precision`.
+        runtime: As for `load`.
+        precision: As for `load`.
         views: CLIPSxCROPS to average; None is 1x1.
         fast: The model card's cheaper view.
         region: Part of the picture to look at.

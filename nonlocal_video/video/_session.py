@@ -123,7 +123,7 @@ class Session:
     def _ask(self, seconds: float) -> Plan:
         self._give(seconds)
         answer = self._expect(_wire.PLAN)
-        if self._request["op"] == "probe":
+        if self._request["op"] in ("probe", "frame_times"):
             self._child_is_busy = False
         try:
             info = answer["info"]

@@ -162,8 +162,9 @@ class _Server:
             if request["decoder"] == "decord":
                 _decord.check_fitness(source, index)
             use_decord = decord is not None and (request["decoder"] == "decord" or index.info.decoder == "decord")
-            if request["op"] == "probe":
-                self._send_plan({"info": _named(index.info, use_decord=use_decord)})
+            if request["op"] in ("probe", "frame_times"):
+                times = {} if request["op"] == "probe" else {"pts_seconds": index.shown_seconds.tolist()}
+                self._send_plan({"info": _named(index.info, use_decord=use_decord), **times})
                 return
             wanted, frame_of_time = _distinct_frames(index, np.asarray(request["times_seconds"], dtype=np.float64))
             if len(wanted) > _decord.MAX_FRAMES:

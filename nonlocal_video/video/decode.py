@@ -86,6 +86,24 @@ class VideoReader:
         finally:
             session.close()
 
+    def frame_times(self, path: VideoPath) -> NDArray[np.float64]:
+        """Return when each frame of a file begins to be shown, from its packets; no frame but the first is decoded.
+
+        Returns:
+            (num_frames,) seconds from the beginning of the file, never decreasing.
+
+        Raises:
+            VideoError: If the file cannot be read, or there is no decoding process to be had.
+            UsageError: If `path` is no path.
+        """
+        session = self._session(path)
+        try:
+            return session.ask("frame_times").pts_seconds
+        except MemoryError:
+            raise no_memory_here(session.path) from None
+        finally:
+            session.close()
+
     def stream(
         self, path: VideoPath, times_seconds: Sequence[float], *, chunk_frames: int = 16, box: PixelBox | None = None
     ) -> FrameStream:

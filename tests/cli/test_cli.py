@@ -40,7 +40,10 @@ def test_import_and_help_load_nothing_heavy() -> None:
 def test_help_names_every_verb_and_version_is_printed() -> None:
     done = run("--help")
     assert done.returncode == 0
-    verbs = "classify explain timeline train evaluate check export serve doctor analyze benchmark weights"
+    verbs = (
+        "classify explain timeline train evaluate check import export serve doctor "
+        "analyze annotations benchmark weights"
+    )
     for verb in verbs.split():
         assert verb in done.stdout
     import nonlocal_video

@@ -46,6 +46,7 @@ def test_frames_are_those_of_ffmpeg(clips: Path, readers: dict[str, VideoReader]
     assert all(numbered_clips.is_upright_rgb(frame) for frame in everything.frames_thwc)
     np.testing.assert_allclose(everything.pts_seconds, expected.pts_seconds, atol=1e-6)
     np.testing.assert_array_equal(everything.frame_of_time, np.arange(info.num_frames))
+    np.testing.assert_array_equal(reader.frame_times(path), everything.pts_seconds)
     difference = np.abs(everything.frames_thwc.astype(np.int16) - expected.frames_thwc).mean()
     assert difference < COLOUR_TOLERANCE
 

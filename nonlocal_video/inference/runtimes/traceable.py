@@ -42,6 +42,7 @@ class LogitsAndFeatures(PlaceLogits):
     """
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return logits (B, P, classes) and pooled features (B, C) of normalised clips (B, 3, T, S, S)."""
         network: Any = self.network
         features = network.forward_to(network.feature_layer, clips)
         if self.card.head_window is None:

@@ -89,6 +89,11 @@ class VideoNonLocalBlock(NonLocalBlock):
             temporal_groups=config.temporal_groups,
         )
 
+    @property
+    def mode(self) -> NonLocalMode:
+        """Who sees whom."""
+        return self.config.mode
+
     def get_block_info(self) -> dict[str, Any]:
         """The block's make-up; `memory_bytes` is what its parameters and buffers take."""
         return super().get_block_info() | {"mode": self.config.mode, "temporal_groups": self.config.temporal_groups}

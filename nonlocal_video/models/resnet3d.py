@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nonlocal_video.blocks import NonLocalConfig, NonLocalMode, VideoNonLocalBlock
+from nonlocal_video.models.tutorial_names import BasicBlockNames, TutorialNames
 
 Triple = tuple[int, int, int]
 """Sizes along (T, H, W)."""
@@ -134,13 +135,28 @@ class ConvBN(nn.Module):
         return self.relu(self.bn(self.conv(x)))
 
 
-class BasicBlock(nn.Module):
-    """Two (k, 3, 3) convolutions, full or (2+1)D, and a shortcut: (B, C, T, H, W) -> (B, C', T/s, H/s, W/s)."""
+class Basic3DBlock(BasicBlockNames, nn.Module):
+    """Two (k, 3, 3) convolutions, full or (2+1)D, and a shortcut: (B, C, T, H, W) -> (B, C', T/s, H/s, W/s).
+
+    Args:
+        in_channels: C.
+        out_channels: C'.
+        stride: Of the first convolution and the shortcut along (T, H, W), or one for all three.
+        temporal_kernel: k.
+        config: Whether the convolutions are (2+1)D, and the epsilon of their batch norms.
+    """
 
     def __init__(
-        self, in_channels: int, width: int, temporal_kernel: int, stride: Triple, config: ResNet3DConfig
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: Triple | int = 1,
+        temporal_kernel: int = 3,
+        config: ResNet3DConfig | None = None,
     ) -> None:
         super().__init__()
+        width, config = out_channels, config or ResNet3DConfig()
+        stride = (stride, stride, stride) if isinstance(stride, int) else stride
         # With this many channels between its halves a (2+1)D convolution has as many parameters as a full one
         # (Tran et al., section 3.5); one number serves both convolutions of the block.
         mid_channels = 27 * in_channels * width // (9 * in_channels + 3 * width) if config.factorised else None
@@ -161,7 +177,7 @@ class Bottleneck(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, width: int, temporal_kernel: int, stride: Triple, config: ResNet3DConfig
+        self, in_channels: int, width: int, stride: Triple, temporal_kernel: int, config: ResNet3DConfig
     ) -> None:
         super().__init__()
         first, middle = (temporal_kernel, 1) if config.temporal_conv == "first" else (1, temporal_kernel)
@@ -201,7 +217,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: Triple, config: ResNe
     return ConvBN(in_channels, out_channels, (1, 1, 1), stride, eps=config.bn_eps, relu=False)
 
 
-class Video3DResNet(nn.Module):
+class Video3DResNet(TutorialNames, nn.Module):
     """A 3D residual network on normalised clips (B, 3, T, H, W), with spacetime non-local blocks.
 
     `Video3DResNet()` is a 34-layer network of 3x3x3 convolutions with a block after each named stage;
@@ -253,14 +269,14 @@ class Video3DResNet(nn.Module):
     def _stage(self, stage: int) -> nn.Sequential:
         """Residual blocks named by their number, each perhaps followed by `nonlocal{number}`."""
         config = self.config
-        block_type = BasicBlock if config.block == "basic" else Bottleneck
+        block_type = Basic3DBlock if config.block == "basic" else Bottleneck
         kernels = config.temporal_kernels[stage - 1]
         in_channels = config.width if stage == 1 else self._stage_channels(stage - 1)
         out_channels, width = self._stage_channels(stage), config.width * 2 ** (stage - 1)
         modules: OrderedDict[str, nn.Module] = OrderedDict()
         for i in range(config.blocks_per_stage[stage - 1]):
             stride = config.stage_strides[stage - 1] if i == 0 else (1, 1, 1)
-            modules[str(i)] = block_type(in_channels, width, kernels[i % len(kernels)], stride, config)
+            modules[str(i)] = block_type(in_channels, width, stride, kernels[i % len(kernels)], config)
             in_channels = out_channels
             nonlocal_config = config.nonlocal_blocks.get(f"layer{stage}.{i}")
             if nonlocal_config is not None:
@@ -302,16 +318,17 @@ class Video3DResNet(nn.Module):
         """The layers between `layer` and the head, by module name, in the order in which they run."""
         return _LAYERS[_LAYERS.index(layer) + 1 :]
 
-    def extract_features(self, x: Tensor, return_stages: Sequence[str] = ("stage3", "stage4")) -> dict[str, Tensor]:
+    def extract_features(self, x: Tensor, return_stages: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Outputs of some stages, each with its non-local blocks; nothing after the last of them is computed.
 
         Args:
             x: Normalised clips (B, 3, T, H, W).
-            return_stages: Any of "stage1" to "stage4".
+            return_stages: Any of "stage1" to "stage4"; None is none of them.
 
         Returns:
             Stage -> features (B, C, T', H', W'), in the order in which they are computed.
         """
+        return_stages = return_stages or ()
         unknown = sorted(set(return_stages) - set(STAGES))
         if unknown:
             raise ValueError(f"return_stages has {unknown}; the stages are {', '.join(STAGES)}.")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import nonlocal_video as nlv
 from nonlocal_video.models import resnet2d, resnet3d
@@ -93,6 +94,27 @@ def test_block_info(kernel: Any) -> None:
     assert info["total_parameters"] == sum(parameter.numel() for parameter in block.parameters())
     settings = ("in_channels", "inter_channels", "dimension", "sub_sample", "nonlocal_type")
     assert [info[name] for name in settings] == [8, 4, 2, False, kernel]
+
+
+def test_self_attention_is_the_embedded_gaussian_with_a_scale_and_not_the_dot_product() -> None:
+    x = torch.randn(2, 8, 4, 6, generator=torch.Generator().manual_seed(0))
+    blocks = {
+        scale: nlv.NonLocalBlock(8, sub_sample=False, scale=scale)  # type: ignore[arg-type]
+        for scale in ("inverse_sqrt", None)
+    }
+    dot = nlv.NonLocalBlock(8, sub_sample=False, nonlocal_type="dot_product")
+    for block in (*blocks.values(), dot):
+        for conv in (block.theta, block.phi):
+            nn.init.normal_(conv.weight, generator=torch.Generator().manual_seed(1))  # type: ignore[union-attr]
+    scaled = blocks["inverse_sqrt"]
+    assert scaled.theta is not None
+    assert scaled.phi is not None
+    theta, phi = (conv(x).flatten(2).transpose(1, 2) for conv in (scaled.theta, scaled.phi))
+    keys = torch.eye(24).expand(2, 24, 24)  # as values they show the weights
+    weights = functional.scaled_dot_product_attention(theta, phi, keys)
+    torch.testing.assert_close(scaled(x, return_nl_map=True)[1], weights)
+    assert (blocks[None](x, return_nl_map=True)[1] - weights).abs().max() > 0.01
+    assert dot(x, return_nl_map=True)[1].min() < 0
 
 
 # ---- 2. The network on images.

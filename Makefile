@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 CLIP ?=
+# A published model for `make demo`, fetched if it is not here; ACCEPT_LICENCE=1 agrees to a licence that forbids commercial use.
+MODEL ?=
+ACCEPT_LICENCE ?=
 CLIPS ?=
 
 # The versions that passed all tests together: a release elsewhere does not turn a clone red.
@@ -36,7 +39,7 @@ $(VENV)/.installed-release: $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m nonlocal_video.cli.demo $(CLIP)
+	$(BIN)/python -m nonlocal_video.cli.demo $(if $(MODEL),--model $(MODEL)) $(if $(ACCEPT_LICENCE),--accept-licence) $(CLIP)
 
 serve: $(VENV)/.installed
 	$(BIN)/nonlocal-video serve

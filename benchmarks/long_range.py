@@ -145,12 +145,22 @@ def measure(
             results["runs"].append(run)
             results["runs"].sort(key=lambda run: (list(VARIANTS).index(run["variant"]), run["seed"]))
             output.parent.mkdir(exist_ok=True)
-            output.write_text(_as_json(results), encoding="utf-8")
+            output.write_text(as_json(results), encoding="utf-8")
 
 
 def build(variant: str) -> Video3DResNet:
+    """The network of a variant, newly initialised."""
+    network = build_network(VARIANTS[variant])
+    if variant == "uniform":
+        for layer in network.nonlocal_layers().values():
+            assert layer.theta is not None
+            for parameter in layer.theta.parameters():
+                torch.nn.init.zeros_(parameter).requires_grad_(False)
+    return network
+
+
+def build_network(block: NonLocalConfig | None) -> Video3DResNet:
     """One bottleneck a stage; without a block a unit of layer 4 sees 37 of 72 pixels and 3 of 12 frames."""
-    block = VARIANTS[variant]
     network = Video3DResNet.from_config(
         ResNet3DConfig(
             num_classes=NUM_CLASSES,
@@ -165,11 +175,6 @@ def build(variant: str) -> Video3DResNet:
             nonlocal_blocks={} if block is None else {BLOCK_AT: block},
         )
     )
-    if variant == "uniform":
-        for layer in network.nonlocal_layers().values():
-            assert layer.theta is not None
-            for parameter in layer.theta.parameters():
-                torch.nn.init.zeros_(parameter).requires_grad_(False)
     return network.to(memory_format=torch.channels_last_3d)
 
 
@@ -177,7 +182,13 @@ def train_and_test(variant: str, seed: int, settings: Settings) -> dict[str, Any
     """One run. The seed settles the initial weights, the training clips and the test clips."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    network = build(variant)
+    return {"variant": variant, "seed": seed} | train_network(build(variant), seed, settings)
+
+
+def train_network(
+    network: Video3DResNet, seed: int, settings: Settings, before_step: Callable[[int], None] = lambda step: None
+) -> dict[str, Any]:
+    """Train a new network and test it; `before_step` is called with the number of steps done."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -189,7 +200,8 @@ def train_and_test(variant: str, seed: int, settings: Settings) -> dict[str, Any
     started = time.perf_counter()
     losses: list[float] = []
     network.train()
-    for _ in range(settings.num_steps):
+    for step in range(settings.num_steps):
+        before_step(step)
         clips = draw_clips(settings.batch_size, train_rng)
         loss = F.cross_entropy(network(clips.video), clips.labels)
         optimizer.zero_grad()
@@ -199,8 +211,6 @@ def train_and_test(variant: str, seed: int, settings: Settings) -> dict[str, Any
         losses.append(loss.item())
     every = settings.curve_every
     return {
-        "variant": variant,
-        "seed": seed,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "seconds": round(time.perf_counter() - started, 1),
         "training_loss": [round(statistics.fmean(losses[i : i + every]), 4) for i in range(0, len(losses), every)],
@@ -287,8 +297,8 @@ _CELLS: dict[str, Callable[[Sequence[float]], str]] = {
 }
 
 
-def _as_json(results: Mapping[str, Any]) -> str:
-    """A line per run, so that 30 curves stay readable."""
+def as_json(results: Mapping[str, Any]) -> str:
+    """One line a run, so that 30 curves stay readable."""
     head = json.dumps({key: value for key, value in results.items() if key != "runs"}, indent=1)[:-2]
     runs = ",\n".join(f"  {json.dumps(run)}" for run in results["runs"])
     return f'{head},\n "runs": [\n{runs}\n ]\n}}\n'

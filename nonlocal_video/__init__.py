@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from nonlocal_video.models.card import InputSpec as InputSpec
     from nonlocal_video.models.card import ModelCard as ModelCard
     from nonlocal_video.models.inception3d import InceptionI3D as InceptionI3D
+    from nonlocal_video.models.resnet2d import BasicBlock as BasicBlock
     from nonlocal_video.models.resnet2d import NonLocalNet as NonLocalNet
+    from nonlocal_video.models.resnet3d import Basic3DBlock as Basic3DBlock
     from nonlocal_video.models.resnet3d import Video3DResNet as Video3DResNet
     from nonlocal_video.training.api import TrainCallback as TrainCallback
     from nonlocal_video.training.api import TrainedRun as TrainedRun
@@ -59,6 +61,8 @@ _MODULE_OF_NAME = {
     "AnnotatedSegment": "annotations.segment",
     "Annotations": "annotations.segment",
     "AttentionMaps": "attention.maps",
+    "Basic3DBlock": "models.resnet3d",
+    "BasicBlock": "models.resnet2d",
     "DecodeLimits": "video.limits",
     "Evaluation": "evaluation.report",
     "EvaluationCallback": "evaluation.api",

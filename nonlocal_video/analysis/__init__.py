@@ -22,7 +22,7 @@ from nonlocal_video.analysis.receptive_field import LayerField, theoretical_fiel
 from nonlocal_video.analysis.recommend import Limits, Recommendation, recommend
 from nonlocal_video.analysis.speed import Speed, measure_speed, peak_memory
 from nonlocal_video.analysis.tutorial import NonLocalAnalyzer, NonLocalOptimizer
-from nonlocal_video.blocks.schedule import ProgressiveSchedule
+from nonlocal_video.blocks.schedule import ProgressiveSchedule, ProgressiveTraining
 
 __all__ = [
     "AttentionPattern",
@@ -38,6 +38,7 @@ __all__ = [
     "NonLocalOptimizer",
     "Operations",
     "ProgressiveSchedule",
+    "ProgressiveTraining",
     "Rates",
     "Recommendation",
     "Speed",

@@ -23,7 +23,31 @@ from nonlocal_video.blocks.kernels import (
     softmax_rows,
 )
 
+
+class _Projection:
+    """W, a 1x1 convolution that is also found as W[0]; W[1] is the norm after it, an `nn.Identity` if there is none."""
+
+    norm: tuple[nn.Module, ...] = ()
+    """In a tuple, so that it is not a submodule of the convolution's: the names in state dicts stay `W.weight`."""
+
+    def __getitem__(self, index: int) -> nn.Module:
+        return (self, *self.norm)[index]  # type: ignore[return-value]
+
+
+class Projection1d(_Projection, nn.Conv1d):
+    """W of a block on sequences."""
+
+
+class Projection2d(_Projection, nn.Conv2d):
+    """W of a block on images."""
+
+
+class Projection3d(_Projection, nn.Conv3d):
+    """W of a block on volumes."""
+
+
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_PROJECTION = {1: Projection1d, 2: Projection2d, 3: Projection3d}
 _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _EMBEDDING_STD = 0.01  # standard deviation of new weights of theta, phi, g and W, as in the authors' code
@@ -129,9 +153,26 @@ class NonLocalBlock(nn.Module):
         self.concat_project = (
             nn.Linear(2 * self.inter_channels, 1, bias=False) if nonlocal_type == "concatenation" else None
         )
-        self.W = conv(self.inter_channels, in_channels, kernel_size=1, bias=out_bias)
+        self.W = _PROJECTION[dimension](self.inter_channels, in_channels, kernel_size=1, bias=out_bias)
         self.bn = _BATCH_NORM[dimension](in_channels) if bn_layer else nn.Identity()
         self.reset_parameters()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("W", "bn"):  # folding batch norms replaces both
+            projection, norm = self._modules.get("W"), self._modules.get("bn")
+            if isinstance(projection, _Projection) and norm is not None:
+                projection.norm = (norm,)
+
+    @property
+    def nonlocal_type(self) -> NonLocalType:
+        """The pairwise function."""
+        return self.config.nonlocal_type
+
+    @property
+    def sub_sample(self) -> bool:
+        """Whether keys and values are max-pooled."""
+        return self.config.sub_sample
 
     def reset_parameters(self) -> None:
         """Initialise the block: small random embeddings, and the identity as a whole."""
@@ -267,10 +308,14 @@ class NonLocalBlock(nn.Module):
     def get_block_info(self) -> dict[str, Any]:
         """Return the block's settings and size; `memory_bytes` is the size of its parameters and buffers.
 
-        `inter_channels` are the channels of g, `embedding_channels` those in which theta and phi are compared (for the
-        Gaussian, those of x itself).
+        `inter_channels` are those of g, `embedding_channels` those in which theta and phi (of the Gaussian, x itself)
+        are compared. `memory_per_pixel` is the bytes that theta, phi, g, y and W y take for one position, keys not
+        pooled; the map is not part of it, as no kernel holds it.
         """
         tensors = [*self.parameters(), *self.buffers()]
+        num_parameters = sum(parameter.numel() for parameter in self.parameters())
+        embeddings = sum(conv.out_channels for conv in (self.theta, self.phi) if conv is not None)
+        channels_made = embeddings + 2 * self.inter_channels + self.in_channels
         return {
             "nonlocal_type": self.config.nonlocal_type,
             "dimension": self.dimension,
@@ -282,7 +327,9 @@ class NonLocalBlock(nn.Module):
             "scale": self.scale,
             "variant": self._variant_name(),
             "embedding_channels": self.in_channels if self.theta is None else self.theta.out_channels,
-            "parameters": sum(parameter.numel() for parameter in self.parameters()),
+            "parameters": num_parameters,
+            "total_parameters": num_parameters,
+            "memory_per_pixel": channels_made * self.W.weight.element_size(),
             "memory_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         }
 

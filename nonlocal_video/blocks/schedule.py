@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from nonlocal_video.blocks.nonlocal_block import NonLocalBlock
+
+STAGES_DEEPEST_FIRST = (4, 3, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class ProgressiveSchedule:
     """Epochs without any block."""
     ramp_epochs: float = 5
     """Epochs over which one stage's gate grows from 0 to 1; 0 opens it at once."""
-    stages: tuple[int, ...] = (4, 3, 2, 1)
+    stages: tuple[int, ...] = STAGES_DEEPEST_FIRST
     """Stages whose blocks join, in this order."""
 
     def __post_init__(self) -> None:
@@ -59,3 +64,64 @@ class ProgressiveSchedule:
     def to_row(self) -> dict[str, Any]:
         """Return the schedule as column -> plain value."""
         return {**asdict(self), "stages": list(self.stages), "total_epochs": self.total_epochs}
+
+
+class ProgressiveTraining:
+    """A `ProgressiveSchedule` that counts epochs, for a training loop of one's own.
+
+    The stages join one after another, 4, 3, 2 and 1, in equal parts of the epochs after the warm-up; from
+    `total_epochs` on all gates are 1.
+
+    Args:
+        total_epochs: Epochs until every gate is open.
+        warmup_epochs: Epochs without blocks before that.
+
+    Example:
+        >>> training = ProgressiveTraining(total_epochs=50, warmup_epochs=10)
+        >>> for epoch in range(15):  # a loop would call training.set_gates({4: block}), and train one epoch
+        ...     training.step()
+        >>> training.schedule.gates(training.current_epoch)
+        {4: 0.5, 3: 0.0, 2: 0.0, 1: 0.0}
+    """
+
+    def __init__(self, total_epochs: float, warmup_epochs: float = 10) -> None:
+        if not 0 <= warmup_epochs <= total_epochs:
+            raise ValueError(f"{warmup_epochs = } should be from 0 to {total_epochs = }.")
+        self.total_epochs, self.warmup_epochs = total_epochs, warmup_epochs
+        self.current_epoch = 0
+        ramp_epochs = (total_epochs - warmup_epochs) / len(STAGES_DEEPEST_FIRST)
+        self.schedule = ProgressiveSchedule(warmup_epochs, ramp_epochs, STAGES_DEEPEST_FIRST)
+
+    def step(self) -> None:
+        """Go to the next epoch."""
+        self.current_epoch += 1
+
+    def gates(self) -> dict[int, float]:
+        """Stage -> gate in this epoch."""
+        return self.schedule.gates(self.current_epoch)
+
+    def set_gates(self, blocks: Mapping[int, NonLocalBlock]) -> None:
+        """Set the gates of a network's blocks, stage -> block, to this epoch's."""
+        gates = self.gates()
+        for stage, block in blocks.items():
+            block.gate = gates[stage]
+
+    def should_enable_nonlocal(self, stage: int) -> bool:
+        """Whether the block of a stage, 1 to 4, has joined by this epoch."""
+        if stage not in self.schedule.stages:
+            raise ValueError(f"{stage = } should be one of {self.schedule.stages}.")
+        place = self.schedule.stages.index(stage)
+        return self.current_epoch >= self.warmup_epochs + place * self.schedule.ramp_epochs
+
+    def get_nonlocal_weight(self) -> float:
+        """The mean gate of the four stages: 0 in the warm-up, then growing linearly to 1."""
+        gates = self.gates().values()
+        return sum(gates) / len(gates)
+
+    def state_dict(self) -> dict[str, float]:
+        """What `load_state_dict` takes, for a run that is resumed."""
+        return {"current_epoch": self.current_epoch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from a stored epoch."""
+        self.current_epoch = state["current_epoch"]

@@ -52,7 +52,7 @@ def memory_efficient(block: Block) -> Block:
     return variant
 
 
-def sparse_attention(block: Block, top_k: int) -> Block:
+def sparse_attention(block: Block, top_k: float) -> Block:
     """Return a copy of a block in which each query keeps only its `top_k` largest weights (by magnitude).
 
     All other weights are exactly 0. The softmax runs over the kept keys, so a row still sums to 1; the other kernels
@@ -60,8 +60,12 @@ def sparse_attention(block: Block, top_k: int) -> Block:
     it is off by at most 2 (1 - p) max |g|, where p is the share of the softmax on the kept keys. All products
     theta . phi are still computed, in chunks: this saves memory, not time.
 
+    Args:
+        block: Any non-local block.
+        top_k: A number of keys, or a share of a query's keys as a float between 0 and 1 (rounded down, at least one).
+
     Raises:
-        ValueError: If `top_k` is below 1, or the block is sparse or memory-efficient already.
+        ValueError: If `top_k` is neither, or the block is sparse or memory-efficient already.
 
     Example:
         >>> sparse = sparse_attention(NonLocalBlock(64), top_k=4)
@@ -69,8 +73,8 @@ def sparse_attention(block: Block, top_k: int) -> Block:
         >>> int((weights > 0).sum(dim=2).max())
         4
     """
-    if top_k < 1:
-        raise ValueError(f"{top_k = } should be at least 1.")
+    if not 0 < top_k < 1 and not (top_k >= 1 and float(top_k).is_integer()):
+        raise ValueError(f"{top_k = } should be a whole number of at least 1, or a share between 0 and 1.")
     variant = _copied(block)
     variant.variant = _TopKeys(top_k, renormalise=block.config.nonlocal_type in _SOFTMAX)
     return variant
@@ -131,7 +135,7 @@ class _Tiled:
 
 @dataclass(frozen=True)
 class _TopKeys:
-    top_k: int
+    top_k: float
     renormalise: bool
 
     def kernel(self, rows: Rows, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
@@ -168,7 +172,9 @@ class _TopKeys:
 
     def _kept(self, full: Tensor) -> tuple[Tensor, Tensor]:
         """Return the kept weights of rows (S, Q, M) and their keys, (S, Q, k) each."""
-        keys = full.detach().abs().topk(min(self.top_k, full.shape[2]), dim=2, sorted=False).indices
+        num_keys = full.shape[2]
+        num_kept = max(1, int(self.top_k * num_keys)) if self.top_k < 1 else min(int(self.top_k), num_keys)
+        keys = full.detach().abs().topk(num_kept, dim=2, sorted=False).indices
         weights = full.gather(2, keys)
         return (weights / weights.sum(dim=2, keepdim=True) if self.renormalise else weights), keys
 

@@ -100,6 +100,11 @@ class VideoNonLocalBlock(NonLocalBlock):
             temporal_groups=config.temporal_groups,
         )
 
+    @property
+    def mode(self) -> NonLocalMode:
+        """Who sees whom."""
+        return self.config.mode
+
     def get_block_info(self) -> dict[str, Any]:
         """Return the block's settings and size; `memory_bytes` is the size of its parameters and buffers."""
         return super().get_block_info() | {"mode": self.config.mode, "temporal_groups": self.config.temporal_groups}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,12 +34,23 @@ class StateLayout(StrEnum):
 
 
 @app.command("list")
-def list_weights(as_json: AsJson = False) -> None:
+def list_weights(
+    recommended: Annotated[
+        bool, typer.Option("--recommended", help="A short list: which to take and why, licence first.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List installed and available weights, with size, accuracy and licence."""
-    from nonlocal_video.cli.weights_text import accuracy_in_words, download_in_words, embedded_row, entry_row
+    from nonlocal_video.cli.weights_text import (
+        accuracy_in_words,
+        download_in_words,
+        embedded_row,
+        entry_row,
+        recommended_rows,
+    )
     from nonlocal_video.zoo.catalogue import EMBEDDED, entries
 
-    rows = [*map(embedded_row, EMBEDDED), *map(entry_row, entries().values())]
+    rows = recommended_rows() if recommended else [*map(embedded_row, EMBEDDED), *map(entry_row, entries().values())]
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -47,6 +58,13 @@ def list_weights(as_json: AsJson = False) -> None:
     from rich.table import Column, Table
 
     console = _console()
+    if recommended:
+        table = Table("licence", Column("name", overflow="fold"), "why", show_lines=True)
+        for row in rows:
+            table.add_row(escape(_licence_in_words(row)), row["name"], escape(row["why"]))
+        console.print(table)
+        console.print("To get one: nonlocal-video weights pull NAME. To try one: make demo MODEL=NAME")
+        return
     longest = max(len(row["name"]) for row in rows)
     name = Column(
         "name", min_width=longest if console.width > 2 * longest else None, overflow="fold"
@@ -60,7 +78,7 @@ def list_weights(as_json: AsJson = False) -> None:
             "" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f} M",
             "" if row["gmacs"] is None else f"{row['gmacs']:.1f}",
             accuracy_in_words(row["accuracy"]),
-            escape(row["licence"]) + (" (non-commercial)" if row["non_commercial"] else ""),
+            escape(_licence_in_words(row)),
         )
     console.print(table)
     console.print(
@@ -283,6 +301,10 @@ def _progress_bar(name: str) -> Iterator[ProgressCallback]:
     with ProgressBar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(name, total=None)
         yield lambda installed, total: bar.update(task, completed=installed, total=total)
+
+
+def _licence_in_words(row: dict[str, Any]) -> str:
+    return str(row["licence"]) + (" (non-commercial)" if row["non_commercial"] else "")
 
 
 def _console() -> Console:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import read_card
-from nonlocal_video.zoo.catalogue import find
+from nonlocal_video.zoo.catalogue import EMBEDDED, entries, find, recommended
 from nonlocal_video.zoo.entry import CatalogueEntry
 from nonlocal_video.zoo.store import weights_path
 
@@ -59,6 +59,15 @@ def embedded_row(name: str) -> dict[str, Any]:
         "url": None,
         "sha256": None,
     }
+
+
+def recommended_rows() -> list[dict[str, Any]]:
+    """The rows of `weights list --recommended`: as in `weights list`, and `why`."""
+    rows = []
+    for name, why in recommended().items():
+        row = embedded_row(name) if name in EMBEDDED else entry_row(entries()[name])
+        rows.append({**row, "why": why})
+    return rows
 
 
 def download_in_words(megabytes: float | None, *, is_stated: bool) -> str:

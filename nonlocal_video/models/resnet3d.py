@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nonlocal_video.blocks import NonLocalConfig, NonLocalMode, VideoNonLocalBlock
+from nonlocal_video.models.tutorial_names import BasicBlockNames, TutorialNames
 
 Triple = tuple[int, int, int]
 """Sizes along (T, H, W)."""
@@ -144,15 +145,34 @@ class ConvBN(nn.Module):
         return self.relu(self.bn(self.conv(x)))
 
 
-class BasicBlock(nn.Module):
-    """Two (k, 3, 3) convolutions, full or (2+1)D, and a shortcut: (B, C, T, H, W) -> (B, C', T/s, H/s, W/s)."""
+class Basic3DBlock(BasicBlockNames, nn.Module):
+    """Two (k, 3, 3) convolutions, full or (2+1)D, and a shortcut: (B, C, T, H, W) -> (B, C', T/s, H/s, W/s).
+
+    Args:
+        in_channels: C.
+        out_channels: C'.
+        stride: Of the first convolution and the shortcut along (T, H, W), or one for all three.
+        temporal_kernel: k.
+        config: Whether the convolutions are (2+1)D, and the epsilon of their batch norms.
+
+    Example:
+        >>> Basic3DBlock(8, 16, stride=2)(torch.randn(1, 8, 4, 8, 8)).shape
+        torch.Size([1, 16, 2, 4, 4])
+    """
 
     def __init__(
-        self, in_channels: int, width: int, temporal_kernel: int, stride: Triple, config: ResNet3DConfig
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: Triple | int = 1,
+        temporal_kernel: int = 3,
+        config: ResNet3DConfig | None = None,
     ) -> None:
         super().__init__()
-        # With this many channels between its halves, a (2+1)D convolution has as many parameters as a full one
-        # (Tran et al., section 3.5). Both convolutions of the block use the same number.
+        width, config = out_channels, config or ResNet3DConfig()
+        stride = (stride, stride, stride) if isinstance(stride, int) else stride
+        # With this many channels between its halves a (2+1)D convolution has as many parameters as a full one
+        # (Tran et al., section 3.5); one number serves both convolutions of the block.
         mid_channels = 27 * in_channels * width // (9 * in_channels + 3 * width) if config.factorised else None
         kernel = (temporal_kernel, 3, 3)
         self.conv1 = _spacetime_conv(in_channels, width, mid_channels, kernel, stride, eps=config.bn_eps)
@@ -172,7 +192,7 @@ class Bottleneck(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, width: int, temporal_kernel: int, stride: Triple, config: ResNet3DConfig
+        self, in_channels: int, width: int, stride: Triple, temporal_kernel: int, config: ResNet3DConfig
     ) -> None:
         super().__init__()
         first, middle = (temporal_kernel, 1) if config.temporal_conv == "first" else (1, temporal_kernel)
@@ -213,7 +233,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: Triple, config: ResNe
     return ConvBN(in_channels, out_channels, (1, 1, 1), stride, eps=config.bn_eps, relu=False)
 
 
-class Video3DResNet(nn.Module):
+class Video3DResNet(TutorialNames, nn.Module):
     """3D residual network with spacetime non-local blocks, on normalised clips (B, 3, T, H, W).
 
     `Video3DResNet()` has 34 layers of 3x3x3 convolutions and a block after each given stage; `from_config` builds any
@@ -275,14 +295,14 @@ class Video3DResNet(nn.Module):
     def _stage(self, stage: int) -> nn.Sequential:
         """Create a stage: residual blocks named by their number, followed by `nonlocal{number}` where there is one."""
         config = self.config
-        block_type = BasicBlock if config.block == "basic" else Bottleneck
+        block_type = Basic3DBlock if config.block == "basic" else Bottleneck
         kernels = config.temporal_kernels[stage - 1]
         in_channels = config.width if stage == 1 else self._stage_channels(stage - 1)
         out_channels, width = self._stage_channels(stage), config.width * 2 ** (stage - 1)
         modules: OrderedDict[str, nn.Module] = OrderedDict()
         for i in range(config.blocks_per_stage[stage - 1]):
             stride = config.stage_strides[stage - 1] if i == 0 else (1, 1, 1)
-            modules[str(i)] = block_type(in_channels, width, kernels[i % len(kernels)], stride, config)
+            modules[str(i)] = block_type(in_channels, width, stride, kernels[i % len(kernels)], config)
             in_channels = out_channels
             nonlocal_config = config.nonlocal_blocks.get(f"layer{stage}.{i}")
             if nonlocal_config is not None:
@@ -324,12 +344,12 @@ class Video3DResNet(nn.Module):
         """Return the names of the layers between `layer` and the head, in the order in which they run."""
         return _LAYERS[_LAYERS.index(layer) + 1 :]
 
-    def extract_features(self, x: Tensor, return_stages: Sequence[str] = ("stage3", "stage4")) -> dict[str, Tensor]:
+    def extract_features(self, x: Tensor, return_stages: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Compute the outputs of some stages, with their non-local blocks, and nothing after the last of them.
 
         Args:
             x: Normalised clips (B, 3, T, H, W).
-            return_stages: Any of "stage1" to "stage4".
+            return_stages: Any of "stage1" to "stage4"; None is none of them.
 
         Returns:
             Stage -> features (B, C, T', H', W'), in the order in which they are computed.
@@ -337,6 +357,7 @@ class Video3DResNet(nn.Module):
         Raises:
             ValueError: If a stage is unknown or x is not a batch of clips.
         """
+        return_stages = return_stages or ()
         unknown = sorted(set(return_stages) - set(STAGES))
         if unknown:
             raise ValueError(f"return_stages has {unknown}; the stages are {', '.join(STAGES)}.")

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from nonlocal_video.blocks.schedule import ProgressiveSchedule
 from nonlocal_video.errors import UsageError
 from nonlocal_video.models.inception3d import InceptionI3D, InceptionModule
-from nonlocal_video.models.resnet3d import Video3DResNet
+from nonlocal_video.models.resnet3d import Basic3DBlock, Bottleneck, Video3DResNet
 from nonlocal_video.training.config import Stage
 
 _INCEPTION_STAGES = {"1": 1, "2": 1, "3": 2, "4": 3, "5": 4}
@@ -113,7 +113,7 @@ def with_absorbed_gates(network: Video3DResNet | InceptionI3D) -> Video3DResNet 
 def checkpoint_activations(network: Video3DResNet | InceptionI3D) -> None:
     """Make residual blocks or Inception modules recompute their activations in the backward pass."""
     for module in network.modules():
-        is_block = isinstance(module, InceptionModule) or type(module).__name__ in ("BasicBlock", "Bottleneck")
+        is_block = isinstance(module, InceptionModule | Basic3DBlock | Bottleneck)
         if is_block:
             module.forward = functools.partial(_checkpointed, module, type(module).forward)
 

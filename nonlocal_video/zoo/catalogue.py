@@ -40,6 +40,15 @@ def entries() -> dict[str, CatalogueEntry]:
     return {row.name: row for row in rows}
 
 
+@lru_cache
+def recommended() -> dict[str, str]:
+    """Return which models to take, the likeliest first: name -> why, in one or two sentences."""
+    import yaml
+
+    text = (files("nonlocal_video.weights") / "catalogue.yaml").read_text("utf-8")
+    return {row["name"]: row["why"] for row in yaml.safe_load(text)["recommended"]}
+
+
 def entry(name: str) -> CatalogueEntry:
     """Return the catalogue's row of a name.
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_networks import tiny_network
 from torch import Tensor
 
-from nonlocal_video.analysis import NonLocalAnalyzer, block_pattern, network_patterns
+from nonlocal_video.analysis import block_pattern, network_patterns
 from nonlocal_video.analysis import patterns as patterns_module
 from nonlocal_video.analysis.patterns import pattern_table, summary_rows
 from nonlocal_video.analysis.pictures import draw_patterns
@@ -184,15 +184,13 @@ def test_batch_summary_table_and_picture(tmp_path: Path) -> None:
         draw_patterns([], tmp_path / "none.png")
 
 
-def test_tutorial_name_on_images() -> None:
+def test_patterns_of_images() -> None:
     network = NonLocalNet(num_classes=4, nonlocal_stages=(2, 3)).train()
-    found = NonLocalAnalyzer().compare_attention_patterns(network, torch.randn(2, 3, 64, 64))
-    assert list(found) == ["nonlocal_blocks.stage2", "nonlocal_blocks.stage3"]
-    assert [len(patterns) for patterns in found.values()] == [2, 2]
-    pattern = found["nonlocal_blocks.stage2"][0]
-    assert pattern.size == (1, 8, 8)
-    assert pattern.num_visible == 16
-    assert 0 < pattern.entropy_nats <= math.log(16) + 1e-6
+    found = network_patterns(network, torch.randn(2, 3, 64, 64))
+    assert [pattern.block for pattern in found] == ["nonlocal_blocks.stage2", "nonlocal_blocks.stage3"] * 2
+    assert found[0].size == (1, 8, 8)
+    assert found[0].num_visible == 16
+    assert 0 < found[0].entropy_nats <= math.log(16) + 1e-6
     assert network.training
     assert int(network.bn1.num_batches_tracked) == 0
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from nonlocal_video.analysis import (
-    NonLocalAnalyzer,
     compare_fields,
     effective_field,
     theoretical_fields,
@@ -261,18 +260,6 @@ def test_a_new_block_changes_no_effective_field() -> None:
     compared = compare_fields(tiny_network(), (8, 32, 32), "layer3", num_inputs=1)
     assert compared.identity_blocks == ("layer3.nonlocal0",)
     np.testing.assert_array_equal(compared.with_blocks.gradient, compared.without_blocks.gradient)
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (1, 3, 8, 32, 32)])
-def test_tutorial_name(shape: tuple[int, ...], tmp_path: Path) -> None:
-    network = NonLocalNet(num_classes=3, nonlocal_stages=(2,)) if len(shape) == 4 else tiny_network()
-    compared = NonLocalAnalyzer().analyze_receptive_field(network, shape)
-    assert compared.with_blocks.theoretical.seen == shape[2:]
-    assert draw_fields(compared, tmp_path / "fields.png").exists()
-    plain = NonLocalAnalyzer().analyze_receptive_field(without_blocks(network), shape)
-    assert plain.with_blocks.theoretical.layer == "layer4"
-    with pytest.raises(ValueError, match="input_shape"):
-        NonLocalAnalyzer().analyze_receptive_field(network, (3, 8))
 
 
 def test_wrong_inputs() -> None:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from nonlocal_video.analysis import (
     Limits,
-    NonLocalAnalyzer,
     NonLocalOptimizer,
     ProgressiveSchedule,
+    ProgressiveTraining,
     Rates,
     Recommendation,
     Speed,
@@ -70,7 +70,7 @@ def test_times_and_counts() -> None:
 def test_peak_memory_of_a_fresh_process() -> None:
     shape = (16, 1024, 1024)  # 64 MiB
     before = _live_children()
-    speed = NonLocalAnalyzer().benchmark_inference_speed({"wasteful": Wasteful()}, shape, num_runs=1)["wasteful"]
+    (speed,) = measure_speed({"wasteful": Wasteful()}, shape, num_runs=1)
     assert speed.peak_bytes is not None
     assert "fresh process" in speed.peak_method
     assert 5.9 * 2**26 <= speed.peak_bytes <= 6.5 * 2**26
@@ -184,8 +184,8 @@ def test_inception_and_other_networks() -> None:
 
 
 def test_progressive_schedule() -> None:
-    schedule = NonLocalOptimizer().progressive_training(warmup_epochs=2, ramp_epochs=4)
-    assert schedule == ProgressiveSchedule(2, 4, (4, 3, 2, 1))
+    schedule = ProgressiveSchedule(warmup_epochs=2, ramp_epochs=4)
+    assert schedule.stages == (4, 3, 2, 1)
     assert schedule.total_epochs == 18
     assert set(schedule.gates(0).values()) == set(schedule.gates(2).values()) == {0.0}
     assert schedule.gates(4) == {4: 0.5, 3: 0.0, 2: 0.0, 1: 0.0}
@@ -211,9 +211,11 @@ def test_progressive_schedule() -> None:
         (lambda: ProgressiveSchedule(warmup_epochs=-1), "at least 0"),
         (lambda: ProgressiveSchedule().gates(-1), "at least 0"),
         (
-            lambda: NonLocalOptimizer().generate_optimization_recommendations([], {"flops": 1.0}),
-            "it can have memory_bytes and macs",
+            lambda: NonLocalOptimizer().generate_optimization_recommendations({}, {"flops": 1.0}),
+            "it can have max_memory_mb and min_fps",
         ),
+        (lambda: ProgressiveTraining(total_epochs=5, warmup_epochs=6), "should be from 0 to total_epochs = 5"),
+        (lambda: ProgressiveTraining(5, 1).should_enable_nonlocal(5), "stage = 5 should be one of"),
     ],
 )
 def test_wrong_arguments(make: object, message: str) -> None:

@@ -224,7 +224,7 @@ def test_variants_of_variants() -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="top_k = 0 should be at least 1"):
+    with pytest.raises(ValueError, match="top_k = 0 should be a whole number of at least 1, or a share"):
         sparse_attention(NonLocalBlock(4), 0)
     for rank in (0, 3):
         with pytest.raises(ValueError, match=f"rank = {rank} should be from 1 to 2"):

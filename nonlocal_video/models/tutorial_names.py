@@ -38,7 +38,7 @@ class TutorialNames:
 
     @property
     def nonlocal_blocks(self) -> StageBlocks:
-        """The block at the end of each stage, by names such as "stage3"; a block that is put there is the one that runs."""
+        """The block at the end of each stage, by names such as "stage3"; a block that is put there runs."""
         return StageBlocks(_network(self))
 
     @property

@@ -39,7 +39,6 @@ def convert_annotations(
     video: str | None = None,
     point_seconds: float | None = None,
     url_prefix: str | None = None,
-    csv_escape: bool = True,
 ) -> Conversion:
     """Read files of annotation tools and write all their segments into one.
 
@@ -55,7 +54,6 @@ def convert_annotations(
         video: Take only the segments of this video, a path or a file name.
         point_seconds: Duration that is given to events without one.
         url_prefix: As for `write_annotations`.
-        csv_escape: As for `write_annotations`.
 
     Raises:
         UsageError: A file cannot be read, an option is wrong, or there is no segment to write.
@@ -100,7 +98,6 @@ def convert_annotations(
         videos=videos,
         frames_per_second=frames_per_second,
         url_prefix=url_prefix,
-        csv_escape=csv_escape,
     )
     return Conversion(tuple(segments), tuple(dict.fromkeys(notes)), tuple(problems))
 

@@ -93,7 +93,6 @@ def write_annotations(
     videos: Mapping[str, VideoInfo] | None = None,
     frames_per_second: float | None = None,
     url_prefix: str | None = None,
-    csv_escape: bool = True,
 ) -> tuple[str, ...]:
     """Write segments as a file of an annotation tool; a file of that name is replaced.
 
@@ -103,7 +102,6 @@ def write_annotations(
         videos: What is known of the videos, by the segments' paths, for formats that hold lengths or rates.
         frames_per_second: Rate at which Label Studio is to count frames; else the video's.
         url_prefix: Put before the name of each video for Label Studio, which reads no local paths.
-        csv_escape: Put an apostrophe before text that a spreadsheet would take for a formula.
 
     Returns:
         What the format has no place for.
@@ -118,7 +116,7 @@ def write_annotations(
     """
     path = Path(path)
     write = writer_of(path)
-    options = WriteOptions(path.parent, videos or {}, frames_per_second, url_prefix, csv_escape)
+    options = WriteOptions(path.parent, videos or {}, frames_per_second, url_prefix)
     text, notes = write(list(segments), options)
     with atomic_write(path) as file:
         file.write(text.encode())

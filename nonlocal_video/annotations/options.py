@@ -101,7 +101,6 @@ class WriteOptions:
     videos: Mapping[str, VideoInfo] = field(default_factory=dict)
     frames_per_second: float | None = None
     url_prefix: str | None = None
-    escape: bool = True
 
     def __post_init__(self) -> None:
         check_rate(self.frames_per_second)

@@ -23,7 +23,6 @@ from nonlocal_video.errors import UsageError
 NEEDED = ("path", "start_seconds", "end_seconds", "label")
 COLUMNS = (*NEEDED, *OPTIONAL_FIELDS)
 _SEPARATORS = ",;\t|"
-_RUN_BY_SPREADSHEETS = re.compile(r"'*[=+\-@\t\r]")
 
 
 def read_table(path: Path) -> list[tuple[int, list[str]]]:
@@ -68,7 +67,7 @@ def read_segments_csv(path: Path, options: ReadOptions) -> Annotations:
         found.notes.append(f"Columns without a place among segments were not read: {listed(others)}.")
     for number, fields in rows[1:]:
         where = f"line {number}"
-        values = {name: _unescape(value) for name, value in zip(columns, fields, strict=False)}
+        values = dict(zip(columns, fields, strict=False))
         start, end = as_number(values.get("start_seconds", "")), as_number(values.get("end_seconds", ""))
         score = as_number(values.get("score", ""))
         if start is None or end is None or start < 0:
@@ -103,17 +102,6 @@ def write_segments_csv(segments: Sequence[AnnotatedSegment], options: WriteOptio
     for segment in kept:
         cells = [getattr(segment, name) for name in columns]
         cells[0] = options.written_path(segment.path)
-        if _RUN_BY_SPREADSHEETS.match(cells[0]):
-            cells[0] = f"./{cells[0]}"
         cells[1:3] = [round(time, 6) for time in cells[1:3]]
-        writer.writerow([_escape(cell) if options.escape and isinstance(cell, str) else cell for cell in cells])
+        writer.writerow(cells)
     return text.getvalue(), notes
-
-
-def _escape(text: str) -> str:
-    """Put an apostrophe before text that a spreadsheet would take for a formula, as in all tables of this project."""
-    return f"'{text}" if _RUN_BY_SPREADSHEETS.match(text) else text
-
-
-def _unescape(text: str) -> str:
-    return text[1:] if text.startswith("'") and _RUN_BY_SPREADSHEETS.match(text) else text

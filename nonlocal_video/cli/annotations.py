@@ -68,9 +68,6 @@ def convert(
     url_prefix: Annotated[
         str | None, typer.Option(help="Address put before each video's name for Label Studio.")
     ] = None,
-    no_csv_escape: Annotated[
-        bool, typer.Option("--no-csv-escape", help="Write text that begins like a formula as it is.")
-    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="What was converted as JSON on standard output.")] = False,
 ) -> None:
     """Convert annotations; what OUT has no place for is said on standard error."""
@@ -93,7 +90,6 @@ def convert(
         video=video,
         point_seconds=point_seconds,
         url_prefix=url_prefix,
-        csv_escape=not no_csv_escape,
     )
     for line in (*done.notes, *done.problems):
         typer.echo(shown(line), err=True)

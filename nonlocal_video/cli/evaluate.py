@@ -125,7 +125,6 @@ def evaluate(
             split=split,
             ignore_columns=ignore_column or (),
             output=output,
-            csv_escape=not no_csv_escape,
             as_json=as_json,
         )
         return

@@ -32,7 +32,6 @@ def run_segments(
     split: str | None,
     ignore_columns: Sequence[str],
     output: Path | None,
-    csv_escape: bool,
     as_json: bool,
 ) -> None:
     """Measure, write and print.
@@ -46,7 +45,6 @@ def run_segments(
         split: Only its videos.
         ignore_columns: Columns for other programs.
         output: Folder for the summary and what was found.
-        csv_escape: Whether cells that begin like formulas are escaped.
         as_json: Print the summary as JSON.
     """
     from nonlocal_video.datasets.segment_table import read_segments
@@ -70,7 +68,7 @@ def run_segments(
         )
     summary = {"source": source, "split": split, **evaluation.summary()}
     if output is not None:
-        _write(output, summary, evaluation, csv_escape=csv_escape)
+        _write(output, summary, evaluation)
     for note in evaluation.notes:
         typer.echo(note, err=True)
     for path, error in evaluation.unreadable:
@@ -100,14 +98,14 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _write(output: Path, summary: dict[str, Any], evaluation: SegmentEvaluation, *, csv_escape: bool) -> None:
+def _write(output: Path, summary: dict[str, Any], evaluation: SegmentEvaluation) -> None:
     from nonlocal_video.evaluation.segment_run import found_rows
     from nonlocal_video.inference.csv_cells import write_rows
     from nonlocal_video.inference.segment_files import SEGMENT_COLUMNS
     from nonlocal_video.io import atomic_write
 
     text = io.StringIO()
-    write_rows(text, list(SEGMENT_COLUMNS), found_rows(evaluation, output), escape=csv_escape, lineterminator="\n")
+    write_rows(text, list(SEGMENT_COLUMNS), found_rows(evaluation, output), escape=False, lineterminator="\n")
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, content in ((SUMMARY, json.dumps(summary, indent=1) + "\n"), (FOUND, text.getvalue())):

@@ -24,14 +24,13 @@ _MAX_FRAMES_PER_SECOND = 120
 _NAME_CHARACTERS = 60
 
 
-def to_segments_csv(video: str, segments: Sequence[Segment], folder: Path, *, escape: bool = True) -> str:
+def to_segments_csv(video: str, segments: Sequence[Segment], folder: Path) -> str:
     """A row for each segment that has a class: half-open [start, end), in the player's seconds.
 
     Args:
         video: The video's path; one that is not absolute is written as it is found from `folder`.
         segments: In order.
         folder: Where the CSV will lie.
-        escape: Put an apostrophe before text that a spreadsheet would take for a formula.
     """
     path = video if is_remote(video) or os.path.isabs(video) else os.path.relpath(video, folder)
     rows = [
@@ -46,7 +45,8 @@ def to_segments_csv(video: str, segments: Sequence[Segment], folder: Path, *, es
         if segment.label is not None
     ]
     text = io.StringIO()
-    write_rows(text, list(SEGMENT_COLUMNS), rows, escape=escape, lineterminator="\n")
+    # Not escaped for spreadsheets: other programs read these labels, and training takes them for classes.
+    write_rows(text, list(SEGMENT_COLUMNS), rows, escape=False, lineterminator="\n")
     return text.getvalue()
 
 

@@ -78,7 +78,7 @@ def write_timeline(
     else:
         segments = timeline.segments(**rule)
         if ending == _SEGMENTS:
-            content = to_segments_csv(timeline.path, segments, path.parent, escape=csv_escape).encode()
+            content = to_segments_csv(timeline.path, segments, path.parent).encode()
         else:
             content = to_vtt(segments).encode() if ending == ".vtt" else draw(timeline, segments)
     try:

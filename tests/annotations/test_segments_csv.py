@@ -23,13 +23,12 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert nlv.write_annotations(tmp_path / "o.segments.csv", rows) == ()
     with open(tmp_path / "o.segments.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]
-    assert (last["label"], last["annotator"], last["group"]) == ("'=1+1", "'-Ann", "'g")
+    # As they are: other programs read these labels, and training takes them for classes.
+    assert (last["label"], last["annotator"], last["group"]) == ("=1+1", "-Ann", "'g")
     again = nlv.read_annotations(tmp_path / "o.segments.csv")
     assert scored(again) == scored(rows)
     assert again[-1].label == "=1+1"
     assert (again[-1].path, again[-1].group, again[-1].annotator) == ("https://host/b.mp4", "'g", "-Ann")
-    nlv.write_annotations(tmp_path / "plain.csv", rows, csv_escape=False)
-    assert ",=1+1," in (tmp_path / "plain.csv").read_text()
 
 
 def test_paths_count_from_the_tables_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +38,7 @@ def test_paths_count_from_the_tables_folder(tmp_path: Path, monkeypatch: pytest.
         "tables/o.csv", [AnnotatedSegment("clips/a.mp4", 0, 1, "x"), AnnotatedSegment("tables/-b.mp4", 0, 1, "x")]
     )
     rows = list(csv.DictReader(Path("tables/o.csv").read_text().splitlines()))
-    assert [row["path"] for row in rows] == ["../clips/a.mp4", "./-b.mp4"]
+    assert [row["path"] for row in rows] == ["../clips/a.mp4", "-b.mp4"]
     assert [row.path for row in nlv.read_annotations("tables/o.csv")] == ["clips/a.mp4", "tables/-b.mp4"]
 
 

@@ -20,7 +20,7 @@ ALLOWED = {
     "video": {"errors"},
     "annotations": {"video", "io", "errors"},
     "attention": {"notebook", "models", "blocks", "video", "errors"},
-    "inference": {"notebook", "attention", "zoo", "models", "blocks", "video", "io", "errors"},
+    "inference": {"annotations", "notebook", "attention", "zoo", "models", "blocks", "video", "io", "errors"},
     "datasets": {"inference", "models", "video", "io", "errors"},
     "evaluation": {"zoo", "datasets", "inference", "models", "video", "io", "errors"},
     "training": {"datasets", "evaluation", "inference", "models", "blocks", "zoo", "video", "io", "errors"},

@@ -40,8 +40,8 @@ def timeline(
     output: Annotated[
         list[Path] | None,
         typer.Option(
-            help="File to write: .json, .csv (windows), .segments.csv (segments), .vtt (subtitles) or .png (picture); "
-            "may be repeated."
+            help="File to write: .json, .csv (windows), .segments.csv (segments), .vtt or .srt (subtitles), .png "
+            "(picture); for annotation tools .eaf, .boris, .labelstudio.json or .activitynet.json; may be repeated."
         ),
     ] = None,
     window_seconds: Annotated[
@@ -117,7 +117,16 @@ def timeline(
     unwritten: list[OutputError] = []
     for path in outputs:  # before printing, as the reader of a pipe may be gone
         try:
-            written.append(write_timeline(path, result, top_k=top_k, csv_escape=not no_csv_escape, **rule))
+            written.append(
+                write_timeline(
+                    path,
+                    result,
+                    top_k=top_k,
+                    csv_escape=not no_csv_escape,
+                    notify=lambda sentence: typer.echo(sentence, err=True),
+                    **rule,
+                )
+            )
         except OutputError as error:  # the others are written all the same
             unwritten.append(error)
     if as_json:

@@ -6,13 +6,15 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nonlocal_video.annotations.formats import write_annotations
+from nonlocal_video.annotations.segment import AnnotatedSegment
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS, printable
@@ -21,7 +23,8 @@ from nonlocal_video.inference.timeline import Segment, Timeline
 from nonlocal_video.io import atomic_write
 
 _SEGMENTS = ".segments.csv"
-FORMATS = (".json", ".csv", ".vtt", ".png", _SEGMENTS)
+ANNOTATION_TOOLS = (".eaf", ".boris", ".labelstudio.json", ".activitynet.json", ".srt")
+FORMATS = (".json", ".csv", ".vtt", ".png", _SEGMENTS, *ANNOTATION_TOOLS)
 _MAX_ROWS = 14
 """Maximum number of classes in the plot."""
 _VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "})
@@ -35,7 +38,7 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         UsageError: Unknown ending, or the folder is not there.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
+    if not path.name.lower().endswith(FORMATS):
         raise UsageError(f"output = {str(path)!r} should end in one of {', '.join(FORMATS)}.")
     if not path.parent.is_dir():
         raise UsageError(f"output = {str(path)!r} is in a folder that does not exist; create it first.")
@@ -51,26 +54,32 @@ def write_timeline(
     min_seconds: float = 0.0,
     shortest_seconds: float = 0.0,
     csv_escape: bool = True,
+    notify: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Write a file in the format of its suffix; an existing one is replaced atomically.
 
     Args:
         path: .json (windows and segments), .csv (windows), .segments.csv and .vtt (segments) or .png (a heat map of the
-            classes).
+            classes), or that of an annotation tool (segments with a class): .eaf, .boris, .labelstudio.json,
+            .activitynet.json or .srt.
         timeline: Complete or not.
         top_k: Classes of each window.
         threshold: See `Timeline.segments`.
         min_seconds: See `Timeline.segments`.
         shortest_seconds: See `Timeline.segments`.
         csv_escape: In a CSV, put an apostrophe before labels that a spreadsheet would take for a formula.
+        notify: Called with a sentence about what an annotation tool's format has no place for.
 
     Raises:
         UsageError: Unknown ending, or the folder is not there.
         OutputError: It cannot be written.
     """
     path = check_output(path)
-    ending = _SEGMENTS if path.name.lower().endswith(_SEGMENTS) else path.suffix.lower()
+    ending = max((ending for ending in FORMATS if path.name.lower().endswith(ending)), key=len)
     rule = {"threshold": threshold, "min_seconds": min_seconds, "shortest_seconds": shortest_seconds}
+    if ending in ANNOTATION_TOOLS:
+        _write_annotations(path, timeline, timeline.segments(**rule), notify)
+        return path
     if ending == ".csv":
         content = to_csv(timeline, top_k=top_k, escape=csv_escape).encode()
     elif ending == ".json":
@@ -89,6 +98,20 @@ def write_timeline(
             f"output = {str(path)!r} cannot be written: {error.strerror}. Choose another path or make room."
         ) from error
     return path
+
+
+def _write_annotations(
+    path: Path, timeline: Timeline, segments: Sequence[Segment], notify: Callable[[str], None]
+) -> None:
+    rows = [
+        AnnotatedSegment(
+            timeline.path, segment.start_seconds, segment.end_seconds, segment.label, score=round(segment.score, 6)
+        )
+        for segment in segments
+        if segment.label is not None
+    ]
+    for note in write_annotations(path, rows, videos={timeline.path: timeline.info}):
+        notify(note)
 
 
 def to_json(

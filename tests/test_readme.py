@@ -43,6 +43,7 @@ def test_commands_are_the_ones_this_test_knows() -> None:
     assert [command.split()[1] for command in commands()] == ["classify", "classify", "explain"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
 def test_command_works(command: str, there: Path) -> None:
     words = [sys.executable, "-m", "nonlocal_video", *command.split()[1:]]
@@ -61,6 +62,7 @@ def test_number_of_checkpoints_is_the_catalogues() -> None:
     assert f"shows {len(with_weights)} [published checkpoints]" in README
 
 
+@pytest.mark.slow
 def test_python_code_works(there: Path) -> None:
     (code,) = blocks("python")
     exec(compile(code, "README.md", "exec"), {})

@@ -31,6 +31,8 @@ from nonlocal_video.analysis.recommend import _last, build_setting
 from nonlocal_video.blocks import NonLocalConfig
 from nonlocal_video.models.inception3d import InceptionI3D, InceptionI3DConfig
 
+pytestmark = pytest.mark.slow
+
 
 class Sleeper(nn.Module):
     """Takes a known time."""

@@ -19,6 +19,8 @@ from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.video import VideoReader
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def card(tiny_model: Path) -> ModelCard:

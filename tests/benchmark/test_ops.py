@@ -36,6 +36,7 @@ def test_both_ways_compute_the_same(kernel: Any, size: tuple[int, ...]) -> None:
     assert 0 < error(case, "ours") < 1e-5
 
 
+@pytest.mark.slow
 def test_peak_is_that_of_the_run_alone() -> None:
     """Of a kernel known by heart: two matrices of 2048 x 2048 and the result; ours has neither."""
     case = OpCase("dot_product", 16, (2048,))
@@ -99,6 +100,7 @@ def test_variants_against_the_full_block() -> None:
     assert rows["sparse_attention, top_k = 16"]["error_rms"] > rows["sparse_attention, top_k = 64"]["error_rms"] > 1e-5
 
 
+@pytest.mark.slow
 def test_real_features_are_what_goes_into_the_default_models_block(data_folder: Path) -> None:
     block, features = _real_features(str(sorted((data_folder / "clips").glob("*/*"))[0]))
     assert features.shape[:2] == (1, block.in_channels)

@@ -46,6 +46,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tin
     return run
 
 
+@pytest.mark.slow
 def test_all_outputs_from_one_run_of_the_program(tiny_model: Path, clip: Path, tmp_path: Path) -> None:
     names = ["t.json", "t.csv", "t.vtt", "t.png"]
     outputs = [word for name in names for word in ("--output", str(tmp_path / name))]

@@ -25,6 +25,8 @@ from nonlocal_video.inference.prediction import Failure, Prediction
 from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.recognizer import Recognizer
 
+pytestmark = pytest.mark.slow
+
 ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later."
 NO_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),

@@ -22,6 +22,8 @@ from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.encode import write_video
 from nonlocal_video.zoo.catalogue import entry
 
+pytestmark = pytest.mark.slow
+
 NUM_FRAMES = 100
 
 

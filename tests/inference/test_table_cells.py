@@ -125,6 +125,7 @@ def test_what_is_no_table_of_ours_is_a_sentence(tmp_path: Path) -> None:
             read_table(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="names are not bytes here")
 def test_a_run_keeps_files_apart_whose_names_look_alike(
     run: Callable[..., Any], tiny_model: Path, clip_folder: Path, tmp_path: Path

@@ -46,6 +46,7 @@ def asked(recognizer: nlv.Recognizer, clip: Path) -> dict[str, Callable[[], NDAr
     }
 
 
+@pytest.mark.slow
 def test_eight_threads(recognizer, clip_folder: Path) -> None:
     questions = asked(recognizer, clip_folder / "a.mp4")
     expected = {name: question() for name, question in questions.items()}

@@ -227,6 +227,7 @@ print(json.dumps([timeline.ends[-1], peaks[58], peaks[600]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_length(tiny_model: Path, tmp_path: Path) -> None:
     """Ten minutes: all the frames that are needed would be 31 MB, as the network sees them 10 MB."""

@@ -22,6 +22,8 @@ from nonlocal_video.models.checkpoint import CARD_KEY, build_network, load_check
 from nonlocal_video.zoo.convert import convert_file
 from nonlocal_video.zoo.weights_file import read_weights_file
 
+pytestmark = pytest.mark.slow
+
 CARD = resnet_card(KERNELS)
 
 

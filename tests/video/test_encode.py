@@ -56,6 +56,7 @@ def test_the_file_is_what_browsers_want(tmp_path: Path) -> None:
     assert numbered_clips.reference(path).numbers == list(range(30))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_frames", [1, 7])
 @pytest.mark.parametrize(
     "fps",

@@ -11,6 +11,8 @@ import pytest
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video import VideoReader
 
+pytestmark = pytest.mark.slow
+
 COLOURS = np.array(
     [
         (255, 255, 255),

@@ -43,6 +43,7 @@ def test_absurd_pixels_are_ignored_and_said(pixel_aspect: Fraction) -> None:
     assert f"{pixel_aspect.numerator}:{pixel_aspect.denominator}" in note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mp4", "mov", "mkv", "ts"])
 @pytest.mark.parametrize(("aspect", "size"), [("16/11", (140, HEIGHT)), ("1/2", (WIDTH, 128)), ("2/1", (192, HEIGHT))])
 def test_every_container_and_both_decoders(

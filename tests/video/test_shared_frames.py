@@ -60,6 +60,7 @@ def without_sharing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SharedFrames, "create", classmethod(lambda cls: None))
 
 
+@pytest.mark.slow
 def test_frames_are_those_of_the_pipe(
     large_clip: Path, through_the_pipe: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

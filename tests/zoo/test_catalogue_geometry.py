@@ -189,6 +189,7 @@ def test_every_row_is_stated() -> None:
     assert list(ROWS) == list(entries())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_geometry(name: str) -> None:
     with torch.device("meta"):

@@ -26,7 +26,7 @@ from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.zoo import convert
 from nonlocal_video.zoo.convert import convert_file, recognise
 
-pytestmark = pytest.mark.usefixtures("thin_catalogue")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thin_catalogue")]
 
 DOT = "i3d-nl-dot-r50-32x2-k400-mmaction2"
 EMBEDDED = "i3d-nl-embedded-r50-32x2-k400-mmaction2"

@@ -138,6 +138,7 @@ def mutations(plain: Plain) -> dict[str, Plain]:
     return changed
 
 
+@pytest.mark.slow
 def test_same_logits(case: Case, compared: Compared) -> None:
     assert compared.difference(case.plain) < PARITY
 

@@ -8,11 +8,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
-
-from filelock import FileLock
+from typing import IO, TYPE_CHECKING
 
 from nonlocal_video.errors import UsageError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -110,6 +111,8 @@ def lock_of(path: Path) -> FileLock:
     Raises:
         UsageError: The name is a link, which would be followed and what it leads to emptied.
     """
+    from filelock import FileLock  # not before it is needed: every verb imports this module
+
     refuse_link(path)
     return FileLock(path)
 

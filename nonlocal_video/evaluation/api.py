@@ -117,7 +117,7 @@ def evaluate(
     """
     callback = callback or EvaluationCallback()
     if resume and output is None:
-        raise UsageError("--resume continues an evaluation; name its folder with --output.")
+        raise UsageError("--resume needs the folder of an evaluation; give it with --output.")
     weights = find(model if isinstance(model, str) else Path(model))
     card = read_card(weights)
     published = None
@@ -181,13 +181,13 @@ def evaluate(
 def _published(card: ModelCard, views: str | None, *, fast: bool) -> Accuracy:
     if card.published is None:
         raise UsageError(
-            f"The card of model {card.name!r} quotes no published accuracy, so there is no protocol to repeat; leave "
-            f"--protocol away and choose --views. `nonlocal-video weights list` shows the models that have one."
+            f"The card of model {card.name!r} has no published accuracy, so there is no protocol to repeat; omit "
+            f"--protocol and choose --views. `nonlocal-video weights list` shows the models that have one."
         )
     if views is not None or fast:
         raise UsageError(
-            f"--protocol published sets the views itself ({card.published.views} of the whole view); leave "
-            f"{'--views' if views is not None else '--fast'} away."
+            f"--protocol published sets the views itself ({card.published.views} of the full input); omit "
+            f"{'--views' if views is not None else '--fast'}."
         )
     return card.published
 

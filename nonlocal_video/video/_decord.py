@@ -24,13 +24,21 @@ _STDERR = 2
 _MAX_PRINTED_BYTES = 1 << 20
 
 
-def load() -> Any | None:
-    """Import decord; return None if it is not installed (it has no wheel for every machine)."""
+def load() -> tuple[Any | None, str]:
+    """Import decord; return it, or None and why it does not load. The reason is empty where it is not installed.
+
+    It has no wheel for every machine.
+    """
+    # Entries that are not absolute, such as the empty one that OpenCV appends, do not load in a deleted working folder.
+    paths = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(os.path.isabs, paths))
     try:
         import decord
-    except (ImportError, OSError, RuntimeError):  # OSError, RuntimeError: its shared library does not load
-        return None
-    return decord
+    except ModuleNotFoundError:
+        return None, ""
+    except (ImportError, OSError, RuntimeError) as error:  # its shared library does not load
+        return None, str(error) or type(error).__name__
+    return decord, ""
 
 
 def read_frames(

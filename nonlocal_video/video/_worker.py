@@ -156,7 +156,10 @@ class _Server:
         source = Source(request["path"], self._limits)
         try:
             index = self._index(source)
-            decord = _decord.load() if request["decoder"] != "pyav" else None
+            decord, why_not = _decord.load() if request["decoder"] != "pyav" else (None, "")
+            if why_not and index.info.decoder == "decord":
+                note = f"decord does not load ({why_not.splitlines()[0]}): PyAV decoded it."
+                index.info = dataclasses.replace(index.info, notes=(*index.info.notes, note))
             if request["decoder"] == "decord" and decord is None:
                 raise UsageError("decoder = 'decord' needs decord: pip install decord, or leave the decoder to 'auto'.")
             if request["decoder"] == "decord":

@@ -144,7 +144,7 @@ def verify(entry: CatalogueEntry) -> str:
             problems.append(f"the card in {path} differs from the catalogue's")
     if problems:
         raise ModelError(f"{'; '.join(problems)}. Delete {path} and pull again.")
-    return f"the publisher's file {seen}; the converted one loads, every tensor in its place"
+    return f"the publisher's file {seen}; in the converted one all tensors load"
 
 
 def _fetch(

@@ -178,7 +178,9 @@ def test_example_input() -> None:
             return self.conv(x + y)
 
     x = torch.randn(1, 3, 4, 4)
-    with pytest.raises(UsageError, match=r"show what 'conv' gives failed with TypeError: .* Pass example_input"):
+    with pytest.raises(
+        UsageError, match=r"find the output shape of 'conv' failed with TypeError: .* Pass example_input"
+    ):
         insert_nonlocal(TwoInputs(), ["conv"])
     assert insert_nonlocal(TwoInputs(), ["conv"], example_input=(x, x))["conv"].in_channels == 4
     assert insert_nonlocal(nn.Sequential(nn.PixelUnshuffle(2)), ["0"], example_input=x)["0"].in_channels == 12

@@ -123,8 +123,8 @@ def test_made_up_clips_are_as_bright_as_real_ones() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--format", "onnx,onxn", "--output", "m"), "has 'onxn'; give one or some of onnx, openvino, torch-export"),
-        (("--format", "onnx", "--output", "m.xml"), "ending of openvino"),
+        (("--format", "onnx,onxn", "--output", "m"), "contains 'onxn'; the formats are onnx, openvino, torch-export"),
+        (("--format", "onnx", "--output", "m.xml"), "suffix of openvino"),
         (("--format", "onnx,openvino", "--output", "m.onnx"), "each format adds its own"),
         (("--format", "onnx", "--output", "m", "--batch-size", "0"), "batch-size"),
         (("--format", "onnx"), "output"),

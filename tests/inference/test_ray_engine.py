@@ -184,5 +184,5 @@ def test_gpus_that_are_not_there_are_not_waited_for(
 
 def test_no_cluster_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(nlv.UsageError, match=r"ray-address = '127\.0\.0\.1:1': no cluster answers there"):
+    with pytest.raises(nlv.UsageError, match=r"ray-address = '127\.0\.0\.1:1': no cluster responds"):
         connect(Cluster(address="127.0.0.1:1"))

@@ -104,7 +104,7 @@ def test_a_point_is_one_of_the_whole_picture(recognizer: Recognizer, clip: Path,
     maps = recognizer.explain(clip, query=(1.2, 0.5 + 0.5 * 0.4, 0.25 + 0.75 * 0.6), region=REGION)
     np.testing.assert_array_equal(maps.cells, by_hand.cells)
     assert maps.query_index == by_hand.query_index
-    with pytest.raises(UsageError, match=rf"query x = 0\.2, y = 0\.5 lies outside .*in region {REGION}: x 0\.5"):
+    with pytest.raises(UsageError, match=rf"query x = 0\.2, y = 0\.5 is outside .*in region {REGION}: x 0\.5"):
         recognizer.explain(clip, query=(1.2, 0.2, 0.5), region=REGION)
 
 
@@ -150,7 +150,7 @@ def test_on_the_command_line(run: Run, recognizer: Recognizer, unsure_model: Pat
     assert not np.isnan(maps[0][30:60, 80:110]).any()
     refused = run("explain", *common, "--query", "1.2,0.2,0.5", "--output", tmp_path / "explained")
     assert refused.status == 2
-    assert "outside the square that the network saw in region" in refused.err
+    assert "outside the square that the network sees in region" in refused.err
     for verb in ("classify", "explain", "timeline"):
         wrong = run(verb, clip, "--model", unsure_model, "--region", "0.5,0,0.2,1")
         assert (wrong.status, "0 <= X0 < X1 <= 1" in wrong.err) == (2, True)

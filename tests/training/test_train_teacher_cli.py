@@ -52,7 +52,7 @@ class TestTeacher:
         assert read_card(folder / "best.safetensors").labels == ("clap", *LABELS)
         rows = read_metrics(folder / "metrics.csv")
         assert rows[-1]["train/kl"] < rows[0]["train/kl"] / 2
-        assert "3 clips and 2 pictures without labels" in (folder / "README.md").read_text()
+        assert "3 clips and 2 images without labels" in (folder / "README.md").read_text()
         answer = run("classify", divided_clips.parent / "jump" / "0.mp4", "--model", folder, "--json")
         assert json.loads(answer.out)["model"] == "run"
 

@@ -80,7 +80,9 @@ def test_a_working_folder_that_is_gone_or_read_only(clips: Path, tmp_path: Path)
         os.chdir(tmp_path / "here")
         os.rmdir(tmp_path / "here")
 
-    assert read_elsewhere(clips / "h264.mp4", answer, preexec_fn=leave) == "decord 1"
+    # OpenCV leaves an empty entry, which stands for the working folder.
+    environment = {**os.environ, "LD_LIBRARY_PATH": "/usr/lib:"}
+    assert read_elsewhere(clips / "h264.mp4", answer, preexec_fn=leave, env=environment) == "decord 1"
     (tmp_path / "here").mkdir()
     script = READ.replace(
         "with VideoReader() as reader: frames = reader.read(sys.argv[1], [1.0])",
@@ -116,7 +118,7 @@ def test_without_descriptors(clips: Path) -> None:
     failures: list[VideoError] = []
     with VideoReader() as reader:
         try:
-            for spare in range(12):
+            for spare in range(16):
                 # The numbers below may be free: take them, so that exactly `spare` are left.
                 resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1 + spare, hard))
                 taken = []
@@ -135,7 +137,7 @@ def test_without_descriptors(clips: Path) -> None:
                 finally:
                     for descriptor in taken:
                         os.close(descriptor)
-            assert 0 < spare < 11  # it failed with none, and a few are enough
+            assert 0 < spare < 15  # it failed with none, and a few are enough
             assert all(error.code == "internal" and "ulimit -n" in error.message for error in failures)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -75,14 +75,17 @@ class DecoderProcess:
         try:
             self._printed = _new_print_file()
         except (OSError, MemoryError) as error:
+            self._release_shared()
             raise cannot_start(error) from None
         try:
             threading.Thread(target=self._keep, name="nonlocal-video-decoder", daemon=True).start()
         except (RuntimeError, MemoryError) as error:  # RuntimeError: the system has no more threads
             self._printed.close()
+            self._release_shared()
             raise cannot_start(error) from None
         self._started.wait()
         if self._start_error is not None:
+            self._release_shared()
             raise cannot_start(self._start_error) from None
         assert self._process is not None
         self._requests: IO[bytes] = cast(IO[bytes], self._process.stdin)
@@ -91,6 +94,11 @@ class DecoderProcess:
         atexit.register(self.close)
         self._widen_pipe()
         self._greet()
+
+    def _release_shared(self) -> None:
+        """Give descriptors back at once: the error's traceback keeps this object."""
+        if self._shared is not None:
+            self._shared.release()
 
     @property
     def pid(self) -> int:
@@ -166,6 +174,7 @@ class DecoderProcess:
         for pipe in (self._requests, self._replies):
             with contextlib.suppress(OSError):
                 pipe.close()
+        self._release_shared()
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:

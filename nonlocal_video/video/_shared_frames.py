@@ -70,6 +70,11 @@ class SharedFrames:
                 os.close(self.descriptor)
             self.descriptor = -1
 
+    def release(self) -> None:
+        """Close the file and unmap the memory, for which Python keeps a second descriptor."""
+        self.close_descriptor()
+        self._memory = np.empty(0, np.uint8)
+
     def num_slots(self, frame_bytes: int) -> int:
         """Return the number of slots for frames of this size; 0 for frames that go through the pipe."""
         slots = min(_MOST_SLOTS, _BYTES // max(1, frame_bytes))

@@ -1,4 +1,4 @@
-"""Ways to train on a few clips of one's own: 6 yoga poses by 16 people, measured on people who were not trained on.
+"""Ways to train on a few clips of one's own: 6 yoga poses by 16 people, validated on people outside the training set.
 
     python benchmarks/actions.py CLIPS.csv --output benchmarks/results/actions.json
 

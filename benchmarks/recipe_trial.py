@@ -3,8 +3,8 @@
     python benchmarks/recipe_trial.py --unlabelled CLIPS --stills PICTURES --output benchmarks/results/recipe_trial.json
 
 Everything is the recipe's but `CHANGED`, which makes it small enough for two cores. Neither labels nor Kinetics take
-part. With `--folder` it can be interrupted and started again: it goes on where it was, and the minutes of all starts
-count. After every epoch the student is measured on clips that it did not learn from. To compare with: the divergence of
+part. With `--folder` it can be interrupted and started again: it continues where it was, and the minutes of all starts
+count. After every epoch the student is validated on clips outside its training set. To compare with: the divergence of
 the one answer that fits these very clips best, whatever is shown, which is the mean of the teacher's answers to them.
 """
 

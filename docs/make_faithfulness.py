@@ -40,7 +40,7 @@ def page_with_tables(text: str, results: dict[str, Any]) -> str:
 
 
 def settings(results: dict[str, Any]) -> str:
-    """What was measured on, and how."""
+    """Describe the clips and the method of the measurement."""
     chosen, clips, machine = results["settings"], results["clips"], results["machine"]
     view, labelled = chosen["view"], sum(clip["label"] is not None for clip in clips)
     origins = {clip["origin"] for clip in clips} - {None}

@@ -54,7 +54,7 @@ WAYS = {
 
 
 def actions() -> str:
-    """Ways to train the default on few clips, measured on people who were not trained on."""
+    """Ways to train the default on few clips, validated on people outside the training set."""
     names = ("head", "top")
     results = _results("actions")
     wrong = {way: _wrong(results["runs"], way) for way in names}
@@ -163,7 +163,7 @@ def inference_speed() -> str:
 
 
 def distillation_bound() -> str:
-    """What follows from both rates for the recipe that learns from the default; nothing of it was measured."""
+    """What follows from both rates for the recipe with the default as teacher; nothing of it was measured."""
     results = _results("train_speed")
     student = max(row["clips_per_second"] for row in results["training"] if row["frames"] == 16)
     teacher = max(
@@ -185,8 +185,8 @@ def recipe_trial() -> str:
     found = _results("recipe_trial")
     changed = ", ".join(f"`{name}: {_plain(value)}`" for name, value in found["changed"].items())
     return (
-        f"{found['clips']} clips and {found['pictures']} pictures to learn from, {found['held_out']} other clips to "
-        f"measure on; {found['minutes']:.0f} minutes on {_processor(found['machine'])}, shared with another training, "
+        f"{found['clips']} clips and {found['pictures']} pictures for training, {found['held_out']} other clips for "
+        f"validation; {found['minutes']:.0f} minutes on {_processor(found['machine'])}, shared with another training, "
         f"of which the teacher took the first {found['minutes_until_the_teacher_had_answered']:.0f}; "
         f"{found['steps']:,} steps. Changed against the recipe: {changed}."
     )
@@ -207,7 +207,7 @@ def recipe_curve() -> str:
 
 
 def block_settings() -> str:
-    """What was measured on, and by what."""
+    """Describe the validation set and the machine."""
     results = _results("default_block")
     settings, machine = results["settings"], results["machine"]
     files, stills = settings["files"], settings["files"]["unlabelled"] - settings["clips"]

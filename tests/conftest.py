@@ -26,7 +26,7 @@ def data_folder() -> Path:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs an NVIDIA GPU where there is none; with REQUIRE_CUDA=1 that is a failure."""
+    """Skip tests that need an NVIDIA GPU on a machine without one; with REQUIRE_CUDA=1 that is a failure."""
     if item.get_closest_marker("cuda") is not None and not torch.cuda.is_available():
         if os.environ.get("REQUIRE_CUDA") == "1":
             pytest.fail("REQUIRE_CUDA is set, and PyTorch finds no CUDA device")

@@ -112,7 +112,7 @@ def read_xml(path: str | os.PathLike[str]) -> Element:
 
 
 def as_number(value: Any) -> float | None:
-    """A finite number from JSON or from the text of a cell; None if it is none."""
+    """A finite number from JSON or from the text of a cell; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

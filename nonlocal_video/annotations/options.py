@@ -97,7 +97,7 @@ class WriteOptions:
     """What a writer may need beside the segments; see `write_annotations`."""
 
     folder: Path
-    """Of the file that is written: paths that are not absolute count from it."""
+    """Folder of the file that is written; relative paths count from it."""
     videos: Mapping[str, VideoInfo] = field(default_factory=dict)
     frames_per_second: float | None = None
     url_prefix: str | None = None
@@ -115,7 +115,7 @@ class WriteOptions:
         try:
             shown.encode()
         except UnicodeEncodeError:
-            raise UsageError(f"{os.fsencode(path)!r} has bytes that are no text in UTF-8. Rename the video.") from None
+            raise UsageError(f"{os.fsencode(path)!r} has bytes that are not UTF-8 text. Rename the video.") from None
         return shown
 
 

@@ -41,7 +41,7 @@ def run_segments(
         load: Arguments of `recognizer.load`.
         timeline: Arguments of `Recognizer.timeline`.
         rule: Arguments of `Timeline.segments`.
-        background: Labels that are no action.
+        background: Labels that are not actions.
         split: Only its videos.
         ignore_columns: Columns for other programs.
         output: Folder for the summary and what was found.

@@ -160,5 +160,5 @@ def _check(clip: LabelledClip, reader: VideoReader, *, every_frame: bool) -> Che
 
 @functools.lru_cache(maxsize=8)
 def _sha256_of(path: str, changed_ns: int) -> str:
-    """Of a file whose segments follow each other: it is read once."""
+    """Cached facts of one file, so that segments of it that follow each other read it once."""
     return sha256_of(Path(path))

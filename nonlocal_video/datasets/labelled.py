@@ -42,7 +42,7 @@ def read_source(
             folders named like splits may lie above the classes. A CSV's paths count from the CSV's own folder, or are
             URLs of object storage.
         split: Only the clips of this split.
-        all_files: Whether nothing in a folder is passed over for its name.
+        all_files: Whether to try files of every kind of name.
         ignore_columns: Columns of the CSV that are for other programs.
 
     Raises:

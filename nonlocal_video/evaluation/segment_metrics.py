@@ -15,9 +15,9 @@ import numpy as np
 from nonlocal_video.datasets.segment_table import Span
 
 OVERLAPS = (0.10, 0.25, 0.50)
-"""Of F1@k."""
+"""Overlaps of F1@k."""
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
-"""Of mean average precision, as on THUMOS14."""
+"""Overlaps of the mean average precision, as on THUMOS14."""
 FRAMES_PER_SECOND = 10.0
 NO_ACTION = ""
 """The label of time that no segment covers."""
@@ -72,7 +72,7 @@ def measure_segments(
 
     Args:
         videos: Their times are the player's.
-        background: Classes that are no action; time without a segment always is none.
+        background: Classes that are not actions, as is time without a segment.
         frames_per_second: Of the grid; a time is looked at in the middle of its frame.
     """
     right = frames = 0

@@ -71,7 +71,7 @@ def evaluate_segments(
         table: True segments.
         timeline: Arguments of `Recognizer.timeline`.
         rule: Arguments of `Timeline.segments`.
-        background: Labels that are no action; the model need not have them.
+        background: Labels that are not actions; the model need not have them.
         frames_per_second: Of the grid on which frames are compared.
         on_video: Called after each video with the number done.
 

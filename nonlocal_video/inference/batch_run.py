@@ -65,7 +65,7 @@ class BatchRun:
             workers: Decoding processes beside the network; None is as many as suit the device.
             batch_size: Views in one forward pass; None is as many as suit the device.
             devices: Several take a process each, see `many_devices`; else the recogniser answers.
-            tables: Open tables that each get all rows; taken up together, if at all.
+            tables: Open tables that each get all rows; resumed together, if at all.
             to_row: What is kept of an outcome.
             keep_answers: Whether tables also keep logits and features, for a context.
             should_stop: Asked before each file; after True, only the files in hand are finished.
@@ -225,7 +225,7 @@ def run_folder(
         devices: Several take a process each, see `many_devices`; else the recogniser answers.
         selection: Which of the files count; None is all of them.
         csv_escape: In a CSV, put an apostrophe before text that a spreadsheet would take for a formula.
-        context: `folder` refines each clip's answer by the others of the run, earlier runs that are taken up included.
+        context: `folder` refines each clip's answer by the others of the run, resumed runs included.
         should_stop: Asked before each file; after True, only the files in hand are finished.
         on_progress: Called after each row; in a context with the clip's own answer, which is not the final one.
 

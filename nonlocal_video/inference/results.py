@@ -86,7 +86,7 @@ class ResultFile:
 
     Args:
         path: The table; its ending says the format.
-        settings: What the rows depend on; a run is only taken up with the same.
+        settings: What the rows depend on; a run is only resumed with the same.
         top_k: Classes per row.
         resume: Take up an earlier run: its files are not done again unless they changed.
         csv_escape: In a CSV, put an apostrophe before text that a spreadsheet would take for a formula.

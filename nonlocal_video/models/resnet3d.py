@@ -63,7 +63,7 @@ class ResNet3DConfig:
     stem_pool: MaxPool | None = MaxPool((1, 3, 3), (1, 2, 2), (0, 1, 1))
     """Max-pooling after the stem."""
     temporal_pool: int = 1
-    """Kernel and stride of a max-pooling over time between stages 1 and 2; 1 is none."""
+    """Kernel and stride of a max-pooling over time between stages 1 and 2; 1 leaves the pooling out."""
     stage_strides: tuple[Triple, Triple, Triple, Triple] = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2))
     """Stride of each stage's first residual block, in its first 3x3 convolution and its shortcut."""
     temporal_kernels: tuple[tuple[int, ...], ...] = ((3,), (3,), (3,), (3,))
@@ -349,7 +349,7 @@ class Video3DResNet(TutorialNames, nn.Module):
 
         Args:
             x: Normalised clips (B, 3, T, H, W).
-            return_stages: Any of "stage1" to "stage4"; None is none of them.
+            return_stages: Any of "stage1" to "stage4"; None returns no features.
 
         Returns:
             Stage -> features (B, C, T', H', W'), in the order in which they are computed.

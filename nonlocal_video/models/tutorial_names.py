@@ -32,7 +32,7 @@ class TutorialNames:
 
     @property
     def nonlocal_mode(self) -> NonLocalMode | None:
-        """Who sees whom in the non-local blocks; None where there are none, or of several modes."""
+        """Mode of the non-local blocks; None without blocks, or if they have several modes."""
         modes = {config.mode for config in _network(self).config.nonlocal_blocks.values()}
         return modes.pop() if len(modes) == 1 else None
 
@@ -158,7 +158,7 @@ def _place(stage: str, name: str) -> str:
 
 
 def _first_unit(module: nn.Module) -> nn.Module:
-    """Of a (2+1)D convolution the first half, or else the module itself."""
+    """Return the first half of a (2+1)D convolution, or else the module itself."""
     return module[0] if isinstance(module, nn.Sequential) else module
 
 

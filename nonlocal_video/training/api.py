@@ -243,7 +243,7 @@ def _labelled(
         found = found.to_divide(settings.validation)
     clips = [] if found is None else found.clips
     if request.validation_share != VALIDATION_SHARE and all(clip.split for clip in clips):
-        raise UsageError(f"The clips of {source!r} are divided already; leave --validation-share away.")
+        raise UsageError(f"The clips of {source!r} are divided already; omit --validation-share.")
     if found is None:
         return read_manifest(source)
     callback.on_source(found)

@@ -68,13 +68,13 @@ class TrainConfig:
     seed: int = 0
     """Random seed."""
     deterministic: bool = False
-    """Use only algorithms that give the same bits every time: slower on GPUs, and an error where there is none."""
+    """Use only algorithms that give the same bits every time: slower on GPUs, an error if PyTorch has none."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Random changes to the training clips."""
     progressive: ProgressiveSchedule | None = None
     """Schedule on which the non-local blocks join; none for all from the start."""
     distillation: DistillConfig | None = None
-    """Teacher to learn from; none for labels only."""
+    """Distillation from a teacher; none for labels only."""
     teacher_views: int = 0
     """Random views of each clip for which the teacher's answers are computed once; 0 asks about a new view every
     epoch."""

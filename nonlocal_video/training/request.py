@@ -94,7 +94,7 @@ class TrainRequest:
         wrong = [name for name, value in given.items() if value] + [n for n in self.values if n not in MAY_DIFFER]
         if wrong:
             raise UsageError(
-                f"--resume continues with the run's own clips and settings; leave {', '.join(wrong)} away. Beside "
+                f"--resume continues with the run's own clips and settings; omit {', '.join(wrong)}. Besides "
                 f"--output it takes --set of {', '.join(MAY_DIFFER)}."
             )
         settings = RunSettings.from_dict(folder.read_settings())

@@ -128,7 +128,7 @@ SIZE = (16, 96, 96)
 
 
 def test_following_a_recommendation_keeps_the_limit() -> None:
-    """Of memory; how far the time goes down is for a benchmark on a quiet machine."""
+    """The memory limit; how far the time goes down is for a benchmark on a quiet machine."""
     network = tiny_network(NonLocalConfig(sub_sample=False), place="layer2.0", width=24)
     rates = measure_rates(network, SIZE, num_runs=2)
     memory = 0.75 * whole_bytes(network, SIZE, rates.larger.peak_bytes)

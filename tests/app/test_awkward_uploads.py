@@ -1,4 +1,4 @@
-"""Files that are no videos, or hardly, uploaded to a running server: one plain sentence each, and it goes on."""
+"""Files that are hardly videos, or not at all, uploaded to a server: one plain sentence each, and it keeps serving."""
 
 from __future__ import annotations
 

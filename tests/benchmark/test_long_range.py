@@ -360,7 +360,7 @@ def test_no_network_beats_chance_where_it_does_not_reach(stored: dict[str, Any])
 
 @pytest.mark.parametrize("variant", ["none", "self_only", "space_only", "time_only"])
 def test_any_weights_obey_the_bound(variant: str) -> None:
-    """Of the four colourings' logits the sum over the two classes is the same where no unit sees both targets."""
+    """Where no unit sees both targets, the four colourings' logits have the same sum over the two classes."""
     torch.manual_seed(2)
     network = build(variant).double()
     with torch.no_grad():

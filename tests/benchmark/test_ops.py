@@ -38,7 +38,7 @@ def test_both_ways_compute_the_same(kernel: Any, size: tuple[int, ...]) -> None:
 
 @pytest.mark.slow
 def test_peak_is_that_of_the_run_alone() -> None:
-    """Of a kernel known by heart: two matrices of 2048 x 2048 and the result; ours has neither."""
+    """A kernel whose peak is known: two matrices of 2048 x 2048 and the result; ours has neither."""
     case = OpCase("dot_product", 16, (2048,))
     naive, ours = (measure_peak(case, name, threads=1) for name in ("naive", "ours"))
     assert 31 * MIB < naive.bytes < 40 * MIB

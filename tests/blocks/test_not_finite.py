@@ -1,4 +1,4 @@
-"""NaN and infinities spread through every kernel as they do in the paper's formula, and an empty batch is none."""
+"""NaN and infinities spread through every kernel as in the paper's formula; an empty batch gives an empty result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A journal that was changed is refused or does no harm, whatever was changed; one that was cut off goes on."""
+"""A journal that was changed is refused or does no harm, whatever was changed; one that was cut off is continued."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def change_lines(data: bytes, rng: random.Random) -> bytes:
 
 
 def change_a_digit(data: bytes, rng: random.Random) -> bytes:
-    """Of a score, a stamp or a checksum: what is still JSON is the worst."""
+    """A changed score, stamp or checksum is the worst, as the line is still JSON."""
     places = [place for place, byte in enumerate(data) if chr(byte).isdigit()]
     place = rng.choice(places)
     return data[:place] + str(rng.randrange(10)).encode() + data[place + 1 :]

@@ -30,7 +30,7 @@ TWO = ["cpu", "cpu"]
 
 @pytest.fixture(scope="module")
 def folder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eleven clips and a file that is none."""
+    """Eleven clips and a file that is not a video."""
     folder = Path(shutil.copytree(clip_folder, tmp_path_factory.mktemp("many") / "clips"))
     for number in range(8):
         shutil.copy(folder / ("a.mp4" if number % 2 else "b/c.mp4"), folder / f"clip{number}.mp4")

@@ -67,7 +67,7 @@ def test_only_a_batch_of_windows_is_decoded_ahead(recognizer, clip: Path, monkey
         assert len(made) <= 2 + 2 + 1
     done = len(made)
     time.sleep(0.2)
-    assert len(made) == done, "nothing goes on after the end"
+    assert len(made) == done, "nothing runs after the end"
 
 
 def test_an_error_comes_after_the_items_before_it() -> None:

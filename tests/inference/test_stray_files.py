@@ -1,4 +1,4 @@
-"""What lies in real folders beside the clips is passed over and counted; what is named is tried; links end."""
+"""Other files beside the clips are skipped and counted; what is named is tried; circles of links end."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_all_files_tries_everything_that_the_disk_has(tree: Path) -> None:
 def test_what_is_named_is_tried_whatever_its_name(tree: Path) -> None:
     named = [tree / "notes.txt", tree / ".DS_Store", tree / "gone.txt"]
     assert names_of(tree, *named) == ["notes.txt", ".DS_Store", "gone.txt"]
-    # Beside its folder, too, in whose search it would be passed over; and once, if it would not.
+    # Beside its folder, too, in whose search it would be skipped; and once, if it would not.
     assert names_of(tree, tree, tree / "notes.txt", tree / "a.mp4") == [*CLIPS, "notes.txt"]
     assert names_of(tree, tree, tree / ".git") == [*CLIPS, ".git/HEAD", ".git/x.mp4"]
     assert names_of(tree, tree, tree / "a.jpg", selection=Selection(include=["*.jpg"])) == ["a.jpg"]
@@ -152,7 +152,7 @@ def test_kinds(name: str, kind: str | None) -> None:
 def test_the_guide_names_every_kind_and_the_system_names() -> None:
     guide = (Path(__file__).resolve().parents[2] / "docs" / "folders.md").read_text("utf-8")
     assert all(kind in guide for kind in KINDS_BY_SUFFIX)
-    quoted = [name for line in guide.splitlines() if "passed over |" in line for name in re.findall(r"`(.+?)`", line)]
+    quoted = [name for line in guide.splitlines() if "skipped |" in line for name in re.findall(r"`(.+?)`", line)]
     assert len(quoted) == 8
     assert all(map(kind_of_file, quoted))
 

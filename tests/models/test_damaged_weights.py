@@ -1,4 +1,4 @@
-"""Weights files that are none, are damaged, or describe what no machine could hold: one sentence and no memory."""
+"""Files that are not weights, are damaged, or describe what no machine could hold: one sentence and no memory."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def stills(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def divided_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest: of two classes four clips each to learn from, and two to measure on."""
+    """A manifest of two classes, four training and two validation clips each."""
     folder = tmp_path_factory.mktemp("divided")
     splits = {}
     for number in range(12):
@@ -80,14 +80,14 @@ def divided_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def manifest(good_clips: Path) -> Manifest:
-    """Of the good clips."""
+    """Manifest of the good clips."""
     checked = list(check_clips(read_labelled(good_clips), [VideoReader()]))
     return make_report(checked, SPEC, SplitPlan(validation_share=0.5)).manifest
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the clips' two classes."""
+    """Weights file of a model with the clips' two classes."""
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     card = tiny_card(blocks=True)
     save_checkpoint(path, wake_blocks(tiny_network(card)), replace(card, name="tiny parent"), dtype=torch.float32)
@@ -108,7 +108,7 @@ def train(run: Callable[..., Any], model: Path, tmp_path: Path) -> Callable[...,
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of three classes, the clips' two among them; it sees more than the student."""
+    """Weights file of a teacher with three classes, the clips' two among them; it sees more than the student."""
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
     card = tiny_card()
     spec = replace(VIEW, num_frames=8, frames_per_second=10.0, short_side=48, crop=40)

@@ -30,7 +30,7 @@ LABELS = ("jump", "wave")
 
 
 def tiny_card(*, blocks: bool = False, dropout: float = 0.0) -> ModelCard:
-    """Of nine layers, at most 64 channels wide; with blocks after stages 3 and 4."""
+    """Card of a network of nine layers, at most 64 channels wide; with blocks after stages 3 and 4."""
     nonlocal_blocks = {index: asdict(NonLocalConfig(inter_channels=4)) for index in ("layer3.0", "layer4.0")}
     return ModelCard(
         name="tiny",

@@ -61,7 +61,7 @@ def test_everything_that_is_wrong_is_named(run: Run, bad_clips: Path, tmp_path: 
     assert {row.path: row.problem for row in manifest.rows if not row.usable} == problems
     splits = {row.path: row.split for row in manifest.rows}
     assert splits[str(bad_clips / "jump/0.mp4")] == splits[str(bad_clips / "jump/remuxed.mkv")]
-    # The other two clips of `wave` have one content: nothing is left of the class to measure on.
+    # The other two clips of `wave` have one content: nothing is left of the class for validation.
     assert splits[str(bad_clips / "wave/0.mp4")] == splits[str(bad_clips / "wave/copy.mp4")] == "train"
     assert found["notes"] == ["Class 'wave' has 2 clips of 1 independent group: none in validation."]
 

@@ -1,4 +1,4 @@
-"""What a network gets to see of its training clips, whoever loads them."""
+"""Views of training clips, the same from every loading process."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_without_augmentation_it_is_what_classify_sees(manifest: Manifest, tmp_p
 def test_views_depend_on_seed_epoch_and_place_and_not_on_workers(dataset: ClipDataset) -> None:
     alone = every_view(dataset)
     assert_same(every_view(dataset, workers=2), alone)  # forked while this process has a decoding child
-    assert torch.equal(dataset.view(4, 0)[0], alone[4][0])  # whoever asks first
+    assert torch.equal(dataset.view(4, 0)[0], alone[4][0])  # in whatever order they are loaded
     others = every_view(dataset, workers=2, epoch=1)
     assert_same(every_view(dataset, epoch=1), others)
     assert not any(torch.equal(clip, other) for (clip, _), (other, _) in zip(alone, others, strict=True))

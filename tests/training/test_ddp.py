@@ -1,4 +1,4 @@
-"""Two processes under torchrun learn what one learns from the same global batches."""
+"""Two processes under torchrun reach the weights of one with the same global batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a frozen part makes of each view: computed once, gone on with after a kill, and the same to learn from."""
+"""Features of a frozen part: computed once a view, resumed after a kill, and equal to those computed anew."""
 
 from __future__ import annotations
 

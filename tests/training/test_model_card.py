@@ -35,7 +35,7 @@ def measured(epoch: int, trained_loss: float, top1: float, loss: float) -> Metri
 
 
 def card(*, groups: bool = True, **changes: Any) -> RunModelCard:
-    """12 clips trained on in each class but 2 of a tree, 3 measured on, by default of other people; one is broken."""
+    """Twelve training clips a class (of a tree two) and three for validation, by default of others; one is broken."""
     rows = []
     for label in LABELS:
         for split, count in (("train", 2 if label == "tree" else 12), ("validation", 3)):

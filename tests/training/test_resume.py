@@ -98,7 +98,7 @@ def test_two_processes_both_killed_or_one_end_with_the_same_bytes(divided_clips:
 
 
 def _held_out_loss(run: Path) -> float:
-    """Of the last weights, all by themselves."""
+    """Return the validation loss of the last weights, computed by themselves."""
     network, card = load_checkpoint(run / "last.safetensors")
     clips = ClipDataset(read_manifest(run / "manifest.csv").of_split("validation"), card.labels, card.input)
     views, classes = zip(*(clips.view(index, 0) for index in range(len(clips))), strict=True)

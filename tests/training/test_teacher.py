@@ -1,4 +1,4 @@
-"""An answer from the disk is the teacher's own, whoever put it there; what differs in anything has another name."""
+"""An answer from the disk is the teacher's own; views that differ in anything have different names."""
 
 from __future__ import annotations
 

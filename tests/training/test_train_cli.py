@@ -185,7 +185,7 @@ class TestResume:
     def test_other_settings_are_refused(self, run: Run, tmp_path: Path, options: tuple[object, ...]) -> None:
         done = run("train", "--output", tmp_path, "--resume", *options)
         assert done.status == 2
-        assert "--resume continues with the run's own clips and settings; leave" in done.err
+        assert "--resume continues with the run's own clips and settings; omit" in done.err
         assert not list(tmp_path.iterdir())
 
     def test_what_changes_nothing_may_differ(self, run: Run, stopped: Path) -> None:
@@ -275,7 +275,7 @@ class TestRefusedBeforeThereIsAFolder:
                 ("--stage", "all", "--progressive", "--set", "progressive.ramp_epochs=.nan"),
                 "finite numbers of epochs.\n",
             ),
-            (("--validation-share", "0.3"), "are divided already; leave --validation-share away"),
+            (("--validation-share", "0.3"), "are divided already; omit --validation-share"),
             (("--model", "new.yaml", "--fast"), "describes one. Omit it."),
             (("--teacher", "nonexistent"), "There is no model or weights file"),
         ],

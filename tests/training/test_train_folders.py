@@ -1,4 +1,4 @@
-"""`train` on folders as they lie on real disks: splits above the classes, and files that are no clips."""
+"""`train` on folders as they lie on real disks: splits above the classes, and files that are not clips."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Run = Callable[..., Any]  # the fixtures `run` and `train`
 
 @pytest.fixture
 def split_tree(divided_clips: Path, tmp_path: Path) -> Path:
-    """The divided clips in `train/`, `val/` and `test/`, among files that are no clips."""
+    """The divided clips in `train/`, `val/` and `test/`, among files that are not clips."""
     top = tmp_path / "clips"
     for row in read_manifest(divided_clips).rows:
         clip = Path(row.path)
@@ -49,7 +49,7 @@ def test_splits_above_the_classes_are_taken(train: Run, split_tree: Path, tmp_pa
     }
     refused = train("--resume", "--all-files", model=None, epochs=None, workers=None, device=None)
     assert refused.status == 2
-    assert "leave --all-files away" in refused.err
+    assert "omit --all-files" in refused.err
 
 
 def test_test_clips_may_be_what_is_measured_on(train: Run, split_tree: Path, tmp_path: Path) -> None:

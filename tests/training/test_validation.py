@@ -22,7 +22,7 @@ class Answered(Objective):
 
 
 def figures(logits: Tensor, classes: Tensor) -> dict[str, float]:
-    """Of clips in batches of 4."""
+    """Validate clips in batches of 4."""
     clips = list(zip(logits, classes, torch.arange(len(classes)), strict=True))
     loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(clips, batch_size=4)
     return validate(Answered(), loader, logits.shape[1], fabric())

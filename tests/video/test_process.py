@@ -1,4 +1,4 @@
-"""The decoding process: hangs, crashes, greed, forks, orphans; and that it goes on serving after all of them.
+"""The decoding process: hangs, crashes, greed, forks, orphans; and that it keeps serving after all of them.
 
 A module that calls itself decord, put before the real one on the search path which the child gets from us, does the
 misbehaving.
@@ -93,7 +93,7 @@ def test_misbehaviour_has_a_code_and_pyav_takes_over(
         assert caught.value.code == code
         assert caught.value.message.startswith("h264.mp4: ")
         assert time.monotonic() - start < 10
-        assert reader.probe(clips / "hevc.mp4").num_frames == numbered_clips.NUM_FRAMES  # it goes on
+        assert reader.probe(clips / "hevc.mp4").num_frames == numbered_clips.NUM_FRAMES  # it keeps serving
     with VideoReader(limits=limits) as reader:
         frames = reader.read(clips / "h264.mp4", [0.0, 1.0])
         assert [numbered_clips.number_in(frame) for frame in frames.frames_thwc] == [0, 25]

@@ -302,7 +302,7 @@ def test_a_view_that_runs_over_the_end_goes_on_at_the_beginning() -> None:
         end_seconds=7.0,
         clip_placement="wrapping_parts",
     )
-    assert shown_frames(part.times_seconds, 10) == [45, 55, 65, 25]  # goes on where the part begins
+    assert shown_frames(part.times_seconds, 10) == [45, 55, 65, 25]  # continues where the part begins
 
 
 @settings(deadline=None)

@@ -1,4 +1,4 @@
-"""Of several video streams the one that a player shows is read; pictures that do not move are no videos."""
+"""The video stream that a player shows is read; still pictures are not videos."""
 
 from __future__ import annotations
 

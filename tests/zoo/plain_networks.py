@@ -32,7 +32,7 @@ class Plain:
     out_bias: bool = True
     """Whether the block's last convolution has a bias."""
     block_eps: float = 1e-5
-    """Of the non-local blocks' batch norms."""
+    """Epsilon of the non-local blocks' batch norms."""
     stem_stride: int = 1
     pool: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]] = ((1, 3, 3), (1, 2, 2), (0, 1, 1))
     pool_time: bool = True

@@ -40,11 +40,11 @@ class Geometry(NamedTuple):
     temporal_pool: int
     strides: tuple[Triple, Triple, Triple, Triple]
     temporal_kernels: tuple[tuple[int, ...], ...]
-    """Of each stage's first two residual blocks, the largest kernel along time."""
+    """Largest kernel along time of each stage's first two residual blocks."""
 
 
 class Blocks(NamedTuple):
-    """Of the non-local blocks: where, kernel, whether keys are pooled before phi and g, scale, bias of the output."""
+    """The non-local blocks: where, kernel, whether keys are pooled before phi and g, scale, bias of the output."""
 
     places: tuple[str, ...]
     kernel: str

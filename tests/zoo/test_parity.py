@@ -16,7 +16,7 @@ from nonlocal_video.zoo.convert import convert_file
 
 PARITY = 1e-4
 SHOWS = 1e-2
-"""Of the largest logit: what a right network stays below, and a wrong one comes above."""
+"""Fraction of the largest logit: a right network stays below it, a wrong one above."""
 
 PYSLOWFAST = Plain("pyslowfast")
 CAFFE2 = Plain("caffe2", pool=((1, 3, 3), (1, 2, 2), (0, 0, 0)))

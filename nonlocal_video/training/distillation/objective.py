@@ -25,7 +25,7 @@ class DistillConfig:
     """Teacher, and weights of the distillation losses."""
 
     teacher: str = "default"
-    """Model to learn from: a catalogue name, a training run's folder, or a weights file."""
+    """Teacher model: a catalogue name, a training run's folder, or a weights file."""
     logits_weight: float = 1.0
     """Weight of the divergence between the two networks' answers (Hinton et al., 2015)."""
     features_weight: float = 0.0

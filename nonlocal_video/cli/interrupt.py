@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -75,3 +76,11 @@ class GracefulInterrupt:
 
 def _exit_now(_number: int, _frame: FrameType | None) -> None:
     os._exit(STATUS_INTERRUPTED)
+
+
+@atexit.register
+def _ignore_while_python_ends() -> None:
+    """Ignore further signals: Python restores their default actions, by which its exit status would be lost."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is _exit_now:
+            signal.signal(number, signal.SIG_IGN)

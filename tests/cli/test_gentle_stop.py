@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +56,23 @@ def test_errors_in_destructors_are_shown_until_then(capfd: pytest.CaptureFixture
     with GracefulInterrupt():
         FailsWhenDestroyed()
     assert "a worker was killed" in capfd.readouterr().err
+
+
+def test_a_signal_while_python_ends_keeps_the_status(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, signal, sys\n"
+        "from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt\n"
+        "class Signals:\n"
+        "    def __del__(self, kill=os.kill, here=os.getpid(), number=signal.SIGTERM):\n"
+        "        kill(here, number)\n"
+        "kept = Signals()\n"
+        "with GracefulInterrupt():\n"
+        "    if len(sys.argv) > 1:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(STATUS_INTERRUPTED)\n"
+    )
+    run = subprocess.run([sys.executable, program, "stopped"], capture_output=True, check=False)
+    assert run.returncode == 130, run.stderr
+    # Without a stop, a signal has its own effect.
+    assert subprocess.run([sys.executable, program], capture_output=True, check=False).returncode == -signal.SIGTERM

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
@@ -34,6 +34,14 @@ class OtherStarts:
                 continue
             found.get(other.type, found["text"]).append(other.start_time * other.time_base)
         return cls(tuple(found["audio"]), tuple(found["video"]), tuple(found["text"]))
+
+    def with_stated_beginning(self) -> OtherStarts:
+        """Return the same for a file that says that it begins at its time 0: an empty edit delays its pictures.
+
+        MP4's edit lists map streams to a timeline from 0 on, and browsers play the time before the first stream, too.
+        Without one, a first time above 0 only comes from the reordering of frames, or from a longer recording.
+        """
+        return replace(self, pictures=(*self.pictures, Fraction(0)))
 
     def seconds_to(self, picture: Fraction, *, earliest: Fraction) -> float:
         """Return the seconds from the beginning of the file to its first picture.

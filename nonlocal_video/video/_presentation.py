@@ -45,6 +45,9 @@ class Presentation:
     """Sentences for the user."""
     decord_fault: str | None
     """Reason why decord would show other pictures; None if it would not."""
+    changes_size: bool
+    """Whether later pictures are known to have another size. decord scales them to the first one's size, too, but not
+    to the same pixels as the ffmpeg program."""
 
 
 def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes: set[tuple[int, int]]) -> Presentation:
@@ -78,7 +81,6 @@ def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes:
         (orientation != Orientation() or turn_note is not None, "it rotates pictures wrongly"),
         ((wide, high) != (first.width, first.height), "it shows pixels as if they were square"),
         (hdr is not None, "it does not tone-map HDR"),
-        (changes_size, "it hides that the picture size changes"),
     )
     return Presentation(
         width=width,
@@ -89,6 +91,7 @@ def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes:
         stored_as=stored_as,
         notes=tuple(note for note in notes if note is not None),
         decord_fault=next((fault for applies, fault in faults if applies), None),
+        changes_size=changes_size,
     )
 
 

@@ -21,6 +21,7 @@ from nonlocal_video.errors import VideoError
 from nonlocal_video.video._choice import choose
 from nonlocal_video.video._clock import OtherStarts
 from nonlocal_video.video._early_blocks import EarlyBlocks
+from nonlocal_video.video._edits import layout_without_edits, packet_layout, start_without_edits
 from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
 from nonlocal_video.video._h264 import is_instantaneous_refresh, nal_length_bytes
 from nonlocal_video.video._presentation import Presentation, StoredAs, present
@@ -37,7 +38,7 @@ _ONE_FRAME_A_PACKET = {
     "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "png", "prores", "qtrle",
     "rawvideo", "theora", "utvideo", "vp8", "vp9", "webp", "wmv1", "wmv2",
 }  # fmt: skip
-_REORDERING_CODECS_FOREIGN_TO_AVI = {"h264", "hevc"}
+_REORDERING_CODECS = {"h264", "hevc"}
 # Formats in which seeks were measured to be exact; elsewhere (MPEG-PS, ASF) times after a seek are estimates.
 _SEEKABLE_CONTAINERS = {"mov", "matroska", "avi", "mpegts"}
 
@@ -107,6 +108,7 @@ class _Packets:
     key_dts: list[int]
     hides_frames: bool  # some packets are trimmed by an edit list
     one_to_one: bool  # packets can stand for frames
+    in_decoding_order: bool  # times of frames that are reordered, written without the reordering
     starts_afresh: bool  # known of H.264 only: nothing after a keyframe refers to what comes before it
     is_cut: bool  # the last packets are only partly there, or not at all
     cut_pts: frozenset[int | None]  # the times of those partly there
@@ -135,7 +137,7 @@ def build_index(source: Source) -> StreamIndex:
         codec = stream.codec_context.codec.canonical_name
         time_base = stream.time_base
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        layout = _packet_layout(stream)
+        layout = packet_layout(stream)
         length_bytes = nal_length_bytes(stream.codec_context.extradata) if codec == "h264" else 0
         num_promised = stream.frames
         codec_context = stream.codec_context
@@ -148,9 +150,10 @@ def build_index(source: Source) -> StreamIndex:
         notes = _truncation_notes(container, stream, len(layout), packets) + source.stream_choice.notes
         num_video_streams = len(container.streams.video)
         others = OtherStarts.from_container(container, stream)
+        stated_start = stream.start_time
     if not packets.num_packets:
         raise VideoError("corrupt", f"{source.name}: its video stream is empty; get the file again.")
-    has_edit_list = packets.hides_frames or (container_name == "mov" and layout != _layout_without_edits(source))
+    has_edit_list = packets.hides_frames or (container_name == "mov" and layout != layout_without_edits(source))
 
     first, early_pts = _decode_head(source, packets)
     pts = packets.pts
@@ -169,6 +172,8 @@ def build_index(source: Source) -> StreamIndex:
         earliest = first_shown
         if container_name == "avi" and packets.first_dts is not None:  # reordered frames come out late
             first_shown = earliest = min(first_shown, packets.first_dts)
+    if container_name == "mov" and stated_start and stated_start > start_without_edits(source):
+        others = others.with_stated_beginning()
     step = int(pts[-1] - pts[-2]) if len(pts) > 1 else 0
     last_duration = packets.last_duration or step or max(1, round(1 / (rate * time_base)))
     duration_seconds = float((int(pts[-1] - pts[0]) + last_duration) * time_base)
@@ -187,7 +192,12 @@ def build_index(source: Source) -> StreamIndex:
         and min(first.width, first.height) >= _LEAST_DECORD_SIDE
     )
     is_plain = is_usual and not (
-        counted or packets.is_cut or notes or packets.has_early_pictures or presentation.decord_fault
+        counted
+        or packets.is_cut
+        or notes
+        or packets.has_early_pictures
+        or presentation.decord_fault
+        or presentation.changes_size
     )
     row = choose(container_name, codec, has_edit_list=has_edit_list, is_plain=is_plain)
     info = VideoInfo(
@@ -273,8 +283,9 @@ def _read_packets(
     hides_frames = is_cut = False
     starts_afresh = length_bytes > 0
     # AVI has no presentation times, and FFmpeg's guess is wrong if pictures are read in another order than shown.
-    is_unordered = container.format.name == "avi" and codec in _REORDERING_CODECS_FOREIGN_TO_AVI
+    is_unordered = container.format.name == "avi" and codec in _REORDERING_CODECS
     one_to_one = codec in _ONE_FRAME_A_PACKET and not is_unordered
+    in_decoding_order = codec in _REORDERING_CODECS and stream.codec_context.has_b_frames
     partial_pts: list[int | None] = []
     early = EarlyBlocks(source, container)
     allowed_ticks = source.limits.max_duration_seconds / float(stream.time_base)
@@ -292,6 +303,7 @@ def _read_packets(
             else:  # only damage at the very end is a cut; elsewhere the decoder has to judge the picture
                 partial_pts.clear()
             one_to_one &= packet.pts is not None and _is_one_picture(packet, codec)
+            in_decoding_order &= packet.pts is not None and packet.pts == packet.dts
             hides_frames |= packet.is_discard
             if packet.pts is not None and not packet.is_discard and not is_hidden(packet, codec):
                 shown.append(packet.pts)
@@ -328,7 +340,8 @@ def _read_packets(
         key_pts=key_pts,
         key_dts=key_dts,
         hides_frames=hides_frames,
-        one_to_one=one_to_one,
+        one_to_one=one_to_one and not (in_decoding_order and num_packets > 1),
+        in_decoding_order=in_decoding_order,
         starts_afresh=starts_afresh,
         is_cut=is_cut,
         cut_pts=frozenset(partial_pts),
@@ -370,16 +383,6 @@ def _truncation_notes(
     return (f"The file is cut off: {packets.num_packets}{promised} frames are present.",)
 
 
-def _packet_layout(stream: VideoStream) -> list[tuple[int, bool]]:
-    """Return the position of each packet of a stream in the container's index, and whether it is hidden."""
-    return [(entry.pos, entry.is_discard) for entry in stream.index_entries]
-
-
-def _layout_without_edits(source: Source) -> list[tuple[int, bool]]:
-    with source.opened(ignore_editlist="1") as (_, stream):
-        return _packet_layout(stream)
-
-
 def _decode_head(source: Source, packets: _Packets) -> tuple[VideoFrame, NDArray[np.int64]]:
     """Decode the first picture, and return the times of intact ones before the first keyframe."""
     first: VideoFrame | None = None
@@ -411,12 +414,14 @@ def _count_frames(
             if frame.dts is not None:
                 dts.append(frame.dts)
             elif dts:  # a decoder's last frames have none
-                dts.append(dts[-1] + step)
+                dts.append(dts[-1] + (dts[-1] - dts[-2] if len(dts) > 1 else step))
     if not pts:
         message = f"{source.name}: none of its frames is intact; get the file again or re-encode it."
         raise VideoError("corrupt", message)
     early = packets.early.times(num_frames=next((k for k, ticks in enumerate(pts) if ticks is not None), 0))
     pts[: len(early)] = early
+    if packets.in_decoding_order and len(pts) == len(packets.pts) and (np.diff(packets.pts) > 0).all():
+        return packets.pts, ()
     # Packed MPEG-4 and H.264 in AVI only have reliable decoding times, which FFmpeg then uses too.
     for times in (pts, dts):
         if len(times) == len(pts) and None not in times:

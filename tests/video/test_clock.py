@@ -28,7 +28,6 @@ CONTAINERS = {
     "late.ts": "-c:a aac",
     "late_ten_hours.ts": "-c:a aac -output_ts_offset 36000",
     "late_fragmented.mp4": "-c:a aac -movflags frag_keyframe+empty_moov+delay_moov",
-    "late_both.mp4": "-c:a aac -output_ts_offset 3",
     "late.flv": "-c:a aac",
 }
 
@@ -81,11 +80,12 @@ def test_sound_that_begins_first_begins_the_file(clips: Path, tmp_path: Path, na
     ("name", "arguments"),
     [
         ("alone.mkv", "-itsoffset 0.7 -i {clip} -c copy"),
-        ("alone.mp4", "-itsoffset 0.7 -i {clip} -c copy"),
+        ("reordered.mp4", "-i {clip} -c copy -use_editlist 0"),
+        ("reordered_fragments.mp4", "-i {clip} -c copy -movflags frag_keyframe+empty_moov"),
         ("ten_hours.ts", "-i {clip} -c copy -output_ts_offset 36000"),
         ("late_sound.mp4", "-i {clip} -itsoffset 0.7 -f lavfi -i sine=440:d=3 -map 0:v -map 1:a -c:v copy -c:a aac"),
         ("priming.mp4", "-i {clip} -f lavfi -i sine=440:d=4 -map 0:v -map 1:a -c:v copy -c:a aac"),
-        ("cover.mp4", "-itsoffset 0.7 -i {clip} -i {cover} -map 0 -map 1 -c copy -disposition:v:1 attached_pic"),
+        ("cover.mp4", "-i {clip} -i {cover} -map 0 -map 1 -c copy -disposition:v:1 attached_pic"),
     ],
 )
 def test_a_picture_that_comes_first_is_at_zero(
@@ -98,6 +98,54 @@ def test_a_picture_that_comes_first_is_at_zero(
     assert info.start_seconds == 0.0
     numbers, seconds = every_frame(reader, tmp_path / name)
     assert numbers == list(range(NUM_FRAMES))
+    np.testing.assert_allclose(seconds, np.arange(NUM_FRAMES) / FPS, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("alone.mp4", "-itsoffset 0.7 -i {clip} -c copy"),
+        ("alone.mov", "-itsoffset 0.7 -i {clip} -c copy"),
+        ("fragments.mp4", "-itsoffset 0.7 -i {clip} -c copy -movflags frag_keyframe+empty_moov+delay_moov"),
+        ("both.mp4", "-itsoffset 0.7 -i {clip} -itsoffset 0.5 {sound} -map 0:v -map 1:a -c:v copy -c:a aac"),
+        ("both.mov", "-itsoffset 0.7 -i {clip} -itsoffset 0.5 {sound} -map 0:v -map 1:a -c:v copy -c:a pcm_s16le"),
+    ],
+)
+def test_an_empty_edit_delays_the_first_picture_of_an_mp4(
+    clips: Path, tmp_path: Path, reader: VideoReader, name: str, arguments: str
+) -> None:
+    """Its timeline begins at 0 (ISO/IEC 14496-12, 8.6.6), whether there is sound before the pictures or nothing."""
+    words = arguments.format(clip=clips / "h264.mp4", sound=" ".join(SOUND)).split()
+    ffmpeg(*words, str(tmp_path / name))
+    info = reader.probe(tmp_path / name)
+    assert (info.start_seconds, info.end_seconds) == (pytest.approx(0.7), pytest.approx(0.7 + NUM_FRAMES / FPS))
+    numbers, seconds = every_frame(reader, tmp_path / name)
+    assert numbers == list(range(NUM_FRAMES))
+    np.testing.assert_allclose(seconds, 0.7 + np.arange(NUM_FRAMES) / FPS, atol=1e-3)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_frames_with_times_of_decoding_are_shown_in_their_order(
+    clips: Path, tmp_path: Path, reader: VideoReader, codec: str
+) -> None:
+    """An MP4 made of a bare stream has no reordering in its times; ffmpeg shows one frame after another, too."""
+    path = tmp_path / "bare.mp4"
+    ffmpeg("-i", str(clips / f"{codec}.mp4"), "-c", "copy", "-f", codec, str(tmp_path / "bare"))
+    ffmpeg("-i", str(tmp_path / "bare"), "-c", "copy", str(path))
+    raw = ffmpeg("-i", str(path), "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+    by_ffmpeg = np.frombuffer(raw, np.uint8).reshape(-1, numbered_clips.HEIGHT, numbered_clips.WIDTH, 3)
+    numbers, seconds = every_frame(reader, path)
+    assert numbers == [numbered_clips.number_in(frame) for frame in by_ffmpeg]
+    assert numbers == sorted(numbers)
+    np.testing.assert_allclose(np.diff(seconds), 1 / FPS, atol=1e-3)
+
+
+def test_the_last_frames_of_an_avi_have_the_steps_of_the_others(
+    clips: Path, tmp_path: Path, reader: VideoReader
+) -> None:
+    """Its header may name twice the rate, as for a copied stream that could have fields."""
+    ffmpeg("-i", str(clips / "h264.mp4"), "-c", "copy", str(tmp_path / "copied.avi"))
+    seconds = reader.frame_times(tmp_path / "copied.avi")
     np.testing.assert_allclose(seconds, np.arange(NUM_FRAMES) / FPS, atol=1e-3)
 
 

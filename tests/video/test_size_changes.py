@@ -8,7 +8,6 @@ import numbered_clips
 import numpy as np
 import pytest
 
-from nonlocal_video.errors import VideoError
 from nonlocal_video.video import VideoReader
 
 pytestmark = pytest.mark.slow
@@ -70,8 +69,12 @@ def test_every_container_and_both_decoders(tmp_path: Path, reader: VideoReader, 
     numbered_clips.ffmpeg("-i", str(make(tmp_path, "h264.ts")), "-c", "copy", str(path))
     check(reader, path)
     assert NOTE in reader.probe(path).notes
-    with VideoReader(decoder="decord") as decord, pytest.raises(VideoError, match="hides that the picture size"):
-        decord.read(path, [0.0])
+    with VideoReader(decoder="decord") as decord:
+        forced = decord.read(path, np.arange(NUM_FRAMES) / 25 + 1e-3)
+    assert (forced.info.decoder, forced.info.notes.count(NOTE)) == ("decord", 1)
+    assert forced.frames_thwc.shape == (NUM_FRAMES, 64, 96, 3)
+    assert [numbered_clips.number_in(frame) for frame in forced.frames_thwc] == list(range(NUM_FRAMES))
+    assert all(numbered_clips.is_upright_rgb(frame) for frame in forced.frames_thwc)
 
 
 def test_headers_that_say_the_same_again_change_nothing(clips: Path, tmp_path: Path, reader: VideoReader) -> None:

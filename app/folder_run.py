@@ -19,10 +19,9 @@ from nonlocal_video.inference.batch_run import BatchRun
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.prediction import Failure, Outcome, printable
-from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import FORMATS, ResultFile
-from nonlocal_video.inference.views import ViewCount
 
 from .choices import FAST, ONE_VIEW
 from .messages import GONE, plain_errors, refusal, without_folder
@@ -87,7 +86,7 @@ class FolderRuns:
         passed_over = PassedOver()
         total = sum(1 for _ in find_files(paths, passed_over=passed_over, within=self.root))
         recognizer, fast = self.recognizers[model], views == FAST
-        request = ClipRequest(ViewCount.parse(ONE_VIEW if fast else views))
+        request = ClipRequest.parse(views=ONE_VIEW if fast else views, fast=fast)
         settings = {"model": model, "views": views, "top_k": TOP_K}
         shown: deque[list[Any]] = deque(maxlen=SHOWN_ROWS)
         with ExitStack() as stack:
@@ -102,7 +101,6 @@ class FolderRuns:
                     recognizer,
                     self._allowed(find_files(paths, within=self.root), uploads is None, model),
                     request,
-                    fast=fast,
                     tables=files,
                     to_row=self._row,
                     should_stop=stop_event.is_set,

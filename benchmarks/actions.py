@@ -43,7 +43,7 @@ from nonlocal_video.evaluation.answers import Answer, Truth, from_row, to_row
 from nonlocal_video.evaluation.metrics import bootstrap, compute_metrics, group_numbers
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.load import load
-from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.distillation.objective import DistillConfig

@@ -25,7 +25,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest
+from nonlocal_video.inference.preprocessing import ClipLoader
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.models.checkpoint import load_checkpoint

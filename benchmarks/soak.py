@@ -23,8 +23,8 @@ from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.prediction import Failure
-from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import ResultFile
 from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.models.checkpoint import build_network

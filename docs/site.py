@@ -44,6 +44,9 @@ API_SECTIONS = {
 }  # fmt: skip
 """Order of the API reference. A public name that is in none of these comes last, under "More"."""
 
+OPTIONS = {"Recognizer": "\n    options:\n      inherited_members: true"}
+"""Options of a name's directive. A recognizer's methods for loaded clips are those of the class it is made from."""
+
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -133,7 +136,7 @@ def api_pages() -> dict[str, tuple[str, str]]:
         present = [name for name in members if name in names]
         if present:
             page = f"api/{title.lower().replace(' ', '_')}.md"
-            directives = [f"::: nonlocal_video.{name}" for name in present]
+            directives = [f"::: nonlocal_video.{name}{OPTIONS.get(name, '')}" for name in present]
             pages[page] = title, "\n\n".join([f"# {title}", *directives]) + "\n"
             index.append(f"## {title}")
             index.append("\n".join(f"- [`{name}`][nonlocal_video.{name}]" for name in present))

@@ -51,6 +51,8 @@ import nonlocal_video as nlv
 recognizer = nlv.load(5)
 recognizer.classify("clip.mp4").top1.name
 nlv.train("clips/", output="runs/r", stage="everything")
+recognizer.explain("clip.mp4", start_seconds="1")
+recognizer.timeline("clip.mp4", views="3x1")
 """
 
 
@@ -69,7 +71,7 @@ def test_a_users_program_is_checked(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     program.write_text(WRONG)
     lines = [int(line.split(":")[1]) for line in mypy(program).stdout.splitlines() if " error: " in line]
-    assert lines == [4, 5, 6]
+    assert lines == [4, 5, 6, 7, 8]
 
 
 def test_every_public_name_has_a_docstring() -> None:

@@ -179,7 +179,8 @@ def _frames(context: Context, seed: int = 0) -> Any:
 
 def _input(recognizer: Any, frames: Any) -> Tensor:
     """Return what the network sees of frames, (1, 3, T, S, S)."""
-    from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest
+    from nonlocal_video.inference.preprocessing import ClipLoader
+    from nonlocal_video.inference.request import ClipRequest
 
     loader = ClipLoader(recognizer.new_reader())
     clip = loader.load(frames, recognizer.card.input, ClipRequest(), originals=None)

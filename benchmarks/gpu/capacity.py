@@ -20,7 +20,8 @@ from gpu.clips import moving_pattern, write_clips
 from gpu.harness import Context, require
 from nonlocal_video.errors import VideoError
 from nonlocal_video.inference.engine import Engine
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
+from nonlocal_video.inference.request import ClipRequest
 
 _BATCH = 8
 _LEAST_SHARE = 0.9

@@ -21,7 +21,8 @@ import numpy as np
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.prediction import VIDEO_FIELDS, printable
-from nonlocal_video.inference.preprocessing import ClipRequest, views_of
+from nonlocal_video.inference.preprocessing import views_of
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.video import DecoderChoice, VideoInfo, VideoReader, write_video
 

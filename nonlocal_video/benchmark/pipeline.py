@@ -15,8 +15,9 @@ from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.prediction import Failure
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.request import ClipRequest
 
 
 def benchmark_pipeline(
@@ -49,7 +50,7 @@ def benchmark_pipeline(
     """
     if not files:
         raise UsageError("There is no file to measure with.")
-    request = ClipRequest()
+    request = ClipRequest(fast=fast)
     spec = recognizer.card.view(fast=fast)
     seconds: dict[str, list[float]] = {"decode_only": [], "network_only": [], "both": []}
     with ExitStack() as stack:
@@ -64,7 +65,7 @@ def benchmark_pipeline(
 
         def both() -> Iterator[None]:
             for outcome in classify_files(
-                recognizer, files, request, fast=fast, workers=workers, batch_size=batch_size, device=recognizer.device
+                recognizer, files, request, workers=workers, batch_size=batch_size, device=recognizer.device
             ):
                 if isinstance(outcome, Failure):
                     raise outcome.error

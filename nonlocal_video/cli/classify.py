@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,12 +19,11 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
 
 if TYPE_CHECKING:
-    from nonlocal_video.inference.batch_run import FolderResult
-    from nonlocal_video.inference.context import FolderContext
+    from nonlocal_video.inference.batch_run import FolderOptions, FolderResult
     from nonlocal_video.inference.files import Selection
-    from nonlocal_video.inference.preprocessing import ClipRequest
     from nonlocal_video.inference.ray.engine import Cluster, ClusterJob
     from nonlocal_video.inference.recognizer import Recognizer
+    from nonlocal_video.inference.request import ClipRequest
 
 STATUS_SOME_FAILED = 1
 
@@ -104,79 +104,43 @@ def classify(
         raise UsageError("--context folder needs all clips in one place; leave out --engine ray.")
 
     from nonlocal_video.inference.files import Selection
-    from nonlocal_video.inference.preprocessing import ClipRequest
-    from nonlocal_video.inference.views import ViewCount
+    from nonlocal_video.inference.options import RunOptions
+    from nonlocal_video.inference.request import ClipRequest
     from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.video.limits import DecodeLimits
-    from nonlocal_video.video.region import Region
     from nonlocal_video.zoo.catalogue import find
 
-    request = ClipRequest(ViewCount.parse(views), start_seconds, end_seconds, region=Region.parse(region))
+    request = ClipRequest.parse(
+        views=views, fast=fast, start_seconds=start_seconds, end_seconds=end_seconds, region=region
+    )
     selection = Selection.parse(include or (), exclude or (), shard, all_files=all_files)
     passed_over = PassedOver()
     limits = DecodeLimits.parse(limit or ())
     weights = find(model)
     card = read_card(weights)
-    card.view(fast=fast)  # rejects an unavailable --fast before the weights are read
+    spec = card.view(fast=fast)  # rejects an unavailable --fast before the weights are read
+    run_options = RunOptions(device, runtime.value, precision.value, decoder.value, limits)
     if engine is Engine.ray:
         from nonlocal_video.inference.batch_run import run_settings
         from nonlocal_video.inference.ray.engine import Cluster, ClusterJob
 
-        settings = run_settings(
-            card,
-            weights if output else None,
-            request,
-            fast=fast,
-            top_k=top_k,
-            precision=precision.value,
-            decoder=decoder.value,
-            limits=limits,
-        )
+        settings = run_settings(card, weights if output else None, request, run_options, top_k=top_k)
         cluster = Cluster(ray_address, ray_actors, ray_gpus, ray_cpus or 1.0, workers)
-        job = ClusterJob(
-            model,
-            card.view(fast=fast),
-            request,
-            device,
-            runtime.value,
-            precision.value,
-            decoder.value,
-            limits,
-            batch_size or 1,
-            top_k,
-        )
+        job = ClusterJob(model, spec, request, run_options, batch_size or 1, top_k)
         counts, done_before = _on_ray(
             paths, selection, passed_over, job, cluster, settings, output, resume=resume, as_json=as_json
         )
     else:
+        from nonlocal_video.inference.batch_run import FolderOptions
         from nonlocal_video.inference.load import load
         from nonlocal_video.inference.runtimes.device import choose_devices
 
         devices = choose_devices(device, runtime=runtime.value)
-        with load(
-            model,
-            device=devices[0],
-            runtime=runtime.value,
-            precision=precision.value,
-            decoder=decoder.value,
-            limits=limits,
-        ) as recognizer:
-            result = _here(
-                recognizer,
-                paths,
-                selection,
-                request,
-                output,
-                resume=resume,
-                fast=fast,
-                top_k=top_k,
-                as_json=as_json,
-                csv_escape=not no_csv_escape,
-                workers=workers,
-                batch_size=batch_size,
-                context=context.value,
-                devices=devices,
-            )
+        how = FolderOptions(
+            output, resume, top_k, workers, batch_size, devices, selection, context.value, csv_escape=not no_csv_escape
+        )
+        with load(model, **replace(run_options, device=devices[0]).keywords()) as recognizer:
+            result = _here(recognizer, paths, request, how, as_json=as_json)
         counts, done_before, passed_over = result.counts, result.done_before, result.passed_over
     together = counts + done_before
     if not together:
@@ -194,21 +158,7 @@ def classify(
 
 
 def _here(
-    recognizer: Recognizer,
-    paths: Sequence[str],
-    selection: Selection,
-    request: ClipRequest,
-    output: str | None,
-    *,
-    resume: bool,
-    fast: bool,
-    top_k: int,
-    as_json: bool,
-    csv_escape: bool,
-    workers: int | None,
-    batch_size: int | None,
-    context: FolderContext,
-    devices: Sequence[str],
+    recognizer: Recognizer, paths: Sequence[str], request: ClipRequest, options: FolderOptions, *, as_json: bool
 ) -> FolderResult:
     """Run on this machine with a progress bar; an interrupt ends the command with status 130."""
     from nonlocal_video.inference.batch_run import BatchProgress, run_folder
@@ -216,7 +166,7 @@ def _here(
     from nonlocal_video.inference.results import ResultFile
 
     added = 0
-    leave_out = ResultFile.files_of(output)
+    selection, leave_out = options.selection, ResultFile.files_of(options.output)
     with (
         GracefulInterrupt() as stop,
         RunProgressBar(lambda: sum(1 for _ in find_files(paths, selection=selection, leave_out=leave_out))) as bar,
@@ -226,33 +176,19 @@ def _here(
             nonlocal added
             added = progress.counts.total()
             bar.update(progress.counts, progress.done_before.total())
-            if context == "none":
-                bar.row(json.dumps(progress.row) if as_json else describe(progress.outcome, top_k))
+            if options.context == "none":
+                bar.row(json.dumps(progress.row) if as_json else describe(progress.outcome, options.top_k))
 
         try:
             result = run_folder(
-                recognizer,
-                paths,
-                request,
-                output=output,
-                resume=resume,
-                fast=fast,
-                top_k=top_k,
-                workers=workers,
-                batch_size=batch_size,
-                devices=devices,
-                selection=selection,
-                csv_escape=csv_escape,
-                context=context,
-                should_stop=lambda: stop.requested,
-                on_progress=show,
+                recognizer, paths, request, options, should_stop=lambda: stop.requested, on_progress=show
             )
-            for row in result if context == "folder" else ():  # all answers are final only now
+            for row in result if options.context == "folder" else ():  # all answers are final only now
                 bar.row(json.dumps(row) if as_json else describe_row(row))
             return result
         except KeyboardInterrupt:
-            kept = f" {added} rows were added to {output!r}; the same command with --resume continues."
-            typer.echo("Stopped." + (kept if output else ""), err=True)
+            kept = f" {added} rows were added to {options.output!r}; the same command with --resume continues."
+            typer.echo("Stopped." + (kept if options.output else ""), err=True)
             raise typer.Exit(STATUS_INTERRUPTED) from None
 
 

@@ -24,15 +24,15 @@ from nonlocal_video.inference.folder_context import kept_answer, refined_rows
 from nonlocal_video.inference.load import load
 from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import printable
-from nonlocal_video.inference.preprocessing import ClipRequest
-from nonlocal_video.inference.recognizer import Decoder, Recognizer
+from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import ResultFile
 from nonlocal_video.inference.runtimes.device import Runtime, choose_devices
-from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.io import check_new, sha256_of
 from nonlocal_video.models.card import Accuracy, ModelCard
 from nonlocal_video.models.checkpoint import read_card
-from nonlocal_video.video.region import Region, RegionLike
+from nonlocal_video.video.decode import DecoderChoice
+from nonlocal_video.video.region import RegionLike
 from nonlocal_video.zoo.catalogue import find
 
 _Path = str | os.PathLike[str]
@@ -71,7 +71,7 @@ def evaluate(
     csv_escape: bool = True,
     workers: int | None = None,
     batch_size: int | None = None,
-    decoder: Decoder = "auto",
+    decoder: DecoderChoice = "auto",
     seed: int = 0,
     callback: EvaluationCallback | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -124,7 +124,7 @@ def evaluate(
     if protocol == "published":
         published = _published(card, views, fast=fast)
         views = published.views
-    request = ClipRequest(ViewCount.parse(views or "1x1"), region=Region.parse(region))
+    request = ClipRequest.parse(views=views or "1x1", fast=fast, region=region)
     card.view(fast=fast)  # refuses `fast`, if it has to, before anything is read
     found = read_source(os.fspath(source), split=split, all_files=all_files, ignore_columns=ignore_columns)
     clips = found.clips
@@ -224,7 +224,6 @@ def _answers(
             recognizer,
             truths,
             request,
-            fast=settings["fast"],
             workers=workers,
             batch_size=batch_size,
             devices=devices,

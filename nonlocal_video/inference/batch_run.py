@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.context import FolderContext, check_context, check_has_features
@@ -17,16 +17,13 @@ from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.folder_context import kept_answer, refined_outcomes
 from nonlocal_video.inference.many_devices import classify_on_devices
-from nonlocal_video.inference.precision import Precision
+from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.prediction import Failure, Outcome
-from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.predictor import Predictor
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import ResultFile, rows_of
 from nonlocal_video.io import sha256_of
 from nonlocal_video.models.card import ModelCard
-from nonlocal_video.video.limits import DecodeLimits
-
-if TYPE_CHECKING:
-    from nonlocal_video.inference.recognizer import Recognizer
 
 Row = dict[str, Any]
 
@@ -42,11 +39,10 @@ class BatchRun:
 
     def __init__(
         self,
-        recognizer: Recognizer,
+        predictor: Predictor,
         files: Iterable[str | Failure],
         request: ClipRequest,
         *,
-        fast: bool = False,
         workers: int | None = None,
         batch_size: int | None = None,
         devices: Sequence[str] = (),
@@ -58,10 +54,9 @@ class BatchRun:
         """Prepare a run; no file is read yet.
 
         Args:
-            recognizer: Recognizer to use.
+            predictor: Answers.
             files: Paths, possibly endless, and failures for files that were rejected before they were read.
-            request: Time span, region and views, the same for all files.
-            fast: Whether to use the cheaper input of the model card.
+            request: How to look, the same for all files.
             workers: Decoding processes beside the network; None is as many as suit the device.
             batch_size: Views in one forward pass; None is as many as suit the device.
             devices: Several take a process each, see `many_devices`; else the recogniser answers.
@@ -71,8 +66,8 @@ class BatchRun:
             should_stop: Asked before each file; after True, only the files in hand are finished.
         """
         self.counts: Counter[str] = Counter()
-        self._recognizer, self._files, self._request = recognizer, files, request
-        self._fast, self._workers, self._batch_size, self._devices = fast, workers, batch_size, devices
+        self._predictor, self._files, self._request = predictor, files, request
+        self._workers, self._batch_size, self._devices = workers, batch_size, devices
         self._tables, self._to_row, self._should_stop = tables, to_row, should_stop
         self._keep_answers = keep_answers
 
@@ -92,11 +87,11 @@ class BatchRun:
                 yield outcome, row
 
     def _outcomes(self) -> Generator[Outcome, None, None]:
-        how: dict[str, Any] = {"fast": self._fast, "workers": self._workers, "batch_size": self._batch_size}
+        how: dict[str, Any] = {"workers": self._workers, "batch_size": self._batch_size}
         if len(self._devices) > 1:
-            return classify_on_devices(self._recognizer, self._wanted(), self._request, self._devices, **how)
-        device = self._recognizer.device
-        return classify_files(self._recognizer, self._wanted(), self._request, device=device, **how)
+            return classify_on_devices(self._predictor, self._wanted(), self._request, self._devices, **how)
+        device = self._predictor.device
+        return classify_files(self._predictor, self._wanted(), self._request, device=device, **how)
 
     def _wanted(self) -> Iterator[str | Failure]:
         for file in self._files:
@@ -149,16 +144,37 @@ class FolderResult:
         return f"FolderResult({len(self)} files: {words}; output={str(self.output) if self.output else None!r})"
 
 
+@dataclass(frozen=True)
+class FolderOptions:
+    """How a folder is run: the table it writes, and what works on it."""
+
+    output: str | os.PathLike[str] | None = None
+    """Table to write, .csv, .jsonl or .parquet; None writes none."""
+    resume: bool = False
+    """Take up an earlier run with this output."""
+    top_k: int = 5
+    """Classes in a row."""
+    workers: int | None = None
+    """Decoding processes beside the network; None is as many as suit the device."""
+    batch_size: int | None = None
+    """Views in one forward pass; None is as many as suit the device."""
+    devices: Sequence[str] = ()
+    """Several take a process each, see `many_devices`; else the recogniser answers."""
+    selection: Selection = field(default_factory=Selection)
+    """Which of the files count."""
+    context: FolderContext = "none"
+    """`folder` refines each clip's answer by the others of the run, resumed runs included."""
+    csv_escape: bool = True
+    """In a CSV, put an apostrophe before text that a spreadsheet would take for a formula."""
+
+
 def run_settings(
     card: ModelCard,
     weights: Path | None,
     request: ClipRequest,
+    options: RunOptions,
     *,
-    fast: bool,
     top_k: int,
-    precision: Precision,
-    decoder: str,
-    limits: DecodeLimits,
     context: FolderContext = "none",
 ) -> dict[str, Any]:
     """Return the settings that affect the rows of a run; a run can only be resumed with the same.
@@ -168,12 +184,9 @@ def run_settings(
     Args:
         card: The model's.
         weights: Its file, whose digest counts; None leaves it out.
-        request: Spans and views.
-        fast: The model card's cheaper view.
+        request: How to look.
+        options: How the model runs.
         top_k: Classes in a row.
-        precision: Of the network.
-        decoder: As the reader was asked for it.
-        limits: What a file may cost.
         context: Whether the clips refine each other.
     """
     refines = {} if context == "none" else {"context": context, "labels": list(card.labels)}
@@ -181,56 +194,37 @@ def run_settings(
         "model": card.name,
         "weights_sha256": None if weights is None else sha256_of(weights),
         "views": str(request.views),
-        "fast": fast,
+        "fast": request.fast,
         "start_seconds": request.start_seconds,
         "end_seconds": request.end_seconds,
         "region": None if request.region is None else str(request.region),
         "top_k": top_k,
-        "precision": precision,
-        "decoder": decoder,
-        "limits": asdict(limits),
+        "precision": options.precision,
+        "decoder": options.decoder,
+        "limits": asdict(options.limits),
     }
 
 
 def run_folder(
-    recognizer: Recognizer,
+    predictor: Predictor,
     paths: Sequence[str | os.PathLike[str]],
     request: ClipRequest,
+    options: FolderOptions,
     *,
-    output: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    fast: bool = False,
-    top_k: int = 5,
-    workers: int | None = None,
-    batch_size: int | None = None,
-    devices: Sequence[str] = (),
-    selection: Selection | None = None,
-    csv_escape: bool = True,
-    context: FolderContext = "none",
+    keep_outcomes: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[BatchProgress], None] = lambda progress: None,
 ) -> FolderResult:
     """Classify all files of folders, patterns and URLs, and write a table.
 
     Args:
-        recognizer: Answers.
+        predictor: Answers.
         paths: Files, folders (searched through), glob patterns, addresses.
-        request: Spans and views, the same for all.
-        output: Table to write, .csv, .jsonl or .parquet; None writes none.
-        resume: Take up an earlier run with this output.
-        fast: The model card's cheaper view.
-        top_k: Classes in a row.
-        workers: Decoding processes beside the network; None is as many as suit the device.
-        batch_size: Views in one forward pass; None is as many as suit the device.
-        devices: Several take a process each, see `many_devices`; else the recogniser answers.
-        selection: Which of the files count; None is all of them.
-        csv_escape: In a CSV, put an apostrophe before text that a spreadsheet would take for a formula.
-        context: `folder` refines each clip's answer by the others of the run, resumed runs included.
+        request: How to look, the same for all.
+        options: How to run.
+        keep_outcomes: Whether the result has all outcomes, in memory; a run in a context without a table always does.
         should_stop: Asked before each file; after True, only the files in hand are finished.
         on_progress: Called after each row; in a context with the clip's own answer, which is not the final one.
-
-    Returns:
-        The counts; outcomes are given to `on_progress` alone, except in a context.
 
     Raises:
         UsageError: An argument is invalid, or the output cannot be resumed.
@@ -238,50 +232,52 @@ def run_folder(
         DeviceError: The device failed; `resume` continues with the files without a row.
         KeyboardInterrupt: `should_stop` ended the run; the rows are kept, and `resume` continues.
     """
-    if resume and output is None:
+    output = options.output
+    if options.resume and output is None:
         raise UsageError("resume = True continues a table; name it with output.")
-    check_context(context, FolderContext)
-    check_has_features(recognizer.network, recognizer.card.name, context)
-    refines = context == "folder"
-    own: list[Outcome] = []
+    check_context(options.context, FolderContext)
+    check_has_features(predictor.network, predictor.card.name, options.context)
+    refines = options.context == "folder"
+    keep_outcomes = keep_outcomes or (refines and output is None)
+    outcomes: list[Outcome] = []
     passed_over = PassedOver()
-    selection = selection or Selection()
-    files = find_files(paths, selection=selection, leave_out=ResultFile.files_of(output), passed_over=passed_over)
+    files = find_files(
+        paths, selection=options.selection, leave_out=ResultFile.files_of(output), passed_over=passed_over
+    )
     with ExitStack() as stack:
         tables = []
         if output is not None:
             settings = run_settings(
-                recognizer.card,
-                recognizer.weights,
+                predictor.card,
+                predictor.weights,
                 request,
-                fast=fast,
-                top_k=top_k,
-                precision=recognizer.precision,
-                decoder=recognizer.decoder,
-                limits=recognizer.limits,
-                context=context,
+                predictor.options,
+                top_k=options.top_k,
+                context=options.context,
             )
-            table = ResultFile(output, settings, top_k=top_k, resume=resume, csv_escape=csv_escape)
+            table = ResultFile(
+                output, settings, top_k=options.top_k, resume=options.resume, csv_escape=options.csv_escape
+            )
             tables.append(stack.enter_context(table))
         run = BatchRun(
-            recognizer,
+            predictor,
             files,
             request,
-            fast=fast,
-            workers=workers,
-            batch_size=batch_size,
-            devices=devices,
+            workers=options.workers,
+            batch_size=options.batch_size,
+            devices=options.devices,
             tables=tables,
-            to_row=lambda outcome: outcome.to_row(top_k),
+            to_row=lambda outcome: outcome.to_row(options.top_k),
             keep_answers=refines,
             should_stop=should_stop,
         )
         with closing(iter(run)) as steps:
             for outcome, row in steps:
-                if refines and output is None:
-                    own.append(outcome)
+                if keep_outcomes:
+                    outcomes.append(outcome)
                 on_progress(BatchProgress(outcome, row, run.counts, run.done_before))
         if should_stop():
             raise KeyboardInterrupt
-    table_path = None if output is None else Path(output)
-    return FolderResult(run.counts, run.done_before, passed_over, table_path, refined_outcomes(own), top_k)
+    path = None if output is None else Path(output)
+    kept = refined_outcomes(outcomes) if refines else tuple(outcomes)
+    return FolderResult(run.counts, run.done_before, passed_over, path, kept, options.top_k)

@@ -43,19 +43,11 @@ def _serve(connection: Connection, job: DeviceJob) -> None:
                 return
             yield file
 
-    with load(
-        job.model,
-        device=job.device,
-        runtime=job.runtime,
-        precision=job.precision,
-        decoder=job.decoder,
-        limits=job.limits,
-    ) as recognizer:
+    with load(job.model, **job.options.keywords()) as recognizer:
         outcomes = classify_files(
             recognizer,
             files(),
             job.request,
-            fast=job.fast,
             workers=job.workers,
             batch_size=job.batch_size,
             device=recognizer.device,

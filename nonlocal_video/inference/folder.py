@@ -8,7 +8,6 @@ import queue
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,12 +15,11 @@ from nonlocal_video.errors import DeviceError, NonlocalVideoError, PartError, Us
 from nonlocal_video.inference.device_errors import device_failed, failure_of, no_memory
 from nonlocal_video.inference.feeding import default_batch_size, default_workers
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.predictor import Predictor
+from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.upload import on_device
 from nonlocal_video.video._messages import printable_name
-
-if TYPE_CHECKING:
-    from nonlocal_video.inference.recognizer import Recognizer
 
 _log = logging.getLogger(__name__)
 _CPU = torch.device("cpu")
@@ -29,11 +27,10 @@ _Pending = tuple[str, Future[LoadedClip] | Failure]
 
 
 def classify_files(
-    recognizer: Recognizer,
+    predictor: Predictor,
     files: Iterable[str | Failure],
     request: ClipRequest,
     *,
-    fast: bool = False,
     workers: int | None = None,
     batch_size: int | None = None,
     device: torch.device = _CPU,
@@ -41,15 +38,14 @@ def classify_files(
     """Yield an outcome for every file, in order, as they are done.
 
     Args:
-        recognizer: Runs in its own thread, one group of files ahead of the caller.
+        predictor: Runs in its own thread, one group of files ahead of the caller.
         files: Paths, possibly endless; only a few are consumed ahead of time. A failure among them is its own outcome.
-        request: Time span, region and views, the same for all files.
-        fast: Whether to use the cheaper input of the model card.
+        request: How to look, the same for all files.
         workers: Number of decoding processes, one file each; None is `default_workers`.
         batch_size: Views per forward pass, over several files; None is `default_batch_size`.
-        device: Device of the recognizer, to which clips are copied while the network is busy.
+        device: Device of the predictor, to which clips are copied while the network is busy.
     """
-    spec = recognizer.card.view(fast=fast)
+    spec = predictor.card.view(fast=request.fast)
     workers = default_workers(device) if workers is None else workers
     batch_size = default_batch_size(device, spec) if batch_size is None else batch_size
     for name, number in (("workers", workers), ("batch-size", batch_size)):
@@ -57,7 +53,7 @@ def classify_files(
             raise UsageError(f"{name} = {number} should be at least 1.")
     group_size = math.ceil(batch_size / (request.views.num_clips * request.views.num_crops))
     loaders: queue.SimpleQueue[ClipLoader] = queue.SimpleQueue()
-    readers = [recognizer.new_reader() for _ in range(workers)]
+    readers = [predictor.new_reader() for _ in range(workers)]
     for reader in readers:
         loaders.put(ClipLoader(reader, pinned=device.type == "cuda"))
 
@@ -76,7 +72,7 @@ def classify_files(
 
     def start_group() -> None:
         group = [pending.popleft() for _ in range(min(group_size, len(pending)))]
-        running.append(network.submit(_finish, recognizer, group, batch_size, device))
+        running.append(network.submit(_finish, predictor, group, batch_size, device))
 
     try:
         for file in files:
@@ -106,12 +102,12 @@ def classify_files(
 
 
 def answer(
-    recognizer: Recognizer, group: Sequence[tuple[str, LoadedClip | Failure | Exception]], batch_size: int
+    predictor: Predictor, group: Sequence[tuple[str, LoadedClip | Failure | Exception]], batch_size: int
 ) -> Iterator[Outcome]:
     """Yield the outcomes of a group of files, which share forward passes.
 
     Args:
-        recognizer: Classifies the clips.
+        predictor: Classifies the clips.
         group: Path of each file, with its clip or the error from loading it.
         batch_size: Views per forward pass.
     """
@@ -121,11 +117,11 @@ def answer(
         if isinstance(clip, Failure):
             outcomes[position] = clip
         elif isinstance(clip, Exception):
-            outcomes[position] = _failure(recognizer, path, clip)
+            outcomes[position] = _failure(predictor, path, clip)
         else:
             clips[position] = clip
     try:
-        predictions = recognizer.predict(list(clips.values()), batch_size=batch_size)
+        predictions = predictor.predict(list(clips.values()), batch_size=batch_size)
         outcomes.update(zip(clips, predictions, strict=True))
     except DeviceError:
         raise  # no clip is at fault: the rest is left to the next run
@@ -133,14 +129,12 @@ def answer(
         # One bad clip must not fail the others: run each by itself.
         for position, clip in clips.items():
             alone = len(clips) == 1
-            outcomes[position] = _failure(recognizer, clip.path, error) if alone else _alone(recognizer, clip)
+            outcomes[position] = _failure(predictor, clip.path, error) if alone else _alone(predictor, clip)
     for position in range(len(group)):
         yield outcomes[position]
 
 
-def _finish(
-    recognizer: Recognizer, pending: Sequence[_Pending], batch_size: int, device: torch.device
-) -> list[Outcome]:
+def _finish(predictor: Predictor, pending: Sequence[_Pending], batch_size: int, device: torch.device) -> list[Outcome]:
     group: list[tuple[str, LoadedClip | Failure | Exception]] = []
     for path, loading in pending:
         try:
@@ -151,19 +145,19 @@ def _finish(
             if failure_of(error) == "device":  # pinned memory belongs to the device
                 raise device_failed(device, error) from None
             group.append((path, error))
-    return list(answer(recognizer, group, batch_size))
+    return list(answer(predictor, group, batch_size))
 
 
-def _alone(recognizer: Recognizer, clip: LoadedClip) -> Prediction | Failure:
+def _alone(predictor: Predictor, clip: LoadedClip) -> Prediction | Failure:
     try:
-        return recognizer.predict([clip])[0]
+        return predictor.predict([clip])[0]
     except DeviceError:
         raise
     except Exception as error:
-        return _failure(recognizer, clip.path, error)
+        return _failure(predictor, clip.path, error)
 
 
-def _failure(recognizer: Recognizer, path: str, error: Exception) -> Failure:
+def _failure(predictor: Predictor, path: str, error: Exception) -> Failure:
     if isinstance(error, PartError):
         error = VideoError("not_found", f"{printable_name(path)}: it has no such part: {error}")
     if failure_of(error) == "out_of_memory":
@@ -172,4 +166,4 @@ def _failure(recognizer: Recognizer, path: str, error: Exception) -> Failure:
         if not isinstance(error, NonlocalVideoError):
             _log.error("unexpected error for %r", path, exc_info=error)
         error = VideoError("internal", str(error) or type(error).__name__)
-    return Failure(path, recognizer.card.name, error)
+    return Failure(path, predictor.card.name, error)

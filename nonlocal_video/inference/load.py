@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from nonlocal_video.inference.precision import Precision, check_precision
-from nonlocal_video.inference.recognizer import Decoder, Recognizer
+from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.runtimes.device import Runtime, choose_device
-from nonlocal_video.video.decode import DecodeLimits
+from nonlocal_video.video.decode import DecodeLimits, DecoderChoice
 from nonlocal_video.zoo.catalogue import find, load_network
 from nonlocal_video.zoo.models import list_models, pull
 
@@ -19,7 +19,7 @@ def load(
     device: str = "auto",
     runtime: Runtime = "torch",
     precision: Precision = "float32",
-    decoder: Decoder = "auto",
+    decoder: DecoderChoice = "auto",
     limits: DecodeLimits | None = None,
     download: bool = False,
 ) -> Recognizer:

@@ -14,20 +14,16 @@ import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Pipe, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from nonlocal_video.errors import DeviceError, UsageError
 from nonlocal_video.inference.feeding import cores, default_workers
-from nonlocal_video.inference.precision import Precision
+from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
-from nonlocal_video.inference.preprocessing import ClipRequest
-from nonlocal_video.inference.runtimes.device import Runtime
-from nonlocal_video.video.decode import DecodeLimits, DecoderChoice
-
-if TYPE_CHECKING:
-    from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.predictor import Predictor
+from nonlocal_video.inference.request import ClipRequest
 
 _EXIT_SECONDS = 20.0
 _BOOT = """
@@ -44,14 +40,9 @@ class DeviceJob:
 
     model: str
     """Path of the weights."""
-    device: str
-    """Device as seen by the process, which sees no other GPU than its own."""
-    runtime: Runtime
-    precision: Precision
-    decoder: DecoderChoice
-    limits: DecodeLimits
+    options: RunOptions
+    """How it runs; the device is the process's, which sees no other GPU than its own."""
     request: ClipRequest
-    fast: bool
     workers: int
     batch_size: int | None
     num_threads: int | None
@@ -59,23 +50,21 @@ class DeviceJob:
 
 
 def classify_on_devices(
-    recognizer: Recognizer,
+    predictor: Predictor,
     files: Iterable[str | Failure],
     request: ClipRequest,
     devices: Sequence[str],
     *,
-    fast: bool = False,
     workers: int | None = None,
     batch_size: int | None = None,
 ) -> Generator[Outcome, None, None]:
     """Yield an outcome for every file, in order, as they are done.
 
     Args:
-        recognizer: Gives model, decoder, limits, runtime and precision; it runs no clip itself.
+        predictor: Gives the model and its options; it runs no clip itself.
         files: Paths, possibly endless. A failure among them is its own outcome.
-        request: Time span, region and views, the same for all files.
+        request: How to look, the same for all files.
         devices: Name of the device of each process; a name may occur twice.
-        fast: Whether to use the cheaper input of the model card.
         workers: Number of decoding processes per device; None divides the default among the devices.
         batch_size: Views per forward pass; None is the default of the device.
 
@@ -83,7 +72,7 @@ def classify_on_devices(
         UsageError: Other processes cannot load the model, or an argument is invalid.
         DeviceError: A device failed or its process ended; finished outcomes have been yielded before.
     """
-    if recognizer.weights is None:
+    if predictor.weights is None:
         raise UsageError(
             "devices needs a recognizer from nlv.load, as every process loads the weights from their file."
         )
@@ -95,14 +84,9 @@ def classify_on_devices(
             device = torch.device(name)
             share = max(1, min(default_workers(device), cores() // len(devices)))
             job = DeviceJob(
-                model=str(recognizer.weights),
-                device=device.type,
-                runtime=recognizer.runtime,
-                precision=recognizer.precision,
-                decoder=recognizer.decoder,
-                limits=recognizer.limits,
+                model=str(predictor.weights),
+                options=replace(predictor.options, device=device.type),
                 request=request,
-                fast=fast,
                 workers=share if workers is None else workers,
                 batch_size=batch_size,
                 num_threads=max(1, torch.get_num_threads() // len(devices)) if device.type == "cpu" else None,
@@ -110,11 +94,11 @@ def classify_on_devices(
             process = _Process(name, job)
             stack.callback(process.close)
             processes.append(process)
-        yield from _in_order(processes, iter(files), recognizer)
+        yield from _in_order(processes, iter(files), predictor)
 
 
 def _in_order(
-    processes: Sequence[_Process], files: Iterator[str | Failure], recognizer: Recognizer
+    processes: Sequence[_Process], files: Iterator[str | Failure], predictor: Predictor
 ) -> Generator[Outcome, None, None]:
     """Send files to the processes on request, and yield the outcomes in the order of the files."""
     done: dict[int, Outcome] = {}
@@ -139,7 +123,7 @@ def _in_order(
                     num_given += 1
                 process.send(file)
             elif kind == "outcome":
-                done[process.in_progress.pop(0)] = _renamed(value, process.name, recognizer)
+                done[process.in_progress.pop(0)] = _renamed(value, process.name, predictor)
             else:
                 del working[process.connection]
                 if kind == "ended" and (process.in_progress or value is not None):
@@ -153,10 +137,10 @@ def _in_order(
         raise failure
 
 
-def _renamed(outcome: Outcome, device: str, recognizer: Recognizer) -> Outcome:
+def _renamed(outcome: Outcome, device: str, predictor: Predictor) -> Outcome:
     """Return the outcome with the real name of its device, and with labels shared by all outcomes."""
     if isinstance(outcome, Prediction):
-        return replace(outcome, device=device, labels=recognizer.card.labels)
+        return replace(outcome, device=device, labels=predictor.card.labels)
     return outcome
 
 

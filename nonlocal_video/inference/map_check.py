@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,9 +28,7 @@ from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.aggregation import average_scores
 from nonlocal_video.inference.explanation import Explanation
-
-if TYPE_CHECKING:
-    from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.predictor import Predictor
 
 QUICK_FRACTION = 0.2
 """Share of the clip that a quick check perturbs."""
@@ -108,18 +105,18 @@ class QuickCheck:
         return f"{measured} {verdict}"
 
 
-def class_score(recognizer: Recognizer, class_index: int) -> Score:
+def class_score(predictor: Predictor, class_index: int) -> Score:
     """Return a function for the probability of a class, computed as in `classify`, with windows and averaging."""
 
     def score(clips: torch.Tensor) -> Sequence[float]:
-        logits = recognizer.forward(clips)  # (B, P, classes)
-        return [float(average_scores(recognizer.card, clip_logits)[class_index]) for clip_logits in logits]
+        logits = predictor.forward(clips)  # (B, P, classes)
+        return [float(average_scores(predictor.card, clip_logits)[class_index]) for clip_logits in logits]
 
     return score
 
 
 def check_faithfulness(
-    recognizer: Recognizer,
+    predictor: Predictor,
     explanation: Explanation,
     maps: AttentionMaps,
     *,
@@ -136,8 +133,8 @@ def check_faithfulness(
     It runs 2 views through the network, and 2 (3 + draws) for each fraction between 0 and 1.
 
     Args:
-        recognizer: Recognizer that made the explanation.
-        explanation: Result of `recognizer.explain_all`, whose view is perturbed.
+        predictor: Predictor that made the explanation.
+        explanation: Result of `predictor.explain_all`, whose view is perturbed.
         maps: Map of this explanation, by any method.
         label: Class whose probability is measured; None is the top class.
         baseline: Content of perturbed cells. Do not rely on a result that holds for only one of them.
@@ -152,7 +149,7 @@ def check_faithfulness(
     """
     class_index = class_of(explanation, label)
     perturbations = perturbation(
-        recognizer, explanation, class_index, baseline=baseline, batch_size=batch_size, on_pass=on_pass
+        predictor, explanation, class_index, baseline=baseline, batch_size=batch_size, on_pass=on_pass
     )
     flat, flat_grid = mean_over_time(maps.cells, maps.grid)
     return Faithfulness(
@@ -169,7 +166,7 @@ def check_faithfulness(
 
 
 def quick_check(
-    recognizer: Recognizer,
+    predictor: Predictor,
     explanation: Explanation,
     maps: AttentionMaps,
     *,
@@ -187,7 +184,7 @@ def quick_check(
     """
     draws = quick_draws(maps) if draws is None else draws
     class_index = class_of(explanation, label)
-    perturbations = perturbation(recognizer, explanation, class_index, baseline=baseline, on_pass=on_pass)
+    perturbations = perturbation(predictor, explanation, class_index, baseline=baseline, on_pass=on_pass)
     (without_strongest,) = perturbations.scores_without([upsample(maps.cells, maps.grid, perturbations.size)], fraction)
     return QuickCheck(
         label=explanation.prediction.labels[class_index],
@@ -208,7 +205,7 @@ def quick_draws(maps: AttentionMaps) -> int:
 
 
 def perturbation(
-    recognizer: Recognizer,
+    predictor: Predictor,
     explanation: Explanation,
     class_index: int,
     *,
@@ -219,7 +216,7 @@ def perturbation(
     """Prepare the view of an explanation for perturbations."""
     inputs = explanation.clip.network_input(0, 0)
     return Perturbation(
-        class_score(recognizer, class_index),
+        class_score(predictor, class_index),
         inputs,
         make_baseline(inputs, baseline),
         batch_size=batch_size,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.object_storage import is_remote, local_copy
-from nonlocal_video.inference.views import ViewCount
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream, VideoReader
 from nonlocal_video.video.info import FrameChunk, VideoInfo
@@ -42,34 +41,6 @@ _CHUNK_PIXELS = 8_000_000
 cost several times what receiving does: for 64 frames of 1080p 0.58 s of system time instead of 0.07 s."""
 
 ClipSource = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
-
-
-@dataclass(frozen=True)
-class ClipRequest:
-    """Time span, region and number of views of a clip.
-
-    Raises:
-        UsageError: The span or the rate is invalid for any clip.
-    """
-
-    views: ViewCount = field(default_factory=ViewCount)
-    start_seconds: float | None = None
-    end_seconds: float | None = None
-    frames_per_second: float | None = None
-    """Rate of frames that are given as an array; a file has its own times."""
-    region: Region | None = None
-    """Region of the frame to use; None is the whole frame."""
-
-    def __post_init__(self) -> None:
-        start = 0.0 if self.start_seconds is None else self.start_seconds
-        if not 0 <= start < math.inf:
-            raise UsageError(f"start_seconds = {start:g} should be a finite number, 0 or above.")
-        if self.end_seconds is not None and not start < self.end_seconds < math.inf:
-            raise UsageError(
-                f"end_seconds = {self.end_seconds:g} should be after start_seconds = {start:g}, and finite."
-            )
-        if self.frames_per_second is not None and not 0 < self.frames_per_second < math.inf:
-            raise UsageError(f"frames_per_second = {self.frames_per_second:g} should be a finite number above 0.")
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -21,19 +21,17 @@ from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.context import Context, check_context, check_has_features, refined_so_far
 from nonlocal_video.inference.feeding import default_batch_size
 from nonlocal_video.inference.prediction import StageTimings
+from nonlocal_video.inference.predictor import Predictor
 from nonlocal_video.inference.preprocessing import LoadedClip, check_not_too_elongated, crops_of
 from nonlocal_video.inference.read_ahead import read_ahead
+from nonlocal_video.inference.request import ClipRequest, SpanOptions, lists_options
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.upload import on_device
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream
 from nonlocal_video.video.info import VideoInfo
-from nonlocal_video.video.region import Region, RegionLike
 from nonlocal_video.video.sampling import FILLED, ShortClips, TemporalView, plan_views
 from nonlocal_video.video.transforms import SpatialView, cut, resize_region
-
-if TYPE_CHECKING:
-    from nonlocal_video.inference.recognizer import Recognizer
 
 MAX_TIMES = 5_000_000
 """Maximum number of windows times frames per window; a day at 25 frames per second and the default stride fits."""
@@ -141,18 +139,16 @@ def plan_windows(
     return WindowPlan(starts, ends, times, filled, float(window), float(stride), tuple(notes))
 
 
+@lists_options
 def slide(
-    recognizer: Recognizer,
+    predictor: Predictor,
     path: str | os.PathLike[str],
     *,
-    fast: bool = False,
     window_seconds: float | None = None,
     stride_seconds: float | None = None,
-    start_seconds: float | None = None,
-    end_seconds: float | None = None,
     batch_size: int | None = None,
-    region: RegionLike = None,
     context: Context = "nonlocal",
+    **options: Unpack[SpanOptions],
 ) -> Generator[Timeline, None, None]:
     """A timeline that grows by up to `batch_size` windows with each step; the last one is complete, or has an `error`.
 
@@ -170,18 +166,8 @@ def slide(
         UsageError: An argument has a value that is not allowed.
     """
     grown: Timeline | None = None
-    steps = _slide(
-        recognizer,
-        path,
-        fast=fast,
-        window_seconds=window_seconds,
-        stride_seconds=stride_seconds,
-        start_seconds=start_seconds,
-        end_seconds=end_seconds,
-        batch_size=batch_size,
-        region=region,
-        context=context,
-    )
+    request = ClipRequest.parse(**options)
+    steps = _slide(predictor, os.fspath(path), request, window_seconds, stride_seconds, batch_size, context)
     with closing(steps):
         try:
             for grown in steps:
@@ -199,44 +185,40 @@ def last_of(steps: Iterator[Timeline]) -> Timeline:
         warnings.warn(
             f"{result.error.message} {len(result)} of {result.num_planned} windows, up to {result.ends[-1]:.2f} s, "
             "were kept; the timeline's `error` says the same.",
-            stacklevel=3,
+            stacklevel=4,  # above `timeline` and the check of its options
         )
     return result
 
 
 def _slide(
-    recognizer: Recognizer,
-    path: str | os.PathLike[str],
-    *,
-    fast: bool,
+    predictor: Predictor,
+    path: str,
+    request: ClipRequest,
     window_seconds: float | None,
     stride_seconds: float | None,
-    start_seconds: float | None,
-    end_seconds: float | None,
     batch_size: int | None,
-    region: RegionLike,
     context: Context,
 ) -> Generator[Timeline, None, None]:
     """As `slide`, but a break is raised after the timelines before it, and windows only draw on those before them."""
-    spec, path, region = recognizer.card.view(fast=fast), os.fspath(path), Region.parse(region)
+    spec, region = predictor.card.view(fast=request.fast), request.region
     check_context(context)
-    check_has_features(recognizer.network, recognizer.card.name, context)
-    batch_size = default_batch_size(recognizer.device, spec) if batch_size is None else batch_size
+    check_has_features(predictor.network, predictor.card.name, context)
+    batch_size = default_batch_size(predictor.device, spec) if batch_size is None else batch_size
     if batch_size < 1:
         raise UsageError(f"batch-size = {batch_size} should be at least 1.")
-    with recognizer.new_reader() as reader:
+    with predictor.new_reader() as reader:
         info = reader.probe(path)
         plan = plan_windows(
             info,
             spec,
             window_seconds=window_seconds,
             stride_seconds=stride_seconds,
-            start_seconds=start_seconds,
-            end_seconds=end_seconds,
+            start_seconds=request.start_seconds,
+            end_seconds=request.end_seconds,
         )
         (place,) = crops_of(info, spec, region=region)
         check_not_too_elongated(path, info, place)
-        scores = np.empty((len(plan.starts), len(recognizer.card.labels)), dtype=np.float32)
+        scores = np.empty((len(plan.starts), len(predictor.card.labels)), dtype=np.float32)
         logits = np.empty_like(scores)
         features: NDArray[np.float32] | None = None
         done, spent = 0, StageTimings(0.0, 0.0, 0.0)
@@ -244,11 +226,11 @@ def _slide(
         with (
             reader.stream(path, plan.times.ravel().tolist(), chunk_frames=1, box=place.region_box) as stream,
             closing(_clips(path, stream, plan, spec, place)) as decoded,
-            closing(read_ahead((on_device(clip, recognizer.device) for clip in decoded), batch_size)) as clips,
+            closing(read_ahead((on_device(clip, predictor.device) for clip in decoded), batch_size)) as clips,
         ):
             for batch in _batches(clips, batch_size):
                 before = done
-                for prediction in recognizer.predict(batch, batch_size=batch_size):
+                for prediction in predictor.predict(batch, batch_size=batch_size):
                     scores[done], logits[done] = prediction.scores, prediction.logits
                     if prediction.features is not None:
                         if features is None:
@@ -264,8 +246,8 @@ def _slide(
                     scores[before:done] = refined_so_far(logits[:done], features[:done], first=before)
                 yield Timeline(
                     path=path,
-                    model=recognizer.card.name,
-                    labels=recognizer.card.labels,
+                    model=predictor.card.name,
+                    labels=predictor.card.labels,
                     starts=plan.starts[:done],
                     ends=plan.ends[:done],
                     scores=scores[:done],
@@ -278,9 +260,9 @@ def _slide(
                     num_planned=len(plan.starts),
                     num_frames=spec.num_frames,
                     crop=spec.crop,
-                    device=str(recognizer.device),
-                    runtime=recognizer.runtime,
-                    precision=recognizer.precision,
+                    device=str(predictor.device),
+                    runtime=predictor.runtime,
+                    precision=predictor.precision,
                     timings=spent,
                     notes=(*stream.info.notes, *plan.notes, *([] if region is None else [region.note])),
                 )

@@ -19,7 +19,8 @@ from nonlocal_video.datasets.check import chunk_frames, local_file, part_of
 from nonlocal_video.datasets.manifest import ManifestRow
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.fragment import split_part
-from nonlocal_video.inference.preprocessing import ClipRequest, crops_of, views_of
+from nonlocal_video.inference.preprocessing import crops_of, views_of
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation, ClipAugmenter, seeded
 from nonlocal_video.training.clip_cache import ClipCache

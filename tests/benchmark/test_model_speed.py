@@ -20,8 +20,9 @@ import nonlocal_video as nlv
 from nonlocal_video.analysis.networks import nonlocal_blocks, without_blocks
 from nonlocal_video.benchmark.model import _Case, benchmark_model, multiply_accumulates, open_model
 from nonlocal_video.cli.benchmark_text import model_table
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest
+from nonlocal_video.inference.preprocessing import ClipLoader
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint
 from nonlocal_video.zoo.catalogue import entry
 

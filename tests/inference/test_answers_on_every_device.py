@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 import nonlocal_video as nlv
 from nonlocal_video.errors import VideoError
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.zoo.catalogue import load_network
 
 pytestmark = pytest.mark.slow

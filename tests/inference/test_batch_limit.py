@@ -15,8 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import nonlocal_video as nlv
 from nonlocal_video.inference import batch_limit
 from nonlocal_video.inference.batch_limit import MAX_ELEMENTS, largest_tensor, views_at_once
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest
+from nonlocal_video.inference.preprocessing import ClipLoader
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.folding import fold_batch_norms
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import nonlocal_video as nlv
-from nonlocal_video.inference.batch_run import BatchProgress, BatchRun, run_folder
+from nonlocal_video.inference.batch_run import BatchProgress, BatchRun, FolderOptions, run_folder
 from nonlocal_video.inference.prediction import Failure, Prediction
-from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import ResultFile
 
 NAMES = ["a.mp4", "b/c.mp4", "b/note.mp4", "z with space.mp4"]
@@ -101,7 +101,7 @@ def test_a_stop_keeps_the_rows_and_resume_does_the_rest(
             recognizer,
             [folder],
             ClipRequest(),
-            output=table,
+            FolderOptions(output=table),
             should_stop=lambda: len(seen) >= 2,
             on_progress=lambda step: seen.append(step.outcome.path),
         )

@@ -22,8 +22,8 @@ from nonlocal_video.inference.device_errors import failure_of
 from nonlocal_video.inference.engine import Engine
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.prediction import Failure, Prediction
-from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.request import ClipRequest
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,7 @@ import torch
 from nonlocal_video.errors import VideoError
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.folder import classify_files
-from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import ResultFile
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import load_checkpoint, save_checkpoint

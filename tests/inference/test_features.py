@@ -12,8 +12,9 @@ from random_networks import SPEC, needs_openvino, random_network, resnet_card
 from torch import nn
 
 import nonlocal_video as nlv
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.video.decode import VideoReader
 

@@ -19,7 +19,8 @@ from nonlocal_video.inference import feeding, folder
 from nonlocal_video.inference import preprocessing as loading
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.prediction import Failure, Prediction
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.upload import on_device
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec

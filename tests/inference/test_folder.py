@@ -11,7 +11,8 @@ import pytest
 import nonlocal_video as nlv
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.prediction import Failure, Prediction
-from nonlocal_video.inference.preprocessing import ClipRequest, LoadedClip
+from nonlocal_video.inference.preprocessing import LoadedClip
+from nonlocal_video.inference.request import ClipRequest
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.object_storage import is_remote, local_copy
 from nonlocal_video.inference.prediction import Failure, Prediction
-from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.request import ClipRequest
 
 
 @pytest.fixture

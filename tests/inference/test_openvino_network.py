@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 import nonlocal_video as nlv
 from nonlocal_video.inference.aggregation import window_logits
-from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.ray.engine import ClusterJob, _Network
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.runtimes import openvino as openvino_network
 from nonlocal_video.inference.runtimes.device import choose_device
 from nonlocal_video.zoo.catalogue import load_network
@@ -234,14 +235,14 @@ def test_it_runs_on_the_cpu() -> None:
         with pytest.raises(nlv.UsageError, match=r"runs on the CPU\. Use --device auto or cpu, or --runtime torch"):
             choose_device(device, runtime="openvino")
         with pytest.raises(nlv.UsageError, match="runs on the CPU"):  # before a cluster is asked for anything
-            ClusterJob("default", SPEC, ClipRequest(), device=device, runtime="openvino")
-    assert not ClusterJob("default", SPEC, ClipRequest(), runtime="openvino").uses_gpus
+            ClusterJob("default", SPEC, ClipRequest(), RunOptions(device=device, runtime="openvino"))
+    assert not ClusterJob("default", SPEC, ClipRequest(), RunOptions(runtime="openvino")).uses_gpus
     assert ClusterJob("default", SPEC, ClipRequest()).uses_gpus
 
 
 def test_an_actor_of_a_cluster_takes_it(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_network, "find_spec", lambda name: object())
-    actor = _Network(ClusterJob(str(tiny_model), SPEC, ClipRequest(), runtime="openvino"))
+    actor = _Network(ClusterJob(str(tiny_model), SPEC, ClipRequest(), RunOptions(runtime="openvino")))
     with actor.recognizer as recognizer:
         assert recognizer.runtime == "openvino"
 

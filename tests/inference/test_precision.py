@@ -15,10 +15,11 @@ from random_networks import needs_openvino
 
 import nonlocal_video as nlv
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.precision import arithmetic, check_precision
-from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.ray.engine import ClusterJob
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.checkpoint import read_card
 
 CUDA = torch.device("cuda", 0)
@@ -149,8 +150,8 @@ def test_a_gpu_without_that_arithmetic_refuses_it(
 def test_a_cluster_job_refuses_what_no_machine_can(tiny_model: Path) -> None:
     spec = read_card(tiny_model).input
     with pytest.raises(UsageError, match="the device is the CPU"):
-        ClusterJob(str(tiny_model), spec, ClipRequest(), device="cpu", precision="tf32")
-    assert ClusterJob(str(tiny_model), spec, ClipRequest(), precision="tf32").precision == "tf32"
+        ClusterJob(str(tiny_model), spec, ClipRequest(), RunOptions(device="cpu", precision="tf32"))
+    assert ClusterJob(str(tiny_model), spec, ClipRequest(), RunOptions(precision="tf32")).options.precision == "tf32"
 
 
 def test_no_table_mixes_precisions(

@@ -12,7 +12,8 @@ import torchvision
 from torch import Tensor
 
 import nonlocal_video as nlv
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
+from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.sliding import plan_windows
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import ModelCard

@@ -18,10 +18,11 @@ import ray
 import nonlocal_video as nlv
 from nonlocal_video.cli.classify import classify as classify_verb
 from nonlocal_video.inference.files import find_files
-from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.ray import engine as cluster
 from nonlocal_video.inference.ray.engine import Cluster, ClusterJob, classify_on_ray, connect
 from nonlocal_video.inference.ray.parts import PartFolder
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.checkpoint import read_card
 
 pytestmark = pytest.mark.slow
@@ -36,7 +37,7 @@ def running_ray() -> Iterator[None]:
 
 @pytest.fixture
 def job(tiny_model: Path) -> ClusterJob:
-    return ClusterJob(str(tiny_model), read_card(tiny_model).input, ClipRequest(), device="cpu", top_k=3)
+    return ClusterJob(str(tiny_model), read_card(tiny_model).input, ClipRequest(), RunOptions(device="cpu"), top_k=3)
 
 
 def table(path: Path) -> list[dict[str, Any]]:
@@ -162,7 +163,7 @@ def test_wrong_use_says_what_is_allowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
 def test_a_numbered_card_means_nothing_inside_an_actor(device: str, job: ClusterJob) -> None:
     with pytest.raises(nlv.UsageError, match=f"device = '{device}' with engine = 'ray'.*Use auto, cpu or cuda"):
-        replace(job, device=device)
+        replace(job, options=RunOptions(device=device))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_gpus_that_are_not_there_are_not_waited_for(
     monkeypatch.setattr(cluster, "connect", lambda _: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     with pytest.raises(nlv.UsageError, match=said):
-        classify_on_ray(["a.mp4"], replace(job, device=device), Cluster(gpus_per_actor=gpus))
+        classify_on_ray(["a.mp4"], replace(job, options=RunOptions(device=device)), Cluster(gpus_per_actor=gpus))
 
 
 def test_no_cluster_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -248,3 +249,27 @@ def test_stages_are_announced_in_order(recognizer, clip_folder: Path) -> None:
     recognizer.classify(clip_folder / "a.mp4", on_stage=stages.append)
     recognizer.explain_all(clip_folder / "a.mp4", on_stage=stages.append)
     assert stages == ["reading", "network"] * 2
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        ("classify", "source views fast start_seconds end_seconds frames_per_second region on_stage"),
+        ("preprocess", "source views fast start_seconds end_seconds frames_per_second region"),
+        ("explain", "source fast start_seconds end_seconds frames_per_second region method query label layer"),
+        ("timeline", "path fast start_seconds end_seconds region window_seconds stride_seconds batch_size context"),
+    ],
+)
+def test_help_lists_every_argument(recognizer: nlv.Recognizer, method: str, wanted: str) -> None:
+    parameters = inspect.signature(getattr(recognizer, method)).parameters
+    assert " ".join(parameters) == wanted
+    assert all(one.kind is one.KEYWORD_ONLY for one in list(parameters.values())[1:])
+    assert parameters["fast"].default is False
+    assert parameters["start_seconds"].default is None
+    with pytest.raises(TypeError, match=rf"{method}\(\) has no argument 'vews'; it has .*fast, start_seconds"):
+        getattr(recognizer, method)("a.mp4", vews="3x1")
+
+
+def test_one_view_is_explained(recognizer: nlv.Recognizer, clip_folder: Path) -> None:
+    with pytest.raises(TypeError, match="has no argument 'views'"):
+        recognizer.explain(clip_folder / "a.mp4", views="3x1")  # type: ignore[call-arg]

@@ -15,9 +15,10 @@ from PIL import Image
 
 from nonlocal_video.cli.main import app
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.preprocessing import ClipRequest
+from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.ray.engine import ClusterJob, _load_clips, _Network
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.encode import write_video
@@ -123,7 +124,7 @@ def test_a_folder_is_looked_at_alike_by_both_engines(recognizer: Recognizer, uns
     np.testing.assert_array_equal(of_folder.scores, alone.scores)
     # What Ray's task and actor do with a file, without a cluster.
     request = ClipRequest(region=Region.parse(REGION))
-    job = ClusterJob(str(unsure_model), read_card(unsure_model).input, request, device="cpu", top_k=7)
+    job = ClusterJob(str(unsure_model), read_card(unsure_model).input, request, RunOptions(device="cpu"), top_k=7)
     name = np.empty(1, dtype=object)
     name[0] = str(clip).encode()
     (loaded,) = _load_clips({"path": name}, job)

@@ -15,7 +15,8 @@ from training_clips import SPEC, write_clip
 
 from nonlocal_video.datasets.manifest import Manifest
 from nonlocal_video.errors import UsageError, VideoError
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest
+from nonlocal_video.inference.preprocessing import ClipLoader
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation
 from nonlocal_video.training.clip_cache import ClipCache

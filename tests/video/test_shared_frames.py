@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import VideoError
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest
+from nonlocal_video.inference.preprocessing import ClipLoader
+from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video import _wire
 from nonlocal_video.video._shared_frames import SharedFrames

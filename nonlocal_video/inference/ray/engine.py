@@ -21,12 +21,12 @@ import numpy as np
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.folder import answer
 from nonlocal_video.inference.load import load
-from nonlocal_video.inference.precision import Precision, check_precision
-from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
-from nonlocal_video.inference.recognizer import Decoder
-from nonlocal_video.inference.runtimes.device import Runtime, check_runtime
+from nonlocal_video.inference.options import RunOptions
+from nonlocal_video.inference.precision import check_precision
+from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
+from nonlocal_video.inference.request import ClipRequest
+from nonlocal_video.inference.runtimes.device import check_runtime
 from nonlocal_video.models.card import InputSpec
-from nonlocal_video.video.decode import DecodeLimits, VideoReader
 
 if TYPE_CHECKING:
     import pyarrow
@@ -76,28 +76,26 @@ class ClusterJob:
     spec: InputSpec
     """Input of the network."""
     request: ClipRequest
-    """Time span, region and views, the same for all files."""
-    device: str = "auto"
-    runtime: Runtime = "torch"
-    precision: Precision = "float32"
-    decoder: Decoder = "auto"
-    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    """How to look, the same for all files."""
+    options: RunOptions = field(default_factory=RunOptions)
+    """How the model runs."""
     batch_size: int = 1
     top_k: int = 5
 
     def __post_init__(self) -> None:
-        check_runtime(self.runtime, self.device)
-        check_precision(self.precision, self.device, runtime=self.runtime)
-        if self.device not in ("auto", "cpu", "cuda"):
+        device, runtime = self.options.device, self.options.runtime
+        check_runtime(runtime, device)
+        check_precision(self.options.precision, device, runtime=runtime)
+        if device not in ("auto", "cpu", "cuda"):
             raise UsageError(
-                f"device = {self.device!r} with engine = 'ray': Ray assigns GPUs to the processes, and each sees "
+                f"device = {device!r} with engine = 'ray': Ray assigns GPUs to the processes, and each sees "
                 f"its own as the first. Use auto, cpu or cuda."
             )
 
     @property
     def uses_gpus(self) -> bool:
         """Whether the networks use GPUs if there are any."""
-        return self.device != "cpu" and self.runtime != "openvino"
+        return self.options.device != "cpu" and self.options.runtime != "openvino"
 
 
 def connect(cluster: Cluster) -> None:
@@ -166,11 +164,15 @@ def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> 
         return None
     resources = ray.cluster_resources()
     gpus = resources.get("GPU", 0.0) if job.uses_gpus else 0.0
-    if not gpus and (job.device == "cuda" or job.precision == "tf32" or cluster.gpus_per_actor):
-        requirement = "device = 'cuda'" if job.device == "cuda" else "precision = 'tf32'"
+    if not gpus and (job.options.device == "cuda" or job.options.precision == "tf32" or cluster.gpus_per_actor):
+        requirement = "device = 'cuda'" if job.options.device == "cuda" else "precision = 'tf32'"
         if cluster.gpus_per_actor:
             requirement = f"gpus_per_actor = {cluster.gpus_per_actor:g}"
-        why = "the cluster has no GPU" if job.uses_gpus else f"the networks run on the CPU (device {job.device!r})"
+        why = (
+            "the cluster has no GPU"
+            if job.uses_gpus
+            else f"the networks run on the CPU (device {job.options.device!r})"
+        )
         raise UsageError(f"{requirement}, but {why}: it would wait forever. Omit it, or add a machine with GPUs.")
     gpus_per_actor = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(gpus > 0)
     actors = cluster.actors or max(1, int(gpus / gpus_per_actor) if gpus_per_actor else 1)
@@ -199,7 +201,7 @@ def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> 
 
 def _load_clips(files: FileTable, job: ClusterJob) -> Iterator[FileTable]:
     """Task that decodes some files in a child process, one row after the other."""
-    with VideoReader(decoder=job.decoder, limits=job.limits) as reader:
+    with job.options.new_reader() as reader:
         loader = ClipLoader(reader)
         for name in files["path"]:
             clip: LoadedClip | Exception
@@ -215,14 +217,7 @@ class _Network:
 
     def __init__(self, job: ClusterJob) -> None:
         self.job = job
-        self.recognizer = load(
-            job.model,
-            device=job.device,
-            runtime=job.runtime,
-            precision=job.precision,
-            decoder=job.decoder,
-            limits=job.limits,
-        )
+        self.recognizer = load(job.model, **job.options.keywords())
 
     def __call__(self, clips: FileTable) -> pyarrow.Table:
         import pyarrow as pa

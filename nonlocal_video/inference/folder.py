@@ -157,7 +157,8 @@ def _alone(predictor: Predictor, clip: LoadedClip) -> Prediction | Failure:
         return _failure(predictor, clip.path, error)
 
 
-def _failure(predictor: Predictor, path: str, error: Exception) -> Failure:
+def as_video_error(path: str, error: Exception) -> VideoError:
+    """Return the error of a file's row for whatever went wrong with it."""
     if isinstance(error, PartError):
         error = VideoError("not_found", f"{printable_name(path)}: it has no such part: {error}")
     if failure_of(error) == "out_of_memory":
@@ -166,4 +167,8 @@ def _failure(predictor: Predictor, path: str, error: Exception) -> Failure:
         if not isinstance(error, NonlocalVideoError):
             _log.error("unexpected error for %r", path, exc_info=error)
         error = VideoError("internal", str(error) or type(error).__name__)
-    return Failure(path, predictor.card.name, error)
+    return error
+
+
+def _failure(predictor: Predictor, path: str, error: Exception) -> Failure:
+    return Failure(path, predictor.card.name, as_video_error(path, error))

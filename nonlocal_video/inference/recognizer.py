@@ -17,6 +17,7 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.batch_run import BatchProgress, FolderOptions, FolderResult, run_folder
 from nonlocal_video.inference.context import Context, FolderContext
 from nonlocal_video.inference.explanation import Explanation
+from nonlocal_video.inference.feature_stream import window_features
 from nonlocal_video.inference.files import Selection
 from nonlocal_video.inference.object_storage import is_folder
 from nonlocal_video.inference.prediction import Prediction
@@ -233,6 +234,8 @@ class Recognizer(Predictor):
         """
         lengths = {"window_seconds": window_seconds, "stride_seconds": stride_seconds}
         return last_of(slide(self, path, **lengths, batch_size=batch_size, context=context, **options))
+
+    features = window_features
 
 
 def _refuse_folder(source: ClipSource) -> None:

@@ -191,6 +191,9 @@ class Source:
         stream = next((s for s in container.streams.video if s.index == choice.index), None)
         if stream is None:
             raise VideoError("internal", f"{self.name}: it changed while it was read; try again.")
+        if stream.codec_context is None and container.format.name.endswith("_pipe"):
+            kind = container.format.name.removesuffix("_pipe").upper()
+            raise VideoError("not_a_video", f"{self.name}: it is a still picture ({kind}); give a video file.")
         if stream.codec_context is None:
             message = f"{self.name}: its video codec has no decoder here; convert it to H.264 in MP4."
             raise VideoError("unsupported_codec", message)

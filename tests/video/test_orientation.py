@@ -75,6 +75,44 @@ def test_h264_says_it_itself(clips: Path, tmp_path: Path, reader: VideoReader, t
     np.testing.assert_array_equal(late[0], shown[-1])
 
 
+def hevc_display_orientation(*, flip: str = "00", quarter_turns: int = 0) -> bytes:
+    """A unit with the message of H.265, D.2.17: not cancelled, flips, turn counter-clockwise, until further notice."""
+    bits = "0" + flip + format(quarter_turns << 14, "016b") + "1"
+    bits = (bits + "1").ljust(24, "0")
+    message = bytes([47, 3]) + int(bits, 2).to_bytes(3, "big") + b"\x80"
+    return b"\0\0\1" + bytes([39 << 1, 1]) + message.replace(b"\0\0", b"\0\0\3")
+
+
+@pytest.mark.parametrize("kind", ["hevc", "mp4"])
+@pytest.mark.parametrize(
+    ("message", "turn"),
+    [
+        ({"quarter_turns": 1}, "rotate=90"),
+        ({"quarter_turns": 2}, "rotate=180"),
+        ({"quarter_turns": 3}, "rotate=270"),
+        ({"flip": "10"}, "flip=horizontal"),
+        ({"flip": "01"}, "flip=vertical"),
+    ],
+)
+def test_hevc_says_it_itself(
+    clips: Path, tmp_path: Path, reader: VideoReader, message: dict[str, object], turn: str, kind: str
+) -> None:
+    numbered_clips.ffmpeg("-i", str(clips / "hevc.mp4"), "-c", "copy", "-f", "hevc", str(tmp_path / "bare"))
+    first, *units = (tmp_path / "bare").read_bytes().split(b"\0\0\1")
+    is_keyframe = [unit[0] >> 1 & 63 in (19, 20, 21) for unit in units]
+    added = [hevc_display_orientation(**message) if is_key else b"" for is_key in is_keyframe]
+    told = first + b"".join(sei + b"\0\0\1" + unit for sei, unit in zip(added, units, strict=True))
+    (tmp_path / "told.hevc").write_bytes(told)
+    path = tmp_path / f"told.{kind}"
+    if kind != "hevc":
+        numbered_clips.ffmpeg("-i", str(tmp_path / "told.hevc"), "-c", "copy", str(path))
+    shown, info = read_all(reader, path)
+    expected = SEI[turn](stored_frames(path))
+    assert (info.decoder, info.height, info.width) == ("pyav", *expected.shape[1:3])
+    assert shown.shape == expected.shape
+    assert np.abs(shown.astype(np.int16) - expected).mean() < 0.05
+
+
 @pytest.mark.parametrize("orientation", EXIF_UPRIGHT)
 def test_cameras_say_it_in_exif(tmp_path: Path, reader: VideoReader, orientation: int) -> None:
     exif = Image.Exif()

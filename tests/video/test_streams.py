@@ -131,6 +131,17 @@ def test_a_still_is_no_video(tmp_path: Path, reader: VideoReader, suffix: str, n
     assert caught.value.code == "not_a_video"
 
 
+def test_a_still_that_no_decoder_here_reads_is_no_video(tmp_path: Path, reader: VideoReader) -> None:
+    jpeg_xl = (
+        "ff0a43060012880200e0005de5120000152aa38c1bbc9cebf9f24387c5b48deb0c6db56d6149a2c8383649277048128b20ee26c70300"
+        "0042ccb370007682a1292a4900"
+    )
+    (tmp_path / "still.mp4").write_bytes(bytes.fromhex(jpeg_xl))
+    with pytest.raises(VideoError, match=r"it is a still picture \(JPEGXL\)") as caught:
+        reader.probe(tmp_path / "still.mp4")
+    assert caught.value.code == "not_a_video"
+
+
 def test_a_large_photo_is_no_video_either(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     Image.new("RGB", (800, 600)).save(path)

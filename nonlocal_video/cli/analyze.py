@@ -277,8 +277,12 @@ def _untrained(model: str, config: Path | None) -> tuple[nn.Module, InputSpec | 
     if config is not None:
         return _described(model, config), None
     from nonlocal_video.models.checkpoint import build_network, read_card
-    from nonlocal_video.zoo.catalogue import find
+    from nonlocal_video.zoo.catalogue import find, load_network
+    from nonlocal_video.zoo.own_network import is_function
 
+    if is_function(model):  # only the function can build it
+        network, card = load_network(model)
+        return network, card.input
     card = read_card(find(model))
     return build_network(card), card.input
 

@@ -164,12 +164,11 @@ def decode(
     from nonlocal_video.benchmark.decode import benchmark_decode
     from nonlocal_video.cli.benchmark_text import decode_table
     from nonlocal_video.inference.files import find_files
-    from nonlocal_video.models.checkpoint import read_card
-    from nonlocal_video.zoo.catalogue import find
+    from nonlocal_video.zoo.catalogue import card_of
 
     results = benchmark_decode(
         list(find_files(clips)),
-        read_card(find(model)),
+        card_of(model),
         fast=fast,
         decoders=[choice.value for choice in decoder or [options.DecoderChoice.auto]],
         rounds=rounds,

@@ -69,10 +69,9 @@ def check(
     from nonlocal_video.datasets.manifest import check_format, write_manifest
     from nonlocal_video.datasets.report import make_report
     from nonlocal_video.datasets.splits import SplitPlan
-    from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.video.decode import VideoReader
     from nonlocal_video.video.limits import DecodeLimits
-    from nonlocal_video.zoo.catalogue import find
+    from nonlocal_video.zoo.catalogue import card_of
 
     if output is not None:
         check_format(output)
@@ -82,7 +81,7 @@ def check(
     split_requested = validation_share is not None or folds is not None
     plan = SplitPlan(validation_share if split_requested else _DEFAULT_SHARE, folds, seed)
     limits = DecodeLimits.parse(limit or ())
-    spec = read_card(find(model)).input
+    spec = card_of(model).input
     found = read_source(source, all_files=all_files, ignore_columns=ignore_column or ()).to_divide()
     clips = found.clips
     print_source(found)

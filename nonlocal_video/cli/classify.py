@@ -106,9 +106,8 @@ def classify(
     from nonlocal_video.inference.files import Selection
     from nonlocal_video.inference.options import RunOptions
     from nonlocal_video.inference.request import ClipRequest
-    from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.video.limits import DecodeLimits
-    from nonlocal_video.zoo.catalogue import find
+    from nonlocal_video.zoo.catalogue import card_of, weights_sha256
 
     request = ClipRequest.parse(
         views=views, fast=fast, start_seconds=start_seconds, end_seconds=end_seconds, region=region
@@ -116,15 +115,14 @@ def classify(
     selection = Selection.parse(include or (), exclude or (), shard, all_files=all_files)
     passed_over = PassedOver()
     limits = DecodeLimits.parse(limit or ())
-    weights = find(model)
-    card = read_card(weights)
+    card = card_of(model)
     spec = card.view(fast=fast)  # rejects an unavailable --fast before the weights are read
     run_options = RunOptions(device, runtime.value, precision.value, decoder.value, limits)
     if engine is Engine.ray:
         from nonlocal_video.inference.batch_run import run_settings
         from nonlocal_video.inference.ray.engine import Cluster, ClusterJob
 
-        settings = run_settings(card, weights if output else None, request, run_options, top_k=top_k)
+        settings = run_settings(card, weights_sha256(model) if output else None, request, run_options, top_k=top_k)
         cluster = Cluster(ray_address, ray_actors, ray_gpus, ray_cpus or 1.0, workers)
         job = ClusterJob(model, spec, request, run_options, batch_size or 1, top_k)
         counts, done_before = _on_ray(

@@ -185,10 +185,11 @@ def info(
 
     from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.zoo.catalogue import entries, entry, find
+    from nonlocal_video.zoo.own_network import is_function
     from nonlocal_video.zoo.store import read_record, weights_path
 
     row = entries().get(model)
-    if row is None and not _is_embedded(model) and not (model and Path(model).exists()):
+    if row is None and not _is_embedded(model) and not is_function(model) and not (model and Path(model).exists()):
         entry(model)  # raises with suggestions
     record = None if row is None else read_record(row.name)
     path = weights_path(row.name) if row else find(model)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
+from nonlocal_video.cli.interrupt import GracefulInterrupt
 from nonlocal_video.cli.run_progress import RunProgressBar
+from nonlocal_video.cli.terminal import STATUS_FAILED, STATUS_INTERRUPTED
 from nonlocal_video.cli.text import describe, describe_row
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.ray.engine import Cluster, ClusterJob
     from nonlocal_video.inference.recognizer import Recognizer
     from nonlocal_video.inference.request import ClipRequest
-
-STATUS_SOME_FAILED = 1
 
 
 class ContextChoice(StrEnum):
@@ -152,7 +151,7 @@ def classify(
         not_tried = f"; {passed_over.total} passed over" if passed_over else ""
         typer.echo(f"{together.total()} files: {words}{earlier}{not_tried}", err=True)
     if together.total() > together["ok"]:
-        raise typer.Exit(STATUS_SOME_FAILED)
+        raise typer.Exit(STATUS_FAILED)
 
 
 def _here(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,9 +135,7 @@ class AskCallbacks:
         request: gr.Request,
     ) -> Answer:
         """Return the map for the current controls."""
-        explanation = self.explanation_of(request)
-        with plain_errors(Path(explanation.prediction.path).parent):
-            maps = maps_of(explanation, method, block, label, frame, x_percent, y_percent)
+        with self.shown_maps(request, method, block, label, frame, x_percent, y_percent) as (_, maps):
             return self._answer(maps, request.session_hash)._replace(frame=frame, x=x_percent, y=y_percent)
 
     def explanation_of(self, request: gr.Request) -> Explanation:
@@ -144,6 +144,29 @@ class AskCallbacks:
         if explanation is None:
             raise refusal(NO_LOOK)
         return explanation
+
+    @contextmanager
+    def shown_maps(
+        self,
+        request: gr.Request,
+        method: Method,
+        block: str | None,
+        label: str | None,
+        frame: int,
+        x_percent: float,
+        y_percent: float,
+    ) -> Iterator[tuple[Explanation, AttentionMaps]]:
+        """Yield this visitor's explanation, and the maps for the controls; errors in the block are shown plainly."""
+        explanation = self.explanation_of(request)
+        with plain_errors(Path(explanation.prediction.path).parent):
+            if method == "query":
+                point = QueryPoint(float(explanation.seconds[frame]), x_percent / 100, y_percent / 100)
+                maps = explanation.query(point, layer=block)
+            elif method == "attention":
+                maps = explanation.attention_received(layer=block)
+            else:
+                maps = explanation.class_evidence(label)
+            yield explanation, maps
 
     def _answer(self, maps: AttentionMaps, visitor: str | None) -> Answer:
         targets = maps.strongest(NUM_ARROWS)
@@ -160,23 +183,6 @@ class AskCallbacks:
             checked=UNCHECKED,
             visitor=visitor,
         )
-
-
-def maps_of(
-    explanation: Explanation,
-    method: Method,
-    block: str | None,
-    label: str | None,
-    frame: int,
-    x_percent: float,
-    y_percent: float,
-) -> AttentionMaps:
-    """Make the maps for the values of the controls."""
-    if method == "query":
-        return explanation.query(
-            QueryPoint(float(explanation.seconds[frame]), x_percent / 100, y_percent / 100), layer=block
-        )
-    return explanation.attention_received(layer=block) if method == "attention" else explanation.class_evidence(label)
 
 
 def _place(seconds: float, x: float, y: float) -> str:

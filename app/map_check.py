@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import gradio as gr
 
@@ -12,8 +11,7 @@ from nonlocal_video.attention.maps import Method
 from nonlocal_video.inference.map_check import quick_check, quick_draws
 from nonlocal_video.inference.recognizer import Recognizer
 
-from .ask_callbacks import AskCallbacks, maps_of
-from .messages import plain_errors
+from .ask_callbacks import AskCallbacks
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,8 @@ class MapCheck:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - this default is how Gradio hands the bar over
     ) -> Iterator[str]:
         """Yield how the score changes without the strongest cells of the current map, in words."""
-        explanation = self.asking.explanation_of(request)
-        with plain_errors(Path(explanation.prediction.path).parent):
-            maps = maps_of(explanation, method, block, label, frame, x_percent, y_percent)
+        current = self.asking.shown_maps(request, method, block, label, frame, x_percent, y_percent)
+        with current as (explanation, maps):
             recognizer = self.recognizers[explanation.prediction.model]
             done, total = 0, 2 + quick_draws(maps)
 

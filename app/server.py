@@ -54,7 +54,7 @@ def serve(
     Call this in the main thread.
 
     Args:
-        model: Catalogue name, weights file of this project, or folder of a training run.
+        model: Catalogue name, weights file, folder of a training run, or `package.module:function`; see `nlv.load`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         runtime: Runtime of folders, timelines and several views; maps, and so the answer for one view, use PyTorch.
         precision: Numeric precision of the network; see `nlv.load`.

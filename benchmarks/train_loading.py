@@ -21,9 +21,9 @@ from actions import INPUT, STUDENTS, divide, fit
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.datasets.manifest import Manifest
 from nonlocal_video.training.augment import Augmentation
-from nonlocal_video.training.clip_cache import ClipCache
 from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.data import ClipDataset
+from nonlocal_video.training.disk_cache import DiskCache
 from nonlocal_video.training.initialization import NewModel
 from nonlocal_video.training.run import RunData, RunSettings
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 def load_twice(manifest: Manifest, folder: Path) -> dict[str, Any]:
     """Clips per second of one process, and the share of its time that went into decoding and the cache."""
-    cache = ClipCache(folder / "cache")
+    cache = DiskCache(folder / "cache")
     found = {}
     for epoch, name in enumerate(("decoded", "cached")):
         data = ClipDataset(manifest.usable, manifest.labels, INPUT, augmentation=Augmentation(), cache=cache)

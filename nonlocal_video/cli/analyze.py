@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.outputs import check_new_file
+from nonlocal_video.cli.terminal import STATUS_FAILED, table_console
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import UsageError, VideoError
 
@@ -56,7 +55,7 @@ def complexity(
     if as_json:
         typer.echo(json.dumps(counted.to_row()))
         return
-    console = _console()
+    console = table_console()
     console.print(f"{counted.network}, one clip of {_words(size)}")
     layers = Table("layer", "parameters", "GMAC")
     for layer in counted.layers:
@@ -124,7 +123,7 @@ def receptive_field(
         without = [field.to_row() for field in plain.values()]
         typer.echo(json.dumps({"theoretical": rows, "without_blocks": without, "effective": compared.to_row()}))
         return
-    console = _console()
+    console = table_console()
     table = Table("layer", "cells", "stride", "field", "without blocks", title=f"Theoretical, clip of {_words(size)}")
     for field in fields:
         other = plain.get(field.layer)
@@ -191,7 +190,7 @@ def attention(
     elif patterns:
         _print_patterns(summary)
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(STATUS_FAILED)
 
 
 @app.command()
@@ -228,7 +227,7 @@ def recommend(
     if as_json:
         typer.echo(json.dumps([setting.to_row() for setting in settings]))
         return
-    console = _console()
+    console = table_console()
     console.print(
         f"Measured on {rates.device}, {rates.num_threads} threads: {_words(size)} {rates.larger.seconds:.3f} s, "
         f"{rates.larger.peak_bytes / 1e9:.2f} GB beyond weights and input."
@@ -247,7 +246,7 @@ def recommend(
 
 
 def _print_patterns(summary: Sequence[Mapping[str, Any]]) -> None:
-    console = _console()
+    console = table_console()
     table = Table(
         "block", "clips", "entropy, nats", "ln M", "effective positions", "on itself", "own frame", "|Wy|/|x|", "|W|"
     )
@@ -277,8 +276,12 @@ def _untrained(model: str, config: Path | None) -> tuple[nn.Module, InputSpec | 
     if config is not None:
         return _described(model, config), None
     from nonlocal_video.models.checkpoint import build_network, read_card
-    from nonlocal_video.zoo.catalogue import find
+    from nonlocal_video.zoo.catalogue import find, load_network
+    from nonlocal_video.zoo.own_network import is_function
 
+    if is_function(model):  # only the function can build it
+        network, card = load_network(model)
+        return network, card.input
     card = read_card(find(model))
     return build_network(card), card.input
 
@@ -324,10 +327,6 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, escape: bool) -
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("x", encoding="utf-8", newline="") as file:
         write_rows(file, columns, rows, escape=escape)
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _words(size: Sequence[int]) -> str:

@@ -10,14 +10,13 @@ from typing import Annotated
 import typer
 
 from nonlocal_video.cli.outputs import check_new_file
+from nonlocal_video.cli.terminal import STATUS_FAILED
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import UsageError
 
 app = typer.Typer(
     help="Segments from and to ELAN, BORIS, Label Studio, ActivityNet, subtitles, CSV.", no_args_is_help=True
 )
-
-_STATUS_SOME_FAILED = 1
 
 
 class LabelsChoice(StrEnum):
@@ -101,4 +100,4 @@ def convert(
         what = f"{counted(len(done.segments), 'segment')} of {counted(num_videos, 'video')}"
         typer.echo(f"{what}, written to {shown(str(output))}.")
     if done.problems:
-        raise typer.Exit(_STATUS_SOME_FAILED)
+        raise typer.Exit(STATUS_FAILED)

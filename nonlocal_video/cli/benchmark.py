@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
+from nonlocal_video.cli.terminal import STATUS_FAILED, table_console
 from nonlocal_video.errors import UsageError
 from nonlocal_video.io import check_new
 
@@ -38,9 +39,6 @@ def ops(
 ) -> None:
     """Compare the non-local operation with the naive formula: time, memory, error and scaling; and its variants."""
     import json
-    import sys
-
-    from rich.console import Console
 
     from nonlocal_video.benchmark.ops import benchmark_ops, benchmark_variants
     from nonlocal_video.benchmark.ops_report import screen_tables
@@ -62,7 +60,7 @@ def ops(
         output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     if write_docs is not None:
         write_page(results, write_docs)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = table_console()
     for table in screen_tables(results):
         console.print(table)
 
@@ -164,12 +162,11 @@ def decode(
     from nonlocal_video.benchmark.decode import benchmark_decode
     from nonlocal_video.cli.benchmark_text import decode_table
     from nonlocal_video.inference.files import find_files
-    from nonlocal_video.models.checkpoint import read_card
-    from nonlocal_video.zoo.catalogue import find
+    from nonlocal_video.zoo.catalogue import card_of
 
     results = benchmark_decode(
         list(find_files(clips)),
-        read_card(find(model)),
+        card_of(model),
         fast=fast,
         decoders=[choice.value for choice in decoder or [options.DecoderChoice.auto]],
         rounds=rounds,
@@ -177,7 +174,7 @@ def decode(
     )
     _finish(results, output, decode_table(results))
     if any(row["status"] == "error" for row in results["rows"]):
-        raise typer.Exit(1)
+        raise typer.Exit(STATUS_FAILED)
 
 
 def _batch_sizes(text: str) -> list[int]:
@@ -203,15 +200,12 @@ def _check_output(output: Path | None) -> None:
 def _finish(results: dict[str, Any], output: Path | None, table: Table) -> None:
     """Write the file and print the table, also if writing fails."""
     import json
-    import sys
-
-    from rich.console import Console
 
     try:
         if output is not None:
             output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     finally:
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+        table_console(160).print(table)
 
 
 def _real_features(clip: str | None) -> tuple[NonLocalBlock, Tensor]:

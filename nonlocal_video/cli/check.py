@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import typer
 from nonlocal_video.cli import options
 from nonlocal_video.cli.outputs import check_new_file
 from nonlocal_video.cli.run_progress import RunProgressBar
+from nonlocal_video.cli.terminal import STATUS_FAILED, STATUS_INTERRUPTED, table_console
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import UsageError
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from nonlocal_video.datasets.splits import SplitPlan
     from nonlocal_video.video.decode import VideoReader
 
-STATUS_SOME_UNUSABLE = 1
-STATUS_INTERRUPTED = 130
 _DEFAULT_SHARE = 0.2
 
 
@@ -69,10 +67,9 @@ def check(
     from nonlocal_video.datasets.manifest import check_format, write_manifest
     from nonlocal_video.datasets.report import make_report
     from nonlocal_video.datasets.splits import SplitPlan
-    from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.video.decode import VideoReader
     from nonlocal_video.video.limits import DecodeLimits
-    from nonlocal_video.zoo.catalogue import find
+    from nonlocal_video.zoo.catalogue import card_of
 
     if output is not None:
         check_format(output)
@@ -82,7 +79,7 @@ def check(
     split_requested = validation_share is not None or folds is not None
     plan = SplitPlan(validation_share if split_requested else _DEFAULT_SHARE, folds, seed)
     limits = DecodeLimits.parse(limit or ())
-    spec = read_card(find(model)).input
+    spec = card_of(model).input
     found = read_source(source, all_files=all_files, ignore_columns=ignore_column or ()).to_divide()
     clips = found.clips
     print_source(found)
@@ -102,21 +99,14 @@ def check(
         about = {"source": source, "model": model, "every_frame": every_frame, "seed": seed}
         typer.echo(json.dumps({**about, **report.summary(), "check_seconds": round(seconds, 3)}))
     else:
-        from rich.console import Console
-
         from nonlocal_video.cli.check_text import print_report
 
-        print_report(
-            replace(report, notes=check_notes),
-            spec,
-            Console(width=None if sys.stdout.isatty() else 140),
-            every_frame=every_frame,
-        )
+        print_report(replace(report, notes=check_notes), spec, table_console(), every_frame=every_frame)
         if report.undivided is None:
             _print_split_notes(found, plan)
         typer.echo(f"Checked in {seconds:.1f} s." + (f" Written to {output}." if output is not None else ""))
     if not report.all_well or (split_requested and report.undivided):
-        raise typer.Exit(STATUS_SOME_UNUSABLE)
+        raise typer.Exit(STATUS_FAILED)
 
 
 def check_with_progress(

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
+from nonlocal_video.cli.interrupt import GracefulInterrupt
 from nonlocal_video.cli.run_progress import RunProgressBar
+from nonlocal_video.cli.terminal import STATUS_FAILED, STATUS_INTERRUPTED
 from nonlocal_video.cli.text import describe, describe_row
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.ray.engine import Cluster, ClusterJob
     from nonlocal_video.inference.recognizer import Recognizer
     from nonlocal_video.inference.request import ClipRequest
-
-STATUS_SOME_FAILED = 1
 
 
 class ContextChoice(StrEnum):
@@ -106,9 +105,8 @@ def classify(
     from nonlocal_video.inference.files import Selection
     from nonlocal_video.inference.options import RunOptions
     from nonlocal_video.inference.request import ClipRequest
-    from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.video.limits import DecodeLimits
-    from nonlocal_video.zoo.catalogue import find
+    from nonlocal_video.zoo.catalogue import card_of, weights_sha256
 
     request = ClipRequest.parse(
         views=views, fast=fast, start_seconds=start_seconds, end_seconds=end_seconds, region=region
@@ -116,15 +114,14 @@ def classify(
     selection = Selection.parse(include or (), exclude or (), shard, all_files=all_files)
     passed_over = PassedOver()
     limits = DecodeLimits.parse(limit or ())
-    weights = find(model)
-    card = read_card(weights)
+    card = card_of(model)
     spec = card.view(fast=fast)  # rejects an unavailable --fast before the weights are read
     run_options = RunOptions(device, runtime.value, precision.value, decoder.value, limits)
     if engine is Engine.ray:
         from nonlocal_video.inference.batch_run import run_settings
         from nonlocal_video.inference.ray.engine import Cluster, ClusterJob
 
-        settings = run_settings(card, weights if output else None, request, run_options, top_k=top_k)
+        settings = run_settings(card, weights_sha256(model) if output else None, request, run_options, top_k=top_k)
         cluster = Cluster(ray_address, ray_actors, ray_gpus, ray_cpus or 1.0, workers)
         job = ClusterJob(model, spec, request, run_options, batch_size or 1, top_k)
         counts, done_before = _on_ray(
@@ -154,7 +151,7 @@ def classify(
         not_tried = f"; {passed_over.total} passed over" if passed_over else ""
         typer.echo(f"{together.total()} files: {words}{earlier}{not_tried}", err=True)
     if together.total() > together["ok"]:
-        raise typer.Exit(STATUS_SOME_FAILED)
+        raise typer.Exit(STATUS_FAILED)
 
 
 def _here(

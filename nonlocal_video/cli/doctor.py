@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from nonlocal_video import __version__
+from nonlocal_video.cli.terminal import STATUS_FAILED, table_console
 from nonlocal_video.errors import NonlocalVideoError, VideoError
 
 PACKAGES = (
@@ -39,7 +38,7 @@ EXTRA_OF_PACKAGE = {"onnx": "onnx", "onnxruntime": "onnx", "ray": "ray", "lightn
 
 def doctor() -> None:
     """Report what is installed, which decoders and devices work, and how to fix the rest."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = table_console()
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     console.print(f"nonlocal-video {__version__}, Python {platform.python_version()}, {system}")
     console.print(_packages())
@@ -60,7 +59,7 @@ def doctor() -> None:
         checks.add_row(name, "yes" if works else "NO" if needed else "no", escape(details))
     console.print(checks)
     console.print(_decoder_choice())
-    raise typer.Exit(0 if needed_all_work else 1)
+    raise typer.Exit(0 if needed_all_work else STATUS_FAILED)
 
 
 def _packages() -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +11,9 @@ import typer
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.evaluate_segments import refuse_clip_options, run_segments
-from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
+from nonlocal_video.cli.interrupt import GracefulInterrupt
+from nonlocal_video.cli.terminal import STATUS_FAILED, STATUS_INTERRUPTED, table_console
 from nonlocal_video.errors import UsageError
-
-STATUS_SOME_UNREADABLE = 1
 
 
 class EvaluationContext(StrEnum):
@@ -131,8 +129,6 @@ def evaluate(
     if background or stride_seconds or shortest_seconds or threshold:
         raise UsageError("--background, --stride-seconds, --shortest-seconds and --threshold only act with --segments.")
 
-    from rich.console import Console
-
     from nonlocal_video.cli.evaluate_text import EvaluationProgress, print_evaluation
     from nonlocal_video.evaluation.api import evaluate as evaluate_model
     from nonlocal_video.evaluation.report import REPORT_FILES
@@ -170,9 +166,9 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(evaluation.summary()))
     else:
-        print_evaluation(evaluation, Console(width=None if sys.stdout.isatty() else 140))
+        print_evaluation(evaluation, table_console())
         if output is not None:
             written = REPORT_FILES if evaluation.metrics else REPORT_FILES[:2]
             typer.echo(f"Written to {output}: {', '.join(written)}.")
     if evaluation.unreadable:
-        raise typer.Exit(STATUS_SOME_UNREADABLE)
+        raise typer.Exit(STATUS_FAILED)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from nonlocal_video.cli.run_progress import RunProgressBar
+from nonlocal_video.cli.terminal import STATUS_FAILED
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.io import check_new
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from nonlocal_video.evaluation.segment_run import SegmentEvaluation
 
 SUMMARY, FOUND = "summary.json", "found.segments.csv"
-STATUS_SOME_UNREADABLE = 1
 
 
 def run_segments(
@@ -75,7 +75,7 @@ def run_segments(
         typer.echo(f"{path}: {error.code}: {error.message}", err=True)
     typer.echo(json.dumps(summary) if as_json else "\n".join(_lines(evaluation)))
     if evaluation.unreadable:
-        raise typer.Exit(STATUS_SOME_UNREADABLE)
+        raise typer.Exit(STATUS_FAILED)
 
 
 def _lines(evaluation: SegmentEvaluation) -> list[str]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.outputs import check_folder
+from nonlocal_video.cli.terminal import progress_bar
 from nonlocal_video.cli.text import describe
 from nonlocal_video.errors import UsageError
 
@@ -111,15 +111,7 @@ def _check(recognizer: Recognizer, explanation: Explanation, maps: AttentionMaps
     from nonlocal_video.inference.map_check import quick_check, quick_draws
     from nonlocal_video.inference.prediction import printable
 
-    console = Console(stderr=True)
-    bar = Progress(
-        BarColumn(),
-        TextColumn("checking, {task.completed} of {task.total} views"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    bar = progress_bar(BarColumn(), TextColumn("checking, {task.completed} of {task.total} views"), TimeElapsedColumn())
     task = bar.add_task("", total=2 + quick_draws(maps))
     try:
         with bar:

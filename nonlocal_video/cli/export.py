@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def export(
     model: Annotated[
         str,
-        typer.Argument(help="Catalogue name, .safetensors file of this project, or folder of a training run."),
+        typer.Argument(
+            help="Catalogue name, .safetensors file of this project, folder of a training run, or "
+            "package.module:function that returns a network and its card."
+        ),
     ],
     formats: Annotated[
         str,

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from nonlocal_video.cli.outputs import check_new_file
+from nonlocal_video.cli.terminal import STATUS_FAILED
 from nonlocal_video.cli.text import shown
 
-_STATUS_SOME_MISSING = 1
 _LISTED = 10
 
 
@@ -72,4 +72,4 @@ def import_set(
             f"({in_splits}), written to {shown(str(output))}."
         )
     if found.missing:
-        raise typer.Exit(_STATUS_SOME_MISSING)
+        raise typer.Exit(STATUS_FAILED)

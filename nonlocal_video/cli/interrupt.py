@@ -13,7 +13,8 @@ from typing import Any
 
 import typer
 
-STATUS_INTERRUPTED = 130
+from nonlocal_video.cli.terminal import STATUS_INTERRUPTED
+
 CLEANUP_SECONDS = 10.0
 
 

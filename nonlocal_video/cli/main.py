@@ -20,10 +20,11 @@ from nonlocal_video.cli.export import export
 from nonlocal_video.cli.features import features
 from nonlocal_video.cli.import_set import import_set
 from nonlocal_video.cli.serve import serve
+from nonlocal_video.cli.terminal import STATUS_USAGE, report_error
 from nonlocal_video.cli.timeline import timeline
 from nonlocal_video.cli.train import train
 from nonlocal_video.cli.weights import app as weights
-from nonlocal_video.errors import DeviceError, ExportError, NonlocalVideoError, OutputError, TrainingError, VideoError
+from nonlocal_video.errors import NonlocalVideoError
 
 app = typer.Typer(
     name="nonlocal-video",
@@ -66,27 +67,11 @@ def main() -> None:
         os.getcwd()
     except OSError:  # importing torch would end the process, as MKL does not find its own files
         typer.echo("The working directory was deleted; change to one that exists, and try again.", err=True)
-        sys.exit(2)
+        sys.exit(STATUS_USAGE)
     try:
         app()
-    except VideoError as error:
-        typer.echo(f"{error.code}: {error.message}", err=True)
-        sys.exit(1)
-    except DeviceError as error:
-        typer.echo(str(error), err=True)
-        sys.exit(3)
-    except (ExportError, OutputError, TrainingError) as error:
-        typer.echo(str(error), err=True)
-        sys.exit(1)
-    except NonlocalVideoError as error:
-        typer.echo(str(error), err=True)
-        sys.exit(2)
-    except ImportError as error:  # torch is missing or cannot be mapped into memory, or an extra is not installed
-        typer.echo(f"A package cannot be loaded: {error}. Run `nonlocal-video doctor` to see what works.", err=True)
-        sys.exit(1)
-    except OSError as error:  # a full disk, also for standard output; a read-only folder; too long a name
-        typer.echo(f"{error}. Use a path that can be read and written and has free space, and try again.", err=True)
-        sys.exit(1)
+    except (NonlocalVideoError, ImportError, OSError) as error:
+        sys.exit(report_error(error))
 
 
 def _open_standard_streams() -> None:

@@ -44,7 +44,8 @@ Model = Annotated[
     str,
     typer.Option(
         envvar=MODEL_VARIABLE,
-        help="Catalogue name, .safetensors file of this project, or folder of a training run.",
+        help="Catalogue name, .safetensors file of this project, folder of a training run, or package.module:function "
+        "that returns a network and its card.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]

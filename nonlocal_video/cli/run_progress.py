@@ -10,8 +10,9 @@ from collections.abc import Callable
 from types import TracebackType
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nonlocal_video.cli.terminal import progress_bar
 
 
 class RunProgressBar:
@@ -23,8 +24,7 @@ class RunProgressBar:
         Args:
             count: Counts all files of the run; called in another thread, so that the first row does not wait for it.
         """
-        console = Console(stderr=True)
-        self._progress = Progress(
+        self._progress = progress_bar(
             BarColumn(),
             TextColumn(
                 "{task.completed} of {task.fields[of]} files, {task.fields[rate]}, {task.fields[errors]} errors"
@@ -32,14 +32,12 @@ class RunProgressBar:
             TimeElapsedColumn(),
             TextColumn("left:"),
             TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
             redirect_stdout=False,  # it would send rows to standard error
         )
-        self._rows_beside_bar = console.is_terminal and _on_one_terminal()
+        on_terminal = self._progress.console.is_terminal
+        self._rows_beside_bar = on_terminal and _on_one_terminal()
         self._task = self._progress.add_task("", total=None, of="?", rate="-", errors=0)
-        if console.is_terminal:
+        if on_terminal:
             threading.Thread(target=self._count, args=(count,), daemon=True).start()
 
     def __enter__(self) -> RunProgressBar:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
+
+from nonlocal_video.cli.terminal import table_console
 
 
 def print_settings(asked: bool) -> None:
     """Print all settings of training and end the program, where `--list-settings` asks for them."""
     if not asked:
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -22,6 +21,6 @@ def print_settings(asked: bool) -> None:
         table.add_column(title, no_wrap=title == "setting", overflow="fold")
     for one in list_settings():
         table.add_row(*(escape(text) for text in (one.name, one.type, one.default, one.meaning)))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    table_console(160).print(table)
     typer.echo("\nA line of --recipe FILE.yaml, or --set NAME=VALUE. `none` is written null: --set patience=null.")
     raise typer.Exit

@@ -11,21 +11,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
+from nonlocal_video.cli.interrupt import GracefulInterrupt
 from nonlocal_video.cli.outputs import check_new_file
+from nonlocal_video.cli.terminal import STATUS_FAILED, STATUS_INTERRUPTED, progress_bar
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import OutputError
 
 if TYPE_CHECKING:
     from nonlocal_video.inference.recognizer import Recognizer
     from nonlocal_video.inference.timeline import Timeline
-
-STATUS_VIDEO_BROKE = 1
 
 
 class ContextChoice(StrEnum):
@@ -144,7 +142,7 @@ def timeline(
     if unwritten:
         raise unwritten[-1]
     if result.error:
-        raise typer.Exit(STATUS_VIDEO_BROKE)
+        raise typer.Exit(STATUS_FAILED)
     if not result.is_complete:
         raise typer.Exit(STATUS_INTERRUPTED)
 
@@ -183,16 +181,12 @@ class _Progress:
     """Progress bar on standard error, if that is a terminal: windows done, position and action."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
+        self._progress = progress_bar(
             BarColumn(),
             TextColumn("{task.completed} of {task.total} windows, {task.description}"),
             TimeElapsedColumn(),
             TextColumn("left:"),
             TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("reading", total=None)
 

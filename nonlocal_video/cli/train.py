@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nonlocal_video.cli import options
-from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
+from nonlocal_video.cli.interrupt import GracefulInterrupt
 from nonlocal_video.cli.settings_table import print_settings
+from nonlocal_video.cli.terminal import STATUS_INTERRUPTED
 from nonlocal_video.errors import UsageError
 
 VALIDATION_SPLIT, VALIDATION_SHARE = "validation", 0.2

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
 from nonlocal_video.cli.check import print_source
 from nonlocal_video.cli.check_text import print_report
+from nonlocal_video.cli.terminal import progress_bar, table_console
 from nonlocal_video.datasets.check import CheckedClip
 from nonlocal_video.datasets.labelled_clip import LabelledSource
 from nonlocal_video.datasets.report import CheckReport
@@ -33,16 +31,13 @@ class TrainProgress(TrainCallback):
             shown: Whether to print; false in all but one of several training processes.
         """
         self._shown = shown
-        self._console = Console(stderr=True)
-        self._bar = Bars(
+        self._bar = progress_bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("left:"),
             TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not (shown and self._console.is_terminal),
+            shown=shown,
         )
         self._checked = self._bar.add_task("clips checked", total=None, visible=False)
         self._features = self._bar.add_task("features", total=None, visible=False)
@@ -60,7 +55,7 @@ class TrainProgress(TrainCallback):
     def notify(self, sentence: str) -> None:
         """Print a line above the bar."""
         if self._shown:
-            self._console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+            self._bar.console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
     def on_source(self, found: LabelledSource) -> None:
         print_source(found)
@@ -69,7 +64,7 @@ class TrainProgress(TrainCallback):
         self._bar.update(self._checked, completed=done, total=total, visible=done < total)
 
     def on_report(self, report: CheckReport, spec: InputSpec) -> None:
-        print_report(report, spec, Console(width=None if sys.stdout.isatty() else 140), every_frame=False)
+        print_report(report, spec, table_console(), every_frame=False)
 
     def on_unlabelled(self, count: int, problems: Sequence[tuple[str, str]], passed_over: PassedOver) -> None:
         for path, problem in problems:

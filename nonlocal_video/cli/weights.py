@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -12,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nonlocal_video.cli.terminal import STATUS_FAILED, progress_bar, table_console
 from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.io import check_new
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from nonlocal_video.zoo.transfer import ProgressCallback
 
 app = typer.Typer(help="Published weights: list, pull, verify, show, convert.", no_args_is_help=True)
@@ -57,7 +55,7 @@ def list_weights(
     from rich.markup import escape
     from rich.table import Column, Table
 
-    console = _console()
+    console = table_console(150)
     if recommended:
         table = Table("licence", Column("name", overflow="fold"), "why", show_lines=True)
         for row in rows:
@@ -136,7 +134,7 @@ def pull(
         else:
             typer.echo(path)
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(STATUS_FAILED)
 
 
 @app.command()
@@ -167,7 +165,7 @@ def verify(
         else:
             typer.echo(f"{name}: {seen}")
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(STATUS_FAILED)
 
 
 @app.command()
@@ -185,10 +183,11 @@ def info(
 
     from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.zoo.catalogue import entries, entry, find
+    from nonlocal_video.zoo.own_network import is_function
     from nonlocal_video.zoo.store import read_record, weights_path
 
     row = entries().get(model)
-    if row is None and not _is_embedded(model) and not (model and Path(model).exists()):
+    if row is None and not _is_embedded(model) and not is_function(model) and not (model and Path(model).exists()):
         entry(model)  # raises with suggestions
     record = None if row is None else read_record(row.name)
     path = weights_path(row.name) if row else find(model)
@@ -217,7 +216,7 @@ def info(
     }.items():
         if text:
             table.add_row(what, escape(text))
-    _console().print(table)
+    table_console(150).print(table)
 
 
 @app.command()
@@ -293,21 +292,13 @@ def _read_labels(path: Path) -> list[str]:
 @contextmanager
 def _progress_bar(name: str) -> Iterator[ProgressCallback]:
     """Show a download bar on standard error, if that is a terminal; yield its update function."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as ProgressBar
 
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with ProgressBar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+    with progress_bar(*columns) as bar:
         task = bar.add_task(name, total=None)
         yield lambda installed, total: bar.update(task, completed=installed, total=total)
 
 
 def _licence_in_words(row: dict[str, Any]) -> str:
     return str(row["licence"]) + (" (non-commercial)" if row["non_commercial"] else "")
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 150)

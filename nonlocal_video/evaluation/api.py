@@ -28,12 +28,11 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import ResultFile
 from nonlocal_video.inference.runtimes.device import Runtime, choose_devices
-from nonlocal_video.io import check_new, sha256_of
+from nonlocal_video.io import check_new
 from nonlocal_video.models.card import Accuracy, ModelCard
-from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.video.decode import DecoderChoice
 from nonlocal_video.video.region import RegionLike
-from nonlocal_video.zoo.catalogue import find
+from nonlocal_video.zoo.catalogue import card_of, weights_sha256
 
 _Path = str | os.PathLike[str]
 
@@ -80,7 +79,7 @@ def evaluate(
 
     Args:
         source: A folder with one folder of clips for each class, or a CSV of `path,label[,group][,split]`.
-        model: Catalogue name, weights file, or a training run's folder.
+        model: Catalogue name, weights file, a training run's folder, or `package.module:function`; see `load`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:all`.
         runtime: As for `load`.
         precision: As for `load`.
@@ -118,8 +117,8 @@ def evaluate(
     callback = callback or EvaluationCallback()
     if resume and output is None:
         raise UsageError("--resume needs the folder of an evaluation; give it with --output.")
-    weights = find(model if isinstance(model, str) else Path(model))
-    card = read_card(weights)
+    name = model if isinstance(model, str) else Path(model)
+    card = card_of(name)
     published = None
     if protocol == "published":
         published = _published(card, views, fast=fast)
@@ -138,7 +137,7 @@ def evaluate(
         callback.notify(f"All splits are measured together: {', '.join(splits)}. --split takes one.")
     settings: dict[str, Any] = {
         "model": card.name,
-        "weights_sha256": sha256_of(weights),
+        "weights_sha256": weights_sha256(name),
         "views": str(request.views),
         "fast": fast,
         "region": None if request.region is None else str(request.region),

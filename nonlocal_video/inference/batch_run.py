@@ -22,7 +22,6 @@ from nonlocal_video.inference.prediction import Failure, Outcome
 from nonlocal_video.inference.predictor import Predictor
 from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import ResultFile, rows_of
-from nonlocal_video.io import sha256_of
 from nonlocal_video.models.card import ModelCard
 
 Row = dict[str, Any]
@@ -170,7 +169,7 @@ class FolderOptions:
 
 def run_settings(
     card: ModelCard,
-    weights: Path | None,
+    weights_sha256: str | None,
     request: ClipRequest,
     options: RunOptions,
     *,
@@ -183,7 +182,7 @@ def run_settings(
 
     Args:
         card: The model's.
-        weights: Its file, whose digest counts; None leaves it out.
+        weights_sha256: Digest of its weights; None leaves it out.
         request: How to look.
         options: How the model runs.
         top_k: Classes in a row.
@@ -192,7 +191,7 @@ def run_settings(
     refines = {} if context == "none" else {"context": context, "labels": list(card.labels)}
     return refines | {
         "model": card.name,
-        "weights_sha256": None if weights is None else sha256_of(weights),
+        "weights_sha256": weights_sha256,
         "views": str(request.views),
         "fast": request.fast,
         "start_seconds": request.start_seconds,
@@ -249,7 +248,7 @@ def run_folder(
         if output is not None:
             settings = run_settings(
                 predictor.card,
-                predictor.weights,
+                predictor.weights_sha256(),
                 request,
                 predictor.options,
                 top_k=options.top_k,

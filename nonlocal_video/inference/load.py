@@ -11,6 +11,7 @@ from nonlocal_video.inference.runtimes.device import Runtime, choose_device
 from nonlocal_video.video.decode import DecodeLimits, DecoderChoice
 from nonlocal_video.zoo.catalogue import find, load_network
 from nonlocal_video.zoo.models import list_models, pull
+from nonlocal_video.zoo.own_network import is_function
 
 
 def load(
@@ -26,7 +27,8 @@ def load(
     """Load a model with its weights, ready to recognise actions.
 
     Args:
-        model: Catalogue name (see `list_models`), .safetensors file of this project, or folder of a training run.
+        model: Catalogue name (see `list_models`), .safetensors file of this project, folder of a training run, or
+            `package.module:function`, which returns a network and its `ModelCard`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         runtime: `openvino` is faster than `torch` on a CPU, with the same scores up to rounding, after some seconds of
             compilation at the first clip. `explain` always runs PyTorch, as maps need features.
@@ -54,5 +56,5 @@ def load(
     recognizer = Recognizer(
         network, card, device=str(chosen), runtime=runtime, precision=precision, decoder=decoder, limits=limits
     )
-    recognizer.weights = find(name)
+    recognizer.source = str(name) if is_function(name) else str(find(name))
     return recognizer

@@ -39,7 +39,7 @@ class DeviceJob:
     """Job of a worker process, the same for all files."""
 
     model: str
-    """Path of the weights."""
+    """What `load` takes."""
     options: RunOptions
     """How it runs; the device is the process's, which sees no other GPU than its own."""
     request: ClipRequest
@@ -72,10 +72,8 @@ def classify_on_devices(
         UsageError: Other processes cannot load the model, or an argument is invalid.
         DeviceError: A device failed or its process ended; finished outcomes have been yielded before.
     """
-    if predictor.weights is None:
-        raise UsageError(
-            "devices needs a recognizer from nlv.load, as every process loads the weights from their file."
-        )
+    if predictor.source is None:
+        raise UsageError("devices needs a recognizer from nlv.load, as every process loads the model itself.")
     if os.name != "posix":
         raise UsageError("Several devices in one run need Linux or macOS; start one run per device, with --shard K/N.")
     processes: list[_Process] = []
@@ -84,7 +82,7 @@ def classify_on_devices(
             device = torch.device(name)
             share = max(1, min(default_workers(device), cores() // len(devices)))
             job = DeviceJob(
-                model=str(predictor.weights),
+                model=predictor.source,
                 options=replace(predictor.options, device=device.type),
                 request=request,
                 workers=share if workers is None else workers,

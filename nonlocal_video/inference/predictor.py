@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +22,7 @@ from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.runtimes.device import Runtime
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.video.decode import DecodeLimits, DecoderChoice, VideoReader
+from nonlocal_video.zoo.catalogue import weights_sha256
 
 
 class Predictor:
@@ -33,7 +33,7 @@ class Predictor:
         card: The model's card.
         options: How the model runs.
         device: The chosen device.
-        weights: The file that `load` read; None for a network made in Python.
+        source: What `load` loads this model from in another process; None for a network made in Python.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Predictor:
         self.card = card
         self.options = options
         self.device: torch.device = self._engine.device
-        self.weights: Path | None = None
+        self.source: str | None = None
         self._loader = ClipLoader(options.new_reader())
 
     def __repr__(self) -> str:
@@ -88,6 +88,10 @@ class Predictor:
         """Return the non-local blocks of the network, by dotted name."""
         blocks = getattr(self.network, "nonlocal_layers", None)
         return {} if blocks is None else blocks()
+
+    def weights_sha256(self) -> str | None:
+        """Return the SHA-256 of the weights, see `zoo.catalogue`; None for a network made in Python."""
+        return None if self.source is None else weights_sha256(self.source, network=self.network)
 
     def new_reader(self) -> VideoReader:
         """Return another reader with the same decoder and limits; the caller closes it."""

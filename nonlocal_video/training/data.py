@@ -6,14 +6,12 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from nonlocal_video.datasets.check import chunk_frames, local_file, part_of
 from nonlocal_video.datasets.manifest import ManifestRow
@@ -23,7 +21,8 @@ from nonlocal_video.inference.preprocessing import crops_of, views_of
 from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation, ClipAugmenter, seeded
-from nonlocal_video.training.clip_cache import ClipCache
+from nonlocal_video.training.disk_cache import DiskCache
+from nonlocal_video.training.loading_statistics import LoadingCounter, LoadingStatistics
 from nonlocal_video.video.decode import DecoderChoice, VideoReader
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.limits import DecodeLimits
@@ -31,29 +30,6 @@ from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize
 
 GRID = 2
 """Grid times per step of the model's rate; random views use the nearest. Never more than the clip's frames."""
-_MAX_WORKERS = 256
-_COUNTS = ("clips", "from_cache", "put_in_cache", "decode_seconds", "cache_seconds", "transform_seconds")
-
-
-@dataclass(frozen=True)
-class LoadingStatistics:
-    """Cost of loading so far, summed over all workers; seconds are wall-clock time of each."""
-
-    clips: int
-    from_cache: int
-    put_in_cache: int
-    decode_seconds: float
-    """Seconds of decoding, including the resize."""
-    cache_seconds: float
-    """Seconds of reading and writing the cache."""
-    transform_seconds: float
-    """Seconds of augmentation and normalisation."""
-
-    @property
-    def decode_share(self) -> float:
-        """Share of decoding and the cache in the time to load clips."""
-        spent = self.decode_seconds + self.cache_seconds
-        return spent / (spent + self.transform_seconds) if self.clips else 0.0
 
 
 class ClipDataset:
@@ -80,7 +56,7 @@ class ClipDataset:
         *,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        cache: ClipCache | None = None,
+        cache: DiskCache | None = None,
         decoder: DecoderChoice = "auto",
         limits: DecodeLimits | None = None,
     ) -> None:
@@ -116,14 +92,12 @@ class ClipDataset:
         self._decoder, self._limits = decoder, limits
         self._digest = hashlib.sha256(repr((spec, decoder, GRID)).encode()).hexdigest()[:16]
         self._reader: VideoReader | None = None
-        # In shared memory, as loading processes copy everything else.
-        self._counts = torch.zeros(_MAX_WORKERS + 1, len(_COUNTS), dtype=torch.float64).share_memory_()
+        self._counts = LoadingCounter()
 
     @property
     def statistics(self) -> LoadingStatistics:
         """Loading statistics since the data set was made, over all workers."""
-        sums = dict(zip(_COUNTS, self._counts.sum(dim=0).tolist(), strict=True))
-        return LoadingStatistics(**{name: int(sums[name]) for name in _COUNTS[:3]}, **{n: sums[n] for n in _COUNTS[3:]})
+        return self._counts.sums()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -153,7 +127,7 @@ class ClipDataset:
         except VideoError as error:
             message = f"{row.path}: {error.message} It was readable when it was checked; check the clips again."
             raise VideoError(error.code, message) from error
-        self._count("clips")
+        self._counts.add(clips=1)
         return frames, int(self.classes[index])
 
     def view_name(self, index: int, epoch: int) -> str:
@@ -204,10 +178,8 @@ class ClipDataset:
             else:
                 some, shown = self._decode(row, grid[wanted])
                 frames = some[shown]
-        started = time.perf_counter()
-        view = augmenter(frames, row.label)
-        self._count("transform_seconds", time.perf_counter() - started)
-        return view
+        with self._counts.timed("transform_seconds"):
+            return augmenter(frames, row.label)
 
     def _place(self, row: ManifestRow) -> SpatialView:
         (place,) = crops_of(_info_of(row), self.spec)
@@ -232,18 +204,17 @@ class ClipDataset:
                 frames = [
                     resize(torch.from_numpy(chunk.frames_thwc), size, antialias=self.spec.antialias) for chunk in stream
                 ]
-        self._count("decode_seconds", time.perf_counter() - started)
+        self._counts.add(decode_seconds=time.perf_counter() - started)
         return torch.cat(frames), stream.frame_of_time
 
     def _from_cache(self, name: str, indices: NDArray[np.int64] | None) -> Tensor | None:
         if self.cache is None:
             return None
-        started = time.perf_counter()
-        frames = self.cache.frames(name, indices)
-        self._count("cache_seconds", time.perf_counter() - started)
+        with self._counts.timed("cache_seconds"):
+            frames = self.cache.frames(name, indices)
         if frames is None:
             return None
-        self._count("from_cache")
+        self._counts.add(from_cache=1)
         return torch.from_numpy(frames)
 
     def _has_room(self, num_bytes: int) -> bool:
@@ -252,14 +223,8 @@ class ClipDataset:
     def _to_cache(self, name: str, frames: Tensor) -> None:
         if self.cache is None or not self._has_room(frames.nbytes):
             return
-        started = time.perf_counter()
-        self._count("put_in_cache", float(self.cache.put(name, frames.numpy())))
-        self._count("cache_seconds", time.perf_counter() - started)
-
-    def _count(self, name: str, by: float = 1.0) -> None:
-        worker = get_worker_info()
-        row = 0 if worker is None else 1 + worker.id % _MAX_WORKERS  # each writes its own: no lock is needed
-        self._counts[row, _COUNTS.index(name)] += by
+        with self._counts.timed("cache_seconds"):
+            self._counts.add(put_in_cache=self.cache.put(name, frames.numpy()))
 
 
 def name_view(*depends: object, augmentation: Augmentation | None = None) -> str:

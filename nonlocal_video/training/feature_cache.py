@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import struct
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nonlocal_video.errors import OutputError, UsageError
-from nonlocal_video.io import refuse_link
 from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
-from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, ViewKey, as_input, loaded
+from nonlocal_video.training.disk_cache import TensorTable
+from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, as_input, loaded
 from nonlocal_video.training.objective import Batch
-
-_log = logging.getLogger(__name__)
 
 
 class FeatureCache:
@@ -50,38 +42,8 @@ class FeatureCache:
             OutputError: The files cannot be written.
         """
         self.num_views = num_views
-        self._data, self._folder = data, folder
-        self._shape = (num_views, len(data), *shape)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._tensors = self._open("views", np.float32, self._shape)
-            self._classes = self._open("classes", np.int64, self._shape[:2])
-            self._checksums = self._open("checksums", np.uint64, self._shape[:2])  # 0 where nothing is cached yet
-        except OSError as error:
-            raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}. Make room for it.") from error
-
-    def _checksum(self, clip: int, view: int) -> int:
-        return _checksum(self._tensors[view, clip], int(self._classes[view, clip]), clip, view)
-
-    def _drop_damaged(self, keys: Iterable[ViewKey]) -> None:
-        damaged = 0
-        for clip, view in keys:
-            if self._checksums[view, clip] not in (0, self._checksum(clip, view)):
-                self._checksums[view, clip] = 0
-                damaged += 1
-        if damaged:
-            _log.warning("%d cached views in %r are damaged; they are recomputed.", damaged, str(self._folder))
-
-    def _open(self, name: str, kind: type, shape: tuple[int, ...]) -> np.memmap:
-        path = self._folder / name
-        size = math.prod(shape) * np.dtype(kind).itemsize
-        refuse_link(path, hard=True)
-        with open(path, "ab") as file:
-            if file.tell() != size:
-                file.truncate(size)  # zeros: nothing is cached
-            if hasattr(os, "posix_fallocate"):  # otherwise a full disk would end the process by SIGBUS later
-                os.posix_fallocate(file.fileno(), 0, size)
-        return np.memmap(path, dtype=kind, mode="r+", shape=shape)
+        self._data = data
+        self._table = TensorTable(folder, (num_views, len(data), *shape))
 
     def compute(
         self,
@@ -106,12 +68,10 @@ class FeatureCache:
         """
         share = {"rank": fabric.global_rank, "world_size": fabric.world_size}
         all_batches = [
-            batch
-            for view in range(self.num_views)
-            for batch in EveryClip(self._shape[1], batch_size, epoch=view, **share)
+            batch for view in range(self.num_views) for batch in EveryClip(len(self), batch_size, epoch=view, **share)
         ]
-        self._drop_damaged(key for batch in all_batches for key in batch)
-        missing = [batch for batch in all_batches if not all(self._checksums[epoch, clip] for clip, epoch in batch)]
+        self._table.drop_damaged(key for batch in all_batches for key in batch)
+        missing = [batch for batch in all_batches if not all(self._table.has(*key) for key in batch)]
         total = sum(map(len, all_batches))
         done = total - sum(map(len, missing))
         if missing:
@@ -123,16 +83,12 @@ class FeatureCache:
                     indices = clip_indices.numpy()  # a tensor with one element would index like an integer
                     with torch.no_grad(), fabric.autocast():
                         found = make(Batch(as_input(clips, loader, fabric.device), torch.empty(0), clip_indices, view))
-                    self._tensors[view, indices] = found.float().cpu().numpy()
-                    self._classes[view, indices] = classes.numpy()
-                    for clip in indices:  # last: a kill in between costs one batch
-                        self._checksums[view, clip] = self._checksum(clip, view)
+                    self._table.put(indices, view, found.float().cpu().numpy(), classes.numpy())
                     done += len(indices)
                     on_clip(done, total)
             finally:
                 loader.close()
-            for tensor in (self._tensors, self._classes, self._checksums):
-                tensor.flush()
+            self._table.flush()
         self._data.close()
         fabric.barrier()
 
@@ -143,27 +99,20 @@ class FeatureCache:
             OutputError: The tensor is damaged; the next start of the run recomputes it.
         """
         view = epoch % self.num_views
-        tensor: NDArray[np.float32] = np.array(self._tensors[view, index])
-        label = int(self._classes[view, index])
-        if self._checksums[view, index] != _checksum(tensor, label, index, view):
+        found = self._table.get(index, view)
+        if found is None:
             raise OutputError(
-                f"View {view} of clip {index} in {str(self._folder)!r} is damaged. The same command with --resume "
-                f"recomputes it."
+                f"View {view} of clip {index} in {str(self._table.folder)!r} is damaged. The same command with "
+                f"--resume recomputes it."
             )
-        return torch.from_numpy(tensor), label
+        return torch.from_numpy(found[0]), found[1]
 
     def __len__(self) -> int:
-        return self._shape[1]
+        return self._table.shape[1]
 
     def close(self) -> None:
         """Close the data set of the clips."""
         self._data.close()
-
-
-def _checksum(tensor: NDArray[np.float32], label: int, clip: int, view: int) -> int:
-    """Return the checksum of a cached view, its class and its index; never 0."""
-    about = struct.pack("<qqq", label, clip, view)
-    return 1 << 32 | zlib.crc32(about, zlib.crc32(np.ascontiguousarray(tensor).data))
 
 
 def frozen_part(network: Video3DResNet | InceptionI3D, layer: str, device: torch.device) -> Callable[[Batch], Tensor]:

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.file_kinds import PassedOver
@@ -23,7 +22,8 @@ from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.io import sha256_of
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation, ClipAugmenter, seeded
-from nonlocal_video.training.data import LoadingStatistics, name_view
+from nonlocal_video.training.data import name_view
+from nonlocal_video.training.loading_statistics import LoadingCounter, LoadingStatistics
 from nonlocal_video.training.objective import UNLABELLED
 from nonlocal_video.video.limits import DecodeLimits
 from nonlocal_video.video.transforms import normalise, resize, resized_size
@@ -34,7 +34,6 @@ MAX_ASPECT = 4.0
 _IMAGES = Selection(pictures=True)
 _WAVES = (1.0, 2.0, 3.0)
 _FRAMES_AT_A_TIME = 8
-_MAX_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -222,8 +221,7 @@ class ImageDataset:
         self.classes = torch.full((len(rows),), UNLABELLED)
         self._augmenter, self._limits = ClipAugmenter(augmentation, spec.crop), limits
         self._digest = hashlib.sha256(repr((spec, motion)).encode()).hexdigest()[:16]
-        # In shared memory, as in `ClipDataset`; each worker counts images and seconds in its own row.
-        self._counts = torch.zeros(_MAX_WORKERS + 1, 3, dtype=torch.float64).share_memory_()
+        self._counts = LoadingCounter()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -260,9 +258,7 @@ class ImageDataset:
         with seeded(self.seed, epoch, index):
             size = resized_size(height, width, self.spec.short_side, self.spec.longer_side)
             frames = self._augmenter(pan_and_zoom(image, self.spec.num_frames, size, self.motion), "")
-        worker = get_worker_info()
-        counts = self._counts[0 if worker is None else 1 + worker.id % _MAX_WORKERS]
-        counts += torch.tensor([1, decoded - started, time.perf_counter() - decoded])
+        self._counts.add(clips=1, decode_seconds=decoded - started, transform_seconds=time.perf_counter() - decoded)
         return frames, UNLABELLED
 
     def view_name(self, index: int, epoch: int) -> str:
@@ -273,8 +269,7 @@ class ImageDataset:
     @property
     def statistics(self) -> LoadingStatistics:
         """Loading statistics since the data set was made, over all workers; decoding includes the resize."""
-        clips, decode_seconds, transform_seconds = self._counts.sum(dim=0).tolist()
-        return LoadingStatistics(int(clips), 0, 0, decode_seconds, 0.0, transform_seconds)
+        return self._counts.sums()
 
     def close(self) -> None:
         """Do nothing: images are decoded without a child process."""

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from nonlocal_video.errors import UsageError
-from nonlocal_video.training.data import ClipDataset, LoadingStatistics
+from nonlocal_video.training.data import ClipDataset
 from nonlocal_video.training.images import ImageDataset
+from nonlocal_video.training.loading_statistics import LoadingStatistics
 
 Part = ClipDataset | ImageDataset
 """A part of a `MixedDataset`; `UnlabelledClips` is a `ClipDataset` too."""

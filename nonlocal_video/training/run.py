@@ -16,11 +16,11 @@ from nonlocal_video.datasets.manifest import VALIDATION
 from nonlocal_video.errors import ModelError, TrainingError, UsageError
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training.batch_size import find_batch_size, max_batch_size_per_process
-from nonlocal_video.training.clip_cache import GIBIBYTE, MAX_CLIP_BYTES, ClipCache
 from nonlocal_video.training.config import TrainConfig, make_config, resolved
 from nonlocal_video.training.curves import draw_curves
 from nonlocal_video.training.data import ClipDataset
 from nonlocal_video.training.determinism import deterministic_algorithms
+from nonlocal_video.training.disk_cache import GIBIBYTE, MAX_CLIP_BYTES, DiskCache
 from nonlocal_video.training.distillation.alignment import viewing_spec
 from nonlocal_video.training.distillation.objective import Distillation
 from nonlocal_video.training.distillation.teacher import AnswerCache, Teacher
@@ -255,7 +255,7 @@ class _Run:
         cache = None
         if config.cache_gib and not config.caches_features:
             limit = _bytes(config.cache_gib)
-            cache = ClipCache(self.folder.cache / "clips", max_bytes=limit, max_clip_bytes=min(limit, MAX_CLIP_BYTES))
+            cache = DiskCache(self.folder.cache / "clips", max_bytes=limit, max_clip_bytes=min(limit, MAX_CLIP_BYTES))
         shared: dict[str, Any] = {"seed": config.seed, "cache": cache}
         train_parts: list[Any] = []
         val_parts: list[Any] = []

@@ -18,8 +18,8 @@ from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation
-from nonlocal_video.training.clip_cache import ClipCache
 from nonlocal_video.training.data import ClipDataset
+from nonlocal_video.training.disk_cache import DiskCache
 from nonlocal_video.training.objective import UNLABELLED
 from nonlocal_video.video.decode import DecoderChoice, VideoReader
 from nonlocal_video.video.limits import DecodeLimits
@@ -84,7 +84,7 @@ class UnlabelledClips(ClipDataset):
         *,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        cache: ClipCache | None = None,
+        cache: DiskCache | None = None,
         decoder: DecoderChoice = "auto",
         limits: DecodeLimits | None = None,
     ) -> None:

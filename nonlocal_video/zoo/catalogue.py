@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nonlocal_video.errors import ModelError
+from nonlocal_video.io import sha256_of
+from nonlocal_video.zoo.own_network import call_function, digest_of_state, is_function
 from nonlocal_video.zoo.store import weights_path
 
 if TYPE_CHECKING:
@@ -65,8 +67,13 @@ def find(name_or_path: str | Path) -> Path:
     """Return the safetensors file of a catalogue name, of `default`, of a training run's folder, or of a path.
 
     Raises:
-        ModelError: If there is no such name, file or run, or its weights are not here yet.
+        ModelError: If there is no such name, file or run, its weights are not here yet, or it is a function.
     """
+    if is_function(name_or_path):
+        raise ModelError(
+            f"Model {str(name_or_path)!r} is a function, which has no weights file, and one is needed here. Give the "
+            f"path of a .safetensors file saved by this project, a training run's folder, or a catalogue name."
+        )
     name = DEFAULT if str(name_or_path) == "default" else str(name_or_path)
     if name in EMBEDDED:
         return Path(str(files("nonlocal_video.weights"))) / f"{name}.safetensors"
@@ -88,8 +95,40 @@ def find(name_or_path: str | Path) -> Path:
     )
 
 
+def card_of(name_or_path: str | Path) -> ModelCard:
+    """Return the card of whatever `load_network` loads; of a file without its weights.
+
+    Raises:
+        ModelError: As for `load_network`.
+    """
+    from nonlocal_video.models.checkpoint import read_card
+
+    if is_function(name_or_path):
+        return call_function(str(name_or_path))[1]
+    return read_card(find(name_or_path))
+
+
+def weights_sha256(name_or_path: str | Path, *, network: nn.Module | None = None) -> str:
+    """Return the SHA-256 of a model's weights file, or of the values in the network that a function returns.
+
+    Args:
+        name_or_path: As for `load_network`.
+        network: The network that the function has returned; None calls it.
+
+    Raises:
+        ModelError: As for `load_network`.
+    """
+    if is_function(name_or_path):
+        return digest_of_state(call_function(str(name_or_path))[0] if network is None else network)
+    return sha256_of(find(name_or_path))
+
+
 def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
     """Load a network with its weights, float32, in eval mode, and its card.
+
+    Args:
+        name_or_path: A catalogue name, `default`, a .safetensors file of this project, a training run's folder, or
+            `package.module:function`, which returns both.
 
     Raises:
         ModelError: If the file cannot be used, or was pulled by a version whose catalogue described another network
@@ -97,6 +136,8 @@ def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
     """
     from nonlocal_video.models.checkpoint import load_checkpoint
 
+    if is_function(name_or_path):
+        return call_function(str(name_or_path))
     path = find(name_or_path)
     network, card = load_checkpoint(path)
     row = entries().get(str(name_or_path))
@@ -190,5 +231,6 @@ def _unknown(name: str) -> str:
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return (
         f"There is no model or weights file {name!r}. {hint}`nonlocal-video weights list` shows all {len(known)} "
-        "names. Or give the path of a .safetensors file saved by this project, or of a training run's folder."
+        "names. Or give the path of a .safetensors file saved by this project or of a training run's folder, or the "
+        "package.module:function that returns a network and its card."
     )

@@ -19,8 +19,8 @@ from nonlocal_video.inference.preprocessing import ClipLoader
 from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation
-from nonlocal_video.training.clip_cache import ClipCache
 from nonlocal_video.training.data import ClipDataset
+from nonlocal_video.training.disk_cache import DiskCache
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.encode import write_video
 
@@ -53,7 +53,7 @@ OTHERS_RULES = replace(
 
 @pytest.mark.parametrize("spec", [SPEC, OTHERS_RULES])
 def test_without_augmentation_it_is_what_classify_sees(manifest: Manifest, tmp_path: Path, spec: InputSpec) -> None:
-    dataset = ClipDataset(manifest.usable, LABELS, spec, cache=ClipCache(tmp_path))
+    dataset = ClipDataset(manifest.usable, LABELS, spec, cache=DiskCache(tmp_path))
     with VideoReader() as reader:
         for _ in range(2):  # decoded, then from the cache
             for row, (clip, label) in zip(manifest.usable, every_view(dataset), strict=True):
@@ -89,7 +89,7 @@ def test_the_cache_changes_no_pixel_and_its_statistics_are_true(dataset: ClipDat
     assert dataset.statistics.decode_seconds > 0 == dataset.statistics.cache_seconds
     # A clip at the short side of 48 has 20 frames of 64 x 48, a checksum of 4 bytes for each and one for the rest.
     # Four of them fit.
-    cache = ClipCache(tmp_path, max_bytes=4 * (20 * (64 * 48 * 3 + 4) + 4 + 128), max_clip_bytes=200_000)
+    cache = DiskCache(tmp_path, max_bytes=4 * (20 * (64 * 48 * 3 + 4) + 4 + 128), max_clip_bytes=200_000)
     cached = ClipDataset(dataset.rows, LABELS, SPEC, augmentation=Augmentation(), seed=3, cache=cache)
     for epoch in range(3):
         assert_same(every_view(cached, workers=2 * (epoch % 2), epoch=epoch), plain[epoch])
@@ -115,7 +115,7 @@ def test_speed_start_and_loops_show_the_frames_that_they_should(tmp_path: Path, 
     def numbers(spec: InputSpec, **changes: object) -> list[list[int]]:
         still = Augmentation(crop_area=(1, 1), crop_ratio=(1, 1), flip=0, brightness=0, contrast=0, saturation=0)
         augmentation = replace(still, **changes)
-        dataset = ClipDataset([row], LABELS, spec, augmentation=augmentation, cache=ClipCache(tmp_path / "cache"))
+        dataset = ClipDataset([row], LABELS, spec, augmentation=augmentation, cache=DiskCache(tmp_path / "cache"))
         found = []
         for epoch in range(12):
             clip, _ = dataset.view(0, epoch)

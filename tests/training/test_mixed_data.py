@@ -19,8 +19,8 @@ from nonlocal_video.datasets.manifest import Manifest, ManifestRow, read_manifes
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.files import Selection
 from nonlocal_video.training.augment import Augmentation
-from nonlocal_video.training.clip_cache import ClipCache
 from nonlocal_video.training.data import ClipDataset
+from nonlocal_video.training.disk_cache import DiskCache
 from nonlocal_video.training.images import ImageDataset, check_images
 from nonlocal_video.training.mixed_data import MixedDataset
 from nonlocal_video.training.objective import UNLABELLED
@@ -92,7 +92,7 @@ def test_unlabelled_clips_are_seen_as_labelled_ones_are(manifest: Manifest, tmp_
     rows = manifest.usable
     plain = Augmentation()
     labelled = ClipDataset(rows, LABELS, SPEC, augmentation=plain, seed=5)
-    unlabelled = UnlabelledClips(rows, SPEC, augmentation=plain, seed=5, cache=ClipCache(tmp_path))
+    unlabelled = UnlabelledClips(rows, SPEC, augmentation=plain, seed=5, cache=DiskCache(tmp_path))
     for epoch in range(2):
         for index in range(len(rows)):
             clip, label = unlabelled.view(index, epoch)

@@ -72,7 +72,7 @@ class ClusterJob:
     """Job of a Ray run, the same for all files; it is sent to every process."""
 
     model: str
-    """Catalogue name, or path of a weights file on every machine."""
+    """Catalogue name, or path of a weights file or `package.module:function` on every machine."""
     spec: InputSpec
     """Input of the network."""
     request: ClipRequest

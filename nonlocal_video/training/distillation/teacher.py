@@ -20,7 +20,7 @@ from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.models.folding import fold_batch_norms
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
-from nonlocal_video.training.clip_cache import GIBIBYTE, ClipCache
+from nonlocal_video.training.disk_cache import GIBIBYTE, DiskCache
 from nonlocal_video.training.distillation.alignment import derive_view
 from nonlocal_video.training.objective import Batch
 from nonlocal_video.zoo.catalogue import find
@@ -181,7 +181,7 @@ class AnswerCache:
         """
         self.hits, self.misses = 0, 0
         self._view_name = view_name
-        self._files = ClipCache(folder, max_bytes=max_bytes, max_clip_bytes=max_bytes)
+        self._files = DiskCache(folder, max_bytes=max_bytes, max_clip_bytes=max_bytes)
 
     def __deepcopy__(self, _memo: object) -> AnswerCache:
         """Return itself, as for `Teacher`."""

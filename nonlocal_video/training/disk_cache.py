@@ -1,11 +1,13 @@
-"""Size-limited disk cache of decoded clips, shared by all processes that use the same folder."""
+"""Disk caches of training, with a checksum on all that is stored: decoded clips, a teacher's outputs, features."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import OutputError, UsageError
-from nonlocal_video.io import atomic_write, lock_of
+from nonlocal_video.io import atomic_write, lock_of, refuse_link
 
 _log = logging.getLogger(__name__)
 
@@ -23,12 +25,12 @@ _ENDING = ".npy"
 _UNFINISHED = ".part"
 
 
-class ClipCache:
-    """Stores uint8 frames by name, until the folder is full.
+class DiskCache:
+    """Stores uint8 arrays by name, until the folder is full: frames of clips, or outputs of a teacher as bytes.
 
-    Nothing is evicted: training visits all clips in every epoch, so evicting the least recently used one would drop
-    each clip just before it is needed. Use one folder per set of clips; delete it to start again. A folder that fits
-    into free memory is as fast as memory, thanks to the page cache.
+    All processes that use the same folder share it. Nothing is evicted: training visits all clips in every epoch, so
+    evicting the least recently used one would drop each clip just before it is needed. Use one folder per set of clips;
+    delete it to start again. A folder that fits into free memory is as fast as memory, thanks to the page cache.
     """
 
     def __init__(
@@ -132,6 +134,80 @@ class ClipCache:
             file.write(str(num_bytes).encode())
 
 
+class TensorTable:
+    """Stores a float32 tensor and a class for each view of each clip, in files of fixed size that processes share.
+
+    A cell without a checksum is empty. The checksum is written last, so that a kill costs the cells of one write.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
+        """Open or create the files, in every process of a run.
+
+        Args:
+            folder: Folder for this table alone.
+            shape: Number of views, number of clips, and the shape of one tensor.
+
+        Raises:
+            OutputError: The files cannot be written.
+        """
+        self.folder, self.shape = folder, shape
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._tensors = self._open("views", np.float32, shape)
+            self._classes = self._open("classes", np.int64, shape[:2])
+            self._checksums = self._open("checksums", np.uint64, shape[:2])  # 0 where nothing is stored yet
+        except OSError as error:
+            raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}. Make room for it.") from error
+
+    def _open(self, name: str, kind: type, shape: tuple[int, ...]) -> np.memmap:
+        path = self.folder / name
+        size = math.prod(shape) * np.dtype(kind).itemsize
+        refuse_link(path, hard=True)
+        with open(path, "ab") as file:
+            if file.tell() != size:
+                file.truncate(size)  # zeros: nothing is stored
+            if hasattr(os, "posix_fallocate"):  # otherwise a full disk would end the process by SIGBUS later
+                os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(path, dtype=kind, mode="r+", shape=shape)
+
+    def has(self, clip: int, view: int) -> bool:
+        """Return whether a tensor is stored for a view, sound or not."""
+        return bool(self._checksums[view, clip])
+
+    def drop_damaged(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Empty the cells, given as clip and view, whose checksum does not fit, with a warning."""
+        damaged = 0
+        for clip, view in keys:
+            if self._checksums[view, clip] not in (0, self._checksum(clip, view)):
+                self._checksums[view, clip] = 0
+                damaged += 1
+        if damaged:
+            _log.warning("%d cached views in %r are damaged; they are recomputed.", damaged, str(self.folder))
+
+    def put(
+        self, clips: NDArray[np.int64], view: int, tensors: NDArray[np.float32], classes: NDArray[np.int64]
+    ) -> None:
+        """Store the tensors (N, ...) and classes (N,) of one view of N clips."""
+        self._tensors[view, clips] = tensors
+        self._classes[view, clips] = classes
+        for clip in clips:  # last: a kill in between costs one batch
+            self._checksums[view, clip] = self._checksum(clip, view)
+
+    def get(self, clip: int, view: int) -> tuple[NDArray[np.float32], int] | None:
+        """Return a view's tensor and class, or None where it is empty or damaged."""
+        tensor: NDArray[np.float32] = np.array(self._tensors[view, clip])
+        label = int(self._classes[view, clip])
+        return (tensor, label) if self._checksums[view, clip] == _cell_checksum(tensor, label, clip, view) else None
+
+    def flush(self) -> None:
+        """Write to the disk what is in memory only."""
+        for tensor in (self._tensors, self._classes, self._checksums):
+            tensor.flush()
+
+    def _checksum(self, clip: int, view: int) -> int:
+        return _cell_checksum(self._tensors[view, clip], int(self._classes[view, clip]), clip, view)
+
+
 def _checksums(frames: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Return the checksum of each frame, (T,); an array with one axis counts as one frame, (1,)."""
     frames_or_bytes = frames[None] if frames.ndim == 1 else frames
@@ -157,3 +233,9 @@ def _read_checksums(path: Path, stored: NDArray[np.uint8]) -> NDArray[np.uint32]
     if _header_checksum(stored, checksums) != trailer[num_bytes:]:
         raise ValueError("its shape or its checksums are damaged")
     return checksums
+
+
+def _cell_checksum(tensor: NDArray[np.float32], label: int, clip: int, view: int) -> int:
+    """Return the checksum of a stored tensor, its class and its index; never 0."""
+    about = struct.pack("<qqq", label, clip, view)
+    return 1 << 32 | zlib.crc32(about, zlib.crc32(np.ascontiguousarray(tensor).data))

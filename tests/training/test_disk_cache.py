@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nonlocal_video.errors import OutputError, UsageError
-from nonlocal_video.training.clip_cache import ClipCache
+from nonlocal_video.training.disk_cache import DiskCache
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (10, 10, 10, 3), dtype=np.uint8)
 """3,000 bytes; in the file a header of 128, and 44 of checksums."""
@@ -20,7 +20,7 @@ def on_disk(folder: Path) -> int:
 
 
 def test_frames_come_back_whole_or_in_part(tmp_path: Path) -> None:
-    cache = ClipCache(tmp_path / "cache")
+    cache = DiskCache(tmp_path / "cache")
     assert cache.frames("a") is None
     assert cache.put("a", FRAMES)
     assert cache.put("a", FRAMES)  # another worker was faster
@@ -30,28 +30,28 @@ def test_frames_come_back_whole_or_in_part(tmp_path: Path) -> None:
 
 
 def test_the_first_that_fit_stay_and_no_more_come_in(tmp_path: Path) -> None:
-    cache = ClipCache(tmp_path, max_bytes=10_000, max_clip_bytes=4_000)
+    cache = DiskCache(tmp_path, max_bytes=10_000, max_clip_bytes=4_000)
     assert [cache.put(name, FRAMES) for name in "abcd"] == [True, True, True, False]
     assert cache.frames("a") is not None
     assert cache.frames("d") is None
     assert cache.num_bytes == on_disk(tmp_path) <= 10_000
     assert not cache.has_room(3000)
     assert cache.has_room(100)
-    assert not ClipCache(tmp_path / "other", max_bytes=10_000, max_clip_bytes=2_000).put("a", FRAMES)
+    assert not DiskCache(tmp_path / "other", max_bytes=10_000, max_clip_bytes=2_000).put("a", FRAMES)
 
 
 def test_a_folder_is_taken_up_again_and_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    ClipCache(tmp_path).put("a", FRAMES)
+    DiskCache(tmp_path).put("a", FRAMES)
     (tmp_path / "b.part").write_bytes(b"half")
     (tmp_path / "bytes").write_text("0")
-    again = ClipCache(tmp_path, max_bytes=6_000, max_clip_bytes=6_000)
+    again = DiskCache(tmp_path, max_bytes=6_000, max_clip_bytes=6_000)
     assert again.num_bytes == 3172
     assert not again.put("b", FRAMES)
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".npy", ".part")) == ["a.npy"]
 
 
 def put_ten(folder: str, first: int) -> None:
-    cache = ClipCache(folder, max_bytes=40_000, max_clip_bytes=4_000)
+    cache = DiskCache(folder, max_bytes=40_000, max_clip_bytes=4_000)
     for number in range(first, first + 10):
         cache.put(str(number), FRAMES)
 
@@ -63,14 +63,14 @@ def test_the_bound_holds_for_several_processes_together(tmp_path: Path) -> None:
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
-    assert on_disk(tmp_path) == ClipCache(tmp_path).num_bytes == 12 * 3172  # the most that 40,000 holds
+    assert on_disk(tmp_path) == DiskCache(tmp_path).num_bytes == 12 * 3172  # the most that 40,000 holds
 
 
 def test_whatever_is_damaged_is_made_again_with_a_line_of_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each byte of the file is changed once, and the file is cut at many places."""
-    cache = ClipCache(tmp_path)
+    cache = DiskCache(tmp_path)
     cache.put("a", FRAMES)
     path = tmp_path / "a.npy"
     whole = path.read_bytes()
@@ -93,7 +93,7 @@ def test_whatever_is_damaged_is_made_again_with_a_line_of_warning(
 
 
 def test_only_the_frames_that_are_read_are_checked(tmp_path: Path) -> None:
-    cache = ClipCache(tmp_path)
+    cache = DiskCache(tmp_path)
     cache.put("a", FRAMES)
     path = tmp_path / "a.npy"
     content = bytearray(path.read_bytes())
@@ -111,8 +111,8 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / name).symlink_to(precious)
         with pytest.raises(UsageError, match="is a link"):
-            ClipCache(folder)
-    cache = ClipCache(tmp_path / "cache")
+            DiskCache(folder)
+    cache = DiskCache(tmp_path / "cache")
     (cache.folder / "a.part").symlink_to(precious)
     with pytest.raises(UsageError, match="is a link"):
         cache.put("a", FRAMES)
@@ -121,7 +121,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
 
 def test_bounds_and_folders_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="max_clip_bytes = 2 should be above 0 and at most max_bytes = 1"):
-        ClipCache(tmp_path, max_bytes=1, max_clip_bytes=2)
+        DiskCache(tmp_path, max_bytes=1, max_clip_bytes=2)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file' cannot be used"):
-        ClipCache(tmp_path / "file")
+        DiskCache(tmp_path / "file")

@@ -1,0 +1,61 @@
+"""The terminal: consoles, progress bars and exit statuses, the same for all commands."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn
+
+from nonlocal_video.errors import DeviceError, ExportError, NonlocalVideoError, OutputError, TrainingError, VideoError
+
+STATUS_FAILED = 1
+"""Some inputs failed, each with a message or a row; or the output could not be written."""
+STATUS_USAGE = 2
+"""Wrong usage; nothing was done."""
+STATUS_DEVICE = 3
+"""The device failed; nothing was written for what was not done."""
+STATUS_INTERRUPTED = 130
+"""Ctrl-C or SIGTERM."""
+
+
+def table_console(width: int = 140) -> Console:
+    """Return a console for tables on standard output, with this width in characters if that is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else width)
+
+
+def progress_bar(*columns: ProgressColumn, shown: bool = True, **options: Any) -> Progress:
+    """Return a progress bar on standard error, which disappears at its end and only shows on a terminal.
+
+    Args:
+        columns: Columns of the bar.
+        shown: False never shows it.
+        options: Further options of `rich.progress.Progress`.
+    """
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal), **options)
+
+
+def report_error(error: Exception) -> int:
+    """Print the message of an error that ends a command, and return the exit status.
+
+    Raises:
+        Exception: The error itself, if it is none that a user can act on.
+    """
+    message, status = str(error), STATUS_FAILED
+    if isinstance(error, VideoError):
+        message = f"{error.code}: {error.message}"
+    elif isinstance(error, DeviceError):
+        status = STATUS_DEVICE
+    elif isinstance(error, NonlocalVideoError):
+        status = STATUS_FAILED if isinstance(error, (ExportError, OutputError, TrainingError)) else STATUS_USAGE
+    elif isinstance(error, ImportError):  # torch is missing or cannot be mapped, or an extra is not installed
+        message = f"A package cannot be loaded: {error}. Run `nonlocal-video doctor` to see what works."
+    elif isinstance(error, OSError):  # a full disk, also for standard output; a read-only folder; too long a name
+        message = f"{error}. Use a path that can be read and written and has free space, and try again."
+    else:
+        raise error
+    typer.echo(message, err=True)
+    return status

@@ -7,15 +7,18 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import Any
 
 import fastapi
-from starlette.routing import Match, Mount
+from starlette.routing import BaseRoute, Match, Mount
 
+from nonlocal_video import __version__
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.load import load
 from nonlocal_video.inference.precision import Precision
@@ -27,10 +30,12 @@ from nonlocal_video.video.limits import DecodeLimits
 from .cleanup import KEEP_SECONDS, cleaning_up
 from .graceful_shutdown import BEGIN, GracefulServer
 from .internals import missing, require
+from .login import Login, read_tokens
 
 DEFAULT_MAX_UPLOAD_MB = 500
 MAX_SESSIONS = 500
 """Maximum number of sessions that Gradio remembers, including closed ones, at about 0.1 MB each."""
+API = "The likeliest actions of a clip, where the network looked, and what happens when in a long video."
 PROCESS_RECORDING = "/gradio_api/process_recording"
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Loopback address of a server that listens on all addresses."""
@@ -45,9 +50,11 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     auth: tuple[str, str] | None = None,
+    token_file: Path | None = None,
     max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
     keep_seconds: float = KEEP_SECONDS,
     folder_root: Path | None = None,
+    allow_webhook: Sequence[str] = (),
 ) -> None:
     """Load a model and serve the page until SIGINT or SIGTERM; requests in progress are then finished.
 
@@ -61,9 +68,11 @@ def serve(
         host: Address to listen on; 0.0.0.0 is every address of this machine.
         port: Port to listen on; 0 chooses a free one.
         auth: User name and password; None requires no login.
+        token_file: Text file with a token for programs on each line, in place of the password; needs `auth`.
         max_upload_mb: Maximum size of an upload, in MB.
         keep_seconds: Lifetime of uploads and results on the server.
         folder_root: Folder of the server that visitors may classify, with its subfolders; None offers none.
+        allow_webhook: Hosts that programs may have told of the end of a job.
 
     Raises:
         UsageError: An argument is invalid, or the port is in use.
@@ -75,6 +84,9 @@ def serve(
         raise UsageError(f"--keep-minutes {keep_seconds / 60:g} should be above 0.")
     if auth is not None and not all(auth):
         raise UsageError("--auth should be USER:PASS, neither of them empty.")
+    if token_file is not None and auth is None:
+        raise UsageError("--token-file needs --auth USER:PASS: without a password everybody may use the server anyway.")
+    tokens = () if token_file is None else read_tokens(token_file)
     if folder_root is not None and not folder_root.is_dir():
         raise UsageError(f"--folder-root {str(folder_root)!r} should be a folder that exists.")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -94,9 +106,11 @@ def serve(
             [recognizer],
             samples=available_samples(),
             auth=auth,
+            tokens=tokens,
             max_upload_mb=max_upload_mb,
             keep_seconds=keep_seconds,
             folder_root=folder_root,
+            allow_webhook=allow_webhook,
         )
         stack.enter_context(cleaning_up(Path(folder), keep_seconds))
         _announce(recognizer, host, listener.getsockname()[1], auth=auth)
@@ -109,19 +123,33 @@ def create_app(
     *,
     samples: Sequence[Sample] = (),
     auth: tuple[str, str] | None = None,
+    tokens: Sequence[str] = (),
     max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
     keep_seconds: float = KEEP_SECONDS,
     folder_root: Path | None = None,
+    allow_webhook: Sequence[str] = (),
 ) -> fastapi.FastAPI:
-    """Make the ASGI application: the page at `/` and the health check at `/healthz`."""
+    """Make the ASGI application: the page at `/`, the HTTP API at `/v1`, and the health check at `/healthz`."""
     # Gradio takes seconds to import, and creates its folder on import: `serve` sets its path first.
     import gradio as gr
 
+    from .http_api import HttpApi, add_http_api
+    from .jobs import Jobs
     from .no_remote_fetch import forbid_remote_fetch
-    from .page import STYLE, build_page, theme
+    from .page import MAX_WAITING, STYLE, build_page, theme
+    from .turns import Turns
 
     forbid_remote_fetch()
-    app = fastapi.FastAPI(openapi_url=None)
+    jobs = Jobs(max_waiting=MAX_WAITING, keep_seconds=keep_seconds)
+
+    @asynccontextmanager
+    async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
+        yield
+        await jobs.close()
+
+    app = fastapi.FastAPI(
+        title="nonlocal-video", version=__version__, description=API, openapi_url=None, lifespan=lifespan
+    )
     names = [recognizer.card.name for recognizer in recognizers]
 
     @app.get("/healthz")
@@ -133,7 +161,7 @@ def create_app(
         return {"status": "ok", "models": names}
 
     # Gradio's own route for screen recordings runs ffmpeg on any posted data.
-    @app.post(PROCESS_RECORDING)
+    @app.post(PROCESS_RECORDING, include_in_schema=False)
     def process_recording() -> fastapi.Response:
         return fastapi.Response(status_code=404)
 
@@ -148,6 +176,17 @@ def create_app(
     page.has_launched = True
     require(page, "state_session_capacity", library="gradio", purpose="to forget visitors that are gone")
     page.state_session_capacity = MAX_SESSIONS
+    add_http_api(
+        app,
+        HttpApi(
+            {recognizer.card.name: recognizer for recognizer in recognizers},
+            Turns(MAX_WAITING, others=lambda: len(page._queue)),
+            jobs,
+            max_upload_bytes=max_upload_mb * 1024**2,
+            folder_root=folder_root,
+            webhook_hosts=allow_webhook,
+        ),
+    )
     mounted = gr.mount_gradio_app(
         app,
         page,
@@ -164,13 +203,26 @@ def create_app(
         mcp_server=False,
         enable_monitoring=False,
     )
-    _require_routes(mounted)
+    (gradio_app,) = [route.app for route in mounted.routes if isinstance(route, Mount)]
+    _require_routes(gradio_app.routes)
+    if auth is not None:
+        for name in ("tokens", "cookie_id"):
+            require(gradio_app, name, library="gradio", purpose="to know who has signed in")
+        mounted.add_middleware(Login, auth=auth, tokens=tuple(tokens), user_of=partial(_user_of, gradio_app))
     return mounted
 
 
-def _require_routes(app: fastapi.FastAPI) -> None:
+def _user_of(gradio_app: Any, cookies: Mapping[str, str]) -> str | None:
+    """Return who has signed in at Gradio's own page."""
+    for name in ("access-token", "access-token-unsecure"):
+        user: str | None = gradio_app.tokens.get(cookies.get(f"{name}-{gradio_app.cookie_id}"))
+        if user is not None:
+            return user
+    return None
+
+
+def _require_routes(routes: Sequence[BaseRoute]) -> None:
     """Check that Gradio's routes that this server blocks or counts still have the expected paths."""
-    (routes,) = [route.routes for route in app.routes if isinstance(route, Mount)]
     for path, purpose in (
         (PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),
         (f"/gradio_api{BEGIN}", "to end no recognition half-way"),

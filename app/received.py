@@ -99,7 +99,7 @@ def open_inside(root: Path, path: str) -> BinaryIO:
     """
     parts = path.split("/")
     if "\0" in path or len(os.fsencode(path)) > MAX_PATH_BYTES or not all(parts) or {".", ".."} & {*parts}:
-        raise UsageError(f"path = {_short(path)} should be a file's path below the server's folder, such as b/c.mp4.")
+        raise UsageError(f"path = {short(path)} should be a file's path below the server's folder, such as b/c.mp4.")
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for part in parts[:-1]:
@@ -119,15 +119,16 @@ def open_inside(root: Path, path: str) -> BinaryIO:
 
 
 def _not_there(path: str) -> VideoError:
-    return VideoError("not_found", f"{_short(path)} is no file in the server's folder; links are not followed.")
+    return VideoError("not_found", f"{short(path)} is no file in the server's folder; links are not followed.")
 
 
 def _check_name(name: str) -> None:
     if not name or name in (".", "..") or "\0" in name or len(os.fsencode(name)) > MAX_NAME_BYTES:
-        raise UsageError(f"The file's name {_short(name)} should have 1 to {MAX_NAME_BYTES} bytes, none of them NUL.")
+        raise UsageError(f"The file's name {short(name)} should have 1 to {MAX_NAME_BYTES} bytes, none of them NUL.")
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """Return a name in quotes, shortened for a message."""
     return repr(name if len(name) <= 80 else f"{name[:77]}...")
 
 

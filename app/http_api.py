@@ -77,7 +77,7 @@ class HttpApi:
 
     async def explain(self, request: Request, form: Annotated[ExplainForm, FORM]) -> Any:
         """Show where the network looked: the strongest places as JSON, or the overlay video (`output=overlay`)."""
-        query = None if form.query is None else QueryPoint.parse(form.query.split(","))
+        query = None if form.query is None else _query_point(form.query)
 
         def work(clip: ReceivedClip, recognizer: Recognizer) -> Any:
             explanation = recognizer.explain_all(
@@ -220,6 +220,16 @@ def add_http_api(app: fastapi.FastAPI, api: HttpApi) -> None:
     others = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
     router.add_api_route("/{rest:path}", nothing_here, methods=others, **unlisted)
     app.include_router(router)
+
+
+def _query_point(text: str) -> QueryPoint:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 3:
+        raise UsageError(f"query = {text!r} should be SECONDS,X,Y, such as 1.5,0.5,0.4.")
+    return QueryPoint(*values)
 
 
 def _slide(job: Job, recognizer: Recognizer, path: Path, form: TimelineForm) -> Timeline:

@@ -25,6 +25,8 @@ MAX_JOBS = 200
 """Maximum number of remembered jobs, ended ones included."""
 WEBHOOK_SECONDS = 10
 """Maximum seconds for a webhook to answer."""
+CLOSE_SECONDS = 1.0
+"""Seconds to wait for a stopped job at the end; `end` waits longer."""
 Status = Literal["waiting", "running", "done", "stopped", "failed"]
 ENDED = ("done", "stopped", "failed")
 
@@ -142,8 +144,8 @@ class Jobs:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Stop all jobs and delete the results."""
-        await self.end()
+        """Stop all jobs and delete the results; those that do not end soon are left to end with the process."""
+        await asyncio.wait({asyncio.ensure_future(self.end())}, timeout=CLOSE_SECONDS)
         self._jobs.clear()
         if self._folder is not None:
             self._folder.cleanup()
@@ -155,7 +157,7 @@ class Jobs:
                     job.status = "stopped"
                 else:
                     job.status = "running"
-                    job.result = await anyio.to_thread.run_sync(self._written, job, work)
+                    job.result = await anyio.to_thread.run_sync(self._written, job, work, abandon_on_cancel=True)
                     job.status = "stopped" if job.stop.is_set() and job.done != job.planned else "done"
         except Exception as error:
             job.error, job.status = api_error(error), "failed"

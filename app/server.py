@@ -27,12 +27,16 @@ from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.samples import Sample, available_samples
 from nonlocal_video.video.limits import DecodeLimits
 
+from .body_limit import BodyLimit
 from .cleanup import KEEP_SECONDS, cleaning_up
 from .graceful_shutdown import BEGIN, GracefulServer
+from .hosts import OwnHosts
 from .internals import missing, require
 from .login import Login, read_tokens
 
 DEFAULT_MAX_UPLOAD_MB = 500
+MAX_FILES = 20
+"""Maximum number of clips of the largest size in one upload of the page, which sends a folder's files together."""
 MAX_SESSIONS = 500
 """Maximum number of sessions that Gradio remembers, including closed ones, at about 0.1 MB each."""
 API = "The likeliest actions of a clip, where the network looked, and what happens when in a long video."
@@ -49,6 +53,7 @@ def serve(
     precision: Precision = "float32",
     host: str = "127.0.0.1",
     port: int = 7860,
+    allowed_hosts: Sequence[str] = (),
     auth: tuple[str, str] | None = None,
     token_file: Path | None = None,
     max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
@@ -67,6 +72,7 @@ def serve(
         precision: Numeric precision of the network; see `nlv.load`.
         host: Address to listen on; 0.0.0.0 is every address of this machine.
         port: Port to listen on; 0 chooses a free one.
+        allowed_hosts: Names of this server beside loopback names and IP addresses; others are refused.
         auth: User name and password; None requires no login.
         token_file: Text file with a token for programs on each line, in place of the password; needs `auth`.
         max_upload_mb: Maximum size of an upload, in MB.
@@ -105,6 +111,7 @@ def serve(
         app = create_app(
             [recognizer],
             samples=available_samples(),
+            allowed_hosts=allowed_hosts,
             auth=auth,
             tokens=tokens,
             max_upload_mb=max_upload_mb,
@@ -115,13 +122,16 @@ def serve(
         stack.enter_context(cleaning_up(Path(folder), keep_seconds))
         _announce(recognizer, host, listener.getsockname()[1], auth=auth)
         with suppress(KeyboardInterrupt):
-            GracefulServer(app).run(sockets=[listener])
+            GracefulServer(app, on_signal=app.state.on_signal, on_deadline=app.state.on_deadline).run(
+                sockets=[listener]
+            )
 
 
 def create_app(
     recognizers: Sequence[Recognizer],
     *,
     samples: Sequence[Sample] = (),
+    allowed_hosts: Sequence[str] = (),
     auth: tuple[str, str] | None = None,
     tokens: Sequence[str] = (),
     max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
@@ -150,6 +160,8 @@ def create_app(
     app = fastapi.FastAPI(
         title="nonlocal-video", version=__version__, description=API, openapi_url=None, lifespan=lifespan
     )
+    turns = Turns(MAX_WAITING, others=lambda: len(page._queue))
+    app.state.on_signal, app.state.on_deadline = jobs.end, turns.end
     names = [recognizer.card.name for recognizer in recognizers]
 
     @app.get("/healthz")
@@ -180,7 +192,7 @@ def create_app(
         app,
         HttpApi(
             {recognizer.card.name: recognizer for recognizer in recognizers},
-            Turns(MAX_WAITING, others=lambda: len(page._queue)),
+            turns,
             jobs,
             max_upload_bytes=max_upload_mb * 1024**2,
             folder_root=folder_root,
@@ -209,6 +221,9 @@ def create_app(
         for name in ("tokens", "cookie_id"):
             require(gradio_app, name, library="gradio", purpose="to know who has signed in")
         mounted.add_middleware(Login, auth=auth, tokens=tuple(tokens), user_of=partial(_user_of, gradio_app))
+    # The last one added is asked first: names and sites, then the size of the body, then who asks.
+    mounted.add_middleware(BodyLimit, max_upload_bytes=max_upload_mb * 1024**2, max_files=MAX_FILES)
+    mounted.add_middleware(OwnHosts, allowed=allowed_hosts)
     return mounted
 
 

@@ -29,6 +29,7 @@ class Turns:
         self._max_waiting, self._others = max_waiting, others
         self._waiting = 0
         self._turn = asyncio.Semaphore(1)
+        self._end = asyncio.Event()
 
     @property
     def waiting(self) -> int:
@@ -58,7 +59,7 @@ class Turns:
             The result; None if it is not wanted any more.
 
         Raises:
-            ApiError: 503, busy.
+            ApiError: 503, busy, or the server is ending.
         """
         self.check_room()
         self._waiting += 1
@@ -69,6 +70,23 @@ class Turns:
         try:
             if is_wanted is not None and not await is_wanted():
                 return None
-            return await anyio.to_thread.run_sync(function)
+            return await self._until_the_end(function)
         finally:
             self._turn.release()
+
+    def end(self) -> None:
+        """Answer whoever still waits or is being worked for that the server is ending."""
+        self._end.set()
+
+    async def _until_the_end(self, function: Callable[[], Result]) -> Result:
+        # A thread cannot be ended: it is left alone, and ends with the process.
+        work = asyncio.ensure_future(anyio.to_thread.run_sync(function, abandon_on_cancel=True))
+        end = asyncio.ensure_future(self._end.wait())
+        try:
+            await asyncio.wait({work, end}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise busy("The server is ending, and this was not finished; send it again later.")
+            return work.result()
+        finally:
+            end.cancel()
+            work.cancel()

@@ -14,6 +14,13 @@ from nonlocal_video.errors import UsageError
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")] = 7860,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="NONLOCAL_VIDEO_ALLOWED_HOST",
+            help="Name of this server beside localhost and IP addresses; may be repeated (default: none).",
+        ),
+    ] = None,
     auth: Annotated[str | None, typer.Option(help="USER:PASS required to open the page (default: no login).")] = None,
     token_file: Annotated[
         Path | None, typer.Option(help="File with a token for programs on each line (default: none); needs --auth.")
@@ -55,6 +62,7 @@ def serve(
         precision=precision.value,
         host=host,
         port=port,
+        allowed_hosts=allowed_host or (),
         auth=user_and_password,
         token_file=token_file,
         max_upload_mb=max_upload_mb,

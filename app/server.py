@@ -143,6 +143,7 @@ def create_app(
     # Gradio takes seconds to import, and creates its folder on import: `serve` sets its path first.
     import gradio as gr
 
+    from .gradio_bounds import bound_sessions, keep_cleaning
     from .http_api import HttpApi, add_http_api
     from .jobs import Jobs
     from .no_remote_fetch import forbid_remote_fetch
@@ -186,8 +187,8 @@ def create_app(
     # launched: without this line, any file of the server could be read.
     require(page, "has_launched", library="gradio", purpose="to read uploads and no other file")
     page.has_launched = True
-    require(page, "state_session_capacity", library="gradio", purpose="to forget visitors that are gone")
-    page.state_session_capacity = MAX_SESSIONS
+    bound_sessions(page, MAX_SESSIONS)
+    keep_cleaning()
     add_http_api(
         app,
         HttpApi(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import shutil
+import tempfile
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -12,6 +15,9 @@ MAX_BODY_BYTES = 1024**2
 """Maximum size of a body that is not an upload."""
 IDLE_SECONDS = 60.0
 """Maximum seconds between two parts of a body."""
+SPARE_BYTES = 256 * 1024**2
+"""Space that uploads leave free on the disk, for answers and for everybody else."""
+RETRY_SECONDS = 60
 PAGE_UPLOAD = "/gradio_api/upload"
 API = "/v1/"
 
@@ -52,12 +58,23 @@ class BodyLimit:
         if not (announced.isascii() and announced.isdigit()) or len(announced) > 20 or int(announced) > limit:
             await _too_large(limit)(scope, receive, send)
             return
+        # A clip is there twice for a moment: as it comes, and as it is read.
+        if limit > self._max_body and not _has_room(2 * int(announced)):
+            await _disk_full()(scope, receive, send)
+            return
         body = _Body(receive, send, limit, self._idle_seconds)
         try:
             await self._app(scope, body.receive, body.send)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                await body.send_held()
+                raise
+            body.refusal = _disk_full()
         except Exception:
             if body.refusal is None:
+                await body.send_held()
                 raise
+        await body.send_held()
         if body.refusal is not None and not body.has_answered:
             await body.refusal(scope, receive, send)
 
@@ -77,6 +94,7 @@ class _Body:
         self._receive, self._send = receive, send
         self._limit, self._idle_seconds = limit, idle_seconds
         self._size, self._is_complete = 0, False
+        self._held: list[Message] = []
         self.refusal: JSONResponse | None = None
         self.has_answered = False
 
@@ -97,9 +115,20 @@ class _Body:
         return message
 
     async def send(self, message: Message) -> None:
-        if self.refusal is None or self.has_answered:
+        """Pass on an answer; one of status 500 is held until it is known what it was about."""
+        if self._held or message.get("status") == 500:
+            self._held.append(message)
+        elif self.refusal is None or self.has_answered:
             self.has_answered = True
             await self._send(message)
+
+    async def send_held(self) -> None:
+        """Pass on what was held, unless there is a better answer."""
+        if self.refusal is None or self.has_answered:
+            for message in self._held:
+                self.has_answered = True
+                await self._send(message)
+        self._held.clear()
 
     def _refuse(self, refusal: JSONResponse) -> Message:
         """Let the application believe that the sender has left."""
@@ -109,6 +138,16 @@ class _Body:
 
 def _too_large(limit: int) -> JSONResponse:
     return _refusal(413, "too_large", f"The body may have at most {limit} bytes here.")
+
+
+def _has_room(num_bytes: int) -> bool:
+    return shutil.disk_usage(tempfile.gettempdir()).free >= num_bytes + SPARE_BYTES
+
+
+def _disk_full() -> JSONResponse:
+    refusal = _refusal(503, "disk_full", "The server's disk is full; try again later.")
+    refusal.headers["Retry-After"] = str(RETRY_SECONDS)
+    return refusal
 
 
 def _refusal(status: int, code: str, message: str) -> JSONResponse:

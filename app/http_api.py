@@ -15,6 +15,7 @@ import anyio.to_thread
 import fastapi
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
 
 from nonlocal_video.attention.maps import QueryPoint
 from nonlocal_video.errors import UsageError
@@ -26,7 +27,7 @@ from nonlocal_video.inference.timeline_files import to_json
 
 from .api import described
 from .choices import FAST
-from .http_errors import ApiError, ApiRoute
+from .http_errors import ApiError, ApiRoute, api_error
 from .http_forms import ClassifyForm, ClipForm, ErrorBody, ExplainForm, JobBody, RowBody, TimelineForm, view_count
 from .jobs import Job, Jobs
 from .openapi_page import openapi_page
@@ -214,6 +215,10 @@ def add_http_api(app: fastapi.FastAPI, api: HttpApi) -> None:
             )
         raise ApiError(404, "not_found", f"There is no {request.url.path}; {PREFIX}/docs lists what there is.")
 
+    async def not_here(_: Request, error: Exception) -> Response:
+        return api_error(error).to_response()  # a path with a line break matches no route at all
+
+    app.add_exception_handler(HTTPException, not_here)
     unlisted: dict[str, Any] = {"include_in_schema": False, "response_model": None}
     router.add_api_route("/openapi.json", openapi, methods=["GET"], **unlisted)
     router.add_api_route("/docs", docs, methods=["GET"], **unlisted)

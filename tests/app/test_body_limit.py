@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import fastapi
@@ -12,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
+from nonlocal_video.app import body_limit
 from nonlocal_video.app.body_limit import MAX_BODY_BYTES, BodyLimit
 from nonlocal_video.app.server import create_app
 from nonlocal_video.inference.recognizer import Recognizer
@@ -121,6 +125,47 @@ def test_a_silent_sender_is_told_to_go(app_reads_well: bool) -> None:
     run(BodyLimit(app, max_upload_bytes=1, idle_seconds=0.01)(scope, receive, send))
     assert [message.get("status") for message in sent] == [408, None]
     assert b"Nothing came for 0.01 seconds" in sent[1]["body"]
+
+
+def test_uploads_that_would_fill_the_disk_are_refused_before_they_come(
+    client: TestClient, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = body_limit.SPARE_BYTES + 2 * 700
+    monkeypatch.setattr(body_limit.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    for path in ("/v1/classify", "/gradio_api/upload"):
+        assert client.post(path, content=b"\0" * 700).status_code == 200
+        response = client.post(path, content=b"\0" * 701)
+        assert (response.status_code, response.json()["code"]) == (503, "disk_full")
+        assert int(response.headers["retry-after"]) > 0
+    assert client.post("/login", content=b"\0" * 701).status_code == 200, "what is not kept needs no room"
+    assert read == [700, 700, 701]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(OSError(errno.ENOSPC, "full"), 503), (OSError(errno.EIO, "broken"), 500), (KeyError(), 500)]
+)
+def test_a_disk_that_becomes_full_is_said(error: Exception, status: int) -> None:
+    app = fastapi.FastAPI()
+
+    @app.post("/gradio_api/upload")
+    def upload() -> None:
+        raise error
+
+    client = TestClient(Outermost(BodyLimit(app, max_upload_bytes=1)), base_url="http://127.0.0.1")
+    response = client.post("/gradio_api/upload")
+    assert response.status_code == status
+    assert (status == 500) == (response.text == "Internal Server Error")
+
+
+class Outermost:
+    """A server that goes on when an application fails."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, *arguments: Any) -> None:
+        with suppress(Exception):
+            await self.app(*arguments)
 
 
 def test_an_answer_may_take_its_time() -> None:

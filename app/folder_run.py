@@ -94,11 +94,10 @@ class FolderRuns:
         settings = {"model": model, "views": views, "top_k": TOP_K}
         shown: deque[list[Any]] = deque(maxlen=SHOWN_ROWS)
         copies: dict[str, ReceivedClip] = {}
-        files_to_read: Iterator[str | Failure] = find_files(paths, within=self.root)
-        if uploads is None:
-            files_to_read = self._copied(files_to_read, model, recognizer.limits.max_bytes, copies)
+        found = find_files(paths, within=self.root)
+        files_to_read = found if uploads else self._copied(found, model, recognizer.limits.max_bytes, copies)
         with ExitStack() as stack:
-            stack.callback(lambda: [clip.close() for clip in copies.values()])
+            stack.callback(_close, copies)
             # Gradio copies the files before it resumes this generator, which deletes the folder.
             results = Path(stack.enter_context(TemporaryDirectory()))
             tables = [results / f"actions{ending}" for ending in FORMATS]
@@ -192,6 +191,11 @@ class FolderRuns:
         if row["error"]:
             row["error"]["message"] = without_folder(row["error"]["message"], read.parent)
         return row
+
+
+def _close(copies: Mapping[str, ReceivedClip]) -> None:
+    for clip in copies.values():
+        clip.close()
 
 
 def _status(counts: Counter[str], total: int) -> str:

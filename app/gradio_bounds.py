@@ -60,7 +60,8 @@ def keep_cleaning() -> None:
     """
     require(route_utils, "delete_files_created_by_app", library="gradio", purpose="to delete uploads in time")
     if not hasattr(route_utils.delete_files_created_by_app, "__wrapped__"):
-        route_utils.delete_files_created_by_app = _without_folders(route_utils.delete_files_created_by_app)
+        cleaner = _without_folders(route_utils.delete_files_created_by_app)
+        route_utils.delete_files_created_by_app = cleaner  # type: ignore[assignment]
 
 
 def _without_folders(clean: Callable[[gr.Blocks, int | None], None]) -> Callable[[gr.Blocks, int | None], None]:

@@ -216,6 +216,7 @@ def create_app(
         mcp_server=False,
         enable_monitoring=False,
     )
+    gradio_app: Any
     (gradio_app,) = [route.app for route in mounted.routes if isinstance(route, Mount)]
     _require_routes(gradio_app.routes)
     if auth is not None:

@@ -33,6 +33,7 @@ def client(recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_visitors_who_never_listen_are_forgotten(client: TestClient) -> None:
+    gradio_app: Any
     (gradio_app,) = [route.app for route in client.app.routes if isinstance(route, Mount)]  # type: ignore[attr-defined]
     queue = gradio_app.get_blocks()._queue
     joined = 0
@@ -66,7 +67,7 @@ def test_a_folder_named_as_a_clip_does_not_end_the_cleaner(tmp_path: Path) -> No
 
     async def go() -> None:
         task = asyncio.create_task(
-            route_utils.delete_files_on_schedule(SimpleNamespace(get_blocks=lambda: blocks), 0.01, 0)  # type: ignore[arg-type]
+            route_utils.delete_files_on_schedule(SimpleNamespace(get_blocks=lambda: blocks), 0.01, 0)
         )
         await asyncio.sleep(0.1)
         assert not task.done(), "it goes on"

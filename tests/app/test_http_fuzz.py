@@ -46,7 +46,7 @@ class Stub:
         Region.parse(region)
         first = path.read_bytes()[:1]
         if first and first[0] < len(ERROR_CODES):
-            raise VideoError(ERROR_CODES[first[0]], f"{path}: it is broken")  # type: ignore[arg-type]
+            raise VideoError(ERROR_CODES[first[0]], f"{path}: it is broken")
         return Prediction(
             path=str(path), model="stub", labels=("a", "b"), scores=np.array([0.25, 0.75]), video=INFO, views=(),
             num_crops=1, num_frames=1, crop=1, device="cpu", timings=StageTimings(0.0, 0.0, 0.0),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import fastapi
 import pytest
 from fastapi.testclient import TestClient
+from starlette.routing import Route
 
 from nonlocal_video.app import login
-from nonlocal_video.app.login import Attempts, Login, read_tokens
+from nonlocal_video.app.login import SIGN_IN_ASSETS, SIGN_IN_PAGES, Attempts, Login, read_tokens
 from nonlocal_video.app.server import create_app, serve
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import Recognizer
@@ -56,6 +58,43 @@ def test_nothing_is_answered_without_a_session(closed: fastapi.FastAPI, method: 
     assert response.status_code == 401
     assert response.json()["code"] == "unauthorized"
     assert "Bearer" in response.headers["www-authenticate"]
+
+
+def all_routes(app: fastapi.FastAPI) -> list[tuple[str, str]]:
+    """Each method and path that the server has, Gradio's own included, with something for each parameter."""
+    waiting, routes = list(app.routes), []
+    while waiting:
+        route = waiting.pop()
+        if isinstance(route, Route):
+            routes.append(route)
+        else:  # a mount; or a router that was included, in releases of FastAPI that keep them whole
+            waiting += getattr(getattr(route, "original_router", route), "routes", ())
+    return [(method, re.sub(r"{.*?}", "x", route.path)) for route in routes for method in sorted(route.methods or ())]
+
+
+def test_each_route_needs_a_session_but_those_of_the_sign_in(closed: fastapi.FastAPI) -> None:
+    routes, visitor = all_routes(closed), client(closed)
+    assert len(routes) > 60
+    assert {path for _, path in routes} >= {"/v1/classify", "/config", "/gradio_api/heartbeat/x", "/gradio_api/upload"}
+    opened = set()
+    for method, path in routes:
+        if path.startswith(SIGN_IN_ASSETS):
+            continue
+        if path in SIGN_IN_PAGES and not (method == "POST" and path == "/login"):
+            opened.add(path)
+        elif path.rstrip("/") != "/login":
+            assert visitor.request(method, path).status_code == 401, (method, path)
+    assert opened == {"/", "/healthz", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"}
+
+
+def test_no_route_is_changed_by_the_page_of_another_site(closed: fastapi.FastAPI) -> None:
+    program = client(closed)
+    headers = {"Origin": "https://evil.example", "Authorization": f"Bearer {TOKEN}"}
+    changing = [(method, path) for method, path in all_routes(closed) if method not in ("GET", "HEAD")]
+    assert len(changing) > 15
+    for method, path in changing:
+        response = program.request(method, path, headers=headers)
+        assert (response.status_code, response.json()["code"]) == (403, "cross_site"), (method, path)
 
 
 def test_the_sign_in_opens_the_rest(closed: fastapi.FastAPI) -> None:

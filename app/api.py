@@ -99,7 +99,7 @@ class Endpoints:
             row = _row(explanation.prediction.to_row(), path)
             with TemporaryDirectory() as folder:
                 # Gradio copies the file before it resumes this generator, which deletes the folder.
-                yield {"prediction": row, **_described(maps)}, str(maps.save_overlay(Path(folder) / "overlay.mp4"))
+                yield {"prediction": row, **described(maps)}, str(maps.save_overlay(Path(folder) / "overlay.mp4"))
 
     def timeline(
         self,
@@ -189,7 +189,8 @@ def _row(row: dict[str, Any], path: Path) -> dict[str, Any]:
     return {"file": printable(path.name), **{name: value for name, value in row.items() if name != "path"}}
 
 
-def _described(maps: AttentionMaps) -> dict[str, Any]:
+def described(maps: AttentionMaps) -> dict[str, Any]:
+    """Return what is known of maps as JSON: method, layer, times, numbers and the strongest places."""
     return {
         "method": maps.method,
         "layer": maps.layer,

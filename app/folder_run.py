@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ from nonlocal_video.inference.results import FORMATS, ResultFile
 
 from .choices import FAST, ONE_VIEW
 from .messages import GONE, plain_errors, refusal, without_folder
+from .received import MAX_PATH_BYTES, ReceivedClip, receive, short
 
 TOP_K = 5
 HEADERS = ["File", "Action", "Score", "Error"]
@@ -89,7 +92,11 @@ class FolderRuns:
         request = ClipRequest.parse(views=ONE_VIEW if fast else views, fast=fast)
         settings = {"model": model, "views": views, "top_k": TOP_K}
         shown: deque[list[Any]] = deque(maxlen=SHOWN_ROWS)
+        copies: dict[str, ReceivedClip] = {}
+        found = find_files(paths, within=self.root)
+        files_to_read = found if uploads else self._copied(found, model, recognizer.limits.max_bytes, copies)
         with ExitStack() as stack:
+            stack.callback(_close, copies)
             # Gradio copies the files before it resumes this generator, which deletes the folder.
             results = Path(stack.enter_context(TemporaryDirectory()))
             tables = [results / f"actions{ending}" for ending in FORMATS]
@@ -99,10 +106,10 @@ class FolderRuns:
                 ]
                 run = BatchRun(
                     recognizer,
-                    self._allowed(find_files(paths, within=self.root), uploads is None, model),
+                    files_to_read,
                     request,
                     tables=files,
-                    to_row=self._row,
+                    to_row=partial(self._row, copies),
                     should_stop=stop_event.is_set,
                 )
                 yield Update(
@@ -134,32 +141,59 @@ class FolderRuns:
             return list(uploads)
         if self.root is None or not folder:
             raise refusal(NOTHING)
+        if "\0" in folder or len(os.fsencode(folder)) > MAX_PATH_BYTES:
+            raise UsageError(f"A folder's name has at most {MAX_PATH_BYTES} bytes, none of them NUL.")
         root = self.root.resolve()
-        chosen = (root / folder).resolve()
+        try:
+            chosen = (root / folder).resolve()
+        except (OSError, RuntimeError):  # links lead in a circle
+            raise UsageError(f"There is no folder {short(folder)} here.") from None
         if not chosen.is_relative_to(root):
             raise refusal(OUTSIDE)
-        if not chosen.is_dir():
-            raise UsageError(f"There is no folder {folder!r} here.")
+        if not os.path.isdir(chosen):  # unlike the method, false for a name that is too long
+            raise UsageError(f"There is no folder {short(folder)} here.")
         return [str(chosen)]
 
-    def _allowed(self, files: Iterator[str], from_folder: bool, model: str) -> Iterator[str | Failure]:
-        """Yield the files; links out of the offered folder become error rows."""
+    def _copied(
+        self, files: Iterator[str], model: str, max_bytes: int, copies: dict[str, ReceivedClip]
+    ) -> Iterator[str | Failure]:
+        """Yield private copies of the offered files; links out of the offered folder become error rows.
+
+        A file that is checked and then opened by its name could be exchanged for a link in between. The copies are
+        deleted with their rows.
+        """
+        assert self.root is not None
+        root = self.root.resolve()
         for path in files:
-            if from_folder and self.root is not None and not Path(path).resolve().is_relative_to(self.root.resolve()):
-                error = VideoError("not_found", f"{path} is a link out of the folder that the server offers.")
+            real = Path(path).resolve()
+            try:
+                if not real.is_relative_to(root):
+                    raise VideoError("not_found", f"{path} is a link out of the folder that the server offers.")
+                clip = receive(None, real.relative_to(root).as_posix(), root=root, max_bytes=max_bytes)
+            except VideoError as error:
                 yield Failure(path, model, error)
             else:
-                yield path
+                copies[str(clip.path)] = replace(clip, name=path)
+                yield str(clip.path)
 
-    def _row(self, outcome: Outcome) -> dict[str, Any]:
+    def _row(self, copies: dict[str, ReceivedClip], outcome: Outcome) -> dict[str, Any]:
         """Return the row of `classify --json`, with a path that is meaningful to the visitor."""
-        path, row = Path(outcome.path), outcome.to_row(TOP_K)
+        read, row = Path(outcome.path), outcome.to_row(TOP_K)
+        clip = copies.pop(outcome.path, None)
+        path = read if clip is None else Path(clip.name)
+        if clip is not None:
+            clip.close()
         root = self.root.resolve() if self.root is not None else None
         known = path.relative_to(root) if root is not None and path.is_relative_to(root) else Path(path.name)
         row["path"] = printable(str(known))
         if row["error"]:
-            row["error"]["message"] = without_folder(row["error"]["message"], path.parent)
+            row["error"]["message"] = without_folder(row["error"]["message"], read.parent)
         return row
+
+
+def _close(copies: Mapping[str, ReceivedClip]) -> None:
+    for clip in copies.values():
+        clip.close()
 
 
 def _status(counts: Counter[str], total: int) -> str:

@@ -29,7 +29,7 @@ ALLOWED = {
     "benchmark": {"analysis", "inference", "zoo", "models", "blocks", "video", "errors"},
     "export": {"inference", "models", "blocks", "errors"},
     "samples": {"video", "paths", "errors"},
-    "app": {"samples", "inference", "attention", "zoo", "models", "video", "errors"},
+    "app": {"samples", "inference", "attention", "zoo", "models", "video", "errors", "__init__"},
     "cli": {
         "analysis",
         "annotations",

@@ -14,12 +14,26 @@ from nonlocal_video.errors import UsageError
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")] = 7860,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="NONLOCAL_VIDEO_ALLOWED_HOST",
+            help="Name of this server beside localhost and IP addresses; may be repeated (default: none).",
+        ),
+    ] = None,
     auth: Annotated[str | None, typer.Option(help="USER:PASS required to open the page (default: no login).")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with a token for programs on each line (default: none); needs --auth.")
+    ] = None,
     max_upload_mb: Annotated[int, typer.Option(min=1, help="Maximum size of an upload, in megabytes.")] = 500,
     keep_minutes: Annotated[float, typer.Option(help="Minutes after which uploads and results are deleted.")] = 60,
     folder_root: Annotated[
         Path | None,
         typer.Option(help="Folder of this machine that visitors may classify, with its subfolders (default: none)."),
+    ] = None,
+    allow_webhook: Annotated[
+        list[str] | None,
+        typer.Option(help="Host that programs may have told of the end of a job; may be repeated (default: none)."),
     ] = None,
     model: options.Model = "default",
     device: options.Device = "auto",
@@ -48,8 +62,11 @@ def serve(
         precision=precision.value,
         host=host,
         port=port,
+        allowed_hosts=allowed_host or (),
         auth=user_and_password,
+        token_file=token_file,
         max_upload_mb=max_upload_mb,
         keep_seconds=60 * keep_minutes,
         folder_root=folder_root,
+        allow_webhook=allow_webhook or (),
     )

@@ -175,6 +175,18 @@ def ask_for(small_server: Server, path: str, **how: Any) -> dict[str, Any]:
     raise AssertionError("there was no answer")
 
 
+def test_a_raw_post_may_leave_out_what_has_a_default(small_server: Server, clip_folder: Path) -> None:
+    """By name, unlike the list of values, which Gradio wants whole."""
+    with httpx.Client(base_url=small_server.url, timeout=60) as http:
+        with (clip_folder / "a.mp4").open("rb") as file:
+            (path,) = http.post("/gradio_api/upload", files={"files": ("a.mp4", file)}).json()
+        clip = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        event = http.post("/gradio_api/call/v2/classify", json={"clip": clip, "top_k": 2}).json()["event_id"]
+        answer = http.get(f"/gradio_api/call/classify/{event}").text
+    (row,) = json.loads(answer.partition("event: complete\ndata: ")[2].splitlines()[0])
+    assert (row["file"], row["status"], len(row["top"])) == ("a.mp4", "ok", 2)
+
+
 @pytest.fixture(scope="module")
 def uploads(client: Client, small_server: Server, clip_folder: Path) -> Path:
     """The server's upload folder, with a file and a link out of it; beside it are a clip and a text of the server's."""

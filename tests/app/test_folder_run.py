@@ -76,7 +76,18 @@ def test_a_folder_of_the_server_is_the_folder_run_of_classify(
 
 @pytest.mark.parametrize(
     ("folder", "message"),
-    [("..", OUTSIDE), ("/", OUTSIDE), ("b/../../..", OUTSIDE), ("out", OUTSIDE), ("c", "no folder"), ("", NOTHING)],
+    [
+        ("..", OUTSIDE),
+        ("/", OUTSIDE),
+        ("b/../../..", OUTSIDE),
+        ("out", OUTSIDE),
+        ("c", "no folder"),
+        ("", NOTHING),
+        ("a\0b", "none of them NUL"),
+        ("x" * 5000, "at most 4096 bytes"),
+        ("x" * 300, "no folder"),
+        ("b/" * 500, "no folder"),
+    ],
 )
 def test_only_folders_below_the_root(runs: FolderRuns, root: Path, tmp_path: Path, folder: str, message: str) -> None:
     (tmp_path / "private").mkdir()
@@ -95,6 +106,48 @@ def test_a_link_out_of_the_root_is_not_read_and_gets_its_row(runs: FolderRuns, r
     assert rows["b/link.mp4"][1] == ""
     assert "link out of the folder" in rows["b/link.mp4"][3]
     assert str(tmp_path) not in str(rows)
+
+
+def test_a_file_that_becomes_a_link_after_the_check_leads_nowhere(
+    runs: FolderRuns, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(root / "b" / "c.mp4", tmp_path / "private.mp4")
+    resolve = Path.resolve
+
+    def resolved_and_exchanged(path: Path, strict: bool = False) -> Path:
+        real = resolve(path, strict)
+        if real.name == "c.mp4":
+            path.unlink()
+            path.symlink_to(tmp_path / "private.mp4")
+        return real
+
+    monkeypatch.setattr(Path, "resolve", resolved_and_exchanged)
+    last = list(runs.run(None, "b", "tiny", "fast", VISITOR))[-1]
+    (row,) = [row for row in shown(last) if row[0] == "b/c.mp4"]
+    assert row[1] == ""
+    assert "links are not followed" in row[3]
+
+
+def test_a_file_may_be_a_link_inside_of_the_root(runs: FolderRuns, root: Path) -> None:
+    (root / "b" / "link.mp4").symlink_to(root / "a.mp4")
+    last = list(runs.run(None, "b", "tiny", "fast", VISITOR))[-1]
+    rows = {row[0]: row for row in shown(last)}
+    assert rows["b/link.mp4"][1].startswith("action")
+
+
+def test_copies_of_offered_files_go_with_their_rows(
+    runs: FolderRuns, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "copies").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "copies"))
+    for _ in runs.run(None, ".", "tiny", "fast", VISITOR):
+        pass
+    assert list((tmp_path / "copies").iterdir()) == []
+    run = runs.run(None, ".", "tiny", "fast", VISITOR)
+    for _ in range(2):
+        next(run)
+    run.close()  # the visitor has left
+    assert list((tmp_path / "copies").iterdir()) == []
 
 
 def test_strays_are_passed_over_and_links_to_folders_outside_are_not_followed(

@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 import uvicorn
-from gradio import processing_utils
+from gradio import processing_utils, queueing, route_utils
 
 from nonlocal_video.app import no_remote_fetch, server
 from nonlocal_video.app.graceful_shutdown import GracefulServer
@@ -53,9 +53,19 @@ def without_the_route_of_recordings(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(server, "PROCESS_RECORDING", "/gradio_api/process_recording_as_it_was_once_called")
 
 
+def without_the_cleaner(patch: pytest.MonkeyPatch) -> None:
+    patch.delattr(route_utils, "delete_files_created_by_app")
+
+
+def without_the_messages_of_visitors(patch: pytest.MonkeyPatch) -> None:
+    patch.delattr(queueing, "AsyncQueue")
+
+
 @pytest.mark.parametrize(
     ("change", "missing"),
     [
+        (without_the_cleaner, r"gradio \S+ has no gradio\.route_utils\.delete_files_created_by_app"),
+        (without_the_messages_of_visitors, r"gradio \S+ has no gradio\.queueing\.AsyncQueue"),
         (without_the_guarded_get, r"gradio \S+ has no gradio\.processing_utils\.async_ssrf_protected_get"),
         (with_a_download_of_its_own, r"gradio \S+ has no one function for all downloads"),
         (with_a_download_that_waits, r"gradio \S+ has no one function for all downloads"),

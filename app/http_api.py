@@ -1,0 +1,256 @@
+"""The plain HTTP API for programs: one request with a clip, one answer; long work as jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+import fastapi
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+
+from nonlocal_video.attention.maps import QueryPoint
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.prediction import printable
+from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.sliding import slide
+from nonlocal_video.inference.timeline import Timeline, check_segment_rule
+from nonlocal_video.inference.timeline_files import to_json
+
+from .api import described
+from .choices import FAST
+from .http_errors import ApiError, ApiRoute, api_error
+from .http_forms import ClassifyForm, ClipForm, ErrorBody, ExplainForm, JobBody, RowBody, TimelineForm, view_count
+from .jobs import Job, Jobs
+from .openapi_page import openapi_page
+from .received import ReceivedClip, receive
+from .turns import Turns
+
+PREFIX = "/v1"
+FORM = Form(media_type="multipart/form-data")
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": words}
+    for status, words in {
+        401: "A token or a password is needed.",
+        404: "There is no such file, or no such job.",
+        413: "The clip is too large or too long.",
+        415: "The clip is no video, or the body is no form.",
+        422: "A setting is not allowed, or the clip is damaged.",
+        429: "Too many wrong passwords.",
+        503: "The server is busy, ending, out of disk space, or its device has failed.",
+    }.items()
+}
+_JOB_ERRORS: dict[int | str, dict[str, Any]] = {status: _ERRORS[status] for status in (401, 404, 422, 429, 503)}
+_CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True)
+class HttpApi:
+    """Handlers of the routes."""
+
+    recognizers: Mapping[str, Recognizer]
+    """Recognizers by model name; the first is the default."""
+    turns: Turns
+    jobs: Jobs
+    max_upload_bytes: int
+    folder_root: Path | None = None
+    """Folder whose files may be named in place of an upload; None offers none."""
+    webhook_hosts: Collection[str] = ()
+    """Hosts that may be told of the end of a job."""
+
+    async def classify(self, request: Request, form: Annotated[ClassifyForm, FORM]) -> Any:
+        """Recognise the action of a clip: the row of `nonlocal-video classify --json`, in this answer."""
+        how: dict[str, Any] = {"fast": True} if form.views == FAST else {"views": view_count(form.views)}
+
+        def work(clip: ReceivedClip, recognizer: Recognizer) -> dict[str, Any]:
+            row = recognizer.classify(clip.path, **how, region=form.region).to_row(form.top_k)
+            return row | {"path": printable(clip.name)}
+
+        return await self._answered(request, form, work)
+
+    async def explain(self, request: Request, form: Annotated[ExplainForm, FORM]) -> Any:
+        """Show where the network looked: the strongest places as JSON, or the overlay video (`output=overlay`)."""
+        query = None if form.query is None else _query_point(form.query)
+
+        def work(clip: ReceivedClip, recognizer: Recognizer) -> Any:
+            explanation = recognizer.explain_all(
+                clip.path,
+                fast=form.views == FAST,
+                around_seconds=None if query is None else query.seconds,
+                region=form.region,
+            )
+            maps = explanation.maps(method=form.method, query=query, label=form.label or None, layer=form.layer or None)
+            if form.output == "overlay":
+                with TemporaryDirectory() as folder:
+                    video = maps.save_overlay(Path(folder) / "overlay.mp4").read_bytes()
+                return Response(video, media_type="video/mp4")
+            row = explanation.prediction.to_row(form.top_k) | {"path": printable(clip.name)}
+            return JSONResponse({"prediction": row, **described(maps)})
+
+        return await self._answered(request, form, work)
+
+    async def timeline(self, form: Annotated[TimelineForm, FORM], response: Response) -> Any:
+        """Start a timeline of a long video; the answer is the job, and `GET /v1/jobs/{id}` gives the rest."""
+        rule = {
+            "threshold": form.threshold,
+            "min_seconds": form.min_seconds,
+            "shortest_seconds": form.shortest_seconds,
+        }
+        check_segment_rule(**rule)
+        self._check_webhook(form.webhook)
+        recognizer = self._recognizer(form.model)
+        self.jobs.check_room()
+        clip = await self._received(form)
+
+        def work(job: Job) -> dict[str, Any]:
+            with clip.plain_errors():
+                timeline = _slide(job, recognizer, clip.path, form)
+                row = to_json(timeline, top_k=form.top_k, **rule)
+            if row["error"]:
+                row["error"]["message"] = row["error"]["message"].replace(str(clip.path), clip.name)
+            return row | {"path": printable(clip.name)}
+
+        try:
+            job = self.jobs.start(Job("timeline", printable(clip.name), form.webhook), work, cleanup=clip.close)
+        except ApiError:
+            clip.close()
+            raise
+        response.headers["Location"] = f"{PREFIX}/jobs/{job.id}"
+        return job.to_json()
+
+    async def job(self, id: str) -> Any:
+        """Return a job: its status, its progress and, at the end, its result or its error."""
+        return await anyio.to_thread.run_sync(self.jobs.get(id).to_json)
+
+    async def stop_job(self, id: str) -> Any:
+        """Stop a job after its current step; what there is stays as its result."""
+        job = self.jobs.get(id)
+        job.stop.set()
+        return await anyio.to_thread.run_sync(job.to_json)
+
+    async def _answered(self, request: Request, form: ClipForm, work: Callable[[ReceivedClip, Recognizer], Any]) -> Any:
+        """Do the work on the clip when it is its turn, unless the program has left meanwhile."""
+        recognizer = self._recognizer(form.model)
+        self.turns.check_room()  # before a large upload is copied
+
+        def in_thread() -> Any:
+            with clip.plain_errors():
+                return work(clip, recognizer)
+
+        async def is_wanted() -> bool:
+            return not await request.is_disconnected()
+
+        with await self._received(form) as clip:
+            answer = await self.turns.run(in_thread, is_wanted=is_wanted)
+        return Response(status_code=204) if answer is None else answer
+
+    def _received(self, form: ClipForm) -> Awaitable[ReceivedClip]:
+        copied = partial(receive, form.file, form.path, root=self.folder_root, max_bytes=self.max_upload_bytes)
+        return anyio.to_thread.run_sync(copied)
+
+    def _recognizer(self, model: str | None) -> Recognizer:
+        if model is None:
+            return next(iter(self.recognizers.values()))
+        if model not in self.recognizers:
+            raise UsageError(f"model = {model!r} should be one of {', '.join(self.recognizers)}.")
+        return self.recognizers[model]
+
+    def _check_webhook(self, webhook: str | None) -> None:
+        if webhook is None:
+            return
+        try:
+            address = urlsplit(webhook)
+            is_allowed = address.scheme in ("http", "https") and address.hostname in self.webhook_hosts
+        except ValueError:
+            is_allowed = False
+        if not is_allowed:
+            hosts = ", ".join(self.webhook_hosts) or "none"
+            raise UsageError(
+                f"webhook = {webhook!r} should be an http or https address of a host that the server allows "
+                f"(--allow-webhook HOST): {hosts}."
+            )
+
+
+def add_http_api(app: fastapi.FastAPI, api: HttpApi) -> None:
+    """Add the routes, and their description at /v1/openapi.json and /v1/docs.
+
+    Args:
+        app: Application, without a route for everything else yet.
+        api: Handlers.
+    """
+    router = APIRouter(prefix=PREFIX, route_class=ApiRoute, tags=["clips"])
+    how: dict[str, Any] = {"methods": ["POST"], "responses": _ERRORS}
+    router.add_api_route("/classify", api.classify, response_model=RowBody, **how)
+    router.add_api_route("/explain", api.explain, response_model=None, **how)
+    router.add_api_route("/timeline", api.timeline, response_model=JobBody, status_code=202, **how)
+    router.add_api_route("/jobs/{id}", api.job, methods=["GET"], response_model=JobBody, responses=_JOB_ERRORS)
+    router.add_api_route("/jobs/{id}", api.stop_job, methods=["DELETE"], response_model=JobBody, responses=_JOB_ERRORS)
+
+    async def openapi() -> Any:
+        return app.openapi()
+
+    async def docs() -> Any:
+        return HTMLResponse(openapi_page(app.openapi()), headers={"Content-Security-Policy": _CONTENT_SECURITY_POLICY})
+
+    async def nothing_here(request: Request, rest: str) -> Any:
+        # Without this, the page mounted at / would answer what no route takes.
+        allowed = {
+            method
+            for route in router.routes
+            if route is not router.routes[-1] and route.path_regex.match(request.url.path)  # type: ignore[attr-defined]
+            for method in route.methods  # type: ignore[attr-defined]
+        }
+        if allowed:
+            names = ", ".join(sorted(allowed))
+            raise ApiError(
+                405, "method_not_allowed", f"{request.url.path} takes {names}, not {request.method}.", {"Allow": names}
+            )
+        raise ApiError(404, "not_found", f"There is no {request.url.path}; {PREFIX}/docs lists what there is.")
+
+    async def not_here(_: Request, error: Exception) -> Response:
+        return api_error(error).to_response()  # a path with a line break matches no route at all
+
+    app.add_exception_handler(HTTPException, not_here)
+    unlisted: dict[str, Any] = {"include_in_schema": False, "response_model": None}
+    router.add_api_route("/openapi.json", openapi, methods=["GET"], **unlisted)
+    router.add_api_route("/docs", docs, methods=["GET"], **unlisted)
+    others = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+    router.add_api_route("/{rest:path}", nothing_here, methods=others, **unlisted)
+    app.include_router(router)
+
+
+def _query_point(text: str) -> QueryPoint:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 3:
+        raise UsageError(f"query = {text!r} should be SECONDS,X,Y, such as 1.5,0.5,0.4.")
+    return QueryPoint(*values)
+
+
+def _slide(job: Job, recognizer: Recognizer, path: Path, form: TimelineForm) -> Timeline:
+    """Slide over the video until its end or until the job is stopped, and count the windows."""
+    steps = slide(
+        recognizer,
+        path,
+        fast=form.views == FAST,
+        window_seconds=form.window_seconds,
+        stride_seconds=form.stride_seconds,
+        region=form.region,
+        context=form.context,
+    )
+    with closing(steps):
+        for timeline in steps:
+            job.done, job.planned = len(timeline), timeline.num_planned
+            if job.stop.is_set() and not timeline.is_complete:
+                return timeline.in_context(timeline.context)  # each window so far drew on those before it alone
+    return timeline

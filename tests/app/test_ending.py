@@ -1,0 +1,47 @@
+"""A server that is told to end while work goes on that does not end by itself."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from serving import Server, serving
+
+pytestmark = pytest.mark.slow
+
+END_WITHIN_SECONDS = 15
+
+
+@pytest.fixture
+def server(tmp_path: Path, tiny_model: Path) -> Iterator[Server]:
+    with serving(tmp_path, "--model", str(tiny_model)) as server:
+        yield server
+
+
+def test_within_fifteen_seconds_everybody_is_told(server: Server, clip_folder: Path) -> None:
+    """A clip whose decoding stands still, and a job that waits for nobody."""
+
+    def post(route: str) -> httpx.Response:
+        with (clip_folder / "a.mp4").open("rb") as file:
+            return httpx.post(f"{server.url}/v1/{route}", files={"file": ("a.mp4", file)}, timeout=60)
+
+    assert post("classify").status_code == 200
+    (child,) = psutil.Process(server.process.pid).children()
+    child.suspend()
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(post, "classify")
+        time.sleep(1)
+        job = post("timeline").json()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(END_WITHIN_SECONDS) == 0
+        answer = held.result()
+    assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+    assert "The server is ending" in answer.json()["message"]
+    assert job["status"] == "waiting"
+    assert not list(server.temporary.rglob("*.mp4"))

@@ -73,7 +73,9 @@ def classify_on_devices(
         DeviceError: A device failed or its process ended; finished outcomes have been yielded before.
     """
     if predictor.source is None:
-        raise UsageError("devices needs a recognizer from nlv.load, as every process loads the model itself.")
+        raise UsageError(
+            "devices needs a recognizer from nlv.load, as every process loads the weights by the model's name."
+        )
     if os.name != "posix":
         raise UsageError("Several devices in one run need Linux or macOS; start one run per device, with --shard K/N.")
     processes: list[_Process] = []

@@ -266,8 +266,8 @@ def test_help_lists_every_argument(recognizer: nlv.Recognizer, method: str, want
     assert all(one.kind is one.KEYWORD_ONLY for one in list(parameters.values())[1:])
     assert parameters["fast"].default is False
     assert parameters["start_seconds"].default is None
-    with pytest.raises(TypeError, match=rf"{method}\(\) has no argument 'vews'; it has .*fast, start_seconds"):
-        getattr(recognizer, method)("a.mp4", vews="3x1")
+    with pytest.raises(TypeError, match=rf"{method}\(\) has no argument 'angles'; it has .*fast, start_seconds"):
+        getattr(recognizer, method)("a.mp4", angles="3x1")
 
 
 def test_one_view_is_explained(recognizer: nlv.Recognizer, clip_folder: Path) -> None:

@@ -37,6 +37,7 @@ print(timeline["segments"])
 - A clip that cannot be read has `"status": "error"` in its row, and why.
 - `client.submit(..., api_name="/timeline")` gives what there is every few seconds; its `cancel()` ends the work.
 - If the page asks for a password: `Client("ADDRESS", auth=("USER", "PASSWORD"))`.
+- In other languages, by plain HTTP: `curl -F file=@clip.mp4 ADDRESSv1/classify`; `ADDRESSv1/docs` describes it.
 - `GET /healthz` says whether the server is up.
 """
 

@@ -370,3 +370,4 @@ def test_the_server_has_it_beside_the_page(
         assert "offers no folder" in client.post("/v1/classify", files={"path": (None, "a")}).json()["message"]
         assert {"/healthz", "/v1/classify"} <= {*client.get("/v1/openapi.json").json()["paths"]}
         assert "gradio" in client.get("/").text
+        assert "ADDRESSv1/classify" in client.get("/config").text, "the API tab says so"

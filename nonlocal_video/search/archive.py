@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.features.table import FeatureSource, metadata_of
+from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.prediction import path_of_printable
 from nonlocal_video.io import atomic_write, lock_of, sha256_of
 from nonlocal_video.search.likeness import Centring, Floats, rooted
@@ -28,21 +30,9 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _FORMAT = "nonlocal-video vectors 1"
-_SETTINGS = ("model", "weights_sha256", "layer", "window_frames", "frames_per_second", "stride_seconds")
+_SOURCE = ("model", "weights_sha256", "layer")
 _WINDOW_COLUMNS = ("path", "status", "start_seconds", "end_seconds", "centre_seconds")
 _BATCH_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class MadeWith:
-    """What the features of an archive were made with; those of a query have to be made alike."""
-
-    model: str
-    weights_sha256: str
-    layer: str
-    window_frames: int
-    frames_per_second: float
-    stride_seconds: float
 
 
 @dataclass(frozen=True)
@@ -51,17 +41,27 @@ class Archive:
 
     table: Path
     """The Parquet file."""
-    made_with: MadeWith
+    source: FeatureSource
+    """What the features come from; those of a query have to come from the same."""
+    settings: dict[str, Any] | None
+    """Settings of the run that wrote the table; None of a table that does not say."""
     windows: Windows
+    order: NDArray[np.int64]
+    """Number that each window has among those of the table, (W,)."""
     vectors: NDArray[np.float16]
     """Unit vectors (W, C), memory-mapped."""
     centring: Centring
     num_errors: int
-    """Number of files of the table without features."""
+    """Number of files of the table that could not be read, or not to their end."""
 
-    def paths_on_disk(self) -> dict[str, int]:
-        """Number of each file by its real path, for recognising an example that is in the archive."""
-        return {os.path.realpath(path): number for number, path in enumerate(self.windows.paths)}
+    def features(self) -> Iterator[Floats]:
+        """Yield the features of the windows, (n, C), in the order of the table."""
+        return _Table(self.table).features()
+
+    def seen_from(self, real: str, given: str) -> Archive:
+        """Return the same with the paths below a folder as they are below another name of it."""
+        paths = tuple(os.path.join(given, os.path.relpath(path, real)) for path in self.windows.paths)
+        return replace(self, windows=replace(self.windows, paths=paths))
 
 
 def open_archive(table: str | os.PathLike[str]) -> Archive:
@@ -92,7 +92,8 @@ def open_archive(table: str | os.PathLike[str]) -> Archive:
             f"to a folder that can be written to."
         ) from error
     mean = np.array(header["mean"], dtype=np.float32)
-    return Archive(table, rows.made_with, windows, vectors, Centring(mean, len(windows)), num_errors)
+    centring = Centring(mean, len(windows))
+    return Archive(table, rows.source, rows.settings, windows, order, vectors, centring, num_errors)
 
 
 def _vectors_file(table: Path) -> Path:
@@ -162,7 +163,7 @@ def _make_vectors(table: Path, rows: _Table, order: NDArray[np.int64]) -> dict[s
         "table_sha256": digest,
         "stamp": stamp,
         "shape": [num_windows, rows.num_channels],
-        "made_with": asdict(rows.made_with),
+        "source": asdict(rows.source),
         "mean": centring.mean.tolist(),
     }
     _write_header(table, header)
@@ -184,32 +185,39 @@ class _Table:
         except (pa.ArrowException, OSError) as error:
             raise self._refused(str(error)) from error
         schema = self._file.schema_arrow
-        missing = [name for name in (*_WINDOW_COLUMNS, "feature", *_SETTINGS) if name not in schema.names]
+        missing = [name for name in (*_WINDOW_COLUMNS, "feature", *_SOURCE) if name not in schema.names]
         if missing:
             raise self._refused(f"it has no column {', '.join(missing)}")
         kind = schema.field("feature").type
         if not pa.types.is_fixed_size_list(kind) or not pa.types.is_floating(kind.value_type):
             raise self._refused(f"its column feature is {kind}")
         self.num_channels = int(kind.list_size)
-        self.made_with = self._made_with()
+        self.source = self._source()
+        self.settings = self._settings()
 
     def _refused(self, reason: str) -> UsageError:
         return UsageError(f"{str(self.table)!r} is not a table of `features --output`: {reason}.")
 
-    def _made_with(self) -> MadeWith:
-        """Return what the windows were made with, which has to be the same for all."""
-        columns = self._file.read(columns=["status", *_SETTINGS])
+    def _settings(self) -> dict[str, Any] | None:
+        try:
+            return dict(metadata_of(self._file.schema_arrow)["settings"])
+        except (ValueError, KeyError, TypeError):  # of another writer
+            return None
+
+    def _source(self) -> FeatureSource:
+        """Return what the windows come from, which has to be the same for all."""
+        columns = self._file.read(columns=["status", *_SOURCE])
         columns = columns.filter(_is_ok(columns)).drop_columns(["status"])
         if not len(columns):
             raise UsageError(f"{str(self.table)!r} has no windows with features, so there is nothing to search.")
-        different = columns.group_by(list(_SETTINGS)).aggregate([]).to_pylist()
+        different = columns.group_by(list(_SOURCE)).aggregate([]).to_pylist()
         if len(different) > 1:
-            names = [name for name in _SETTINGS if len({row[name] for row in different}) > 1]
+            names = [name for name in _SOURCE if len({row[name] for row in different}) > 1]
             raise UsageError(
                 f"The windows of {str(self.table)!r} differ in {', '.join(names)} and cannot be compared with each "
                 f"other. Extract all features alike."
             )
-        return MadeWith(**different[0])
+        return FeatureSource(**different[0])
 
     def windows(self) -> tuple[Windows, NDArray[np.int64], int]:
         """Return the windows in order, the row among those with features that each has, and the number of errors."""
@@ -218,11 +226,14 @@ class _Table:
         num_errors = len(columns) - int(ok.to_numpy().sum())
         columns = columns.filter(ok)
         encoded = columns["path"].combine_chunks().dictionary_encode()
-        paths = [path_of_printable(path) for path in encoded.dictionary.to_pylist()]
+        # Parts of one video, `match.mp4#t=3,5.5`, are windows of one file: their seconds are those of the video.
+        videos = [split_part(path_of_printable(path))[0] for path in encoded.dictionary.to_pylist()]
+        paths = list(dict.fromkeys(videos))
+        number_of = {path: number for number, path in enumerate(paths)}
         starts, ends, centres = (
             columns[name].to_numpy().astype(np.float64) for name in ("start_seconds", "end_seconds", "centre_seconds")
         )
-        numbers = encoded.indices.to_numpy().astype(np.int64)
+        numbers = np.array([number_of[video] for video in videos], dtype=np.int64)[encoded.indices.to_numpy()]
         windows, order = Windows.ordered(paths, numbers, starts, ends, centres)
         return windows, order, num_errors
 

@@ -82,6 +82,10 @@ class Windows:
         """Return the first row of a file's windows, and the one after the last."""
         return int(self._bounds[path_number]), int(self._bounds[path_number + 1])
 
+    def subset(self, rows: NDArray[np.int64]) -> Windows:
+        """Return some of the windows; `rows` ascend."""
+        return Windows(self.paths, self.path_of[rows], self.starts[rows], self.ends[rows], self.centres[rows])
+
     def matching(self, include: Sequence[str], exclude: Sequence[str]) -> NDArray[np.bool_]:
         """Return which windows' paths match a pattern of `include` (all if it is empty) and none of `exclude`, (W,).
 

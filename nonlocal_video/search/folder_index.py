@@ -25,7 +25,7 @@ class IndexCallback:
         """Take the table, which is up to date now, and what was done."""
 
     def should_stop(self) -> bool:
-        """Return whether to stop after the files in hand; what is done is kept, and the call raises KeyboardInterrupt."""
+        """Return whether to stop after the files in hand: what is done is kept, and KeyboardInterrupt is raised."""
         return False
 
 

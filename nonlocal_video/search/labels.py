@@ -25,13 +25,14 @@ def windows_of_labels(archive: Archive, recognizer: Recognizer, labels: Sequence
     unknown = [label for label in labels if label not in recognizer.labels]
     if unknown:
         raise UsageError(
-            f"label = {unknown[0]!r} is not a class of {recognizer.card.name!r}. `nonlocal-video weights info` lists them."
+            f"label = {unknown[0]!r} is not a class of {recognizer.card.name!r}, whose classes are in "
+            f"`recognizer.labels`. Spell it as there."
         )
     network: Any = recognizer.network
     if archive.source.layer != getattr(network, "feature_layer", None) or not hasattr(network, "head"):
         raise UsageError(
-            f"label needs the features before the classifier of {recognizer.card.name!r}, and {str(archive.table)!r} has "
-            f"those of {archive.source.layer!r}."
+            f"label needs the features before the classifier of {recognizer.card.name!r}, and {str(archive.table)!r} "
+            f"has those of {archive.source.layer!r}. Leave it out."
         )
     wanted = torch.tensor([recognizer.labels.index(label) for label in labels])
     fits = []

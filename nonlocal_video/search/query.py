@@ -78,8 +78,8 @@ def check_same_network(recognizer: Recognizer, archive: Archive) -> None:
     if digest != source.weights_sha256:
         raise UsageError(
             f"{str(archive.table)!r} was made with other weights of {source.model!r} (SHA-256 "
-            f"{str(source.weights_sha256)[:12]}...) than these ({str(digest)[:12]}...). Give the table's with --model, or "
-            f"extract the features again."
+            f"{str(source.weights_sha256)[:12]}...) than these ({str(digest)[:12]}...). Give the table's with --model, "
+            f"or extract the features again."
         )
 
 

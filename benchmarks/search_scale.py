@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from nonlocal_video.benchmark.machine import describe_machine
-from nonlocal_video.search.api import search
-from nonlocal_video.search.archive import open_archive
+from nonlocal_video.retrieval.api import search
+from nonlocal_video.retrieval.archive import open_archive
 
 CHANNELS = 1024
 FILE_WINDOWS = 100

@@ -18,6 +18,7 @@ from nonlocal_video.cli.evaluate import evaluate
 from nonlocal_video.cli.explain import explain
 from nonlocal_video.cli.export import export
 from nonlocal_video.cli.import_set import import_set
+from nonlocal_video.cli.search import search
 from nonlocal_video.cli.serve import serve
 from nonlocal_video.cli.timeline import timeline
 from nonlocal_video.cli.train import train
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command()(classify)
 app.command()(explain)
 app.command()(timeline)
+app.command()(search)
 app.command()(train)
 app.command()(evaluate)
 app.command()(check)

@@ -64,4 +64,4 @@ def cosines(vectors: NDArray[np.float16] | Floats, queries: Floats) -> Floats:
     for start in range(0, len(vectors), CHUNK_ROWS):
         rows = torch.from_numpy(np.array(vectors[start : start + CHUNK_ROWS]))  # a copy: the file's pages are read-only
         torch.mm(rows.float(), wanted, out=result[start : start + len(rows)])
-    return np.asarray(result.numpy())
+    return np.asarray(result.clamp_(-1, 1).numpy())  # a rounded vector may be longer than 1

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.notebook import data_frame
-from nonlocal_video.search.hit import Hit
-from nonlocal_video.search.result_files import COLUMNS, cut_hits, write_hits
+from nonlocal_video.retrieval.hit import Hit
+from nonlocal_video.retrieval.result_files import COLUMNS, cut_hits, write_hits
 
 if TYPE_CHECKING:
     import pandas

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from nonlocal_video.attention.contact_sheet import GAP
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.prediction import printable
-from nonlocal_video.search.hit import Hit
+from nonlocal_video.retrieval.hit import Hit
 from nonlocal_video.video.decode import VideoReader
 
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nonlocal_video.search.likeness import CHUNK_ROWS, Centring, cosines
+from nonlocal_video.retrieval.likeness import CHUNK_ROWS, Centring, cosines
 
 
 def likeness(features: np.ndarray, one: int, other: int) -> float:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from nonlocal_video.errors import UsageError
-from nonlocal_video.search import chamfer
-from nonlocal_video.search.chamfer import MAX_EXAMPLE_WINDOWS, Scores, score_moments
-from nonlocal_video.search.moments import JOIN_SHARE, best_moments
-from nonlocal_video.search.windows import Windows
+from nonlocal_video.retrieval import chamfer
+from nonlocal_video.retrieval.chamfer import MAX_EXAMPLE_WINDOWS, Scores, score_moments
+from nonlocal_video.retrieval.moments import JOIN_SHARE, best_moments
+from nonlocal_video.retrieval.windows import Windows
 
 Row = tuple[str, float, float]
 

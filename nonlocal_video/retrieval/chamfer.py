@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
 from nonlocal_video.errors import UsageError
-from nonlocal_video.search.likeness import Floats, cosines
-from nonlocal_video.search.windows import Windows
+from nonlocal_video.retrieval.likeness import Floats, cosines
+from nonlocal_video.retrieval.windows import Windows
 
 UNLIKE_WEIGHT = 0.5
 """Weight of the mean similarity to the negative examples, subtracted from that to the positive ones."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.blocks.kernels import softmax_kernel
 from nonlocal_video.blocks.nonlocal_mean import softmax_scale
-from nonlocal_video.search.likeness import Floats
+from nonlocal_video.retrieval.likeness import Floats
 
 MAX_WINDOWS = 4096
 """Most windows that draw on each other: their products take a second or two."""

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from nonlocal_video.inference.object_storage import is_remote
 from nonlocal_video.inference.prediction import printable
-from nonlocal_video.search.hit import Hit
+from nonlocal_video.retrieval.hit import Hit
 
 _PAGE = """<!doctype html>
 <html lang="en">

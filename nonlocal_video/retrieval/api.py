@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.load import load
@@ -17,18 +18,21 @@ from nonlocal_video.inference.object_storage import is_remote
 from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.runtimes.device import Runtime
-from nonlocal_video.search.archive import Archive, open_archive
-from nonlocal_video.search.chamfer import score_moments
-from nonlocal_video.search.example import ClipPath, SearchExample
-from nonlocal_video.search.folder_index import IndexCallback, update_index
-from nonlocal_video.search.hit import Hit
-from nonlocal_video.search.labels import windows_of_labels
-from nonlocal_video.search.moments import Moment, best_moments
-from nonlocal_video.search.query import FoundExample, find_example
-from nonlocal_video.search.refine import MAX_WINDOWS, refined
-from nonlocal_video.search.result import SearchResult
+from nonlocal_video.retrieval.archive import Archive, open_archive
+from nonlocal_video.retrieval.chamfer import DECIMALS, Scores, score_moments
+from nonlocal_video.retrieval.example import ClipPath, SearchExample
+from nonlocal_video.retrieval.folder_index import IndexCallback, update_index
+from nonlocal_video.retrieval.hit import Hit
+from nonlocal_video.retrieval.labels import windows_of_labels
+from nonlocal_video.retrieval.moments import best_moments, overlapping
+from nonlocal_video.retrieval.query import FoundExample, find_example
+from nonlocal_video.retrieval.refine import MAX_WINDOWS, refined
+from nonlocal_video.retrieval.result import SearchResult
+from nonlocal_video.retrieval.windows import Windows
 
 Examples = ClipPath | SearchExample | Sequence[ClipPath | SearchExample]
+
+Allowed = NDArray[np.bool_]
 
 
 def search(
@@ -149,7 +153,7 @@ def search(
 
 def _hits(
     archive: Archive,
-    allowed: np.ndarray[Any, np.dtype[np.bool_]],
+    allowed: Allowed,
     likes: Sequence[FoundExample],
     unlikes: Sequence[FoundExample],
     top_k: int,
@@ -161,14 +165,15 @@ def _hits(
     positive, negative = [one.vectors for one in likes], [one.vectors for one in unlikes]
     scores = score_moments(vectors, windows, allowed, positive, negative)
     if refine:
-        rows = _rows_to_refine(best_moments(scores, windows, allowed, MAX_WINDOWS))
+        rows = _rows_to_refine(scores, windows, allowed)
         windows, allowed = windows.subset(rows), np.ones(len(rows), dtype=bool)
         vectors, changed = refined(vectors[rows], [*positive, *negative])
         positive, negative = changed[: len(positive)], changed[len(positive) :]
         scores = score_moments(vectors, windows, allowed, positive, negative)
     hits = []
     for rank, moment in enumerate(best_moments(scores, windows, allowed, top_k), start=1):
-        if min_score is not None and moment.score < min_score:
+        score = round(moment.score, DECIMALS)
+        if min_score is not None and score < min_score:
             break
         first, stop = moment.best, int(scores.stop[moment.best])
         middle = (windows.starts[first] + windows.ends[first:stop].max()) / 2
@@ -178,21 +183,22 @@ def _hits(
                 windows.paths[windows.path_of[moment.first]],
                 float(windows.starts[moment.first]),
                 float(windows.ends[moment.first : moment.last + 1].max()),
-                round(moment.score, 6),
+                score,
                 float(middle),
             )
         )
     return tuple(hits)
 
 
-def _rows_to_refine(moments: Sequence[Moment]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _rows_to_refine(scores: Scores, windows: Windows, allowed: Allowed) -> NDArray[np.int64]:
     """Return the rows of the best moments in order, as many moments as `MAX_WINDOWS` have room for."""
-    chosen: list[int] = []
-    for moment in moments:
-        rows = range(moment.first, moment.last + 1)
-        if chosen and len(chosen) + len(rows) > MAX_WINDOWS:
+    chosen: set[int] = set()
+    for moment in best_moments(scores, windows, allowed, MAX_WINDOWS):
+        rows = overlapping(windows, moment.first, moment.last)
+        more = chosen.union(rows[allowed[rows]].tolist())
+        if chosen and len(more) > MAX_WINDOWS:
             break
-        chosen += rows
+        chosen = more
     return np.array(sorted(chosen), dtype=np.int64)
 
 

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from nonlocal_video.errors import OutputError, UsageError, VideoError
-from nonlocal_video.search.hit import Hit
-from nonlocal_video.search.page import address_of, page_of
-from nonlocal_video.search.result import SearchResult
+from nonlocal_video.retrieval.hit import Hit
+from nonlocal_video.retrieval.page import address_of, page_of
+from nonlocal_video.retrieval.result import SearchResult
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.encode import write_video
 

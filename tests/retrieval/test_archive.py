@@ -13,7 +13,7 @@ import pytest
 from feature_tables import write_table
 
 from nonlocal_video.errors import UsageError
-from nonlocal_video.search.archive import open_archive
+from nonlocal_video.retrieval.archive import open_archive
 
 RANDOM = np.random.default_rng(0)
 FILES = [
@@ -29,7 +29,7 @@ def test_vectors_are_the_roots_of_features_less_their_mean(tmp_path: Path, half:
     assert archive.windows.path_of.tolist() == [0, 1, 1, 2, 2, 2]
     assert archive.windows.starts.tolist() == [0, 0, 1, 0, 1, 2]
     assert archive.num_errors == 1
-    assert (archive.made_with.model, archive.made_with.window_frames) == ("tiny", 8)
+    assert (archive.source.model, archive.source.layer, archive.settings) == ("tiny", "pool", None)
     features = np.concatenate([rows for _, _, rows in sorted(FILES, key=lambda file: file[0])])
     roots = np.sqrt(features)
     centred = roots - 6 / 14 * roots.mean(axis=0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.object_storage import is_remote
-from nonlocal_video.search.windows import Windows
+from nonlocal_video.retrieval.windows import Windows
 
 ClipPath = str | os.PathLike[str]
 

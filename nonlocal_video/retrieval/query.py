@@ -15,10 +15,10 @@ from nonlocal_video.inference.object_storage import is_remote, local_copy
 from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.io import sha256_of
-from nonlocal_video.search.archive import Archive
-from nonlocal_video.search.example import SearchExample, file_number, rows_of_example
-from nonlocal_video.search.likeness import Floats
-from nonlocal_video.search.windows import TOUCHING
+from nonlocal_video.retrieval.archive import Archive
+from nonlocal_video.retrieval.example import SearchExample, file_number, rows_of_example
+from nonlocal_video.retrieval.likeness import Floats
+from nonlocal_video.retrieval.windows import TOUCHING
 
 
 @dataclass(frozen=True)

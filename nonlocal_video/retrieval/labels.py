@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.search.archive import Archive
-from nonlocal_video.search.query import check_same_network
+from nonlocal_video.retrieval.archive import Archive
+from nonlocal_video.retrieval.query import check_same_network
 
 
 def windows_of_labels(archive: Archive, recognizer: Recognizer, labels: Sequence[str]) -> NDArray[np.bool_]:

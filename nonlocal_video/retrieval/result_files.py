@@ -14,9 +14,9 @@ from nonlocal_video.errors import OutputError, UsageError, VideoError
 from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.inference.segment_files import cut_clip
 from nonlocal_video.io import atomic_write, check_new
-from nonlocal_video.search.contact_sheet import draw_sheet
-from nonlocal_video.search.hit import Hit
-from nonlocal_video.search.page import page_of
+from nonlocal_video.retrieval.contact_sheet import draw_sheet
+from nonlocal_video.retrieval.hit import Hit
+from nonlocal_video.retrieval.page import page_of
 from nonlocal_video.video.decode import VideoReader
 
 FORMATS = (".csv", ".jsonl", ".json", ".png", ".html")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nonlocal_video.search.chamfer import Scores
-from nonlocal_video.search.windows import TOUCHING, Windows
+from nonlocal_video.retrieval.chamfer import Scores
+from nonlocal_video.retrieval.windows import TOUCHING, Windows
 
 JOIN_SHARE = 0.6
 """Share of a moment's score with which a neighbouring window still belongs to it. A larger share cuts actions that are
@@ -59,12 +59,12 @@ def best_moments(scores: Scores, windows: Windows, allowed: NDArray[np.bool_], t
         found.append(Moment(best, first, last, score))
         if len(found) == top_k:
             break
-        free[_overlapping(windows, first, last)] = False
+        free[overlapping(windows, first, last)] = False
     return found
 
 
 def _ranked(scores: Scores, top_k: int) -> Iterator[int]:
-    """Yield the rows with which moments begin, best first, and in their own order where scores are equal.
+    """Return the rows with which moments begin, best first, and in their own order where scores are equal.
 
     They are sorted only as far as they are used.
     """
@@ -92,7 +92,7 @@ def _reach(
     return row
 
 
-def _overlapping(windows: Windows, first: int, last: int) -> NDArray[np.int64]:
+def overlapping(windows: Windows, first: int, last: int) -> NDArray[np.int64]:
     """Return the rows of a file's windows that overlap those from `first` to `last`."""
     start, end = windows.starts[first], windows.ends[first : last + 1].max()
     begin, stop = windows.rows_of(int(windows.path_of[first]))

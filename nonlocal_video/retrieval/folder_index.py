@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.features.extract import FeatureProgress, FeatureRun, extract_features, feature_settings
+from nonlocal_video.inference.prediction import path_of_printable
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.window_features import FeatureRequest
 from nonlocal_video.inference.windows import WindowRequest
@@ -69,6 +70,8 @@ def update_index(
     index = Path(index)
     if index.suffix.lower() != ".parquet":
         raise UsageError(f"index = {str(index)!r} should end in .parquet.")
+    if index.exists():
+        _refuse_another_folders(index, real, folder)
     run = extract_features(
         recognizer,
         real,
@@ -86,3 +89,21 @@ def update_index(
         )
     callback.on_done(index, run)
     return index
+
+
+def _refuse_another_folders(index: Path, real: str, folder: str) -> None:
+    """Refuse a table with files that are not below a folder: they would be taken for gone, and leave it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        paths = pq.read_table(index, columns=["path"])["path"].unique().to_pylist()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise UsageError(f"index = {str(index)!r} is not a table of `features --output`: {error}.") from error
+    below = os.path.join(real, "")
+    other = next((path for path in map(path_of_printable, paths) if not path.startswith(below)), None)
+    if other is not None:
+        raise UsageError(
+            f"index = {str(index)!r} has {other!r}, which is not of this folder, {folder!r}: its rows would be lost. "
+            f"Use another index; a table of your own is searched by its name."
+        )

@@ -22,8 +22,8 @@ from nonlocal_video.features.table import FeatureSource, metadata_of
 from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.prediction import path_of_printable
 from nonlocal_video.io import atomic_write, lock_of, sha256_of
-from nonlocal_video.search.likeness import Centring, Floats, rooted
-from nonlocal_video.search.windows import Windows
+from nonlocal_video.retrieval.likeness import Centring, Floats, rooted
+from nonlocal_video.retrieval.windows import Windows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -28,7 +28,8 @@ _SHORTEST = 1e-6  # of a vector with a direction, times the length of what the m
 
 def rooted(features: Floats) -> Floats:
     """Return the square roots of features, with their signs."""
-    return np.asarray(np.sign(features) * np.sqrt(np.abs(features)), dtype=np.float32)
+    values = torch.from_numpy(features)  # PyTorch: several times as fast as NumPy
+    return np.asarray(values.abs().sqrt_().copysign_(values).numpy())
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,13 @@ class Centring:
 
         What has no direction, as a window that equals the mean, becomes zeros, which are like nothing.
         """
-        roots = rooted(features)
-        centred = roots - np.float32(self.num_windows / (self.num_windows + MEAN_COUNTS_FROM)) * self.mean
-        lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-        least = np.maximum(_SHORTEST * np.linalg.norm(roots, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        return np.asarray(np.where(lengths > least, centred / np.maximum(lengths, least), 0), dtype=np.float32)
+        rows = torch.from_numpy(rooted(features))
+        least = (_SHORTEST * rows.norm(dim=1, keepdim=True)).clamp_min_(torch.finfo(torch.float32).tiny)
+        rows -= self.num_windows / (self.num_windows + MEAN_COUNTS_FROM) * torch.from_numpy(self.mean)
+        lengths = rows.norm(dim=1, keepdim=True)
+        rows /= lengths.clamp_min(least)
+        rows *= lengths > least
+        return np.asarray(rows.numpy())
 
 
 def cosines(vectors: NDArray[np.float16] | Floats, queries: Floats) -> Floats:
@@ -62,6 +65,6 @@ def cosines(vectors: NDArray[np.float16] | Floats, queries: Floats) -> Floats:
     result = torch.empty(len(vectors), len(queries))
     wanted = torch.from_numpy(queries).T
     for start in range(0, len(vectors), CHUNK_ROWS):
-        rows = torch.from_numpy(np.array(vectors[start : start + CHUNK_ROWS]))  # a copy: the file's pages are read-only
+        rows = torch.from_numpy(vectors[start : start + CHUNK_ROWS])
         torch.mm(rows.float(), wanted, out=result[start : start + len(rows)])
     return np.asarray(result.clamp_(-1, 1).numpy())  # a rounded vector may be longer than 1

@@ -223,7 +223,7 @@ class _Table:
         return FeatureSource(**different[0])
 
     def _value_of(self, name: str) -> str | None:
-        """Return the one value of a text column by the file's statistics; None if there are several, or no statistics."""
+        """Return the one value of a text column by the file's statistics; None if there are several or none."""
         values = set()
         for number in range(self._file.num_row_groups):
             group = self._file.metadata.row_group(number)

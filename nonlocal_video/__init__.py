@@ -53,6 +53,10 @@ if TYPE_CHECKING:
     from nonlocal_video.models.resnet2d import NonLocalNet as NonLocalNet
     from nonlocal_video.models.resnet3d import Basic3DBlock as Basic3DBlock
     from nonlocal_video.models.resnet3d import Video3DResNet as Video3DResNet
+    from nonlocal_video.retrieval.api import search as search
+    from nonlocal_video.retrieval.example import SearchExample as SearchExample
+    from nonlocal_video.retrieval.hit import Hit as Hit
+    from nonlocal_video.retrieval.result import SearchResult as SearchResult
     from nonlocal_video.training.api import TrainCallback as TrainCallback
     from nonlocal_video.training.api import TrainedRun as TrainedRun
     from nonlocal_video.training.api import train as train
@@ -77,6 +81,7 @@ _MODULE_OF_NAME = {
     "FolderResult": "inference.batch_run",
     "InceptionI3D": "models.inception3d",
     "InputSpec": "models.card",
+    "Hit": "retrieval.hit",
     "ModelCard": "models.card",
     "ModelError": "errors",
     "NonLocalAnalyzer": "analysis.tutorial",
@@ -88,6 +93,8 @@ _MODULE_OF_NAME = {
     "Prediction": "inference.prediction",
     "QueryPoint": "attention.maps",
     "Recognizer": "inference.recognizer",
+    "SearchExample": "retrieval.example",
+    "SearchResult": "retrieval.result",
     "Timeline": "inference.timeline",
     "UsageError": "errors",
     "Video3DResNet": "models.resnet3d",
@@ -110,6 +117,7 @@ _MODULE_OF_NAME = {
     "read_annotations": "annotations.formats",
     "read_features": "features.table",
     "remove_nonlocal": "blocks.insertion",
+    "search": "retrieval.api",
     "sparse_attention": "blocks.variants",
     "train": "training.api",
     "write_annotations": "annotations.formats",

@@ -19,6 +19,7 @@ from nonlocal_video.cli.explain import explain
 from nonlocal_video.cli.export import export
 from nonlocal_video.cli.features import features
 from nonlocal_video.cli.import_set import import_set
+from nonlocal_video.cli.search import search
 from nonlocal_video.cli.serve import serve
 from nonlocal_video.cli.terminal import STATUS_USAGE, report_error
 from nonlocal_video.cli.timeline import timeline
@@ -37,6 +38,7 @@ app.command()(classify)
 app.command()(explain)
 app.command()(timeline)
 app.command()(features)
+app.command()(search)
 app.command()(train)
 app.command()(evaluate)
 app.command()(check)

@@ -15,7 +15,7 @@ _SUFFIXES_BY_KIND = {
     "tables and data": (
         "csv tsv tab xls xlsx xlsm xlsb ods numbers parquet feather arrow json jsonl ndjson geojson yaml yml xml toml "
         "ini cfg conf config properties plist lst list md5 sha1 sha256 sfv crc par2 torrent db sqlite sqlite3 pkl "
-        "pickle npy npz mat h5 hdf5 hdf lmdb mdb tfrecord tfrecords eaf pfsx etf boris textgrid anvil trc c3d bvh"
+        "pickle npy npz mat h5 hdf5 hdf lmdb mdb tfrecord tfrecords eaf pfsx etf boris textgrid anvil trc c3d bvh f16"
     ),
     "subtitles": "srt vtt webvtt ass ssa sub idx sbv ttml dfxp smi sami lrc sup usf stl",
     PICTURES: (

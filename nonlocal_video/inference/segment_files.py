@@ -80,7 +80,7 @@ def cut_segments(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, segment in zip(paths, named, strict=True):
-            _cut(reader, video, segment, path)
+            cut_clip(reader, video, segment.start_seconds, segment.end_seconds, path)
     except OSError as error:
         raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror}. Choose another folder.") from error
     return paths
@@ -98,9 +98,15 @@ def frame_times(start_seconds: float, end_seconds: float, frames_per_second: flo
     return times.tolist(), num_frames / length
 
 
-def _cut(reader: VideoReader, video: str, segment: Segment, path: Path) -> None:
+def cut_clip(reader: VideoReader, video: str, start_seconds: float, end_seconds: float, path: Path) -> None:
+    """Write what a video shows in [start, end) as an MP4, at its own mean rate, upright and without sound.
+
+    Raises:
+        VideoError: The video cannot be read, or breaks.
+        OSError: The file cannot be written.
+    """
     info = reader.probe(video)
-    times, rate = frame_times(segment.start_seconds, segment.end_seconds, info.fps)
+    times, rate = frame_times(start_seconds, end_seconds, info.fps)
     with VideoWriter(path, fps=rate) as writer, reader.stream(video, times, chunk_frames=4) as stream:
         shown = iter(stream)
         chunk, first = next(shown), 0

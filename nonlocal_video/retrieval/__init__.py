@@ -1,0 +1,1 @@
+"""Find the moments of an archive that are most like given ones."""

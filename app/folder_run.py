@@ -94,7 +94,7 @@ class FolderRuns:
         shown: deque[list[Any]] = deque(maxlen=SHOWN_ROWS)
         copies: dict[str, ReceivedClip] = {}
         found = find_files(paths, within=self.root)
-        files_to_read = found if uploads else self._copied(found, model, recognizer.limits.max_bytes, copies)
+        files_to_read = found if uploads else self._copied(found, model, recognizer.options.limits.max_bytes, copies)
         with ExitStack() as stack:
             stack.callback(_close, copies)
             # Gradio copies the files before it resumes this generator, which deletes the folder.

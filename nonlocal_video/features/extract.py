@@ -19,7 +19,6 @@ from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import as_video_error
 from nonlocal_video.inference.window_features import FeatureRequest, WindowFeatures
 from nonlocal_video.inference.windows import WindowRequest
-from nonlocal_video.io import sha256_of
 from nonlocal_video.video.region import Region, RegionLike
 
 if TYPE_CHECKING:
@@ -204,7 +203,7 @@ def feature_settings(recognizer: Recognizer, request: FeatureRequest) -> dict[st
     windows = request.windows
     return {
         "model": recognizer.card.name,
-        "weights_sha256": None if recognizer.weights is None else sha256_of(recognizer.weights),
+        "weights_sha256": recognizer.weights_sha256,
         "layer": layer,
         "fast": request.fast,
         "window_seconds": windows.window_seconds,

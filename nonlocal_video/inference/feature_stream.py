@@ -25,7 +25,6 @@ from nonlocal_video.inference.preprocessing import LoadedClip
 from nonlocal_video.inference.upload import on_device
 from nonlocal_video.inference.window_features import FeatureRequest, WindowFeatures
 from nonlocal_video.inference.windows import WindowPlan, WindowRequest, open_windows
-from nonlocal_video.io import sha256_of
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video._messages import printable_name
 from nonlocal_video.video.decode import VideoReader
@@ -128,7 +127,7 @@ def stream_features(
     for name, number in (("workers", workers), ("batch-size", batch_size)):
         if number < 1:
             raise UsageError(f"{name} = {number} should be at least 1.")
-    weights = None if recognizer.weights is None else sha256_of(recognizer.weights)
+    weights = recognizer.weights_sha256
     in_hand: deque[_Gathered] = deque()  # files in order, those that are not yielded yet
     batch: list[tuple[_Gathered, LoadedClip]] = []
 

@@ -14,7 +14,6 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.object_storage import is_remote, local_copy
 from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.io import sha256_of
 from nonlocal_video.retrieval.archive import Archive
 from nonlocal_video.retrieval.example import SearchExample, file_number, rows_of_example
 from nonlocal_video.retrieval.likeness import Floats
@@ -69,7 +68,7 @@ def check_same_network(recognizer: Recognizer, archive: Archive) -> None:
         UsageError: It is not the model with which the archive was made, or has other weights.
     """
     source = archive.source
-    digest = None if recognizer.weights is None else sha256_of(recognizer.weights)
+    digest = recognizer.weights_sha256
     if recognizer.card.name != source.model:
         raise UsageError(
             f"{str(archive.table)!r} was made with the model {source.model!r}, and an example would be seen by "
@@ -97,7 +96,7 @@ def _from_network(example: SearchExample, archive: Archive, recognizer: Recogniz
         )
     check_same_network(recognizer, archive)
     path = os.fspath(example.path)
-    copy = local_copy(path, max_bytes=recognizer.limits.max_bytes) if is_remote(path) else nullcontext(path)
+    copy = local_copy(path, max_bytes=recognizer.options.limits.max_bytes) if is_remote(path) else nullcontext(path)
     with copy as local:
         start, end = example.start_seconds, example.end_seconds
         if example.at is not None:

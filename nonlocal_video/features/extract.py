@@ -203,7 +203,7 @@ def feature_settings(recognizer: Recognizer, request: FeatureRequest) -> dict[st
     windows = request.windows
     return {
         "model": recognizer.card.name,
-        "weights_sha256": recognizer.weights_sha256,
+        "weights_sha256": recognizer.weights_sha256(),
         "layer": layer,
         "fast": request.fast,
         "window_seconds": windows.window_seconds,

@@ -127,7 +127,7 @@ def stream_features(
     for name, number in (("workers", workers), ("batch-size", batch_size)):
         if number < 1:
             raise UsageError(f"{name} = {number} should be at least 1.")
-    weights = recognizer.weights_sha256
+    weights = recognizer.weights_sha256()
     in_hand: deque[_Gathered] = deque()  # files in order, those that are not yielded yet
     batch: list[tuple[_Gathered, LoadedClip]] = []
 

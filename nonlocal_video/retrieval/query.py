@@ -68,7 +68,7 @@ def check_same_network(recognizer: Recognizer, archive: Archive) -> None:
         UsageError: It is not the model with which the archive was made, or has other weights.
     """
     source = archive.source
-    digest = recognizer.weights_sha256
+    digest = recognizer.weights_sha256()
     if recognizer.card.name != source.model:
         raise UsageError(
             f"{str(archive.table)!r} was made with the model {source.model!r}, and an example would be seen by "

@@ -65,13 +65,10 @@ class BodyLimit:
         body = _Body(receive, send, limit, self._idle_seconds)
         try:
             await self._app(scope, body.receive, body.send)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                await body.send_held()
-                raise
-            body.refusal = _disk_full()
-        except Exception:
-            if body.refusal is None:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                body.refusal = _disk_full()
+            elif body.refusal is None:
                 await body.send_held()
                 raise
         await body.send_held()

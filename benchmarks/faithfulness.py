@@ -4,11 +4,9 @@
 
 CLIPS holds one folder of clips a class; DIR holds clips and a `sources.csv` (path,source), of which up to `--limit` are
 drawn, from all origins in turn (an origin is the first two words of a source, a repository). The class is the predicted
-one, so labels are not needed. What is measured and against what: `nonlocal_video/attention/faithfulness.py`. Maps:
-
-- `class evidence`: the exact class activation map of the predicted class.
-- `attention`: attention received in the model's non-local block.
-- `query`: what the place with the strongest class evidence attends to.
+one, so labels are not needed. What is measured and against what: `nonlocal_video/attention/faithfulness.py`. The map is
+the exact class activation map of the predicted class; attention is `block_attention.py`'s, and has only its rank
+correlations here.
 
 Clips that the output file has already are kept, so the command can be interrupted and started again. Intervals are from
 drawing origins, as clips of one origin rise and fall together; a clip of CLIPS is an origin of its own.
@@ -44,7 +42,7 @@ from nonlocal_video.attention.faithfulness import (
     upsample,
     with_shuffled_weights,
 )
-from nonlocal_video.attention.maps import AttentionMaps, QueryPoint
+from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.evaluation.metrics import bootstrap, group_numbers
 from nonlocal_video.inference.explanation import Explanation
@@ -53,21 +51,17 @@ from nonlocal_video.inference.map_check import perturbation
 from nonlocal_video.inference.recognizer import Recognizer
 
 FRACTIONS: dict[Baseline, tuple[float, ...]] = {"blur": (0.0, 0.1, 0.25, 0.5, 1.0), "mean_colour": (0.0, 0.25, 1.0)}
-EVIDENCE, ATTENTION, QUERY, CENTRE = "class evidence", "attention", "query", "centre"
+EVIDENCE, CENTRE = "class evidence", "centre"
 DISPLACED, FLAT = ", displaced", ", averaged over time"
 ORDERS: dict[Baseline, tuple[str, ...]] = {
-    "blur": (EVIDENCE, EVIDENCE + DISPLACED, EVIDENCE + FLAT, CENTRE, ATTENTION, ATTENTION + DISPLACED, QUERY),
-    "mean_colour": (EVIDENCE, EVIDENCE + DISPLACED, CENTRE, ATTENTION, ATTENTION + DISPLACED),
+    "blur": (EVIDENCE, EVIDENCE + DISPLACED, EVIDENCE + FLAT, CENTRE),
+    "mean_colour": (EVIDENCE, EVIDENCE + DISPLACED, CENTRE),
 }
 COMPARED = (
     (EVIDENCE, EVIDENCE + DISPLACED),
     (EVIDENCE, CENTRE),
     (EVIDENCE, EVIDENCE + FLAT),
     (EVIDENCE + FLAT, CENTRE),  # neither knows time; added when the others had been seen
-    (ATTENTION, ATTENTION + DISPLACED),
-    (ATTENTION, CENTRE),
-    (ATTENTION, EVIDENCE),
-    (QUERY, CENTRE),
 )
 CURVES = ("deletion", "insertion")
 VIDEO_SUFFIXES = frozenset({".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"})
@@ -169,8 +163,6 @@ def measure(recognizer: Recognizer, clip: Clip, arguments: argparse.Namespace) -
     explanation = recognizer.explain_all(clip.path, fast=arguments.fast)
     best = explanation.prediction.top(1)[0]
     evidence, attention = explanation.class_evidence(), explanation.attention_received()
-    place = evidence.strongest(1)[0]
-    query = explanation.query(QueryPoint(place.seconds, place.x, place.y))
     size = (explanation.prediction.num_frames, explanation.prediction.crop, explanation.prediction.crop)
     seed = arguments.seed + zlib.crc32(clip.name.encode())  # other offsets in each clip, the same in each run
 
@@ -182,9 +174,6 @@ def measure(recognizer: Recognizer, clip: Clip, arguments: argparse.Namespace) -
         EVIDENCE + DISPLACED: elsewhere(evidence),
         EVIDENCE + FLAT: [upsample(*mean_over_time(evidence.cells, evidence.grid), size)],
         CENTRE: [centre_prior(size)],
-        ATTENTION: [upsample(attention.cells, attention.grid, size)],
-        ATTENTION + DISPLACED: elsewhere(attention),
-        QUERY: [upsample(query.cells, query.grid, size)],
     }
     curves: dict[str, Any] = {}
     for baseline, names in ORDERS.items():
@@ -222,7 +211,7 @@ def shuffled(
             without_trunk, inputs, capture_inputs=[block], capture_outputs=[network.feature_layer]
         )
     strange = replace(
-        explanation, network=without_trunk, block_inputs={block: kept[block]}, features=kept[network.feature_layer]
+        explanation, network=without_trunk, block_inputs=kept.inputs, features=kept.outputs[network.feature_layer]
     )
     size = (explanation.prediction.num_frames, explanation.prediction.crop, explanation.prediction.crop)
     pairs = {

@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "faithfulness.md"
-RESULTS = {view: ROOT / "benchmarks" / "results" / f"block_attention_{view}.json" for view in ("fast", "default")}
+RESULTS = ROOT / "benchmarks" / "results" / "block_attention.json"
 SHIPPED = "dot product, without 4 of the padding"
 ROWS = {  # as the page calls them, in its order
     SHIPPED: "**attention of the default's block**",
@@ -26,62 +26,83 @@ ROWS = {  # as the page calls them, in its order
     "chance": "random cells",
     "evidence": "class evidence",
     f"query, {SHIPPED}": "what the place of most evidence attends to",
-    f"query, {SHIPPED}, displaced": "the same, displaced",
+    f"query, {SHIPPED}, above all places' mean": "the same, less what all places attend to",
     "query, former block": "the same place in the former block",
 }
 LOOKS, PERTURBED = ("correlation", "border"), ("lost", "kept")
 
 
-def page_with_tables(text: str, results: dict[str, dict[str, Any]]) -> str:
+def page_with_tables(text: str, found: dict[str, Any]) -> str:
     """The page's text with what stands between its markers as the results say."""
-    for view, found in results.items():
-        for kind, table in (("settings", settings), ("maps", maps), ("differences", differences)):
-            marker = f"block_{view}_{kind}"
-            before, begin, rest = text.partition(f"<!-- {marker} -->\n")
-            _, end, after = rest.partition(f"<!-- /{marker} -->")
-            if begin and end:
-                text = f"{before}{begin}{table(found)}\n{end}{after}"
+    for kind, table in TABLES.items():
+        before, begin, rest = text.partition(f"<!-- block_{kind} -->\n")
+        _, end, after = rest.partition(f"<!-- /block_{kind} -->")
+        text = f"{before}{begin}{table(found)}\n{end}{after}"
     return text
 
 
 def settings(found: dict[str, Any]) -> str:
     """Describe the clips."""
-    chosen, asked = (found["figures"][part] for part in ("chosen on", "asked of"))
-    some = "" if asked["perturbed"] == asked["clips"] else f", {asked['perturbed']} of them for the last two columns"
+    chosen, asked = (found["figures"][part] for part in PARTS)
+    perturbed = (
+        f"The last two columns are of the first {asked['perturbed']} of these in the order of their names, where the "
+        f"answer's mean probability is {asked['score']:.2f}. Scores by OpenVINO in float32, on "
+        f"{found['machine']['processor']}."
+        if asked["perturbed"]
+        else "No clip was blurred at this view."
+    )
     return (
-        f"{found['frames']} frames. Directions and settings from {chosen['clips']} clips of `clips`; figures of "
-        f"{asked['clips']} other clips of `windows`{some}. The answer's mean probability is {asked['score']:.2f}. "
-        f"Scores by OpenVINO in float32, on {found['machine']['processor']}."
+        f"{found['frames']} frames. Directions and settings from the {chosen['clips']} clips of `clips`; figures of "
+        f"the {asked['clips']} clips of `windows`. {perturbed}"
     )
 
 
 def maps(found: dict[str, Any]) -> str:
-    """What each map is like."""
-    head = ["places are ranked by", "correlation", "border", f"lost, {found['share']:.0%} blurred", "kept"]
-    rows = found["figures"]["asked of"]["maps"]
-    body = [
-        [words, *(_figure(rows[name].get(figure)) for figure in (*LOOKS, *PERTURBED))]
-        for name, words in ROWS.items()
-        if name in rows
-    ]
-    return _table(head, *body)
+    """What each map is like, on the clips that were not chosen on."""
+    return _maps(found["figures"]["asked of"], found["share"])
+
+
+def chosen(found: dict[str, Any]) -> str:
+    """The same on the clips that were chosen on, where more maps were perturbed."""
+    return _maps(found["figures"]["chosen on"], found["share"])
 
 
 def differences(found: dict[str, Any]) -> str:
     """Each map less the attention of the default's block, each clip with itself."""
-    rows = found["figures"]["asked of"]["maps"]
+    part = found["figures"]["asked of"]
     body = [
-        [words, *(_figure((rows[name].get(figure) or {}).get("less_shipped"), signed=True) for figure in PERTURBED)]
+        [words, *(_figure(_of_all(part, name, figure), "less_shipped") for figure in PERTURBED)]
         for name, words in ROWS.items()
-        if name != SHIPPED and "less_shipped" in rows.get(name, {}).get("lost", {})
+        if name != SHIPPED and _of_all(part, name, "lost")
     ]
     return _table(["less the attention of the default's block", "lost", "kept"], *body)
 
 
-def _figure(found: dict[str, Any] | None, *, signed: bool = False) -> str:
+PARTS = ("chosen on", "asked of")
+TABLES = {"settings": settings, "maps": maps, "differences": differences, "chosen": chosen}
+
+
+def _maps(part: dict[str, Any], share: float) -> str:
+    columns = [*LOOKS, *(PERTURBED if part["perturbed"] else ())]
+    words = {"lost": f"lost, {share:.0%} blurred"}
+    body = [
+        [words_of_map, *(_figure(_of_all(part, name, figure)) for figure in columns)]
+        for name, words_of_map in ROWS.items()
+        if name in part["maps"]
+    ]
+    return _table(["places are ranked by", *(words.get(figure, figure) for figure in columns)], *body)
+
+
+def _of_all(part: dict[str, Any], name: str, figure: str) -> dict[str, Any] | None:
+    """A figure of all clips of a part, or of all that were perturbed; None if some lack it."""
+    found: dict[str, Any] | None = part["maps"][name].get(figure)
+    return found if found and found["clips"] in (part["clips"], part["perturbed"]) else None
+
+
+def _figure(found: dict[str, Any] | None, less: str | None = None) -> str:
     if found is None:
         return ""
-    sign = "+" if signed else ""
+    sign, found = ("+", found[less]) if less else ("", found)
     low, high = found["interval"]
     return f"{found['mean']:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
 
@@ -93,5 +114,5 @@ def _table(*rows: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    measured = {view: json.loads(path.read_text("utf-8")) for view, path in RESULTS.items() if path.is_file()}
+    measured = json.loads(RESULTS.read_text("utf-8"))
     PAGE.write_text(page_with_tables(PAGE.read_text("utf-8"), measured), "utf-8")

@@ -25,6 +25,8 @@ from nonlocal_video.video.transforms import resize
 
 MEAN_UNIT = "1 = mean of all places"
 """Unit of attention maps of kernels without a softmax."""
+ROUNDING = 1e-4
+"""Differences of maps over their mean, below which they are rounding."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,6 +154,8 @@ class Explanation:
                 received, unit_of_all = _in_shares(block, block.attention_received(features)[0])
                 if unit_of_all == MEAN_UNIT:
                     values, quantity = values - received, f"{quantity} less that of all points"
+                    # Where all points attend alike nothing is left but rounding, which must not be drawn as a pattern.
+                    values[values.abs() < ROUNDING] = 0
         return self._attention_maps("query", name, values, f"{quantity}, {unit}", query=point, query_index=index)
 
     def class_evidence(self, label: str | int | None = None, *, layer: str | None = None) -> AttentionMaps:

@@ -213,9 +213,13 @@ def _numbers(maps: AttentionMaps, targets: list[Target]) -> str:
     if maps.method == "evidence":
         lines.append(f"{maps.caption.capitalize()}: {maps.quantity}.")
         return "\n".join(lines)
-    lines.append("It attends most to" if maps.query else "Most attended to")
+    attends = "It attends most to" if maps.query else "Most attended to"
+    is_share = maps.method == "attention" or maps.entropy_nats is not None
+    lines.append(attends if is_share else f"{attends} ({maps.quantity})")
     lines.append("")
     lines += [
-        f"1. {_place(target.seconds, target.x, target.y)}: {target.value / maps.cells.size:.1%}" for target in targets
+        f"1. {_place(target.seconds, target.x, target.y)}: "
+        + (f"{target.value / maps.cells.size:.1%}" if is_share else f"{target.value:+.1f}")
+        for target in targets
     ]
     return "\n".join(lines)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from default_block_data import Sample, Split, View, render
 from torch import Tensor, nn
 
+from nonlocal_video.benchmark.principal import set_principal
 from nonlocal_video.blocks import NonLocalConfig, VideoNonLocalBlock
 from nonlocal_video.blocks.nonlocal_block import KernelVariant, Rows
 from nonlocal_video.models.folding import fold_batch_norms
@@ -278,24 +279,6 @@ def _cells(trunk: Trunk, features: Tensor, endpoints: Sequence[str]) -> Tensor:
             x = trunk.exact.get_submodule(name)(x)
         cells.append(x.transpose(0, 1).flatten(1).T)
     return torch.cat(cells)
-
-
-def set_principal(block: VideoNonLocalBlock, cells: Tensor) -> None:
-    """Theta, phi and g become the first principal directions of (cells, C), scaled to mean 0 and variance 1."""
-    mean = cells.mean(dim=0, dtype=torch.float64)
-    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=cells.device)
-    for part in cells.split(65536):
-        centred = part.double() - mean
-        covariance += centred.T @ centred
-    values, vectors = torch.linalg.eigh((covariance / len(cells)).cpu())  # in ascending order
-    depth = block.inter_channels
-    directions = (vectors[:, -depth:] / values[-depth:].clamp(min=1e-6).sqrt()).T.flip(0)  # (D, C)
-    with torch.no_grad():
-        for conv in (block.theta, block.phi, block.g):
-            if conv is not None:
-                conv.weight.copy_(directions[..., None, None, None])
-                if conv.bias is not None:
-                    conv.bias.copy_(-directions @ mean.cpu())
 
 
 # Training.

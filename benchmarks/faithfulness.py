@@ -4,11 +4,8 @@
 
 CLIPS holds one folder of clips a class; DIR holds clips and a `sources.csv` (path,source), of which up to `--limit` are
 drawn, from all origins in turn (an origin is the first two words of a source, a repository). The class is the predicted
-one, so labels are not needed. What is measured and against what: `nonlocal_video/attention/faithfulness.py`. Maps:
-
-- `class evidence`: the exact class activation map of the predicted class.
-- `attention`: attention received in the model's non-local block.
-- `query`: what the place with the strongest class evidence attends to.
+one, so labels are not needed. What is measured and against what: `nonlocal_video/attention/faithfulness.py`. The map is
+the exact class activation map of the predicted class; attention is `block_attention.py`'s.
 
 Clips that the output file has already are kept, so the command can be interrupted and started again. Intervals are from
 drawing origins, as clips of one origin rise and fall together; a clip of CLIPS is an origin of its own.
@@ -44,30 +41,27 @@ from nonlocal_video.attention.faithfulness import (
     upsample,
     with_shuffled_weights,
 )
-from nonlocal_video.attention.maps import AttentionMaps, QueryPoint
+from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.evaluation.metrics import bootstrap, group_numbers
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.load import load
 from nonlocal_video.inference.map_check import perturbation
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.inference.shared_network import SharedNetwork
 
 FRACTIONS: dict[Baseline, tuple[float, ...]] = {"blur": (0.0, 0.1, 0.25, 0.5, 1.0), "mean_colour": (0.0, 0.25, 1.0)}
-EVIDENCE, ATTENTION, QUERY, CENTRE = "class evidence", "attention", "query", "centre"
+EVIDENCE, CENTRE = "class evidence", "centre"
 DISPLACED, FLAT = ", displaced", ", averaged over time"
 ORDERS: dict[Baseline, tuple[str, ...]] = {
-    "blur": (EVIDENCE, EVIDENCE + DISPLACED, EVIDENCE + FLAT, CENTRE, ATTENTION, ATTENTION + DISPLACED, QUERY),
-    "mean_colour": (EVIDENCE, EVIDENCE + DISPLACED, CENTRE, ATTENTION, ATTENTION + DISPLACED),
+    "blur": (EVIDENCE, EVIDENCE + DISPLACED, EVIDENCE + FLAT, CENTRE),
+    "mean_colour": (EVIDENCE, EVIDENCE + DISPLACED, CENTRE),
 }
 COMPARED = (
     (EVIDENCE, EVIDENCE + DISPLACED),
     (EVIDENCE, CENTRE),
     (EVIDENCE, EVIDENCE + FLAT),
     (EVIDENCE + FLAT, CENTRE),  # neither knows time; added when the others had been seen
-    (ATTENTION, ATTENTION + DISPLACED),
-    (ATTENTION, CENTRE),
-    (ATTENTION, EVIDENCE),
-    (QUERY, CENTRE),
 )
 CURVES = ("deletion", "insertion")
 VIDEO_SUFFIXES = frozenset({".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"})
@@ -168,9 +162,7 @@ def measure(recognizer: Recognizer, clip: Clip, arguments: argparse.Namespace) -
     started = time.perf_counter()
     explanation = recognizer.explain_all(clip.path, fast=arguments.fast)
     best = explanation.prediction.top(1)[0]
-    evidence, attention = explanation.class_evidence(), explanation.attention_received()
-    place = evidence.strongest(1)[0]
-    query = explanation.query(QueryPoint(place.seconds, place.x, place.y))
+    evidence = explanation.class_evidence()
     size = (explanation.prediction.num_frames, explanation.prediction.crop, explanation.prediction.crop)
     seed = arguments.seed + zlib.crc32(clip.name.encode())  # other offsets in each clip, the same in each run
 
@@ -182,9 +174,6 @@ def measure(recognizer: Recognizer, clip: Clip, arguments: argparse.Namespace) -
         EVIDENCE + DISPLACED: elsewhere(evidence),
         EVIDENCE + FLAT: [upsample(*mean_over_time(evidence.cells, evidence.grid), size)],
         CENTRE: [centre_prior(size)],
-        ATTENTION: [upsample(attention.cells, attention.grid, size)],
-        ATTENTION + DISPLACED: elsewhere(attention),
-        QUERY: [upsample(query.cells, query.grid, size)],
     }
     curves: dict[str, Any] = {}
     for baseline, names in ORDERS.items():
@@ -201,38 +190,31 @@ def measure(recognizer: Recognizer, clip: Clip, arguments: argparse.Namespace) -
         "score": round(best.score, 6),
         "label": clip.label,
         "curves": curves,
-        "rank_correlation": shuffled(explanation, evidence, attention, arguments.seed),
+        "rank_correlation": shuffled(explanation, evidence, arguments.seed),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
 
-def shuffled(
-    explanation: Explanation, evidence: AttentionMaps, attention: AttentionMaps, seed: int
-) -> dict[str, float]:
-    """Rank correlation of maps with those of the same clip and class when part of the weights are shuffled."""
+def shuffled(explanation: Explanation, evidence: AttentionMaps, seed: int) -> dict[str, float]:
+    """Rank correlation of a map with those of the same clip and class when part of the weights are shuffled."""
     network: Any = explanation.network
     target = explanation.prediction.top(1)[0].index
-    block = attention.layer
-    trunk = [name for name, _ in network.named_children() if name not in (network.head_layer, block)]
+    blocks = network.nonlocal_layers()
+    trunk = [name for name, _ in network.named_children() if name != network.head_layer and name not in blocks]
     without_head = with_shuffled_weights(network, [network.head_layer], seed)
     without_trunk = with_shuffled_weights(network, trunk, seed)
-    inputs = explanation.clip.network_input(0, 0, device=next(network.parameters()).device)
+    device = next(network.parameters()).device
+    inputs = explanation.clip.network_input(0, 0, device=device)
     with torch.inference_mode():
-        _, kept = forward_and_capture(
-            without_trunk, inputs, capture_inputs=[block], capture_outputs=[network.feature_layer]
-        )
+        _, kept = forward_and_capture(without_trunk, inputs, capture_outputs=[network.feature_layer])
     strange = replace(
-        explanation, network=without_trunk, block_inputs={block: kept[block]}, features=kept[network.feature_layer]
+        explanation, shared=SharedNetwork(without_trunk, device), features=kept.outputs[network.feature_layer]
     )
-    size = (explanation.prediction.num_frames, explanation.prediction.crop, explanation.prediction.crop)
     pairs = {
-        "class evidence, head shuffled": (evidence, replace(explanation, network=without_head).class_evidence(target)),
-        "class evidence, trunk shuffled": (evidence, strange.class_evidence(target)),
-        "attention, trunk shuffled": (attention, strange.attention_received()),
+        "class evidence, head shuffled": replace(explanation, shared=SharedNetwork(without_head, device)),
+        "class evidence, trunk shuffled": strange,
     }
-    found = {name: rank_correlation(one.cells, other.cells) for name, (one, other) in pairs.items()}
-    on_pixels = [upsample(maps.cells, maps.grid, size) for maps in (evidence, attention)]
-    found["attention and class evidence"] = rank_correlation(*on_pixels)
+    found = {name: rank_correlation(evidence.cells, one.class_evidence(target).cells) for name, one in pairs.items()}
     return {name: round(value, 4) for name, value in found.items()}
 
 

@@ -1,7 +1,7 @@
 """Make the README's moving picture from the sample clip: `python docs/make_demo_picture.py`.
 
 Three scenes of the same clip: as it is, with the five likeliest actions beside it; with the evidence for the likeliest
-one; with what a point on the left hand attends to.
+one; with what a point on the left hand attends to more than others do.
 """
 
 from __future__ import annotations

@@ -23,9 +23,6 @@ LINES = {  # order in the picture: colour and style
     "class evidence": ("#c1121f", "-"),
     "class evidence, displaced": ("#c1121f", ":"),
     "class evidence, averaged over time": ("#c1121f", "--"),
-    "attention": ("#1d4e89", "-"),
-    "attention, displaced": ("#1d4e89", ":"),
-    "query": ("#2a9d8f", "-"),
     "centre": ("#555555", "-."),
 }
 

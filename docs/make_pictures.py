@@ -12,7 +12,6 @@ from PIL import Image
 
 import nonlocal_video as nlv
 from nonlocal_video.attention.maps import QueryPoint
-from nonlocal_video.attention.overlay import draw
 from nonlocal_video.samples import fetch_samples
 
 FRAMES = (10, 24, 40, 54)
@@ -25,7 +24,7 @@ def main() -> None:
     with nlv.load("default") as recognizer:
         explanation = recognizer.explain_all(dancer)
     rows = [explanation.attention_received(), explanation.query(HAND), explanation.class_evidence()]
-    sheet = np.concatenate([np.concatenate([draw(maps, index) for index in FRAMES], axis=1) for maps in rows])
+    sheet = np.concatenate([np.concatenate([maps.draw_frame(index) for index in FRAMES], axis=1) for maps in rows])
     picture = Image.fromarray(sheet)
     picture = picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.Resampling.LANCZOS)
     picture.save(Path(__file__).parent / "images" / "dancer.jpg", quality=82, optimize=True)

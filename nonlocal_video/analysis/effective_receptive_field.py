@@ -124,7 +124,7 @@ def effective_field(
         clip = sample[None].to(parameter.device, parameter.dtype).requires_grad_()
         with torch.enable_grad():
             _, kept = forward_and_capture(frozen, clip, capture_outputs=[layer])
-            unit = _unit(kept[layer], field.centre).sum()
+            unit = _unit(kept.outputs[layer], field.centre).sum()
         (gradient,) = torch.autograd.grad(unit, clip)
         total += gradient[0].abs().sum(dim=0).double().cpu().numpy()
     if not total.sum() > 0 or not np.isfinite(total).all():

@@ -149,7 +149,7 @@ def network_patterns(
     with torch.no_grad():
         _, kept = forward_and_capture(evaluated, inputs, capture_inputs=list(blocks))
     return [
-        block_pattern(block, kept[name][index : index + 1], block_name=name, clip=clip)
+        block_pattern(block, kept.inputs[name][index : index + 1], block_name=name, clip=clip)
         for index, clip in enumerate(names)
         for name, block in blocks.items()
     ]

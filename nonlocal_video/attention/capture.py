@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
+@dataclass(frozen=True)
+class Captured:
+    """What some modules got and gave in one forward pass, by dotted name."""
+
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+
+    def float(self) -> Captured:
+        """Return the same tensors in float32."""
+        return Captured(*({name: one.float() for name, one in kept.items()} for kept in (self.inputs, self.outputs)))
+
+
 def forward_and_capture(
     network: nn.Module, clip: Tensor, *, capture_inputs: Sequence[str] = (), capture_outputs: Sequence[str] = ()
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Run a network on `clip` (N, 3, T, H, W); return its logits and, by name, inputs or outputs of some modules."""
-    kept: dict[str, Tensor] = {}
+) -> tuple[Tensor, Captured]:
+    """Run a network on `clip` (N, 3, T, H, W); return its logits and inputs or outputs of some modules."""
+    kept = Captured()
 
     def keeper(name: str, *, output: bool) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(_module: nn.Module, arguments: Any, result: Tensor) -> None:
             # A copy, since the next module may be an in-place ReLU.
-            kept[name] = (result if output else arguments[0]).clone()
+            if output:
+                kept.outputs[name] = result.clone()
+            else:
+                kept.inputs[name] = arguments[0].clone()
 
         return keep
 

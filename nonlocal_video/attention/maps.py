@@ -229,9 +229,18 @@ class AttentionMaps:
         return self._deviation(np.full(self.cells.shape[0], 1 / self.cells.shape[0]))
 
     def value_range(self) -> tuple[float, float]:
-        """Values that overlays draw as transparent and as full: 0 and the 99.5th percentile of the positive cells."""
-        top = float(np.quantile(np.maximum(self.cells, 0), 0.995))
-        return 0.0, top if top > 0 else float(max(self.cells.max(), 1e-12))
+        """Values that overlays draw as transparent and as full, the same for all frames of the clip.
+
+        For attention the median of the cells (not below 0) and their 99th percentile, so that each frame shows where it
+        is strong and no single cell decides; for class evidence 0 and the 99.5th percentile of what is above 0.
+        """
+        if self.method == "evidence":
+            top = float(np.quantile(np.maximum(self.cells, 0), 0.995))
+            return 0.0, top if top > 0 else float(max(self.cells.max(), 1e-12))
+        low, top = (float(value) for value in np.quantile(self.cells, (0.5, 0.99)))
+        low = max(low, 0.0) if top > 0 else low
+        # Few cells above the rest, or none: the strongest is drawn as full, and an even map stays transparent.
+        return low, top if top > low else max(float(self.cells.max()), low + max(abs(low), 1.0) * 1e-6)
 
     def save_overlay(self, path: str | os.PathLike[str], *, frames_per_second: float | None = None) -> Path:
         """Write the frames with their maps over them as an H.264 video that browsers play.
@@ -297,7 +306,7 @@ class AttentionMaps:
         return path
 
     def _shares(self) -> NDArray[np.float64] | None:
-        """Return attention as weights that sum to 1; None for class evidence and for kernels without a softmax."""
+        """Return attention as weights that sum to 1; None for class evidence and where a weight is below 0."""
         shares = self.cells.astype(np.float64) / self.cells.size
         is_attention = self.method != "evidence" and shares.min() >= 0 and np.isclose(shares.sum(), 1, atol=1e-3)
         return shares if is_attention else None

@@ -10,6 +10,8 @@ NonLocalType = Literal["gaussian", "embedded_gaussian", "dot_product", "concaten
 NonLocalMode = Literal["spacetime", "space_only", "time_only"]
 PoolOrder = Literal["pool_conv", "conv_pool"]
 Scale = float | Literal["inverse_sqrt"] | None
+SOFTMAX_TYPES: tuple[NonLocalType, ...] = ("gaussian", "embedded_gaussian")
+"""Kernels whose weights sum to 1 for each query."""
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.checkpoint import checkpoint
 
+from nonlocal_video.blocks.config import SOFTMAX_TYPES
 from nonlocal_video.blocks.derivatives import differentiable_once, under_transform
 from nonlocal_video.blocks.kernels import memory_efficient_softmax_kernel, query_chunks
 from nonlocal_video.blocks.nonlocal_block import NonLocalBlock, Rows
 
 Block = TypeVar("Block", bound=NonLocalBlock)
-_SOFTMAX = ("gaussian", "embedded_gaussian")
 _NO_SECOND_DERIVATIVE = (
     "A sparse block has no second derivative by create_graph=True; torch.func.grad and torch.func.hessian give it."
 )
@@ -47,7 +47,7 @@ def memory_efficient(block: Block) -> Block:
         True
     """
     variant = _copied(block)
-    if block.config.nonlocal_type in _SOFTMAX:
+    if block.config.nonlocal_type in SOFTMAX_TYPES:
         variant.variant = _Tiled(block.scale)
     return variant
 
@@ -76,7 +76,7 @@ def sparse_attention(block: Block, top_k: float) -> Block:
     if not 0 < top_k < 1 and not (top_k >= 1 and float(top_k).is_integer()):
         raise ValueError(f"{top_k = } should be a whole number of at least 1, or a share between 0 and 1.")
     variant = _copied(block)
-    variant.variant = _TopKeys(top_k, renormalise=block.config.nonlocal_type in _SOFTMAX)
+    variant.variant = _TopKeys(top_k, renormalise=block.config.nonlocal_type in SOFTMAX_TYPES)
     return variant
 
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from nonlocal_video.blocks import NonLocalBlock
 
 benchmark = typer.Typer(help="Measure the speed of this installation; prints tables and writes JSON.")
-DEFAULT_BLOCK = "nonlocal_Mixed_4f"
+VARIANTS_LAYER = "Mixed_4f"
+"""Layer of the default model on whose features the variants are compared: more positions than its block has."""
+VARIANTS_CHANNELS = 128
 
 
 @benchmark.command()
@@ -53,7 +55,7 @@ def ops(
         block, features = real
         size = " x ".join(map(str, features.shape[2:]))
         results["variants"] = {
-            "features": f"the default model's features {DEFAULT_BLOCK.removeprefix('nonlocal_')}, {size} positions",
+            "features": f"the default model's features {VARIANTS_LAYER}, {size} positions",
             "rows": benchmark_variants(block, features, threads=threads),
         }
     if output is not None:
@@ -209,13 +211,16 @@ def _finish(results: dict[str, Any], output: Path | None, table: Table) -> None:
 
 
 def _real_features(clip: str | None) -> tuple[NonLocalBlock, Tensor]:
-    """Return the default model's non-local block, and its input for a clip."""
-    from nonlocal_video.blocks import NonLocalBlock
+    """Return a block of the whitened principal directions of the default model's features for a clip; and these."""
+    from nonlocal_video.benchmark.principal import set_principal
+    from nonlocal_video.blocks import NonLocalConfig, VideoNonLocalBlock
     from nonlocal_video.inference.load import load
     from nonlocal_video.samples import fetch_samples
 
     with load("default", device="cpu") as recognizer:
-        explanation = recognizer.explain_all(clip or fetch_samples()[0].path)
-    block = explanation.network.get_submodule(DEFAULT_BLOCK)
-    assert isinstance(block, NonLocalBlock)
-    return block, explanation.block_inputs[DEFAULT_BLOCK][:1]
+        view = recognizer.explain_all(clip or fetch_samples()[0].path).clip.network_input(0, 0)
+        features: Tensor = recognizer.network.extract_features(view, [VARIANTS_LAYER])[VARIANTS_LAYER][:1]
+    config = NonLocalConfig(VARIANTS_CHANNELS, sub_sample=False, bn_layer=False, scale=0.5 * VARIANTS_CHANNELS**-0.5)
+    block = VideoNonLocalBlock.from_config(features.shape[1], config).eval()
+    set_principal(block, features[0].flatten(1).T)
+    return block, features

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nonlocal_video.attention.capture import first_non_finite_module, forward_and_capture
+from nonlocal_video.attention.capture import Captured, first_non_finite_module, forward_and_capture
 from nonlocal_video.errors import ModelError
 from nonlocal_video.inference.aggregation import (
     average_logits,
@@ -74,7 +74,7 @@ class Engine:
         pooled_layer: str | None = None,
         inputs_of: Sequence[str] = (),
         outputs_of: Sequence[str] = (),
-    ) -> tuple[list[Prediction], dict[str, Tensor]]:
+    ) -> tuple[list[Prediction], Captured]:
         """Answer for clips, `batch_size` views at a time.
 
         Where memory runs out the batch is halved; what fitted is remembered for inputs of that size. It is split, too,
@@ -90,7 +90,7 @@ class Engine:
             outputs_of: Dotted names of layers whose outputs are kept.
 
         Returns:
-            The predictions, and the features of the last batch by the layers' names.
+            The predictions, and what the layers got and gave in the last batch.
 
         Raises:
             VideoError: `out_of_memory`, if not even one view fits.
@@ -103,7 +103,7 @@ class Engine:
             for view in range(len(clip.views))
             for crop in range(len(clip.crops))
         ]
-        kept: dict[str, Tensor] = {}
+        kept = Captured()
         logits_of: list[list[Tensor]] = [[] for _ in clips]
         pooled_of: list[list[Tensor]] = [[] for _ in clips]
         seconds = [0.0] * len(clips)
@@ -152,7 +152,7 @@ class Engine:
         pooled_layer: str | None,
         inputs_of: Sequence[str],
         outputs_of: Sequence[str],
-    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]] | None:
+    ) -> tuple[Tensor, Tensor | None, Captured] | None:
         """As `_logits`, the first two on the CPU; None if memory ran out, with nothing of it kept alive."""
         try:
             inputs = torch.cat(
@@ -175,7 +175,7 @@ class Engine:
         pooled_layer: str | None = None,
         inputs_of: Sequence[str] = (),
         outputs_of: Sequence[str] = (),
-    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    ) -> tuple[Tensor, Tensor | None, Captured]:
         """What the network gives for normalised views.
 
         Returns:
@@ -183,7 +183,7 @@ class Engine:
             (B, C), None of a network that does not name the layer before its classifier; and what is kept of layers.
             All are float32, whatever the precision.
         """
-        kept: dict[str, Tensor] = {}
+        kept = Captured()
         if runtime == "openvino" and self.openvino is not None and pooled_layer is None:
             logits, features = self.openvino(inputs)
         else:
@@ -199,16 +199,16 @@ class Engine:
                     capture_outputs=list(dict.fromkeys([*outputs_of, *layers])),
                 )
                 if self.card.head_window:
-                    logits = window_logits(self.card, self.folded, kept[str(before_head)])
+                    logits = window_logits(self.card, self.folded, kept.outputs[str(before_head)])
                 else:
                     logits = logits[:, None]
             if self.precision == "bf16":
-                logits, kept = logits.float(), {name: features.float() for name, features in kept.items()}
+                logits, kept = logits.float(), kept.float()
             features = None
             if pooled_layer is not None and pooled_layer == before_head:
-                features = pooled_as_by_head(self.network, kept[pooled_layer])
+                features = pooled_as_by_head(self.network, kept.outputs[pooled_layer])
             elif pooled_layer is not None:
-                features = pooled(kept[pooled_layer])
+                features = pooled(kept.outputs[pooled_layer])
         if not torch.isfinite(logits).all():
             raise ModelError(
                 f"Model {self.card.name!r} gave scores that are not finite, first in layer "

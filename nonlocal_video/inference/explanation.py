@@ -14,12 +14,19 @@ from torch import Tensor, nn
 from nonlocal_video.attention.class_evidence import LinearHead, windowed_evidence
 from nonlocal_video.attention.geometry import CellGrid
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint, evenly_spaced_frames
+from nonlocal_video.blocks import NonLocalBlock
+from nonlocal_video.blocks.config import SOFTMAX_TYPES
 from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.inference.prediction import Prediction, ScoredLabel, printable
 from nonlocal_video.inference.preprocessing import LoadedClip
 from nonlocal_video.inference.shared_network import SharedNetwork
 from nonlocal_video.notebook import FRAMES_IN_STRIP, bars, card, heading, strip
 from nonlocal_video.video.transforms import resize
+
+MEAN_UNIT = "1 = mean of all places"
+"""Unit of attention maps of kernels without a softmax."""
+ROUNDING = 1e-4
+"""Differences of maps over their mean, below which they are rounding."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,23 +127,36 @@ class Explanation:
         return self.attention_received(layer=layer) if query is None else self.query(query, layer=layer)
 
     def attention_received(self, *, layer: str | None = None) -> AttentionMaps:
-        """Return the attention that each position receives, averaged over a block's queries; 1 is an equal share."""
+        """Return the attention that each position receives, averaged over a block's queries; 1 is an equal share.
+
+        The weights of a kernel without a softmax have any sum; the map has them over their mean.
+        """
         name, block, features = self._block(layer)
         with self.shared.taken(), torch.inference_mode():
-            received = block.attention_received(features)[0]  # (M,)
-        return self._attention_maps("attention", name, received, "attention received, 1 = equal share")
+            values, unit = _in_shares(block, block.attention_received(features)[0])  # (M,)
+        return self._attention_maps("attention", name, values, f"attention received, {unit}")
 
     def query(self, point: QueryPoint, *, layer: str | None = None) -> AttentionMaps:
-        """Return the attention of one point of the clip over all frames; 1 is an equal share."""
+        """Return the attention of one point of the clip over all frames, on the scale of `attention_received`.
+
+        Without a softmax, strong places receive much from every point; what all points give on average is therefore
+        taken away, and 0 is as much as that.
+        """
         name, block, features = self._block(layer)
         grid = self._grid(name)
         index, cell = self._cell(point, grid)
         flat = int(np.ravel_multi_index(cell, grid.size))
+        quantity = "attention of the marked point"
         with self.shared.taken(), torch.inference_mode():
             row = block.attention(features, torch.tensor([flat], device=features.device))[0, 0]  # (M,)
-        return self._attention_maps(
-            "query", name, row, "attention of the marked point, 1 = equal share", query=point, query_index=index
-        )
+            values, unit = _in_shares(block, row)
+            if unit == MEAN_UNIT:
+                received, unit_of_all = _in_shares(block, block.attention_received(features)[0])
+                if unit_of_all == MEAN_UNIT:
+                    values, quantity = values - received, f"{quantity} less that of all points"
+                    # Where all points attend alike nothing is left but rounding, which must not be drawn as a pattern.
+                    values[values.abs() < ROUNDING] = 0
+        return self._attention_maps("query", name, values, f"{quantity}, {unit}", query=point, query_index=index)
 
     def class_evidence(self, label: str | int | None = None, *, layer: str | None = None) -> AttentionMaps:
         """Return the evidence for a class at each position.
@@ -233,13 +253,13 @@ class Explanation:
         self,
         method: Method,
         layer: str,
-        weights: Tensor,
+        values: Tensor,
         quantity: str,
         *,
         query: QueryPoint | None = None,
         query_index: int | None = None,
     ) -> AttentionMaps:
-        """Make maps of attention weights (M,) over the keys of a block, as multiples of the equal share 1/M."""
+        """Make maps of values (M,) at the keys of a block."""
         grid = self._grid(layer)
         block: Any = self.network.get_submodule(layer)
         keys = grid.pooled(block.key_size(grid.size))
@@ -247,7 +267,7 @@ class Explanation:
         return self._maps(
             method,
             layer,
-            (weights * weights.numel()).reshape(keys.size),
+            values.reshape(keys.size),
             keys,
             quantity,
             f"{best.label} {best.score:.2f}",
@@ -285,3 +305,16 @@ class Explanation:
             query=query,
             query_index=query_index,
         )
+
+
+def _in_shares(block: NonLocalBlock, weights: Tensor) -> tuple[Tensor, str]:
+    """Return attention weights (M,) of a block as multiples of an equal share 1/M or of their mean, and the unit.
+
+    Weights whose sum is not above 0 (a dot product may be negative) stay as the kernel gives them, times M.
+    """
+    total = float(weights.double().sum())
+    if block.nonlocal_type in SOFTMAX_TYPES:
+        return weights * weights.numel(), "1 = equal share"
+    if total > 0:
+        return weights * (weights.numel() / total), MEAN_UNIT
+    return weights * weights.numel(), f"as {block.nonlocal_type.replace('_', ' ')} gives it"

@@ -25,8 +25,8 @@ class TrainConfig:
     """
 
     stage: Stage = "head"
-    """Part of the network that is trained: the classifier; the last stage as well (res5, or Mixed_5b and Mixed_5c);
-    or everything."""
+    """Part of the network that is trained: the classifier; the last stage as well (res5, or Mixed_5b and Mixed_5c)
+    with its non-local blocks; or everything."""
     epochs: int = 20
     """Number of passes over the training clips."""
     batch_size: int | None = 8

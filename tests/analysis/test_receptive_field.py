@@ -40,8 +40,8 @@ def reached(network: nn.Module, input_size: tuple[int, ...], layer: str, axis: i
     clip.select(2 + axis, index).fill_(math.nan)
     with torch.no_grad():
         _, kept = forward_and_capture(network, clip, capture_outputs=[layer])
-    unit = kept[layer][0]
-    for cells in reversed(kept[layer].shape[2:]):
+    unit = kept.outputs[layer][0]
+    for cells in reversed(kept.outputs[layer].shape[2:]):
         unit = unit[..., cells // 2]
     return bool(unit.isnan().any())
 

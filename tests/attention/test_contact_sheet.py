@@ -130,3 +130,24 @@ def test_arrows_go_from_the_query_to_its_targets() -> None:
         sheet.draw(replace(maps, query=None, query_index=None), maps.strongest(3)),
         sheet.draw(replace(maps, query=None, query_index=None)),
     )
+
+
+def test_attention_is_drawn_from_its_median_to_its_99th_percentile() -> None:
+    cells = np.linspace(1, 2, 144).reshape(GRID.size)
+    cells[0, 0, 0] = 100  # one cell does not decide how the others look
+    low, top = maps_of(cells).value_range()
+    assert low == pytest.approx(np.median(cells), abs=1e-6)
+    assert top == pytest.approx(np.quantile(cells, 0.99), abs=1e-5)
+    assert top < 2.1
+    # The same for a point's attention; class evidence is drawn from 0, which means no evidence.
+    assert maps_of(cells, QueryPoint(0.1, 0.5, 0.5), 1).value_range() == (low, top)
+    assert replace(maps_of(cells), method="evidence").value_range()[0] == 0
+
+
+def test_few_strong_cells_and_even_attention_can_be_drawn() -> None:
+    low, top = maps_of(peaks(t2y4x4=1)).value_range()
+    assert (low, top) == (0, GRID.size[0] * 36)
+    even = maps_of(np.ones(GRID.size))
+    low, top = even.value_range()
+    assert low == 1 < top
+    np.testing.assert_array_equal(even.draw_frame(0, lines=1000)[:, 8:56], even.frame(0)[:, 8:56])  # no tint

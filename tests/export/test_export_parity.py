@@ -131,7 +131,7 @@ def test_the_default_models_weights_and_a_fixed_batch(tmp_path: Path) -> None:
     told = json.loads(text)
     assert (tuple(told["labels"]), told["fast_input"]) == (card.labels, None)
     assert told["input"] == json.loads(json.dumps(asdict(small)))
-    assert exported.notes == ("nonlocal_Mixed_4f adds exactly zero and is left out.",)
+    assert exported.notes == ("nonlocal_Mixed_5c adds exactly zero and is left out.",)
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])

@@ -23,7 +23,7 @@ from nonlocal_video.models.inception3d import InceptionI3D, InceptionI3DConfig
 REPOSITORY = Path(__file__).parents[2]
 WEIGHTS = REPOSITORY / "weights"
 DATA = Path(__file__).parent / "data"
-BLOCK = "nonlocal_Mixed_4f"
+BLOCK = "nonlocal_Mixed_5c"
 
 
 @pytest.fixture(scope="module")
@@ -85,25 +85,53 @@ def test_the_block_changes_no_bit_of_the_scores(default) -> None:
 def test_the_block_is_the_one_that_the_card_describes(default) -> None:
     network, _ = default
     assert list(network.nonlocal_layers()) == [BLOCK]
+    assert network.feature_layer == BLOCK  # nothing lies between the block and the head
     block = network.nonlocal_layers()[BLOCK]
-    assert block.config.scale == 0.5 * 128**-0.5
-    assert (block.config.inter_channels, block.config.sub_sample, block.config.mode) == (128, False, "spacetime")
-    for name in ("phi", "g"):
-        for ours, theta in zip(getattr(block, name).parameters(), block.theta.parameters(), strict=True):
-            assert torch.equal(ours, theta)
-    assert all(not parameter.any() for parameter in block.W.parameters())
-    # Principal directions are orthogonal, and so are their multiples.
-    directions = torch.nn.functional.normalize(block.theta.weight.flatten(1), dim=1)
-    torch.testing.assert_close(directions @ directions.T, torch.eye(128), rtol=0, atol=1e-5)
+    config = block.config
+    assert (config.nonlocal_type, config.inter_channels, config.sub_sample) == ("dot_product", 128, False)
+    assert (config.mode, config.embed_bias, config.out_bias) == ("spacetime", False, False)
+    assert not any(parameter.any() for parameter in block.W.parameters())
+    theta, phi, g = (getattr(block, name).weight.flatten(1).double() for name in ("theta", "phi", "g"))
+    # Principal directions are orthogonal; theta and g are multiples of them.
+    for weight in (theta, g):
+        gram = weight @ weight.T
+        torch.testing.assert_close(gram / gram[0, 0], torch.eye(128, dtype=torch.float64), rtol=0, atol=1e-5)
+    torch.testing.assert_close(g / g.norm(), theta / theta.norm())
+    # The keys have lost a few directions, the same for all of them.
+    lost = torch.linalg.svdvals(theta - phi) / theta[0].norm()
+    assert (lost > 1e-4).sum() == 4
+
+
+@pytest.mark.slow
+def test_what_padding_gives_is_not_in_the_keys(default) -> None:
+    """An empty clip's cells differ by padding alone; their keys hardly do."""
+    network, card = default
+    empty = torch.zeros(1, 3, card.input.num_frames, card.input.crop, card.input.crop)
+    block = network.get_submodule(BLOCK)
+    with torch.inference_mode():
+        features = network.extract_features(empty, ["Mixed_5c"])["Mixed_5c"]
+        spread = [
+            (grid - grid[:, :, 4:5, 3:4, 3:4]).square().sum() for grid in (block.theta(features), block.phi(features))
+        ]
+    assert spread[1] < 0.1 * spread[0]
+
+
+def test_the_blocks_tensors_are_a_small_part_of_the_file(default) -> None:
+    block = default[0].get_submodule(BLOCK)
+    assert block.get_block_info()["memory_bytes"] < 0.05 * (WEIGHTS / "i3d-nl-k400.safetensors").stat().st_size
 
 
 def test_attention_is_neither_flat_nor_on_single_cells(default) -> None:
     network, _ = default
     with torch.inference_mode():
-        features = network.extract_features(reference_clip(16), ["Mixed_4f"])["Mixed_4f"]
-        _, weights = network.get_submodule(BLOCK)(features, return_nl_map=True)
-    entropy = torch.special.entr(weights[0]).sum(1)
-    assert 0.5 < entropy.mean() < 0.9 * np.log(len(entropy))
+        features = network.extract_features(reference_clip(16), ["Mixed_5c"])["Mixed_5c"]
+        block = network.get_submodule(BLOCK)
+        received = block.attention_received(features)[0]
+        _, weights = block(features, return_nl_map=True)
+    torch.testing.assert_close(received, weights[0].mean(0))
+    shares = received / received.sum()
+    assert shares.max() < 0.1
+    assert shares.std() > 0.1 * shares.mean()
 
 
 def test_the_class_activation_map_of_the_real_head_is_exact(default) -> None:
@@ -206,26 +234,47 @@ def test_conversion_leaves_nothing_out(script) -> None:
         script["convert"]({"params": {"Conv3d_2b_1x1": params}, "batch_stats": {"Conv3d_2b_1x1": stats}})
 
 
-def test_whitened_directions_have_mean_zero_and_unit_covariance(script) -> None:
+def test_principal_directions_are_those_of_all_cells_as_they_are(script) -> None:
     generator = torch.Generator().manual_seed(0)
     mixing = torch.randn((12, 12), generator=generator, dtype=torch.float64)
-    rows = torch.randn((5000, 12), generator=generator, dtype=torch.float64) @ mixing + 3
-    mean, covariance = rows.mean(0), torch.cov(rows.T, correction=0)
-    weight, bias = script["whitening"](mean, covariance, 5)
-    projected = rows @ weight.T + bias
-    torch.testing.assert_close(projected.mean(0), torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-10)
-    torch.testing.assert_close(torch.cov(projected.T, correction=0), torch.eye(5, dtype=torch.float64))
-    assert all(row[row.abs().argmax()] > 0 for row in weight)
-    leading = torch.linalg.eigvalsh(covariance).flip(0)[:5]
-    torch.testing.assert_close(weight.norm(dim=1), leading.rsqrt())
+    clips = [torch.randn((n, 12), generator=generator, dtype=torch.float64) @ mixing + 3 for n in (400, 100)]
+    found = script["principal_directions"](clips, 5)
+    torch.testing.assert_close(found @ found.T, torch.eye(5, dtype=torch.float64))
+    rows = torch.cat(clips)  # not less their mean
+    _, values, expected = torch.linalg.svd(rows, full_matrices=False)
+    torch.testing.assert_close((found @ expected[:5].T).abs(), torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-6)
+    torch.testing.assert_close((rows @ found.T).norm(dim=0), values[:5])
+    assert all(row[row.abs().argmax()] > 0 for row in found)
 
 
-def test_feature_moments_are_those_of_all_cells_of_all_clips(script) -> None:
+def test_padding_directions_hold_what_differs_from_the_central_cell(script) -> None:
+    generator = torch.Generator().manual_seed(1)
+    empty = torch.rand((1, 1, 1, 1), generator=generator).expand(6, 2, 3, 3).clone()
+    differs = torch.randn(6, generator=generator)
+    empty[:, 1, 0, 2] += differs
+    (found,) = script["padding_directions"](empty, 1)
+    unit = (differs / differs.norm()).double()
+    torch.testing.assert_close((found @ unit).abs(), torch.ones((), dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_the_block_that_is_set_compares_features_without_padding(script) -> None:
     torch.manual_seed(0)
-    network = InceptionI3D(InceptionI3DConfig(num_classes=2)).eval()
-    clips = [torch.rand(1, 3, 8, 32, 32), torch.rand(1, 3, 4, 48, 32)]
-    with torch.inference_mode():
-        rows = [network.extract_features(clip, ["Mixed_4f"])["Mixed_4f"].flatten(2)[0].T.double() for clip in clips]
-    mean, covariance = script["feature_moments"](network, clips)
-    torch.testing.assert_close(mean, torch.cat(rows).mean(0))
-    torch.testing.assert_close(covariance, torch.cov(torch.cat(rows).T, correction=0))
+    config = script["BLOCK_CONFIG"]
+    network = InceptionI3D(InceptionI3DConfig(num_classes=2, nonlocal_blocks={"Mixed_5c": config})).eval()
+    clips = [torch.rand(n, 1024, dtype=torch.float64) for n in (300, 200)]
+    padding = torch.linalg.qr(torch.randn(1024, 4, dtype=torch.float64))[0].T
+    script["set_block"](network, clips, padding)
+    block = network.get_submodule(BLOCK)
+    grids = [rows.T.reshape(1, 1024, 4, 5, -1).float() for rows in clips]
+    with torch.no_grad():
+        maps = [block(grid, return_nl_map=True) for grid in grids]
+    assert all(torch.equal(z, grid) for (z, _), grid in zip(maps, grids, strict=True))
+    # The weights of a query sum to 1 on average.
+    sums = [float(weights.sum(dim=2).mean()) for _, weights in maps]
+    assert np.mean(sums) == pytest.approx(1, abs=1e-4)
+    # What lies along the padding's directions changes no key.
+    moved = grids[0] + padding[0].float().reshape(1, 1024, 1, 1, 1)
+    torch.testing.assert_close(block.phi(moved), block.phi(grids[0]), rtol=0, atol=1e-5)
+    assert (block.theta(moved) - block.theta(grids[0])).abs().max() > 1e-3
+    values = torch.cat([block.g(grid).flatten() for grid in grids])
+    assert values.detach().square().mean().item() == pytest.approx(1, abs=1e-3)

@@ -18,6 +18,7 @@ from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.batch_run import BatchRun
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import find_files
+from nonlocal_video.inference.folder_context import context_settings
 from nonlocal_video.inference.prediction import Failure, Outcome, printable
 from nonlocal_video.inference.preprocessing import ClipRequest
 from nonlocal_video.inference.recognizer import Recognizer
@@ -88,7 +89,7 @@ class FolderRuns:
         total = sum(1 for _ in find_files(paths, passed_over=passed_over, within=self.root))
         recognizer, fast = self.recognizers[model], views == FAST
         request = ClipRequest(ViewCount.parse(ONE_VIEW if fast else views))
-        settings = {"model": model, "views": views, "top_k": TOP_K}
+        settings = {"model": model, "views": views, "top_k": TOP_K, **context_settings(recognizer.card, "none")}
         shown: deque[list[Any]] = deque(maxlen=SHOWN_ROWS)
         with ExitStack() as stack:
             # Gradio copies the files before it resumes this generator, which deletes the folder.

@@ -15,7 +15,7 @@ from nonlocal_video.inference.context import FolderContext, check_context, check
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import classify_files
-from nonlocal_video.inference.folder_context import kept_answer, refined_outcomes
+from nonlocal_video.inference.folder_context import context_settings, kept_answer, refined_outcomes
 from nonlocal_video.inference.many_devices import classify_on_devices
 from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import Failure, Outcome
@@ -176,8 +176,7 @@ def run_settings(
         limits: What a file may cost.
         context: Whether the clips refine each other.
     """
-    refines = {} if context == "none" else {"context": context, "labels": list(card.labels)}
-    return refines | {
+    return context_settings(card, context) | {
         "model": card.name,
         "weights_sha256": None if weights is None else sha256_of(weights),
         "views": str(request.views),
@@ -284,4 +283,6 @@ def run_folder(
         if should_stop():
             raise KeyboardInterrupt
     table_path = None if output is None else Path(output)
-    return FolderResult(run.counts, run.done_before, passed_over, table_path, refined_outcomes(own), top_k)
+    return FolderResult(
+        run.counts, run.done_before, passed_over, table_path, refined_outcomes(own, recognizer.card), top_k
+    )

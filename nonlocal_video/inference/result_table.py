@@ -55,7 +55,7 @@ def _read_csv(path: Path, escaped: bool) -> list[dict[str, Any]]:
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames or ()
-        kinds = columns(sum(name.endswith("_index") for name in names))
+        kinds = columns(sum(name.endswith("_index") for name in names), unknown="unknown" in names)
         if list(names) != list(kinds):
             raise ValueError(f"its columns are {', '.join(names)}")
         rows = []
@@ -63,6 +63,7 @@ def _read_csv(path: Path, escaped: bool) -> list[dict[str, Any]]:
             row: dict[str, Any] = {}
             for name, kind in kinds.items():
                 cell = unescape_cell(cells[name]) if escaped and kind is str else cells[name]
-                row[name] = kind(cell) if cell or name in _NEVER_EMPTY else None
+                value = cell == "True" if kind is bool else kind(cell) if cell or name in _NEVER_EMPTY else None
+                row[name] = None if kind is bool and not cell else value
             rows.append(row)
         return rows

@@ -157,13 +157,13 @@ def _lopsided_note(logits: NDArray[np.float32], labels: Sequence[str]) -> tuple[
     largest, num_clips = int(counts.argmax()), len(logits)
     if num_clips < _FEW_CLIPS * len(labels):
         return (
-            f"The mean of a run was subtracted, and {num_clips} clips of up to {len(labels)} classes are few for one: it "
+            f"The mean of the run was subtracted, and {num_clips} clips of up to {len(labels)} classes are few: it "
             f"is partly that of their actions. More clips of the same place, or --context none, may be better.",
         )
     if counts[largest] > num_clips * (1 + 1 / len(labels)) / 2:
         return (
-            f"Lopsided: by themselves {counts[largest]} of the {num_clips} clips look like {labels[largest]!r}. If they "
-            f"do show it, use --context none, as subtracting their mean takes that action away; if they only look "
+            f"Lopsided: by themselves {counts[largest]} of the {num_clips} clips look like {labels[largest]!r}. If "
+            f"they show it, use --context none, as subtracting their mean takes that action away; if they only look "
             f"alike because of their place, subtracting it is right.",
         )
     return ()

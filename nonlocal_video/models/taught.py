@@ -95,35 +95,33 @@ class TaughtClasses:
                 classes.
         """
         share = mean_share(len(features)) if folder else 0.0
+        rows = to_length_1(np.asarray(features, np.float64))
+        centre = share * self.means.mean(axis=0)
         return likeness(
-            to_length_1(np.asarray(features, np.float64)),
-            self.means,
-            self._nones,
+            rows - share * rows.mean(axis=0),
+            self.means - centre,
+            self._nones - centre,
             self._damping,
-            share=share,
             least=share * self.folder_threshold + (1 - share) * self.threshold,
         )
 
 
-def likeness(rows: Array, means: Array, nones: Array, damping: Array, *, share: float, least: float) -> Likeness:
+def likeness(rows: Array, means: Array, nones: Array, damping: Array, *, least: float = 0.0) -> Likeness:
     """Return the likeness of clips to class means; see `TaughtClasses`.
 
     Args:
-        rows: (N, C) features of length 1.
-        means: (K, C).
+        rows: (N, C).
+        means: (K, C), K of 2 or more.
         nones: (M, C).
         damping: (R, C).
-        share: Share of each side's mean that is subtracted, 0 to 1.
         least: As in `Likeness`.
     """
-    centre = share * means.mean(axis=0)
-    classes = _damped(means - centre, damping)
-    clips = _damped(rows - share * rows.mean(axis=0), damping)
-    cosines = clips @ classes.T
+    clips = _damped(rows, damping)
+    cosines = clips @ _damped(means, damping).T
     ranked = np.sort(cosines, axis=1)
     value = ranked[:, -1] + LEAD_COUNTS * (ranked[:, -1] - ranked[:, -2])
     if len(nones):
-        value[(clips @ _damped(nones - centre, damping).T).max(axis=1) > ranked[:, -1]] = -1.0
+        value[(clips @ _damped(nones, damping).T).max(axis=1) > ranked[:, -1]] = -1.0
     return Likeness(value, cosines.argmax(axis=1), least)
 
 

@@ -70,8 +70,8 @@ def read_examples(
         ignore_columns: Columns of the CSV that are for other programs.
 
     Raises:
-        UsageError: Something has no label, a column is missing or unknown, a clip is in two groups or is both of a class
-            and of none, or there are fewer than two classes.
+        UsageError: Something has no label, a column is missing or unknown, a clip is in two groups, or is both of a
+            class and of none, or there are fewer than two classes.
 
     Example:
         >>> read_examples("examples/").labels
@@ -100,7 +100,7 @@ def read_examples(
         classes = ", ".join(map(repr, result.labels)) or "none"
         raise UsageError(
             f"{str(source)!r} has examples of {len(result.labels)} class(es) ({classes}), and teaching needs two or "
-            f"more. Add a class; clips of nothing in particular belong in a folder {NONE_OF_THESE!r}, which is no class."
+            f"more. Add a class; a folder {NONE_OF_THESE!r} is for clips that show none of them, and is no class."
         )
     return ExampleSet(examples, (*notes, *alike_names(list(result.labels))), passed_over)
 

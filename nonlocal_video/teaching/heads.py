@@ -13,6 +13,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nonlocal_video.models.taught import to_length_1
+
 HeadName = Literal["ridge", "nearest-class-mean", "logistic-regression"]
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
 """In the order in which they are preferred where they are equally good."""
@@ -92,11 +94,6 @@ def class_means(rows: TrainingRows) -> Array:
             for index in range(rows.num_classes)
         ]
     )
-
-
-def to_length_1(features: Array) -> Array:
-    """Scale rows to length 1: (..., C) -> (..., C). A row of zeros stays one."""
-    return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
 def _nearest_class_mean(rows: TrainingRows) -> LinearHead:

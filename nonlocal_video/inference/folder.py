@@ -163,7 +163,8 @@ def _alone(recognizer: Recognizer, clip: LoadedClip) -> Prediction | Failure:
         return _failure(recognizer, clip.path, error)
 
 
-def _failure(recognizer: Recognizer, path: str, error: Exception) -> Failure:
+def as_video_error(path: str, error: Exception) -> VideoError:
+    """Return the error of a file's row for whatever went wrong with it."""
     if isinstance(error, PartError):
         error = VideoError("not_found", f"{printable_name(path)}: it has no such part: {error}")
     if failure_of(error) == "out_of_memory":
@@ -172,4 +173,8 @@ def _failure(recognizer: Recognizer, path: str, error: Exception) -> Failure:
         if not isinstance(error, NonlocalVideoError):
             _log.error("unexpected error for %r", path, exc_info=error)
         error = VideoError("internal", str(error) or type(error).__name__)
-    return Failure(path, recognizer.card.name, error)
+    return error
+
+
+def _failure(recognizer: Recognizer, path: str, error: Exception) -> Failure:
+    return Failure(path, recognizer.card.name, as_video_error(path, error))

@@ -20,6 +20,7 @@ from nonlocal_video.inference.batch_run import BatchProgress, FolderResult, run_
 from nonlocal_video.inference.context import Context, FolderContext
 from nonlocal_video.inference.engine import Engine
 from nonlocal_video.inference.explanation import Explanation
+from nonlocal_video.inference.feature_stream import window_features
 from nonlocal_video.inference.files import Selection
 from nonlocal_video.inference.object_storage import is_folder
 from nonlocal_video.inference.precision import Precision
@@ -419,6 +420,8 @@ class Recognizer:
             context=context,
         )
         return last_of(steps)
+
+    features = window_features
 
     def nonlocal_layers(self) -> dict[str, nn.Module]:
         """Return the non-local blocks of the network, by dotted name."""

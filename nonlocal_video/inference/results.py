@@ -265,19 +265,22 @@ class ResultFile:
             raise OutputError(self._damaged(problem)) from problem
 
     def _write_table(self) -> None:
-        ending = self.path.suffix.lower()
         with atomic_write(self.path, part=_draft_of(self.path)) as draft:
-            if ending == ".jsonl":
-                _write_jsonl(draft, self._rows())
-            elif ending == ".csv":
-                _write_csv(draft, self._rows(), self.top_k, self._unknown, escape=self.csv_escape)
-            else:
-                _write_parquet(draft, self._rows(), self.top_k, self._unknown)
+            self._write_rows(draft)
             if self._lost_its_end:
                 self._refuse_fewer_rows()
             # Before the table has its name: beside a table lies a journal that knows of it, or has lost its end.
             self._journal.append({_TABLE: True})
             self._journal.sync()
+
+    def _write_rows(self, draft: IO[bytes]) -> None:
+        ending = self.path.suffix.lower()
+        if ending == ".jsonl":
+            _write_jsonl(draft, self._rows())
+        elif ending == ".csv":
+            _write_csv(draft, self._rows(), self.top_k, self._unknown, escape=self.csv_escape)
+        else:
+            _write_parquet(draft, self._rows(), self.top_k, self._unknown)
 
     def _refuse_fewer_rows(self) -> None:
         new, old = sum(1 for _ in self._rows()), count_rows(self.path)

@@ -20,8 +20,8 @@ from nonlocal_video.datasets.labelled import LabelledClip
 from nonlocal_video.datasets.manifest import ManifestRow
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.inference.sliding import plan_windows
 from nonlocal_video.inference.timeline_files import to_json, to_vtt
+from nonlocal_video.inference.windows import plan_windows
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.augment import Augmentation
 from nonlocal_video.training.data import ClipDataset

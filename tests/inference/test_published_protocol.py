@@ -13,8 +13,8 @@ from torch import Tensor
 
 import nonlocal_video as nlv
 from nonlocal_video.inference.preprocessing import ClipLoader, ClipRequest, LoadedClip
-from nonlocal_video.inference.sliding import plan_windows
 from nonlocal_video.inference.views import ViewCount
+from nonlocal_video.inference.windows import plan_windows
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import build_network
 from nonlocal_video.models.resnet3d import Video3DResNet

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import nonlocal_video as nlv
-from nonlocal_video.inference import sliding
+from nonlocal_video.inference import windows
 from nonlocal_video.inference.read_ahead import read_ahead
 from nonlocal_video.inference.sliding import slide
 
@@ -32,7 +32,7 @@ def clip(colour_clip: Callable[[int], Path]) -> Path:
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_later_windows_are_decoded_while_the_network_is_busy(recognizer, clip: Path, monkeypatch, batch_size) -> None:
     expected = recognizer.timeline(clip, batch_size=batch_size)
-    resize, predict, num_read, further = sliding.resize_region, recognizer.predict, [0], threading.Event()
+    resize, predict, num_read, further = windows.resize_region, recognizer.predict, [0], threading.Event()
 
     def counted(*arguments: Any, **options: Any) -> Any:
         num_read[0] += 1
@@ -44,7 +44,7 @@ def test_later_windows_are_decoded_while_the_network_is_busy(recognizer, clip: P
         assert further.wait(30), "the next window's frames come while this one is with the network"
         return predict(*arguments, **options)
 
-    monkeypatch.setattr(sliding, "resize_region", counted)
+    monkeypatch.setattr(windows, "resize_region", counted)
     monkeypatch.setattr(recognizer, "predict", slow)
     timeline = recognizer.timeline(clip, batch_size=batch_size)
     assert timeline.scores.tobytes() == expected.scores.tobytes()
@@ -53,14 +53,14 @@ def test_later_windows_are_decoded_while_the_network_is_busy(recognizer, clip: P
 
 def test_only_a_batch_of_windows_is_decoded_ahead(recognizer, clip: Path, monkeypatch) -> None:
     made: list[int] = []
-    clips = sliding._clips
+    clips = windows._clips
 
     def counted(*arguments: Any) -> Any:
         for window in clips(*arguments):
             made.append(1)
             yield window
 
-    monkeypatch.setattr(sliding, "_clips", counted)
+    monkeypatch.setattr(windows, "_clips", counted)
     with closing(slide(recognizer, clip, batch_size=2)) as steps:
         next(steps)
         time.sleep(0.5)

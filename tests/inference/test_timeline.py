@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nonlocal_video.errors import UsageError, VideoError
-from nonlocal_video.inference import sliding
+from nonlocal_video.inference import windows
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.inference.sliding import plan_windows, slide
+from nonlocal_video.inference.sliding import slide
+from nonlocal_video.inference.windows import plan_windows
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.info import VideoInfo
@@ -143,9 +144,9 @@ def test_a_stride_as_it_is_printed_may_be_the_window() -> None:
 
 def test_every_frame_is_decoded_once_and_dropped_in_time(recognizer, clip: Path, monkeypatch) -> None:
     read: list[int] = []
-    resize = sliding.resize_region
+    resize = windows.resize_region
     monkeypatch.setattr(
-        sliding,
+        windows,
         "resize_region",
         lambda frames, *rest, **named: read.append(len(frames)) or resize(frames, *rest, **named),
     )
@@ -153,9 +154,9 @@ def test_every_frame_is_decoded_once_and_dropped_in_time(recognizer, clip: Path,
     assert len(timeline) == 15
     assert read == [1] * 62
     # Windows of 8 frames never need more than 8 at a time here.
-    monkeypatch.setattr(sliding, "MAX_HELD_BYTES", 8 * 3 * 48 * 48)
+    monkeypatch.setattr(windows, "MAX_HELD_BYTES", 8 * 3 * 48 * 48)
     assert recognizer.timeline(clip).scores.tobytes() == timeline.scores.tobytes()
-    monkeypatch.setattr(sliding, "MAX_HELD_BYTES", 8 * 3 * 48 * 48 - 1)
+    monkeypatch.setattr(windows, "MAX_HELD_BYTES", 8 * 3 * 48 * 48 - 1)
     with pytest.raises(UsageError, match=r"share 8 frames at a time, and 7 fit in memory"):
         recognizer.timeline(clip)
 

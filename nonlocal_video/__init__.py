@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from nonlocal_video.models.resnet2d import NonLocalNet as NonLocalNet
     from nonlocal_video.models.resnet3d import Basic3DBlock as Basic3DBlock
     from nonlocal_video.models.resnet3d import Video3DResNet as Video3DResNet
+    from nonlocal_video.teaching.api import TaughtRun as TaughtRun
+    from nonlocal_video.teaching.api import TeachCallback as TeachCallback
+    from nonlocal_video.teaching.api import teach as teach
+    from nonlocal_video.teaching.report import TeachReport as TeachReport
     from nonlocal_video.training.api import TrainCallback as TrainCallback
     from nonlocal_video.training.api import TrainedRun as TrainedRun
     from nonlocal_video.training.api import train as train
@@ -82,6 +86,9 @@ _MODULE_OF_NAME = {
     "Prediction": "inference.prediction",
     "QueryPoint": "attention.maps",
     "Recognizer": "inference.recognizer",
+    "TaughtRun": "teaching.api",
+    "TeachCallback": "teaching.api",
+    "TeachReport": "teaching.report",
     "Timeline": "inference.timeline",
     "UsageError": "errors",
     "Video3DResNet": "models.resnet3d",
@@ -101,6 +108,7 @@ _MODULE_OF_NAME = {
     "read_annotations": "annotations.formats",
     "remove_nonlocal": "blocks.insertion",
     "sparse_attention": "blocks.variants",
+    "teach": "teaching.api",
     "train": "training.api",
     "write_annotations": "annotations.formats",
 }

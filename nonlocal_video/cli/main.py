@@ -19,6 +19,7 @@ from nonlocal_video.cli.explain import explain
 from nonlocal_video.cli.export import export
 from nonlocal_video.cli.import_set import import_set
 from nonlocal_video.cli.serve import serve
+from nonlocal_video.cli.teach import teach
 from nonlocal_video.cli.timeline import timeline
 from nonlocal_video.cli.train import train
 from nonlocal_video.cli.weights import app as weights
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command()(classify)
 app.command()(explain)
 app.command()(timeline)
+app.command()(teach)
 app.command()(train)
 app.command()(evaluate)
 app.command()(check)

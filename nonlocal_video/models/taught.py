@@ -40,8 +40,9 @@ class Likeness(NamedTuple):
 class TaughtClasses:
     """Means of the examples of each class, and how like them a clip has to be; part of a model's card.
 
-    Features are scaled to length 1, and cosines are taken after damping the directions in which examples of one class
-    differ most: x - x A^T A with the R rows of A.
+    Two sets of directions are damped, each as x - x A^T A with the R rows of A, and the result is scaled to length 1:
+    those that the former head looked at most, and then the ones in which examples of one class differ most. The first
+    gives the features that the head was fitted to; the second is for likeness alone, which is a cosine.
 
     Raises:
         ValueError: If a number is not finite, or the arrays do not fit each other.
@@ -50,11 +51,13 @@ class TaughtClasses:
     num_features: int
     """Number of features C."""
     class_means: str
-    """(K, C) float32 in base64: mean over the examples of each class."""
+    """(K, C) float32 in base64: mean over the examples of each class, after the first damping."""
     none_examples: str
     """(M, C) likewise: the examples of `none of these`; M may be 0."""
-    damped: str
-    """(R, C) likewise: A above; R may be 0."""
+    former_head: str
+    """(R, C) likewise: A of the first damping; R may be 0."""
+    within_classes: str
+    """(R, C) likewise: A of the second; R may be 0."""
     threshold: float
     """Likeness below which a clip by itself is unknown."""
     folder_threshold: float
@@ -63,7 +66,7 @@ class TaughtClasses:
     def __post_init__(self) -> None:
         if self.num_features < 1:
             raise ValueError(f"num_features = {self.num_features} should be at least 1.")
-        if not all(np.isfinite(rows).all() for rows in (self.means, self._nones, self._damping)):
+        if not all(np.isfinite(rows).all() for rows in (self.means, self._nones, *self._dampings)):
             raise ValueError("The means of the taught classes should be finite.")
         if len(self.means) < 2:
             raise ValueError(f"There should be two or more taught classes, not {len(self.means)}.")
@@ -83,8 +86,8 @@ class TaughtClasses:
         return _decoded(self.none_examples, self.num_features)
 
     @property
-    def _damping(self) -> Array:
-        return _decoded(self.damped, self.num_features)
+    def _dampings(self) -> tuple[Array, Array]:
+        return _decoded(self.former_head, self.num_features), _decoded(self.within_classes, self.num_features)
 
     def likeness(self, features: NDArray[np.floating], *, folder: bool = False) -> Likeness:
         """Return how like the taught classes clips are.
@@ -95,13 +98,14 @@ class TaughtClasses:
                 classes.
         """
         share = mean_share(len(features)) if folder else 0.0
-        rows = to_length_1(np.asarray(features, np.float64))
+        first, second = self._dampings
+        rows = damped(np.asarray(features, np.float64), first)
         centre = share * self.means.mean(axis=0)
         return likeness(
             rows - share * rows.mean(axis=0),
             self.means - centre,
             self._nones - centre,
-            self._damping,
+            second,
             least=share * self.folder_threshold + (1 - share) * self.threshold,
         )
 
@@ -116,12 +120,12 @@ def likeness(rows: Array, means: Array, nones: Array, damping: Array, *, least: 
         damping: (R, C).
         least: As in `Likeness`.
     """
-    clips = _damped(rows, damping)
-    cosines = clips @ _damped(means, damping).T
+    clips = damped(rows, damping)
+    cosines = clips @ damped(means, damping).T
     ranked = np.sort(cosines, axis=1)
     value = ranked[:, -1] + LEAD_COUNTS * (ranked[:, -1] - ranked[:, -2])
     if len(nones):
-        value[(clips @ _damped(nones, damping).T).max(axis=1) > ranked[:, -1]] = -1.0
+        value[(clips @ damped(nones, damping).T).max(axis=1) > ranked[:, -1]] = -1.0
     return Likeness(value, cosines.argmax(axis=1), least)
 
 
@@ -143,7 +147,8 @@ def encoded(rows: Array) -> str:
     return base64.b64encode(np.asarray(rows, _LITTLE_ENDIAN).tobytes()).decode()
 
 
-def _damped(rows: Array, damping: Array) -> Array:
+def damped(rows: Array, damping: Array) -> Array:
+    """Return rows x (N, C) as x - x A^T A, of length 1, for the damping A (R, C)."""
     return to_length_1(rows - (rows @ damping.T) @ damping)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nonlocal_video.models.taught import TaughtClasses, encoded, likeness, to_length_1
+from nonlocal_video.models.taught import TaughtClasses, encoded, likeness
 from nonlocal_video.teaching.heads import HEADS, HeadName, LinearHead, TrainingRows, class_means, fit_head
 from nonlocal_video.teaching.prior import PRIOR_SCALE, prior_threshold
 
@@ -19,6 +19,10 @@ ACCEPTED = 0.95
 """Share of known examples, left out, that the threshold accepts."""
 DAMPED_DIRECTIONS = 16
 """Largest number of directions in which examples of one class differ that are damped in likeness."""
+FORMER_DIRECTIONS = 32
+"""Number of directions of the former head that are damped."""
+FORMER_CLASSES = 100
+"""Number of classes from which a former head is taken to be a general one."""
 _UNDAMPED = 0.01
 """Variance that is not damped, as a fraction of the variance within classes."""
 _SCALES = np.geomspace(1.0, 300.0, 80)
@@ -30,7 +34,7 @@ class TaughtExamples:
     """Features of the windows of E examples of K classes.
 
     Attributes:
-        features: (V, C) of all windows.
+        features: (V, C) of all windows, each of length 1, after `TaughtClasses`' first damping.
         example_of: (V,) index of each window's example.
         labels: Indices of each example's classes; none for `none of these`.
         groups: (E,) number of each example's group.
@@ -50,15 +54,13 @@ class TaughtExamples:
 
     def means(self) -> Array:
         """Return the mean of each example's windows, each of length 1: (E, C)."""
-        rows = to_length_1(self.features)
-        return np.stack([rows[self.example_of == index].mean(axis=0) for index in range(len(self.labels))])
+        return np.stack([self.features[self.example_of == index].mean(axis=0) for index in range(len(self.labels))])
 
     def rows(self, examples: NDArray[np.int64]) -> TrainingRows:
         """Return the rows to fit heads to, of some of the examples that show a class."""
         features, classes, weights = [], [], []
-        rows = to_length_1(self.features)
         for example in examples.tolist():
-            windows = rows[self.example_of == example]
+            windows = self.features[self.example_of == example]
             for label in self.labels[example]:
                 features.append(windows)
                 classes.append(np.full(len(windows), label))
@@ -89,6 +91,12 @@ class LeftOut:
         """Return (E,) the index of each answer; 0 where unmeasured."""
         return np.nan_to_num(self.logits[head], nan=0.0).argmax(axis=1)
 
+    def probabilities(self, head: HeadName, scale: float) -> Array:
+        """Return (E, K) the softmax of a head's logits times a factor; NaN where unmeasured."""
+        scaled = scale * self.logits[head]
+        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
     @property
     def measured(self) -> NDArray[np.bool_]:
         """(E,) whether each example could be left out."""
@@ -100,8 +108,10 @@ class Lesson:
     """Everything that the examples taught."""
 
     head: HeadName
+    scale: float
+    """Factor that calibrates the head's logits."""
     linear: LinearHead
-    """For features of length 1; its softmax is calibrated."""
+    """For such features as the examples'; its softmax is calibrated."""
     accuracies: Mapping[HeadName, float | None]
     """Mean class accuracy of each head on groups left out; None if nothing could be."""
     left_out: LeftOut
@@ -110,11 +120,14 @@ class Lesson:
     """`examples` left out, or `background` where none could be."""
 
 
-def teach_features(examples: TaughtExamples, heads: Sequence[HeadName] = HEADS) -> Lesson:
+def teach_features(
+    examples: TaughtExamples, former_head: Array | None = None, heads: Sequence[HeadName] = HEADS
+) -> Lesson:
     """Fit and choose a head, and find when a clip is unknown.
 
     Args:
         examples: At least one of every class, and two classes.
+        former_head: (R, C) first damping of the features; None is none.
         heads: Heads to choose from.
     """
     left_out = leave_groups_out(examples, heads)
@@ -128,18 +141,19 @@ def teach_features(examples: TaughtExamples, heads: Sequence[HeadName] = HEADS) 
         threshold = _lower_quantile(left_out.likeness[measured])
         folder_threshold = _lower_quantile(left_out.folder_likeness[measured])
     else:
-        factor, (threshold, folder_threshold) = PRIOR_SCALE, prior_threshold(class_means(rows), damping(rows))
+        factor, (threshold, folder_threshold) = PRIOR_SCALE, prior_threshold(rows)
     nones = [index for index, labels in enumerate(examples.labels) if not labels]
     classes = TaughtClasses(
         num_features=examples.features.shape[1],
         class_means=encoded(class_means(rows)),
         none_examples=encoded(examples.means()[nones]),
-        damped=encoded(damping(rows)),
+        former_head=encoded(np.empty((0, rows.features.shape[1])) if former_head is None else former_head),
+        within_classes=encoded(damping(rows)),
         threshold=threshold,
         folder_threshold=folder_threshold,
     )
     kind = "examples" if measured.any() else "background"
-    return Lesson(head, linear.scaled(factor), accuracies, left_out, classes, kind)
+    return Lesson(head, factor, linear.scaled(factor), accuracies, left_out, classes, kind)
 
 
 def leave_groups_out(examples: TaughtExamples, heads: Sequence[HeadName] = HEADS) -> LeftOut:
@@ -171,8 +185,8 @@ def leave_groups_out(examples: TaughtExamples, heads: Sequence[HeadName] = HEADS
 def damping(rows: TrainingRows) -> Array:
     """Return the directions in which rows of one class differ most, with how much they are damped: (R, C).
 
-    x - x A^T A is x (S / s + 1)^(-1/2) for the covariance S within classes, restricted to its largest directions, with s
-    a hundredth of its trace.
+    x - x A^T A is x (S / s + 1)^(-1/2) for the covariance S within classes, restricted to its largest directions, with
+    s a hundredth of its trace.
     """
     residuals = (rows.features - class_means(rows)[rows.classes]) * np.sqrt(rows.balanced)[:, None]
     _, singular, directions = np.linalg.svd(residuals, full_matrices=False)
@@ -182,6 +196,23 @@ def damping(rows: TrainingRows) -> Array:
     kept = variances > 1e-6 * total
     shares = 1.0 - np.sqrt(_UNDAMPED * total / (_UNDAMPED * total + variances[kept]))
     return np.asarray(np.sqrt(shares)[:, None] * directions[:DAMPED_DIRECTIONS][kept])
+
+
+def damping_of_head(weight: Array) -> Array:
+    """Return the directions that a head looks at most, with how much they are damped: (R, C).
+
+    New classes differ from each other where the former ones do not. The shares are s / (s + mean s) for the largest
+    singular values s of the head's weights less their mean.
+
+    Args:
+        weight: (K, C); R is 0 for a head of fewer than `FORMER_CLASSES` classes, which may be like the new ones.
+    """
+    if len(weight) < FORMER_CLASSES:
+        return np.empty((0, weight.shape[1]))
+    _, singular, directions = np.linalg.svd(weight - weight.mean(axis=0), full_matrices=False)
+    largest = singular[:FORMER_DIRECTIONS]
+    shares = largest / (largest + singular[:-1].mean())
+    return np.asarray(np.sqrt(shares)[:, None] * directions[:FORMER_DIRECTIONS])
 
 
 def _parts(examples: TaughtExamples) -> NDArray[np.int64]:

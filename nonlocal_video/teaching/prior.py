@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from nonlocal_video.teaching.heads import TrainingRows
 
 PRIOR_SCALE = 10.0
 
 
-def prior_threshold(means: NDArray[np.float64], damping: NDArray[np.float64]) -> tuple[float, float]:
+def prior_threshold(rows: TrainingRows) -> tuple[float, float]:
     return 0.5, 0.1

@@ -43,7 +43,8 @@ def read_table(path: str | os.PathLike[str], *, csv_escape: bool = True) -> list
             with open(path, encoding="utf-8") as file:
                 nested = [json.loads(line) for line in file]
             top_k = max((len(row["top"]) for row in nested), default=1)
-            rows = [flatten(row, top_k) for row in nested]
+            names = columns(top_k, unknown=any("unknown" in row for row in nested))
+            rows = [dict.fromkeys(names) | flatten(row, top_k) for row in nested]
         else:
             rows = _read_csv(Path(path), csv_escape)
         return [row | {"path": path_of_printable(row["path"])} for row in rows]

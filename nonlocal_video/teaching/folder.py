@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TAUGHT = "taught"
 """Key of the settings in `config.json` by which a taught run is known."""
-_COLUMNS = ("path", "label", "group", "problem")
+_COLUMNS = ("path", "label", "group")
 
 
 class TaughtFolder:
@@ -35,7 +35,7 @@ class TaughtFolder:
         config: `config.json`: settings, and command, time and versions of each time it was taught.
         weights: `best.safetensors`: the network with its card; `--model RUN` loads it.
         features: `features.parquet`: the features of the examples' views, as the command `features` writes them.
-        examples: `examples.csv`: the examples, and those that could not be used.
+        examples: `examples.csv`: the examples, as `teach` reads them; `report.json` names those that could not be used.
         report: `report.json`.
         readme: `README.md`: the model card.
     """
@@ -117,9 +117,8 @@ class TaughtFolder:
         writer.writerow(_COLUMNS)
         for one in views:
             path = one.example.path if is_remote(one.example.path) else os.path.abspath(one.example.path)
-            problem = "" if one.problem is None else f"{one.problem.code}: {one.problem.message}"
             for label in one.example.labels or (NONE_OF_THESE,):
-                writer.writerow([path, label, one.example.group or "", problem])
+                writer.writerow([path, label, one.example.group or ""])
         self.write(self.examples, text.getvalue())
 
     def _starts_before(self, settings: Mapping[str, Any]) -> list[Any]:

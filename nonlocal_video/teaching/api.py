@@ -31,6 +31,7 @@ from nonlocal_video.teaching.fitting import Lesson, TaughtExamples, damping_of_h
 from nonlocal_video.teaching.folder import TaughtFolder
 from nonlocal_video.teaching.heads import LinearHead
 from nonlocal_video.teaching.model_card import readme
+from nonlocal_video.teaching.prior import background_features
 from nonlocal_video.teaching.report import TeachReport, make_report
 from nonlocal_video.teaching.views import ExampleViews, find_views
 from nonlocal_video.training.initialization import initialize
@@ -287,7 +288,8 @@ def _learn(seen: _Seen, found: ExampleSet, former_head: Array, *, is_default: bo
         groups,
         len(found.labels),
     )
-    lesson = teach_features(taught, former_head)
+    background = background_features() if is_default else None
+    lesson = teach_features(taught, former_head=former_head, background=background)
     cosine = _median_cosine(seen.features, taught) if is_default else None
     report = make_report(
         examples, found.labels, groups, lesson, unreadable=unreadable, notes=found.notes, median_cosine=cosine

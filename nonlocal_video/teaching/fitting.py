@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.models.taught import TaughtClasses, encoded, likeness
 from nonlocal_video.teaching.heads import HEADS, HeadName, LinearHead, TrainingRows, class_means, fit_head
-from nonlocal_video.teaching.prior import PRIOR_SCALE, prior_threshold
+from nonlocal_video.teaching.prior import PRIOR_SCALE, prior_thresholds
 
 MAX_PARTS = 20
 """Groups are left out one at a time, or in so many parts if there are more."""
@@ -117,19 +117,27 @@ class Lesson:
     left_out: LeftOut
     classes: TaughtClasses
     threshold_from: str
-    """`examples` left out, or `background` where none could be."""
+    """`examples` left out; where none could be, `background` windows and examples of other classes, or these alone."""
 
 
 def teach_features(
-    examples: TaughtExamples, former_head: Array | None = None, heads: Sequence[HeadName] = HEADS
+    examples: TaughtExamples,
+    *,
+    former_head: Array | None = None,
+    background: Array | None = None,
+    heads: Sequence[HeadName] = HEADS,
 ) -> Lesson:
     """Fit and choose a head, and find when a clip is unknown.
 
     Args:
         examples: At least one of every class, and two classes.
         former_head: (R, C) first damping of the features; None is none.
+        background: (B, C) features of unrelated windows, not damped, for where nothing can be left out.
+        heads: Kinds of head to choose from; the first is taken unless another one is better.
         heads: Heads to choose from.
     """
+    if former_head is None:
+        former_head = np.empty((0, examples.features.shape[1]))
     left_out = leave_groups_out(examples, heads)
     accuracies = {name: _mean_class_accuracy(left_out.right(name, examples.labels), examples) for name in heads}
     head = _preferred(examples, left_out)
@@ -141,18 +149,18 @@ def teach_features(
         threshold = _lower_quantile(left_out.likeness[measured])
         folder_threshold = _lower_quantile(left_out.folder_likeness[measured])
     else:
-        factor, (threshold, folder_threshold) = PRIOR_SCALE, prior_threshold(rows)
+        factor, (threshold, folder_threshold) = PRIOR_SCALE, prior_thresholds(rows, former_head, background)
     nones = [index for index, labels in enumerate(examples.labels) if not labels]
     classes = TaughtClasses(
         num_features=examples.features.shape[1],
         class_means=encoded(class_means(rows)),
         none_examples=encoded(examples.means()[nones]),
-        former_head=encoded(np.empty((0, rows.features.shape[1])) if former_head is None else former_head),
+        former_head=encoded(former_head),
         within_classes=encoded(damping(rows)),
         threshold=threshold,
         folder_threshold=folder_threshold,
     )
-    kind = "examples" if measured.any() else "background"
+    kind = "examples" if measured.any() else "other classes" if background is None else "background"
     return Lesson(head, factor, linear.scaled(factor), accuracies, left_out, classes, kind)
 
 

@@ -60,7 +60,7 @@ class TeachReport:
     threshold: float
     """Likeness below which a clip is unknown."""
     threshold_from: str
-    """`examples` left out, or `background` where none could be."""
+    """Where it is from: `examples` left out, `background` windows, or `other classes`."""
     worst: tuple[WorstExample, ...]
     """Wrong ones, the worst first."""
     unreadable: tuple[tuple[str, str], ...]

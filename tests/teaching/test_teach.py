@@ -1,4 +1,4 @@
-"""Teaching end to end: what the run's folder holds, that all else takes it, and that a second lesson sees new clips only."""
+"""Teaching end to end: what the folder holds, that all else takes it, that a second lesson sees new clips only."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def test_the_run_is_a_model_that_knows_its_classes(run: TaughtRun, tmp_path: Pat
     report = json.loads((run.path / "report.json").read_text())
     assert (report["accuracy"], report["num_examples"], report["num_classes"]) == (1.0, 12, 3)
     assert 0.7 < report["interval"][0] < report["interval"][1] == 1.0
-    assert report["worst"] == [] and report["head"] in report["heads"]
+    assert report["worst"] == []
+    assert report["head"] in report["heads"]
     for number, (label, colour) in enumerate(COLOURS.items()):
         write_colour(tmp_path / "asked" / f"{label}.mp4", colour, 100 + number)
     write_colour(tmp_path / "asked" / "white.mp4", (230, 230, 230), 7)
@@ -103,7 +104,8 @@ def test_only_the_last_layer_differs_from_the_start(run: TaughtRun, tiny_model: 
         name for name in after if after[name].shape != before[name].shape or not torch.equal(after[name], before[name])
     ]
     assert changed == ["fc.weight", "fc.bias"]
-    assert card.taught is not None and len(card.taught.means) == 3
+    assert card.taught is not None
+    assert len(card.taught.means) == 3
     # A head of unit-length features at their usual length answers as it does at length 1.
     table = read_features(run.path / "features.parquet")
     labels = [card.labels[index] for index in taught.fc(torch.from_numpy(table.features)).argmax(1).tolist()]
@@ -160,7 +162,8 @@ def test_bad_files_and_contradictions_are_named_and_left_out(examples: Path, tin
     run = teach(folder, output=tmp_path / "run", model=tiny_model, device="cpu")
     problems = {Path(path).name: problem for path, problem in run.report.unreadable}
     assert sorted(problems) == ["0.mp4", "also_red.mp4", "bad.mp4"]
-    assert "not_a_video" in problems["bad.mp4"] and "other labels" in problems["also_red.mp4"]
+    assert "not_a_video" in problems["bad.mp4"]
+    assert "other labels" in problems["also_red.mp4"]
     assert run.report.counts == {"blue": 4, "green": 4, "red": 3}
     listed = json.loads((run.path / "report.json").read_text())["unreadable"]
     assert sorted(Path(row["path"]).name for row in listed) == sorted(problems)
@@ -176,11 +179,13 @@ def test_none_of_these_is_no_class(examples: Path, tiny_model: Path, tmp_path: P
     for clip in range(2):
         write_colour(folder / "None of these" / f"{clip}.mp4", (120, 40, 120), 70 + clip)
     run = teach(folder, output=tmp_path / "run", model=tiny_model, device="cpu")
-    assert run.report.num_none == 2 and list(run.report.counts) == ["blue", "green", "red"]
+    assert run.report.num_none == 2
+    assert list(run.report.counts) == ["blue", "green", "red"]
     write_colour(tmp_path / "purple.mp4", (120, 40, 120), 99)
     with nlv.load(run, device="cpu") as recognizer:
         prediction = recognizer.classify(tmp_path / "purple.mp4")
-    assert prediction.unknown and prediction.top1.label in COLOURS
+    assert prediction.unknown
+    assert prediction.top1.label in COLOURS
 
 
 def test_segments_and_several_labels(examples: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -195,7 +200,8 @@ def test_segments_and_several_labels(examples: Path, tiny_model: Path, tmp_path:
     (tmp_path / "segments.csv").write_text("\n".join(rows))
     run = teach(tmp_path / "segments.csv", output=tmp_path / "run", model=tiny_model, device="cpu")
     assert run.report.counts == {"blue": 6, "green": 2, "leaf": 2, "red": 6}
-    assert run.report.num_examples == 14 and run.accuracy == 1.0
+    assert run.report.num_examples == 14
+    assert run.accuracy == 1.0
     spans = sorted({path.partition("#t=")[2] for path in read_features(run.path / "features.parquet").paths})
     assert spans == ["0.1,0.9", "0.6,1.4", "1.1,1.9"]
     assert (
@@ -208,7 +214,8 @@ def test_training_begins_from_a_taught_run(run: TaughtRun) -> None:
     from nonlocal_video.training.initialization import initialize
 
     start = initialize(run.path, ("blue", "green", "red"), name="trained")
-    assert start.card.taught is None and "including the head" in start.loaded
+    assert start.card.taught is None
+    assert "including the head" in start.loaded
 
 
 @pytest.mark.parametrize(

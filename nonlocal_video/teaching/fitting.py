@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.models.taught import TaughtClasses, encoded, likeness
 from nonlocal_video.teaching.heads import HEADS, HeadName, LinearHead, TrainingRows, class_means, fit_head
-from nonlocal_video.teaching.prior import PRIOR_SCALE, prior_thresholds
+from nonlocal_video.teaching.prior import PRIOR_SCALES, prior_thresholds
 
 MAX_PARTS = 20
 """Groups are left out one at a time, or in so many parts if there are more."""
@@ -149,7 +149,7 @@ def teach_features(
         threshold = _lower_quantile(left_out.likeness[measured])
         folder_threshold = _lower_quantile(left_out.folder_likeness[measured])
     else:
-        factor, (threshold, folder_threshold) = PRIOR_SCALE, prior_thresholds(rows, former_head, background)
+        factor, (threshold, folder_threshold) = PRIOR_SCALES[head], prior_thresholds(rows, former_head, background)
     nones = [index for index, labels in enumerate(examples.labels) if not labels]
     classes = TaughtClasses(
         num_features=examples.features.shape[1],
@@ -275,7 +275,7 @@ def _calibrated(logits: Array, labels: Sequence[tuple[int, ...]]) -> tuple[float
     that could not be answered has the logit -inf.
     """
     if not len(logits):
-        return PRIOR_SCALE, np.empty(0)
+        return 1.0, np.empty(0)
     possible, num = np.isfinite(logits), len(logits)
     truth = possible / possible.sum(axis=1, keepdims=True) / (num + 1)
     for row, classes in enumerate(labels):

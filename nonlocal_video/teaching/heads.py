@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.models.taught import to_length_1
 
-HeadName = Literal["ridge", "nearest-class-mean", "logistic-regression"]
+HeadName = Literal["logistic-regression", "ridge", "nearest-class-mean"]
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
 """In the order in which they are preferred where they are equally good."""
 

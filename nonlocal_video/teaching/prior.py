@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.models.taught import damped, likeness
-from nonlocal_video.teaching.heads import TrainingRows, class_means
+from nonlocal_video.teaching.heads import HeadName, TrainingRows, class_means
 
-PRIOR_SCALE = 10.0
-"""Factor of logits; what a few examples of each class are found to ask for."""
+PRIOR_SCALES: dict[HeadName, float] = {"logistic-regression": 3.0, "ridge": 10.0, "nearest-class-mean": 10.0}
+"""Factors of logits that a few examples of each class are found to ask for."""
 PRIOR_FOLDER_THRESHOLD = 0.1
 """Likeness less each side's mean, where unrelated clips have about 0."""
 _ACCEPTED_BACKGROUND = 0.05

@@ -79,7 +79,7 @@ class Taught:
     def __init__(self, clips: Clips, chosen: NDArray[np.int64], classes: Sequence[int]) -> None:
         self.former = clips.former
         examples = clips.examples(chosen, classes)
-        self.lesson: Lesson = teach_features(examples, former_head=self.former, background=background_features())
+        self.lesson: Lesson = teach_features(examples, former_head=self.former, background=background())
         raw = np.concatenate([clips.features[index] for index in chosen.tolist()])
         self.length = float(np.linalg.norm(self._undamped(raw), axis=1).mean())
         self.heads = {name: fit_head(name, examples.rows(examples.known)) for name in HEADS}
@@ -115,6 +115,10 @@ def features_of(paths: Sequence[str], cache: Path, name: str, arguments: argpars
     table = read_features(output)
     rows = {path: row for row, path in enumerate(table.paths)}
     return [table.features[[rows[part] for part in one.parts]].astype(np.float64) for one in found]
+
+
+def background() -> Array:
+    return background_features()
 
 
 def former_head() -> Array:

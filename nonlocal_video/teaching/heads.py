@@ -7,7 +7,7 @@ an ordinary module. Rows are windows; those of an example share its weight, and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -83,7 +83,12 @@ def fit_head(name: HeadName, rows: TrainingRows) -> LinearHead:
         >>> fit_head("nearest-class-mean", rows)(np.array([0.8, 0.6])).argmax()
         np.int64(0)
     """
-    return _FITS[name](rows)
+    if len(rows.features) >= rows.features.shape[1]:
+        return _FITS[name](rows)
+    # All three lie in the span of the rows: what is orthogonal to it changes no logit and costs a penalty.
+    basis = np.linalg.qr(rows.features.T)[0]
+    head = _FITS[name](replace(rows, features=rows.features @ basis))
+    return LinearHead(head.weight @ basis.T, head.bias)
 
 
 def class_means(rows: TrainingRows) -> Array:

@@ -10,38 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from colour_clips import COLOURS, write_colour
 
 import nonlocal_video as nlv
 from nonlocal_video.errors import UsageError
 from nonlocal_video.features.table import read_features
 from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.teaching.api import TaughtRun, teach
-from nonlocal_video.video.encode import write_video
 
-COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 FILES = ["README.md", "best.safetensors", "config.json", "examples.csv", "features.parquet", "report.json"]
-
-
-def write_colour(path: Path, colour: tuple[int, int, int], seed: int, *, num_frames: int = 20) -> None:
-    """96 x 72 pixels at 10/s: patches of about one colour."""
-    random = np.random.default_rng(seed)
-    patches = np.clip(np.array(colour) + random.integers(-40, 41, (num_frames, 6, 8, 3)), 0, 255).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, (np.kron(patch, np.ones((12, 12, 1), np.uint8)) for patch in patches), fps=10)
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("examples")
-    for number, (label, colour) in enumerate(COLOURS.items()):
-        for clip in range(4):
-            write_colour(folder / label / f"{clip}.mp4", colour, 10 * number + clip)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(examples: Path, tiny_model: Path, tmp_path_factory) -> TaughtRun:
-    return teach(examples, output=tmp_path_factory.mktemp("runs") / "colours", model=tiny_model, device="cpu")
 
 
 def test_the_run_is_a_model_that_knows_its_classes(run: TaughtRun, tmp_path: Path) -> None:

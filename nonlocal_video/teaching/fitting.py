@@ -257,7 +257,7 @@ def _preferred(examples: TaughtExamples, left_out: LeftOut) -> HeadName:
     """Return the first head, or the one that answers best for groups left out if that is more than chance.
 
     Best is the smallest loss of calibrated answers, which says more of a few examples than how many are right. It has
-    to be smaller than the first head's by more than the standard error of the difference.
+    to be smaller than the first head's by more than two standard errors of the difference.
     """
     measured = left_out.measured
     labels = [examples.labels[index] for index in np.flatnonzero(measured)]
@@ -265,7 +265,7 @@ def _preferred(examples: TaughtExamples, left_out: LeftOut) -> HeadName:
     first = next(iter(losses))
     best = min(losses, key=lambda name: float(losses[name].sum()))
     gains = losses[first] - losses[best]
-    return best if len(gains) > 1 and gains.mean() > gains.std(ddof=1) / math.sqrt(len(gains)) else first
+    return best if len(gains) > 1 and gains.mean() > 2 * gains.std(ddof=1) / math.sqrt(len(gains)) else first
 
 
 def _calibrated(logits: Array, labels: Sequence[tuple[int, ...]]) -> tuple[float, Array]:

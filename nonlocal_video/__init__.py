@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from nonlocal_video.evaluation.api import EvaluationCallback as EvaluationCallback
     from nonlocal_video.evaluation.api import evaluate as evaluate
     from nonlocal_video.evaluation.report import Evaluation as Evaluation
+    from nonlocal_video.features.extract import extract_features as extract_features
+    from nonlocal_video.features.folder import extract_arrays as extract_arrays
+    from nonlocal_video.features.table import FeatureTable as FeatureTable
+    from nonlocal_video.features.table import read_features as read_features
     from nonlocal_video.inference.batch_run import FolderResult as FolderResult
     from nonlocal_video.inference.explanation import Explanation as Explanation
     from nonlocal_video.inference.load import load as load
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from nonlocal_video.inference.prediction import Prediction as Prediction
     from nonlocal_video.inference.recognizer import Recognizer as Recognizer
     from nonlocal_video.inference.timeline import Timeline as Timeline
+    from nonlocal_video.inference.window_features import WindowFeatures as WindowFeatures
     from nonlocal_video.models.card import InputSpec as InputSpec
     from nonlocal_video.models.card import ModelCard as ModelCard
     from nonlocal_video.models.inception3d import InceptionI3D as InceptionI3D
@@ -72,6 +77,7 @@ _MODULE_OF_NAME = {
     "EvaluationCallback": "evaluation.api",
     "Explanation": "inference.explanation",
     "Failure": "inference.prediction",
+    "FeatureTable": "features.table",
     "FolderResult": "inference.batch_run",
     "InceptionI3D": "models.inception3d",
     "InputSpec": "models.card",
@@ -97,8 +103,11 @@ _MODULE_OF_NAME = {
     "VideoError": "errors",
     "VideoNonLocalBlock": "blocks.video",
     "VideoReader": "video.decode",
+    "WindowFeatures": "inference.window_features",
     "build": "zoo.catalogue",
     "evaluate": "evaluation.api",
+    "extract_arrays": "features.folder",
+    "extract_features": "features.extract",
     "factorized_attention": "blocks.variants",
     "insert_nonlocal": "blocks.insertion",
     "list_models": "zoo.models",
@@ -106,6 +115,7 @@ _MODULE_OF_NAME = {
     "memory_efficient": "blocks.variants",
     "pull": "zoo.models",
     "read_annotations": "annotations.formats",
+    "read_features": "features.table",
     "remove_nonlocal": "blocks.insertion",
     "sparse_attention": "blocks.variants",
     "teach": "teaching.api",

@@ -21,7 +21,7 @@ ALLOWED = {
     "annotations": {"video", "io", "errors"},
     "attention": {"notebook", "models", "blocks", "video", "errors"},
     "inference": {"annotations", "notebook", "attention", "zoo", "models", "blocks", "video", "io", "errors"},
-    "features": {"inference", "models", "video", "io", "errors"},
+    "features": {"datasets", "inference", "models", "video", "io", "errors"},
     "datasets": {"inference", "models", "video", "io", "errors"},
     "evaluation": {"zoo", "datasets", "inference", "models", "video", "io", "errors"},
     "training": {"datasets", "evaluation", "inference", "models", "blocks", "zoo", "video", "io", "errors"},

@@ -17,6 +17,7 @@ from nonlocal_video.cli.doctor import doctor
 from nonlocal_video.cli.evaluate import evaluate
 from nonlocal_video.cli.explain import explain
 from nonlocal_video.cli.export import export
+from nonlocal_video.cli.features import features
 from nonlocal_video.cli.import_set import import_set
 from nonlocal_video.cli.serve import serve
 from nonlocal_video.cli.teach import teach
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command()(classify)
 app.command()(explain)
 app.command()(timeline)
+app.command()(features)
 app.command()(teach)
 app.command()(train)
 app.command()(evaluate)

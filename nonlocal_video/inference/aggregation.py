@@ -46,6 +46,15 @@ def pooled(features: Tensor) -> Tensor:
     return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
 
 
+def pooled_as_by_head(network: nn.Module, features: Tensor) -> Tensor:
+    """Average the output of the layer before the classifier as the classifier does: (B, C, T', H', W') -> (B, C).
+
+    That is the mean over all places unless the network has its own `pool_features`.
+    """
+    pool = getattr(network, "pool_features", None)
+    return pooled(features) if pool is None else pool(features)
+
+
 def average_scores(card: ModelCard, logits: Tensor) -> NDArray[np.float64]:
     """Average the scores of a clip over its views and windows.
 

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from nonlocal_video.attention.capture import first_non_finite_module, forward_and_capture
 from nonlocal_video.errors import ModelError
-from nonlocal_video.inference.aggregation import average_logits, average_scores, pooled, window_logits
+from nonlocal_video.inference.aggregation import (
+    average_logits,
+    average_scores,
+    pooled,
+    pooled_as_by_head,
+    window_logits,
+)
 from nonlocal_video.inference.batch_limit import views_at_once
 from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
 from nonlocal_video.inference.precision import Precision, arithmetic, check_precision
@@ -199,7 +205,11 @@ class Engine:
                     logits = logits[:, None]
             if self.precision == "bf16":
                 logits, kept = logits.float(), {name: features.float() for name, features in kept.items()}
-            features = None if pooled_layer is None else pooled(kept[pooled_layer])
+            features = None
+            if pooled_layer is not None and pooled_layer == before_head:
+                features = pooled_as_by_head(self.network, kept[pooled_layer])
+            elif pooled_layer is not None:
+                features = pooled(kept[pooled_layer])
         if not torch.isfinite(logits).all():
             raise ModelError(
                 f"Model {self.card.name!r} gave scores that are not finite, first in layer "

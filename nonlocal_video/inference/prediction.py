@@ -105,8 +105,8 @@ class Prediction:
     logits: NDArray[np.float32] | None = None
     """(classes,) whose softmax the scores are: of a single view the network's own."""
     features: NDArray[np.float32] | None = None
-    """(C,) pooled features of the layer before the classifier, averaged over the views; None where a network does not
-    name that layer."""
+    """(C,) features of the layer before the classifier, averaged over time and space as the classifier does, and over
+    the views; None where a network does not name that layer."""
     unknown: bool | None = None
     """Whether the clip is unlike all classes of a taught model; None for other models."""
 

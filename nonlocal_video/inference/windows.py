@@ -61,6 +61,7 @@ def plan_windows(
     stride_seconds: float | None = None,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
+    stride_windows: float = 0.5,
 ) -> WindowPlan:
     """Plan windows over a video from its first frame on; the last one ends with the video.
 
@@ -72,9 +73,10 @@ def plan_windows(
         info: The video.
         spec: The model's input.
         window_seconds: None is the model's own span.
-        stride_seconds: From one window's start to the next one's; None is half a window.
+        stride_seconds: From one window's start to the next one's; None is `stride_windows`.
         start_seconds: Where the part to look at begins.
         end_seconds: Where it ends.
+        stride_windows: Stride in windows where none is given in seconds.
 
     Raises:
         UsageError: A number is out of range, or there are too many windows.
@@ -82,7 +84,7 @@ def plan_windows(
     rate = spec.rate_in(info.fps)
     span = spec.num_frames / Fraction(rate)
     window = _above_zero("window-seconds", window_seconds) or span
-    stride = _above_zero("stride-seconds", stride_seconds) or window / 2
+    stride = _above_zero("stride-seconds", stride_seconds) or window * Fraction(stride_windows)
     if stride > window + Fraction(1, 10**6):
         raise UsageError(
             f"stride-seconds = {float(stride):g} should not exceed the window's {float(window):g} s: no window would "
@@ -147,6 +149,8 @@ class WindowRequest:
     num_crops: int = 1
     """1 is the centre; 10 are the four corners and the centre, then the same of the mirrored frame, as torchvision's
     `TenCrop` orders them."""
+    stride_windows: float = 0.5
+    """Stride in windows, where `stride_seconds` is None."""
 
     def __post_init__(self) -> None:
         _above_zero("window-seconds", self.window_seconds)
@@ -198,6 +202,7 @@ def open_windows(reader: VideoReader, path: str, spec: InputSpec, request: Windo
             stride_seconds=request.stride_seconds,
             start_seconds=start,
             end_seconds=end,
+            stride_windows=request.stride_windows,
         )
         (centre,) = crops_of(info, spec, region=request.region)
         check_not_too_elongated(path, info, centre)

@@ -295,6 +295,16 @@ class InceptionI3D(nn.Module):
             frames = (frames[:, :, :-1] + frames[:, :, 1:]) * 0.5  # (B, 1024, T' - 1, 1, 1)
         return self.logits(self.dropout(frames)).mean(dim=(2, 3, 4))
 
+    def pool_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Average features (B, 1024, T', H', W') as the head does -> (B, 1024), from which the logits follow linearly.
+
+        As the head averages pairs of frames, the first and the last count half.
+        """
+        frames = features.mean(dim=(3, 4))
+        if frames.shape[2] > 1:
+            frames = (frames[:, :, :-1] + frames[:, :, 1:]) * 0.5
+        return frames.mean(dim=2)
+
     def class_activation_map(self, features: torch.Tensor, class_indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
         """Compute how much each cell adds to the logits of some classes. This is exact, since the head is linear.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nonlocal_video.blocks.nonlocal_block import NonLocalBlock, Rows
-from nonlocal_video.inference.aggregation import pooled, window_logits
+from nonlocal_video.inference.aggregation import pooled_as_by_head, window_logits
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.folding import fold_batch_norms
 
@@ -46,8 +46,8 @@ class LogitsAndFeatures(PlaceLogits):
         network: Any = self.network
         features = network.forward_to(network.feature_layer, clips)
         if self.card.head_window is None:
-            return network.head(features)[:, None], pooled(features)
-        return window_logits(self.card, network, features), pooled(features)
+            return network.head(features)[:, None], pooled_as_by_head(network, features)
+        return window_logits(self.card, network, features), pooled_as_by_head(network, features)
 
 
 @dataclass(frozen=True)

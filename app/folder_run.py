@@ -185,4 +185,5 @@ def _shown(row: dict[str, Any]) -> list[Any]:
     if row["error"]:
         return [row["path"], "", None, row["error"]["message"].removeprefix(f"{Path(row['path']).name}: ")]
     best = row["top"][0]
-    return [row["path"], best["label"], round(best["score"], 3), ""]
+    label = f"{best['label']} (unknown)" if row.get("unknown") else best["label"]
+    return [row["path"], label, round(best["score"], 3), ""]

@@ -17,13 +17,11 @@ from nonlocal_video.io import atomic_write, lock_of
 from nonlocal_video.teaching.examples import NONE_OF_THESE
 from nonlocal_video.teaching.views import ExampleViews
 from nonlocal_video.training.provenance import describe_start, flatten_settings
-from nonlocal_video.zoo.catalogue import RUN_CONFIG, RUN_WEIGHTS
+from nonlocal_video.zoo.catalogue import RUN_CONFIG, RUN_TAUGHT, RUN_WEIGHTS
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-TAUGHT = "taught"
-"""Key of the settings in `config.json` by which a taught run is known."""
 _COLUMNS = ("path", "label", "group")
 
 
@@ -77,7 +75,7 @@ class TaughtFolder:
         """
         from filelock import Timeout
 
-        settings = {TAUGHT: json.loads(json.dumps(dict(settings)))}
+        settings = {RUN_TAUGHT: json.loads(json.dumps(dict(settings)))}
         starts = self._starts_before(settings) if resume else []
         if not resume:
             self._refuse_occupied()
@@ -124,12 +122,12 @@ class TaughtFolder:
     def _starts_before(self, settings: Mapping[str, Any]) -> list[Any]:
         try:
             config = json.loads(self.config.read_text("utf-8"))
-            earlier, starts = config["settings"][TAUGHT], list(config["starts"])
+            earlier, starts = config["settings"][RUN_TAUGHT], list(config["starts"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(
                 f"{str(self.path)!r} holds no run that was taught. Omit --resume, and choose a new folder."
             ) from error
-        old, new = flatten_settings(earlier), flatten_settings(settings[TAUGHT])
+        old, new = flatten_settings(earlier), flatten_settings(settings[RUN_TAUGHT])
         changed = [name for name in dict.fromkeys([*new, *old]) if old.get(name) != new.get(name)]
         if changed:
             differences = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in changed)

@@ -95,7 +95,9 @@ class Taught:
         logits = self.logits(features)
         mean = logits.mean(axis=0)
         moved = logits - mean_share(len(logits)) * (mean - mean.mean())
-        return refined(moved.astype(np.float32), features.astype(np.float32)) if refine else moved
+        if not refine:
+            return np.asarray(moved)
+        return refined(moved.astype(np.float32), features.astype(np.float32)).astype(np.float64)
 
 
 def features_of(paths: Sequence[str], cache: Path, name: str, arguments: argparse.Namespace) -> list[Array]:
@@ -230,7 +232,7 @@ def answered(clips: Clips, lessons: Sequence[NDArray[np.int64]], asked: NDArray[
             "alone": logits,
             "refined by the folder, no mean subtracted": refined(
                 logits.astype(np.float32), features.astype(np.float32)
-            ),
+            ).astype(np.float64),
             "mean of the folder subtracted": taught.in_folder(features, refine=False),
             "both": taught.in_folder(features),
         }

@@ -62,8 +62,8 @@ def refined_rows(
         yield from (entry["row"] for entry in entries())
         return
     taught = typed(TaughtClasses, settings["taught"]) if settings.get("taught") else None
-    arrays = (np.stack([_of_text(answer[name]) for answer in answers]) for name in ("logits", "features"))
-    final = iter(_final_answers(*arrays, labels, taught))
+    logits, features = (np.stack([_of_text(answer[name]) for answer in answers]) for name in ("logits", "features"))
+    final = iter(_final_answers(logits, features, labels, taught))
     del answers
     for entry in entries():
         row = entry["row"]

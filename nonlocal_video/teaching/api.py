@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nonlocal_video.datasets.duplicates import connected, link_equal
-from nonlocal_video.errors import OutputError, UsageError, VideoError
+from nonlocal_video.errors import ErrorCode, OutputError, UsageError, VideoError
 from nonlocal_video.features.extract import FeatureProgress, extract_features
 from nonlocal_video.features.store import FeatureFile
 from nonlocal_video.features.table import read_features
@@ -225,13 +226,15 @@ def _seen(
     for row, path in enumerate(table.paths):
         rows_of.setdefault(path, []).append(row)
     broken = dict(table.errors)
-    checked, rows, example_of = [], [], []
+    checked: list[ExampleViews] = []
+    rows: list[int] = []
+    example_of: list[int] = []
     for one in views:
         codes = [broken[part] for part in one.parts if part in broken]
         own = [row for part in one.parts for row in rows_of.get(part, ())]
         if one.problem is None and (codes or not own):
-            code = codes[0] if codes else "internal"
-            one = replace(one, problem=VideoError(code, "its frames could not be read."))
+            known: list[ErrorCode] = [code for code in get_args(ErrorCode) if code in codes]
+            one = replace(one, problem=VideoError(known[0] if known else "internal", "its frames could not be read."))
         checked.append(one)
     checked = _without_contradictions(
         checked, lambda one: [row for part in one.parts for row in rows_of[part]], table.features

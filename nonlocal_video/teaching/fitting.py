@@ -145,7 +145,9 @@ def teach_features(
     linear = fit_head(head, rows)
     measured = left_out.measured
     if measured.any():
-        factor, _ = _calibrated(left_out.logits[head][measured], [examples.labels[i] for i in np.flatnonzero(measured)])
+        factor, _ = _calibrated(
+            left_out.logits[head][measured], [examples.labels[i] for i in np.flatnonzero(measured).tolist()]
+        )
         threshold = _lower_quantile(left_out.likeness[measured])
         folder_threshold = _lower_quantile(left_out.folder_likeness[measured])
     else:
@@ -229,8 +231,8 @@ def _parts(examples: TaughtExamples) -> NDArray[np.int64]:
     if len(groups) <= MAX_PARTS:
         return examples.groups
     first_label = {
-        group: min((examples.labels[i] for i in np.flatnonzero(examples.groups == group)), default=())
-        for group in groups
+        group: min(examples.labels[i] for i in np.flatnonzero(examples.groups == group).tolist())
+        for group in groups.tolist()
     }
     ordered = sorted(groups.tolist(), key=lambda group: (first_label[group], group))
     part_of = {group: position % MAX_PARTS for position, group in enumerate(ordered)}
@@ -260,7 +262,7 @@ def _preferred(examples: TaughtExamples, left_out: LeftOut) -> HeadName:
     to be smaller than the first head's by more than two standard errors of the difference.
     """
     measured = left_out.measured
-    labels = [examples.labels[index] for index in np.flatnonzero(measured)]
+    labels = [examples.labels[index] for index in np.flatnonzero(measured).tolist()]
     losses = {name: _calibrated(logits[measured], labels)[1] for name, logits in left_out.logits.items()}
     first = next(iter(losses))
     best = min(losses, key=lambda name: float(losses[name].sum()))

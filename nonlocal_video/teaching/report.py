@@ -129,7 +129,7 @@ def make_report(
         num_examples=len(examples),
         num_none=sum(not example.labels for example in examples),
         head=lesson.head,
-        heads=dict(lesson.accuracies),
+        heads={str(name): share for name, share in lesson.accuracies.items()},
         threshold=lesson.classes.threshold,
         threshold_from=lesson.threshold_from,
         worst=_worst(examples, labels, indices, lesson),

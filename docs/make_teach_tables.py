@@ -29,7 +29,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         "",
         f"Six yoga poses by 16 people in one room ({found['clips']['actions']} phone clips). In each of "
         f"{found['episodes']} episodes k examples of each pose are taught, and all clips of all people of whom there "
-        "is no example are asked. One view a clip, as `classify` has it. Mean over the episodes, with its 95% interval.",
+        "is no example are asked. One view a clip, as `classify` has it. Mean of the episodes, and its 95% interval.",
         "",
         f"| | {' | '.join(f'{k} a class' for k in shots)} |",
         f"| --- |{' ---: |' * len(shots)}",

@@ -16,10 +16,15 @@ RESULTS = ROOT / "benchmarks" / "results" / "teach.json"
 
 
 def main() -> None:
-    text = PAGE.read_text("utf-8")
+    PAGE.write_text(page_with_tables(), "utf-8")
+
+
+def page_with_tables() -> str:
+    """Return docs/teach.md with the tables of the results."""
     found = json.loads(RESULTS.read_text("utf-8"))
     part = "\n".join(["<!-- measured -->", *lines(found), "<!-- /measured -->"])
-    PAGE.write_text(re.sub(r"<!-- measured -->.*?<!-- /measured -->", lambda _: part, text, flags=re.DOTALL), "utf-8")
+    text = PAGE.read_text("utf-8")
+    return re.sub(r"<!-- measured -->.*?<!-- /measured -->", lambda _: part, text, flags=re.DOTALL)
 
 
 def lines(found: dict[str, Any]) -> list[str]:

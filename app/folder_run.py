@@ -20,6 +20,7 @@ from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.batch_run import BatchRun
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import find_files
+from nonlocal_video.inference.folder_context import context_settings
 from nonlocal_video.inference.prediction import Failure, Outcome, printable
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.request import ClipRequest
@@ -90,7 +91,7 @@ class FolderRuns:
         total = sum(1 for _ in find_files(paths, passed_over=passed_over, within=self.root))
         recognizer, fast = self.recognizers[model], views == FAST
         request = ClipRequest.parse(views=ONE_VIEW if fast else views, fast=fast)
-        settings = {"model": model, "views": views, "top_k": TOP_K}
+        settings = {"model": model, "views": views, "top_k": TOP_K, **context_settings(recognizer.card, "none")}
         shown: deque[list[Any]] = deque(maxlen=SHOWN_ROWS)
         copies: dict[str, ReceivedClip] = {}
         found = find_files(paths, within=self.root)
@@ -216,4 +217,5 @@ def _shown(row: dict[str, Any]) -> list[Any]:
     if row["error"]:
         return [row["path"], "", None, row["error"]["message"].removeprefix(f"{Path(row['path']).name}: ")]
     best = row["top"][0]
-    return [row["path"], best["label"], round(best["score"], 3), ""]
+    label = f"{best['label']} (unknown)" if row.get("unknown") else best["label"]
+    return [row["path"], label, round(best["score"], 3), ""]

@@ -57,6 +57,10 @@ if TYPE_CHECKING:
     from nonlocal_video.retrieval.example import SearchExample as SearchExample
     from nonlocal_video.retrieval.hit import Hit as Hit
     from nonlocal_video.retrieval.result import SearchResult as SearchResult
+    from nonlocal_video.teaching.api import TaughtRun as TaughtRun
+    from nonlocal_video.teaching.api import TeachCallback as TeachCallback
+    from nonlocal_video.teaching.api import teach as teach
+    from nonlocal_video.teaching.report import TeachReport as TeachReport
     from nonlocal_video.training.api import TrainCallback as TrainCallback
     from nonlocal_video.training.api import TrainedRun as TrainedRun
     from nonlocal_video.training.api import train as train
@@ -95,6 +99,9 @@ _MODULE_OF_NAME = {
     "Recognizer": "inference.recognizer",
     "SearchExample": "retrieval.example",
     "SearchResult": "retrieval.result",
+    "TaughtRun": "teaching.api",
+    "TeachCallback": "teaching.api",
+    "TeachReport": "teaching.report",
     "Timeline": "inference.timeline",
     "UsageError": "errors",
     "Video3DResNet": "models.resnet3d",
@@ -119,6 +126,7 @@ _MODULE_OF_NAME = {
     "remove_nonlocal": "blocks.insertion",
     "search": "retrieval.api",
     "sparse_attention": "blocks.variants",
+    "teach": "teaching.api",
     "train": "training.api",
     "write_annotations": "annotations.formats",
 }

@@ -43,6 +43,9 @@ block: nn.Module = nlv.NonLocalBlock(512, dimension=3, nonlocal_type="dot_produc
 nlv.insert_nonlocal(network, at=["layer3.1"])
 run: nlv.TrainedRun = nlv.train("clips/", output="runs/r", stage="head", callback=nlv.TrainCallback())
 report: nlv.Evaluation = nlv.evaluate("clips/", model=run)
+taught: nlv.TaughtRun = nlv.teach("examples/", output="runs/t", callback=nlv.TeachCallback())
+known: float | None = taught.report.accuracy
+unknown: bool | None = nlv.load(taught).classify("clip.mp4").unknown
 names: list[str] = nlv.list_models("*nl*")
 weights: Path = nlv.pull(names[0])
 model: nn.Module = nlv.build(names[0])

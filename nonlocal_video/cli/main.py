@@ -21,6 +21,7 @@ from nonlocal_video.cli.features import features
 from nonlocal_video.cli.import_set import import_set
 from nonlocal_video.cli.search import search
 from nonlocal_video.cli.serve import serve
+from nonlocal_video.cli.teach import teach
 from nonlocal_video.cli.terminal import STATUS_USAGE, report_error
 from nonlocal_video.cli.timeline import timeline
 from nonlocal_video.cli.train import train
@@ -39,6 +40,7 @@ app.command()(explain)
 app.command()(timeline)
 app.command()(features)
 app.command()(search)
+app.command()(teach)
 app.command()(train)
 app.command()(evaluate)
 app.command()(check)

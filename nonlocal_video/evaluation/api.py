@@ -20,13 +20,13 @@ from nonlocal_video.evaluation.metrics import compute_metrics
 from nonlocal_video.evaluation.report import REPORT_FILES, Evaluation
 from nonlocal_video.inference.batch_run import BatchRun
 from nonlocal_video.inference.context import check_has_features
-from nonlocal_video.inference.folder_context import kept_answer, refined_rows
+from nonlocal_video.inference.folder_context import context_settings, kept_answer
 from nonlocal_video.inference.load import load
 from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.request import ClipRequest
-from nonlocal_video.inference.results import ResultFile
+from nonlocal_video.inference.results import ResultFile, final_rows
 from nonlocal_video.inference.runtimes.device import Runtime, choose_devices
 from nonlocal_video.io import check_new
 from nonlocal_video.models.card import Accuracy, ModelCard
@@ -145,7 +145,7 @@ def evaluate(
         "decoder": decoder,
         "labelled_clips_sha256": _digest(truths),
     }
-    refines = {"context": context, "labels": list(card.labels)} if context == "folder" else {}
+    refines = context_settings(card, context)
     folder = None if output is None else Path(output)
     devices = choose_devices(device, runtime=runtime)
     with load(model, device=devices[0], runtime=runtime, precision=precision, decoder=decoder) as recognizer:
@@ -242,7 +242,7 @@ def _answers(
         with open(output / "predictions.jsonl", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
     else:
-        rows = list(refined_rows(lambda: iter(entries), recognizer.card.labels, TOP_K))
+        rows = list(final_rows(lambda: iter(entries), settings | {"top_k": TOP_K}))
     by_path = {row["path"]: row for row in rows}
     return [from_row(by_path[printable(path)], truth) for path, truth in truths.items()]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from nonlocal_video.inference.runtimes.traceable import PlaceLogits, traceable
 from nonlocal_video.models.card import InputSpec, ModelCard
+from nonlocal_video.models.checkpoint import card_values
 
 
 class ViewLogits(PlaceLogits):
@@ -55,4 +56,4 @@ def exportable(network: nn.Module, card: ModelCard, *, for_pytorch: bool) -> tup
 
 def exported_card(card: ModelCard, spec: InputSpec) -> str:
     """Return the card as JSON, with the file's input as its only one."""
-    return json.dumps(asdict(replace(card, input=spec, fast_input=None)))
+    return json.dumps(card_values(replace(card, input=spec, fast_input=None)))

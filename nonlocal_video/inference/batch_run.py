@@ -15,7 +15,7 @@ from nonlocal_video.inference.context import FolderContext, check_context, check
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import classify_files
-from nonlocal_video.inference.folder_context import kept_answer, refined_outcomes
+from nonlocal_video.inference.folder_context import context_settings, kept_answer, refined_outcomes
 from nonlocal_video.inference.many_devices import classify_on_devices
 from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.prediction import Failure, Outcome
@@ -188,8 +188,7 @@ def run_settings(
         top_k: Classes in a row.
         context: Whether the clips refine each other.
     """
-    refines = {} if context == "none" else {"context": context, "labels": list(card.labels)}
-    return refines | {
+    return context_settings(card, context) | {
         "model": card.name,
         "weights_sha256": weights_sha256,
         "views": str(request.views),
@@ -278,5 +277,5 @@ def run_folder(
         if should_stop():
             raise KeyboardInterrupt
     path = None if output is None else Path(output)
-    kept = refined_outcomes(outcomes) if refines else tuple(outcomes)
+    kept = refined_outcomes(outcomes, predictor.card) if refines else tuple(outcomes)
     return FolderResult(run.counts, run.done_before, passed_over, path, kept, options.top_k)

@@ -26,6 +26,7 @@ from nonlocal_video.inference.preprocessing import LoadedClip
 from nonlocal_video.inference.runtimes.device import Runtime, choose_device
 from nonlocal_video.inference.runtimes.openvino import OpenVINONetwork
 from nonlocal_video.inference.shared_network import SharedNetwork
+from nonlocal_video.inference.unknown import judged
 from nonlocal_video.inference.upload import on_device
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.folding import fold_batch_norms
@@ -133,7 +134,7 @@ class Engine:
                     seconds[owner] += elapsed
                 position += len(batch)
         return [
-            self._prediction(clip, torch.cat(logits), features, forward_seconds, runtime)
+            self._prediction(clip, torch.cat(logits), features, forward_seconds, runtime, is_last=pooled_layer is None)
             for clip, logits, features, forward_seconds in zip(clips, logits_of, pooled_of, seconds, strict=True)
         ], kept
 
@@ -217,8 +218,17 @@ class Engine:
         return logits, features, kept
 
     def _prediction(
-        self, clip: LoadedClip, logits: Tensor, features: Sequence[Tensor], forward_seconds: float, runtime: Runtime
+        self,
+        clip: LoadedClip,
+        logits: Tensor,
+        features: Sequence[Tensor],
+        forward_seconds: float,
+        runtime: Runtime,
+        *,
+        is_last: bool,
     ) -> Prediction:
+        pooled_features = torch.stack(list(features)).mean(dim=0).numpy() if features else None
+        found = judged(self.card, pooled_features if is_last else None)
         return Prediction(
             path=clip.path,
             model=self.card.name,
@@ -233,9 +243,10 @@ class Engine:
             runtime=runtime,
             precision=self.precision,
             timings=StageTimings(clip.decode_seconds, clip.transform_seconds, forward_seconds),
-            notes=clip.notes,
+            notes=(*clip.notes, *found.notes),
             region=clip.region,
             seen=tuple(crop.seen for crop in clip.crops),
             logits=average_logits(self.card, logits),
-            features=torch.stack(list(features)).mean(dim=0).numpy() if features else None,
+            features=pooled_features,
+            unknown=found.unknown,
         )

@@ -107,6 +107,8 @@ class Prediction:
     features: NDArray[np.float32] | None = None
     """(C,) features of the layer before the classifier, averaged over time and space as the classifier does, and over
     the views; None where a network does not name that layer."""
+    unknown: bool | None = None
+    """Whether the clip is unlike all classes of a taught model; None for other models."""
 
     def __post_init__(self) -> None:
         if self.scores.shape != (len(self.labels),):
@@ -170,6 +172,7 @@ class Prediction:
             "status": "ok",
             "model": self.model,
             "top": [{"label": s.label, "index": s.index, "score": s.score} for s in self.top(top_k)],
+            **({} if self.unknown is None else {"unknown": self.unknown}),
             "error": None,
             "video": {name: getattr(self.video, name) for name in VIDEO_FIELDS},
             "seconds": {name: getattr(self.timings, name) for name in SECONDS_FIELDS},

@@ -43,7 +43,8 @@ def read_table(path: str | os.PathLike[str], *, csv_escape: bool = True) -> list
             with open(path, encoding="utf-8") as file:
                 nested = [json.loads(line) for line in file]
             top_k = max((len(row["top"]) for row in nested), default=1)
-            rows = [flatten(row, top_k) for row in nested]
+            names = columns(top_k, unknown=any("unknown" in row for row in nested))
+            rows = [dict.fromkeys(names) | flatten(row, top_k) for row in nested]
         else:
             rows = _read_csv(Path(path), csv_escape)
         return [row | {"path": path_of_printable(row["path"])} for row in rows]
@@ -55,7 +56,7 @@ def _read_csv(path: Path, escaped: bool) -> list[dict[str, Any]]:
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames or ()
-        kinds = columns(sum(name.endswith("_index") for name in names))
+        kinds = columns(sum(name.endswith("_index") for name in names), unknown="unknown" in names)
         if list(names) != list(kinds):
             raise ValueError(f"its columns are {', '.join(names)}")
         rows = []
@@ -63,6 +64,7 @@ def _read_csv(path: Path, escaped: bool) -> list[dict[str, Any]]:
             row: dict[str, Any] = {}
             for name, kind in kinds.items():
                 cell = unescape_cell(cells[name]) if escaped and kind is str else cells[name]
-                row[name] = kind(cell) if cell or name in _NEVER_EMPTY else None
+                value = cell == "True" if kind is bool else kind(cell) if cell or name in _NEVER_EMPTY else None
+                row[name] = None if kind is bool and not cell else value
             rows.append(row)
         return rows

@@ -35,11 +35,17 @@ _TABLE = "table"
 """Key of the entry that marks that a table was made of the previous entries."""
 
 
-def columns(top_k: int) -> dict[str, type]:
-    """Return the columns of the flat table in order, with their types."""
+def columns(top_k: int, *, unknown: bool = False) -> dict[str, type]:
+    """Return the columns of the flat table in order, with their types.
+
+    Args:
+        top_k: Classes per row.
+        unknown: Whether there is the column `unknown`, which taught models have.
+    """
     found: dict[str, type] = {"path": str, "status": str, "model": str}
     for rank in range(1, top_k + 1):
         found |= {f"top{rank}_label": str, f"top{rank}_index": int, f"top{rank}_score": float}
+    found |= {"unknown": bool} if unknown else {}
     found |= {"error_code": str, "error_message": str}
     kinds = {"num_frames": int, "width": int, "height": int, "rotation_degrees": int, "codec": str, "decoder": str}
     found |= {f"video_{name}": kinds.get(name, float) for name in VIDEO_FIELDS}
@@ -47,18 +53,18 @@ def columns(top_k: int) -> dict[str, type]:
     return found | {"notes": str}
 
 
-def arrow_schema(top_k: int) -> pyarrow.Schema:
+def arrow_schema(top_k: int, *, unknown: bool = False) -> pyarrow.Schema:
     """Return the schema of the flat table in Parquet."""
     import pyarrow as pa
 
-    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    return pa.schema([(name, kinds[kind]) for name, kind in columns(top_k).items()])
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    return pa.schema([(name, kinds[kind]) for name, kind in columns(top_k, unknown=unknown).items()])
 
 
 def flatten(row: dict[str, Any], top_k: int) -> dict[str, Any]:
     """Return a row of `classify --json` as a row of the flat table."""
-    flat: dict[str, Any] = dict.fromkeys(columns(top_k))
-    flat |= {name: row[name] for name in ("path", "status", "model")}
+    flat: dict[str, Any] = dict.fromkeys(columns(top_k, unknown="unknown" in row))
+    flat |= {name: row[name] for name in ("path", "status", "model", "unknown") if name in row}
     for rank, scored in enumerate(row["top"], start=1):
         flat |= {f"top{rank}_{name}": value for name, value in scored.items()}
     for part in ("error", "video", "seconds"):
@@ -76,7 +82,9 @@ def refuse_other_settings(output: str, earlier: dict[str, Any], settings: dict[s
     changed = [name for name in {**settings, **earlier} if settings.get(name) != earlier.get(name)]
     if changed:
         differences = ", ".join(
-            f"{name} was {earlier.get(name)!r} and is {settings.get(name)!r}" for name in changed if name != "labels"
+            f"{name} was {earlier.get(name)!r} and is {settings.get(name)!r}"
+            for name in changed
+            if name not in ("labels", "taught")
         )
         raise UsageError(f"{output!r} was begun with other settings: {differences}. Use another output name.")
 
@@ -110,6 +118,7 @@ class ResultFile:
         self.journal_path = _journal_of(self.path)
         self.top_k, self.csv_escape = top_k, csv_escape
         self._settings = settings
+        self._unknown = bool(settings.get("unknown"))
         self.done_before: Counter[str] = Counter()
         if self.path.suffix.lower() not in FORMATS:
             raise UsageError(f"output = {str(path)!r} should end in one of {', '.join(FORMATS)}.")
@@ -235,7 +244,7 @@ class ResultFile:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         """The rows of the table."""
-        return _final_rows(self._last_entries, self._settings)
+        return final_rows(self._last_entries, self._settings)
 
     def _last_entries(self) -> Iterator[Entry]:
         """The entries of the journal; of a file that was done again, only the last."""
@@ -269,9 +278,9 @@ class ResultFile:
         if ending == ".jsonl":
             _write_jsonl(draft, self._rows())
         elif ending == ".csv":
-            _write_csv(draft, self._rows(), self.top_k, escape=self.csv_escape)
+            _write_csv(draft, self._rows(), self.top_k, self._unknown, escape=self.csv_escape)
         else:
-            _write_parquet(draft, self._rows(), self.top_k)
+            _write_parquet(draft, self._rows(), self.top_k, self._unknown)
 
     def _refuse_fewer_rows(self) -> None:
         new, old = sum(1 for _ in self._rows()), count_rows(self.path)
@@ -302,14 +311,20 @@ def rows_of(table: Path) -> Iterator[dict[str, Any]]:
                     if _TABLE not in entry and last[entry["file"]] == number:
                         yield entry
 
-            yield from _final_rows(entries, journal.settings)
+            yield from final_rows(entries, journal.settings)
         except JournalError as problem:
             raise OutputError(f"Line {problem.number} of {str(path)!r} is damaged: {problem.reason}.") from problem
 
 
-def _final_rows(entries: Callable[[], Iterator[Entry]], settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def final_rows(entries: Callable[[], Iterator[Entry]], settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table from the entries of its journal; in the context of a folder the refined ones.
+
+    Args:
+        entries: Gives the entries, a file once, as often as it is called.
+        settings: Of the run.
+    """
     if settings.get("context") == "folder":
-        return refined_rows(entries, settings["labels"], settings["top_k"])
+        return refined_rows(entries, settings, settings["top_k"])
     return (entry["row"] for entry in entries())
 
 
@@ -347,17 +362,17 @@ def _write_jsonl(file: IO[bytes], rows: Iterator[dict[str, Any]]) -> None:
     file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
-def _write_csv(file: IO[bytes], rows: Iterator[dict[str, Any]], top_k: int, *, escape: bool) -> None:
+def _write_csv(file: IO[bytes], rows: Iterator[dict[str, Any]], top_k: int, unknown: bool, *, escape: bool) -> None:
     text = io.TextIOWrapper(file, "utf-8", newline="")
-    write_rows(text, list(columns(top_k)), (flatten(row, top_k) for row in rows), escape=escape)
+    write_rows(text, list(columns(top_k, unknown=unknown)), (flatten(row, top_k) for row in rows), escape=escape)
     text.detach()  # flushes, and leaves the file open
 
 
-def _write_parquet(file: IO[bytes], rows: Iterator[dict[str, Any]], top_k: int) -> None:
+def _write_parquet(file: IO[bytes], rows: Iterator[dict[str, Any]], top_k: int, unknown: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = arrow_schema(top_k)
+    schema = arrow_schema(top_k, unknown=unknown)
     with pq.ParquetWriter(file, schema) as writer:
         group: list[dict[str, Any]] = []
         for row in rows:

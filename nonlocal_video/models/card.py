@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.models.taught import TaughtClasses
 
 ClipPlacement = Literal[
     "both_ends", "both_ends_in_steps", "first_to_last_frame", "left_of_parts", "middle_of_parts", "wrapping_parts"
@@ -158,6 +159,8 @@ class ModelCard:
     """Origin of the weights."""
     notes: tuple[str, ...] = field(default_factory=tuple)
     """Sentences that are shown to users of the model."""
+    taught: TaughtClasses | None = None
+    """Of a model that was taught by examples: its class means, by which it says that a clip is unknown."""
 
     def view(self, *, fast: bool = False) -> InputSpec:
         """Return the model's input, or its cheaper one if `fast`.
@@ -178,3 +181,7 @@ class ModelCard:
             raise ValueError(f"model {self.name!r} has no labels; a card names every class.")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"model {self.name!r} has the same label twice.")
+        if self.taught is not None and len(self.taught.means) != len(self.labels):
+            raise ValueError(
+                f"model {self.name!r} has {len(self.labels)} labels and was taught {len(self.taught.means)} classes."
+            )

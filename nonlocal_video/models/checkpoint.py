@@ -66,7 +66,7 @@ def save_checkpoint(
         temporary.unlink(missing_ok=True)  # left by a killed process with the same id
         with temporary.open("xb") as file:  # never through a link
             # Not safetensors' save_file, which creates files that only their owner can read.
-            file.write(save(tensors, metadata={CARD_KEY: json.dumps(asdict(card), ensure_ascii=False)}))
+            file.write(save(tensors, metadata={CARD_KEY: json.dumps(card_values(card), ensure_ascii=False)}))
             file.flush()
             os.fsync(file.fileno())  # otherwise a power cut could leave the new name without its contents
         os.replace(temporary, path)
@@ -111,6 +111,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelCard]
         raise ModelError(f"There is no memory for the network of {path}: {_one_line(error)}") from error
     network.load_state_dict(stored)
     return network.eval(), card
+
+
+def card_values(card: ModelCard) -> dict[str, Any]:
+    """Return a card as JSON values; what only taught models have is left out of the others."""
+    values = asdict(card)
+    if card.taught is None:
+        del values["taught"]
+    return values
 
 
 def without_wrappers(tensors: Mapping[str, T]) -> dict[str, T]:

@@ -130,6 +130,7 @@ def _card(parent: ModelCard, labels: Sequence[str], *, name: str, fast: bool, ke
         licence=parent.licence if keeps_weights else "",
         source=f"trained from {parent.name}" if keeps_weights else "trained from new weights",
         notes=(),
+        taught=None,  # its means are of features that training changes
     )
 
 

@@ -22,7 +22,7 @@ from nonlocal_video.io import atomic_write, lock_of, part_of
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.training.provenance import describe_start, note_changed_versions, refuse_other_settings
-from nonlocal_video.zoo.catalogue import RUN_CONFIG, RUN_WEIGHTS
+from nonlocal_video.zoo.catalogue import RUN_CONFIG, RUN_TAUGHT, RUN_WEIGHTS
 
 _METRICS = "metrics written"
 _LOCK_SECONDS = 10.0
@@ -203,9 +203,14 @@ class RunFolder:
         """Return the settings of the run in the folder.
 
         Raises:
-            UsageError: There is no run.
+            UsageError: There is no run, or it was taught and not trained.
         """
         settings: dict[str, Any] = self._read_config()["settings"]
+        if RUN_TAUGHT in settings:
+            raise UsageError(
+                f"The run in {str(self.path)!r} was taught, not trained. `teach --resume` teaches it again; training "
+                f"from it takes --model {self.path} and another --output."
+            )
         return settings
 
     def read_manifest(self) -> Manifest:

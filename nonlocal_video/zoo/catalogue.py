@@ -23,6 +23,8 @@ EMBEDDED = (DEFAULT,)
 """Models whose weights are part of the package."""
 RUN_CONFIG, RUN_WEIGHTS = "config.json", "best.safetensors"
 """Files of a training run's folder: its configuration, by which it is recognised, and its weights."""
+RUN_TAUGHT = "taught"
+"""Key of a configuration's settings if the run was taught by examples."""
 
 
 @lru_cache

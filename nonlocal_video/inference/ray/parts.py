@@ -38,6 +38,7 @@ class PartFolder:
             UsageError: The suffix is wrong, the output exists, or the settings of the earlier run differ.
         """
         self.url, self.top_k = url, top_k
+        self._unknown = bool(settings.get("unknown"))
         self.done_before: Counter[str] = Counter()
         if not url.endswith(".parquet"):
             raise UsageError(
@@ -67,7 +68,7 @@ class PartFolder:
 
     def write(self, rows: ray.data.Dataset) -> None:
         """Write the rows of `classify_on_ray` as they come."""
-        flat = rows.map_batches(_flatten, fn_args=(self.top_k,), batch_format="pyarrow")
+        flat = rows.map_batches(_flatten, fn_args=(self.top_k, self._unknown), batch_format="pyarrow")
         flat.write_parquet(self._path, filesystem=self._arrow_filesystem(), write_page_checksum=True)
 
     def counts(self) -> Counter[str]:
@@ -124,8 +125,8 @@ def _crc32(text: str) -> int:
     return zlib.crc32(text.encode())
 
 
-def _flatten(rows: pyarrow.Table, top_k: int) -> pyarrow.Table:
+def _flatten(rows: pyarrow.Table, top_k: int, unknown: bool) -> pyarrow.Table:
     import pyarrow as pa
 
     flat = [flatten(json.loads(row), top_k) for row in rows.column("row").to_pylist()]
-    return pa.Table.from_pylist(flat, arrow_schema(top_k))
+    return pa.Table.from_pylist(flat, arrow_schema(top_k, unknown=unknown))

@@ -1,0 +1,68 @@
+"""The README of a taught run: a model card with nothing but recorded facts."""
+
+from __future__ import annotations
+
+import shlex
+
+from nonlocal_video.inference.prediction import printable
+from nonlocal_video.models.card import ModelCard
+from nonlocal_video.teaching.folder import TaughtFolder
+from nonlocal_video.teaching.report import TeachReport
+
+
+def readme(folder: TaughtFolder, card: ModelCard, start: ModelCard, report: TeachReport, *, views: str) -> str:
+    """Return the README as Markdown.
+
+    Args:
+        folder: Folder of the run, as the commands in the card name it.
+        card: Card of the taught network.
+        start: Card of the network that it started from.
+        report: What teaching found.
+        views: Views of each example.
+    """
+    run = shlex.quote(printable(str(folder.path)))
+    parts = [
+        f"# Model card: {card.name}",
+        f"Recognises {len(card.labels)} actions and says when a clip shows none of them. Taught by "
+        f"`nonlocal-video teach` from {report.num_examples} examples (`examples.csv`): a new linear head "
+        f"({report.head}) on the features of `{start.name}`, whose other layers are unchanged. It sees "
+        f"{card.input.span_seconds:.2f} s of a clip a view; the examples were seen in {views} views.",
+        "## How to use it",
+        f"```sh\nnonlocal-video classify clip.mp4 --model {run}\nnonlocal-video serve --model {run}\n```\n\nIn Python: "
+        f"`nonlocal_video.load({str(folder.path)!r})`.",
+        "## How good it is",
+        accuracy_in_words(report),
+        "## Classes",
+        "| class | examples |\n| --- | ---: |\n"
+        + "\n".join(f"| {_cell(label)} | {count} |" for label, count in report.counts.items()),
+        "## What to know",
+        "\n".join(f"- {note}" for note in [*report.notes, *_limits(report)]),
+        "## Licence",
+        f"- {start.name}: {start.licence or 'its card names no licence'}.\n\nThis licence applies to the weights, in "
+        f"addition to the terms of the owners of the examples.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def accuracy_in_words(report: TeachReport) -> str:
+    """Return the accuracy and its interval as a sentence."""
+    if report.accuracy is None:
+        return "The accuracy is not known: no example could be left out."
+    between = "" if report.interval is None else f" (95% interval {report.interval[0]:.1%} to {report.interval[1]:.1%})"
+    return (
+        f"{report.accuracy:.1%}{between} of {report.num_measured} examples are right when their group is left out. The "
+        f"head was chosen by the same answers; clips that were never examples say more (`evaluate`)."
+    )
+
+
+def _limits(report: TeachReport) -> list[str]:
+    unknown = f"likeness below {report.threshold:.3f}, from {report.threshold_from}"
+    return [
+        f"A clip is unknown if no class is like it enough ({unknown}); the classes are ranked all the same.",
+        "It was taught the people, rooms and cameras of its examples.",
+        "Do not use it to judge or identify people, or where a wrong answer causes harm.",
+    ]
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -215,11 +215,13 @@ def _real_features(clip: str | None) -> tuple[NonLocalBlock, Tensor]:
     from nonlocal_video.benchmark.principal import set_principal
     from nonlocal_video.blocks import NonLocalConfig, VideoNonLocalBlock
     from nonlocal_video.inference.load import load
+    from nonlocal_video.models.inception3d import InceptionI3D
     from nonlocal_video.samples import fetch_samples
 
     with load("default", device="cpu") as recognizer:
         view = recognizer.explain_all(clip or fetch_samples()[0].path).clip.network_input(0, 0)
-        features: Tensor = recognizer.network.extract_features(view, [VARIANTS_LAYER])[VARIANTS_LAYER][:1]
+        network = cast(InceptionI3D, recognizer.network)
+        features = network.extract_features(view, [VARIANTS_LAYER])[VARIANTS_LAYER][:1]
     config = NonLocalConfig(VARIANTS_CHANNELS, sub_sample=False, bn_layer=False, scale=0.5 * VARIANTS_CHANNELS**-0.5)
     block = VideoNonLocalBlock.from_config(features.shape[1], config).eval()
     set_principal(block, features[0].flatten(1).T)

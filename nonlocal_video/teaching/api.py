@@ -20,10 +20,9 @@ from nonlocal_video.features.extract import FeatureProgress, extract_features
 from nonlocal_video.features.store import FeatureFile
 from nonlocal_video.features.table import read_features
 from nonlocal_video.inference.load import load
-from nonlocal_video.inference.recognizer import Decoder, Recognizer
+from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.runtimes.device import Runtime
 from nonlocal_video.inference.views import ViewCount
-from nonlocal_video.io import sha256_of
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.models.taught import damped
@@ -36,6 +35,7 @@ from nonlocal_video.teaching.prior import background_features
 from nonlocal_video.teaching.report import TeachReport, make_report
 from nonlocal_video.teaching.views import ExampleViews, find_views
 from nonlocal_video.training.initialization import initialize
+from nonlocal_video.video.decode import DecoderChoice
 from nonlocal_video.zoo.catalogue import DEFAULT
 
 _Path = str | os.PathLike[str]
@@ -84,7 +84,7 @@ def teach(
     fast: bool = False,
     device: str = "auto",
     runtime: Runtime = "torch",
-    decoder: Decoder = "auto",
+    decoder: DecoderChoice = "auto",
     workers: int | None = None,
     batch_size: int | None = None,
     all_files: bool = False,
@@ -142,10 +142,9 @@ def teach(
     with load(name, device=device, runtime=runtime, decoder=decoder) as recognizer:
         recognizer.card.view(fast=fast)  # refuses `fast`, if it has to, before anything is written
         former = _head_of(recognizer.network, recognizer.card)
-        assert recognizer.weights is not None
         settings = {
             "model": str(model),
-            "weights_sha256": sha256_of(recognizer.weights),
+            "weights_sha256": recognizer.weights_sha256(),
             "views": str(count),
             "fast": fast,
         }

@@ -104,7 +104,7 @@ def test_scores_are_those_of_the_definition(monkeypatch: pytest.MonkeyPatch, see
 def by_definition(archive: Made, scores: Scores, top_k: int) -> list[tuple[int, int, int]]:
     """Take the best moment left, join neighbours in time, take away all that overlaps; and so on."""
     left = {number for number in range(len(archive.rows)) if archive.allowed[number]}
-    candidates, found = moments_of(archive), []
+    candidates, found = moments_of(archive), list[tuple[int, int, int]]()
     while len(found) < top_k:
         possible = [first for first, rows in candidates.items() if left.issuperset(rows)]
         if not possible:

@@ -221,7 +221,7 @@ def _real_features(clip: str | None) -> tuple[NonLocalBlock, Tensor]:
     with load("default", device="cpu") as recognizer:
         view = recognizer.explain_all(clip or fetch_samples()[0].path).clip.network_input(0, 0)
         network = cast(InceptionI3D, recognizer.network)
-        features = network.extract_features(view, [VARIANTS_LAYER])[VARIANTS_LAYER][:1]
+        features = network.extract_features(view, [VARIANTS_LAYER])[VARIANTS_LAYER][:1].detach()
     config = NonLocalConfig(VARIANTS_CHANNELS, sub_sample=False, bn_layer=False, scale=0.5 * VARIANTS_CHANNELS**-0.5)
     block = VideoNonLocalBlock.from_config(features.shape[1], config).eval()
     set_principal(block, features[0].flatten(1).T)

@@ -47,6 +47,7 @@ def lines(found: dict[str, Any]) -> list[str]:
                 ("the nearest class mean", "nearest-class-mean"),
             )
         ),
+        row("asked with `--context folder`", [found["actions"][k]["folder"] for k in shots]),
         row("what the report said", [found["actions"][k].get("said by the report") for k in shots]),
         "",
         "Two of the six poses left out, in turn, and asked as unknown by the same people's rules. `far` are clips of "
@@ -78,7 +79,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         rows += [
             f"| {name}, {k} a class | {' | '.join(percent(result[k][way]['mean']) for way in ways)} |" for k in shots
         ]
-    return [*rows, ""]
+    return [*rows, *(["", found["note"]] if "note" in found else []), ""]
 
 
 def row(name: str, cells: list[dict[str, Any] | None], digits: int = 1) -> str:

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .connections import LimitedConnection, check_connections
 from .internals import require
 
-DRAIN_WITHIN_SECONDS = 10
-"""Maximum seconds to finish requests; with the time to close, less than 15 in all."""
+DRAIN_WITHIN_SECONDS = 8
+"""Maximum seconds to finish requests; with the time to close and to leave Python, less than 15 on a busy machine."""
 SETTLE_SECONDS = 1.0
 """Seconds to wait after the last request, as a page fetches the images of its answer at once."""
 STOP_WITHIN_SECONDS = 2

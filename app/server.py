@@ -165,8 +165,9 @@ def create_app(
     app.state.on_signal, app.state.on_deadline = jobs.end, turns.end
     names = [recognizer.card.name for recognizer in recognizers]
 
+    # Not in a thread: those may all be busy with uploads.
     @app.get("/healthz")
-    def healthz(response: fastapi.Response) -> dict[str, object]:
+    async def healthz(response: fastapi.Response) -> dict[str, object]:
         for recognizer in recognizers:
             if recognizer.failed is not None:
                 response.status_code = fastapi.status.HTTP_503_SERVICE_UNAVAILABLE

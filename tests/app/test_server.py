@@ -6,10 +6,12 @@ import os
 import re
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import httpx
 import pytest
 from fastapi.testclient import TestClient
@@ -47,6 +49,31 @@ def test_health_check_needs_no_password(start: StartClient) -> None:
     response = client.get("/healthz")
     assert response.status_code == 200
     assert response.json() == {"status": "ok", "models": ["tiny"]}
+
+
+def test_health_check_needs_no_thread(start: StartClient) -> None:
+    """All threads may be busy with uploads."""
+    client = start()
+    assert client.portal is not None
+
+    async def take_all_threads() -> None:
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        limiter.total_tokens = 1
+        await limiter.acquire_on_behalf_of("a long upload")
+
+    client.portal.call(take_all_threads)
+    answers: list[int] = []
+    asking = threading.Thread(target=lambda: answers.append(client.get("/healthz").status_code), daemon=True)
+    asking.start()
+    asking.join(30)
+
+    async def give_back() -> None:
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        limiter.release_on_behalf_of("a long upload")
+        limiter.total_tokens = 40
+
+    client.portal.call(give_back)
+    assert answers == [200]
 
 
 def test_a_password_is_asked_for(start: StartClient) -> None:

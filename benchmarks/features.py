@@ -44,10 +44,13 @@ def main() -> None:
         clips = Path(folder, "clips")
         clips.mkdir()
         num_clips = make_clips(recognizer, list(find_files(options.clips)), clips, fast=options.fast)
-        seconds = measure(recognizer, clips, Path(folder), num_clips, options.rounds, fast=options.fast)
+        seconds, cpu_seconds = measure(recognizer, clips, Path(folder), num_clips, options.rounds, fast=options.fast)
         spec = recognizer.card.view(fast=options.fast)
     rates = {verb: num_clips / statistics.median(times) for verb, times in seconds.items()}
-    ratios = [own / other for own, other in zip(seconds["classify"], seconds["features"], strict=True)]
+    ratios, cpu_ratios = (
+        [classify / features for classify, features in zip(*(spent[verb] for verb in VERBS), strict=True)]
+        for spent in (seconds, cpu_seconds)
+    )
     result = {
         "machine": describe_machine(),
         "model": recognizer.card.name,
@@ -57,10 +60,12 @@ def main() -> None:
         "clips": num_clips,
         "load_average": [load_before, os.getloadavg()[0]],
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "clips_per_second": rates["classify"],
         "windows_per_second": rates["features"],
         "features_against_classify": statistics.median(ratios),
         "features_against_classify_by_round": ratios,
+        "features_against_classify_in_cpu_time": statistics.median(cpu_ratios),
     }
     options.output.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     print(f"{result['features_against_classify']:.3f} of classify's clips a second")
@@ -85,24 +90,26 @@ def make_clips(recognizer: nlv.Recognizer, files: Sequence[str], folder: Path, *
 
 def measure(
     recognizer: nlv.Recognizer, clips: Path, folder: Path, num_clips: int, rounds: int, *, fast: bool
-) -> dict[str, list[float]]:
-    """Seconds of each verb in each round; the round before them does not count."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each verb in each round, by the clock and of all cores; the round before them does not count."""
     verbs: dict[str, Callable[[Path], Any]] = {
         "classify": lambda output: recognizer.classify_folder(clips, output=output, fast=fast),
         "features": lambda output: nlv.extract_features(recognizer, clips, output=output, fast=fast),
     }
     seconds: dict[str, list[float]] = {verb: [] for verb in VERBS}
+    cpu_seconds: dict[str, list[float]] = {verb: [] for verb in VERBS}
     for number in range(-1, rounds):
         for verb in VERBS if number % 2 else reversed(VERBS):
-            started = time.perf_counter()
+            started, cpu_before = time.perf_counter(), sum(os.times()[:4])
             run = verbs[verb](folder / f"{verb}{number}.parquet")
             elapsed = time.perf_counter() - started
             assert run.counts == {"ok": num_clips}, run.counts
             if number >= 0:
                 seconds[verb].append(elapsed)
+                cpu_seconds[verb].append(sum(os.times()[:4]) - cpu_before)  # those of ended decoding processes, too
         print(f"round {number + 1} of {rounds}: {[times[-1:] for times in seconds.values()]}", file=sys.stderr)
     assert len(nlv.read_features(folder / "features0.parquet")) == num_clips  # a window a clip
-    return seconds
+    return seconds, cpu_seconds
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ def test_only_the_last_layer_differs_from_the_start(run: TaughtRun, tiny_model: 
     assert labels == [Path(path).parent.name for path in table.paths]
 
 
+@pytest.mark.slow
 def test_a_second_lesson_sees_new_clips_only(
     run: TaughtRun, examples: Path, tiny_model: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_one_example_a_class(examples: Path, tiny_model: Path, tmp_path: Path) -
         assert [recognizer.classify(examples / label / "1.mp4").top1.label for label in COLOURS] == list(COLOURS)
 
 
+@pytest.mark.slow
 def test_bad_files_and_contradictions_are_named_and_left_out(examples: Path, tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(examples, tmp_path / "examples"))
     (folder / "red" / "bad.mp4").write_bytes(b"no video")
@@ -165,6 +167,7 @@ def test_none_of_these_is_no_class(examples: Path, tiny_model: Path, tmp_path: P
     assert prediction.top1.label in COLOURS
 
 
+@pytest.mark.slow
 def test_segments_and_several_labels(examples: Path, tiny_model: Path, tmp_path: Path) -> None:
     rows = ["path,start_seconds,end_seconds,label,group"]
     for label in ("red", "blue"):

@@ -70,7 +70,7 @@ def _joining(sets: dict[str, Any]) -> str:
 
 
 def _scale(sizes: list[dict[str, Any]]) -> str:
-    rows = [["windows", "vectors on the disk", "making the vectors", "search", "memory of its own while searching"]]
+    rows = [["windows", "vectors on the disk", "making the vectors", "search", "memory of its own: making, searching"]]
     for size in sizes:
         rows.append(
             [
@@ -78,7 +78,7 @@ def _scale(sizes: list[dict[str, Any]]) -> str:
                 f"{size['vectors_bytes'] / 1e9:.2f} GB",
                 f"{size['seconds_to_make_vectors']:.1f} s",
                 f"{size['seconds_to_search']:.2f} s",
-                f"{size['searching']['own_bytes'] / 1e9:.2f} GB",
+                f"{size['making']['own_bytes'] / 1e9:.2f}, {size['searching']['own_bytes'] / 1e9:.2f} GB",
             ]
         )
     return _table(*rows)

@@ -33,6 +33,7 @@ API_SECTIONS = {
         "load", "Recognizer", "Prediction", "Failure", "Timeline", "Explanation", "AttentionMaps", "QueryPoint",
         "list_models", "pull", "build", "search", "ModelCard", "InputSpec", "VideoReader",
     ),
+    "Features": ("extract_features", "extract_arrays", "read_features", "WindowFeatures", "FeatureTable"),
     "Train and evaluate": ("train", "evaluate", "teach"),
     "Blocks": (
         "NonLocalBlock", "VideoNonLocalBlock", "NonLocalConfig", "insert_nonlocal", "remove_nonlocal",

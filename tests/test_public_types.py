@@ -35,6 +35,10 @@ path: Path = maps.save_overlay("overlay.mp4")
 explanation: nlv.Explanation = recognizer.explain_all("clip.mp4")
 evidence: nlv.AttentionMaps = explanation.maps(method="gradcam", label=label)
 timeline: nlv.Timeline = recognizer.timeline("match.mp4", stride_seconds=1)
+found: nlv.WindowFeatures = recognizer.features("match.mp4", stride_seconds=1)
+windows: int = nlv.extract_features(recognizer, "clips/", output="f.parquet", resume=True).num_windows
+of_table: np.ndarray = nlv.read_features("f.parquet").features
+arrays: Path = nlv.extract_arrays(recognizer, ["clips/"], output="arrays", layout="rtfm").output
 block: nn.Module = nlv.NonLocalBlock(512, dimension=3, nonlocal_type="dot_product")
 nlv.insert_nonlocal(network, at=["layer3.1"])
 hits: nlv.SearchResult = nlv.search("table.parquet", like=["clip.mp4", nlv.SearchExample("b.mp4", at=3.2)], top_k=20)

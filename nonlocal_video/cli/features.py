@@ -90,7 +90,8 @@ def features(
     shard: Annotated[str | None, typer.Option(help="K/N: use only the K-th of N disjoint parts of the files.")] = None,
 ) -> None:
     """Write the features of sliding windows, with a row for every file, including unreadable ones."""
-    if (output is None) == (output_dir is None):
+    target = output or output_dir
+    if target is None or (output is not None and output_dir is not None):
         raise UsageError("Give either --output FILE.parquet, for a table, or --output-dir DIR, for arrays.")
     if output is not None and (layout is not None or crops is not None):
         raise UsageError("--layout and --crops are for the arrays of --output-dir; a table has a feature a window.")
@@ -130,7 +131,7 @@ def features(
     ) as recognizer:
         write = extract_features if output_dir is None else extract_arrays
         done = _with_progress(
-            lambda **hooks: write(recognizer, given, output=output or output_dir, **settings, **hooks),
+            lambda **hooks: write(recognizer, given, output=target, **settings, **hooks),
             given,
             selection,
         )

@@ -24,7 +24,7 @@ def listed(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
         ['clips/', 'match.mp4#t=3,5.5', 'match.mp4#t=8,9']
     """
     found: list[str] = []
-    for path in map(os.fspath, paths):
+    for path in [os.fspath(given) for given in paths]:
         if Path(path).suffix.lower() == ".csv" and os.path.isfile(path):
             found.extend(clip.path for clip in read_labelled(path))
         else:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.csv_cells import write_rows
@@ -128,7 +128,7 @@ class ResultFile:
             self._journal.close()
             raise
 
-    def __enter__(self) -> ResultFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -42,7 +42,7 @@ arrays: Path = nlv.extract_arrays(recognizer, ["clips/"], output="arrays", layou
 block: nn.Module = nlv.NonLocalBlock(512, dimension=3, nonlocal_type="dot_product")
 nlv.insert_nonlocal(network, at=["layer3.1"])
 hits: nlv.SearchResult = nlv.search("table.parquet", like=["clip.mp4", nlv.SearchExample("b.mp4", at=3.2)], top_k=20)
-found: float = hits[0].score
+likeness: float = hits[0].score
 run: nlv.TrainedRun = nlv.train("clips/", output="runs/r", stage="head", callback=nlv.TrainCallback())
 report: nlv.Evaluation = nlv.evaluate("clips/", model=run)
 names: list[str] = nlv.list_models("*nl*")

@@ -37,6 +37,7 @@ from nonlocal_video.errors import VideoError
 from nonlocal_video.evaluation.metrics import bootstrap, group_numbers
 from nonlocal_video.features.extract import extract_features
 from nonlocal_video.features.table import FeatureTable, read_features
+from nonlocal_video.inference.fragment import split_part, with_part
 from nonlocal_video.retrieval import moments
 from nonlocal_video.retrieval.chamfer import score_moments
 from nonlocal_video.retrieval.likeness import Centring
@@ -64,14 +65,17 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--stride-seconds", type=float, default=2.56, help="Of the windows; 2.56 is without overlap.")
+    parser.add_argument("--sets", nargs="*", help="Sets to measure; all if not given.")
+    parser.add_argument("--middle", nargs="*", default=[], help="Sets of which only each clip's middle window is read.")
     parser.add_argument("--runtime", default="torch")
     arguments = parser.parse_args()
-    read_sets = sets_of(arguments.data, arguments.tables)
+    every = sets_of(arguments.data, arguments.tables)
+    read_sets = {name: every[name] for name in arguments.sets or every}
     with nlv.load(runtime=arguments.runtime) as recognizer:
         for name, clips in read_sets.items():
             extract_features(
                 recognizer,
-                clips.paths,
+                [middle_of(path, recognizer) for path in clips.paths] if name in arguments.middle else clips.paths,
                 output=clips.table,
                 resume=True,
                 stride_seconds=arguments.stride_seconds,
@@ -81,6 +85,7 @@ def main() -> None:
         "machine": describe_machine(),
         "stride_seconds": arguments.stride_seconds,
         "runtime": arguments.runtime,
+        "middle_window_only": arguments.middle,
         "join_share": moments.JOIN_SHARE,
         "sets": {},
     }
@@ -115,11 +120,22 @@ def sets_of(data: Path, tables: Path) -> dict[str, Clips]:
     }
 
 
+def middle_of(path: str, recognizer: nlv.Recognizer) -> str:
+    """The name of a clip's middle window, which is all of a clip that is shorter."""
+    with recognizer.new_reader() as reader:
+        info = reader.probe(path)
+    spec = recognizer.card.input
+    spare = info.duration_seconds - info.start_seconds - spec.num_frames / float(spec.rate_in(info.fps))
+    if spare <= 0:
+        return path
+    return with_part(path, round(info.start_seconds + spare / 2, 6), round(info.duration_seconds - spare / 2, 6))
+
+
 def measure(clips: Clips) -> dict[str, Any]:
     """Figures of every way on a set."""
     table = read_features(clips.table)
     number = {path: position for position, path in enumerate(clips.paths)}
-    clip_of = np.array([number[path] for path in table.paths])
+    clip_of = np.array([number[split_part(path)[0]] for path in table.paths])
     ways: dict[str, Callable[[], Array]] = {
         "colours": lambda: frame_wise(clips, colours, centred=False),
         "frames": lambda: frame_wise(clips, small_frame, centred=True),

@@ -41,6 +41,8 @@ of_table: np.ndarray = nlv.read_features("f.parquet").features
 arrays: Path = nlv.extract_arrays(recognizer, ["clips/"], output="arrays", layout="rtfm").output
 block: nn.Module = nlv.NonLocalBlock(512, dimension=3, nonlocal_type="dot_product")
 nlv.insert_nonlocal(network, at=["layer3.1"])
+hits: nlv.SearchResult = nlv.search("table.parquet", like=["clip.mp4", nlv.SearchExample("b.mp4", at=3.2)], top_k=20)
+likeness: float = hits[0].score
 run: nlv.TrainedRun = nlv.train("clips/", output="runs/r", stage="head", callback=nlv.TrainCallback())
 report: nlv.Evaluation = nlv.evaluate("clips/", model=run)
 taught: nlv.TaughtRun = nlv.teach("examples/", output="runs/t", callback=nlv.TeachCallback())

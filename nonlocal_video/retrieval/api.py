@@ -24,6 +24,7 @@ from nonlocal_video.retrieval.example import ClipPath, SearchExample
 from nonlocal_video.retrieval.folder_index import IndexCallback, update_index
 from nonlocal_video.retrieval.hit import Hit
 from nonlocal_video.retrieval.labels import windows_of_labels
+from nonlocal_video.retrieval.likeness import Floats
 from nonlocal_video.retrieval.moments import best_moments, overlapping
 from nonlocal_video.retrieval.query import FoundExample, find_example
 from nonlocal_video.retrieval.refine import MAX_WINDOWS, refined
@@ -161,7 +162,8 @@ def _hits(
     refine: bool,
     min_score: float | None,
 ) -> tuple[Hit, ...]:
-    windows, vectors = archive.windows, archive.vectors
+    windows = archive.windows
+    vectors: NDArray[np.float16] | Floats = archive.vectors
     positive, negative = [one.vectors for one in likes], [one.vectors for one in unlikes]
     scores = score_moments(vectors, windows, allowed, positive, negative)
     if refine:

@@ -136,7 +136,7 @@ def _write_header(table: Path, header: dict[str, Any]) -> None:
 
 
 def _make_vectors(table: Path, rows: _Table, order: NDArray[np.int64]) -> dict[str, Any]:
-    """Write the vectors and then their header; two passes over the table, a batch of rows in memory."""
+    """Write the vectors and then their header; two passes over the table."""
     stamp, digest = _stamp(table), sha256_of(table)
     total, num_windows = np.zeros(rows.num_channels), len(order)
     for features in rows.features():

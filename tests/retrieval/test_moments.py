@@ -104,7 +104,8 @@ def test_scores_are_those_of_the_definition(monkeypatch: pytest.MonkeyPatch, see
 def by_definition(archive: Made, scores: Scores, top_k: int) -> list[tuple[int, int, int]]:
     """Take the best moment left, join neighbours in time, take away all that overlaps; and so on."""
     left = {number for number in range(len(archive.rows)) if archive.allowed[number]}
-    candidates, found = moments_of(archive), list[tuple[int, int, int]]()
+    candidates = moments_of(archive)
+    found: list[tuple[int, int, int]] = []
     while len(found) < top_k:
         possible = [first for first, rows in candidates.items() if left.issuperset(rows)]
         if not possible:
@@ -140,7 +141,7 @@ def test_moments_are_those_of_the_definition(seed: int) -> None:
 
 def test_equal_windows_score_the_same_wherever_they_are() -> None:
     random = np.random.default_rng(1)
-    vectors = random.normal(size=(3000, 1024)).astype(np.float32) / 32
+    vectors = (random.normal(size=(3000, 1024)) / 32).astype(np.float32)
     same = [0, 1, 7, 1023, 1024, 2048, 2999]
     vectors[same] = vectors[0]
     windows = windows_of([("a.mp4", float(start), start + 1.0) for start in range(3000)])

@@ -75,7 +75,7 @@ class Turns:
             self._turn.release()
 
     def end(self) -> None:
-        """Answer whoever still waits or is being worked for that the server is ending."""
+        """Tell all that wait or are being answered that the server is ending."""
         self._end.set()
 
     async def _until_the_end(self, function: Callable[[], Result]) -> Result:

@@ -86,9 +86,9 @@ def evaluate(
             show_default="none; with --segments nonlocal",
         ),
     ] = None,
-    stride_seconds: Annotated[float | None, typer.Option(help="With --segments: as of `timeline`.")] = None,
-    shortest_seconds: Annotated[float, typer.Option(help="With --segments: as of `timeline`.")] = 0.0,
-    threshold: Annotated[float, typer.Option(help="With --segments: as of `timeline`.")] = 0.0,
+    stride_seconds: Annotated[float | None, typer.Option(help="With --segments: as in `timeline`.")] = None,
+    shortest_seconds: Annotated[float, typer.Option(help="With --segments: as in `timeline`.")] = 0.0,
+    threshold: Annotated[float, typer.Option(help="With --segments: as in `timeline`.")] = 0.0,
 ) -> None:
     """Measure a model on labelled clips; those that cannot be read are counted, too."""
     allowed = (EvaluationContext.nonlocal_, EvaluationContext.none) if segments else (

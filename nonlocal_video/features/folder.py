@@ -55,7 +55,7 @@ class FeatureFolder(ResultFile):
         frame_times: Gives the times of a video's frames.
 
     Raises:
-        UsageError: The folder has other files, or as of `ResultFile`.
+        UsageError: The folder has other files, or as in `ResultFile`.
         OutputError: The journal cannot be written there.
     """
 

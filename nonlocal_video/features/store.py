@@ -42,7 +42,7 @@ class FeatureFile(ResultFile):
         resume: Take up an earlier run: its files are not done again unless they changed.
 
     Raises:
-        UsageError: As of `ResultFile`, or the table is of another run than the journal.
+        UsageError: As in `ResultFile`, or the table is of another run than the journal.
         OutputError: The journal cannot be written there.
     """
 

@@ -160,7 +160,7 @@ class ModelCard:
     notes: tuple[str, ...] = field(default_factory=tuple)
     """Sentences that are shown to users of the model."""
     taught: TaughtClasses | None = None
-    """Of a model that was taught by examples: its class means, by which it says that a clip is unknown."""
+    """Classes of a model that was taught by examples: their means, by which a clip is found to be unknown."""
 
     def view(self, *, fast: bool = False) -> InputSpec:
         """Return the model's input, or its cheaper one if `fast`.

@@ -22,7 +22,7 @@ def logits_from(recognizer: Recognizer, features: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=[needs_openvino, pytest.mark.slow])])
 def test_logits_follow_from_the_features(clip_folder: Path, runtime: str) -> None:
-    """Of a network like the default, with several frames of features, of which the head does not take the mean."""
+    """Random weights for a network like the default, whose head does not average its frames of features equally."""
     card = inception_card()
     network = random_network(card)
     with Recognizer(network, card, device="cpu") as by_torch:

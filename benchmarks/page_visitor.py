@@ -172,16 +172,18 @@ def _keeps(value: Any) -> bool:
 
 
 @contextmanager
-def serving(*arguments: str, temporary: Path) -> Iterator[tuple[str, int]]:
+def serving(*arguments: str, temporary: Path, tree: Path | None = None) -> Iterator[tuple[str, int]]:
     """`nonlocal-video serve` on a free port, until the block ends; its address and process id.
 
     Args:
         arguments: Further ones.
         temporary: Where its temporary files lie.
+        tree: Another checkout, whose `.venv` runs it; None is this environment.
     """
-    command = [sys.executable, "-m", "nonlocal_video", "serve", "--port", "0", "--device", "cpu", *arguments]
+    python = sys.executable if tree is None else str(tree / ".venv" / "bin" / "python")
+    command = [python, "-m", "nonlocal_video", "serve", "--port", "0", "--device", "cpu", *arguments]
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tree)
     try:
         assert process.stderr is not None
         found = next(filter(None, (re.search(r"http://\S+", line) for line in process.stderr)))

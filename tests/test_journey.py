@@ -1,4 +1,4 @@
-"""From a folder of clips to a corrected model: features, search, teach, timeline, ELAN and back, teach again, evaluate."""
+"""From clips to a corrected model: features, search, teach, timeline, ELAN and back, teach again, evaluate."""
 
 from __future__ import annotations
 

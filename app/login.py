@@ -21,7 +21,7 @@ from nonlocal_video.errors import UsageError
 LOGIN = "/login"
 HEALTH = "/healthz"
 SIGN_IN_PAGES = ("/", HEALTH, LOGIN, "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
-"""Paths without a password: the health check and the sign-in, which Gradio shows at / before visitors have signed in."""
+"""Paths without a password: the health check and the sign-in, which Gradio shows at / before anybody signs in."""
 SIGN_IN_ASSETS = ("/assets/", "/static/", "/svelte/")
 """Folders of Gradio's own scripts and styles, which the sign-in needs; they are the same on every server."""
 LEAST_TOKEN_LENGTH = 20

@@ -24,9 +24,7 @@ def teach(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the run: weights, features, report, model card.")],
-    model: Annotated[
-        str, typer.Option(help="Model to start from: catalogue name, weights file, or folder of a run.")
-    ] = "default",
+    model: options.Model = "default",
     views: Annotated[
         str, typer.Option(help="Views of each example, CLIPSx1, as those of the later `classify`; 1x1 is the middle.")
     ] = "1x1",

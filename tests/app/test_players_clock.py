@@ -37,6 +37,8 @@ _SHOWN = """async ([address, seconds]) => {
         const there = new Promise((found) => { video.onseeked = found; });
         video.currentTime = second;
         await there;
+        // The picture is shown with the next ones of the page, not with the event.
+        for (let drawn = 0; drawn < 3; drawn++) await new Promise(requestAnimationFrame);
         drawing.drawImage(video, 0, 0, 32, 32);
         brightness.push(drawing.getImageData(16, 16, 1, 1).data[0]);
     }

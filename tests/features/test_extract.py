@@ -27,7 +27,7 @@ def names(table: FeatureTable) -> list[str]:
     return sorted({os.path.basename(path) for path in table.paths})
 
 
-def test_a_row_for_every_window_and_every_bad_file(recognizer, clips: Path, tmp_path: Path) -> None:
+def test_a_row_for_every_window_and_every_bad_file(recognizer, clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     output = tmp_path / "t.parquet"
     run = extract_features(recognizer, clips, output=output)
     assert run.counts == {"ok": 3, "not_a_video": 1}
@@ -41,7 +41,7 @@ def test_a_row_for_every_window_and_every_bad_file(recognizer, clips: Path, tmp_
     assert table.errors == ((str(clips / "b" / "note.mp4"), "not_a_video"),)
     assert table.source == source_of(output)
     assert (table.source.model, table.source.layer) == ("tiny", "layer4")
-    assert table.source.weights_sha256 == sha256_of(recognizer.weights)
+    assert table.source.weights_sha256 == sha256_of(tiny_model)
     assert not list(tmp_path.glob("*.values"))
 
 

@@ -73,7 +73,7 @@ def windows_of(
                         features=timeline.features,
                         starts=timeline.starts,
                         ends=timeline.ends,
-                        forward=timeline.seconds.forward,
+                        forward=timeline.timings.forward,
                     )
                     os.replace(part, kept)
                 with np.load(kept) as found:

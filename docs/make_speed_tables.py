@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "benchmarks" / "results" / "model_cpu.json"
 PRECISION = ROOT / "benchmarks" / "results" / "precision.json"
+VERSIONS = ROOT / "benchmarks" / "results" / "two_versions.json"
 WAYS = {
     "eager": "PyTorch, the network as it was trained",
     "torch": "PyTorch, as `--runtime torch` runs it",
@@ -27,7 +28,13 @@ def page_with_tables(text: str) -> str:
     """The page's text with what stands between its markers as the results say."""
     results = json.loads(RESULTS.read_text("utf-8"))
     of_precision = json.loads(PRECISION.read_text("utf-8"))
-    tables = (("views", views(results)), ("folder", folder(results)), ("precision", precision(of_precision)))
+    of_versions = json.loads(VERSIONS.read_text("utf-8"))
+    tables = (
+        ("views", views(results)),
+        ("folder", folder(results)),
+        ("precision", precision(of_precision)),
+        ("versions", versions(of_versions)),
+    )
     for marker, table in tables:
         text = re.sub(
             rf"<!-- {marker} -->\n.*?<!-- /{marker} -->",
@@ -36,6 +43,30 @@ def page_with_tables(text: str) -> str:
             flags=re.DOTALL,
         )
     return text
+
+
+def versions(results: dict[str, Any]) -> str:
+    """Two versions of the project in turn."""
+    names = {
+        "folder": {"seconds": "a folder, by the clock", "cpu_seconds": "a folder, processor time"},
+        "timeline": {"seconds": "a timeline, by the clock", "cpu_seconds": "a timeline, processor time"},
+        "page": {
+            "scores_seconds": "the page, until the scores",
+            "overlay_seconds": "the page, until the overlay plays",
+        },
+    }
+    rows = [["", "before, s", "now, s", "ratio", "each pair's"]]
+    for case, figures in names.items():
+        for key, name in figures.items():
+            found = results["cases"][case][key]
+            pairs = ", ".join(f"{ratio:.2f}" for ratio in found["ratios"])
+            rows.append([name, f"{found['other']:.1f}", f"{found['this']:.1f}", f"x{found['ratio']:.2f}", pairs])
+    machine = results["machine"]
+    return (
+        f"{_table(*rows)}\n\n{results['num_clips']} clips, one video of 10 s, the page's clip of 10 s; each version "
+        f"{results['runs']} times after one that does not count, on {machine['cores']} cores of {machine['processor']} "
+        f"with nothing else to do. Before is commit {results['other_commit'][:7]}."
+    )
 
 
 def precision(results: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from gpu.harness import Context, require
 LOGITS, MAPS = 1e-4, 1e-2
 """Largest difference that is allowed, as a fraction of the largest value."""
 COARSER: dict[Any, float] = {"tf32": 1e-2, "bf16": 5e-2}
-"""The same of logits in other precisions."""
+"""Largest difference of logits in other precisions, likewise."""
 QUERY = (0.5, 0.6, 0.4)
 METHODS = ("attention", "query", "evidence")
 REPOSITORY = Path(__file__).parents[2]

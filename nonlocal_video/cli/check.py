@@ -57,9 +57,7 @@ def check(
     all_files: options.AllFiles = False,
     ignore_column: options.IgnoreColumn = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
-    limit: Annotated[
-        list[str] | None, typer.Option(help="Limit for a file, such as max_duration_seconds=600; repeatable.")
-    ] = None,
+    limit: options.Limit = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Check labelled clips for training: find unusable, short and duplicate clips, and hold out validation clips."""

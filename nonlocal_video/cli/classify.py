@@ -70,15 +70,11 @@ def classify(
     workers: options.Workers = None,
     batch_size: options.BatchSize = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
-    limit: Annotated[
-        list[str] | None, typer.Option(help="Limit for a file, such as max_duration_seconds=600; repeatable.")
-    ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(help="Use only files that match a pattern, such as *.mp4; repeatable.")
-    ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Skip files that match a pattern; repeatable.")] = None,
+    limit: options.Limit = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
     all_files: options.AllFiles = False,
-    shard: Annotated[str | None, typer.Option(help="K/N: use only the K-th of N disjoint parts of the files.")] = None,
+    shard: options.Shard = None,
     engine: Annotated[
         Engine, typer.Option(help="Engine; ray runs on Ray Data, on this machine or a cluster.")
     ] = Engine.local,

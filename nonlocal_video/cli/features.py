@@ -54,9 +54,7 @@ def features(
     layer: Annotated[
         str | None, typer.Option(help="Dotted name of the layer to pool (default: the one before the classifier).")
     ] = None,
-    window_seconds: Annotated[
-        float | None, typer.Option(help="Length of a window in seconds (default: that of the model's input).")
-    ] = None,
+    window_seconds: options.WindowSeconds = None,
     stride_seconds: Annotated[
         float | None,
         typer.Option(help="Seconds from one window to the next (default: half a window; with rtfm a window)."),
@@ -79,15 +77,11 @@ def features(
     workers: options.Workers = None,
     batch_size: options.BatchSize = None,
     decoder: options.Decoder = options.DecoderChoice.auto,
-    limit: Annotated[
-        list[str] | None, typer.Option(help="Limit for a file, such as max_duration_seconds=600; repeatable.")
-    ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(help="Use only files that match a pattern, such as *.mp4; repeatable.")
-    ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Skip files that match a pattern; repeatable.")] = None,
+    limit: options.Limit = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
     all_files: options.AllFiles = False,
-    shard: Annotated[str | None, typer.Option(help="K/N: use only the K-th of N disjoint parts of the files.")] = None,
+    shard: options.Shard = None,
 ) -> None:
     """Write the features of sliding windows, with a row for every file, including unreadable ones."""
     target = output or output_dir

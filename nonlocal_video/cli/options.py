@@ -100,6 +100,17 @@ AllFiles = Annotated[
         "images, audio, archives and others) are skipped and counted.",
     ),
 ]
+Limit = Annotated[
+    list[str] | None, typer.Option(help="Limit for a file, such as max_duration_seconds=600; repeatable.")
+]
+Include = Annotated[
+    list[str] | None, typer.Option(help="Use only files that match a pattern, such as *.mp4; repeatable.")
+]
+Exclude = Annotated[list[str] | None, typer.Option(help="Skip files that match a pattern; repeatable.")]
+Shard = Annotated[str | None, typer.Option(help="K/N: use only the K-th of N disjoint parts of the files.")]
+WindowSeconds = Annotated[
+    float | None, typer.Option(help="Length of a window in seconds (default: that of the model's input).")
+]
 IgnoreColumn = Annotated[list[str] | None, typer.Option(help="Column of the CSV to ignore; repeatable.")]
 TopK = Annotated[int, typer.Option(min=1, help="Number of classes to show.")]
 NoCsvEscape = Annotated[

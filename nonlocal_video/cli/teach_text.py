@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from types import TracebackType
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
+from nonlocal_video.cli.terminal import progress_bar, table_console
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import VideoError
 from nonlocal_video.teaching.api import TaughtRun, TeachCallback
@@ -24,16 +22,12 @@ class TeachProgress(TeachCallback):
 
     def __init__(self) -> None:
         """Make the bar."""
-        self._console = Console(stderr=True)
-        self._bar = Bars(
+        self._bar = progress_bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("left:"),
             TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("views seen", total=None)
 
@@ -48,7 +42,7 @@ class TeachProgress(TeachCallback):
 
     def notify(self, sentence: str) -> None:
         """Print a line above the bar."""
-        self._console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+        self._bar.console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
     def on_source(self, found: ExampleSet) -> None:
         """Say what was found."""
@@ -65,7 +59,7 @@ class TeachProgress(TeachCallback):
 
 def print_report(run: TaughtRun) -> None:
     """Print what teaching found and how to use it, on standard output."""
-    report, console = run.report, Console(width=None if sys.stdout.isatty() else 140)
+    report, console = run.report, table_console()
 
     def line(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)

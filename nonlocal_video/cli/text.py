@@ -20,7 +20,7 @@ def describe(outcome: Outcome, top_k: int) -> str:
 
 
 def describe_row(row: dict[str, Any]) -> str:
-    """The same of a row of `classify --json`."""
+    """Return the lines that show a row of `classify --json`."""
     from nonlocal_video.inference.prediction import path_of_printable
 
     name = shown(path_of_printable(row["path"]))

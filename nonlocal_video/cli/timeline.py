@@ -42,9 +42,7 @@ def timeline(
             "(picture); for annotation tools .eaf, .boris, .labelstudio.json or .activitynet.json; may be repeated."
         ),
     ] = None,
-    window_seconds: Annotated[
-        float | None, typer.Option(help="Length of a window in seconds (default: that of the model's input).")
-    ] = None,
+    window_seconds: options.WindowSeconds = None,
     stride_seconds: Annotated[
         float | None, typer.Option(help="Seconds from one window to the next (default: half a window).")
     ] = None,

@@ -83,7 +83,7 @@ def refined(logits: NDArray[np.float32], features: NDArray[np.float32]) -> NDArr
 def refined_so_far(
     logits: NDArray[np.float32], features: NDArray[np.float32], *, first: int = 0, band: int | None = None
 ) -> NDArray[np.float32]:
-    """The same of answers that are still coming: each refined by itself and those before it.
+    """Return the probabilities of answers that are still coming, each refined by itself and those before it.
 
     Args:
         logits: (W, classes).

@@ -165,7 +165,7 @@ class Timeline:
         return self._best(self.scores[window], k)
 
     def raw_top(self, window: int, k: int = 5) -> list[ScoredLabel]:
-        """The same of the window by itself."""
+        """Return the k likeliest classes of a window by itself, best first; `top` refines them."""
         if self.context == "none" or self.logits is None:
             return self.top(window, k)
         return self._best(probabilities(self.logits[[window]])[0], k)

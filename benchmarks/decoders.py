@@ -72,7 +72,7 @@ def measure(libraries: Sequence[str]) -> dict[str, dict[str, str]]:
             path = Path(folder, name)
             reference = numbered_clips.reference(path)
             indices = np.random.default_rng(SEED).integers(0, len(reference.numbers), NUM_FRAMES).tolist()
-            starts = reference.pts_seconds - reference.pts_seconds[0]
+            starts = reference.pts_seconds
             ends = np.append(starts[1:], starts[-1] + 0.002)
             request = {"indices": indices, "seconds": [float((starts[i] + ends[i]) / 2) for i in indices]}
             expected = [reference.numbers[index] for index in indices]

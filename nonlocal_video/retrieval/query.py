@@ -122,9 +122,9 @@ def _around(at: float, path: str, archive: Archive, recognizer: Recognizer) -> t
     """Return the span of the window whose middle is nearest to a time."""
     with recognizer.new_reader() as reader:
         info = reader.probe(path)
-    if at > info.duration_seconds:
-        raise UsageError(f"at = {at:g} is beyond the end of {path!r}, which lasts {info.duration_seconds:.2f} s.")
+    if at > info.end_seconds:
+        raise UsageError(f"at = {at:g} is beyond the end of {path!r} at {info.end_seconds:.2f} s.")
     spec = recognizer.card.view(fast=bool((archive.settings or {}).get("fast", False)))
     length = (archive.settings or {}).get("window_seconds") or spec.num_frames / float(spec.rate_in(info.fps))
-    start = max(info.start_seconds, min(at - length / 2, info.duration_seconds - length))
-    return start, min(start + length, info.duration_seconds)
+    start = max(info.start_seconds, min(at - length / 2, info.end_seconds - length))
+    return start, min(start + length, info.end_seconds)

@@ -16,9 +16,3 @@ def layout_without_edits(source: Source) -> list[tuple[int, bool]]:
     """Return the same of a file's video stream as if the file had no edit lists."""
     with source.opened(ignore_editlist="1") as (_, stream):
         return packet_layout(stream)
-
-
-def start_without_edits(source: Source) -> int:
-    """Return the start of a file's video stream, in ticks, as if the file had no edit lists."""
-    with source.opened(ignore_editlist="1") as (_, stream):
-        return stream.start_time or 0

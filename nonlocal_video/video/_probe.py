@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.video._choice import choose
-from nonlocal_video.video._clock import OtherStarts
+from nonlocal_video.video._clock import Clock
 from nonlocal_video.video._early_blocks import EarlyBlocks
-from nonlocal_video.video._edits import layout_without_edits, packet_layout, start_without_edits
+from nonlocal_video.video._edits import layout_without_edits, packet_layout
 from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
 from nonlocal_video.video._h264 import is_instantaneous_refresh, nal_length_bytes
 from nonlocal_video.video._presentation import Presentation, StoredAs, present
@@ -149,8 +149,7 @@ def build_index(source: Source) -> StreamIndex:
         assert source.stream_choice is not None
         notes = _truncation_notes(container, stream, len(layout), packets) + source.stream_choice.notes
         num_video_streams = len(container.streams.video)
-        others = OtherStarts.from_container(container, stream)
-        stated_start = stream.start_time
+        clock = Clock.from_container(container, stream)
     if not packets.num_packets:
         raise VideoError("corrupt", f"{source.name}: its video stream is empty; get the file again.")
     has_edit_list = packets.hides_frames or (container_name == "mov" and layout != layout_without_edits(source))
@@ -172,8 +171,6 @@ def build_index(source: Source) -> StreamIndex:
         earliest = first_shown
         if container_name == "avi" and packets.first_dts is not None:  # reordered frames come out late
             first_shown = earliest = min(first_shown, packets.first_dts)
-    if container_name == "mov" and stated_start and stated_start > start_without_edits(source):
-        others = others.with_stated_beginning()
     step = int(pts[-1] - pts[-2]) if len(pts) > 1 else 0
     last_duration = packets.last_duration or step or max(1, round(1 / (rate * time_base)))
     duration_seconds = float((int(pts[-1] - pts[0]) + last_duration) * time_base)
@@ -208,7 +205,7 @@ def build_index(source: Source) -> StreamIndex:
         rotation_degrees=presentation.orientation.clockwise_degrees,
         num_frames=len(pts),
         fps=len(pts) / duration_seconds,
-        start_seconds=others.seconds_to(first_shown * time_base, earliest=earliest * time_base),
+        start_seconds=clock.seconds_to(first_shown * time_base, earliest=earliest * time_base),
         duration_seconds=duration_seconds,
         has_edit_list=has_edit_list,
         decoder=row.decoder,

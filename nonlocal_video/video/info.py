@@ -15,9 +15,9 @@ DecoderName = Literal["decord", "pyav", "pillow", "memory"]
 class VideoInfo:
     """Properties of a video stream, as its packets show them.
 
-    Seconds are the player's, here and everywhere: 0 is the beginning of the file, that is, of its earliest stream. The
-    sound often begins before the picture; then `start_seconds` is above 0, and times before it give the first picture.
-    If the picture comes first it is 0, whatever times the file stores.
+    Seconds are the player's, here and everywhere: in MP4, MOV, Matroska and WebM the file's own times, as browsers show
+    them, elsewhere counted from the beginning of its earliest stream. If the pictures begin later, after the sound or
+    after nothing, `start_seconds` is above 0, and times before it give the first picture.
     """
 
     container: str
@@ -35,7 +35,7 @@ class VideoInfo:
     fps: float
     """Mean frame rate, num_frames / duration_seconds."""
     start_seconds: float
-    """Time from the beginning of the file to its first shown picture; 0 for most."""
+    """A player's time of the first shown picture; 0 for most."""
     duration_seconds: float
     """Time from there to the end of the pictures."""
     has_edit_list: bool

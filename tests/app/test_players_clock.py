@@ -55,7 +55,14 @@ _SHOWN = """async ([address, seconds]) => {
         ("alone.mov", "-itsoffset 0.7 -i film.mp4 -c copy"),
         ("both_late.mp4", "-itsoffset 0.7 -i film.mp4 -itsoffset 0.5 -i sound.wav -c:v copy -c:a aac"),
         ("sound_late.mp4", "-i film.mp4 -itsoffset 0.7 -i sound.wav -c:v copy -c:a aac"),
+        ("reordered.mp4", "-i film.mp4 -c copy -use_editlist 0"),
+        ("reordered_fragments.mp4", "-i film.mp4 -c copy -movflags frag_keyframe+empty_moov"),
+        ("at_once.mkv", "-i film.mp4 -c copy"),
         ("sound_first.mkv", "-itsoffset 0.7 -i film.mp4 -i sound.wav -c:v copy -c:a libopus"),
+        ("alone.mkv", "-itsoffset 0.7 -i film.mp4 -c copy"),
+        ("alone.webm", "-itsoffset 0.7 -i film.mp4 -c:v libvpx -b:v 1M"),
+        ("both_late.mkv", "-itsoffset 0.7 -i film.mp4 -itsoffset 0.5 -i sound.wav -c:v copy -c:a libopus"),
+        ("recording.mkv", "-itsoffset 36000 -i film.mp4 -c copy"),
     ],
 )
 def test_the_first_picture_comes_when_a_browser_shows_it(

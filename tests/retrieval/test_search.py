@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,14 @@ def test_a_clip_outside_of_the_archive_is_seen_as_the_archive_was(
     assert at.query["like"][0]["end_seconds"] == pytest.approx(1.4)
     late = nlv.search(table, like=copy, at=3.0, model=tiny_model, device="cpu")  # the window that ends with the clip
     assert late.query["like"][0]["end_seconds"] == pytest.approx(3.0)
+    # The same pictures 0.7 s later on the player's clock.
+    delayed = tmp_path / "delayed.mkv"
+    subprocess.run(["ffmpeg", "-v", "error", "-itsoffset", "0.7", "-i", copy, "-c", "copy", delayed], check=True)
+    for second, expected in ((1.0, at), (3.0, late)):
+        found = nlv.search(table, like=delayed, at=second + 0.7, model=tiny_model, device="cpu")
+        for name in ("start_seconds", "end_seconds"):
+            assert found.query["like"][0][name] == pytest.approx(expected.query["like"][0][name] + 0.7, abs=2e-3)
+        np.testing.assert_allclose([hit.score for hit in found], [hit.score for hit in expected], atol=2e-3)
 
 
 def test_parts_and_negative_examples(table: Path, archive: Path) -> None:

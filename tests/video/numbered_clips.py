@@ -66,7 +66,7 @@ ALL = (*ENCODED, *COPIED, *ROTATED)
 
 @dataclass(frozen=True)
 class Reference:
-    """A clip as ffmpeg decodes it: every shown frame, and ffprobe's times of them from the beginning of the file."""
+    """A clip as ffmpeg decodes it: every shown frame, and their times on a player's clock."""
 
     frames_thwc: NDArray[np.uint8]
     pts_seconds: NDArray[np.float64]
@@ -167,6 +167,8 @@ def reference(path: Path) -> Reference:
     for position in range(len(times) - 2, len(times)):  # ffprobe has none for the last frames of AVI and MPEG-PS
         if np.isnan(times[position]):
             times[position] = times[position - 1] + 1 / 25
-    # ffprobe gives a frame of AVI the time at which it comes out of the decoder.
-    begin = times[0] if path.suffix == ".avi" else float(found["format"]["start_time"])
+    if path.suffix in {".mp4", ".mov", ".mkv", ".webm"}:  # their times have a 0 of their own
+        begin = 0.0
+    else:  # ffprobe gives a frame of AVI the time at which it comes out of the decoder
+        begin = times[0] if path.suffix == ".avi" else float(found["format"]["start_time"])
     return Reference(frames, np.array(times) - begin)

@@ -1,4 +1,4 @@
-"""Seconds are the player's: 0 is where the file begins, whichever stream begins it."""
+"""Seconds are the player's: the file's own where they have a 0, else 0 is where its first stream begins."""
 
 from __future__ import annotations
 
@@ -79,10 +79,9 @@ def test_sound_that_begins_first_begins_the_file(clips: Path, tmp_path: Path, na
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("alone.mkv", "-itsoffset 0.7 -i {clip} -c copy"),
-        ("reordered.mp4", "-i {clip} -c copy -use_editlist 0"),
-        ("reordered_fragments.mp4", "-i {clip} -c copy -movflags frag_keyframe+empty_moov"),
         ("ten_hours.ts", "-i {clip} -c copy -output_ts_offset 36000"),
+        ("alone.ts", "-itsoffset 0.7 -i {clip} -c copy"),
+        ("alone.flv", "-itsoffset 0.7 -i {clip} -c copy"),
         ("late_sound.mp4", "-i {clip} -itsoffset 0.7 -f lavfi -i sine=440:d=3 -map 0:v -map 1:a -c:v copy -c:a aac"),
         ("priming.mp4", "-i {clip} -f lavfi -i sine=440:d=4 -map 0:v -map 1:a -c:v copy -c:a aac"),
         ("cover.mp4", "-i {clip} -i {cover} -map 0 -map 1 -c copy -disposition:v:1 attached_pic"),
@@ -102,26 +101,31 @@ def test_a_picture_that_comes_first_is_at_zero(
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"),
+    ("name", "second", "arguments"),
     [
-        ("alone.mp4", "-itsoffset 0.7 -i {clip} -c copy"),
-        ("alone.mov", "-itsoffset 0.7 -i {clip} -c copy"),
-        ("fragments.mp4", "-itsoffset 0.7 -i {clip} -c copy -movflags frag_keyframe+empty_moov+delay_moov"),
-        ("both.mp4", "-itsoffset 0.7 -i {clip} -itsoffset 0.5 {sound} -map 0:v -map 1:a -c:v copy -c:a aac"),
-        ("both.mov", "-itsoffset 0.7 -i {clip} -itsoffset 0.5 {sound} -map 0:v -map 1:a -c:v copy -c:a pcm_s16le"),
+        ("alone.mp4", 0.7, "-itsoffset 0.7 -i {clip} -c copy"),
+        ("alone.mov", 0.7, "-itsoffset 0.7 -i {clip} -c copy"),
+        ("alone.mkv", 0.7, "-itsoffset 0.7 -i {clip} -c copy"),
+        ("fragments.mp4", 0.7, "-itsoffset 0.7 -i {clip} -c copy -movflags frag_keyframe+empty_moov+delay_moov"),
+        ("both.mp4", 0.7, "-itsoffset 0.7 -i {clip} -itsoffset 0.5 {sound} -c:v copy -c:a aac"),
+        ("both.mov", 0.7, "-itsoffset 0.7 -i {clip} -itsoffset 0.5 {sound} -c:v copy -c:a pcm_s16le"),
+        ("both.mkv", 0.7, "-itsoffset 0.7 -i {clip} -itsoffset 0.5 {sound} -c:v copy -c:a libopus"),
+        ("reordered.mp4", 2 / FPS, "-i {clip} -c copy -use_editlist 0"),
+        ("reordered_fragments.mp4", 2 / FPS, "-i {clip} -c copy -movflags frag_keyframe+empty_moov"),
+        ("recording.mkv", 36000, "-itsoffset 36000 -i {clip} -c copy"),
     ],
 )
-def test_an_empty_edit_delays_the_first_picture_of_an_mp4(
-    clips: Path, tmp_path: Path, reader: VideoReader, name: str, arguments: str
+def test_a_file_whose_times_have_a_zero_may_begin_with_nothing(
+    clips: Path, tmp_path: Path, reader: VideoReader, name: str, second: float, arguments: str
 ) -> None:
-    """Its timeline begins at 0 (ISO/IEC 14496-12, 8.6.6), whether there is sound before the pictures or nothing."""
+    """As in browsers (`tests/app/test_players_clock.py`); ffprobe names the same time for the first picture."""
     words = arguments.format(clip=clips / "h264.mp4", sound=" ".join(SOUND)).split()
     ffmpeg(*words, str(tmp_path / name))
     info = reader.probe(tmp_path / name)
-    assert (info.start_seconds, info.end_seconds) == (pytest.approx(0.7), pytest.approx(0.7 + NUM_FRAMES / FPS))
+    assert (info.start_seconds, info.end_seconds) == (pytest.approx(second), pytest.approx(second + NUM_FRAMES / FPS))
     numbers, seconds = every_frame(reader, tmp_path / name)
     assert numbers == list(range(NUM_FRAMES))
-    np.testing.assert_allclose(seconds, 0.7 + np.arange(NUM_FRAMES) / FPS, atol=1e-3)
+    np.testing.assert_allclose(seconds, second + np.arange(NUM_FRAMES) / FPS, atol=1e-3)
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
@@ -151,13 +155,13 @@ def test_the_last_frames_of_an_avi_have_the_steps_of_the_others(
 
 def test_subtitles_begin_a_file_only_within_a_second(clips: Path, tmp_path: Path, reader: VideoReader) -> None:
     """FFmpeg's rule: text that comes up to a second before all else is the beginning, earlier text is not."""
-    for second, path in ((0.1, tmp_path / "near.mkv"), (1.0, tmp_path / "far.mkv")):
+    for second, path in ((0.5, tmp_path / "near.flv"), (1.4, tmp_path / "far.flv")):
         (tmp_path / "text.srt").write_text("1\n00:00:00,000 --> 00:00:03,000\nword\n")
-        words = ["-itsoffset", str(second + 0.4), "-i", str(clips / "h264.mp4"), "-i", str(tmp_path / "text.srt")]
-        ffmpeg(*words, "-map", "0:v", "-map", "1", "-c:v", "copy", str(path))
+        words = ["-itsoffset", str(second), "-i", str(clips / "h264.mp4"), "-i", str(tmp_path / "text.srt")]
+        ffmpeg(*words, "-map", "0:v", "-map", "1", "-c:v", "copy", "-c:s", "text", str(path))
         assert reader.probe(path).start_seconds == pytest.approx(first_picture_by_ffprobe(path), abs=2e-6)
-    assert reader.probe(tmp_path / "near.mkv").start_seconds == pytest.approx(0.5, abs=0.002)
-    assert reader.probe(tmp_path / "far.mkv").start_seconds == 0.0
+    assert reader.probe(tmp_path / "near.flv").start_seconds == pytest.approx(0.5, abs=0.002)
+    assert reader.probe(tmp_path / "far.flv").start_seconds == 0.0
 
 
 @pytest.mark.parametrize("second", [0.3, 1.2])

@@ -171,22 +171,27 @@ def test_the_size_that_fitted_is_remembered(
 def test_nothing_of_a_batch_that_did_not_fit_is_alive_when_it_is_tried_again(
     recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, clip_folder: Path
 ) -> None:
+    first: list[weakref.ref[Tensor]] = []
+    alive: list[bool] = []
+    logits, cat = Engine._logits, torch.cat
+
+    def small(self: Engine, inputs: Tensor, *given: Any, **options: Any) -> Any:
+        if len(inputs) > 1:
+            first.append(weakref.ref(inputs))
+            features = inputs * 2  # of the failed step
+            first.append(weakref.ref(features))
+            raise torch.OutOfMemoryError("too much")
+        return logits(self, inputs, *given, **options)
+
+    def next_batch(tensors: Any, *given: Any, **options: Any) -> Tensor:
+        if tensors[0].ndim == 5:
+            alive.extend(one() is not None for one in first)
+        return cat(tensors, *given, **options)
+
+    monkeypatch.setattr(Engine, "_logits", small)
+    monkeypatch.setattr(torch, "cat", next_batch)
     gc.disable()
     try:
-        first: list[weakref.ref[Tensor]] = []
-        alive: list[bool] = []
-        logits = Engine._logits
-
-        def small(self: Engine, inputs: Tensor, *given: Any, **options: Any) -> Any:
-            if len(inputs) > 1:
-                first.append(weakref.ref(inputs))
-                features = inputs * 2  # of the failed step
-                first.append(weakref.ref(features))
-                raise torch.OutOfMemoryError("too much")
-            alive.extend(one() is not None for one in first)
-            return logits(self, inputs, *given, **options)
-
-        monkeypatch.setattr(Engine, "_logits", small)
         list(classify_files(recognizer, [str(clip_folder / "a.mp4")] * 2, ClipRequest(), batch_size=2))
     finally:
         gc.enable()

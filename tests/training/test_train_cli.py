@@ -18,6 +18,7 @@ from engine_parts import VIEW
 
 from nonlocal_video.cli.train_text import TrainProgress
 from nonlocal_video.datasets.manifest import read_manifest, write_manifest
+from nonlocal_video.errors import UsageError
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training import engine
 from nonlocal_video.training.metrics import read_metrics
@@ -111,6 +112,17 @@ class TestBatchSize:
         assert reserve_bytes > 0
         step(3)
         return FoundBatchSize(3, "3 fit.")
+
+    def test_an_epoch_keeps_twenty_steps_if_it_can(
+        self, train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Memory for thousands of clips must not turn an epoch of 8 clips into one step."""
+
+        def asked(step: object, *, maximum: int, **_: object) -> Any:
+            raise UsageError(f"up to {maximum} were allowed")
+
+        monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", asked)
+        assert "up to 1 were allowed" in train(divided_clips, "--stage", "all", "--batch-size", "auto").err
 
     def test_a_resumed_run_keeps_what_was_found(
         self, train: Run, run: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

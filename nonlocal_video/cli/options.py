@@ -44,8 +44,8 @@ Model = Annotated[
     str,
     typer.Option(
         envvar=MODEL_VARIABLE,
-        help="Catalogue name, .safetensors file of this project, folder of a training run, or package.module:function "
-        "that returns a network and its card.",
+        help="Catalogue name, .safetensors file of this project, folder of a training run, hf://owner/name of the "
+        "Hugging Face Hub, or package.module:function that returns a network and its card.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]

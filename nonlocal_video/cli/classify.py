@@ -87,6 +87,7 @@ def classify(
     ray_gpus: Annotated[float | None, typer.Option(min=0, help="GPUs per Ray process; 0.5 lets two share one.")] = None,
     ray_cpus: Annotated[float | None, typer.Option(min=0, help="CPUs per Ray process (default: 1).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Recognise the action in each clip, with a row for every file, including unreadable ones."""
     if resume and output is None:

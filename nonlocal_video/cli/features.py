@@ -82,6 +82,7 @@ def features(
     exclude: options.Exclude = None,
     all_files: options.AllFiles = False,
     shard: options.Shard = None,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Write the features of sliding windows, with a row for every file, including unreadable ones."""
     target = output or output_dir

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from nonlocal_video.frame_folders import RATE_VARIABLE, checked_rate
+
 
 class DecoderChoice(StrEnum):
     """Video decoders."""
@@ -38,6 +40,13 @@ MODEL_VARIABLE = "NONLOCAL_VIDEO_MODEL"
 def default_model() -> str:
     """Return the model used without `--model`: `$NONLOCAL_VIDEO_MODEL`, or the one in the package."""
     return os.environ.get(MODEL_VARIABLE) or "default"
+
+
+def _set_rate(value: float | None) -> float | None:
+    """Set the frame rate of folders of JPEGs for this command and the processes that it starts."""
+    if value is not None:
+        os.environ[RATE_VARIABLE] = repr(checked_rate(value))
+    return value
 
 
 Model = Annotated[
@@ -102,6 +111,14 @@ AllFiles = Annotated[
 ]
 Limit = Annotated[
     list[str] | None, typer.Option(help="Limit for a file, such as max_duration_seconds=600; repeatable.")
+]
+FramesPerSecond = Annotated[
+    float | None,
+    typer.Option(
+        envvar=RATE_VARIABLE,
+        callback=_set_rate,
+        help="Take folders of JPEGs (extracted frames, as in Jester) for clips of this frame rate.",
+    ),
 ]
 Include = Annotated[
     list[str] | None, typer.Option(help="Use only files that match a pattern, such as *.mp4; repeatable.")

@@ -7,7 +7,7 @@ packed MPEG-4, missing times) the frames are counted by decoding.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
@@ -22,6 +22,7 @@ from nonlocal_video.video._choice import choose
 from nonlocal_video.video._clock import OtherStarts
 from nonlocal_video.video._early_blocks import EarlyBlocks
 from nonlocal_video.video._edits import layout_without_edits, packet_layout, start_without_edits
+from nonlocal_video.video._frame_folder import FrameFolder
 from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
 from nonlocal_video.video._h264 import is_instantaneous_refresh, nal_length_bytes
 from nonlocal_video.video._presentation import Presentation, StoredAs, present
@@ -67,16 +68,16 @@ class StreamIndex:
     cut_pts: frozenset[int | None]
     """PTS of packets that are incomplete."""
     stream_choice: StreamChoice | None
-    """The stream that is read; None for an animation."""
+    """The stream that is read; None for an animation or a folder of pictures."""
     presentation: Presentation | None
-    """How its frames are shown; None for an animation."""
+    """How its frames are shown; None likewise."""
     animation: WebpAnimation | None = None
     """A WebP animation, which FFmpeg does not read."""
 
     @property
     def decord_fault(self) -> str | None:
         """Reason why decord would show other pictures than a player; None if it would not."""
-        return "it does not know WebP" if self.presentation is None else self.presentation.decord_fault
+        return "it reads neither WebP nor folders" if self.presentation is None else self.presentation.decord_fault
 
     @property
     def shown_seconds(self) -> NDArray[np.float64]:
@@ -231,36 +232,53 @@ def build_index(source: Source) -> StreamIndex:
 def _index_webp(source: Source) -> StreamIndex:
     animation = read_animation(source)
     ends = np.cumsum(animation.durations_ms, dtype=np.int64)
-    duration_seconds = float(ends[-1]) / MILLISECONDS
+    size = animation.width, animation.height
+    index = _index_pictures(source, "webp", size, Fraction(1, MILLISECONDS), np.append(0, ends))
+    return replace(index, animation=animation)
+
+
+def index_folder(source: FrameFolder) -> StreamIndex:
+    """Index a folder of JPEGs: each is shown for the time that the frame rate gives.
+
+    Raises:
+        VideoError: If it is too long.
+    """
+    assert source.limits.frames_per_second is not None
+    tick = 1 / Fraction(source.limits.frames_per_second).limit_denominator(1_000_000)
+    bounds = np.arange(len(source.files) + 1, dtype=np.int64)
+    return _index_pictures(source, "jpeg", source.size, tick, bounds, source.notes)
+
+
+def _index_pictures(
+    source: Source | FrameFolder,
+    codec: str,
+    size: tuple[int, int],
+    time_base: Fraction,
+    bounds: NDArray[np.int64],
+    notes: tuple[str, ...] = (),
+) -> StreamIndex:
+    """Index pictures that Pillow reads; `bounds` are the starts in ticks and the end of the last, (num_frames + 1,)."""
+    duration_seconds = float(int(bounds[-1]) * time_base)
     _check_duration(source, duration_seconds)
     info = VideoInfo(
-        container="webp",
-        codec="webp",
-        width=animation.width,
-        height=animation.height,
+        container="webp" if codec == "webp" else "folder",
+        codec=codec,
+        width=size[0],
+        height=size[1],
         rotation_degrees=0,
-        num_frames=len(ends),
-        fps=len(ends) / duration_seconds,
+        num_frames=len(bounds) - 1,
+        fps=(len(bounds) - 1) / duration_seconds,
         start_seconds=0.0,
         duration_seconds=duration_seconds,
         has_edit_list=False,
         decoder="pillow",
+        notes=notes,
     )
-    return StreamIndex(
-        info=info,
-        time_base=Fraction(1, MILLISECONDS),
-        pts=np.append(0, ends[:-1]),
-        counted=True,
-        key_pts=np.asarray((), dtype=np.int64),
-        key_dts=np.asarray((), dtype=np.int64),
-        cut_pts=frozenset(),
-        stream_choice=None,
-        presentation=None,
-        animation=animation,
-    )
+    nothing = np.asarray((), dtype=np.int64)
+    return StreamIndex(info, time_base, bounds[:-1], True, nothing, nothing, frozenset(), None, None)
 
 
-def _check_duration(source: Source, seconds: float) -> None:
+def _check_duration(source: Source | FrameFolder, seconds: float) -> None:
     allowed = source.limits.max_duration_seconds
     if seconds > allowed:
         message = f"{source.name}: it lasts {seconds:,.0f} s but {allowed:,.0f} s are allowed"

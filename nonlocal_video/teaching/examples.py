@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nonlocal_video.datasets.clip_table import read_rows
 from nonlocal_video.datasets.labelled import alike_names, read_source
+from nonlocal_video.datasets.labelled_clip import NONE_OF_THESE, is_none_of_these
 from nonlocal_video.datasets.segment_table import (
     ANNOTATION_ENDINGS,
     TABLE_ENDINGS,
@@ -22,9 +23,6 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.fragment import with_part
 from nonlocal_video.inference.object_storage import is_remote
-
-NONE_OF_THESE = "none of these"
-"""Folder or label of clips that show none of the classes; case, spaces, `_` and `-` do not matter."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,6 @@ class ExampleSet:
 
     def __len__(self) -> int:
         return len(self.examples)
-
-
-def is_none_of_these(label: str) -> bool:
-    """Return whether a label or folder name means that a clip shows none of the classes."""
-    return " ".join(label.casefold().replace("_", " ").replace("-", " ").split()) == NONE_OF_THESE
 
 
 def read_examples(

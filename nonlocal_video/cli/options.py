@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nonlocal_video.errors import UsageError
 from nonlocal_video.frame_folders import RATE_VARIABLE, checked_rate
 
 
@@ -32,6 +33,13 @@ class PrecisionChoice(StrEnum):
     float32 = "float32"
     tf32 = "tf32"
     bf16 = "bf16"
+
+
+class Engine(StrEnum):
+    """Engines of a folder run."""
+
+    local = "local"
+    ray = "ray"
 
 
 MODEL_VARIABLE = "NONLOCAL_VIDEO_MODEL"
@@ -137,3 +145,26 @@ NoCsvEscape = Annotated[
         help="Do not put an apostrophe before text in a CSV that looks like a formula (= + - @).",
     ),
 ]
+EngineOption = Annotated[Engine, typer.Option(help="Engine; ray runs on Ray Data, on this machine or a cluster.")]
+RayAddress = Annotated[
+    str | None, typer.Option(help="Address of a running Ray cluster, or auto (default: start Ray on this machine).")
+]
+RayActors = Annotated[
+    int | None, typer.Option(min=1, help="Number of Ray processes with a network (default: one per GPU, or one).")
+]
+RayGpus = Annotated[float | None, typer.Option(min=0, help="GPUs per Ray process; 0.5 lets two share one.")]
+RayCpus = Annotated[float | None, typer.Option(min=0, help="CPUs per Ray process (default: 1).")]
+
+
+def refuse_ray_options(
+    engine: Engine, address: str | None, actors: int | None, gpus: float | None, cpus: float | None
+) -> None:
+    """Refuse options of Ray without its engine.
+
+    Raises:
+        UsageError: One was given.
+    """
+    of_ray = {"--ray-address": address, "--ray-actors": actors, "--ray-gpus": gpus, "--ray-cpus": cpus}
+    given = [name for name, value in of_ray.items() if value is not None]
+    if given and engine is not Engine.ray:
+        raise UsageError(f"{', '.join(given)} only act with --engine ray.")

@@ -1,4 +1,4 @@
-"""Does the HTTP API answer, and say so, when the disk is nearly full or memory is at its limit, and afterwards as before?
+"""Does the HTTP API answer, and say so, when the disk is nearly full or memory is at its limit, and as before later?
 
     sudo python benchmarks/server_pressure.py --minutes 60 --output benchmarks/results/server_pressure.json
 
@@ -69,7 +69,7 @@ class Program(threading.Thread):
 
     def _post(self, http: httpx.Client) -> str:
         try:
-            answer = http.post("/v1/classify", files={"file": ("clip.mp4", self._clip)}, data={"views": "fast"})
+            answer = http.post("/v1/classify", files={"file": ("clip.mp4", self._clip)})
             found = answer.json()
             if answer.status_code == 200 and found["status"] == "ok":
                 return "answered"

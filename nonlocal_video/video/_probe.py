@@ -7,7 +7,7 @@ packed MPEG-4, missing times) the frames are counted by decoding.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 import av
@@ -22,14 +22,14 @@ from nonlocal_video.video._choice import choose
 from nonlocal_video.video._clock import OtherStarts
 from nonlocal_video.video._early_blocks import EarlyBlocks
 from nonlocal_video.video._edits import layout_without_edits, packet_layout, start_without_edits
-from nonlocal_video.video._frame_folder import FrameFolder
 from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
 from nonlocal_video.video._h264 import is_instantaneous_refresh, nal_length_bytes
-from nonlocal_video.video._presentation import Presentation, StoredAs, present
+from nonlocal_video.video._index import StreamIndex, check_duration, index_webp
+from nonlocal_video.video._presentation import StoredAs, present
 from nonlocal_video.video._sizes import SizeWatch
 from nonlocal_video.video._source import Source, map_error
-from nonlocal_video.video._streams import StreamChoice, demux, still_format
-from nonlocal_video.video._webp import MILLISECONDS, WebpAnimation, is_webp, read_animation
+from nonlocal_video.video._streams import demux, still_format
+from nonlocal_video.video._webp import is_webp
 from nonlocal_video.video.info import VideoInfo
 
 # Codecs whose packets correspond one to one to shown frames, as measured; for any other, frames are counted by
@@ -47,54 +47,6 @@ _LEAST_DECORD_SIDE = 32
 
 _MPEG4_PICTURE = b"\x00\x00\x01\xb6"
 _MPEG4_NOTHING_CODED_BYTES = 19  # FFmpeg's own bound on the placeholder that packed streams put after a packed pair
-
-
-@dataclass(frozen=True)
-class StreamIndex:
-    """Times of all frames of a file, and all that is needed to read them."""
-
-    info: VideoInfo
-    """Description of the video."""
-    time_base: Fraction
-    """Seconds per tick."""
-    pts: NDArray[np.int64]
-    """Times of the shown frames in ticks, (num_frames,), never decreasing."""
-    counted: bool
-    """Whether the k-th intact frame of the decoder is frame k; otherwise frames are found by their PTS."""
-    key_pts: NDArray[np.int64]
-    """PTS of the keyframes in file order; empty if seeks are not reliable."""
-    key_dts: NDArray[np.int64]
-    """DTS of the keyframes."""
-    cut_pts: frozenset[int | None]
-    """PTS of packets that are incomplete."""
-    stream_choice: StreamChoice | None
-    """The stream that is read; None for an animation or a folder of pictures."""
-    presentation: Presentation | None
-    """How its frames are shown; None likewise."""
-    animation: WebpAnimation | None = None
-    """A WebP animation, which FFmpeg does not read."""
-
-    @property
-    def decord_fault(self) -> str | None:
-        """Reason why decord would show other pictures than a player; None if it would not."""
-        return "it reads neither WebP nor folders" if self.presentation is None else self.presentation.decord_fault
-
-    @property
-    def shown_seconds(self) -> NDArray[np.float64]:
-        """Start of each frame in seconds from the beginning of the file, (num_frames,)."""
-        ticks = self.pts - self.pts[0]
-        return self.info.start_seconds + ticks * self.time_base.numerator / self.time_base.denominator
-
-    def frames_at(self, times_seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the indices of the frames shown at given seconds from the beginning of the file; -1 before the first.
-
-        Containers round times to their ticks (1/3 s is 0.333 in Matroska, 2/3 s is 0.667), and a caller who asks for
-        2/3 means the frame at 0.667. So times may be early by half a tick, but by no more than half a millisecond.
-        """
-        tick = float(self.time_base)
-        forgiven_ticks = min(0.5, 0.0005 / tick) + 1e-6
-        ticks = (times_seconds - self.info.start_seconds) / tick
-        return np.searchsorted(self.pts - self.pts[0], ticks + forgiven_ticks, side="right") - 1
 
 
 @dataclass
@@ -130,7 +82,7 @@ def build_index(source: Source) -> StreamIndex:
         VideoError: If the file cannot be read, or exceeds a limit.
     """
     if is_webp(source):
-        return _index_webp(source)
+        return index_webp(source)
     with source.opened() as (container, stream):
         if stream.time_base is None:
             raise VideoError("corrupt", f"{source.name}: its stream has no time base; re-encode it.")
@@ -178,7 +130,7 @@ def build_index(source: Source) -> StreamIndex:
     step = int(pts[-1] - pts[-2]) if len(pts) > 1 else 0
     last_duration = packets.last_duration or step or max(1, round(1 / (rate * time_base)))
     duration_seconds = float((int(pts[-1] - pts[0]) + last_duration) * time_base)
-    _check_duration(source, duration_seconds)
+    check_duration(source, duration_seconds)
 
     presentation = present(source, first, stored_as, packets.sizes)
     # decord returns wrong frames for keyframes that are not random-access points, may choose another video stream,
@@ -229,62 +181,6 @@ def build_index(source: Source) -> StreamIndex:
     )
 
 
-def _index_webp(source: Source) -> StreamIndex:
-    animation = read_animation(source)
-    ends = np.cumsum(animation.durations_ms, dtype=np.int64)
-    size = animation.width, animation.height
-    index = _index_pictures(source, "webp", size, Fraction(1, MILLISECONDS), np.append(0, ends))
-    return replace(index, animation=animation)
-
-
-def index_folder(source: FrameFolder) -> StreamIndex:
-    """Index a folder of JPEGs: each is shown for the time that the frame rate gives.
-
-    Raises:
-        VideoError: If it is too long.
-    """
-    assert source.limits.frames_per_second is not None
-    tick = 1 / Fraction(source.limits.frames_per_second).limit_denominator(1_000_000)
-    bounds = np.arange(len(source.files) + 1, dtype=np.int64)
-    return _index_pictures(source, "jpeg", source.size, tick, bounds, source.notes)
-
-
-def _index_pictures(
-    source: Source | FrameFolder,
-    codec: str,
-    size: tuple[int, int],
-    time_base: Fraction,
-    bounds: NDArray[np.int64],
-    notes: tuple[str, ...] = (),
-) -> StreamIndex:
-    """Index pictures that Pillow reads; `bounds` are the starts in ticks and the end of the last, (num_frames + 1,)."""
-    duration_seconds = float(int(bounds[-1]) * time_base)
-    _check_duration(source, duration_seconds)
-    info = VideoInfo(
-        container="webp" if codec == "webp" else "folder",
-        codec=codec,
-        width=size[0],
-        height=size[1],
-        rotation_degrees=0,
-        num_frames=len(bounds) - 1,
-        fps=(len(bounds) - 1) / duration_seconds,
-        start_seconds=0.0,
-        duration_seconds=duration_seconds,
-        has_edit_list=False,
-        decoder="pillow",
-        notes=notes,
-    )
-    nothing = np.asarray((), dtype=np.int64)
-    return StreamIndex(info, time_base, bounds[:-1], True, nothing, nothing, frozenset(), None, None)
-
-
-def _check_duration(source: Source | FrameFolder, seconds: float) -> None:
-    allowed = source.limits.max_duration_seconds
-    if seconds > allowed:
-        message = f"{source.name}: it lasts {seconds:,.0f} s but {allowed:,.0f} s are allowed"
-        raise VideoError("too_long", f"{message}; cut it into parts or raise max_duration_seconds.")
-
-
 def _read_packets(
     source: Source, container: InputContainer, stream: VideoStream, codec: str, length_bytes: int
 ) -> _Packets:
@@ -332,7 +228,7 @@ def _read_packets(
                 if packet.pts >= highest_pts:
                     highest_pts, last_duration = packet.pts, packet.duration or 0
                 if highest_pts - lowest_pts > allowed_ticks:  # no need to read the rest
-                    _check_duration(source, float((highest_pts - lowest_pts) * stream.time_base))
+                    check_duration(source, float((highest_pts - lowest_pts) * stream.time_base))
             if starts_afresh and packet.is_keyframe:
                 starts_afresh = is_instantaneous_refresh(bytes(packet), length_bytes)
             if packet.is_keyframe and packet.pts is not None:

@@ -203,7 +203,8 @@ class _Server:
 
     def _index(self, source: Any) -> Any:
         from nonlocal_video.video._frame_folder import FrameFolder
-        from nonlocal_video.video._probe import build_index, index_folder
+        from nonlocal_video.video._index import index_folder
+        from nonlocal_video.video._probe import build_index
 
         if self._last_index is None or self._last_index[0] != source.identity:
             self._last_index = None

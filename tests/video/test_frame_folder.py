@@ -62,7 +62,7 @@ def test_frames_come_in_natural_order_at_the_rate(tmp_path: Path, reading: Video
         save(tmp_path / "gap", range(1, 3))
         save(tmp_path / "gap", range(7, 8), name="{:05d}.JPEG")
         assert "4 of the pictures' numbers from 1 to 7 are missing" in reading.probe(tmp_path / "gap").notes[0]
-        with VideoReader(decoder="decord", limits=RATE) as other, pytest.raises(VideoError, match="nor folders"):
+        with VideoReader(decoder="decord", limits=RATE) as other, pytest.raises(VideoError, match="reads no folders"):
             other.probe(tmp_path / "clip")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,14 +20,24 @@ from nonlocal_video.attention.maps import QueryPoint
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.inference.sliding import slide
-from nonlocal_video.inference.timeline import Timeline, check_segment_rule
-from nonlocal_video.inference.timeline_files import to_json
+from nonlocal_video.inference.timeline import check_segment_rule
 
 from .api import described
 from .choices import FAST
 from .http_errors import ApiError, ApiRoute, api_error
-from .http_forms import ClassifyForm, ClipForm, ErrorBody, ExplainForm, JobBody, RowBody, TimelineForm, view_count
+from .http_forms import (
+    ClassifyForm,
+    ClipForm,
+    ErrorBody,
+    ExplainForm,
+    FeaturesForm,
+    JobBody,
+    RowBody,
+    SlidingForm,
+    TimelineForm,
+    view_count,
+)
+from .http_jobs import features_job, timeline_job
 from .jobs import Job, Jobs
 from .openapi_page import openapi_page
 from .received import ReceivedClip, receive
@@ -99,32 +108,12 @@ class HttpApi:
 
     async def timeline(self, form: Annotated[TimelineForm, FORM], response: Response) -> Any:
         """Start a timeline of a long video; the answer is the job, and `GET /v1/jobs/{id}` gives the rest."""
-        rule = {
-            "threshold": form.threshold,
-            "min_seconds": form.min_seconds,
-            "shortest_seconds": form.shortest_seconds,
-        }
-        check_segment_rule(**rule)
-        self._check_webhook(form.webhook)
-        recognizer = self._recognizer(form.model)
-        self.jobs.check_room()
-        clip = await self._received(form)
+        check_segment_rule(form.threshold, form.min_seconds, form.shortest_seconds)
+        return await self._started("timeline", timeline_job, form, response)
 
-        def work(job: Job) -> dict[str, Any]:
-            with clip.plain_errors():
-                timeline = _slide(job, recognizer, clip.path, form)
-                row = to_json(timeline, top_k=form.top_k, **rule)
-            if row["error"]:
-                row["error"]["message"] = row["error"]["message"].replace(str(clip.path), clip.name)
-            return row | {"path": printable(clip.name)}
-
-        try:
-            job = self.jobs.start(Job("timeline", printable(clip.name), form.webhook), work, cleanup=clip.close)
-        except ApiError:
-            clip.close()
-            raise
-        response.headers["Location"] = f"{PREFIX}/jobs/{job.id}"
-        return job.to_json()
+    async def features(self, form: Annotated[FeaturesForm, FORM], response: Response) -> Any:
+        """Start the features of a video's windows; the job's result has the rows of `nonlocal-video features`."""
+        return await self._started("features", features_job, form, response)
 
     async def job(self, id: str) -> Any:
         """Return a job: its status, its progress and, at the end, its result or its error."""
@@ -135,6 +124,31 @@ class HttpApi:
         job = self.jobs.get(id)
         job.stop.set()
         return await anyio.to_thread.run_sync(job.to_json)
+
+    async def _started(
+        self,
+        kind: str,
+        work: Callable[[Job, Recognizer, Path, Any], dict[str, Any]],
+        form: SlidingForm,
+        response: Response,
+    ) -> Any:
+        """Queue long work on a clip, and answer with the job."""
+        self._check_webhook(form.webhook)
+        recognizer = self._recognizer(form.model)
+        self.jobs.check_room()
+        clip = await self._received(form)
+
+        def in_thread(job: Job) -> dict[str, Any]:
+            with clip.plain_errors():
+                return work(job, recognizer, clip.path, form) | {"path": printable(clip.name)}
+
+        try:
+            job = self.jobs.start(Job(kind, printable(clip.name), form.webhook), in_thread, cleanup=clip.close)
+        except ApiError:
+            clip.close()
+            raise
+        response.headers["Location"] = f"{PREFIX}/jobs/{job.id}"
+        return job.to_json()
 
     async def _answered(self, request: Request, form: ClipForm, work: Callable[[ReceivedClip, Recognizer], Any]) -> Any:
         """Do the work on the clip when it is its turn, unless the program has left meanwhile."""
@@ -191,6 +205,7 @@ def add_http_api(app: fastapi.FastAPI, api: HttpApi) -> None:
     router.add_api_route("/classify", api.classify, response_model=RowBody, **how)
     router.add_api_route("/explain", api.explain, response_model=None, **how)
     router.add_api_route("/timeline", api.timeline, response_model=JobBody, status_code=202, **how)
+    router.add_api_route("/features", api.features, response_model=JobBody, status_code=202, **how)
     router.add_api_route("/jobs/{id}", api.job, methods=["GET"], response_model=JobBody, responses=_JOB_ERRORS)
     router.add_api_route("/jobs/{id}", api.stop_job, methods=["DELETE"], response_model=JobBody, responses=_JOB_ERRORS)
 
@@ -235,22 +250,3 @@ def _query_point(text: str) -> QueryPoint:
     if len(values) != 3:
         raise UsageError(f"query = {text!r} should be SECONDS,X,Y, such as 1.5,0.5,0.4.")
     return QueryPoint(*values)
-
-
-def _slide(job: Job, recognizer: Recognizer, path: Path, form: TimelineForm) -> Timeline:
-    """Slide over the video until its end or until the job is stopped, and count the windows."""
-    steps = slide(
-        recognizer,
-        path,
-        fast=form.views == FAST,
-        window_seconds=form.window_seconds,
-        stride_seconds=form.stride_seconds,
-        region=form.region,
-        context=form.context,
-    )
-    with closing(steps):
-        for timeline in steps:
-            job.done, job.planned = len(timeline), timeline.num_planned
-            if job.stop.is_set() and not timeline.is_complete:
-                return timeline.in_context(timeline.context)  # each window so far drew on those before it alone
-    return timeline

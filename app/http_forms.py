@@ -12,6 +12,8 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.context import Context
 from nonlocal_video.inference.views import ViewCount
 
+from .choices import FAST
+
 MAX_TOP_K = 400
 MAX_VIEWS = 30
 """Maximum number of views of one request, that of the paper's protocol (10x3)."""
@@ -32,11 +34,12 @@ class ClipForm(BaseModel):
     region: Annotated[
         str | None, Field(description="X0,Y0,X1,Y1: the part of the picture to look at, in fractions of its size.")
     ] = None
-    top_k: Count = 5
 
 
 class ClassifyForm(ClipForm):
     """Settings of `/v1/classify`."""
+
+    top_k: Count = 5
 
     views: Annotated[
         str, Field(description="CLIPSxCROPS, such as 1x1, 3x1 or the paper's 10x3, or fast for the cheap view.")
@@ -48,6 +51,8 @@ class ClassifyForm(ClipForm):
 
 class ExplainForm(ClipForm):
     """Settings of `/v1/explain`."""
+
+    top_k: Count = 5
 
     views: Annotated[Literal["1x1", "fast"], Field(description="The view that is explained.")] = "1x1"
     method: Annotated[
@@ -64,24 +69,39 @@ class ExplainForm(ClipForm):
     )
 
 
-class TimelineForm(ClipForm):
-    """Settings of `/v1/timeline`."""
+class SlidingForm(ClipForm):
+    """Settings of all work on the sliding windows of a video."""
 
     views: Annotated[Literal["1x1", "fast"], Field(description="fast takes the cheap view of each window.")] = "1x1"
     window_seconds: Annotated[Seconds | None, Field(description="By default the span of the model's input.")] = None
     stride_seconds: Annotated[Seconds | None, Field(description="By default half a window.")] = None
-    context: Annotated[
-        Context, Field(description="nonlocal: each window's answer draws on those like it; none: on itself alone.")
-    ] = "nonlocal"
-    threshold: Annotated[float, Field(description="Score below which a segment has no class.")] = 0.0
-    min_seconds: Annotated[float, Field(description="Shorter segments are merged into their neighbours.")] = 0.0
-    shortest_seconds: Annotated[float, Field(description="Length of the shortest action.")] = 0.0
     webhook: Annotated[
         str | None,
         Field(
             description="Address that the ended job is posted to, on a host that the server's --allow-webhook names."
         ),
     ] = None
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the cheap view is taken."""
+        return self.views == FAST
+
+
+class FeaturesForm(SlidingForm):
+    """Settings of `/v1/features`."""
+
+
+class TimelineForm(SlidingForm):
+    """Settings of `/v1/timeline`."""
+
+    top_k: Count = 5
+    context: Annotated[
+        Context, Field(description="nonlocal: each window's answer draws on those like it; none: on itself alone.")
+    ] = "nonlocal"
+    threshold: Annotated[float, Field(description="Score below which a segment has no class.")] = 0.0
+    min_seconds: Annotated[float, Field(description="Shorter segments are merged into their neighbours.")] = 0.0
+    shortest_seconds: Annotated[float, Field(description="Length of the shortest action.")] = 0.0
 
 
 def view_count(views: str) -> str:
@@ -155,10 +175,13 @@ class ProgressBody(BaseModel):
 
 
 class JobBody(BaseModel):
-    """A job; the result of a timeline is the object of `nonlocal-video timeline --json`."""
+    """A job; the result of a timeline is the object of `nonlocal-video timeline --json`.
+
+    That of features has `rows`, which are those of the table that `nonlocal-video features` writes.
+    """
 
     id: str
-    kind: Literal["timeline"]
+    kind: Literal["timeline", "features"]
     path: str
     status: Literal["waiting", "running", "done", "stopped", "failed"]
     created: str

@@ -1,6 +1,7 @@
 """Hundreds of visits of the page, one after another: does memory, or do files, pile up on the server?
 
     python benchmarks/page_soak.py --visits 200 --output benchmarks/results/page_soak.json
+    python benchmarks/page_soak.py --visits 100000 --minutes 60
 
 In each visit a clip is uploaded and recognised with the quick look, its overlay fetched, and a point asked about; every
 tenth visitor uploads something that is no video. The clips are 10 s of 320 x 240 pixels.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections import Counter
@@ -51,7 +53,14 @@ def visit(url: str, clip: Path, unlike: bytes) -> str:
 
 
 def soak(
-    url: str, server: psutil.Process, folder: Path, clips: Sequence[Path], num_visits: int, *, every: int
+    url: str,
+    server: psutil.Process,
+    folder: Path,
+    clips: Sequence[Path],
+    num_visits: int,
+    *,
+    every: int,
+    seconds: float = math.inf,
 ) -> tuple[Counter[str], list[dict[str, float]]]:
     """Visits in turn with these clips: what came of them, and what the server held after each `every` of them.
 
@@ -60,12 +69,16 @@ def soak(
         server: Its process.
         folder: Where it may leave temporary files.
         clips: MP4 files that take turns, or files that only call themselves so.
-        num_visits: How often.
+        num_visits: How often at most.
         every: Visits from one measurement to the next.
+        seconds: Time after which no further visit begins.
     """
     outcomes: Counter[str] = Counter()
     held = []
+    started = time.monotonic()
     for number in range(num_visits):
+        if time.monotonic() - started > seconds:
+            break
         outcomes[visit(url, clips[number % len(clips)], number.to_bytes(8, "big"))] += 1
         if (number + 1) % every == 0:
             held.append({"visits": number + 1, **held_by(server, folder)})
@@ -103,7 +116,8 @@ def _mean(held: Sequence[dict[str, float]], name: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--visits", type=int, default=200)
+    parser.add_argument("--visits", type=int, default=200, help="At most so many.")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="No visit begins later than that.")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="nonlocal-video-soak-") as name:
@@ -117,14 +131,15 @@ def main() -> None:
         with serving("--keep-minutes", str(KEEP_MINUTES), temporary=temporary) as (url, pid):
             server = psutil.Process(pid)
             started = time.perf_counter()
-            outcomes, held = soak(url, server, temporary, in_turn, arguments.visits, every=BAD_EVERY)
+            last = 60 * arguments.minutes
+            outcomes, held = soak(url, server, temporary, in_turn, arguments.visits, every=BAD_EVERY, seconds=last)
             seconds = time.perf_counter() - started
             time.sleep(60 * KEEP_MINUTES * 1.5)
             at_rest = held_by(server, temporary)
         left = [path for path in temporary.rglob("*") if path.is_file()]
     half = len(held) // 2
     figures = {
-        "visits": arguments.visits,
+        "visits": outcomes.total(),
         "outcomes": dict(outcomes),
         "seconds": round(seconds, 1),
         "uploads_kept_minutes": KEEP_MINUTES,

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--stride-seconds", type=float, default=2.56, help="Of the windows; 2.56 is without overlap.")
-    parser.add_argument("--sets", nargs="*", help="Sets to measure; all if not given.")
+    parser.add_argument("--sets", nargs="*", help="Sets to measure; the others in the output stay.")
     parser.add_argument("--middle", nargs="*", default=[], help="Sets of which only each clip's middle window is read.")
     parser.add_argument("--runtime", default="torch")
     arguments = parser.parse_args()
@@ -89,6 +89,10 @@ def main() -> None:
         "join_share": moments.JOIN_SHARE,
         "sets": {},
     }
+    if arguments.sets and arguments.output.is_file():  # the other sets keep their figures
+        earlier = json.loads(arguments.output.read_text("utf-8"))
+        found["sets"] = earlier["sets"]
+        found["middle_window_only"] = sorted({*earlier["middle_window_only"], *arguments.middle})
     for name, clips in read_sets.items():
         found["sets"][name] = measure(clips)
         print(name, json.dumps(found["sets"][name], indent=1), flush=True)

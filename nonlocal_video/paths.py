@@ -11,6 +11,7 @@ from nonlocal_video.errors import OutputError, UsageError
 
 CACHE_VARIABLE = "NONLOCAL_VIDEO_CACHE"
 WEIGHTS_VARIABLE = "NONLOCAL_VIDEO_WEIGHTS"
+OFFLINE_VARIABLE = "NONLOCAL_VIDEO_OFFLINE"
 _NAME = "nonlocal-video"
 
 
@@ -28,6 +29,11 @@ def cache_folder() -> Path:
 def weights_folder() -> Path:
     """Return `$NONLOCAL_VIDEO_WEIGHTS`, else `weights` in the cache folder."""
     return _chosen(WEIGHTS_VARIABLE) or cache_folder() / "weights"
+
+
+def is_offline() -> bool:
+    """Return whether `$NONLOCAL_VIDEO_OFFLINE` forbids downloads; 0 and an empty value do not."""
+    return os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0")
 
 
 def make_cache_folder(name: str) -> Path:

@@ -59,6 +59,7 @@ def check(
     decoder: options.Decoder = options.DecoderChoice.auto,
     limit: options.Limit = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Check labelled clips for training: find unusable, short and duplicate clips, and hold out validation clips."""
     from nonlocal_video.datasets.labelled import read_source

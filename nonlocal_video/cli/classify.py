@@ -34,13 +34,6 @@ class ContextChoice(StrEnum):
     folder = "folder"
 
 
-class Engine(StrEnum):
-    """Engines of a folder run."""
-
-    local = "local"
-    ray = "ray"
-
-
 def classify(
     paths: Annotated[
         list[str],
@@ -75,27 +68,19 @@ def classify(
     exclude: options.Exclude = None,
     all_files: options.AllFiles = False,
     shard: options.Shard = None,
-    engine: Annotated[
-        Engine, typer.Option(help="Engine; ray runs on Ray Data, on this machine or a cluster.")
-    ] = Engine.local,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Address of a running Ray cluster, or auto (default: start Ray on this machine).")
-    ] = None,
-    ray_actors: Annotated[
-        int | None, typer.Option(min=1, help="Number of Ray processes with a network (default: one per GPU, or one).")
-    ] = None,
-    ray_gpus: Annotated[float | None, typer.Option(min=0, help="GPUs per Ray process; 0.5 lets two share one.")] = None,
-    ray_cpus: Annotated[float | None, typer.Option(min=0, help="CPUs per Ray process (default: 1).")] = None,
+    engine: options.EngineOption = options.Engine.local,
+    ray_address: options.RayAddress = None,
+    ray_actors: options.RayActors = None,
+    ray_gpus: options.RayGpus = None,
+    ray_cpus: options.RayCpus = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Recognise the action in each clip, with a row for every file, including unreadable ones."""
     if resume and output is None:
         raise UsageError("--resume needs the table to continue; give it with --output.")
-    of_ray = {"--ray-address": ray_address, "--ray-actors": ray_actors, "--ray-gpus": ray_gpus, "--ray-cpus": ray_cpus}
-    given = [name for name, value in of_ray.items() if value is not None]
-    if given and engine is not Engine.ray:
-        raise UsageError(f"{', '.join(given)} only act with --engine ray.")
-    if context is ContextChoice.folder and engine is Engine.ray:
+    options.refuse_ray_options(engine, ray_address, ray_actors, ray_gpus, ray_cpus)
+    if context is ContextChoice.folder and engine is options.Engine.ray:
         raise UsageError("--context folder needs all clips in one place; leave out --engine ray.")
 
     from nonlocal_video.inference.files import Selection
@@ -113,7 +98,7 @@ def classify(
     card = card_of(model)
     spec = card.view(fast=fast)  # rejects an unavailable --fast before the weights are read
     run_options = RunOptions(device, runtime.value, precision.value, decoder.value, limits)
-    if engine is Engine.ray:
+    if engine is options.Engine.ray:
         from nonlocal_video.inference.batch_run import run_settings
         from nonlocal_video.inference.ray.engine import Cluster, ClusterJob
 

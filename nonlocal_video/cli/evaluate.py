@@ -89,6 +89,7 @@ def evaluate(
     stride_seconds: Annotated[float | None, typer.Option(help="With --segments: as in `timeline`.")] = None,
     shortest_seconds: Annotated[float, typer.Option(help="With --segments: as in `timeline`.")] = 0.0,
     threshold: Annotated[float, typer.Option(help="With --segments: as in `timeline`.")] = 0.0,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Measure a model on labelled clips; those that cannot be read are counted, too."""
     allowed = (EvaluationContext.nonlocal_, EvaluationContext.none) if segments else (

@@ -64,7 +64,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
         f"{evaluation.unreadable_in_words() or 'all readable'}, {summary['groups']} groups",
     )
     if metrics is None:
-        _print_line(console, "No clip can be read, so there are no metrics.")
+        _print_line(console, "No clip of a class can be read, so there are no metrics.")
     else:
         console.print(_metrics_table(evaluation))
         _print_line(
@@ -72,6 +72,8 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
             f"Calibration: expected error {percent(metrics.calibration_error):.1f} points; mean confidence "
             f"{percent(metrics.mean_confidence):.1f}%",
         )
+    for sentence in evaluation.unknown.sentences() if evaluation.unknown else ():
+        _print_line(console, sentence)
     mistakes = [answer for answer in evaluation.worst_first if answer.readable and not answer.right]
     if mistakes:
         clip = Column("clip", overflow="fold")
@@ -81,8 +83,8 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
             table.add_row(
                 *map(escape, (answer.path, answer.truth.label, answer.top[0].label)),
                 f"{answer.top[0].score:.1%}",
-                f"{answer.true_score:.1%}",
-                str(answer.true_rank),
+                "-" if answer.true_score is None else f"{answer.true_score:.1%}",
+                "-" if answer.true_rank is None else str(answer.true_rank),
             )
         console.print(table)
     for answer in evaluation.unreadable[:_SHOWN]:

@@ -66,6 +66,7 @@ def explain(
             help="Check the map: blur its strongest cells, then others, and compare the scores; writes check.json.",
         ),
     ] = False,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Show where the network looked: overlay.mp4, frames/*.png and attention.npz."""
     point = None if query is None else _point(query)

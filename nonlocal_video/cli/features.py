@@ -64,7 +64,7 @@ def features(
     ] = None,
     dtype: Annotated[DtypeChoice, typer.Option(help="Type of the features' numbers.")] = DtypeChoice.float32,
     model: options.Model = "default",
-    device: options.Device = "auto",
+    device: options.Devices = "auto",
     runtime: options.Runtime = options.RuntimeChoice.torch,
     precision: options.Precision = options.PrecisionChoice.float32,
     fast: options.Fast = False,
@@ -82,6 +82,12 @@ def features(
     exclude: options.Exclude = None,
     all_files: options.AllFiles = False,
     shard: options.Shard = None,
+    engine: options.EngineOption = options.Engine.local,
+    ray_address: options.RayAddress = None,
+    ray_actors: options.RayActors = None,
+    ray_gpus: options.RayGpus = None,
+    ray_cpus: options.RayCpus = None,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Write the features of sliding windows, with a row for every file, including unreadable ones."""
     target = output or output_dir
@@ -89,12 +95,14 @@ def features(
         raise UsageError("Give either --output FILE.parquet, for a table, or --output-dir DIR, for arrays.")
     if output is not None and (layout is not None or crops is not None):
         raise UsageError("--layout and --crops are for the arrays of --output-dir; a table has a feature a window.")
+    options.refuse_ray_options(engine, ray_address, ray_actors, ray_gpus, ray_cpus)
 
     from nonlocal_video.features.extract import extract_features
     from nonlocal_video.features.folder import extract_arrays
     from nonlocal_video.features.inputs import listed
     from nonlocal_video.inference.files import Selection
     from nonlocal_video.inference.load import load
+    from nonlocal_video.inference.runtimes.device import choose_devices
     from nonlocal_video.video.limits import DecodeLimits
 
     selection = Selection.parse(include or (), exclude or (), shard, all_files=all_files)
@@ -115,9 +123,20 @@ def features(
     }
     if output_dir is not None:
         settings |= {"layout": (layout or LayoutChoice.npy).value, "crops": crops}
+    if engine is options.Engine.ray:
+        from nonlocal_video.inference.ray.engine import Cluster
+
+        settings |= {
+            "cluster": Cluster(ray_address, ray_actors, ray_gpus, ray_cpus or 1.0, workers),
+            "devices": (device,),
+        }
+        own_device = "cpu"  # the cluster's processes have the others
+    else:
+        settings["devices"] = devices = choose_devices(device, runtime=runtime.value)
+        own_device = devices[0]
     with load(
         model,
-        device=device,
+        device=own_device,
         runtime=runtime.value,
         precision=precision.value,
         decoder=decoder.value,

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from nonlocal_video.errors import UsageError
+from nonlocal_video.frame_folders import RATE_VARIABLE, checked_rate
+
 
 class DecoderChoice(StrEnum):
     """Video decoders."""
@@ -32,6 +35,13 @@ class PrecisionChoice(StrEnum):
     bf16 = "bf16"
 
 
+class Engine(StrEnum):
+    """Engines of a folder run."""
+
+    local = "local"
+    ray = "ray"
+
+
 MODEL_VARIABLE = "NONLOCAL_VIDEO_MODEL"
 
 
@@ -40,12 +50,19 @@ def default_model() -> str:
     return os.environ.get(MODEL_VARIABLE) or "default"
 
 
+def _set_rate(value: float | None) -> float | None:
+    """Set the frame rate of folders of JPEGs for this command and the processes that it starts."""
+    if value is not None:
+        os.environ[RATE_VARIABLE] = repr(checked_rate(value))
+    return value
+
+
 Model = Annotated[
     str,
     typer.Option(
         envvar=MODEL_VARIABLE,
-        help="Catalogue name, .safetensors file of this project, folder of a training run, or package.module:function "
-        "that returns a network and its card.",
+        help="Catalogue name, .safetensors file of this project, folder of a training run, hf://owner/name of the "
+        "Hugging Face Hub, or package.module:function that returns a network and its card.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
@@ -103,6 +120,14 @@ AllFiles = Annotated[
 Limit = Annotated[
     list[str] | None, typer.Option(help="Limit for a file, such as max_duration_seconds=600; repeatable.")
 ]
+FramesPerSecond = Annotated[
+    float | None,
+    typer.Option(
+        envvar=RATE_VARIABLE,
+        callback=_set_rate,
+        help="Take folders of JPEGs (extracted frames, as in Jester) for clips of this frame rate.",
+    ),
+]
 Include = Annotated[
     list[str] | None, typer.Option(help="Use only files that match a pattern, such as *.mp4; repeatable.")
 ]
@@ -120,3 +145,26 @@ NoCsvEscape = Annotated[
         help="Do not put an apostrophe before text in a CSV that looks like a formula (= + - @).",
     ),
 ]
+EngineOption = Annotated[Engine, typer.Option(help="Engine; ray runs on Ray Data, on this machine or a cluster.")]
+RayAddress = Annotated[
+    str | None, typer.Option(help="Address of a running Ray cluster, or auto (default: start Ray on this machine).")
+]
+RayActors = Annotated[
+    int | None, typer.Option(min=1, help="Number of Ray processes with a network (default: one per GPU, or one).")
+]
+RayGpus = Annotated[float | None, typer.Option(min=0, help="GPUs per Ray process; 0.5 lets two share one.")]
+RayCpus = Annotated[float | None, typer.Option(min=0, help="CPUs per Ray process (default: 1).")]
+
+
+def refuse_ray_options(
+    engine: Engine, address: str | None, actors: int | None, gpus: float | None, cpus: float | None
+) -> None:
+    """Refuse options of Ray without its engine.
+
+    Raises:
+        UsageError: One was given.
+    """
+    of_ray = {"--ray-address": address, "--ray-actors": actors, "--ray-gpus": gpus, "--ray-cpus": cpus}
+    given = [name for name, value in of_ray.items() if value is not None]
+    if given and engine is not Engine.ray:
+        raise UsageError(f"{', '.join(given)} only act with --engine ray.")

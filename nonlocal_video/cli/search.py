@@ -91,6 +91,7 @@ def search(
     as_json: Annotated[
         bool, typer.Option("--json", help="Query and moments as one JSON object on standard output.")
     ] = False,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Find the moments that are most like a clip, or a moment of it, in a table of features or a folder."""
     from nonlocal_video.retrieval.api import search as find

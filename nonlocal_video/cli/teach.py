@@ -41,6 +41,7 @@ def teach(
         typer.Option("--resume", help="Teach the run in --output again with the examples of today; only new are read."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on standard output.")] = False,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Teach new classes by a few examples of each; nothing is trained, and the run is a model like any other."""
     from nonlocal_video.cli.teach_text import TeachProgress, print_report

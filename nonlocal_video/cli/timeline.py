@@ -74,6 +74,7 @@ def timeline(
         Path | None, typer.Option(help="Folder to cut the segments to, each as an MP4 without sound.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole as one JSON object on standard output.")] = False,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Recognise what happens when: classify a sliding window and merge its answers into segments."""
     from nonlocal_video.inference.load import load

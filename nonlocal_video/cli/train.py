@@ -87,6 +87,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume an interrupted run in --output, with its settings.")
     ] = False,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Train a model on labelled clips, or continue an interrupted run."""
     _check_installed()

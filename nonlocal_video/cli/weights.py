@@ -1,4 +1,4 @@
-"""`nonlocal-video weights`: download, verify and convert published weights."""
+"""`nonlocal-video weights`: download, verify, convert and publish weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nonlocal_video.io import check_new
 if TYPE_CHECKING:
     from nonlocal_video.zoo.transfer import ProgressCallback
 
-app = typer.Typer(help="Published weights: list, pull, verify, show, convert.", no_args_is_help=True)
+app = typer.Typer(help="Published weights: list, pull, verify, show, convert, push.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from `nonlocal-video weights list`.")]
@@ -173,7 +173,8 @@ def info(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="NAME|FILE|RUN", help="Catalogue name, file of this project, or folder of a training run."
+            metavar="NAME|FILE|RUN|HF",
+            help="Catalogue name, file of this project, folder of a run, or hf://owner/name.",
         ),
     ],
     as_json: AsJson = False,
@@ -183,11 +184,13 @@ def info(
 
     from nonlocal_video.models.checkpoint import read_card
     from nonlocal_video.zoo.catalogue import entries, entry, find
+    from nonlocal_video.zoo.hub import is_on_hub
     from nonlocal_video.zoo.own_network import is_function
     from nonlocal_video.zoo.store import read_record, weights_path
 
     row = entries().get(model)
-    if row is None and not _is_embedded(model) and not is_function(model) and not (model and Path(model).exists()):
+    elsewhere = is_function(model) or is_on_hub(model) or (model and Path(model).exists())
+    if row is None and not _is_embedded(model) and not elsewhere:
         entry(model)  # raises with suggestions
     record = None if row is None else read_record(row.name)
     path = weights_path(row.name) if row else find(model)
@@ -268,6 +271,21 @@ def export_state(
     from nonlocal_video.zoo.export_state import export_state as write_state
 
     typer.echo(write_state(model, output, layout=layout.value))
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="Folder of a run of `train` or `teach`.")],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the Hugging Face Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see a new repository.")] = False,
+) -> None:
+    """Upload a run to the Hugging Face Hub: weights, card and figures, never clips or their names.
+
+    The token is the one of `hf auth login`, or HF_TOKEN. Read README.md first: it is uploaded with its settings.
+    """
+    from nonlocal_video.zoo.hub_upload import push as push_run
+
+    typer.echo(push_run(run, repository, public=public, notify=lambda text: typer.echo(text, err=True)))
 
 
 def _is_embedded(name: str) -> bool:

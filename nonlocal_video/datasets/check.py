@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.datasets.labelled import LabelledClip
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.frame_folders import is_jpeg
 from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.object_storage import is_remote, local_copy
 from nonlocal_video.io import sha256_of
@@ -160,5 +161,8 @@ def _check(clip: LabelledClip, reader: VideoReader, *, every_frame: bool) -> Che
 
 @functools.lru_cache(maxsize=8)
 def _sha256_of(path: str, changed_ns: int) -> str:
-    """Cached facts of one file, so that segments of it that follow each other read it once."""
-    return sha256_of(Path(path))
+    """Cached digest of a file, so that segments of it that follow each other read it once; of the JPEGs of a folder."""
+    if not os.path.isdir(path):
+        return sha256_of(Path(path))
+    files = sorted(name for name in os.listdir(path) if is_jpeg(name))
+    return hashlib.sha256("\n".join(f"{name} {sha256_of(Path(path, name))}" for name in files).encode()).hexdigest()

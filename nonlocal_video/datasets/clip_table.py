@@ -81,6 +81,12 @@ def is_segment_header(path: str | os.PathLike[str]) -> bool:
         return _SAYS_SEGMENTS in _columns_of(next((line for line in file if line.strip()), ""))
 
 
+def has_path_column(path: str | os.PathLike[str]) -> bool:
+    """Return whether a table has the column that every list of this project has."""
+    with open_text(path, errors="surrogateescape") as file:
+        return "path" in _columns_of(next((line for line in file if line.strip() and line[:4] != "sep="), ""))
+
+
 def _separator(header: str) -> str:
     """The one that gives the most columns that are known; a comma where none does."""
     return max(_SEPARATORS, key=lambda mark: len(_columns_of(header, mark) & {*MANIFEST_COLUMNS, *SEGMENT_COLUMNS}))

@@ -11,9 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from nonlocal_video.datasets.class_tree import read_class_tree
-from nonlocal_video.datasets.clip_table import COLUMNS, is_segment_header, read_rows
+from nonlocal_video.datasets.clip_table import COLUMNS, read_rows
 from nonlocal_video.datasets.labelled_clip import LabelledClip, LabelledSource
-from nonlocal_video.datasets.segment_table import read_segments
+from nonlocal_video.datasets.segment_table import ANNOTATION_ENDINGS, TABLE_ENDINGS, holds_segments, read_segments
 from nonlocal_video.datasets.split_folders import split_of_name
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.fragment import with_part
@@ -40,7 +40,7 @@ def read_source(
     Args:
         source: In a folder, every file in a class folder may be a clip, except hidden ones and names of other kinds;
             folders named like splits may lie above the classes. A CSV's paths count from the CSV's own folder, or are
-            URLs of object storage.
+            URLs of object storage. Segments come from a CSV or from a file of an annotation tool (`read_segments`).
         split: Only the clips of this split.
         all_files: Whether to try files of every kind of name.
         ignore_columns: Columns of the CSV that are for other programs.
@@ -58,14 +58,15 @@ def read_source(
                 f"split = {split!r} needs a CSV with the column 'split', or folders named like splits above those "
                 f"of the classes; {name!r} is a folder of classes."
             )
-    elif path.is_file() and (path.suffix.lower() in (".csv", ".tsv")):
+    elif path.is_file() and path.suffix.lower() in (*TABLE_ENDINGS, *ANNOTATION_ENDINGS):
         try:
             found = _of_csv(path, split, ignore_columns)
         except OSError as error:
             raise UsageError(f"{name!r} cannot be read: {error.strerror}. Give a file that can be.") from error
     else:
         raise UsageError(
-            f"{name!r} should be a folder with one folder of clips a class, or a CSV file {','.join(COLUMNS)}."
+            f"{name!r} should be a folder with one folder of clips a class, or a CSV file {','.join(COLUMNS)}, or a "
+            f"file of an annotation tool ({', '.join(ANNOTATION_ENDINGS)})."
         )
     if not found.clips:
         instead = f" Passed over: {found.passed_over.in_words()}." if found.passed_over else ""
@@ -163,7 +164,7 @@ def _of_segments(path: Path, ignore_columns: Sequence[str]) -> LabelledSource:
 
 
 def _of_csv(path: Path, split: str | None, ignore_columns: Sequence[str]) -> LabelledSource:
-    if is_segment_header(path):
+    if holds_segments(path):
         return _of_segments(path, ignore_columns)
     needed = (*COLUMNS[:2], *(["split"] if split is not None else []))
     clips: list[LabelledClip] = []

@@ -8,6 +8,14 @@ from dataclasses import dataclass, field, replace
 from nonlocal_video.datasets.split_folders import TRAIN, VALIDATION
 from nonlocal_video.inference.file_kinds import PassedOver
 
+NONE_OF_THESE = "none of these"
+"""Folder or label of clips that show none of the classes; case, spaces, `_` and `-` do not matter."""
+
+
+def is_none_of_these(label: str) -> bool:
+    """Return whether a label or folder name means that a clip shows none of the classes."""
+    return " ".join(label.casefold().replace("_", " ").replace("-", " ").split()) == NONE_OF_THESE
+
 
 @dataclass(frozen=True)
 class LabelledClip:

@@ -271,8 +271,8 @@ def _jester(root: Path, split: int) -> PublicSet:
                 found.clips.append(PublicClip(str(folders[clip]), label.strip(), None, name))
     if found.clips:
         found.notes.append(
-            "The clips are folders of JPEGs, at 12 frames a second as the data set's page says; make videos of them: "
-            "ffmpeg -framerate 12 -i ID/%05d.jpg ID.mp4"
+            "The clips are folders of JPEGs, at 12 frames a second as the data set's page says: give the commands that "
+            "read the table --frames-per-second 12."
         )
     return found
 

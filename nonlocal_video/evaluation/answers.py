@@ -11,6 +11,7 @@ import numpy as np
 from nonlocal_video.inference.prediction import Failure, Outcome, ScoredLabel
 
 TOP_K = 5
+NO_CLASS = -1
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,14 @@ class Truth:
     label: str
     """Class name, as the model spells it."""
     index: int
-    """Index of the class in the model's outputs."""
+    """Index of the class in the model's outputs; `NO_CLASS` for a clip of `none of these`."""
     group: str | None
     """Group of the clip, see `LabelledClip`."""
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the clip shows none of the model's classes."""
+        return self.index == NO_CLASS
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class Answer:
     """Score of the true class."""
     error: tuple[str, str] | None = None
     """Error code and message; None for a readable clip."""
+    unknown: bool | None = None
+    """Whether a taught model does not know the clip; None for other models."""
 
     @property
     def readable(self) -> bool:
@@ -49,8 +57,8 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Whether the top class is the true one."""
-        return self.true_rank == 1
+        """Whether the top class is the true one; of a clip of `none of these`, whether it is unknown."""
+        return self.unknown is True if self.truth.is_none else self.true_rank == 1
 
     @property
     def regret(self) -> float:
@@ -61,7 +69,7 @@ class Answer:
 def to_row(outcome: Outcome, truth: Truth) -> dict[str, Any]:
     """Return a row of `classify --json` with label, rank and score of the true class added."""
     rank = score = None
-    if not isinstance(outcome, Failure):
+    if not isinstance(outcome, Failure) and not truth.is_none:
         order = np.argsort(-outcome.scores, kind="stable")  # as in `Prediction.top`
         rank = int(np.flatnonzero(order == truth.index)[0]) + 1
         score = float(outcome.scores[truth.index])
@@ -76,5 +84,6 @@ def from_row(row: Mapping[str, Any], truth: Truth) -> Answer:
         top=tuple(ScoredLabel(**scored) for scored in row["top"]),
         true_rank=row["true_rank"],
         true_score=row["true_score"],
+        unknown=row.get("unknown"),
         error=(row["error"]["code"], row["error"]["message"]) if row["error"] else None,
     )

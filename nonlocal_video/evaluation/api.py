@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nonlocal_video.datasets.labelled import alike_names, class_indices, read_source
-from nonlocal_video.datasets.labelled_clip import LabelledSource
+from nonlocal_video.datasets.labelled_clip import NONE_OF_THESE, LabelledClip, LabelledSource, is_none_of_these
 from nonlocal_video.errors import OutputError, UsageError
-from nonlocal_video.evaluation.answers import TOP_K, Answer, Truth, from_row, to_row
+from nonlocal_video.evaluation.answers import NO_CLASS, TOP_K, Answer, Truth, from_row, to_row
 from nonlocal_video.evaluation.metrics import compute_metrics
 from nonlocal_video.evaluation.report import REPORT_FILES, Evaluation
+from nonlocal_video.evaluation.unknown import unknown_figures
 from nonlocal_video.inference.batch_run import BatchRun
 from nonlocal_video.inference.context import check_has_features
 from nonlocal_video.inference.folder_context import context_settings, kept_answer
@@ -79,6 +80,7 @@ def evaluate(
 
     Args:
         source: A folder with one folder of clips for each class, or a CSV of `path,label[,group][,split]`.
+            With a taught model, clips labelled `none of these` measure whether it finds them unknown.
         model: Catalogue name, weights file, a training run's folder, or `package.module:function`; see `load`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:all`.
         runtime: As for `load`.
@@ -128,10 +130,7 @@ def evaluate(
     found = read_source(os.fspath(source), split=split, all_files=all_files, ignore_columns=ignore_columns)
     clips = found.clips
     callback.on_source(replace(found, notes=(*found.notes, *alike_names(found.labels))))
-    indices = class_indices(clips, card.labels)
-    truths = {
-        clip.path: Truth(card.labels[index], index, clip.group) for clip, index in zip(clips, indices, strict=True)
-    }
+    truths = _truths(clips, card)
     splits = sorted({clip.split for clip in clips if clip.split})
     if split is None and len(splits) > 1:
         callback.notify(f"All splits are measured together: {', '.join(splits)}. --split takes one.")
@@ -170,11 +169,23 @@ def evaluate(
         "protocol": protocol,
         "passed_over": dict(found.passed_over.counts),
     }
-    metrics = compute_metrics(answers, len(card.labels), seed=seed)
-    evaluation = Evaluation(about, card.labels, answers, metrics, published, seed)
+    metrics = compute_metrics([one for one in answers if not one.truth.is_none], len(card.labels), seed=seed)
+    unknown = unknown_figures(answers, seed=seed)
+    evaluation = Evaluation(about, card.labels, answers, metrics, published, seed, unknown)
     if folder is not None:
         evaluation.write(folder, csv_escape=csv_escape)
     return evaluation
+
+
+def _truths(clips: Sequence[LabelledClip], card: ModelCard) -> dict[str, Truth]:
+    """Return what each clip shows; a taught model may be asked about clips of `none of these`."""
+    of_class = [clip for clip in clips if card.taught is None or not is_none_of_these(clip.label)]
+    index_of = {clip.path: index for clip, index in zip(of_class, class_indices(of_class, card.labels), strict=True)}
+    truths = {}
+    for clip in clips:
+        index = index_of.get(clip.path, NO_CLASS)
+        truths[clip.path] = Truth(NONE_OF_THESE if index == NO_CLASS else card.labels[index], index, clip.group)
+    return truths
 
 
 def _published(card: ModelCard, views: str | None, *, fast: bool) -> Accuracy:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import OutputError
-from nonlocal_video.evaluation.answers import TOP_K, Answer
+from nonlocal_video.evaluation.answers import NO_CLASS, TOP_K, Answer
 from nonlocal_video.evaluation.confusion import draw_confusion
 from nonlocal_video.evaluation.metrics import NUM_BINS, RESAMPLES, Figure, Metrics
+from nonlocal_video.evaluation.unknown import UnknownFigures
 from nonlocal_video.inference.csv_cells import write_rows
 from nonlocal_video.io import atomic_write
 from nonlocal_video.models.card import Accuracy
@@ -37,11 +38,13 @@ class Evaluation:
     answers: Sequence[Answer]
     """Answer for each clip."""
     metrics: Metrics | None
-    """Metrics; None if no clip is readable."""
+    """Metrics on the clips of the model's classes; None if none of these is readable."""
     published: Accuracy | None
     """Published accuracy from the model's card, if its protocol was used."""
     seed: int
     """Seed of the bootstrap."""
+    unknown: UnknownFigures | None = None
+    """What a taught model did not know; None for other models."""
 
     @property
     def unreadable(self) -> list[Answer]:
@@ -83,7 +86,7 @@ class Evaluation:
             "clips": len(self.answers),
             "readable": len(self.answers) - len(self.unreadable),
             "unreadable": len(self.unreadable),
-            "classes": len({answer.truth.index for answer in self.answers}),
+            "classes": len({answer.truth.index for answer in self.answers} - {NO_CLASS}),
             "classes_of_model": len(self.labels),
             "groups": metrics.num_groups if metrics else 0,
             "accuracy_percent": {name: _percent_row(figure) for name, figure in metrics.accuracies.items()}
@@ -97,6 +100,7 @@ class Evaluation:
             }
             if metrics
             else None,
+            "unknown": None if self.unknown is None else self.unknown.in_percent(),
             "bootstrap": {"over": "groups", "resamples": RESAMPLES, "seed": self.seed},
             "unreadable_clips": [
                 {"path": answer.path, "code": answer.error[0], "message": answer.error[1]}
@@ -130,7 +134,9 @@ class Evaluation:
             written = [summary, predictions]
             with atomic_write(written[0]) as file:
                 file.write(json.dumps(self.summary(), indent=2, ensure_ascii=False).encode())
-            _write_csv(written[1], [_flat(answer) for answer in self.worst_first], csv_escape)
+            with_unknown = self.unknown is not None
+            rows_of_clips = [_flat(answer, with_unknown=with_unknown) for answer in self.worst_first]
+            _write_csv(written[1], rows_of_clips, csv_escape)
             if self.metrics:
                 written += confusion
                 rows, columns = occurring(self.metrics.confusion)
@@ -187,7 +193,7 @@ def _sort_key(answer: Answer) -> tuple[int, float, str]:
     return (2, answer.top[0].score, answer.path) if answer.right else (0, -answer.regret, answer.path)
 
 
-def _flat(answer: Answer) -> dict[str, Any]:
+def _flat(answer: Answer, *, with_unknown: bool) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": answer.path,
         "status": "ok" if answer.readable else "error",
@@ -196,6 +202,7 @@ def _flat(answer: Answer) -> dict[str, Any]:
         "right": answer.right if answer.readable else None,
         "true_rank": answer.true_rank,
         "true_score": answer.true_score,
+        **({"unknown": answer.unknown} if with_unknown else {}),
     }
     for rank in range(TOP_K):
         scored = answer.top[rank] if rank < len(answer.top) else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nonlocal_video.datasets.labelled import class_indices
-from nonlocal_video.datasets.labelled_clip import LabelledClip
+from nonlocal_video.datasets.labelled_clip import LabelledClip, is_none_of_these
 from nonlocal_video.datasets.segment_table import SegmentTable, Span, timing_notes, without_background
 from nonlocal_video.errors import VideoError
 from nonlocal_video.evaluation.segment_metrics import (
@@ -78,6 +78,9 @@ def evaluate_segments(
     Raises:
         UsageError: The model lacks a label, or an argument has a value that is not allowed.
     """
+    if recognizer.card.taught is not None:  # such segments should have no class
+        nones = [label for label in table.labels if is_none_of_these(label)]
+        background = [*background, *(label for label in nones if label not in background)]
     labels = without_background(table.labels, background)
     indices = class_indices([LabelledClip("", label) for label in labels], recognizer.card.labels) if labels else []
     named = {label: recognizer.card.labels[index] for label, index in zip(labels, indices, strict=True)}

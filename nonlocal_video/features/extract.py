@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,11 +17,13 @@ from nonlocal_video.inference.feature_stream import stream_features
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import as_video_error
+from nonlocal_video.inference.many_devices import features_on_devices
 from nonlocal_video.inference.window_features import FeatureRequest, WindowFeatures
 from nonlocal_video.inference.windows import WindowRequest
 from nonlocal_video.video.region import Region, RegionLike
 
 if TYPE_CHECKING:
+    from nonlocal_video.inference.ray.engine import Cluster
     from nonlocal_video.inference.recognizer import Recognizer
 
 Result = WindowFeatures | VideoError
@@ -87,6 +89,8 @@ def extract_features(
     batch_size: int | None = None,
     selection: Selection | None = None,
     drop_missing: bool = False,
+    devices: Sequence[str] = (),
+    cluster: Cluster | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[FeatureProgress], None] = lambda progress: None,
 ) -> FeatureRun:
@@ -111,6 +115,9 @@ def extract_features(
         batch_size: Windows in one forward pass; None is as many as suit the device.
         selection: Which of the files count; None is all of them.
         drop_missing: Leave out the rows of files of earlier runs that are no longer among the files.
+        devices: Devices of this machine that share the work, a process each; none is the recognizer's own.
+        cluster: Ray cluster that does the work; this process writes the table. `devices` is then the one of its
+            processes: `auto`, `cpu` or `cuda`.
         should_stop: Asked before each file; after True, only the files in hand are finished.
         on_progress: Called after each file.
 
@@ -141,7 +148,16 @@ def extract_features(
         if drop_missing:
             files = list(files)
         for progress in run_features(
-            recognizer, files, request, table, counts, workers=workers, batch_size=batch_size, should_stop=should_stop
+            recognizer,
+            files,
+            request,
+            table,
+            counts,
+            workers=workers,
+            batch_size=batch_size,
+            devices=devices,
+            cluster=cluster,
+            should_stop=should_stop,
         ):
             num_windows += len(progress.result) if isinstance(progress.result, WindowFeatures) else 0
             on_progress(progress)
@@ -161,6 +177,8 @@ def run_features(
     *,
     workers: int | None = None,
     batch_size: int | None = None,
+    devices: Sequence[str] = (),
+    cluster: Cluster | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[FeatureProgress]:
     """Compute what is to do, keep it, and yield how far the run is.
@@ -172,8 +190,10 @@ def run_features(
         output: Keeps the features.
         counts: Counts the files, by `ok` or the error's code.
         workers: As for `extract_features`.
-        batch_size: As for `extract_features`.
-        should_stop: As for `extract_features`.
+        batch_size: As for `extract_features`, as are the following three.
+        devices: Devices of this machine.
+        cluster: Ray cluster.
+        should_stop: Asked before each file.
     """
 
     def wanted() -> Iterator[str]:
@@ -183,7 +203,7 @@ def run_features(
             if output.is_to_do(path):
                 yield path
 
-    with closing(stream_features(recognizer, wanted(), request, workers=workers, batch_size=batch_size)) as results:
+    with closing(_results(recognizer, wanted(), request, workers, batch_size, devices, cluster)) as results:
         for path, found in results:
             if isinstance(found, DeviceError):
                 raise found
@@ -192,6 +212,27 @@ def run_features(
             error = result if isinstance(result, VideoError) else result.error
             counts["ok" if error is None else error.code] += 1
             yield FeatureProgress(path, result, counts, output.done_before)
+
+
+def _results(
+    recognizer: Recognizer,
+    files: Iterator[str],
+    request: FeatureRequest,
+    workers: int | None,
+    batch_size: int | None,
+    devices: Sequence[str],
+    cluster: Cluster | None,
+) -> Generator[tuple[str, WindowFeatures | Exception], None, None]:
+    """Yield what this process, the processes of several devices, or a cluster computes, in the order of the files."""
+    if cluster is not None:
+        from nonlocal_video.inference.ray.features import features_on_ray
+
+        (device,) = devices or ("auto",)
+        yield from features_on_ray(recognizer, files, request, cluster, device=device, batch_size=batch_size)
+    elif len(devices) > 1:
+        yield from features_on_devices(recognizer, files, request, devices, workers=workers, batch_size=batch_size)
+    else:
+        yield from stream_features(recognizer, files, request, workers=workers, batch_size=batch_size)
 
 
 def feature_settings(recognizer: Recognizer, request: FeatureRequest) -> dict[str, Any]:

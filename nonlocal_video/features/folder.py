@@ -36,6 +36,7 @@ from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.region import Region, RegionLike
 
 if TYPE_CHECKING:
+    from nonlocal_video.inference.ray.engine import Cluster
     from nonlocal_video.inference.recognizer import Recognizer
 
 INDEX = "index.csv"
@@ -166,6 +167,8 @@ def extract_arrays(
     workers: int | None = None,
     batch_size: int | None = None,
     selection: Selection | None = None,
+    devices: Sequence[str] = (),
+    cluster: Cluster | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[FeatureProgress], None] = lambda progress: None,
 ) -> FeatureRun:
@@ -188,9 +191,11 @@ def extract_arrays(
         region: As for `classify`.
         crops: 1 (the centre), or 10 in the order of torchvision's `TenCrop`; None is 10 for `rtfm` and 1 for others.
         dtype: Of the arrays.
-        workers: As for `extract_features`, as are the following four.
+        workers: As for `extract_features`, as are the following six.
         batch_size: Windows in one forward pass.
         selection: Which of the files count.
+        devices: Devices of this machine that share the work.
+        cluster: Ray cluster that does the work.
         should_stop: Asked before each file.
         on_progress: Called after each file.
 
@@ -240,6 +245,8 @@ def extract_arrays(
             counts,
             workers=workers,
             batch_size=batch_size,
+            devices=devices,
+            cluster=cluster,
             should_stop=should_stop,
         ):
             num_windows += len(progress.result) if isinstance(progress.result, WindowFeatures) else 0

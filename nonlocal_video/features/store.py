@@ -214,7 +214,7 @@ class FeatureFile(ResultFile):
                     f"The features of {row['path']!r} are neither in {str(self._values_path)!r} nor in a table. Run "
                     f"the same command with --resume, and with this file among its paths."
                 )
-            yield _rows_of(row, self._settings), numbers
+            yield rows_of(row, self._settings), numbers
 
 
 class _EarlierTable:
@@ -244,7 +244,7 @@ class _EarlierTable:
         return np.concatenate(found)
 
 
-def _rows_of(row: Row, settings: dict[str, Any]) -> list[Row]:
+def rows_of(row: Row, settings: dict[str, Any]) -> list[Row]:
     """Return the rows of a file without the features: its windows, and one more if it has an error."""
     windows = row["windows"] or {"starts": [], "ends": []}
     common = {

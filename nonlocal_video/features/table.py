@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float32", "float16"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
+FEATURE_COLUMNS = (
+    "path", "status", "window_index", "start_seconds", "end_seconds", "centre_seconds", "feature", "model",
+    "weights_sha256", "layer", "window_frames", "frames_per_second", "stride_seconds", "error_code",
+)  # fmt: skip
+"""Columns of a table of features."""
 METADATA_KEY = b"nonlocal_video.features"
 _ROWS_PER_GROUP = 4096
 
@@ -173,23 +178,24 @@ def schema_of(num_features: int, dtype: Dtype, noted: dict[str, Any]) -> pyarrow
     import pyarrow as pa
 
     number = pa.float32() if dtype == "float32" else pa.float16()
+    kinds = [
+        pa.string(),
+        pa.string(),
+        pa.int64(),
+        pa.float64(),
+        pa.float64(),
+        pa.float64(),
+        pa.list_(number, num_features),
+        pa.string(),
+        pa.string(),
+        pa.string(),
+        pa.int64(),
+        pa.float64(),
+        pa.float64(),
+        pa.string(),
+    ]
     return pa.schema(
-        [
-            ("path", pa.string()),
-            ("status", pa.string()),
-            ("window_index", pa.int64()),
-            ("start_seconds", pa.float64()),
-            ("end_seconds", pa.float64()),
-            ("centre_seconds", pa.float64()),
-            ("feature", pa.list_(number, num_features)),
-            ("model", pa.string()),
-            ("weights_sha256", pa.string()),
-            ("layer", pa.string()),
-            ("window_frames", pa.int64()),
-            ("frames_per_second", pa.float64()),
-            ("stride_seconds", pa.float64()),
-            ("error_code", pa.string()),
-        ],
+        list(zip(FEATURE_COLUMNS, kinds, strict=True)),
         metadata={METADATA_KEY: json.dumps(noted).encode()},
     )
 

@@ -22,7 +22,7 @@ def read_frames(path: str, seconds: Sequence[float]) -> list[NDArray[np.uint8]]:
     Returns:
         A frame (height, width, 3) for each time; none if there is no such file any more, or it cannot be read.
     """
-    if not os.path.isfile(path):
+    if not (os.path.isfile(path) or os.path.isdir(path)):
         return []
     try:
         with VideoReader() as reader:

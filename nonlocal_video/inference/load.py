@@ -27,7 +27,8 @@ def load(
     """Load a model with its weights, ready to recognise actions.
 
     Args:
-        model: Catalogue name (see `list_models`), .safetensors file of this project, folder of a training run, or
+        model: Catalogue name (see `list_models`), .safetensors file of this project, folder of a training run,
+            `hf://owner/name[@revision]`, which is fetched from the Hugging Face Hub unless it is in the cache, or
             `package.module:function`, which returns a network and its `ModelCard`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         runtime: `openvino` is faster than `torch` on a CPU, with the same scores up to rounding, after some seconds of

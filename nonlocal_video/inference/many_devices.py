@@ -14,7 +14,7 @@ import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Pipe, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +24,10 @@ from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
 from nonlocal_video.inference.predictor import Predictor
 from nonlocal_video.inference.request import ClipRequest
+from nonlocal_video.inference.window_features import FeatureRequest, WindowFeatures
+
+if TYPE_CHECKING:
+    from nonlocal_video.inference.recognizer import Recognizer
 
 _EXIT_SECONDS = 20.0
 _BOOT = """
@@ -42,7 +46,8 @@ class DeviceJob:
     """What `load` takes."""
     options: RunOptions
     """How it runs; the device is the process's, which sees no other GPU than its own."""
-    request: ClipRequest
+    request: ClipRequest | FeatureRequest
+    """What to give of each file: its prediction, or the features of its windows."""
     workers: int
     batch_size: int | None
     num_threads: int | None
@@ -72,6 +77,36 @@ def classify_on_devices(
         UsageError: Other processes cannot load the model, or an argument is invalid.
         DeviceError: A device failed or its process ended; finished outcomes have been yielded before.
     """
+    yield from _on_devices(predictor, files, request, devices, workers=workers, batch_size=batch_size)
+
+
+def features_on_devices(
+    predictor: Recognizer,
+    files: Iterable[str],
+    request: FeatureRequest,
+    devices: Sequence[str],
+    *,
+    workers: int | None = None,
+    batch_size: int | None = None,
+) -> Generator[tuple[str, WindowFeatures | Exception], None, None]:
+    """Yield every file with its features or its error, in order, as `feature_stream.stream_features` does on one.
+
+    Arguments and errors are those of `classify_on_devices`.
+    """
+    request.checked(predictor)
+    yield from _on_devices(predictor, files, request, devices, workers=workers, batch_size=batch_size)
+
+
+def _on_devices(
+    predictor: Predictor,
+    files: Iterable[str | Failure],
+    request: ClipRequest | FeatureRequest,
+    devices: Sequence[str],
+    *,
+    workers: int | None,
+    batch_size: int | None,
+) -> Generator[Any, None, None]:
+    """Yield what the processes give of each file, in order."""
     if predictor.source is None:
         raise UsageError(
             "devices needs a recognizer from nlv.load, as every process loads the weights by the model's name."
@@ -99,9 +134,9 @@ def classify_on_devices(
 
 def _in_order(
     processes: Sequence[_Process], files: Iterator[str | Failure], predictor: Predictor
-) -> Generator[Outcome, None, None]:
+) -> Generator[Any, None, None]:
     """Send files to the processes on request, and yield the outcomes in the order of the files."""
-    done: dict[int, Outcome] = {}
+    done: dict[int, Any] = {}
     failure: Exception | None = None
     num_given = num_yielded = 0
     working = {process.connection: process for process in processes}
@@ -137,8 +172,8 @@ def _in_order(
         raise failure
 
 
-def _renamed(outcome: Outcome, device: str, predictor: Predictor) -> Outcome:
-    """Return the outcome with the real name of its device, and with labels shared by all outcomes."""
+def _renamed(outcome: Any, device: str, predictor: Predictor) -> Any:
+    """Return a prediction with the real name of its device, and with labels shared by all; anything else as it is."""
     if isinstance(outcome, Prediction):
         return replace(outcome, device=device, labels=predictor.card.labels)
     return outcome

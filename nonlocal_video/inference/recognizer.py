@@ -69,7 +69,7 @@ class Recognizer(Predictor):
             'playing cello'
         """
         request = ClipRequest.parse(**options)
-        _refuse_folder(source)
+        self._refuse_folder(source)
         on_stage("reading")
         clip = self.load_clip(source, request)
         on_stage("network")
@@ -89,7 +89,7 @@ class Recognizer(Predictor):
             >>> logits = recognizer.network(views.to(recognizer.device))
         """
         request = ClipRequest.parse(**options)
-        _refuse_folder(source)
+        self._refuse_folder(source)
         clip = self.load_clip(source, request)
         return torch.cat([clip.network_input(v, c) for v in range(len(clip.views)) for c in range(len(clip.crops))])
 
@@ -237,7 +237,8 @@ class Recognizer(Predictor):
 
     features = window_features
 
-
-def _refuse_folder(source: ClipSource) -> None:
-    if isinstance(source, (str, os.PathLike)) and is_folder(os.fspath(source)):
-        raise UsageError(f"{os.fspath(source)!r} is a folder; use recognizer.classify_folder(...) for its clips.")
+    def _refuse_folder(self, source: ClipSource) -> None:
+        """Refuse a folder, unless folders of JPEGs are clips."""
+        frames_are_clips = self.options.limits.frames_per_second is not None
+        if not frames_are_clips and isinstance(source, (str, os.PathLike)) and is_folder(os.fspath(source)):
+            raise UsageError(f"{os.fspath(source)!r} is a folder; use recognizer.classify_folder(...) for its clips.")

@@ -132,6 +132,7 @@ def _slide(
                     runtime=predictor.runtime,
                     precision=predictor.precision,
                     timings=spent,
+                    taught=predictor.card.taught,
                     notes=(*info.notes, *plan.notes, *([] if region is None else [region.note])),
                 )
 

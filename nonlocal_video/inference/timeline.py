@@ -16,9 +16,11 @@ from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import ScoredLabel, StageTimings
 from nonlocal_video.inference.runtimes.device import Runtime, in_words
 from nonlocal_video.inference.shortest_action import best_segments
+from nonlocal_video.models.taught import TaughtClasses
 from nonlocal_video.video.info import VideoInfo
 
 _LEAST_MOMENT_SECONDS = 0.002  # bounds of windows that are closer than this differ by rounding alone
+_ABOVE_ALL = 1.000001  # a score that no class reaches
 _GAP_SECONDS = 1e-5  # between windows that touch, by rounding
 
 
@@ -48,6 +50,8 @@ class Moment:
     end_seconds: float
     scores: NDArray[np.float64]
     """Mean scores of the windows that cover it, (classes,)."""
+    is_unknown: bool = False
+    """Whether most of these windows are unknown to a taught model."""
 
     @property
     def seconds(self) -> float:
@@ -91,6 +95,8 @@ class Timeline:
     context: Context = "none"
     """What refined the scores. While windows are still coming, those before each; in the end, all of them."""
     precision: Precision = "float32"
+    taught: TaughtClasses | None = None
+    """What a taught model knows of its classes, by which windows are unknown."""
     error: VideoError | None = None
     """Error of a damaged video, for which there are fewer windows than planned."""
 
@@ -133,6 +139,13 @@ class Timeline:
     def raw_scores(self) -> NDArray[np.float32]:
         """(W, classes) probabilities of each window by itself."""
         return self.scores if self.context == "none" or self.logits is None else probabilities(self.logits)
+
+    @property
+    def unknown(self) -> NDArray[np.bool_] | None:
+        """(W,) whether each window by itself shows none of the classes; None if the model was not taught."""
+        if self.taught is None or self.features is None:
+            return None
+        return self.taught.likeness(self.features).unknown
 
     def in_context(self, context: Context) -> Timeline:
         """Return the timeline with each window refined by all others there are, or by none.
@@ -190,11 +203,13 @@ class Timeline:
         if len(bounds) == 1:  # a video of a single, very short picture
             bounds.append(bounds[0])
         bounds[-1] = float(self.ends[-1])
+        unknown = self.unknown
         for start, end in pairwise(bounds):
             middle = (start + end) / 2
             first = int(np.searchsorted(self.ends, middle, side="right"))
             behind = int(np.searchsorted(self.starts, middle, side="right"))
-            yield Moment(start, end, self.scores[first:behind].mean(axis=0, dtype=np.float64))
+            most_unknown = unknown is not None and bool(unknown[first:behind].mean() > 0.5)
+            yield Moment(start, end, self.scores[first:behind].mean(axis=0, dtype=np.float64), most_unknown)
 
     def segments(
         self, *, threshold: float = 0.0, min_seconds: float = 0.0, shortest_seconds: float = 0.0
@@ -202,7 +217,8 @@ class Timeline:
         """Who wins when: segments that cover the windows' time without gap or overlap.
 
         1. Each moment (see `moments`) goes to the class with the highest mean score of the windows that see it, the
-           first of equal ones; to none if that score is below the threshold.
+           first of equal ones; to none if that score is below the threshold, or if most of these windows are unknown
+           to a taught model.
         2. Neighbouring moments of the same class are one segment.
         3. While a segment is shorter than `min_seconds`, the shortest (first of equals) goes to its longer neighbour
            (the earlier of equals), and then to the other one too if that has the same class.
@@ -235,15 +251,17 @@ class Timeline:
         if not shortest_seconds:
             for moment in self.moments():
                 best = int(moment.scores.argmax())
-                yield (moment.start_seconds, moment.end_seconds), best if moment.scores[best] >= threshold else None
+                is_none = moment.is_unknown or moment.scores[best] < threshold
+                yield (moment.start_seconds, moment.end_seconds), None if is_none else best
             return
-        none = [threshold] if threshold else []
+        can_be_none = threshold > 0 or self.taught is not None
         bounds = [float(self.starts[0])]
 
         def rows() -> Iterator[tuple[float, NDArray[np.float64]]]:
             for moment in self.moments():
                 bounds.append(moment.end_seconds)
-                yield moment.seconds, np.append(moment.scores, none)
+                none = _ABOVE_ALL if moment.is_unknown else threshold
+                yield moment.seconds, np.append(moment.scores, none) if can_be_none else moment.scores
 
         for first, behind, index in best_segments(rows(), shortest_seconds):
             yield (bounds[first], bounds[behind]), index if index < len(self.labels) else None

@@ -150,6 +150,9 @@ def _windows(timeline: Timeline, top_k: int) -> list[dict[str, Any]]:
         for start, end in zip(timeline.starts, timeline.ends, strict=True)
     ]
     rows = [span | {"top": [asdict(s) for s in timeline.top(i, top_k)]} for i, span in enumerate(bounds)]
+    if (unknown := timeline.unknown) is not None:
+        for row, is_unknown in zip(rows, unknown.tolist(), strict=True):
+            row["unknown"] = is_unknown
     for i, (row, drawn) in enumerate(zip(rows, timeline.drawn_on(), strict=False)):
         row["raw_top"] = [asdict(s) for s in timeline.raw_top(i, top_k)]
         row["own_weight"] = drawn.own
@@ -160,8 +163,9 @@ def _windows(timeline: Timeline, top_k: int) -> list[dict[str, Any]]:
 def to_csv(timeline: Timeline, *, top_k: int = 5, escape: bool = True) -> str:
     """A row a window: its bounds, and its likeliest classes in the columns that `classify` gives them.
 
-    In a context the columns `raw_top1_label`, ... have its own answer, `own_weight` its share in the refined one, and
-    `drawn_on` the windows that have most of the rest, by their number from 0: `7:0.213 2:0.094`.
+    Of a taught model the column `unknown` says whether the window shows none of its classes. In a context the columns
+    `raw_top1_label`, ... have its own answer, `own_weight` its share in the refined one, and `drawn_on` the windows
+    that have most of the rest, by their number from 0: `7:0.213 2:0.094`.
     """
     text = io.StringIO()
     ranks = range(1, len(timeline.top(0, top_k)) + 1)
@@ -171,6 +175,7 @@ def to_csv(timeline: Timeline, *, top_k: int = 5, escape: bool = True) -> str:
         for kind in ("top", "raw_top"):
             for rank, scored in zip(ranks, window.get(kind, ()), strict=False):
                 row |= {f"{kind}{rank}_{name}": scored[name] for name in ("label", "index", "score")}
+        row |= {name: window[name] for name in ("unknown",) if name in window}
         if "drawn_on" in window:
             row["own_weight"] = window["own_weight"]
             row["drawn_on"] = " ".join(f"{other['window']}:{other['weight']:.3f}" for other in window["drawn_on"])

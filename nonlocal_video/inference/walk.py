@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from nonlocal_video.frame_folders import is_jpeg, rate_of_frame_folders
 from nonlocal_video.inference.file_kinds import OUTSIDE_LINKS, REPEATED_LINKS, kind_of_file, kind_of_folder
 
 _SORTED_ENTRIES = 10_000
@@ -21,9 +22,10 @@ def walk(
 ) -> Iterator[Found]:
     """Yield the files below a folder, and the folders and links that are not searched.
 
-    Every entry that is not a folder counts as a file. An unreadable folder is yielded itself, so that it gets an error
-    row. Links to folders are followed, unless they lead to a parent folder or to one of the roots or below. So each
-    folder is searched once, and only the roots have to be remembered.
+    Every entry that is not a folder counts as a file. So does a folder of JPEGs where a frame rate is given. An
+    unreadable folder is yielded itself, so that it gets an error row. Links to folders are followed, unless they lead
+    to a parent folder or to one of the roots or below. So each folder is searched once, and only the roots have to be
+    remembered.
 
     Args:
         top: Folder to search, whatever its name.
@@ -32,6 +34,10 @@ def walk(
         within: Real path of a folder that no followed link may leave.
     """
     roots = set() if roots is None else roots
+    frames_are_clips = rate_of_frame_folders() is not None
+    if frames_are_clips and is_frame_folder(top):
+        yield top, None
+        return
     real_top = os.path.realpath(top)
     roots.add(real_top)
     stack = [(_entries(top), real_top)]  # not recursive: folders may nest deeper than Python's stack
@@ -46,6 +52,8 @@ def walk(
             kind = None if all_files else kind_of_folder(entry.name)
             if kind:
                 yield entry.path, kind
+            elif frames_are_clips and is_frame_folder(entry.path):
+                yield entry.path, None
             elif (below := os.path.join(real, entry.name)) not in roots:
                 stack.append((_entries(entry.path), below))
         elif os.path.isdir(entry.path):  # a link to a folder; entry.is_dir would raise for a link to itself
@@ -59,11 +67,31 @@ def walk(
             )
             if kind:
                 yield entry.path, kind
+            elif frames_are_clips and is_frame_folder(entry.path):
+                yield entry.path, None
             else:
                 roots.add(target)
                 stack.append((_entries(entry.path), target))
         else:
             yield entry.path, None if all_files else kind_of_file(entry.name)
+
+
+def is_frame_folder(folder: str) -> bool:
+    """Return whether a folder holds the frames of a clip: JPEGs, and neither other folders nor what may be videos."""
+    found = False
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    if kind_of_folder(entry.name) is None:
+                        return False
+                elif is_jpeg(entry.name):
+                    found = True
+                elif kind_of_file(entry.name) is None:
+                    return False
+    except OSError:
+        return False
+    return found
 
 
 def is_searched(folder: str, root: str, *, all_files: bool = False) -> bool:

@@ -8,17 +8,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nonlocal_video.datasets.clip_table import is_segment_header, read_rows
+from nonlocal_video.datasets.clip_table import read_rows
 from nonlocal_video.datasets.labelled import alike_names, read_source
-from nonlocal_video.datasets.segment_table import read_segments
+from nonlocal_video.datasets.labelled_clip import NONE_OF_THESE, is_none_of_these
+from nonlocal_video.datasets.segment_table import (
+    ANNOTATION_ENDINGS,
+    TABLE_ENDINGS,
+    SegmentTable,
+    holds_segments,
+    read_segments,
+)
 from nonlocal_video.datasets.split_folders import TRAIN
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.fragment import with_part
 from nonlocal_video.inference.object_storage import is_remote
-
-NONE_OF_THESE = "none of these"
-"""Folder or label of clips that show none of the classes; case, spaces, `_` and `-` do not matter."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +55,17 @@ class ExampleSet:
         return len(self.examples)
 
 
-def is_none_of_these(label: str) -> bool:
-    """Return whether a label or folder name means that a clip shows none of the classes."""
-    return " ".join(label.casefold().replace("_", " ").replace("-", " ").split()) == NONE_OF_THESE
-
-
 def read_examples(
     source: str | os.PathLike[str], *, all_files: bool = False, ignore_columns: Sequence[str] = ()
 ) -> ExampleSet:
-    """Read the examples of a folder with one folder a class, or of a CSV of clips or of segments.
+    """Read the examples of a folder with one folder a class, or of a list of clips or of segments.
 
     In a CSV a clip or a segment may have several rows, one a class that it shows. Where there are splits, only those of
     the split `train` and those without one are examples.
 
     Args:
-        source: The folder, or a CSV `path,label[,group][,split]` or `path,start_seconds,end_seconds,label[,group]`.
+        source: The folder, or a CSV `path,label[,group][,split]` or `path,start_seconds,end_seconds,label[,group]`,
+            or a file of an annotation tool (`read_segments`).
         all_files: Whether to try files of every kind of name in a folder.
         ignore_columns: Columns of the CSV that are for other programs.
 
@@ -80,10 +80,13 @@ def read_examples(
     path = Path(source)
     notes: tuple[str, ...] = ()
     passed_over = PassedOver()
-    if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
+    if path.is_file() and path.suffix.lower() in (*TABLE_ENDINGS, *ANNOTATION_ENDINGS):
         try:
-            segments = is_segment_header(path)
-            rows = list((_segment_rows if segments else _clip_rows)(path, ignore_columns))
+            if holds_segments(path):
+                table = read_segments(path, ignore_columns=ignore_columns)
+                rows, notes = list(_segment_rows(table)), table.notes
+            else:
+                rows = list(_clip_rows(path, ignore_columns))
         except OSError as error:
             raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}. Give a file that can be.") from error
     else:
@@ -124,8 +127,8 @@ def _clip_rows(path: Path, ignore_columns: Sequence[str]) -> Iterator[_Row]:
         yield _Row(clip, values["label"], values["group"] or None, values["split"] or None)
 
 
-def _segment_rows(path: Path, ignore_columns: Sequence[str]) -> Iterator[_Row]:
-    for video in read_segments(path, ignore_columns=ignore_columns).videos:
+def _segment_rows(table: SegmentTable) -> Iterator[_Row]:
+    for video in table.videos:
         for span in video.spans:
             clip = with_part(video.path, span.start_seconds, span.end_seconds)
             yield _Row(clip, span.label, video.group or video.path, video.split)

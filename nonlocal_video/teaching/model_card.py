@@ -6,12 +6,13 @@ import shlex
 
 from nonlocal_video.inference.prediction import printable
 from nonlocal_video.models.card import ModelCard
+from nonlocal_video.models.hub_front_matter import front_matter
 from nonlocal_video.teaching.folder import TaughtFolder
 from nonlocal_video.teaching.report import TeachReport
 
 
 def readme(folder: TaughtFolder, card: ModelCard, start: ModelCard, report: TeachReport, *, views: str) -> str:
-    """Return the README as Markdown.
+    """Return the README as Markdown, with front matter for the Hugging Face Hub.
 
     Args:
         folder: Folder of the run, as the commands in the card name it.
@@ -21,8 +22,11 @@ def readme(folder: TaughtFolder, card: ModelCard, start: ModelCard, report: Teac
         views: Views of each example.
     """
     run = shlex.quote(printable(str(folder.path)))
+    metrics = {} if report.accuracy is None else {"accuracy": report.accuracy}
+    measured_on = f"{report.num_measured} examples, each left out with its group"
     parts = [
-        f"# Model card: {card.name}",
+        front_matter(card, [start], tags=["few-shot"], metrics=metrics, measured_on=measured_on)
+        + f"\n# Model card: {card.name}",
         f"Recognises {len(card.labels)} actions and says when a clip shows none of them. Taught by "
         f"`nonlocal-video teach` from {report.num_examples} examples (`examples.csv`): a new linear head "
         f"({report.head}) on the features of `{start.name}`, whose other layers are unchanged. It sees "

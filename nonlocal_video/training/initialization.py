@@ -15,6 +15,7 @@ from nonlocal_video.models.checkpoint import build_network, load_checkpoint, typ
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.zoo.catalogue import check_row, entries, find
+from nonlocal_video.zoo.hub import is_on_hub
 
 Trainable = Video3DResNet | InceptionI3D
 
@@ -85,7 +86,10 @@ def initialize(
                 check_row(known)
             parent = known.card if known is not None else load_checkpoint(find(model))[1]
             return _new(_card(parent, labels, name=name, fast=fast, keeps_weights=False), parent.name)
-        return _with_weights(find(model), labels, name=name, fast=fast)
+        made = _with_weights(find(model), labels, name=name, fast=fast)
+        if is_on_hub(model) and made.parent is not None:  # where the card of the new run points to
+            return replace(made, parent=replace(made.parent, source=str(model)))
+        return made
 
 
 def _new(card: ModelCard, source: str) -> Initialization:

@@ -12,6 +12,7 @@ from typing import Any
 from nonlocal_video.datasets.manifest import VALIDATION, Manifest, ManifestRow
 from nonlocal_video.inference.prediction import printable
 from nonlocal_video.models.card import InputSpec, ModelCard
+from nonlocal_video.models.hub_front_matter import front_matter
 from nonlocal_video.training.curves import is_accuracy
 from nonlocal_video.training.metrics import EPOCH, STEP, MetricsRow
 from nonlocal_video.training.provenance import flatten_settings
@@ -49,9 +50,9 @@ class RunModelCard:
     """Sentences on this run, such as which tensors were loaded."""
 
     def text(self) -> str:
-        """Return the README as Markdown."""
+        """Return the README as Markdown, with front matter for the Hugging Face Hub."""
         parts = [
-            f"# Model card: {self.card.name}",
+            self._front_matter() + f"\n# Model card: {self.card.name}",
             self._what(),
             "## How to use it",
             self._use(),
@@ -71,6 +72,17 @@ class RunModelCard:
             self._licence(),
         ]
         return "\n\n".join(parts) + "\n"
+
+    def _front_matter(self) -> str:
+        figures = {} if self._best is None else dict(self._best)
+        metrics = {
+            name.removeprefix("validation/"): value
+            for name, value in figures.items()
+            if name.startswith("validation/") and is_accuracy(name) and value is not None
+        }
+        measured_on = f"{len(self._train_val[1])} validation clips, one view each; the epoch was chosen on them"
+        sources = [*([self.start] if self.start else []), *self.teachers]
+        return front_matter(self.card, sources, metrics=metrics, measured_on=measured_on)
 
     @property
     def _train_val(self) -> tuple[tuple[ManifestRow, ...], tuple[ManifestRow, ...]]:

@@ -13,7 +13,7 @@ from nonlocal_video.errors import VideoError
 from nonlocal_video.video._source import DECODER_THREADS, Source
 
 if TYPE_CHECKING:
-    from nonlocal_video.video._probe import StreamIndex
+    from nonlocal_video.video._index import StreamIndex
 
 _MAX_BATCH_BYTES = 4 * 1024**2
 """Limit on the bytes of frames in one call: decord decodes as far ahead as a call asks, and holds all of it."""

@@ -24,11 +24,12 @@ from nonlocal_video.video._early_blocks import EarlyBlocks
 from nonlocal_video.video._edits import layout_without_edits, packet_layout
 from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hidden
 from nonlocal_video.video._h264 import is_instantaneous_refresh, nal_length_bytes
-from nonlocal_video.video._presentation import Presentation, StoredAs, present
+from nonlocal_video.video._index import StreamIndex, check_duration, index_webp
+from nonlocal_video.video._presentation import StoredAs, present
 from nonlocal_video.video._sizes import SizeWatch
 from nonlocal_video.video._source import Source, map_error
-from nonlocal_video.video._streams import StreamChoice, demux, still_format
-from nonlocal_video.video._webp import MILLISECONDS, WebpAnimation, is_webp, read_animation
+from nonlocal_video.video._streams import demux, still_format
+from nonlocal_video.video._webp import is_webp
 from nonlocal_video.video.info import VideoInfo
 
 # Codecs whose packets correspond one to one to shown frames, as measured; for any other, frames are counted by
@@ -46,54 +47,6 @@ _LEAST_DECORD_SIDE = 32
 
 _MPEG4_PICTURE = b"\x00\x00\x01\xb6"
 _MPEG4_NOTHING_CODED_BYTES = 19  # FFmpeg's own bound on the placeholder that packed streams put after a packed pair
-
-
-@dataclass(frozen=True)
-class StreamIndex:
-    """Times of all frames of a file, and all that is needed to read them."""
-
-    info: VideoInfo
-    """Description of the video."""
-    time_base: Fraction
-    """Seconds per tick."""
-    pts: NDArray[np.int64]
-    """Times of the shown frames in ticks, (num_frames,), never decreasing."""
-    counted: bool
-    """Whether the k-th intact frame of the decoder is frame k; otherwise frames are found by their PTS."""
-    key_pts: NDArray[np.int64]
-    """PTS of the keyframes in file order; empty if seeks are not reliable."""
-    key_dts: NDArray[np.int64]
-    """DTS of the keyframes."""
-    cut_pts: frozenset[int | None]
-    """PTS of packets that are incomplete."""
-    stream_choice: StreamChoice | None
-    """The stream that is read; None for an animation."""
-    presentation: Presentation | None
-    """How its frames are shown; None for an animation."""
-    animation: WebpAnimation | None = None
-    """A WebP animation, which FFmpeg does not read."""
-
-    @property
-    def decord_fault(self) -> str | None:
-        """Reason why decord would show other pictures than a player; None if it would not."""
-        return "it does not know WebP" if self.presentation is None else self.presentation.decord_fault
-
-    @property
-    def shown_seconds(self) -> NDArray[np.float64]:
-        """Start of each frame in seconds from the beginning of the file, (num_frames,)."""
-        ticks = self.pts - self.pts[0]
-        return self.info.start_seconds + ticks * self.time_base.numerator / self.time_base.denominator
-
-    def frames_at(self, times_seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the indices of the frames shown at given seconds from the beginning of the file; -1 before the first.
-
-        Containers round times to their ticks (1/3 s is 0.333 in Matroska, 2/3 s is 0.667), and a caller who asks for
-        2/3 means the frame at 0.667. So times may be early by half a tick, but by no more than half a millisecond.
-        """
-        tick = float(self.time_base)
-        forgiven_ticks = min(0.5, 0.0005 / tick) + 1e-6
-        ticks = (times_seconds - self.info.start_seconds) / tick
-        return np.searchsorted(self.pts - self.pts[0], ticks + forgiven_ticks, side="right") - 1
 
 
 @dataclass
@@ -129,7 +82,7 @@ def build_index(source: Source) -> StreamIndex:
         VideoError: If the file cannot be read, or exceeds a limit.
     """
     if is_webp(source):
-        return _index_webp(source)
+        return index_webp(source)
     with source.opened() as (container, stream):
         if stream.time_base is None:
             raise VideoError("corrupt", f"{source.name}: its stream has no time base; re-encode it.")
@@ -174,7 +127,7 @@ def build_index(source: Source) -> StreamIndex:
     step = int(pts[-1] - pts[-2]) if len(pts) > 1 else 0
     last_duration = packets.last_duration or step or max(1, round(1 / (rate * time_base)))
     duration_seconds = float((int(pts[-1] - pts[0]) + last_duration) * time_base)
-    _check_duration(source, duration_seconds)
+    check_duration(source, duration_seconds)
 
     presentation = present(source, first, stored_as, packets.sizes)
     # decord returns wrong frames for keyframes that are not random-access points, may choose another video stream,
@@ -225,45 +178,6 @@ def build_index(source: Source) -> StreamIndex:
     )
 
 
-def _index_webp(source: Source) -> StreamIndex:
-    animation = read_animation(source)
-    ends = np.cumsum(animation.durations_ms, dtype=np.int64)
-    duration_seconds = float(ends[-1]) / MILLISECONDS
-    _check_duration(source, duration_seconds)
-    info = VideoInfo(
-        container="webp",
-        codec="webp",
-        width=animation.width,
-        height=animation.height,
-        rotation_degrees=0,
-        num_frames=len(ends),
-        fps=len(ends) / duration_seconds,
-        start_seconds=0.0,
-        duration_seconds=duration_seconds,
-        has_edit_list=False,
-        decoder="pillow",
-    )
-    return StreamIndex(
-        info=info,
-        time_base=Fraction(1, MILLISECONDS),
-        pts=np.append(0, ends[:-1]),
-        counted=True,
-        key_pts=np.asarray((), dtype=np.int64),
-        key_dts=np.asarray((), dtype=np.int64),
-        cut_pts=frozenset(),
-        stream_choice=None,
-        presentation=None,
-        animation=animation,
-    )
-
-
-def _check_duration(source: Source, seconds: float) -> None:
-    allowed = source.limits.max_duration_seconds
-    if seconds > allowed:
-        message = f"{source.name}: it lasts {seconds:,.0f} s but {allowed:,.0f} s are allowed"
-        raise VideoError("too_long", f"{message}; cut it into parts or raise max_duration_seconds.")
-
-
 def _read_packets(
     source: Source, container: InputContainer, stream: VideoStream, codec: str, length_bytes: int
 ) -> _Packets:
@@ -311,7 +225,7 @@ def _read_packets(
                 if packet.pts >= highest_pts:
                     highest_pts, last_duration = packet.pts, packet.duration or 0
                 if highest_pts - lowest_pts > allowed_ticks:  # no need to read the rest
-                    _check_duration(source, float((highest_pts - lowest_pts) * stream.time_base))
+                    check_duration(source, float((highest_pts - lowest_pts) * stream.time_base))
             if starts_afresh and packet.is_keyframe:
                 starts_afresh = is_instantaneous_refresh(bytes(packet), length_bytes)
             if packet.is_keyframe and packet.pts is not None:

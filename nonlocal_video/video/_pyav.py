@@ -18,7 +18,7 @@ from nonlocal_video.video._source import Source
 from nonlocal_video.video._streams import demux
 
 if TYPE_CHECKING:
-    from nonlocal_video.video._probe import StreamIndex
+    from nonlocal_video.video._index import StreamIndex
 
 # For fewer packets than this, decoding them is cheaper than a seek.
 _WORTH_SEEKING_PACKETS = 12

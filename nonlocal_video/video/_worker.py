@@ -151,9 +151,11 @@ class _Server:
         import numpy as np
 
         from nonlocal_video.video import _decord, _pyav, _webp
+        from nonlocal_video.video._frame_folder import FrameFolder
         from nonlocal_video.video._source import Source
 
-        source = Source(request["path"], self._limits)
+        is_folder = self._limits.frames_per_second is not None and os.path.isdir(request["path"])
+        source: Any = (FrameFolder if is_folder else Source)(request["path"], self._limits)
         try:
             index = self._index(source)
             decord, why_not = _decord.load() if request["decoder"] != "pyav" else (None, "")
@@ -180,6 +182,8 @@ class _Server:
             notes: list[str] = []
             if use_decord:
                 pictures = _decord.read_frames(decord, source, index, wanted)
+            elif is_folder:
+                pictures = source.read_frames(wanted)
             elif index.animation is not None:
                 pictures = _webp.read_frames(source, index.animation, wanted)
             else:
@@ -198,11 +202,14 @@ class _Server:
             source.close()
 
     def _index(self, source: Any) -> Any:
+        from nonlocal_video.video._frame_folder import FrameFolder
+        from nonlocal_video.video._index import index_folder
         from nonlocal_video.video._probe import build_index
 
         if self._last_index is None or self._last_index[0] != source.identity:
             self._last_index = None
-            self._last_index = source.identity, build_index(source)
+            made = index_folder(source) if isinstance(source, FrameFolder) else build_index(source)
+            self._last_index = source.identity, made
         return self._last_index[1]
 
     def _send_plan(self, plan: dict[str, Any]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from dataclasses import field as dataclass_field
 from typing import Any
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.frame_folders import checked_rate, rate_of_frame_folders
 
 _LARGEST = 2**62  # the kernel counts bytes and seconds in 63 bits
 _LONGEST_TIMEOUT_SECONDS = 10**8  # three years; three times that, for two threads, still fits into timers
@@ -40,8 +42,16 @@ class DecodeLimits:
     memory_bytes: int = 4 * 1024**3
     """Address space of the decoding process in bytes, including its libraries (about 0.5 GiB) [out_of_memory]."""
 
+    frames_per_second: float | None = dataclass_field(default_factory=rate_of_frame_folders)
+    """Frame rate of a folder of JPEGs, which is then a clip; None refuses folders [not_a_video]. By default what
+    `NONLOCAL_VIDEO_FRAMES_PER_SECOND` says; a folder run finds such folders only by that."""
+
     def __post_init__(self) -> None:
+        if self.frames_per_second is not None:
+            object.__setattr__(self, "frames_per_second", checked_rate(float(self.frames_per_second)))
         for field in fields(self):
+            if field.name == "frames_per_second":
+                continue
             value = getattr(self, field.name)
             is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
             if not is_number:

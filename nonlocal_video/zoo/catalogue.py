@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nonlocal_video.errors import ModelError
 from nonlocal_video.io import sha256_of
+from nonlocal_video.zoo.hub import is_on_hub, local_model
 from nonlocal_video.zoo.own_network import call_function, digest_of_state, is_function
 from nonlocal_video.zoo.store import weights_path
 
@@ -66,7 +68,7 @@ def entry(name: str) -> CatalogueEntry:
 
 
 def find(name_or_path: str | Path) -> Path:
-    """Return the safetensors file of a catalogue name, of `default`, of a training run's folder, or of a path.
+    """Return the safetensors file of a catalogue name, `default`, a run's folder, a path, or an `hf://` address.
 
     Raises:
         ModelError: If there is no such name, file or run, its weights are not here yet, or it is a function.
@@ -76,6 +78,7 @@ def find(name_or_path: str | Path) -> Path:
             f"Model {str(name_or_path)!r} is a function, which has no weights file, and one is needed here. Give the "
             f"path of a .safetensors file saved by this project, a training run's folder, or a catalogue name."
         )
+    name_or_path = local_model(name_or_path)
     name = DEFAULT if str(name_or_path) == "default" else str(name_or_path)
     if name in EMBEDDED:
         return Path(str(files("nonlocal_video.weights"))) / f"{name}.safetensors"
@@ -129,8 +132,8 @@ def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
     """Load a network with its weights, float32, in eval mode, and its card.
 
     Args:
-        name_or_path: A catalogue name, `default`, a .safetensors file of this project, a training run's folder, or
-            `package.module:function`, which returns both.
+        name_or_path: A catalogue name, `default`, a .safetensors file of this project, a training run's folder,
+            `hf://owner/name[@revision]`, or `package.module:function`, which returns both.
 
     Raises:
         ModelError: If the file cannot be used, or was pulled by a version whose catalogue described another network
@@ -142,6 +145,8 @@ def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
         return call_function(str(name_or_path))
     path = find(name_or_path)
     network, card = load_checkpoint(path)
+    if is_on_hub(name_or_path):
+        return network, replace(card, source=str(name_or_path))
     row = entries().get(str(name_or_path))
     if row is not None and path == weights_path(row.name) and not _is_of(card, row.card):
         raise ModelError(
@@ -233,6 +238,6 @@ def _unknown(name: str) -> str:
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return (
         f"There is no model or weights file {name!r}. {hint}`nonlocal-video weights list` shows all {len(known)} "
-        "names. Or give the path of a .safetensors file saved by this project or of a training run's folder, or the "
-        "package.module:function that returns a network and its card."
+        "names. Or give the path of a .safetensors file saved by this project or of a training run's folder, "
+        "hf://owner/name, or the package.module:function that returns a network and its card."
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.io import lock_of, sha256_of
+from nonlocal_video.paths import OFFLINE_VARIABLE, is_offline
 from nonlocal_video.zoo import transfer
 from nonlocal_video.zoo.store import (
     Record,
@@ -24,8 +25,6 @@ from nonlocal_video.zoo.store import (
 
 if TYPE_CHECKING:
     from nonlocal_video.zoo.entry import CatalogueEntry, Download
-
-OFFLINE_VARIABLE = "NONLOCAL_VIDEO_OFFLINE"
 
 
 def check_licence(entry: CatalogueEntry, *, accepted: bool) -> None:
@@ -172,7 +171,7 @@ def _fetch(
             f"The weights of {entry.name!r} can only be downloaded by hand: open {download.url} "
             f"(`nonlocal-video weights info {entry.name}` describes it), {yourself}"
         )
-    if offline or os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0"):
+    if offline or is_offline():
         raise ModelError(
             f"The weights of {entry.name!r} are not here, and offline (--offline or {OFFLINE_VARIABLE}) nothing is "
             f"downloaded. Fetch {download.url} elsewhere, {yourself}"

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import fastapi
+import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
+from nonlocal_video.app import http_jobs
 from nonlocal_video.app.http_api import HttpApi, add_http_api
 from nonlocal_video.app.http_errors import STATUS_OF_CLIP_ERROR
 from nonlocal_video.app.jobs import Jobs
 from nonlocal_video.app.server import create_app
 from nonlocal_video.app.turns import Turns
 from nonlocal_video.errors import ERROR_CODES, DeviceError
+from nonlocal_video.features.extract import extract_features
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline_files import to_json
 from nonlocal_video.video.decode import VideoReader
@@ -144,6 +147,7 @@ def test_errors_of_clips_have_their_status(client: TestClient, clip_folder: Path
         ("explain", {"label": "cooking", "method": "evidence"}, "cooking"),
         ("explain", {"layer": "layer9"}, "not a non-local block"),
         ("timeline", {"threshold": "2"}, "threshold = 2"),
+        ("features", {"top_k": "5"}, "top_k"),
         ("timeline", {"stride_seconds": "-1"}, "stride_seconds: Input should be greater than 0"),
         ("timeline", {"webhook": "http://127.0.0.1/"}, "--allow-webhook HOST.*: hooks.example"),
         ("timeline", {"webhook": "file://hooks.example/x"}, "--allow-webhook"),
@@ -277,6 +281,34 @@ def test_a_timeline_is_a_job_with_the_object_of_the_command_line(
     assert told == [(hook, job)]
 
 
+def test_features_are_a_job_with_the_rows_of_the_command_line(
+    client: TestClient, recognizer: Recognizer, clip_folder: Path, tmp_path: Path
+) -> None:
+    extract_features(recognizer, clip_folder / "a.mp4", output=tmp_path / "t.parquet", stride_seconds=0.2)
+    expected = [row | {"path": "a.mp4"} for row in pq.read_table(tmp_path / "t.parquet").to_pylist()]
+    response = post(client, "features", clip_folder / "a.mp4", stride_seconds=0.2)
+    assert response.status_code == 202
+    job = ended(client, response.json())
+    assert (job["kind"], job["status"], job["result"]["status"]) == ("features", "done", "ok")
+    rows = job["result"]["rows"]
+    assert [list(row) for row in rows] == [list(row) for row in expected]
+    for row, wanted in zip(rows, expected, strict=True):
+        assert row.pop("feature") == pytest.approx(wanted.pop("feature"), rel=1e-5, abs=1e-4)
+        assert row == wanted
+    assert job["progress"] == {"done": len(rows), "planned": len(rows)}
+    failed = ended(client, post(client, "features", clip_folder / "b" / "note.mp4").json())
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "not_a_video")
+
+
+def test_features_of_too_many_windows_are_refused(
+    client: TestClient, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_jobs, "MAX_FEATURE_WINDOWS", 2)
+    job = ended(client, post(client, "features", clip_folder / "a.mp4", stride_seconds=0.1).json())
+    assert (job["status"], job["error"]["code"]) == ("failed", "too_long")
+    assert "take a longer stride_seconds" in job["error"]["message"]
+
+
 def test_a_timeline_that_cannot_begin_fails_with_a_reason(client: TestClient, clip_folder: Path) -> None:
     job = ended(client, post(client, "timeline", clip_folder / "b" / "note.mp4").json())
     assert (job["status"], job["error"]["code"], job["result"]) == ("failed", "not_a_video", None)
@@ -302,7 +334,7 @@ def test_routes_that_are_not_there(client: TestClient) -> None:
 
 def test_the_document_has_whole_paths_and_the_page_names_no_other_host(client: TestClient) -> None:
     document = client.get("/v1/openapi.json").json()
-    assert {"/v1/classify", "/v1/explain", "/v1/timeline", "/v1/jobs/{id}"} == {*document["paths"]}
+    assert {"/v1/classify", "/v1/explain", "/v1/timeline", "/v1/features", "/v1/jobs/{id}"} == {*document["paths"]}
     form = document["paths"]["/v1/classify"]["post"]["requestBody"]["content"]
     assert list(form) == ["multipart/form-data"]
     page = client.get("/v1/docs")

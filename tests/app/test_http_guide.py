@@ -56,12 +56,15 @@ def test_what_is_printed_works(server: Server, folder: Path, number: int) -> Non
         row = answer.get("prediction", answer)
         assert (row["path"], row["status"], row["model"]) == ("clip.mp4", "ok", "tiny")
         assert len(row["top"]) == (3 if "top_k=3" in text else 5)
+    elif "/v1/features" in text:
+        assert all(line.endswith(" 32 layer4") for line in done.stdout.splitlines())
+        assert done.stdout
     else:
         assert "action" in done.stdout
 
 
 def test_the_guide_has_examples_of_both_kinds() -> None:
-    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "sh", "sh", "python"]
+    assert [language for language, _ in BLOCKS] == ["sh", "sh", "python", "sh", "sh", "python", "python"]
 
 
 def test_the_guide_names_each_code_with_its_status() -> None:

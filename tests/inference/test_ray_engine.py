@@ -60,7 +60,7 @@ def run_verb(*paths: Path, **options: object) -> int:
 
 
 def test_the_table_is_the_local_engines(running_ray: None, tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
-    from nonlocal_video.cli.classify import Engine
+    from nonlocal_video.cli.options import Engine
 
     missing, strays = clip_folder / "gone.mp4", tmp_path / "strays"
     strays.mkdir()

@@ -83,19 +83,33 @@ class ClusterJob:
     top_k: int = 5
 
     def __post_init__(self) -> None:
-        device, runtime = self.options.device, self.options.runtime
-        check_runtime(runtime, device)
-        check_precision(self.options.precision, device, runtime=runtime)
-        if device not in ("auto", "cpu", "cuda"):
-            raise UsageError(
-                f"device = {device!r} with engine = 'ray': Ray assigns GPUs to the processes, and each sees "
-                f"its own as the first. Use auto, cpu or cuda."
-            )
+        check_options(self.options)
 
     @property
     def uses_gpus(self) -> bool:
         """Whether the networks use GPUs if there are any."""
-        return self.options.device != "cpu" and self.options.runtime != "openvino"
+        return may_use_gpus(self.options)
+
+
+def check_options(options: RunOptions) -> None:
+    """Refuse options with which no process of a cluster can run a network.
+
+    Raises:
+        UsageError: The device is a single one, or runtime or precision do not run on it.
+    """
+    device, runtime = options.device, options.runtime
+    check_runtime(runtime, device)
+    check_precision(options.precision, device, runtime=runtime)
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"device = {device!r} with engine = 'ray': Ray assigns GPUs to the processes, and each sees "
+            f"its own as the first. Use auto, cpu or cuda."
+        )
+
+
+def may_use_gpus(options: RunOptions) -> bool:
+    """Return whether the networks use GPUs if there are any."""
+    return options.device != "cpu" and options.runtime != "openvino"
 
 
 def connect(cluster: Cluster) -> None:
@@ -151,34 +165,11 @@ def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> 
     Raises:
         UsageError: Ray is not available, or the job needs a GPU and the cluster has none.
     """
-    import pyarrow as pa
-
-    connect(cluster)
+    dataset = names_on_ray(files, cluster)
+    if dataset is None:
+        return None
     import ray
 
-    names = pa.chunked_array([], pa.binary())
-    iterator = iter(files)
-    while chunk := [os.fsencode(name) for name in itertools.islice(iterator, 10_000)]:
-        names = pa.chunked_array([*names.chunks, pa.array(chunk, pa.binary())])
-    if not len(names):
-        return None
-    resources = ray.cluster_resources()
-    gpus = resources.get("GPU", 0.0) if job.uses_gpus else 0.0
-    if not gpus and (job.options.device == "cuda" or job.options.precision == "tf32" or cluster.gpus_per_actor):
-        requirement = "device = 'cuda'" if job.options.device == "cuda" else "precision = 'tf32'"
-        if cluster.gpus_per_actor:
-            requirement = f"gpus_per_actor = {cluster.gpus_per_actor:g}"
-        why = (
-            "the cluster has no GPU"
-            if job.uses_gpus
-            else f"the networks run on the CPU (device {job.options.device!r})"
-        )
-        raise UsageError(f"{requirement}, but {why}: it would wait forever. Omit it, or add a machine with GPUs.")
-    gpus_per_actor = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(gpus > 0)
-    actors = cluster.actors or max(1, int(gpus / gpus_per_actor) if gpus_per_actor else 1)
-    # Enough tasks for every CPU, large enough to amortise the start of a decoding process, not too many for Ray.
-    tasks = max(math.ceil(len(names) / _FILES_PER_TASK), min(len(names), 2 * int(resources.get("CPU", 1))))
-    dataset = ray.data.from_arrow(pa.table({"path": names}), override_num_blocks=min(tasks, _MAX_TASKS))
     decoded = dataset.map_batches(
         _load_clips,
         fn_args=(job,),
@@ -190,13 +181,56 @@ def classify_on_ray(files: Iterable[str], job: ClusterJob, cluster: Cluster) -> 
         compute=ray.data.TaskPoolStrategy(size=cluster.decoders) if cluster.decoders else None,
     )
     return decoded.map_batches(
-        _Network,
-        fn_constructor_args=(job,),
-        batch_size=job.batch_size,
-        num_cpus=cluster.cpus_per_actor,
-        num_gpus=gpus_per_actor or None,
-        compute=ray.data.ActorPoolStrategy(size=actors),
+        _Network, fn_constructor_args=(job,), batch_size=job.batch_size, **actor_resources(job.options, cluster)
     )
+
+
+def names_on_ray(files: Iterable[str], cluster: Cluster) -> ray.data.Dataset | None:
+    """Return a data set with one column, `path`, as bytes, divided into tasks; None if there are no files.
+
+    Raises:
+        UsageError: Ray is not available.
+    """
+    import pyarrow as pa
+
+    connect(cluster)
+    import ray
+
+    names = pa.chunked_array([], pa.binary())
+    iterator = iter(files)
+    while chunk := [os.fsencode(name) for name in itertools.islice(iterator, 10_000)]:
+        names = pa.chunked_array([*names.chunks, pa.array(chunk, pa.binary())])
+    if not len(names):
+        return None
+    # Enough tasks for every CPU, large enough to amortise the start of a decoding process, not too many for Ray.
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    tasks = max(math.ceil(len(names) / _FILES_PER_TASK), min(len(names), 2 * cpus))
+    return ray.data.from_arrow(pa.table({"path": names}), override_num_blocks=min(tasks, _MAX_TASKS))
+
+
+def actor_resources(options: RunOptions, cluster: Cluster) -> dict[str, Any]:
+    """Return the arguments of `map_batches` by which each network gets its CPUs and GPUs.
+
+    Raises:
+        UsageError: The networks need a GPU and the cluster has none.
+    """
+    import ray
+
+    uses_gpus = may_use_gpus(options)
+    gpus = ray.cluster_resources().get("GPU", 0.0) if uses_gpus else 0.0
+    if not gpus and (options.device == "cuda" or options.precision == "tf32" or cluster.gpus_per_actor):
+        requirement = "device = 'cuda'" if options.device == "cuda" else "precision = 'tf32'"
+        if cluster.gpus_per_actor:
+            requirement = f"gpus_per_actor = {cluster.gpus_per_actor:g}"
+        why = "the cluster has no GPU" if uses_gpus else f"the networks run on the CPU (device {options.device!r})"
+        raise UsageError(f"{requirement}, but {why}: it would wait forever. Omit it, or add a machine with GPUs.")
+    gpus_per_actor = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(gpus > 0)
+    actors = cluster.actors or max(1, int(gpus / gpus_per_actor) if gpus_per_actor else 1)
+    return {
+        "num_cpus": cluster.cpus_per_actor,
+        "num_gpus": gpus_per_actor or None,
+        "compute": ray.data.ActorPoolStrategy(size=actors),
+    }
 
 
 def _load_clips(files: FileTable, job: ClusterJob) -> Iterator[FileTable]:

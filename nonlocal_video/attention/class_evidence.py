@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ def windowed_evidence(cells: Tensor, window: tuple[int, int, int] | None) -> tup
 
 
 def grad_cam(network: nn.Module, clip: Tensor, layer: str, class_index: int) -> Tensor:
-    """Compute Grad-CAM (Selvaraju et al., ICCV 2017) of one class at one layer, with the grad-cam library.
+    """Compute Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1 and 2) of one class at one layer.
 
     Args:
         network: A network in eval mode.
@@ -61,28 +61,25 @@ def grad_cam(network: nn.Module, clip: Tensor, layer: str, class_index: int) -> 
     Returns:
         Map (T', H', W') on the layer's own grid: the ReLU of the features weighted by their mean gradients.
     """
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    kept: list[Tensor] = []
+
+    def start(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        # Gradients start here, so that nothing before the layer is kept for them.
+        kept.append(output.detach().requires_grad_(True))
+        return kept[-1].clone()  # the next module may be an in-place ReLU
 
     parameters = list(network.parameters())
     needed = [parameter.requires_grad for parameter in parameters]
     network.requires_grad_(False)
-    # Gradients start at the layer, so that nothing before it has to be kept for them.
-    start = network.get_submodule(layer).register_forward_hook(lambda _m, _i, out: out.detach().requires_grad_(True))
+    handle = network.get_submodule(layer).register_forward_hook(start)
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            targets = [ClassifierOutputTarget(class_index)]
-            with GradCAM(model=network, target_layers=[network.get_submodule(layer)]) as cam:
-                scores = cam.activations_and_grads(clip.clone())
-                targets[0](scores[0]).backward()
-                kept = cam.activations_and_grads
-                # The library would scale the map to the input as if cells divided it evenly. `geometry` knows where
-                # they are, so only the library's channel weights are used.
-                weighted = cam.get_cam_image(
-                    clip, cam.target_layers[0], targets, kept.activations[0].numpy(), kept.gradients[0].numpy()
-                )
+            logits = network(clip.clone())
+            (gradient,) = torch.autograd.grad(logits[0, class_index], kept[-1])
     finally:
-        start.remove()
+        handle.remove()
         for parameter, grad in zip(parameters, needed, strict=True):
             parameter.requires_grad_(grad)
-    return torch.from_numpy(weighted[0]).relu()
+    features = kept[-1].detach()[0]  # (C, T', H', W')
+    weights = gradient[0].mean(dim=(1, 2, 3))  # (C,)
+    return torch.einsum("c,cthw->thw", weights, features).relu()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional
+from torch.nn.functional import interpolate
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.video.region import PixelBox, Region
@@ -133,10 +134,16 @@ def resize(frames_thwc: Tensor, size: tuple[int, int], *, antialias: bool = True
     if size == tuple(frames_thwc.shape[1:3]):
         return frames_thwc
     frames_tchw = frames_thwc.permute(0, 3, 1, 2)  # a view in channels-last layout, the fastest for the uint8 kernel
-    resized = functional.resize(
-        frames_tchw, list(size), interpolation=functional.InterpolationMode.BILINEAR, antialias=antialias
-    )
-    return resized.permute(0, 2, 3, 1)
+    # As torchvision's `resize`, whose import takes longer than PyTorch's own. Without vector instructions the uint8
+    # kernel is slower than float32 with rounding, and gives other bits.
+    in_uint8 = frames_thwc.device.type == "cpu" and _has_uint8_kernel()
+    values = frames_tchw if in_uint8 else frames_tchw.float()
+    resized = interpolate(values, size=size, mode="bilinear", align_corners=False, antialias=antialias)
+    return (resized if in_uint8 else resized.round_().to(torch.uint8)).permute(0, 2, 3, 1)
+
+
+def _has_uint8_kernel() -> bool:
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
 
 
 def resize_region(

@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from nonlocal_video.models.token_layout import first_tensor, layout_of
+
 
 @runtime_checkable
 class LinearHead(Protocol):
@@ -55,7 +57,8 @@ def grad_cam(network: nn.Module, clip: Tensor, layer: str, class_index: int) -> 
     Args:
         network: A network in eval mode.
         clip: Input (1, 3, T, H, W).
-        layer: Dotted name of a module with a (1, C, T', H', W') output.
+        layer: Dotted name of a module whose output is (1, C, T', H', W'), or tokens of which the network says where
+            they lie (`models.token_layout`).
         class_index: Index of the class.
 
     Returns:
@@ -63,10 +66,11 @@ def grad_cam(network: nn.Module, clip: Tensor, layer: str, class_index: int) -> 
     """
     kept: list[Tensor] = []
 
-    def start(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    def start(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         # Gradients start here, so that nothing before the layer is kept for them.
-        kept.append(output.detach().requires_grad_(True))
-        return kept[-1].clone()  # the next module may be an in-place ReLU
+        kept.append(first_tensor(output).detach().requires_grad_(True))
+        begun = kept[-1].clone()  # the next module may be an in-place ReLU
+        return (begun, *output[1:]) if isinstance(output, tuple) else begun
 
     parameters = list(network.parameters())
     needed = [parameter.requires_grad for parameter in parameters]
@@ -80,6 +84,9 @@ def grad_cam(network: nn.Module, clip: Tensor, layer: str, class_index: int) -> 
         handle.remove()
         for parameter, grad in zip(parameters, needed, strict=True):
             parameter.requires_grad_(grad)
-    features = kept[-1].detach()[0]  # (C, T', H', W')
-    weights = gradient[0].mean(dim=(1, 2, 3))  # (C,)
+    features = kept[-1].detach()
+    if (layout := layout_of(network, layer)) is not None:
+        features, gradient = layout.as_map(features), layout.as_map(gradient)
+    features, gradient = features[0], gradient[0]  # (C, T', H', W')
+    weights = gradient.mean(dim=(1, 2, 3))  # (C,)
     return torch.einsum("c,cthw->thw", weights, features).relu()

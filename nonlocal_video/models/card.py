@@ -70,6 +70,9 @@ class InputSpec:
     f (PySlowFast, pytorchvideo), or at 0, s, 2 s with s = floor(f / 2) (video-nonlocal-net, MMAction2)."""
     longer_side: LongerSide = "rounded_down"
     """Rounding of the resized frame's longer side: down, or to the nearest pixel (MMAction2)."""
+    whole_clip: bool = False
+    """Whether the frames are spread over the whole clip, or over the part that is asked for, however long it is
+    (transformers). `frames_per_second` then gives the length of a timeline's windows alone."""
 
     def __post_init__(self) -> None:
         for name, most in _MOST.items():
@@ -90,6 +93,8 @@ class InputSpec:
             raise ValueError(
                 f"resize_to = {self.resize_to} should have short_side = {self.short_side} as its shorter side."
             )
+        if self.whole_clip and self.frame_stride is not None:
+            raise ValueError(f"frame_stride = {self.frame_stride} should be None with whole_clip, which has its own.")
         if self.clip_placement == "wrapping_parts" and self.short_clips != "loop":
             raise ValueError(
                 f"short_clips = {self.short_clips!r} should be 'loop': views of 'wrapping_parts' wrap around."

@@ -212,7 +212,18 @@ def _resnet3d(card: ModelCard) -> nn.Module:
     return Video3DResNet.from_config(config)
 
 
-_BUILDERS: dict[str, Callable[[ModelCard], nn.Module]] = {"inception_i3d": _inception_i3d, "resnet3d": _resnet3d}
+def _transformers(card: ModelCard) -> nn.Module:
+    from nonlocal_video.models.transformers_network import build_transformers
+
+    _check_labels(card, card.config.get("num_classes", -1))
+    return build_transformers(card.config, len(card.labels))
+
+
+_BUILDERS: dict[str, Callable[[ModelCard], nn.Module]] = {
+    "inception_i3d": _inception_i3d,
+    "resnet3d": _resnet3d,
+    "transformers": _transformers,
+}
 
 
 def _typed_config(config_type: type[T], card: ModelCard) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,7 @@ from nonlocal_video.errors import ModelError
 from nonlocal_video.io import sha256_of
 from nonlocal_video.zoo.own_network import call_function, digest_of_state, is_function
 from nonlocal_video.zoo.store import weights_path
+from nonlocal_video.zoo.transformers_folder import card_of_folder, is_transformers_folder, load_transformers_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,6 +85,11 @@ def find(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     if name not in entries():
+        if is_transformers_folder(path):
+            raise ModelError(
+                f"The folder {name!r} is in the format of transformers, and a weights file of this project is needed "
+                f"here. `classify`, `explain`, `timeline`, `features`, `search`, `teach`, `evaluate` and `serve` take it."
+            )
         if name and path.is_dir():
             return _weights_of_run(path)
         raise ModelError(_unknown(name))
@@ -107,30 +114,45 @@ def card_of(name_or_path: str | Path) -> ModelCard:
 
     if is_function(name_or_path):
         return call_function(str(name_or_path))[1]
+    if is_transformers_folder(name_or_path):
+        return card_of_folder(name_or_path)
     return read_card(find(name_or_path))
 
 
 def weights_sha256(name_or_path: str | Path, *, network: nn.Module | None = None) -> str:
-    """Return the SHA-256 of a model's weights file, or of the values in the network that a function returns.
+    """Return the SHA-256 of a model's weights file, or of the values in a network that has no such file.
 
     Args:
         name_or_path: As for `load_network`.
-        network: The network that the function has returned; None calls it.
+        network: The network that a function or a folder of transformers has given; None loads it.
 
     Raises:
         ModelError: As for `load_network`.
     """
     if is_function(name_or_path):
         return digest_of_state(call_function(str(name_or_path))[0] if network is None else network)
+    if is_transformers_folder(name_or_path):
+        return digest_of_state(load_transformers_folder(name_or_path)[0] if network is None else network)
     return sha256_of(find(name_or_path))
+
+
+def source_of(name_or_path: str | Path) -> str:
+    """Return what loads the same model in another process: a path, or the name of a function.
+
+    Raises:
+        ModelError: As for `load_network`.
+    """
+    if is_function(name_or_path):
+        return str(name_or_path)
+    return os.path.abspath(name_or_path) if is_transformers_folder(name_or_path) else str(find(name_or_path))
 
 
 def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
     """Load a network with its weights, float32, in eval mode, and its card.
 
     Args:
-        name_or_path: A catalogue name, `default`, a .safetensors file of this project, a training run's folder, or
-            `package.module:function`, which returns both.
+        name_or_path: A catalogue name, `default`, a .safetensors file of this project, a training run's folder, a
+            video classifier's folder in the format of transformers, or `package.module:function`, which returns both.
 
     Raises:
         ModelError: If the file cannot be used, or was pulled by a version whose catalogue described another network
@@ -140,6 +162,8 @@ def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
 
     if is_function(name_or_path):
         return call_function(str(name_or_path))
+    if is_transformers_folder(name_or_path):
+        return load_transformers_folder(name_or_path)
     path = find(name_or_path)
     network, card = load_checkpoint(path)
     row = entries().get(str(name_or_path))
@@ -233,6 +257,6 @@ def _unknown(name: str) -> str:
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return (
         f"There is no model or weights file {name!r}. {hint}`nonlocal-video weights list` shows all {len(known)} "
-        "names. Or give the path of a .safetensors file saved by this project or of a training run's folder, or the "
-        "package.module:function that returns a network and its card."
+        "names. Or give the path of a .safetensors file saved by this project, of a training run's folder or of a folder "
+        "in transformers' format, or the package.module:function that returns a network and its card."
     )

@@ -76,7 +76,7 @@ class JointAttention(TokenAttention):
 
 
 class FrameAttention(TokenAttention):
-    """Tokens attend within their frame: the layer's input is (T', 1 + H' * W', C), as in divided space-time attention."""
+    """Tokens attend within their frame, as in divided space-time attention: the layer's input is (T', 1 + H' W', C)."""
 
     def _rows(self, tokens: Tensor, queries: Tensor) -> Tensor:
         weights = self._weights(tokens)

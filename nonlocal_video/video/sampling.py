@@ -91,8 +91,8 @@ def plan_views(
         whole_clip: Whether a view spans the whole part, whatever the rate.
 
     Raises:
-        UsageError: If the part is not inside the video, a number is out of range, several views would be the same, or `wrapping_parts` is combined with
-            another filling than `loop`.
+        UsageError: If the part is not inside the video, a number is out of range, several views would be the same, or
+            `wrapping_parts` is combined with another filling than `loop`.
 
     Example:
         >>> info = VideoInfo("mp4", "h264", 320, 240, 0, 100, 25.0, 0.0, 4.0, False, "pyav")

@@ -88,7 +88,7 @@ def find(name_or_path: str | Path) -> Path:
         if is_transformers_folder(path):
             raise ModelError(
                 f"The folder {name!r} is in the format of transformers, and a weights file of this project is needed "
-                f"here. `classify`, `explain`, `timeline`, `features`, `search`, `teach`, `evaluate` and `serve` take it."
+                f"here. `classify`, `explain`, `timeline`, `features`, `search`, `teach` and `serve` take the folder."
             )
         if name and path.is_dir():
             return _weights_of_run(path)
@@ -257,6 +257,6 @@ def _unknown(name: str) -> str:
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return (
         f"There is no model or weights file {name!r}. {hint}`nonlocal-video weights list` shows all {len(known)} "
-        "names. Or give the path of a .safetensors file saved by this project, of a training run's folder or of a folder "
-        "in transformers' format, or the package.module:function that returns a network and its card."
+        "names. Or give the path of a .safetensors file saved by this project, of a training run's folder or of a "
+        "folder in transformers' format, or the package.module:function that returns a network and its card."
     )

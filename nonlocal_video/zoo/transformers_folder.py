@@ -27,7 +27,7 @@ _PROBED = (0, 255)
 
 
 def is_transformers_folder(name: str | Path) -> bool:
-    """Return whether a model's name is a folder in the format of transformers; a run's config.json has no model_type."""
+    """Return whether a name is a folder in the format of transformers; the config.json of a run has no model_type."""
     try:
         config = json.loads((Path(name) / CONFIG).read_text("utf-8"))
     except (OSError, ValueError):
@@ -70,8 +70,8 @@ def load_transformers_folder(
         raise ModelError(f"transformers cannot load the model in {str(folder)!r}: {error}") from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
-            f"The weights in {str(folder)!r} lack {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}: they are "
-            f"of another network, or of one that was not trained to classify."
+            f"The weights in {str(folder)!r} lack {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}: they "
+            f"are of another network, or of one that was not trained to classify."
         )
     network = wrapped(model.float().eval())
     return network, _card(folder, model.config, library, name=name or folder.resolve().name, source=source)

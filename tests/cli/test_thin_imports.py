@@ -12,8 +12,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 HEAVY = {
-    "gradio", "lightning", "pandas", "pytorch_grad_cam", "pytorchvideo", "ray", "sklearn", "tensorboard", "torchmetrics",
-    "torchvision", "transformers",
+    "gradio", "lightning", "pandas", "pytorch_grad_cam", "pytorchvideo", "ray", "sklearn", "tensorboard",
+    "torchmetrics", "torchvision", "transformers",
 }  # fmt: skip
 RUN = """
 import contextlib, sys

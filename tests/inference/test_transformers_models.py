@@ -230,7 +230,7 @@ def test_what_it_is_not_is_said(folders: dict[str, Path], tmp_path: Path) -> Non
         nlv.load(tmp_path / "bert")
     pickled = small_folder(tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="no .safetensors file"):
+    with pytest.raises(ModelError, match=r"no \.safetensors file"):
         nlv.load(pickled)
     with pytest.raises(ModelError, match="format of transformers"):
         nlv.build(folders["videomae"])

@@ -14,7 +14,7 @@ ClipPlacement = Literal[
 ]
 FramePlacement = Literal["middle_of_steps", "start_of_steps", "both_ends"]
 ShortClips = Literal["loop", "hold_last_frame", "spread"]
-CropPlacement = Literal["centre_rounded_up", "steps_rounded_down"]
+CropPlacement = Literal["centre_rounded_up", "centre_rounded_to_even", "steps_rounded_down"]
 LongerSide = Literal["rounded_down", "nearest"]
 
 # Far above any real network, and far below what would exhaust a machine's memory.
@@ -67,7 +67,8 @@ class InputSpec:
     repeating its last frame (PySlowFast), or not at all, with the view's frames spread over the clip (pytorchvideo)."""
     crop_placement: CropPlacement = "centre_rounded_up"
     """Where three crops lie along the f pixels that they leave free, and a single one in the middle: at 0, ceil(f / 2),
-    f (PySlowFast, pytorchvideo), or at 0, s, 2 s with s = floor(f / 2) (video-nonlocal-net, MMAction2)."""
+    f (PySlowFast, pytorchvideo), the same with f / 2 rounded to an even number where it is halfway (torchvision), or at
+    0, s, 2 s with s = floor(f / 2) (video-nonlocal-net, MMAction2)."""
     longer_side: LongerSide = "rounded_down"
     """Rounding of the resized frame's longer side: down, or to the nearest pixel (MMAction2)."""
     whole_clip: bool = False

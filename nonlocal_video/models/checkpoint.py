@@ -219,9 +219,17 @@ def _transformers(card: ModelCard) -> nn.Module:
     return build_transformers(card.config, len(card.labels))
 
 
+def _torchvision(card: ModelCard) -> nn.Module:
+    from nonlocal_video.models.torchvision_network import build_torchvision
+
+    _check_labels(card, card.config.get("num_classes", -1))
+    return build_torchvision(card.config, len(card.labels))
+
+
 _BUILDERS: dict[str, Callable[[ModelCard], nn.Module]] = {
     "inception_i3d": _inception_i3d,
     "resnet3d": _resnet3d,
+    "torchvision": _torchvision,
     "transformers": _transformers,
 }
 

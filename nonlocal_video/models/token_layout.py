@@ -32,6 +32,8 @@ class TokenLayout:
     """Frames, rows and columns from one patch to the next, in the network's input."""
     num_before: int = 0
     """Tokens before the patches, such as a class token."""
+    first: tuple[float, float, float] | None = None
+    """Centre of the first patch where patches overlap, in frames and pixels; None is the middle of the patch."""
     time_last: bool = False
     """Whether tokens run through time fastest (height, width, time), instead of (time, height, width)."""
 
@@ -50,6 +52,8 @@ class TokenLayout:
     def offset(self) -> tuple[float, float, float]:
         """Centre of the first patch, 0 being the centre of the first frame or pixel."""
         time, height, width = self.patch
+        if self.first is not None:
+            return self.first
         return (time - 1) / 2, (height - 1) / 2, (width - 1) / 2
 
     def token_of_cell(self, device: torch.device | None = None) -> Tensor:
@@ -61,13 +65,15 @@ class TokenLayout:
         return tokens + self.num_before
 
     def as_map(self, tokens: Tensor) -> Tensor:
-        """Arrange tokens (B, N, C) as a feature map (B, C, T', H', W'); such a map stays as it is.
+        """Arrange tokens (B, N, C) or (B, T', H', W', C) as a feature map (B, C, T', H', W'), which stays as it is.
 
         Raises:
             ModelError: The layer gives another number of tokens.
         """
         if tokens.ndim == 5 and tokens.shape[2:] == self.size:
             return tokens
+        if tokens.ndim == 5 and tokens.shape[1:4] == self.size:
+            return tokens.permute(0, 4, 1, 2, 3)
         if tokens.ndim != 3 or tokens.shape[1] != self.num_before + self.num_patches:
             raise ModelError(
                 f"A layer with an output of {tuple(tokens.shape)} does not give a token for each of the {self.size} "

@@ -17,7 +17,7 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.video.region import PixelBox, Region
 
 Position = TypeVar("Position", float, NDArray[np.float64])
-CropPlacement = Literal["centre_rounded_up", "steps_rounded_down"]
+CropPlacement = Literal["centre_rounded_up", "centre_rounded_to_even", "steps_rounded_down"]
 LongerSide = Literal["rounded_down", "nearest"]
 
 
@@ -184,6 +184,7 @@ def spatial_views(
     If the crops leave an odd number of pixels free, such as 5, they lie at one of
 
         0, 3, 5  `centre_rounded_up`: PySlowFast's `spatial_shift_crop_list`, pytorchvideo's `uniform_crop`
+        0, 2, 5  `centre_rounded_to_even`: torchvision's `center_crop`, with 7 free pixels 0, 4, 7
         0, 2, 4  `steps_rounded_down`: video-nonlocal-net's `ClipTransformFlex`, MMAction2's `ThreeCrop`
 
     Args:
@@ -221,7 +222,8 @@ def spatial_views(
         top, left = free_y // 2, free_x // 2
         bottom, right = 2 * top, 2 * left
     else:
-        top, left = math.ceil(free_y / 2), math.ceil(free_x / 2)
+        rounded = round if crop_placement == "centre_rounded_to_even" else math.ceil
+        top, left = rounded(free_y / 2), rounded(free_x / 2)
         bottom, right = free_y, free_x
     if num_crops == 1:
         corners = [(top, left)]

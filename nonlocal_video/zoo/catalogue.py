@@ -214,6 +214,8 @@ def _shapes(name: str) -> tuple[int, tuple[int, ...]]:
     row = entry(name)
     with torch.device("meta"), torch.inference_mode():  # shapes only: no memory, no arithmetic
         network: Any = build_network(row.card).eval()
+        if row.architecture == "torchvision":
+            return sum(parameter.numel() for parameter in network.parameters()), network.last_features
         view = torch.empty(1, 3, row.input.num_frames, row.view_side, row.view_side)
         features = network.extract_features(view, ["stage4"])["stage4"]
     return sum(parameter.numel() for parameter in network.parameters()), tuple(features.shape[1:])

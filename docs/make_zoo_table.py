@@ -43,7 +43,7 @@ def cells(row: CatalogueEntry) -> list[str]:
 
 
 def blocks_in_words(row: CatalogueEntry) -> str:
-    blocks = row.network_config.nonlocal_blocks
+    blocks = row.network_config.nonlocal_blocks if row.architecture == "resnet3d" else {}
     if not blocks:
         return ""
     last = list(blocks.values())[-1]

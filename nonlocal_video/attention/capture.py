@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nonlocal_video.models.token_layout import first_tensor
+
 
 @dataclass(frozen=True)
 class Captured:
@@ -29,10 +31,10 @@ def forward_and_capture(
     kept = Captured()
 
     def keeper(name: str, *, output: bool) -> Callable[[nn.Module, Any, Tensor], None]:
-        def keep(_module: nn.Module, arguments: Any, result: Tensor) -> None:
+        def keep(_module: nn.Module, arguments: Any, result: Any) -> None:
             # A copy, since the next module may be an in-place ReLU.
             if output:
-                kept.outputs[name] = result.clone()
+                kept.outputs[name] = first_tensor(result).clone()
             else:
                 kept.inputs[name] = arguments[0].clone()
 

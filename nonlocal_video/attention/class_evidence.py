@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from nonlocal_video.models.token_layout import first_tensor, layout_of
 
 
 @runtime_checkable
@@ -50,39 +52,41 @@ def windowed_evidence(cells: Tensor, window: tuple[int, int, int] | None) -> tup
 
 
 def grad_cam(network: nn.Module, clip: Tensor, layer: str, class_index: int) -> Tensor:
-    """Compute Grad-CAM (Selvaraju et al., ICCV 2017) of one class at one layer, with the grad-cam library.
+    """Compute Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1 and 2) of one class at one layer.
 
     Args:
         network: A network in eval mode.
         clip: Input (1, 3, T, H, W).
-        layer: Dotted name of a module with a (1, C, T', H', W') output.
+        layer: Dotted name of a module whose output is (1, C, T', H', W'), or tokens of which the network says where
+            they lie (`models.token_layout`).
         class_index: Index of the class.
 
     Returns:
         Map (T', H', W') on the layer's own grid: the ReLU of the features weighted by their mean gradients.
     """
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    kept: list[Tensor] = []
+
+    def start(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        # Gradients start here, so that nothing before the layer is kept for them.
+        kept.append(first_tensor(output).detach().requires_grad_(True))
+        begun = kept[-1].clone()  # the next module may be an in-place ReLU
+        return (begun, *output[1:]) if isinstance(output, tuple) else begun
 
     parameters = list(network.parameters())
     needed = [parameter.requires_grad for parameter in parameters]
     network.requires_grad_(False)
-    # Gradients start at the layer, so that nothing before it has to be kept for them.
-    start = network.get_submodule(layer).register_forward_hook(lambda _m, _i, out: out.detach().requires_grad_(True))
+    handle = network.get_submodule(layer).register_forward_hook(start)
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            targets = [ClassifierOutputTarget(class_index)]
-            with GradCAM(model=network, target_layers=[network.get_submodule(layer)]) as cam:
-                scores = cam.activations_and_grads(clip.clone())
-                targets[0](scores[0]).backward()
-                kept = cam.activations_and_grads
-                # The library would scale the map to the input as if cells divided it evenly. `geometry` knows where
-                # they are, so only the library's channel weights are used.
-                weighted = cam.get_cam_image(
-                    clip, cam.target_layers[0], targets, kept.activations[0].numpy(), kept.gradients[0].numpy()
-                )
+            logits = network(clip.clone())
+            (gradient,) = torch.autograd.grad(logits[0, class_index], kept[-1])
     finally:
-        start.remove()
+        handle.remove()
         for parameter, grad in zip(parameters, needed, strict=True):
             parameter.requires_grad_(grad)
-    return torch.from_numpy(weighted[0]).relu()
+    features = kept[-1].detach()
+    if (layout := layout_of(network, layer)) is not None:
+        features, gradient = layout.as_map(features), layout.as_map(gradient)
+    features, gradient = features[0], gradient[0]  # (C, T', H', W')
+    weights = gradient.mean(dim=(1, 2, 3))  # (C,)
+    return torch.einsum("c,cthw->thw", weights, features).relu()

@@ -158,12 +158,14 @@ def attention(
         check_new_file(path, ".csv", ".png")
 
     from nonlocal_video.analysis.patterns import block_pattern, pattern_table, summary_rows
+    from nonlocal_video.blocks import NonLocalBlock
     from nonlocal_video.inference.load import load
     from nonlocal_video.inference.prediction import printable
 
     patterns, failed = [], 0
     with load(model, device=device, decoder=decoder.value) as recognizer:
-        blocks: Mapping[str, Any] = recognizer.nonlocal_layers()
+        layers = recognizer.nonlocal_layers()
+        blocks = {name: layer for name, layer in layers.items() if isinstance(layer, NonLocalBlock)}
         if not blocks:
             raise UsageError(f"Model {recognizer.card.name!r} has no non-local block.")
         for clip in clips:

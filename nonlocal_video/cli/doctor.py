@@ -31,9 +31,14 @@ PACKAGES = (
     "gradio",
     "safetensors",
     "pyarrow",
-    "grad-cam",
 )
-EXTRA_OF_PACKAGE = {"onnx": "onnx", "onnxruntime": "onnx", "ray": "ray", "lightning": "train"}
+EXTRA_OF_PACKAGE = {
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "ray": "ray",
+    "lightning": "train",
+    "transformers": "transformers",
+}
 
 
 def doctor() -> None:

@@ -6,14 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import (
-    binary_calibration_error,
-    multiclass_accuracy,
-    multiclass_confusion_matrix,
-    multiclass_recall,
-)
 
 from nonlocal_video.evaluation.answers import TOP_K, Answer
 
@@ -87,7 +80,7 @@ def compute_metrics(answers: Sequence[Answer], num_classes: int, *, seed: int = 
         seed=seed,
     )
     values = {
-        "top1": float(multiclass_accuracy(*_tensors(answered, truth), num_classes, average="micro")),
+        "top1": float(np.mean(answered == truth)),
         f"top{k}": float(in_top_k.mean()),
         "mean_class": mean_class_accuracy(answered, truth, num_classes),
     }
@@ -101,23 +94,33 @@ def compute_metrics(answers: Sequence[Answer], num_classes: int, *, seed: int = 
         accuracies={name: Figure(values[name], intervals[name], with_unreadable[name]) for name in values},
         calibration_error=calibration_error(confidence, right),
         mean_confidence=float(confidence.mean()),
-        confusion=multiclass_confusion_matrix(*_tensors(answered, truth), num_classes).numpy(),
+        confusion=confusion_matrix(answered, truth, num_classes),
         num_groups=len(np.unique(groups)),
     )
 
 
+def confusion_matrix(answered: NDArray[np.int64], truth: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
+    """Count clips by true class (rows) and answer (columns): (N,) and (N,) -> (num_classes, num_classes)."""
+    cells = np.bincount(truth * num_classes + answered, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
+
+
 def mean_class_accuracy(answered: NDArray[np.int64], truth: NDArray[np.int64], num_classes: int) -> float:
     """Return the mean of the per-class accuracies over the classes in `truth`, (N,)."""
-    recall = multiclass_recall(*_tensors(answered, truth), num_classes, average=None)
-    # torchmetrics' own mean counts a class without clips as 0 once it is predicted
-    return float(recall[torch.from_numpy(np.unique(truth))].double().mean())
+    return _mean_class(truth, (answered == truth).astype(float), num_classes, np.ones(len(truth)))
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Return the expected calibration error of confidences, (N,), in answers that are right (1) or wrong (0)."""
-    # torchmetrics would take values above 1, by rounding, for logits.
-    confidences = torch.from_numpy(np.minimum(confidence, 1.0))
-    return float(binary_calibration_error(confidences, torch.from_numpy(right).long(), n_bins=NUM_BINS, norm="l1"))
+    """Return the expected calibration error of confidences, (N,), in answers that are right (1) or wrong (0).
+
+    Bin i holds the confidences from i / NUM_BINS up to, but without, (i + 1) / NUM_BINS; the last one includes 1.
+    """
+    edges = np.linspace(0, 1, NUM_BINS + 1)
+    # A confidence above 1 by rounding belongs to the last bin.
+    confidence = np.minimum(confidence, 1.0)
+    bins = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, NUM_BINS - 1)
+    gap_of_bin = np.bincount(bins, confidence - right, NUM_BINS)
+    return float(np.abs(gap_of_bin).sum() / len(confidence))
 
 
 def group_numbers(groups: Sequence[str | None]) -> NDArray[np.int64]:
@@ -169,7 +172,3 @@ def _mean_class(
     right_of_class = np.bincount(truth, weights * right, num_classes)
     present = of_class > 0
     return float((right_of_class[present] / of_class[present]).mean())
-
-
-def _tensors(answered: NDArray[np.int64], truth: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(answered), torch.from_numpy(truth)

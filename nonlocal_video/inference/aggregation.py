@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool3d
 
 from nonlocal_video.errors import ModelError
 from nonlocal_video.models.card import ModelCard
+from nonlocal_video.models.token_layout import layout_of
 
 
 def window_logits(card: ModelCard, network: nn.Module, features: Tensor) -> Tensor:
@@ -53,6 +54,12 @@ def pooled_as_by_head(network: nn.Module, features: Tensor) -> Tensor:
     """
     pool = getattr(network, "pool_features", None)
     return pooled(features) if pool is None else pool(features)
+
+
+def pooled_layer_output(network: nn.Module, layer: str, output: Tensor) -> Tensor:
+    """Average a layer's output over all places: a feature map (B, C, ...), or tokens (B, N, C) -> (B, C)."""
+    layout = layout_of(network, layer)
+    return pooled(output if layout is None or output.ndim < 3 else layout.as_map(output))
 
 
 def average_scores(card: ModelCard, logits: Tensor) -> NDArray[np.float64]:

@@ -14,8 +14,8 @@ from nonlocal_video.errors import ModelError
 from nonlocal_video.inference.aggregation import (
     average_logits,
     average_scores,
-    pooled,
     pooled_as_by_head,
+    pooled_layer_output,
     window_logits,
 )
 from nonlocal_video.inference.batch_limit import views_at_once
@@ -29,7 +29,7 @@ from nonlocal_video.inference.shared_network import SharedNetwork
 from nonlocal_video.inference.unknown import judged
 from nonlocal_video.inference.upload import on_device
 from nonlocal_video.models.card import ModelCard
-from nonlocal_video.models.folding import fold_batch_norms
+from nonlocal_video.models.folding import fold_batch_norms, with_channels_last
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Engine:
         self.card, self.precision = card, precision
         with translated(self.device, f"the weights of {card.name!r}"):
             self.network = network.eval().to(self.device)
-            self.folded = fold_batch_norms(self.network).to(memory_format=torch.channels_last_3d)
+            self.folded = with_channels_last(fold_batch_norms(self.network))
         self.shared = SharedNetwork(self.network, self.device)
         self.openvino: OpenVINONetwork | None = None
         if runtime == "openvino":
@@ -209,7 +209,7 @@ class Engine:
             if pooled_layer is not None and pooled_layer == before_head:
                 features = pooled_as_by_head(self.network, kept.outputs[pooled_layer])
             elif pooled_layer is not None:
-                features = pooled(kept.outputs[pooled_layer])
+                features = pooled_layer_output(self.network, pooled_layer, kept.outputs[pooled_layer])
         if not torch.isfinite(logits).all():
             raise ModelError(
                 f"Model {self.card.name!r} gave scores that are not finite, first in layer "

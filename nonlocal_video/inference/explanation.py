@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from nonlocal_video.attention.class_evidence import LinearHead, windowed_evidence
 from nonlocal_video.attention.geometry import CellGrid
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint, evenly_spaced_frames
-from nonlocal_video.blocks import NonLocalBlock
 from nonlocal_video.blocks.config import SOFTMAX_TYPES
 from nonlocal_video.errors import ModelError, UsageError
 from nonlocal_video.inference.prediction import Prediction, ScoredLabel, printable
@@ -47,6 +46,8 @@ class Explanation:
     """Input (1, C, T', H', W') of the head; None if unknown."""
     feature_layer: str | None
     """Dotted name of the layer that gives `features`; None if unknown."""
+    blocks: Mapping[str, Any]
+    """Non-local blocks, or attention layers with their methods, by dotted name."""
     default_block: str | None
     """Dotted name of the non-local block to show by default; None for the last one."""
     network_input: Tensor | None
@@ -170,7 +171,7 @@ class Explanation:
             layer: Dotted name of a layer; None is the input of the head.
         """
         target = self._class(label)
-        name = self.feature_layer if layer is None else layer
+        name = getattr(self.network, "evidence_layer", self.feature_layer) if layer is None else layer
         if name is None:
             raise UsageError(
                 f"The layer before the head of this network is unknown; give a layer. {self._layers_help()}"
@@ -212,7 +213,7 @@ class Explanation:
         if name not in self.block_inputs:
             known = ", ".join(self.block_inputs)
             raise UsageError(f"layer = {name!r} is not a non-local block of this model; it has: {known}.")
-        return name, self.network.get_submodule(name), self.block_inputs[name]
+        return name, self.blocks[name], self.block_inputs[name]
 
     def _require_layer(self, name: str) -> None:
         if name not in dict(self.network.named_modules()):
@@ -261,7 +262,7 @@ class Explanation:
     ) -> AttentionMaps:
         """Make maps of values (M,) at the keys of a block."""
         grid = self._grid(layer)
-        block: Any = self.network.get_submodule(layer)
+        block = self.blocks[layer]
         keys = grid.pooled(block.key_size(grid.size))
         best = self.prediction.top(1)[0]
         return self._maps(
@@ -307,7 +308,7 @@ class Explanation:
         )
 
 
-def _in_shares(block: NonLocalBlock, weights: Tensor) -> tuple[Tensor, str]:
+def _in_shares(block: Any, weights: Tensor) -> tuple[Tensor, str]:
     """Return attention weights (M,) of a block as multiples of an equal share 1/M or of their mean, and the unit.
 
     Weights whose sum is not above 0 (a dot product may be negative) stay as the kernel gives them, times M.

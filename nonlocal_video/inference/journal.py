@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nonlocal_video.errors import OutputError, UsageError
-from nonlocal_video.io import refuse_link
+from nonlocal_video.io import lock_of, refuse_link
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _MAGIC = b"nonlocal-video journal 1 "
 _DIGEST_BYTES = 8
@@ -58,6 +61,7 @@ class Journal:
         self.path = path
         self.settings: Entry = {}
         self._digest, self._whole, self._synced = b"", 0, time.monotonic()
+        self._beside: FileLock | None = None
         refuse_link(path, hard=True)
         try:
             self._descriptor = os.open(path, _FLAGS | os.O_CREAT | (os.O_EXCL if create else 0), 0o666)
@@ -124,6 +128,9 @@ class Journal:
             with suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = -1
+        if self._beside is not None:
+            self._beside.release()
+            self._beside = None
 
     def _write(self, prefix: bytes, entry: Entry) -> None:
         text = json.dumps(entry).encode()
@@ -167,16 +174,26 @@ class Journal:
         return UsageError(f"Line 1 of {str(self.path)!r} is damaged or not of this program. Use another output name.")
 
     def _lock(self) -> None:
+        """Lock the file itself, or, where the system has no such lock (Windows), a file beside it."""
         try:
             import fcntl
-        except ImportError:  # Windows has no such lock
+        except ImportError:
+            from filelock import Timeout
+
+            beside = lock_of(self.path.with_name(f"{self.path.name}.lock"))
+            try:
+                beside.acquire(timeout=0)
+            except Timeout as error:
+                raise self._busy() from error
+            self._beside = beside
             return
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UsageError(
-                f"Another process is writing {str(self.path)!r}; wait for it or use another name."
-            ) from error
+            raise self._busy() from error
+
+    def _busy(self) -> UsageError:
+        return UsageError(f"Another process is writing {str(self.path)!r}; wait for it or use another name.")
 
 
 def _next_digest(before: bytes, text: bytes) -> bytes:

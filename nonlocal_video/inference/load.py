@@ -9,9 +9,8 @@ from nonlocal_video.inference.precision import Precision, check_precision
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.runtimes.device import Runtime, choose_device
 from nonlocal_video.video.decode import DecodeLimits, DecoderChoice
-from nonlocal_video.zoo.catalogue import find, load_network
+from nonlocal_video.zoo.catalogue import load_network, source_of
 from nonlocal_video.zoo.models import list_models, pull
-from nonlocal_video.zoo.own_network import is_function
 
 
 def load(
@@ -27,9 +26,10 @@ def load(
     """Load a model with its weights, ready to recognise actions.
 
     Args:
-        model: Catalogue name (see `list_models`), .safetensors file of this project, folder of a training run,
-            `hf://owner/name[@revision]`, which is fetched from the Hugging Face Hub unless it is in the cache, or
-            `package.module:function`, which returns a network and its `ModelCard`.
+        model: Catalogue name (see `list_models`), .safetensors file of this project, folder of a training run, folder
+            of a video classifier in the format of transformers, `hf://owner/name[@revision]`, which is fetched from
+            the Hugging Face Hub unless it is in the cache, or `package.module:function`, which returns a network and
+            its `ModelCard`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         runtime: `openvino` is faster than `torch` on a CPU, with the same scores up to rounding, after some seconds of
             compilation at the first clip. `explain` always runs PyTorch, as maps need features.
@@ -57,5 +57,5 @@ def load(
     recognizer = Recognizer(
         network, card, device=str(chosen), runtime=runtime, precision=precision, decoder=decoder, limits=limits
     )
-    recognizer.source = str(name) if is_function(name) else str(find(name))
+    recognizer.source = source_of(name)
     return recognizer

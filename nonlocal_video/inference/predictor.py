@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -84,8 +84,8 @@ class Predictor:
         """The copy of `network` for inference, with folded batch norms and without identity blocks."""
         return self._engine.folded if self._engine.openvino is None else self._engine.openvino.network
 
-    def nonlocal_layers(self) -> dict[str, nn.Module]:
-        """Return the non-local blocks of the network, by dotted name."""
+    def nonlocal_layers(self) -> dict[str, Any]:
+        """Return the non-local blocks of the network, or a transformer's attention layers, by dotted name."""
         blocks = getattr(self.network, "nonlocal_layers", None)
         return {} if blocks is None else blocks()
 
@@ -162,6 +162,7 @@ class Predictor:
             block_inputs={name: kept.inputs[name] for name in blocks},
             features=kept.outputs[feature_layer] if feature_layer else None,
             feature_layer=feature_layer,
+            blocks=blocks,
             default_block=self.card.explain_layer,
             network_input=clip.network_input(0, 0, device=self.device).contiguous(memory_format=torch.channels_last_3d),
             head_window=self.card.head_window,

@@ -212,6 +212,7 @@ def views_of(info: VideoInfo, spec: InputSpec, request: ClipRequest) -> tuple[Te
         clip_placement=spec.clip_placement,
         frame_placement=spec.frame_placement,
         short_clips=spec.short_clips,
+        whole_clip=spec.whole_clip,
     )
 
 

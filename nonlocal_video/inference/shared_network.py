@@ -15,6 +15,7 @@ from nonlocal_video.attention.geometry import CellGrid, layer_grids
 from nonlocal_video.errors import DeviceError
 from nonlocal_video.inference.device_errors import translated
 from nonlocal_video.inference.precision import arithmetic, turn
+from nonlocal_video.models.token_layout import layout_of
 
 
 class SharedNetwork:
@@ -62,7 +63,12 @@ class SharedNetwork:
         key = input_size, layer
         with self._lock:
             if key not in self._grids:
-                self._grids[key] = layer_grids(self.network, input_size, [layer])[layer]
+                layout = layout_of(self.network, layer)
+                self._grids[key] = (
+                    layer_grids(self.network, input_size, [layer])[layer]
+                    if layout is None
+                    else CellGrid(layout.size, layout.patch, layout.offset)
+                )
             return self._grids[key]
 
     def grad_cam(self, clip: Tensor, layer: str, class_index: int) -> Tensor:

@@ -14,7 +14,7 @@ ClipPlacement = Literal[
 ]
 FramePlacement = Literal["middle_of_steps", "start_of_steps", "both_ends"]
 ShortClips = Literal["loop", "hold_last_frame", "spread"]
-CropPlacement = Literal["centre_rounded_up", "steps_rounded_down"]
+CropPlacement = Literal["centre_rounded_up", "centre_rounded_to_even", "steps_rounded_down"]
 LongerSide = Literal["rounded_down", "nearest"]
 
 # Far above any real network, and far below what would exhaust a machine's memory.
@@ -67,9 +67,13 @@ class InputSpec:
     repeating its last frame (PySlowFast), or not at all, with the view's frames spread over the clip (pytorchvideo)."""
     crop_placement: CropPlacement = "centre_rounded_up"
     """Where three crops lie along the f pixels that they leave free, and a single one in the middle: at 0, ceil(f / 2),
-    f (PySlowFast, pytorchvideo), or at 0, s, 2 s with s = floor(f / 2) (video-nonlocal-net, MMAction2)."""
+    f (PySlowFast, pytorchvideo), the same with f / 2 rounded to an even number where it is halfway (torchvision), or at
+    0, s, 2 s with s = floor(f / 2) (video-nonlocal-net, MMAction2)."""
     longer_side: LongerSide = "rounded_down"
     """Rounding of the resized frame's longer side: down, or to the nearest pixel (MMAction2)."""
+    whole_clip: bool = False
+    """Whether the frames are spread over the whole clip, or over the part that is asked for, however long it is
+    (transformers). `frames_per_second` then gives the length of a timeline's windows alone."""
 
     def __post_init__(self) -> None:
         for name, most in _MOST.items():
@@ -90,6 +94,8 @@ class InputSpec:
             raise ValueError(
                 f"resize_to = {self.resize_to} should have short_side = {self.short_side} as its shorter side."
             )
+        if self.whole_clip and self.frame_stride is not None:
+            raise ValueError(f"frame_stride = {self.frame_stride} should be None with whole_clip, which has its own.")
         if self.clip_placement == "wrapping_parts" and self.short_clips != "loop":
             raise ValueError(
                 f"short_clips = {self.short_clips!r} should be 'loop': views of 'wrapping_parts' wrap around."

@@ -19,6 +19,7 @@ from torch import nn
 from nonlocal_video.errors import ModelError
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.inception3d import InceptionI3D, InceptionI3DConfig
+from nonlocal_video.models.meta import shapes_only
 from nonlocal_video.models.not_weights import describe_non_weights
 
 # The file's only metadata entry: with a second one, their order, and so the file's hash, would vary from run to run.
@@ -183,7 +184,7 @@ def _without_memory(card: ModelCard) -> nn.Module:
             f"Model {card.name!r} has the architecture {card.architecture!r}; this version knows {sorted(_BUILDERS)}."
         )
     try:
-        with torch.device("meta"):
+        with shapes_only():
             network = builder(card)
     except (RuntimeError, TypeError, OverflowError, MemoryError, RecursionError) as error:
         raise ModelError(
@@ -211,7 +212,26 @@ def _resnet3d(card: ModelCard) -> nn.Module:
     return Video3DResNet.from_config(config)
 
 
-_BUILDERS: dict[str, Callable[[ModelCard], nn.Module]] = {"inception_i3d": _inception_i3d, "resnet3d": _resnet3d}
+def _transformers(card: ModelCard) -> nn.Module:
+    from nonlocal_video.models.transformers_network import build_transformers
+
+    _check_labels(card, card.config.get("num_classes", -1))
+    return build_transformers(card.config, len(card.labels))
+
+
+def _torchvision(card: ModelCard) -> nn.Module:
+    from nonlocal_video.models.torchvision_network import build_torchvision
+
+    _check_labels(card, card.config.get("num_classes", -1))
+    return build_torchvision(card.config, len(card.labels))
+
+
+_BUILDERS: dict[str, Callable[[ModelCard], nn.Module]] = {
+    "inception_i3d": _inception_i3d,
+    "resnet3d": _resnet3d,
+    "torchvision": _torchvision,
+    "transformers": _transformers,
+}
 
 
 def _typed_config(config_type: type[T], card: ModelCard) -> T:

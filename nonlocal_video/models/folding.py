@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections import Counter
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -66,6 +67,14 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, nn.Identity().eval())
     return folded
+
+
+def with_channels_last(network: nn.Module) -> nn.Module:
+    """Lay out the kernels of a network's 3D convolutions channels last, in place; others (2D, linear) stay."""
+    for parameter in network.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return network
 
 
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:

@@ -1,11 +1,33 @@
-"""A network's copy on the meta device, where tensors have shapes and no storage."""
+"""Networks on the meta device, where tensors have shapes and no storage."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Build networks on the meta device inside the block, without random initialisation.
+
+    PyTorch draws random numbers on the meta device by way of its compiler, whose import alone takes seconds.
+    """
+    with torch.device("meta"), _NoInitialisation():
+        yield
+
+
+class _NoInitialisation(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        draws = getattr(func, "__module__", None) == nn.init.__name__ or func in (Tensor.normal_, Tensor.uniform_)
+        if draws:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def meta_copy(network: nn.Module) -> nn.Module:

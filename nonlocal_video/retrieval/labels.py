@@ -29,16 +29,19 @@ def windows_of_labels(archive: Archive, recognizer: Recognizer, labels: Sequence
             f"`recognizer.labels`. Spell it as there."
         )
     network: Any = recognizer.network
-    if archive.source.layer != getattr(network, "feature_layer", None) or not hasattr(network, "head"):
+    if archive.source.layer != getattr(network, "feature_layer", None) or not hasattr(network, "head_layer"):
         raise UsageError(
             f"label needs the features before the classifier of {recognizer.card.name!r}, and {str(archive.table)!r} "
             f"has those of {archive.source.layer!r}. Leave it out."
         )
     wanted = torch.tensor([recognizer.labels.index(label) for label in labels])
     fits = []
-    parameter = next(network.parameters())
+    classifier = network.get_submodule(network.head_layer)
+    parameter = next(classifier.parameters())
     with torch.inference_mode():
         for features in archive.features():
-            cells = torch.from_numpy(features)[..., None, None, None].to(parameter)  # a map of one cell: its mean
-            fits.append(torch.isin(network.head(cells).argmax(dim=1).cpu(), wanted).numpy())
+            rows = torch.from_numpy(features).to(parameter)
+            if parameter.ndim == 5:  # a convolution, which takes a map of one cell
+                rows = rows[..., None, None, None]
+            fits.append(torch.isin(classifier(rows).flatten(1).argmax(dim=1).cpu(), wanted).numpy())
     return np.concatenate(fits)[archive.order]

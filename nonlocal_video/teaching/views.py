@@ -55,12 +55,13 @@ def _parts(reader: VideoReader, name: str, spec: InputSpec, num_views: int) -> I
             info,
             num_frames=spec.num_frames,
             frames_per_second=spec.rate_in(info.fps),
-            num_clips=num_views,
+            num_clips=1 if spec.whole_clip else num_views,
             start_seconds=start,
             end_seconds=end,
             clip_placement=spec.clip_placement,
             frame_placement=spec.frame_placement,
             short_clips=spec.short_clips,
+            whole_clip=spec.whole_clip,
         )
     except UsageError as error:
         raise VideoError("not_found", f"{name}: it has no such part: {error}") from error

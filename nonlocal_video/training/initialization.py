@@ -14,8 +14,9 @@ from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.models.checkpoint import build_network, load_checkpoint, typed
 from nonlocal_video.models.inception3d import InceptionI3D
 from nonlocal_video.models.resnet3d import Video3DResNet
-from nonlocal_video.zoo.catalogue import check_row, entries, find
-from nonlocal_video.zoo.hub import is_on_hub
+from nonlocal_video.zoo.catalogue import check_row, entries, find, load_network
+from nonlocal_video.zoo.hub import is_on_hub, local_model
+from nonlocal_video.zoo.transformers_folder import is_transformers_folder
 
 Trainable = Video3DResNet | InceptionI3D
 
@@ -38,8 +39,8 @@ class NewModel:
 class Initialization:
     """An initialized network with its card and its origin."""
 
-    network: Trainable
-    """Network with a head for the run's classes."""
+    network: Any
+    """Network with a head for the run's classes; gradients train only those of `Trainable`."""
     card: ModelCard
     """Card of the network."""
     loaded: str
@@ -86,7 +87,7 @@ def initialize(
                 check_row(known)
             parent = known.card if known is not None else load_checkpoint(find(model))[1]
             return _new(_card(parent, labels, name=name, fast=fast, keeps_weights=False), parent.name)
-        made = _with_weights(find(model), labels, name=name, fast=fast)
+        made = _with_weights(local_model(model), labels, name=name, fast=fast)
         if is_on_hub(model) and made.parent is not None:  # where the card of the new run points to
             return replace(made, parent=replace(made.parent, source=str(model)))
         return made
@@ -94,16 +95,14 @@ def initialize(
 
 def _new(card: ModelCard, source: str) -> Initialization:
     network = build_network(card)
-    assert isinstance(network, Trainable)
     sentence = f"The network of {source!r} was initialised with random weights; no weights were loaded."
     return Initialization(network, card, sentence, has_weights=False, parent=None)
 
 
-def _with_weights(path: Path, labels: Sequence[str], *, name: str, fast: bool) -> Initialization:
-    trained, parent = load_checkpoint(path)
+def _with_weights(model: str | Path, labels: Sequence[str], *, name: str, fast: bool) -> Initialization:
+    trained, parent = load_network(model) if is_transformers_folder(model) else load_checkpoint(find(model))
     card = _card(parent, labels, name=name, fast=fast, keeps_weights=True)
-    network = build_network(card)
-    assert isinstance(network, Trainable)
+    network: Any = build_network(card)
     state = trained.state_dict()
     head = {f"{network.head_layer}.{part}" for part in ("weight", "bias")}
     if tuple(labels) == parent.labels:

@@ -28,7 +28,7 @@ from nonlocal_video.training.engine import Training, TrainingProgress, TrainResu
 from nonlocal_video.training.feature_cache import FeatureCache, bytes_needed, check_room, feature_shape, frozen_part
 from nonlocal_video.training.freezing import Gates, checkpoint_activations, freeze, last_frozen_layer, share_statistics
 from nonlocal_video.training.images import ImageDataset
-from nonlocal_video.training.initialization import Initialization, NewModel, initialize, read_new_model
+from nonlocal_video.training.initialization import Initialization, NewModel, Trainable, initialize, read_new_model
 from nonlocal_video.training.loading import TrainingData
 from nonlocal_video.training.metrics import MetricsWriter, read_metrics
 from nonlocal_video.training.mixed_data import MixedDataset
@@ -240,7 +240,7 @@ class _Run:
         return None if config.distillation is None else Teacher.load(config.distillation.teacher)
 
     def _initialize(self, settings: RunSettings) -> Initialization:
-        return initialize(
+        start = initialize(
             settings.model,
             classes_of(settings.train, self.clips, () if self.teacher is None else self.teacher.labels),
             name=self.folder.path.resolve().name,
@@ -248,6 +248,12 @@ class _Run:
             new_weights=settings.new_weights,
             seed=settings.train.seed,
         )
+        if not isinstance(start.network, Trainable):
+            raise UsageError(
+                f"Networks of the kind {start.card.architecture!r} are not trained here; `nonlocal-video teach` gives "
+                f"them a new head from a few examples a class."
+            )
+        return start
 
     def _data(self) -> tuple[MixedDataset, MixedDataset]:
         """Return the training and the validation set, as views of the clips."""

@@ -60,6 +60,7 @@ def plan_views(
     clip_placement: ClipPlacement = "both_ends",
     frame_placement: FramePlacement = "middle_of_steps",
     short_clips: ShortClips = "loop",
+    whole_clip: bool = False,
 ) -> tuple[TemporalView, ...]:
     """Choose the times at which a network samples a video.
 
@@ -87,10 +88,11 @@ def plan_views(
             MMAction2's `SampleFrames`); `hold_last_frame`, by repeating its last frame (`temporal_sampling` of
             PySlowFast's slowfast/datasets/decoder.py); `spread`, by spreading the view's frames over the part
             (pytorchvideo's `uniform_temporal_subsample`).
+        whole_clip: Whether a view spans the whole part, whatever the rate.
 
     Raises:
-        UsageError: If the part is not inside the video, a number is out of range, or `wrapping_parts` is combined with
-            another filling than `loop`.
+        UsageError: If the part is not inside the video, a number is out of range, several views would be the same, or
+            `wrapping_parts` is combined with another filling than `loop`.
 
     Example:
         >>> info = VideoInfo("mp4", "h264", 320, 240, 0, 100, 25.0, 0.0, 4.0, False, "pyav")
@@ -106,10 +108,14 @@ def plan_views(
         raise UsageError(f"{short_clips = } should be 'loop' if clip_placement = 'wrapping_parts'.")
     start, end = _part(info, start_seconds, end_seconds)
     part = end - start
-    span = num_frames / Fraction(frames_per_second)
+    if whole_clip and num_clips > 1:
+        raise UsageError(
+            f"{num_clips} clips would be the same: this model's frames are spread over the whole clip. Use --views 1x1."
+        )
     # A video of 64 frames at 25/s may fall short of a span of 64 frames at 25/s by the rounding of its times; it fits.
-    filled = short_clips if span - part > Fraction(1, 1000) else None
     fps = Fraction(info.fps)
+    span = _whole_frames(part, fps) / fps if whole_clip else num_frames / Fraction(frames_per_second)
+    filled = short_clips if not whole_clip and span - part > Fraction(1, 1000) else None
     names_frames = frame_placement != "middle_of_steps"
     around = _whole_frames(part, fps) / fps if names_frames else part
     last_frame = (_whole_frames(part, fps) - Fraction(1, 2)) / fps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -10,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional
+from torch.nn.functional import interpolate
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.video.region import PixelBox, Region
 
 Position = TypeVar("Position", float, NDArray[np.float64])
-CropPlacement = Literal["centre_rounded_up", "steps_rounded_down"]
+CropPlacement = Literal["centre_rounded_up", "centre_rounded_to_even", "steps_rounded_down"]
 LongerSide = Literal["rounded_down", "nearest"]
 
 
@@ -133,10 +134,16 @@ def resize(frames_thwc: Tensor, size: tuple[int, int], *, antialias: bool = True
     if size == tuple(frames_thwc.shape[1:3]):
         return frames_thwc
     frames_tchw = frames_thwc.permute(0, 3, 1, 2)  # a view in channels-last layout, the fastest for the uint8 kernel
-    resized = functional.resize(
-        frames_tchw, list(size), interpolation=functional.InterpolationMode.BILINEAR, antialias=antialias
-    )
-    return resized.permute(0, 2, 3, 1)
+    # As torchvision's `resize`, whose import takes longer than PyTorch's own. Without vector instructions the uint8
+    # kernel is slower than float32 with rounding, and gives other bits.
+    in_uint8 = frames_thwc.device.type == "cpu" and _has_uint8_kernel()
+    values = frames_tchw if in_uint8 else frames_tchw.float()
+    resized = interpolate(values, size=size, mode="bilinear", align_corners=False, antialias=antialias)
+    return (resized if in_uint8 else resized.round_().to(torch.uint8)).permute(0, 2, 3, 1)
+
+
+def _has_uint8_kernel() -> bool:
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
 
 
 def resize_region(
@@ -177,6 +184,7 @@ def spatial_views(
     If the crops leave an odd number of pixels free, such as 5, they lie at one of
 
         0, 3, 5  `centre_rounded_up`: PySlowFast's `spatial_shift_crop_list`, pytorchvideo's `uniform_crop`
+        0, 2, 5  `centre_rounded_to_even`: torchvision's `center_crop`, with 7 free pixels 0, 4, 7
         0, 2, 4  `steps_rounded_down`: video-nonlocal-net's `ClipTransformFlex`, MMAction2's `ThreeCrop`
 
     Args:
@@ -214,7 +222,8 @@ def spatial_views(
         top, left = free_y // 2, free_x // 2
         bottom, right = 2 * top, 2 * left
     else:
-        top, left = math.ceil(free_y / 2), math.ceil(free_x / 2)
+        rounded = round if crop_placement == "centre_rounded_to_even" else math.ceil
+        top, left = rounded(free_y / 2), rounded(free_x / 2)
         bottom, right = free_y, free_x
     if num_crops == 1:
         corners = [(top, left)]

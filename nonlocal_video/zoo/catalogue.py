@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
@@ -13,6 +14,7 @@ from nonlocal_video.io import sha256_of
 from nonlocal_video.zoo.hub import is_on_hub, local_model
 from nonlocal_video.zoo.own_network import call_function, digest_of_state, is_function
 from nonlocal_video.zoo.store import weights_path
+from nonlocal_video.zoo.transformers_folder import card_of_folder, is_transformers_folder, load_transformers_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,6 +88,11 @@ def find(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     if name not in entries():
+        if is_transformers_folder(path):
+            raise ModelError(
+                f"The folder {name!r} is in the format of transformers, and a weights file of this project is needed "
+                f"here. `classify`, `explain`, `timeline`, `features`, `search`, `teach` and `serve` take the folder."
+            )
         if name and path.is_dir():
             return _weights_of_run(path)
         raise ModelError(_unknown(name))
@@ -110,30 +117,47 @@ def card_of(name_or_path: str | Path) -> ModelCard:
 
     if is_function(name_or_path):
         return call_function(str(name_or_path))[1]
-    return read_card(find(name_or_path))
+    local = local_model(name_or_path)
+    return card_of_folder(local) if is_transformers_folder(local) else read_card(find(local))
 
 
 def weights_sha256(name_or_path: str | Path, *, network: nn.Module | None = None) -> str:
-    """Return the SHA-256 of a model's weights file, or of the values in the network that a function returns.
+    """Return the SHA-256 of a model's weights file, or of the values in a network that has no such file.
 
     Args:
         name_or_path: As for `load_network`.
-        network: The network that the function has returned; None calls it.
+        network: The network that a function or a folder of transformers has given; None loads it.
 
     Raises:
         ModelError: As for `load_network`.
     """
     if is_function(name_or_path):
         return digest_of_state(call_function(str(name_or_path))[0] if network is None else network)
-    return sha256_of(find(name_or_path))
+    local = local_model(name_or_path)
+    if is_transformers_folder(local):
+        return digest_of_state(load_transformers_folder(local)[0] if network is None else network)
+    return sha256_of(find(local))
+
+
+def source_of(name_or_path: str | Path) -> str:
+    """Return what loads the same model in another process: a path, or the name of a function.
+
+    Raises:
+        ModelError: As for `load_network`.
+    """
+    if is_function(name_or_path):
+        return str(name_or_path)
+    local = local_model(name_or_path)
+    return os.path.abspath(local) if is_transformers_folder(local) else str(find(local))
 
 
 def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
     """Load a network with its weights, float32, in eval mode, and its card.
 
     Args:
-        name_or_path: A catalogue name, `default`, a .safetensors file of this project, a training run's folder,
-            `hf://owner/name[@revision]`, or `package.module:function`, which returns both.
+        name_or_path: A catalogue name, `default`, a .safetensors file of this project, a training run's folder, a
+            video classifier's folder in the format of transformers, `hf://owner/name[@revision]` for either kind of
+            folder, or `package.module:function`, which returns both.
 
     Raises:
         ModelError: If the file cannot be used, or was pulled by a version whose catalogue described another network
@@ -143,7 +167,12 @@ def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
 
     if is_function(name_or_path):
         return call_function(str(name_or_path))
-    path = find(name_or_path)
+    local = local_model(name_or_path)
+    if is_transformers_folder(local):
+        if is_on_hub(name_or_path):
+            return load_transformers_folder(local, name=str(name_or_path), source=str(name_or_path))
+        return load_transformers_folder(local)
+    path = find(local)
     network, card = load_checkpoint(path)
     if is_on_hub(name_or_path):
         return network, replace(card, source=str(name_or_path))
@@ -195,6 +224,8 @@ def _shapes(name: str) -> tuple[int, tuple[int, ...]]:
     row = entry(name)
     with torch.device("meta"), torch.inference_mode():  # shapes only: no memory, no arithmetic
         network: Any = build_network(row.card).eval()
+        if row.architecture == "torchvision":
+            return sum(parameter.numel() for parameter in network.parameters()), network.last_features
         view = torch.empty(1, 3, row.input.num_frames, row.view_side, row.view_side)
         features = network.extract_features(view, ["stage4"])["stage4"]
     return sum(parameter.numel() for parameter in network.parameters()), tuple(features.shape[1:])
@@ -238,6 +269,7 @@ def _unknown(name: str) -> str:
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return (
         f"There is no model or weights file {name!r}. {hint}`nonlocal-video weights list` shows all {len(known)} "
-        "names. Or give the path of a .safetensors file saved by this project or of a training run's folder, "
-        "hf://owner/name, or the package.module:function that returns a network and its card."
+        "names. Or give the path of a .safetensors file saved by this project, of a training run's folder or of a "
+        "folder in transformers' format, hf://owner/name, or the package.module:function that returns a network and "
+        "its card."
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -15,11 +16,14 @@ from torch import Tensor
 from nonlocal_video.errors import ModelError
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import build_network, save_checkpoint
+from nonlocal_video.models.meta import shapes_only
 from nonlocal_video.models.resnet3d import ResNet3DConfig, Video3DResNet
+from nonlocal_video.models.torchvision_network import build_torchvision
 from nonlocal_video.zoo.catalogue import check_row, entries, entry
 from nonlocal_video.zoo.entry import CatalogueEntry, Source
 from nonlocal_video.zoo.layout import COUNTER, Layout
 from nonlocal_video.zoo.names import caffe2, kenshohara, mmaction2, pyslowfast, pytorchvideo, torchvision, tushar_n
+from nonlocal_video.zoo.names import torchvision_transformers as transformers
 from nonlocal_video.zoo.weights_file import WeightsFile, read_weights_file
 
 _LAYOUTS: dict[Source, tuple[Layout, ...]] = {
@@ -107,7 +111,7 @@ class _Match:
     """Comparison of a file with a network in one layout."""
 
     card: ModelCard
-    layout: Layout
+    layout: Layout | transformers.TransformerLayout
     names: dict[str, str]
     """Our name -> the file's name, for every tensor in both."""
     ignored: tuple[str, ...] = ()
@@ -163,6 +167,10 @@ def _likely_rows(file: WeightsFile) -> list[CatalogueEntry]:
     rows = list(entries().values())
     likely = []
     for row in rows:
+        if row.architecture == "torchvision":
+            if transformers.HEADS[row.config["model"]] in file.tensors:
+                likely.append(row)
+            continue
         config = row.network_config
         if any(
             name in file.tensors for layout in _LAYOUTS[row.source] for name in layout.names(_HEAD, config).values()
@@ -215,12 +223,15 @@ def _card(row: CatalogueEntry, labels: Sequence[str] | None) -> ModelCard:
 def _best_match(file: WeightsFile, row: CatalogueEntry, card: ModelCard) -> _Match:
     """Match the file with a row, in the layout of its source that fits best."""
     affine = row.download is not None and row.download.affine
-    matches = [_held_against(file, card, layout, affine=affine) for layout in _LAYOUTS[row.source]]
+    layouts = (transformers.LAYOUT,) if row.architecture == "torchvision" else _LAYOUTS[row.source]
+    matches = [_held_against(file, card, layout, affine=affine) for layout in layouts]
     return min(matches, key=lambda match: match.num_problems)
 
 
-def _held_against(file: WeightsFile, card: ModelCard, layout: Layout, *, affine: bool) -> _Match:
-    config, ours = _network_on_meta(json.dumps(card.config))
+def _held_against(
+    file: WeightsFile, card: ModelCard, layout: Layout | transformers.TransformerLayout, *, affine: bool
+) -> _Match:
+    config, ours = _network_on_meta(card.architecture, json.dumps(card.config))
     names = layout.names(ours, config)
     optional = _optional(names, file, affine=affine)
     names = {name: theirs for name, theirs in names.items() if name not in optional}
@@ -269,13 +280,14 @@ def _optional(names: dict[str, str], file: WeightsFile, *, affine: bool) -> set[
 
 
 def _only_the_head(match: _Match) -> bool:
-    head = {match.names[name] for name in _HEAD}
+    head = {theirs for theirs in match.names.values() if theirs.startswith("head.")}
+    head |= {match.names[name] for name in _HEAD if name in match.names}
     return not match.missing and not match.unexpected and match.misshapen.keys() <= head
 
 
 def _filled(file: WeightsFile, match: _Match) -> dict[str, Tensor]:
     """Return every tensor of the network: the file's, or a default for those that the file's format leaves out."""
-    config, network = _network_on_meta(json.dumps(match.card.config))
+    config, network = _network_on_meta(match.card.architecture, json.dumps(match.card.config))
     filled = {}
     for name, tensor in network.items():
         if name in match.names:
@@ -291,8 +303,12 @@ def _filled(file: WeightsFile, match: _Match) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=64)
-def _network_on_meta(config: str) -> tuple[ResNet3DConfig, dict[str, Tensor]]:
-    """Return the network of a configuration (JSON) and its state dict, without memory for the weights."""
+def _network_on_meta(architecture: str, config: str) -> tuple[Any, dict[str, Tensor]]:
+    """Return the configuration of a network (from JSON) and its state dict, without memory for the weights."""
+    if architecture == "torchvision":
+        values = json.loads(config)
+        with shapes_only():
+            return values, build_torchvision(values, values["num_classes"]).state_dict()
     typed = TypeAdapter(ResNet3DConfig).validate_json(config)
     with torch.device("meta"):
         return typed, Video3DResNet.from_config(typed).state_dict()

@@ -124,8 +124,8 @@ class CatalogueEntry:
     source: Source
     """Project that published the weights."""
     config: dict[str, Any]
-    """Fields that differ from the defaults of `ResNet3DConfig`, as in a model card. `nonlocal_blocks` has the position,
-    kernel, scale, pooling order and biases of the blocks."""
+    """Fields that differ from the defaults of `ResNet3DConfig`, as in a model card; other architectures have their own
+    fields. `nonlocal_blocks` has the position, kernel, scale, pooling order and biases of the blocks."""
     input: PublishedInput
     """Input of the network."""
     labels: LabelList
@@ -142,6 +142,8 @@ class CatalogueEntry:
     """The published file; None if only the configuration was published."""
     accuracy: Accuracy | None = None
     """Published accuracy."""
+    architecture: Literal["resnet3d", "torchvision"] = "resnet3d"
+    """Architecture that `config` is for; see `ModelCard`."""
     average: Literal["probabilities", "logits"] = "probabilities"
     """What is averaged over views; see `ModelCard`."""
     head_window: tuple[int, int, int] | None = None
@@ -161,7 +163,7 @@ class CatalogueEntry:
         stage_and_block = blocks[-1].split(".") if blocks else None
         return ModelCard(
             name=self.name,
-            architecture="resnet3d",
+            architecture=self.architecture,
             config=deepcopy(self.config),  # rows share parts of it
             input=self.input.spec(),
             labels=read_labels(self.labels),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
+import torchmetrics.functional.classification as torchmetrics
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import VideoError
@@ -92,6 +94,23 @@ def test_calibration_error_against_a_loop() -> None:
             expected += len(inside) / 500 * abs(gap)
     assert expected > 0.1
     assert calibration_error(confidence, right) == pytest.approx(expected, abs=1e-6)
+
+
+def test_figures_are_those_of_torchmetrics() -> None:
+    scores, truth = random_scores(200, 7)
+    measured = compute_metrics(answers_of(scores, truth.tolist()), 7)
+    assert measured is not None
+    preds, target = torch.from_numpy(scores), torch.from_numpy(truth)
+    for name, expected in {
+        "top1": torchmetrics.multiclass_accuracy(preds, target, 7, average="micro"),
+        "top5": torchmetrics.multiclass_accuracy(preds, target, 7, average="micro", top_k=5),
+        "mean_class": torchmetrics.multiclass_accuracy(preds, target, 7, average="macro"),
+    }.items():
+        assert measured.accuracies[name].value == pytest.approx(float(expected)), name
+    error = torchmetrics.multiclass_calibration_error(preds, target, 7, n_bins=NUM_BINS, norm="l1")
+    assert measured.calibration_error == pytest.approx(float(error), abs=1e-6)
+    confusion = torchmetrics.multiclass_confusion_matrix(preds, target, 7)
+    np.testing.assert_array_equal(measured.confusion, confusion.numpy())
 
 
 def test_a_confidence_that_rounding_put_above_1_is_1() -> None:

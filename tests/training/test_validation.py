@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+import multiprocessing
+import os
+import socket
+from pathlib import Path
 
 import pytest
 import torch
+import torchmetrics.classification
 from engine_parts import fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from nonlocal_video.training.config import TrainConfig
+from nonlocal_video.training.distributed import make_fabric
 from nonlocal_video.training.objective import Batch, Losses, Objective, cross_entropy
 from nonlocal_video.training.validation import validate
 
@@ -56,3 +64,50 @@ def test_one_loss_that_is_not_finite_is_not_left_out(odd: str) -> None:
     logits = torch.randn(8, 3)
     logits[5, 1] = float(odd)
     assert not math.isfinite(figures(logits, torch.arange(8) % 3)["loss"])
+
+
+def test_figures_are_those_of_torchmetrics() -> None:
+    logits, classes = torch.randn(50, 8), torch.arange(50) % 8
+    found = figures(logits, classes)
+    for name, metric in {
+        "top1": torchmetrics.classification.MulticlassAccuracy(8, average="micro"),
+        "top5": torchmetrics.classification.MulticlassAccuracy(8, average="micro", top_k=5),
+        "mean_class": torchmetrics.classification.MulticlassAccuracy(8, average="macro"),
+    }.items():
+        assert found[name] == pytest.approx(float(metric(logits, classes))), name
+
+
+LOGITS = torch.randn(7, 6, generator=torch.Generator().manual_seed(1))
+CLASSES = torch.tensor([0, 1, 2, 3, 3, 5, 0])
+
+
+def _share(rank: int, world_size: int, port: int, folder: str) -> None:
+    """Validate the clips of one of two processes: 4 and 3 clips, and then 1 and none."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
+    launched = make_fabric("cpu", TrainConfig())
+    found = []
+    for num_clips in (len(CLASSES), 1):
+        clips = list(zip(LOGITS, CLASSES, torch.arange(7), strict=True))[:num_clips][rank::world_size]
+        loader: DataLoader[tuple[Tensor, Tensor, Tensor]] = DataLoader(clips, batch_size=2, sampler=range(len(clips)))
+        found.append(validate(Answered(), loader, 6, launched))
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
+def test_two_processes_with_unequal_shares_give_the_figures_of_one(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_share, args=(rank, 2, port, str(tmp_path))) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    all_of_them, one = figures(LOGITS, CLASSES), figures(LOGITS[:1], CLASSES[:1])
+    assert 0 < all_of_them["top1"] < all_of_them["top5"] < 1
+    for rank in range(2):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found == [pytest.approx(all_of_them), pytest.approx(one)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 from types import ModuleType
 from typing import get_args
 
@@ -13,6 +14,7 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.models.card import CropPlacement as CardCropPlacement
@@ -63,6 +65,23 @@ def test_resize_is_pytorchvideos(reference: ModuleType, height: int, width: int,
         assert (ours.float() - theirs).abs().max() <= 1.01
     else:  # theirs takes two of many pixels, ours an average; on smooth pictures both are near
         assert (ours.float() - theirs).abs()[:, 2:-2, 2:-2].max() <= 2.5
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("has_uint8_kernel", [True, False])
+def test_resize_is_torchvisions_bit_for_bit(
+    antialias: bool, count: int, has_uint8_kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_uint8_kernel:  # as on a CPU without vector instructions
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+        monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    generator = torch.Generator().manual_seed(0)
+    for height, width in SIZES:
+        frames = torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=generator)
+        for size in ((112, 150), (90, 64), (300, 400)):
+            expected = functional.resize(frames.permute(0, 3, 1, 2), list(size), antialias=antialias)
+            assert torch.equal(resize(frames, size, antialias=antialias), expected.permute(0, 2, 3, 1)), (height, size)
 
 
 def test_resize_smooths_what_it_cannot_keep() -> None:

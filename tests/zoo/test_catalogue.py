@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ import nonlocal_video as nlv
 from nonlocal_video.errors import ModelError
 from nonlocal_video.models.checkpoint import build_network, load_checkpoint, save_checkpoint
 from nonlocal_video.models.resnet3d import Video3DResNet
+from nonlocal_video.models.torchvision_network import TorchvisionNetwork
 from nonlocal_video.zoo import catalogue
 from nonlocal_video.zoo.catalogue import entries, entry
 from nonlocal_video.zoo.entry import CatalogueEntry, Download
@@ -41,19 +43,21 @@ STATED_PARAMETERS = {  # by the publishers or their code
     "r3d-18-k400-torchvision": 33_371_472,
     "mc3-18-k400-torchvision": 11_695_440,
     "r2plus1d-18-k400-torchvision": 31_505_325,
+    "mvit-v2-s-k400-torchvision": 34_537_744,
+    "swin3d-t-k400-torchvision": 28_158_070,
     "r3d-34-k700-kenshohara": 63_872_636,
 }
 
 
 @lru_cache
-def network(config: str, name: str) -> Video3DResNet:
+def network(config: str, name: str) -> Any:
     with torch.device("meta"):
         built = build_network(entry(name).card).eval()
-    assert isinstance(built, Video3DResNet)
+    assert isinstance(built, Video3DResNet if entry(name).architecture == "resnet3d" else TorchvisionNetwork)
     return built
 
 
-def on_meta(name: str) -> Video3DResNet:
+def on_meta(name: str) -> Any:
     """Networks of one configuration are built once."""
     config = json.dumps(entry(name).config, sort_keys=True)
     first = next(other for other in NAMES if json.dumps(entry(other).config, sort_keys=True) == config)
@@ -73,9 +77,10 @@ def test_rows(name: str) -> None:
     assert sum(parameter.numel() for parameter in built.parameters()) == row.parameters
     assert row.parameters == STATED_PARAMETERS.get(name, row.parameters)
     card = row.card
-    assert len(card.labels) == built.fc.out_features
-    assert (card.explain_layer is None) == (not built.nonlocal_layers())
-    assert card.explain_layer is None or card.explain_layer in built.nonlocal_layers()
+    assert len(card.labels) == built.get_submodule(built.head_layer).out_features
+    blocks = built.nonlocal_layers() if row.architecture == "resnet3d" else {}
+    assert (card.explain_layer is None) == (not blocks)
+    assert card.explain_layer is None or card.explain_layer in blocks
     assert row.licence.non_commercial == (row.source == "video-nonlocal-net")
     assert (row.accuracy is None) == (row.download is None or row.source == "kenshohara")
     assert TypeAdapter(CatalogueEntry).validate_python(json.loads(json.dumps(row.to_dict()))) == row

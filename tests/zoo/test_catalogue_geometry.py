@@ -186,7 +186,7 @@ def blocks_of(network: Video3DResNet) -> Blocks | None:
 
 
 def test_every_row_is_stated() -> None:
-    assert list(ROWS) == list(entries())
+    assert list(ROWS) == [row.name for row in entries().values() if row.architecture == "resnet3d"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,205 @@
+"""What a command imports, how long that takes, and how much an installation weighs.
+
+    python benchmarks/imports.py --other OTHER_TREE --output benchmarks/results/imports.json
+
+OTHER_TREE is a checkout of an earlier commit, whose commands are run in turn with this one's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from packaging.requirements import Requirement
+
+from nonlocal_video.benchmark.machine import describe_machine
+from nonlocal_video.models.card import InputSpec, ModelCard
+from nonlocal_video.models.checkpoint import build_network, save_checkpoint
+from nonlocal_video.video.encode import write_video
+
+ROOT = Path(__file__).resolve().parents[1]
+IMPORTS = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "pytorchvideo": "pytorchvideo.data.clip_sampling",
+    "grad-cam": "pytorch_grad_cam",
+    "torchmetrics": "torchmetrics.functional.classification",
+    "scikit-learn": "sklearn.linear_model",
+    "matplotlib": "matplotlib.pyplot",
+    "gradio": "gradio",
+    "lightning": "lightning.fabric",
+    "ray": "ray.data",
+    "transformers": "transformers.models.auto.modeling_auto",
+}
+"""Packages and the module of each that this project, or an earlier version of it, imports."""
+RUN = """
+import contextlib, sys, time
+started = time.perf_counter()
+from nonlocal_video.cli.main import main
+with contextlib.suppress(SystemExit):
+    main()
+names = {name.partition(".")[0] for name in sys.modules}
+print(time.perf_counter() - started, len(sys.modules), *sorted(names), file=sys.stderr)
+"""
+IMPORT = """
+import importlib, sys, time
+if sys.argv[1] != "torch":
+    import torch
+started = time.perf_counter()
+importlib.import_module(sys.argv[1])
+print(time.perf_counter() - started)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--other", type=Path, required=True, help="checkout of an earlier commit")
+    parser.add_argument("--runs", type=int, default=5, help="processes for each figure; the median counts")
+    options = parser.parse_args()
+    trees = {"this": ROOT, "other": options.other.resolve()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        verbs = verbs_on(folder)
+        runs: dict[str, dict[str, list[Run]]] = {verb: {tree: [] for tree in trees} for verb in verbs}
+        seconds: dict[str, list[float]] = {package: [] for package in IMPORTS if size_mb([package])}
+        for _ in range(options.runs):  # in turn, so that other work on the machine meets all alike
+            for verb, arguments in verbs.items():
+                for tree, path in trees.items():
+                    runs[verb][tree].append(run_verb(arguments, path, folder))
+            for package, found in seconds.items():
+                found.append(float(python(IMPORT, IMPORTS[package], cwd=folder).stdout))
+    results = {
+        "machine": describe_machine(),
+        "load_average": os.getloadavg()[0],
+        "runs": options.runs,
+        "other_commit": commit_of(options.other),
+        "verbs": {
+            verb: {tree: summary(found, list(seconds)) for tree, found in of_trees.items()}
+            for verb, of_trees in runs.items()
+        },
+        "packages": {
+            package: {"seconds": statistics.median(found), "mb": size_mb([package])}
+            for package, found in seconds.items()
+        },
+        "installation_mb": {
+            tree: {
+                "all": size_mb(closure(dependencies(path))),
+                "without torch": size_mb(closure(dependencies(path)) - closure(["torch"])),
+            }
+            for tree, path in trees.items()
+        },
+    }
+    options.output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+
+
+class Run(NamedTuple):
+    """One command in a process of its own."""
+
+    seconds: float
+    num_modules: int
+    names: frozenset[str]
+    """Top-level packages that are loaded at its end."""
+
+
+def summary(runs: list[Run], packages: list[str]) -> dict[str, Any]:
+    loaded = {package for package in packages if IMPORTS[package].partition(".")[0] in runs[0].names}
+    return {
+        "seconds": statistics.median(run.seconds for run in runs),
+        "modules": runs[0].num_modules,
+        "packages": sorted(loaded),
+    }
+
+
+def commit_of(tree: Path) -> str:
+    done = subprocess.run(["git", "-C", tree, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def dependencies(tree: Path) -> list[str]:
+    """Return the names of what a plain installation of a checkout brings on this machine."""
+    project = tomllib.loads((tree / "pyproject.toml").read_text("utf-8"))["project"]
+    required = map(Requirement, project["dependencies"])
+    return [canonical(one.name) for one in required if one.marker is None or one.marker.evaluate()]
+
+
+def verbs_on(folder: Path) -> dict[str, list[str]]:
+    """Write a clip and a tiny network into a folder, and return the command lines that are measured on them."""
+    spec = InputSpec(num_frames=4, frames_per_second=8, short_side=40, crop=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    config = {"num_classes": 3, "width": 4, "blocks_per_stage": [1, 1, 1, 1]}
+    card = ModelCard("tiny", "resnet3d", config, spec, labels=("run", "jump", "throw"))
+    save_checkpoint(folder / "tiny.safetensors", build_network(card), card)
+    frames = np.random.default_rng(0).integers(0, 256, (10, 48, 64, 3), np.uint8)
+    write_video(folder / "clip.mp4", iter(frames), fps=10)
+    clip, model = str(folder / "clip.mp4"), ["--model", str(folder / "tiny.safetensors")]
+    return {
+        "--help": ["--help"],
+        "weights list": ["weights", "list"],
+        "classify": ["classify", clip, *model, "--json"],
+        "classify --views 3x1": ["classify", clip, *model, "--views", "3x1", "--json"],
+        "explain": ["explain", clip, *model, "--method", "evidence", "--output", str(folder / "maps")],
+        "timeline": ["timeline", clip, *model, "--json"],
+    }
+
+
+def python(code: str, *arguments: str, cwd: Path, tree: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, with the project of a checkout."""
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd, env=environment)
+
+
+def run_verb(arguments: list[str], tree: Path, folder: Path) -> Run:
+    """Run a command of a checkout, with the working directory in a folder outside all checkouts."""
+    taken, count, *names = python(RUN, *arguments, cwd=folder, tree=tree).stderr.splitlines()[-1].split()
+    return Run(float(taken), int(count), frozenset(names))
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def closure(names: list[str]) -> set[str]:
+    """Return the installed distributions that some need, with themselves; extras only where one is named."""
+    found: set[tuple[str, str]] = set()
+    open_ones = [(name, "") for name in names]
+    while open_ones:
+        one = open_ones.pop()
+        if one in found:
+            continue
+        found.add(one)
+        try:
+            required = metadata.requires(one[0]) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for requirement in map(Requirement, required):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": one[1]}):
+                open_ones += [(canonical(requirement.name), extra) for extra in ("", *requirement.extras)]
+    return {canonical(name) for name, _ in found}
+
+
+def size_mb(names: list[str] | set[str]) -> float:
+    """Return the size of the files of some distributions, in 10^6 bytes; 0 for those that are not installed."""
+    total = 0
+    for name in names:
+        try:
+            files = metadata.files(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        total += sum(path.stat().st_size for file in files if (path := Path(str(file.locate()))).is_file())
+    return round(total / 1e6, 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -23,7 +23,8 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.load import load
 from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.inference.runtimes.device import Runtime, in_words
+from nonlocal_video.inference.runtimes.choice import RuntimeOption
+from nonlocal_video.inference.runtimes.device import in_words
 from nonlocal_video.samples import Sample, available_samples
 from nonlocal_video.video.limits import DecodeLimits
 
@@ -49,7 +50,7 @@ def serve(
     model: str = "default",
     *,
     device: str = "auto",
-    runtime: Runtime = "torch",
+    runtime: RuntimeOption = "auto",
     precision: Precision = "float32",
     host: str = "127.0.0.1",
     port: int = 7860,
@@ -68,7 +69,7 @@ def serve(
     Args:
         model: Catalogue name, weights file, folder of a training run, or `package.module:function`; see `nlv.load`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        runtime: Runtime of folders, timelines and several views; maps, and so the answer for one view, use PyTorch.
+        runtime: Runtime of the network; see `nlv.load`. OpenVINO is made ready before the page opens.
         precision: Numeric precision of the network; see `nlv.load`.
         host: Address to listen on; 0.0.0.0 is every address of this machine.
         port: Port to listen on; 0 chooses a free one.
@@ -108,6 +109,7 @@ def serve(
         recognizer = stack.enter_context(
             load(model, device=device, runtime=runtime, precision=precision, limits=limits)
         )
+        recognizer.prepare()
         app = create_app(
             [recognizer],
             samples=available_samples(),

@@ -20,7 +20,7 @@ ALLOWED = {
     "video": {"errors"},
     "annotations": {"video", "io", "errors"},
     "attention": {"notebook", "models", "blocks", "video", "errors"},
-    "inference": {"annotations", "notebook", "attention", "zoo", "models", "blocks", "video", "io", "errors"},
+    "inference": {"annotations", "notebook", "attention", "zoo", "models", "blocks", "video", "io", "paths", "errors"},
     "features": {"datasets", "inference", "models", "video", "io", "errors"},
     "retrieval": {"attention", "notebook", "features", "inference", "blocks", "video", "io", "paths", "errors"},
     "datasets": {"inference", "models", "video", "io", "errors"},

@@ -32,11 +32,12 @@ def forward_and_capture(
 
     def keeper(name: str, *, output: bool) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(_module: nn.Module, arguments: Any, result: Any) -> None:
-            # A copy, since the next module may be an in-place ReLU.
+            # A copy, since the next module may be an in-place ReLU. It is a sum, since OpenVINO, for which this is
+            # traced, takes a clone for the tensor itself, and cannot give one tensor as two outputs.
             if output:
-                kept.outputs[name] = first_tensor(result).clone()
+                kept.outputs[name] = first_tensor(result) + 0.0
             else:
-                kept.inputs[name] = arguments[0].clone()
+                kept.inputs[name] = arguments[0] + 0.0
 
         return keep
 

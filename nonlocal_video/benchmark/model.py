@@ -20,7 +20,8 @@ from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.load import load
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.inference.runtimes.device import Runtime, choose_device
+from nonlocal_video.inference.runtimes.choice import Runtime
+from nonlocal_video.inference.runtimes.device import choose_device
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.zoo.catalogue import build, entries
 from nonlocal_video.zoo.store import weights_path

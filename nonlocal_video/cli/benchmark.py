@@ -74,7 +74,7 @@ def pipeline(
     ],
     model: options.Model = "default",
     device: options.Device = "auto",
-    runtime: options.Runtime = options.RuntimeChoice.torch,
+    runtime: options.Runtime = options.RuntimeChoice.auto,
     fast: options.Fast = False,
     workers: Annotated[int, typer.Option(min=1, help="Number of decoding processes.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Views per forward pass.")] = 1,

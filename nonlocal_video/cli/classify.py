@@ -41,7 +41,7 @@ def classify(
     ],
     model: options.Model = "default",
     device: options.Devices = "auto",
-    runtime: options.Runtime = options.RuntimeChoice.torch,
+    runtime: options.Runtime = options.RuntimeChoice.auto,
     precision: options.Precision = options.PrecisionChoice.float32,
     views: Annotated[
         str, typer.Option(help="Views whose scores are averaged, CLIPSxCROPS; 10x3 is the paper's protocol.")

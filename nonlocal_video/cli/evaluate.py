@@ -39,7 +39,7 @@ def evaluate(
     ],
     model: options.Model = "default",
     device: options.Devices = "auto",
-    runtime: options.Runtime = options.RuntimeChoice.torch,
+    runtime: options.Runtime = options.RuntimeChoice.auto,
     precision: options.Precision = options.PrecisionChoice.float32,
     views: Annotated[
         str | None, typer.Option(help="Views whose scores are averaged, CLIPSxCROPS (default: 1x1).")

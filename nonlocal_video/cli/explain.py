@@ -52,6 +52,7 @@ def explain(
     ] = None,
     model: options.Model = "default",
     device: options.Device = "auto",
+    runtime: options.Runtime = options.RuntimeChoice.auto,
     precision: options.Precision = options.PrecisionChoice.float32,
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,
@@ -79,7 +80,9 @@ def explain(
     Region.parse(region)  # rejects an invalid region before a model is loaded
 
     query_point = None if point is None else QueryPoint(*point)
-    with load(model, device=device, precision=precision.value, decoder=decoder.value) as recognizer:
+    with load(
+        model, device=device, runtime=runtime.value, precision=precision.value, decoder=decoder.value
+    ) as recognizer:
         explanation = recognizer.explain_all(
             video,
             fast=fast,

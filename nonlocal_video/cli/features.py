@@ -65,7 +65,7 @@ def features(
     dtype: Annotated[DtypeChoice, typer.Option(help="Type of the features' numbers.")] = DtypeChoice.float32,
     model: options.Model = "default",
     device: options.Devices = "auto",
-    runtime: options.Runtime = options.RuntimeChoice.torch,
+    runtime: options.Runtime = options.RuntimeChoice.auto,
     precision: options.Precision = options.PrecisionChoice.float32,
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,

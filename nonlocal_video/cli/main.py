@@ -22,7 +22,7 @@ from nonlocal_video.cli.import_set import import_set
 from nonlocal_video.cli.search import search
 from nonlocal_video.cli.serve import serve
 from nonlocal_video.cli.teach import teach
-from nonlocal_video.cli.terminal import STATUS_USAGE, report_error
+from nonlocal_video.cli.terminal import STATUS_USAGE, report_error, telling_runtime
 from nonlocal_video.cli.timeline import timeline
 from nonlocal_video.cli.train import train
 from nonlocal_video.cli.weights import app as weights
@@ -73,7 +73,8 @@ def main() -> None:
         typer.echo("The working directory was deleted; change to one that exists, and try again.", err=True)
         sys.exit(STATUS_USAGE)
     try:
-        app()
+        with telling_runtime():
+            app()
     except (NonlocalVideoError, ImportError, OSError) as error:
         sys.exit(report_error(error))
 

@@ -23,6 +23,7 @@ class DecoderChoice(StrEnum):
 class RuntimeChoice(StrEnum):
     """Runtimes of the network."""
 
+    auto = "auto"
     torch = "torch"
     openvino = "openvino"
 
@@ -70,7 +71,7 @@ Devices = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or c
 Runtime = Annotated[
     RuntimeChoice,
     typer.Option(
-        help="Runtime; openvino gives the same scores up to rounding and is faster on a CPU, see docs/speed.md."
+        help="Runtime; auto is openvino where it saves time on a CPU, with the same scores up to rounding, else torch."
     ),
 ]
 Precision = Annotated[

@@ -80,7 +80,7 @@ def search(
     ] = False,
     model: options.Model = "default",
     device: options.Device = "auto",
-    runtime: options.Runtime = options.RuntimeChoice.torch,
+    runtime: options.Runtime = options.RuntimeChoice.auto,
     precision: options.Precision = options.PrecisionChoice.float32,
     fast: options.Fast = False,
     stride_seconds: Annotated[

@@ -37,12 +37,7 @@ def serve(
     ] = None,
     model: options.Model = "default",
     device: options.Device = "auto",
-    runtime: Annotated[
-        options.RuntimeChoice,
-        typer.Option(
-            help="Runtime; openvino is faster on a CPU for folders, timelines and several views. Maps need torch."
-        ),
-    ] = options.RuntimeChoice.torch,
+    runtime: options.Runtime = options.RuntimeChoice.auto,
     precision: options.Precision = options.PrecisionChoice.float32,
 ) -> None:
     """Start the web page: upload a clip, see its actions and where the network looked."""

@@ -30,7 +30,7 @@ def teach(
     ] = "1x1",
     fast: options.Fast = False,
     device: options.Device = "auto",
-    runtime: options.Runtime = options.RuntimeChoice.torch,
+    runtime: options.Runtime = options.RuntimeChoice.auto,
     decoder: options.Decoder = options.DecoderChoice.auto,
     workers: options.Workers = None,
     batch_size: options.BatchSize = None,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -36,6 +39,27 @@ def progress_bar(*columns: ProgressColumn, shown: bool = True, **options: Any) -
     """
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal), **options)
+
+
+@contextmanager
+def telling_runtime() -> Iterator[None]:
+    """Print what runs the network, and why, to standard error inside the block."""
+    log, handler = logging.getLogger("nonlocal_video.runtime"), _ToStandardError()
+    level, propagate = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False  # a server has a handler of its own for all messages
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
+
+
+class _ToStandardError(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(record.getMessage(), err=True)
 
 
 def report_error(error: Exception) -> int:

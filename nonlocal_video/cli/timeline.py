@@ -60,7 +60,7 @@ def timeline(
     ] = 0.0,
     model: options.Model = "default",
     device: options.Device = "auto",
-    runtime: options.Runtime = options.RuntimeChoice.torch,
+    runtime: options.Runtime = options.RuntimeChoice.auto,
     precision: options.Precision = options.PrecisionChoice.float32,
     fast: options.Fast = False,
     start_seconds: options.StartSeconds = None,

@@ -28,7 +28,8 @@ from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import ResultFile, final_rows
-from nonlocal_video.inference.runtimes.device import Runtime, choose_devices
+from nonlocal_video.inference.runtimes.choice import RuntimeOption
+from nonlocal_video.inference.runtimes.device import choose_devices
 from nonlocal_video.io import check_new
 from nonlocal_video.models.card import Accuracy, ModelCard
 from nonlocal_video.video.decode import DecoderChoice
@@ -56,7 +57,7 @@ def evaluate(
     *,
     model: _Path = "default",
     device: str = "auto",
-    runtime: Runtime = "torch",
+    runtime: RuntimeOption = "auto",
     precision: Precision = "float32",
     views: str | None = None,
     fast: bool = False,

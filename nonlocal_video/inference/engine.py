@@ -9,27 +9,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nonlocal_video.attention.capture import Captured, first_non_finite_module, forward_and_capture
-from nonlocal_video.errors import ModelError
-from nonlocal_video.inference.aggregation import (
-    average_logits,
-    average_scores,
-    pooled_as_by_head,
-    pooled_layer_output,
-    window_logits,
-)
+from nonlocal_video.attention.capture import Captured
+from nonlocal_video.inference.aggregation import average_logits, average_scores
 from nonlocal_video.inference.batch_limit import views_at_once
 from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
-from nonlocal_video.inference.precision import Precision, arithmetic, check_precision
+from nonlocal_video.inference.precision import Precision, check_precision
 from nonlocal_video.inference.prediction import Prediction, StageTimings
 from nonlocal_video.inference.preprocessing import LoadedClip
-from nonlocal_video.inference.runtimes.device import Runtime, choose_device
-from nonlocal_video.inference.runtimes.openvino import OpenVINONetwork
+from nonlocal_video.inference.runtimes.answer import NetworkAnswer
+from nonlocal_video.inference.runtimes.choice import Runtime, RuntimeOption
+from nonlocal_video.inference.runtimes.device import choose_device
+from nonlocal_video.inference.runtimes.runner import NetworkRunner
 from nonlocal_video.inference.shared_network import SharedNetwork
 from nonlocal_video.inference.unknown import judged
 from nonlocal_video.inference.upload import on_device
-from nonlocal_video.models.card import ModelCard
-from nonlocal_video.models.folding import fold_batch_norms, with_channels_last
+from nonlocal_video.models.card import InputSpec, ModelCard
 
 _log = logging.getLogger(__name__)
 
@@ -40,30 +34,53 @@ class Engine:
     Attributes:
         network: The trained module: normalised clips (N, 3, T, H, W) to logits (N, classes).
         shared: The network with its lock, for maps.
-        folded: Copy of the network for inference, with batch norms folded into convolutions.
-        openvino: Compiled network if the runtime is `openvino`.
+        runner: Runs the network by the chosen runtime.
     """
 
     def __init__(
-        self, network: nn.Module, card: ModelCard, *, device: str, runtime: Runtime, precision: Precision = "float32"
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        *,
+        device: str,
+        runtime: RuntimeOption,
+        precision: Precision = "float32",
     ) -> None:
         self.device = choose_device(device, runtime=runtime)
         check_precision(precision, self.device, runtime=runtime)
         self.card, self.precision = card, precision
         with translated(self.device, f"the weights of {card.name!r}"):
             self.network = network.eval().to(self.device)
-            self.folded = with_channels_last(fold_batch_norms(self.network))
+            self.runner = NetworkRunner(self.network, card, device=self.device, option=runtime, precision=precision)
+            if self.device.type != "cpu":
+                _ = self.folded  # now, when it is known what the memory is for
         self.shared = SharedNetwork(self.network, self.device)
-        self.openvino: OpenVINONetwork | None = None
-        if runtime == "openvino":
-            self.openvino = OpenVINONetwork(self.network, card, lambda clips: self._logits(clips, "torch")[:2])
         self._fitting: dict[tuple[int, int], int] = {}  # views at a time, by frames and pixels
 
-    def forward(self, inputs: Tensor, runtime: Runtime) -> Tensor:
+    @property
+    def folded(self) -> nn.Module:
+        """Copy of the network for inference by PyTorch, with batch norms folded into convolutions."""
+        return self.runner.by_torch.folded
+
+    def prepare(self, spec: InputSpec, *, num_ahead: int) -> None:
+        """Run the network once on noise, so that it is ready for this input: compiled, or taken from the cache.
+
+        Args:
+            spec: The network's input.
+            num_ahead: Number of views that are expected.
+        """
+        shape = (1, 3, spec.num_frames, spec.crop, spec.crop)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
+        with self.shared.taken(), torch.inference_mode():
+            self.runner(noise, num_ahead=num_ahead)
+
+    def forward(self, inputs: Tensor) -> Tensor:
         """Return the logits (B, P, classes), on the device, of normalised views (B, 3, T, S, S)."""
         with self.shared.taken(), torch.inference_mode():
             size = self._at_most(len(inputs), inputs.shape[2], inputs.shape[3]) if inputs.ndim == 5 else len(inputs)
-            logits = [self._logits(part.to(self.device), runtime)[0] for part in inputs.split(max(1, size))]
+            logits = []
+            for part in inputs.split(max(1, size)):
+                logits.append(self.runner(part.to(self.device))[0].logits)
             return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     def answer(
@@ -71,7 +88,7 @@ class Engine:
         clips: Sequence[LoadedClip],
         batch_size: int,
         *,
-        runtime: Runtime,
+        num_ahead: int = 0,
         pooled_layer: str | None = None,
         inputs_of: Sequence[str] = (),
         outputs_of: Sequence[str] = (),
@@ -84,7 +101,8 @@ class Engine:
         Args:
             clips: Loaded clips; several may share a forward pass.
             batch_size: Views in one forward pass, at most.
-            runtime: What runs the network; what the layers give comes from PyTorch only.
+            num_ahead: Number of views that will come after these, as far as it is known; it counts in the choice of a
+                runtime.
             pooled_layer: Dotted name of the layer whose pooled output is the predictions' `features`; None is the one
                 before the classifier, which every runtime gives.
             inputs_of: Dotted names of layers whose inputs are kept.
@@ -105,6 +123,7 @@ class Engine:
             for crop in range(len(clip.crops))
         ]
         kept = Captured()
+        runtime = self.runner.runtime
         logits_of: list[list[Tensor]] = [[] for _ in clips]
         pooled_of: list[list[Tensor]] = [[] for _ in clips]
         seconds = [0.0] * len(clips)
@@ -117,7 +136,12 @@ class Engine:
                 batch = views[position : position + size]
                 started = time.perf_counter()
                 answered = self._batch(
-                    clips, batch, runtime, pooled_layer=pooled_layer, inputs_of=inputs_of, outputs_of=outputs_of
+                    clips,
+                    batch,
+                    num_ahead=num_ahead + len(views) - position - len(batch),
+                    pooled_layer=pooled_layer,
+                    inputs_of=inputs_of,
+                    outputs_of=outputs_of,
                 )
                 if answered is None:
                     if len(batch) == 1:
@@ -125,7 +149,8 @@ class Engine:
                     self._fitting[spec.num_frames, spec.crop] = len(batch) // 2
                     _log.warning("%s is out of memory: the batch is halved to %d views", self.device, len(batch) // 2)
                     continue
-                logits, features, kept = answered
+                found, runtime = answered
+                logits, features, kept = found.logits, found.features, found.kept
                 elapsed = (time.perf_counter() - started) / len(batch)
                 for row, (owner, _, _) in enumerate(batch):
                     logits_of[owner].append(logits[row])
@@ -148,74 +173,30 @@ class Engine:
         self,
         clips: Sequence[LoadedClip],
         batch: Sequence[tuple[int, int, int]],
-        runtime: Runtime,
         *,
+        num_ahead: int,
         pooled_layer: str | None,
         inputs_of: Sequence[str],
         outputs_of: Sequence[str],
-    ) -> tuple[Tensor, Tensor | None, Captured] | None:
-        """As `_logits`, the first two on the CPU; None if memory ran out, with nothing of it kept alive."""
+    ) -> tuple[NetworkAnswer, Runtime] | None:
+        """Run the network on views; None if memory ran out, with nothing of it kept alive.
+
+        Returns:
+            The answer, its logits and features on the CPU, and what ran the network.
+        """
         try:
             inputs = torch.cat(
                 [clips[owner].network_input(view, crop, device=self.device) for owner, view, crop in batch]
             )
-            logits, features, kept = self._logits(
-                inputs, runtime, pooled_layer=pooled_layer, inputs_of=inputs_of, outputs_of=outputs_of
+            answer, runtime = self.runner(
+                inputs, num_ahead=num_ahead, pooled_layer=pooled_layer, inputs_of=inputs_of, outputs_of=outputs_of
             )
-            return logits.cpu(), None if features is None else features.float().cpu(), kept
+            features = None if answer.features is None else answer.features.float().cpu()
+            return NetworkAnswer(answer.logits.cpu(), features, answer.kept), runtime
         except (RuntimeError, MemoryError) as error:
             if failure_of(error) != "out_of_memory":
                 raise
         return None
-
-    def _logits(
-        self,
-        inputs: Tensor,
-        runtime: Runtime,
-        *,
-        pooled_layer: str | None = None,
-        inputs_of: Sequence[str] = (),
-        outputs_of: Sequence[str] = (),
-    ) -> tuple[Tensor, Tensor | None, Captured]:
-        """What the network gives for normalised views.
-
-        Returns:
-            Logits (B, P, classes) of the view itself, or of each window over its last features; its pooled features
-            (B, C), None of a network that does not name the layer before its classifier; and what is kept of layers.
-            All are float32, whatever the precision.
-        """
-        kept = Captured()
-        if runtime == "openvino" and self.openvino is not None and pooled_layer is None:
-            logits, features = self.openvino(inputs)
-        else:
-            inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
-            before_head: str | None = getattr(self.network, "feature_layer", None)
-            pooled_layer = pooled_layer or before_head
-            layers = [name for name in (pooled_layer, before_head) if name is not None]
-            with arithmetic(self.precision, self.device):
-                logits, kept = forward_and_capture(
-                    self.folded,
-                    inputs,
-                    capture_inputs=inputs_of,
-                    capture_outputs=list(dict.fromkeys([*outputs_of, *layers])),
-                )
-                if self.card.head_window:
-                    logits = window_logits(self.card, self.folded, kept.outputs[str(before_head)])
-                else:
-                    logits = logits[:, None]
-            if self.precision == "bf16":
-                logits, kept = logits.float(), kept.float()
-            features = None
-            if pooled_layer is not None and pooled_layer == before_head:
-                features = pooled_as_by_head(self.network, kept.outputs[pooled_layer])
-            elif pooled_layer is not None:
-                features = pooled_layer_output(self.network, pooled_layer, kept.outputs[pooled_layer])
-        if not torch.isfinite(logits).all():
-            raise ModelError(
-                f"Model {self.card.name!r} gave scores that are not finite, first in layer "
-                f"{first_non_finite_module(self.folded, inputs)!r}; its weights file is damaged or wrong."
-            )
-        return logits, features, kept
 
     def _prediction(
         self,

@@ -145,14 +145,15 @@ def stream_features(
                 gathered.num_pending += 1
                 batch.append((gathered, event))
                 if len(batch) == batch_size:
-                    _compute(recognizer, batch, batch_size, request.layer)
+                    num_ahead = request.windows.num_crops * sum(one.num_ahead for one in in_hand)
+                    _compute(recognizer, batch, batch_size, request.layer, num_ahead)
                     batch = []
             elif isinstance(event, WindowPlan):
                 gathered.plan = event
             else:
                 gathered.end(event)
             yield from done()
-    _compute(recognizer, batch, batch_size, request.layer)
+    _compute(recognizer, batch, batch_size, request.layer, 0)
     yield from done()
 
 
@@ -178,6 +179,13 @@ class _Gathered:
     def is_done(self) -> bool:
         """Whether all windows that were read are computed."""
         return self.has_ended and not self.num_pending
+
+    @property
+    def num_ahead(self) -> int:
+        """Number of windows that are planned and not read yet."""
+        if self.plan is None or self.has_ended:
+            return 0
+        return len(self.plan.starts) - len(self.answers) - self.num_pending
 
     def end(self, error: Exception | None) -> None:
         """Note that no more windows will be read, and why."""
@@ -213,13 +221,19 @@ class _Gathered:
 
 
 def _compute(
-    recognizer: Recognizer, batch: Sequence[tuple[_Gathered, LoadedClip]], batch_size: int, layer: str | None
+    recognizer: Recognizer,
+    batch: Sequence[tuple[_Gathered, LoadedClip]],
+    batch_size: int,
+    layer: str | None,
+    num_ahead: int,
 ) -> None:
     """Answer a batch of windows; where that fails each by itself, so that one does not fail the others."""
     if not batch:
         return
     try:
-        answers: Sequence[_Answer | Exception] = _answers(recognizer, [clip for _, clip in batch], batch_size, layer)
+        answers: Sequence[_Answer | Exception] = _answers(
+            recognizer, [clip for _, clip in batch], batch_size, layer, num_ahead
+        )
     except DeviceError:
         raise
     except Exception:
@@ -242,14 +256,16 @@ def _alone(recognizer: Recognizer, clip: LoadedClip, layer: str | None) -> _Answ
         return error
 
 
-def _answers(recognizer: Recognizer, clips: Sequence[LoadedClip], batch_size: int, layer: str | None) -> list[_Answer]:
+def _answers(
+    recognizer: Recognizer, clips: Sequence[LoadedClip], batch_size: int, layer: str | None, num_ahead: int = 0
+) -> list[_Answer]:
     """Features (C,), or (10, C) of ten crops, and logits (classes,) of each window."""
     of_crop = [
         replace(clip, crops=(crop,), squares=(square,))
         for clip in clips
         for crop, square in zip(clip.crops, clip.squares, strict=True)
     ]
-    predictions = iter(recognizer.predict(of_crop, batch_size=batch_size, layer=layer))
+    predictions = iter(recognizer.predict(of_crop, batch_size=batch_size, layer=layer, num_ahead=num_ahead))
     found = []
     for clip in clips:
         crops = [next(predictions) for _ in clip.crops]

@@ -51,7 +51,8 @@ def classify_files(
     for name, number in (("workers", workers), ("batch-size", batch_size)):
         if number < 1:
             raise UsageError(f"{name} = {number} should be at least 1.")
-    group_size = math.ceil(batch_size / (request.views.num_clips * request.views.num_crops))
+    num_views = request.views.num_clips * request.views.num_crops
+    group_size = math.ceil(batch_size / num_views)
     loaders: queue.SimpleQueue[ClipLoader] = queue.SimpleQueue()
     readers = [predictor.new_reader() for _ in range(workers)]
     for reader in readers:
@@ -72,7 +73,8 @@ def classify_files(
 
     def start_group() -> None:
         group = [pending.popleft() for _ in range(min(group_size, len(pending)))]
-        running.append(network.submit(_finish, predictor, group, batch_size, device))
+        num_ahead = num_views * len(pending)
+        running.append(network.submit(_finish, predictor, group, batch_size, device, num_ahead))
 
     try:
         for file in files:
@@ -102,7 +104,11 @@ def classify_files(
 
 
 def answer(
-    predictor: Predictor, group: Sequence[tuple[str, LoadedClip | Failure | Exception]], batch_size: int
+    predictor: Predictor,
+    group: Sequence[tuple[str, LoadedClip | Failure | Exception]],
+    batch_size: int,
+    *,
+    num_ahead: int = 0,
 ) -> Iterator[Outcome]:
     """Yield the outcomes of a group of files, which share forward passes.
 
@@ -110,6 +116,7 @@ def answer(
         predictor: Classifies the clips.
         group: Path of each file, with its clip or the error from loading it.
         batch_size: Views per forward pass.
+        num_ahead: Number of views of other files that are known to come.
     """
     outcomes: dict[int, Outcome] = {}
     clips: dict[int, LoadedClip] = {}
@@ -121,7 +128,7 @@ def answer(
         else:
             clips[position] = clip
     try:
-        predictions = predictor.predict(list(clips.values()), batch_size=batch_size)
+        predictions = predictor.predict(list(clips.values()), batch_size=batch_size, num_ahead=num_ahead)
         outcomes.update(zip(clips, predictions, strict=True))
     except DeviceError:
         raise  # no clip is at fault: the rest is left to the next run
@@ -134,7 +141,9 @@ def answer(
         yield outcomes[position]
 
 
-def _finish(predictor: Predictor, pending: Sequence[_Pending], batch_size: int, device: torch.device) -> list[Outcome]:
+def _finish(
+    predictor: Predictor, pending: Sequence[_Pending], batch_size: int, device: torch.device, num_ahead: int
+) -> list[Outcome]:
     group: list[tuple[str, LoadedClip | Failure | Exception]] = []
     for path, loading in pending:
         try:
@@ -145,7 +154,7 @@ def _finish(predictor: Predictor, pending: Sequence[_Pending], batch_size: int, 
             if failure_of(error) == "device":  # pinned memory belongs to the device
                 raise device_failed(device, error) from None
             group.append((path, error))
-    return list(answer(predictor, group, batch_size))
+    return list(answer(predictor, group, batch_size, num_ahead=num_ahead))
 
 
 def _alone(predictor: Predictor, clip: LoadedClip) -> Prediction | Failure:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from nonlocal_video.inference.precision import Precision, check_precision
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.inference.runtimes.device import Runtime, choose_device
+from nonlocal_video.inference.runtimes.choice import RuntimeOption
+from nonlocal_video.inference.runtimes.device import choose_device
 from nonlocal_video.video.decode import DecodeLimits, DecoderChoice
 from nonlocal_video.zoo.catalogue import load_network, source_of
 from nonlocal_video.zoo.models import list_models, pull
@@ -17,7 +18,7 @@ def load(
     model: str | os.PathLike[str] = "default",
     *,
     device: str = "auto",
-    runtime: Runtime = "torch",
+    runtime: RuntimeOption = "auto",
     precision: Precision = "float32",
     decoder: DecoderChoice = "auto",
     limits: DecodeLimits | None = None,
@@ -32,7 +33,8 @@ def load(
             its `ModelCard`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         runtime: `openvino` is faster than `torch` on a CPU, with the same scores up to rounding, after some seconds of
-            compilation at the first clip. `explain` always runs PyTorch, as maps need features.
+            compilation at the first clip, once a machine. `auto` takes it on a CPU where that is worth it: if the
+            network was compiled before, or after some seconds of work.
         precision: Precision of convolutions and matrix products; `tf32` (CUDA) and `bf16` change scores slightly.
         decoder: `auto` uses for each file a decoder that was measured to be exact.
         limits: Limits for a file; None is `DecodeLimits()`.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nonlocal_video.inference.precision import Precision
-from nonlocal_video.inference.runtimes.device import Runtime
+from nonlocal_video.inference.runtimes.choice import RuntimeOption
 from nonlocal_video.video.decode import DecoderChoice, VideoReader
 from nonlocal_video.video.limits import DecodeLimits
 
@@ -17,7 +17,8 @@ class RunOptions:
 
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
-    runtime: Runtime = "torch"
+    runtime: RuntimeOption = "auto"
+    """`auto` is OpenVINO where it saves time on a CPU, else PyTorch."""
     precision: Precision = "float32"
     decoder: DecoderChoice = "auto"
     limits: DecodeLimits = field(default_factory=DecodeLimits)

@@ -19,7 +19,7 @@ _TENSOR_CORES = (8, 0)
 _switches = threading.RLock()
 
 
-def check_precision(precision: Precision, device: torch.device | str, *, runtime: str = "torch") -> None:
+def check_precision(precision: Precision, device: torch.device | str, *, runtime: str = "auto") -> None:
     """Check that a precision exists and works with a device and runtime.
 
     Args:
@@ -34,7 +34,7 @@ def check_precision(precision: Precision, device: torch.device | str, *, runtime
         raise UsageError(f"precision = {precision!r} should be one of {', '.join(get_args(Precision))}.")
     if precision == "float32":
         return
-    if runtime != "torch":
+    if runtime == "openvino":
         raise UsageError(
             f"precision = {precision!r}, but runtime = {runtime!r} computes in float32. Use --precision float32, or "
             f"--runtime torch."

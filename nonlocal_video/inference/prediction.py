@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.clip_frames import read_frames
 from nonlocal_video.inference.precision import Precision
-from nonlocal_video.inference.runtimes.device import Runtime, in_words
+from nonlocal_video.inference.runtimes.choice import Runtime
+from nonlocal_video.inference.runtimes.device import in_words
 from nonlocal_video.notebook import FRAMES_IN_STRIP, bars, card, data_frame, heading, strip
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region

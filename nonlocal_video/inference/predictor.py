@@ -19,10 +19,13 @@ from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.preprocessing import ClipLoader, ClipSource, LoadedClip
 from nonlocal_video.inference.request import ClipRequest
-from nonlocal_video.inference.runtimes.device import Runtime
+from nonlocal_video.inference.runtimes.choice import Runtime, RuntimeOption
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.video.decode import DecodeLimits, DecoderChoice, VideoReader
 from nonlocal_video.zoo.catalogue import weights_sha256
+
+_MANY = 100
+"""Number of views that a prepared network is expected to see."""
 
 
 class Predictor:
@@ -42,7 +45,7 @@ class Predictor:
         card: ModelCard,
         *,
         device: str = "auto",
-        runtime: Runtime = "torch",
+        runtime: RuntimeOption = "auto",
         precision: Precision = "float32",
         decoder: DecoderChoice = "auto",
         limits: DecodeLimits | None = None,
@@ -66,8 +69,8 @@ class Predictor:
 
     @property
     def runtime(self) -> Runtime:
-        """What runs the network."""
-        return self.options.runtime
+        """What ran the network last; before that, what will as far as it is known. `options.runtime` is the setting."""
+        return self._engine.runner.runtime
 
     @property
     def precision(self) -> Precision:
@@ -82,7 +85,7 @@ class Predictor:
     @property
     def inference_network(self) -> nn.Module:
         """The copy of `network` for inference, with folded batch norms and without identity blocks."""
-        return self._engine.folded if self._engine.openvino is None else self._engine.openvino.network
+        return self._engine.folded
 
     def nonlocal_layers(self) -> dict[str, Any]:
         """Return the non-local blocks of the network, or a transformer's attention layers, by dotted name."""
@@ -115,8 +118,21 @@ class Predictor:
         """Decode the frames of a clip that a request needs, as `ClipLoader.load` does for this model's input."""
         return self._loader.load(source, self.card.view(fast=request.fast), request, originals=originals)
 
+    def prepare(self) -> None:
+        """Make the network ready for many clips, in the model's full and fast view, as a server does at its start.
+
+        With the runtime `auto` on a CPU the network is compiled for OpenVINO if that is worth its time, or taken from
+        the cache where it was compiled before.
+
+        Raises:
+            ModelError: The network gave something that is not a number; or OpenVINO was asked for and cannot run it.
+        """
+        for spec in dict.fromkeys([self.card.input, self.card.fast_input]):
+            if spec is not None:
+                self._engine.prepare(spec, num_ahead=_MANY)
+
     def predict(
-        self, clips: Sequence[LoadedClip], *, batch_size: int = 1, layer: str | None = None
+        self, clips: Sequence[LoadedClip], *, batch_size: int = 1, layer: str | None = None, num_ahead: int = 0
     ) -> list[Prediction]:
         """Run the network on loaded clips; clips may share a forward pass.
 
@@ -125,8 +141,10 @@ class Predictor:
             batch_size: Views in one forward pass.
             layer: Dotted name of the layer whose pooled output becomes `Prediction.features`; PyTorch computes another
                 than the one before the classifier, whatever the runtime.
+            num_ahead: Number of views that will come after these, as far as it is known. With the runtime `auto`,
+                OpenVINO's start is worth it for many.
         """
-        return self._engine.answer(clips, batch_size, runtime=self.runtime, pooled_layer=layer)[0]
+        return self._engine.answer(clips, batch_size, pooled_layer=layer, num_ahead=num_ahead)[0]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Run the network on normalised views, as `Recognizer.classify` does.
@@ -140,10 +158,10 @@ class Predictor:
         Raises:
             ModelError: The network gave something that is not a number.
         """
-        return self._engine.forward(inputs, self.runtime)
+        return self._engine.forward(inputs)
 
     def explain_loaded(self, clip: LoadedClip, originals: list[NDArray[np.uint8]]) -> Explanation:
-        """Run the network in PyTorch on the only view of a loaded clip, and keep the features that maps need.
+        """Run the network on the only view of a loaded clip, and keep the features that maps need.
 
         Args:
             clip: Loaded clip.
@@ -152,7 +170,7 @@ class Predictor:
         blocks = self.nonlocal_layers()
         feature_layer = getattr(self.network, "feature_layer", None)
         (prediction,), kept = self._engine.answer(
-            [clip], 1, runtime="torch", inputs_of=list(blocks), outputs_of=[feature_layer] if feature_layer else []
+            [clip], 1, inputs_of=list(blocks), outputs_of=[feature_layer] if feature_layer else []
         )
         return Explanation(
             prediction=prediction,

@@ -138,7 +138,7 @@ class Recognizer(Predictor):
             ['clips/note.mp4']
         """
         names = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-        chosen = choose_devices(devices, runtime=self.runtime) if isinstance(devices, str) else devices
+        chosen = choose_devices(devices, runtime=self.options.runtime) if isinstance(devices, str) else devices
         how = FolderOptions(output, resume, top_k, workers, batch_size, chosen, selection or Selection(), context)
         request = ClipRequest.parse(views=views, **options)
         return run_folder(self, names, request, how, on_progress=on_progress, keep_outcomes=output is None)
@@ -152,7 +152,7 @@ class Recognizer(Predictor):
         on_stage: Callable[[Stage], None] = lambda stage: None,
         **options: Unpack[ClipOptions],
     ) -> Explanation:
-        """Recognise one view of a clip and keep its features, from which maps are made; always runs PyTorch.
+        """Recognise one view of a clip and keep its features, from which maps are made.
 
         The other arguments are those of `classify`, without `views`; a folder is no source.
 
@@ -183,7 +183,7 @@ class Recognizer(Predictor):
         layer: str | None = None,
         **options: Unpack[ClipOptions],
     ) -> AttentionMaps:
-        """Return maps of where the network looked, for every sampled frame; always runs PyTorch.
+        """Return maps of where the network looked, for every sampled frame.
 
         The other arguments are those of `classify`, without `views`; maps, queries and overlays still refer to the
         whole frame where a `region` is given.

@@ -98,7 +98,10 @@ def _slide(
         with closing(read_ahead(ready, batch_size)) as clips:
             for batch in _batches(clips, batch_size):
                 before, info = done, batch[-1].info  # which another decoder may have taken over
-                for prediction in predictor.predict(batch, batch_size=batch_size):
+                runtime = predictor.runtime
+                num_ahead = len(scores) - done - len(batch)
+                for prediction in predictor.predict(batch, batch_size=batch_size, num_ahead=num_ahead):
+                    runtime = prediction.runtime
                     scores[done], logits[done] = prediction.scores, prediction.logits
                     if prediction.features is not None:
                         if features is None:
@@ -129,7 +132,7 @@ def _slide(
                     num_frames=spec.num_frames,
                     crop=spec.crop,
                     device=str(predictor.device),
-                    runtime=predictor.runtime,
+                    runtime=runtime,
                     precision=predictor.precision,
                     timings=spent,
                     taught=predictor.card.taught,

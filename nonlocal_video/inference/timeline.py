@@ -14,7 +14,8 @@ from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.context import Context, DrawnOn, drawn_on, probabilities, refined
 from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.prediction import ScoredLabel, StageTimings
-from nonlocal_video.inference.runtimes.device import Runtime, in_words
+from nonlocal_video.inference.runtimes.choice import Runtime
+from nonlocal_video.inference.runtimes.device import in_words
 from nonlocal_video.inference.shortest_action import best_segments
 from nonlocal_video.models.taught import TaughtClasses
 from nonlocal_video.video.info import VideoInfo

@@ -17,7 +17,7 @@ from nonlocal_video.inference.load import load
 from nonlocal_video.inference.object_storage import is_remote
 from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.inference.runtimes.device import Runtime
+from nonlocal_video.inference.runtimes.choice import RuntimeOption
 from nonlocal_video.retrieval.archive import Archive, open_archive
 from nonlocal_video.retrieval.chamfer import DECIMALS, Scores, score_moments
 from nonlocal_video.retrieval.example import ClipPath, SearchExample
@@ -53,7 +53,7 @@ def search(
     exclude: Sequence[str] = (),
     model: ClipPath = "default",
     device: str = "auto",
-    runtime: Runtime = "torch",
+    runtime: RuntimeOption = "auto",
     precision: Precision = "float32",
     fast: bool = False,
     stride_seconds: float | None = None,

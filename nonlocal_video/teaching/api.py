@@ -21,7 +21,7 @@ from nonlocal_video.features.store import FeatureFile
 from nonlocal_video.features.table import read_features
 from nonlocal_video.inference.load import load
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.inference.runtimes.device import Runtime
+from nonlocal_video.inference.runtimes.choice import RuntimeOption
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import save_checkpoint
@@ -83,7 +83,7 @@ def teach(
     views: str = "1x1",
     fast: bool = False,
     device: str = "auto",
-    runtime: Runtime = "torch",
+    runtime: RuntimeOption = "auto",
     decoder: DecoderChoice = "auto",
     workers: int | None = None,
     batch_size: int | None = None,

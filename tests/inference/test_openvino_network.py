@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from random_networks import (
     KERNELS,
+    MODES,
     SPEC,
     assert_every_block_tells,
     clips_of,
@@ -27,12 +29,14 @@ from random_networks import (
 from torch import Tensor, nn
 
 import nonlocal_video as nlv
+from nonlocal_video.blocks.config import NonLocalConfig
 from nonlocal_video.inference.aggregation import window_logits
 from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.ray.engine import ClusterJob, _Network
 from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.runtimes import openvino as openvino_network
 from nonlocal_video.inference.runtimes.device import choose_device
+from nonlocal_video.paths import CACHE_VARIABLE
 from nonlocal_video.zoo.catalogue import load_network
 
 pytestmark = pytest.mark.slow
@@ -45,9 +49,16 @@ SCORES = 1e-4
 """Largest difference of scores allowed, where logits are some hundreds, as the tiny model's."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def by_torch(tiny_model: Path) -> Iterator[nlv.Recognizer]:
-    with nlv.load(tiny_model, device="cpu") as recognizer:
+    with nlv.load(tiny_model, device="cpu", runtime="torch") as recognizer:
         yield recognizer
 
 
@@ -89,8 +100,7 @@ def test_the_places_of_a_window_and_other_shapes() -> None:
             assert found.shape == expected.shape
             assert found.shape[1] > 1
             assert (found - expected).abs().max() < SHARE * expected.abs().max()
-        assert recognizer._engine.openvino is not None
-        assert len(recognizer._engine.openvino._compiled) == 2  # the first shape's was kept
+        assert len(recognizer._engine.runner.by_openvino._compiled) == 2  # the first shape's was kept
 
 
 @needs_openvino
@@ -138,11 +148,39 @@ def test_files_folders_and_timelines_get_the_same_answers(
 
 
 @needs_openvino
-def test_maps_come_from_pytorch(by_torch: nlv.Recognizer, by_openvino: nlv.Recognizer, clip_folder: Path) -> None:
-    looks = [recognizer.explain_all(clip_folder / "a.mp4") for recognizer in (by_torch, by_openvino)]
-    np.testing.assert_array_equal(looks[0].prediction.scores, looks[1].prediction.scores)
-    assert looks[1].prediction.summary.endswith(", cpu")
-    np.testing.assert_array_equal(looks[0].attention_received().cells, looks[1].attention_received().cells)
+@pytest.mark.parametrize("blocks", [KERNELS, MODES, {"layer3.0": NonLocalConfig()}], ids=["kernels", "modes", "adds 0"])
+def test_maps_of_all_blocks_and_the_last_layer_come_from_the_same_pass(
+    blocks: dict[str, NonLocalConfig], clip_folder: Path
+) -> None:
+    card = resnet_card(blocks)
+    network = random_network(card)
+    if len(blocks) == 1:
+        for parameter in network.get_submodule("layer3.nonlocal0").parameters():
+            parameter.data.zero_()  # its input is its output
+    views = []
+    for runtime in ("torch", "openvino"):
+        with nlv.Recognizer(network, card, device="cpu", runtime=runtime) as recognizer:
+            views.append(recognizer.explain_all(clip_folder / "a.mp4"))
+    expected, found = views
+    assert (expected.prediction.runtime, found.prediction.runtime) == ("torch", "openvino")
+    assert found.block_inputs.keys() == set(network.nonlocal_layers()) != set()
+    for one, other in zip(expected.clip.squares, found.clip.squares, strict=True):
+        assert torch.equal(one, other)
+    for layer in blocks:
+        name = f"{layer.partition('.')[0]}.nonlocal0"
+        _assert_close(found.block_inputs[name].numpy(), expected.block_inputs[name].numpy())
+        _assert_close(found.attention_received(layer=name).cells, expected.attention_received(layer=name).cells)
+    point = nlv.QueryPoint(float(expected.seconds[3]), 0.5, 0.5)
+    _assert_close(found.query(point).cells, expected.query(point).cells)
+    _assert_close(found.class_evidence(2).cells, expected.class_evidence(2).cells)
+    _assert_close(found.prediction.logits, expected.prediction.logits)
+    _assert_close(found.prediction.features, expected.prediction.features)
+
+
+def _assert_close(found: NDArray[np.float32] | None, expected: NDArray[np.float32] | None) -> None:
+    assert found is not None
+    assert expected is not None
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max() > 0
 
 
 @needs_openvino
@@ -157,8 +195,7 @@ def test_threads_take_turns(tiny_model: Path, by_torch: nlv.Recognizer, clip_fol
 @needs_openvino
 def test_float32_on_as_many_threads_as_pytorch_has(by_openvino: nlv.Recognizer) -> None:
     by_openvino.forward(torch.zeros(1, 3, 8, 48, 48))
-    assert by_openvino._engine.openvino is not None
-    for compiled in by_openvino._engine.openvino._compiled.values():
+    for compiled in by_openvino._engine.runner.by_openvino._compiled.values():
         assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
         assert compiled.get_property("INFERENCE_NUM_THREADS") == torch.get_num_threads()
         assert compiled.get_property("ENABLE_CPU_PINNING") is False
@@ -183,8 +220,7 @@ def test_other_logits_than_pytorchs_are_an_error(monkeypatch: pytest.MonkeyPatch
     network = random_network(card)
     clips = torch.from_numpy(clips_of(card, 2))
     with nlv.Recognizer(network, card, runtime="openvino") as recognizer:
-        assert recognizer._engine.openvino is not None
-        recognizer._engine.openvino.network.fc.bias.data += 1
+        recognizer._engine.folded.fc.bias.data += 1
         for _ in range(2):  # nothing wrong is kept
             with pytest.raises(nlv.ModelError, match=r"differ by up to 1 from PyTorch's.*Use --runtime torch"):
                 recognizer.forward(clips)
@@ -248,7 +284,7 @@ def test_an_actor_of_a_cluster_takes_it(tiny_model: Path, monkeypatch: pytest.Mo
 
 
 def test_an_unknown_runtime(tiny_model: Path) -> None:
-    with pytest.raises(nlv.UsageError, match="runtime = 'tensorrt' should be one of torch, openvino"):
+    with pytest.raises(nlv.UsageError, match="runtime = 'tensorrt' should be one of auto, torch, openvino"):
         nlv.load(tiny_model, runtime="tensorrt")
 
 
@@ -281,7 +317,7 @@ def test_evaluate_and_serve_hand_it_on(run: Run, tmp_path: Path, monkeypatch: py
 def test_a_run_goes_on_with_it(run: Run, tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
     """As with another device: the scores are the same up to rounding."""
     output = tmp_path / "table.jsonl"
-    begun = run("classify", clip_folder / "a.mp4", "--model", tiny_model, "--output", output)
+    begun = run("classify", clip_folder / "a.mp4", "--model", tiny_model, "--output", output, "--runtime", "torch")
     assert begun.status == 0
     done = run(
         *("classify", clip_folder, "--exclude", "note.mp4", "--model", tiny_model, "--output", output, "--resume"),

@@ -7,16 +7,14 @@ import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.precision import Precision
+from nonlocal_video.inference.runtimes.choice import Runtime, RuntimeOption
 from nonlocal_video.inference.runtimes.openvino import check_installed
-
-Runtime = Literal["torch", "openvino"]
-"""Runtimes: PyTorch on any device, or OpenVINO on the CPU."""
 
 EVERY_GPU = "cuda:all"
 """Name for all GPUs of the machine, in runs over many clips."""
@@ -24,7 +22,7 @@ EVERY_GPU = "cuda:all"
 _log = logging.getLogger(__name__)
 
 
-def choose_device(name: str, *, runtime: Runtime = "torch") -> torch.device:
+def choose_device(name: str, *, runtime: RuntimeOption = "auto") -> torch.device:
     """Return the device to run on.
 
     `auto` is the first CUDA device that the runtime and the installed PyTorch can use, or else the CPU. If there is an
@@ -41,7 +39,7 @@ def choose_device(name: str, *, runtime: Runtime = "torch") -> torch.device:
             f"auto, cpu, cuda or cuda:N."
         )
     if name == "auto":
-        return _best_device() if runtime == "torch" else torch.device("cpu")
+        return torch.device("cpu") if runtime == "openvino" else _best_device()
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -62,7 +60,7 @@ def choose_device(name: str, *, runtime: Runtime = "torch") -> torch.device:
     return device
 
 
-def choose_devices(name: str, *, runtime: Runtime = "torch") -> list[str]:
+def choose_devices(name: str, *, runtime: RuntimeOption = "auto") -> list[str]:
     """Return the devices of a run over many clips: all GPUs for `cuda:all`, otherwise that of `choose_device`.
 
     Raises:
@@ -74,14 +72,14 @@ def choose_devices(name: str, *, runtime: Runtime = "torch") -> list[str]:
     return [str(choose_device(f"cuda:{index}")) for index in range(torch.cuda.device_count())]
 
 
-def check_runtime(runtime: Runtime, device: str) -> None:
+def check_runtime(runtime: RuntimeOption, device: str) -> None:
     """Check that a runtime is installed and supports a device; the device itself is not checked.
 
     Raises:
         UsageError: The runtime is unknown, not installed, or does not support the device.
     """
-    if runtime not in get_args(Runtime):
-        raise UsageError(f"runtime = {runtime!r} should be one of {', '.join(get_args(Runtime))}.")
+    if runtime not in get_args(RuntimeOption):
+        raise UsageError(f"runtime = {runtime!r} should be one of {', '.join(get_args(RuntimeOption))}.")
     if runtime == "openvino":
         check_installed()
         if device.partition(":")[0] == "cuda":

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nonlocal_video.attention.capture import Captured
 from nonlocal_video.errors import ModelError, NonlocalVideoError, UsageError
-from nonlocal_video.inference.runtimes.traceable import TOLERANCE, LogitsAndFeatures, PlaceLogits, trace, traceable
+from nonlocal_video.inference.runtimes.answer import NetworkAnswer
+from nonlocal_video.inference.runtimes.compiled_cache import CompiledCache, entry_key
+from nonlocal_video.inference.runtimes.traceable import TOLERANCE, TracedAnswer, outputs_of, trace, traceable
 from nonlocal_video.models.card import ModelCard
+
+_log = logging.getLogger(__name__)
+
+
+def is_installed() -> bool:
+    """Return whether OpenVINO is installed; it is not imported."""
+    return find_spec("openvino") is not None
 
 
 def check_installed() -> None:
@@ -22,7 +33,7 @@ def check_installed() -> None:
     Raises:
         UsageError: It is not; the message contains the command that installs it.
     """
-    if find_spec("openvino") is None:
+    if not is_installed():
         raise UsageError("runtime = 'openvino' needs openvino: pip install openvino")
 
 
@@ -45,12 +56,15 @@ def convert(program: torch.export.ExportedProgram, shape: tuple[int | None, ...]
 
 def compiled(model: Any, num_threads: int) -> Any:
     """Compile a model, or a file with one, for the CPU in float32; return an `openvino.CompiledModel`."""
-    settings = {
+    return _core().compile_model(model, "CPU", _settings(num_threads))
+
+
+def _settings(num_threads: int) -> dict[str, Any]:
+    return {
         "INFERENCE_PRECISION_HINT": "f32",  # CPUs with bfloat16 arithmetic would be given it otherwise
         "INFERENCE_NUM_THREADS": num_threads,
         "ENABLE_CPU_PINNING": False,  # it binds the threads of every process to the same cores
     }
-    return _core().compile_model(model, "CPU", settings)
 
 
 @functools.cache
@@ -64,53 +78,97 @@ def _core() -> Any:
     return import_openvino().Core()
 
 
-Answer = tuple[Tensor, Tensor | None]
-"""Logits (B, P, classes), and pooled features (B, C) where the network names its layer before the classifier."""
-
-
-def _run(network: Any, clips: Tensor) -> Answer:
-    # Clips aren't copied; the results are, so that the next run doesn't overwrite them.
-    found = network(clips.contiguous().numpy(), share_inputs=True)
-    logits, *features = (torch.from_numpy(found[position]) for position in range(len(found)))
-    return logits, features[0] if features else None
-
-
 class OpenVINONetwork:
     """A copy of a network that OpenVINO runs on the CPU, in float32 on as many threads as PyTorch has.
 
-    Frames and pixels are fixed where a network is compiled, the number of clips is not. So it is compiled for each
-    shape of clip that comes, when the first of them does. That clip is answered by PyTorch, too, and what was compiled
-    is kept only if both agree: it is another program, and one that hides damage, as its ReLU makes 0 of what is not a
-    number.
+    Frames and pixels are fixed where a network is compiled, the number of views is not. So it is compiled for each
+    shape of view, and what was compiled is kept, in memory and in the cache on disk, only if it gives PyTorch's answer
+    for one view: it is another program, and one that hides damage, as its ReLU makes 0 of what is not a number.
 
     Args:
-        network: In eval mode, on the CPU; what becomes of it later doesn't matter here.
+        network: In eval mode, on the CPU; it is read when a shape is compiled.
         card: The network's.
-        by_pytorch: PyTorch's answer for the same clips, or a ModelError if it isn't numbers.
+        cache: Where compiled networks are kept on disk.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, by_pytorch: Callable[[Tensor], Answer]) -> None:
-        self.network = traceable(network, for_pytorch=False)[0].eval().requires_grad_(False)
-        """What is compiled, as PyTorch has it."""
+    def __init__(self, network: nn.Module, card: ModelCard, cache: CompiledCache) -> None:
         self.card = card
-        self._by_pytorch = by_pytorch
+        self._network, self._cache = network, cache
         self._compiled: dict[torch.Size, Any] = {}
+        self._keys: dict[torch.Size, str | None] = {}
+        self._outputs = outputs_of(network)
 
-    def __call__(self, clips: Tensor) -> Answer:
-        """The answer for normalised clips (B, 3, T, S, S); see `LogitsAndFeatures`.
+    @property
+    def compared(self) -> dict[str, list[str]]:
+        """Layers whose inputs and outputs `compile` compares, as arguments of `answer_of`."""
+        return {f"{kind}s_of": [name for one, name in self._outputs if one == kind] for kind in ("input", "output")}
+
+    def gives(self, *, inputs_of: Sequence[str], outputs_of: Sequence[str]) -> bool:
+        """Return whether it can keep these inputs and outputs of layers."""
+        return {("input", name) for name in inputs_of} | {("output", name) for name in outputs_of} <= {*self._outputs}
+
+    def is_compiled(self, shape: torch.Size) -> bool:
+        """Return whether the network is compiled for views of a shape (3, T, S, S).
+
+        The first time that a shape is asked for, this looks in the cache on disk.
+        """
+        if shape in self._compiled or shape in self._keys:
+            return shape in self._compiled
+        key = self._keys[shape] = entry_key(self._network, self.card, tuple(shape))
+        blob = None if key is None else self._cache.get(key)
+        if blob is None:
+            return False
+        try:
+            self._compiled[shape] = _core().import_model(blob, "CPU", _settings(torch.get_num_threads()))
+        except Exception as error:  # of another build with the same version, for one; it is compiled again
+            _log.warning("the compiled network in the cache cannot be used: %s", error)
+            return False
+        return True
+
+    def compile(self, view: Tensor, by_pytorch: NetworkAnswer) -> None:
+        """Compile the network for views of a shape, compare it with PyTorch, and keep it.
+
+        Args:
+            view: A normalised view (1, 3, T, S, S).
+            by_pytorch: PyTorch's answer for it, with what `compared` lists.
 
         Raises:
             ModelError: OpenVINO cannot run the network, or gives other numbers than PyTorch.
         """
-        shape = clips.shape[1:]
-        if shape not in self._compiled:
-            network = self._compile(shape)
-            found, expected = _run(network, clips[:1]), self._by_pytorch(clips[:1])
-            self._check("logits", found[0], expected[0])
-            if found[1] is not None and expected[1] is not None:
-                self._check("features", found[1], expected[1])
-            self._compiled[shape] = network
-        return _run(self._compiled[shape], clips)
+        shape = view.shape[1:]
+        network = self._compile(shape)
+        found = self._run(network, view)
+        self._check("logits", found.logits, by_pytorch.logits)
+        if found.features is not None and by_pytorch.features is not None:
+            self._check("features", found.features, by_pytorch.features)
+        for kind, of_found, of_pytorch in (
+            ("input", found.kept.inputs, by_pytorch.kept.inputs),
+            ("output", found.kept.outputs, by_pytorch.kept.outputs),
+        ):
+            for name, values in of_found.items():
+                self._check(f"features ({kind} of {name})", values, of_pytorch[name])
+        self._compiled[shape] = network
+        key = self._keys.get(shape)
+        if key is not None:
+            self._cache.put(key, _exported(network))
+
+    def __call__(self, views: Tensor) -> NetworkAnswer:
+        """Run the compiled network on normalised views (B, 3, T, S, S) of a shape that `is_compiled`."""
+        return self._run(self._compiled[views.shape[1:]], views)
+
+    def _run(self, network: Any, views: Tensor) -> NetworkAnswer:
+        # Views aren't copied; the results are, so that the next run doesn't overwrite them.
+        found = network(views.contiguous().numpy(), share_inputs=True)
+        logits, *others = (torch.from_numpy(found[output]) for output in network.outputs)
+        kept, features = Captured(), None
+        for (kind, name), values in zip(self._outputs, others, strict=True):
+            if kind == "pooled":
+                features = values
+            elif kind == "output":
+                kept.outputs[name] = values
+            else:
+                kept.inputs[name] = values
+        return NetworkAnswer(logits, features, kept)
 
     def _check(self, what: str, found: Tensor, expected: Tensor) -> None:
         difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
@@ -124,8 +182,8 @@ class OpenVINONetwork:
     def _compile(self, shape: torch.Size) -> Any:
         try:
             with torch.inference_mode(False), torch.no_grad():  # tracing does not work in inference mode
-                named = hasattr(self.network, "feature_layer") and hasattr(self.network, "head")
-                answer = (LogitsAndFeatures if named else PlaceLogits)(self.network, self.card).eval()
+                network = traceable(self._network, for_pytorch=False)[0].eval().requires_grad_(False)
+                answer = TracedAnswer(network, self.card, self._outputs).eval()
                 model = convert(trace(answer, (None, *shape)), (None, *shape))
             return compiled(model, torch.get_num_threads())
         except NonlocalVideoError:
@@ -136,3 +194,9 @@ class OpenVINONetwork:
                 f"Model {self.card.name!r} cannot be compiled by OpenVINO for clips of {tuple(shape)}: "
                 f"{type(error).__name__}: {reason.rstrip('.')}. Use --runtime torch."
             ) from error
+
+
+def _exported(network: Any) -> bytes:
+    """Return a compiled network as bytes."""
+    blob = network.export_model()
+    return blob if isinstance(blob, bytes) else bytes(blob.getvalue())

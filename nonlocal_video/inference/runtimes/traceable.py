@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nonlocal_video.blocks.nonlocal_block import NonLocalBlock, Rows
-from nonlocal_video.inference.aggregation import pooled_as_by_head, window_logits
+from nonlocal_video.inference.aggregation import window_logits
+from nonlocal_video.inference.runtimes.answer import answer_of, feature_layer_of
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.folding import fold_batch_norms
 
 TOLERANCE = 1e-4
 """Largest difference allowed between another runtime's logits and PyTorch's, as a share of the largest logit."""
+Output = tuple[Literal["pooled", "output", "input"], str]
+"""An output beside the logits: the pooled output, the output or the input of a layer, and its dotted name."""
 
 
 class PlaceLogits(nn.Module):
@@ -33,21 +37,47 @@ class PlaceLogits(nn.Module):
         return window_logits(self.card, network, network.forward_to(network.feature_layer, clips))
 
 
-class LogitsAndFeatures(PlaceLogits):
-    """The same, and the pooled features (B, C) of the layer before the classifier.
+def outputs_of(network: nn.Module) -> tuple[Output, ...]:
+    """Return what maps and comparisons need beside the logits.
+
+    These are the pooled features (B, C) and the output (B, C, T', H', W') of the layer before the classifier, if the
+    network names it, and the input (B, C, T', H', W') of each non-local block.
 
     Args:
-        network: With a `feature_layer`, `forward_to` and `head`.
+        network: As it was trained; in a folded copy blocks may be missing.
+    """
+    before_head = feature_layer_of(network)
+    features: list[Output] = [] if before_head is None else [("pooled", before_head), ("output", before_head)]
+    return (*features, *(("input", name) for name in getattr(network, "nonlocal_layers", dict)()))
+
+
+class TracedAnswer(nn.Module):
+    """Maps normalised clips (B, 3, T, S, S) to logits (B, P, classes), and to further outputs.
+
+    Args:
+        network: For tracing, see `traceable`.
         card: The network's.
+        outputs: The further outputs, see `outputs_of`.
     """
 
-    def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Return logits (B, P, classes) and pooled features (B, C) of normalised clips (B, 3, T, S, S)."""
-        network: Any = self.network
-        features = network.forward_to(network.feature_layer, clips)
-        if self.card.head_window is None:
-            return network.head(features)[:, None], pooled_as_by_head(network, features)
-        return window_logits(self.card, network, features), pooled_as_by_head(network, features)
+    def __init__(self, network: nn.Module, card: ModelCard, outputs: Sequence[Output]) -> None:
+        super().__init__()
+        self.network, self.card = network, card
+        self._outputs = outputs
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
+        """Return logits, and the other outputs in their order."""
+        inputs = [name for kind, name in self._outputs if kind == "input"]
+        outputs = [name for kind, name in self._outputs if kind == "output"]
+        answer = answer_of(self.network, self.card, clips, inputs_of=inputs, outputs_of=outputs)
+        features = () if answer.features is None else (answer.features,)
+        kept = answer.kept
+        return (
+            answer.logits,
+            *features,
+            *(kept.outputs[name] for name in outputs),
+            *(kept.inputs[name] for name in inputs),
+        )
 
 
 @dataclass(frozen=True)

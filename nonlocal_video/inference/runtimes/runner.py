@@ -1,0 +1,148 @@
+"""Runs a network by the runtime that was asked for, or that is worth it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nonlocal_video.errors import ModelError
+from nonlocal_video.inference.precision import Precision
+from nonlocal_video.inference.runtimes.answer import NetworkAnswer
+from nonlocal_video.inference.runtimes.choice import Runtime, RuntimeChoice, RuntimeOption, choose_runtime
+from nonlocal_video.inference.runtimes.compiled_cache import CompiledCache
+from nonlocal_video.inference.runtimes.openvino import OpenVINONetwork
+from nonlocal_video.inference.runtimes.torch_network import TorchNetwork
+from nonlocal_video.models.card import ModelCard
+
+_log = logging.getLogger("nonlocal_video.runtime")
+
+
+class NetworkRunner:
+    """Runs a network; with `auto` by PyTorch until OpenVINO is worth its start, for each shape of view.
+
+    The choice is logged at level INFO, each once; that OpenVINO was given up is a warning. Threads take turns, for
+    which the caller sees.
+
+    Attributes:
+        by_torch: The network in PyTorch.
+        by_openvino: The network in OpenVINO, as far as it is compiled.
+        runtime: What ran last; before the first run what will, as far as it is known.
+    """
+
+    def __init__(
+        self, network: nn.Module, card: ModelCard, *, device: torch.device, option: RuntimeOption, precision: Precision
+    ) -> None:
+        self.by_torch = TorchNetwork(network, card, device, precision)
+        self.by_openvino = OpenVINONetwork(network, card, CompiledCache())
+        self.runtime: Runtime = "openvino" if option == "openvino" else "torch"
+        self._option, self._device, self._precision = option, device, precision
+        self._problem: str | None = None
+        self._seconds_by_torch: defaultdict[torch.Size, float] = defaultdict(float)
+        self._told: dict[torch.Size, Runtime] = {}
+
+    def __call__(
+        self,
+        views: Tensor,
+        *,
+        num_ahead: int = 0,
+        pooled_layer: str | None = None,
+        inputs_of: Sequence[str] = (),
+        outputs_of: Sequence[str] = (),
+    ) -> tuple[NetworkAnswer, Runtime]:
+        """Run the network on normalised views (B, 3, T, S, S), on the device; return its answer and what ran it.
+
+        Args:
+            views: The views.
+            num_ahead: Number of views of this shape that are still to come, as far as it is known.
+            pooled_layer: Dotted name of the layer whose pooled output is the answer's `features`. Another one than that
+                before the classifier, which None is, comes from PyTorch.
+            inputs_of: Dotted names of layers whose inputs are kept.
+            outputs_of: Dotted names of layers whose outputs are kept.
+
+        Raises:
+            ModelError: The network gave something that is not a number; or OpenVINO was asked for and cannot run it.
+        """
+        shape = views.shape[1:]
+        wanted = {"inputs_of": inputs_of, "outputs_of": outputs_of}
+        if pooled_layer is not None or not self.by_openvino.gives(**wanted):
+            self.runtime = "torch"
+            return self.by_torch(views, pooled_layer=pooled_layer, **wanted), "torch"
+        choice = self._choose(shape, self._seconds_by_torch[shape])
+        answer = None
+        if choice.runtime == "torch":
+            answer, seconds = self._timed(views, **wanted)
+            self._seconds_by_torch[shape] += seconds
+            choice = self._choose(shape, self._seconds_by_torch[shape] + seconds / len(views) * num_ahead)
+        if choice.runtime == "openvino" and not self._prepared(views[:1], answer):
+            choice = self._choose(shape, 0.0)  # PyTorch, and why
+        self._tell(choice, shape)
+        self.runtime = choice.runtime
+        if choice.runtime == "torch":
+            return answer or self.by_torch(views, **wanted), "torch"
+        answer = self.by_openvino(views)
+        if not torch.isfinite(answer.logits).all():
+            raise self.by_torch.not_finite(views)
+        return answer, "openvino"
+
+    def _timed(
+        self, views: Tensor, *, inputs_of: Sequence[str], outputs_of: Sequence[str]
+    ) -> tuple[NetworkAnswer, float]:
+        """Run PyTorch; return its answer and the seconds that this took, without those of its start.
+
+        The seconds are the processors', divided by the threads: what other processes do does not count. Where OpenVINO
+        may be compiled next, the answer has what it is compared by.
+        """
+        _ = self.by_torch.folded
+        if self._choose(views.shape[1:], math.inf).runtime == "openvino":
+            compared = self.by_openvino.compared
+            inputs_of = list(dict.fromkeys([*inputs_of, *compared["inputs_of"]]))
+            outputs_of = list(dict.fromkeys([*outputs_of, *compared["outputs_of"]]))
+        started = time.process_time()
+        answer = self.by_torch(views, inputs_of=inputs_of, outputs_of=outputs_of)
+        return answer, (time.process_time() - started) / torch.get_num_threads()
+
+    def _choose(self, shape: torch.Size, seconds_by_torch: float) -> RuntimeChoice:
+        return choose_runtime(
+            self._option,
+            device=self._device,
+            precision=self._precision,
+            problem=self._problem,
+            is_compiled=lambda: self.by_openvino.is_compiled(shape),
+            seconds_by_torch=seconds_by_torch,
+        )
+
+    def _prepared(self, view: Tensor, by_torch: NetworkAnswer | None) -> bool:
+        """Compile the network for a view (1, 3, T, S, S) unless it is; return whether OpenVINO can be used.
+
+        Args:
+            view: The view, by which the compiled network is compared with PyTorch.
+            by_torch: What `_timed` returned for it and possibly others; None if PyTorch did not run.
+
+        Raises:
+            ModelError: It cannot, and was asked for; or PyTorch's answer is not a number.
+        """
+        if self.by_openvino.is_compiled(view.shape[1:]):
+            return True
+        expected = self.by_torch(view, **self.by_openvino.compared) if by_torch is None else by_torch.first()
+        try:
+            self.by_openvino.compile(view, expected)
+        except ModelError as error:
+            if self._option == "openvino":
+                raise
+            self._problem = str(error)
+            return False
+        return True
+
+    def _tell(self, choice: RuntimeChoice, shape: torch.Size) -> None:
+        if self._option != "auto" or self._told.get(shape) == choice.runtime:
+            return
+        size = " x ".join(map(str, shape[1:]))
+        level = logging.INFO if self._problem is None else logging.WARNING
+        _log.log(level, "Runtime %s for views of %s: %s.", choice.runtime, size, choice.reason)
+        self._told[shape] = choice.runtime

@@ -28,6 +28,7 @@ def test_tables_are_the_results() -> None:
     assert all(f"<!-- block_{kind} -->\n" in PAGE for kind in tables.TABLES)
 
 
+@pytest.mark.slow
 def test_figures_follow_from_the_clips(benchmark: ModuleType) -> None:
     assert benchmark.figures(FOUND["clips"]) == FOUND["figures"]
     asked = [row for row in FOUND["clips"] if row["part"] == "asked of"]

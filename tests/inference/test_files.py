@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nonlocal_video as nlv
@@ -128,6 +128,7 @@ def test_patterns_choose_by_name_or_by_path(tmp_path: Path) -> None:
     assert names(exclude=["a.*"], all_files=True) == ["x/b.avi", "y/notes.txt"]
 
 
+@settings(deadline=None)
 @given(parts=st.integers(1, 9))
 def test_shards_are_disjoint_and_together_everything(parts: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("shards")

@@ -1,4 +1,4 @@
-"""A film whose sound begins first: every second that is taken or given is the player's."""
+"""A film whose pictures begin late: every second that is taken or given is the player's."""
 
 from __future__ import annotations
 
@@ -39,12 +39,27 @@ def clip(colour_clip: Callable[[int], Path]) -> Path:
     return colour_clip(30)
 
 
-@pytest.fixture(scope="module")
-def late(clip: Path) -> Path:
-    """The same pictures 0.7 s after the sound begins."""
-    path = clip.with_name("late.mp4")
-    sound = ["-f", "lavfi", "-i", "sine=440:duration=4", "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac"]
-    command = ["ffmpeg", "-y", "-v", "error", "-itsoffset", str(DELAY), "-i", str(clip), *sound, str(path)]
+@pytest.fixture(scope="module", params=["after the sound", "after nothing"])
+def late(clip: Path, request: pytest.FixtureRequest) -> Path:
+    """The same pictures, 0.7 s later."""
+    path, sound = clip.with_name("late.mkv"), []
+    if request.param == "after the sound":
+        path = clip.with_name("late.mp4")
+        sound = ["-f", "lavfi", "-i", "sine=440:duration=4", "-map", "0:v", "-map", "1:a", "-c:a", "aac"]
+    command = [
+        "ffmpeg",
+        "-y",
+        "-v",
+        "error",
+        "-itsoffset",
+        str(DELAY),
+        "-i",
+        str(clip),
+        *sound,
+        "-c:v",
+        "copy",
+        str(path),
+    ]
     subprocess.run(command, check=True)
     return path
 

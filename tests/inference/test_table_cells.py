@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nonlocal_video.errors import UsageError
@@ -48,11 +48,13 @@ def test_other_text_and_all_numbers_stay(value: Any) -> None:
         assert unescape_cell(value) == value
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="'=+-@\t\ra1 ", max_size=8))
 def test_the_way_back_is_unambiguous(text: str) -> None:
     assert unescape_cell(escape_cell(text)) == text
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([b"\\", b"x", b"5", b"c", b"f", b"8", b"\xff", b"\xc3", b"\xa9", b"a", b"\\xff", b"F"]))
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as nn_functional
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nonlocal_video.errors import UsageError
@@ -46,6 +46,7 @@ def nearest_edge(fraction: float, length: int) -> int:
     return min(range(length + 1), key=lambda edge: (abs(edge - place), -edge))
 
 
+@settings(deadline=None)
 @given(
     edges=st.tuples(*[st.integers(0, 64)] * 4).filter(lambda e: e[0] < e[2] and e[1] < e[3]),
     height=st.integers(200, 700),

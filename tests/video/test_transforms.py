@@ -117,6 +117,7 @@ def test_normalise_is_the_formula() -> None:
     torch.testing.assert_close(made.double(), expected.permute(3, 0, 1, 2), atol=1e-5, rtol=0)
 
 
+@settings(deadline=None)
 @given(
     height=st.integers(32, 400),
     width=st.integers(32, 400),

@@ -2,11 +2,11 @@
 
     python benchmarks/peers.py CLIPS --environments DIR --output benchmarks/results/peers.json
 
-CLIPS is a folder of video files. Every peer runs in a virtual environment of its own under DIR, which is made once, with
-the network that it offers and random weights, the same threads, and the clips one after another in one process. Both
-processes are alive at once and answer in turns. PyTorch and what is installed beside it are those of the environment
-that runs the script, so that all sides have the same build; pip adds what a peer needs besides. A peer that cannot be
-installed or run is listed with its error.
+CLIPS is a folder of video files. Every peer runs in a virtual environment of its own under DIR, which is made once,
+with the network that it offers, random weights, the same threads, and the clips one after another in one process.
+Both processes are alive at once and answer in turns. PyTorch and what is installed beside it are those of the
+environment that runs the script, so that all sides have the same build; pip adds what a peer needs besides. A peer
+that cannot be installed or run is listed with its error.
 
 - `slow_r50`, 8 x 8 frames of 256 pixels: PyTorchVideo's network and transforms against the same network here.
 - `videomae`: transformers' video-classification pipeline against the same folder here.

@@ -1,33 +1,48 @@
-"""The page's server with a video classifier of transformers: scores, evidence and attention."""
+"""What the page answers with a video classifier of transformers, without a page."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import gradio as gr
 import pytest
-from gradio_client import Client, handle_file
-from serving import serving
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "zoo"))
 from transformers_folders import LABELS, small_folder
 
-pytestmark = pytest.mark.slow
+from nonlocal_video.app.ask_callbacks import AskCallbacks
+from nonlocal_video.app.callbacks import Callbacks
+from nonlocal_video.app.choices import overlay_choices
+from nonlocal_video.attention.contact_sheet import ContactSheet
+from nonlocal_video.inference.load import load
+from nonlocal_video.inference.recognizer import Recognizer
 
 
-def test_it_answers_and_explains(tmp_path: Path, clip_folder: Path) -> None:
-    model = small_folder(tmp_path / "videomae-tiny")
-    (tmp_path / "run").mkdir()
-    with serving(tmp_path / "run", "--model", str(model)) as server:
-        client = Client(server.url, verbose=False)
-        row = client.predict(handle_file(str(clip_folder / "a.mp4")), api_name="/classify")
-        assert row["status"] == "ok"
-        assert {one["label"] for one in row["top"]} == set(LABELS)
-        assert sum(one["score"] for one in row["top"]) == pytest.approx(1, abs=1e-6)
-        asked, _ = client.predict(
-            handle_file(str(clip_folder / "a.mp4")), query_seconds=0.9, query_x=0.5, query_y=0.5, api_name="/explain"
-        )
-        assert asked["method"] == "query"
-        assert asked["layer"].endswith("attention.attention")
-        evidence, _ = client.predict(handle_file(str(clip_folder / "a.mp4")), label=LABELS[2], api_name="/explain")
-        assert (evidence["method"], evidence["layer"]) == ("evidence", "features")
+@pytest.fixture(scope="module")
+def videomae(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recognizer]:
+    with load(small_folder(tmp_path_factory.mktemp("models") / "videomae"), device="cpu") as recognizer:
+        yield recognizer
+
+
+def test_it_answers_draws_overlays_and_is_asked_about_a_point(videomae: Recognizer, clip_folder: Path) -> None:
+    callbacks, request = Callbacks({"videomae": videomae}), SimpleNamespace(session_hash="ann")
+    assert [choice for _, choice in overlay_choices(videomae)] == ["evidence", "attention"]
+    clip = str(clip_folder / "a.mp4")
+    for overlay in ("evidence", "attention"):
+        outcomes = callbacks.recognise(clip, "videomae", "1x1", overlay, request=request)  # type: ignore[arg-type]
+        assert set(next(outcomes).scores) == set(LABELS)
+        assert Path(str(next(outcomes).overlay)).is_file()
+        list(outcomes)
+    explanation = callbacks.explanations.of("ann")
+    assert explanation is not None
+    block = list(explanation.block_inputs)[-1]
+    left, top = ContactSheet.from_frames(explanation).corner(2)
+    height, width = explanation.frame(0).shape[:2]
+    event: Any = gr.SelectData(None, {"index": [left + width / 2, top + height / 2], "value": None})
+    answer = AskCallbacks(callbacks.explanations).click(block, LABELS[0], event, request)  # type: ignore[arg-type]
+    assert answer.method == "query"
+    assert "Entropy" in answer.numbers

@@ -33,7 +33,7 @@ def _pressure(results: dict[str, Any]) -> str:
     rows = [["phase", "answers", "median seconds", "server, MiB", "temporary files"]]
     for name, phase in results["phases"].items():
         held = phase["held_at_its_end"]
-        answers = ", ".join(f"{count:,} {what}" for what, count in phase["answers"].items())
+        answers = ", ".join(f"{count:,} × {what}" for what, count in phase["answers"].items())
         seconds = "" if phase["median_seconds"] is None else f"{phase['median_seconds']:.2f}"
         rows.append([name, answers, seconds, f"{held['server_mib']:.0f}", str(held["temporary_files"])])
     return (

@@ -11,6 +11,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .memory_left import is_short
+
 MAX_BODY_BYTES = 1024**2
 """Maximum size of a body that is not an upload."""
 IDLE_SECONDS = 60.0
@@ -61,6 +63,9 @@ class BodyLimit:
         # A clip is there twice for a moment: as it comes, and as it is read.
         if limit > self._max_body and not _has_room(2 * int(announced)):
             await _disk_full()(scope, receive, send)
+            return
+        if limit > self._max_body and is_short():
+            await _memory_short()(scope, receive, send)
             return
         body = _Body(receive, send, limit, self._idle_seconds)
         try:
@@ -143,6 +148,12 @@ def _has_room(num_bytes: int) -> bool:
 
 def _disk_full() -> JSONResponse:
     refusal = _refusal(503, "disk_full", "The server's disk is full; try again later.")
+    refusal.headers["Retry-After"] = str(RETRY_SECONDS)
+    return refusal
+
+
+def _memory_short() -> JSONResponse:
+    refusal = _refusal(503, "busy", "The server is short of memory; try again later.")
     refusal.headers["Retry-After"] = str(RETRY_SECONDS)
     return refusal
 

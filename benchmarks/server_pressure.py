@@ -44,7 +44,8 @@ PAUSE_SECONDS = 1.0
 DISK_MIB = 400
 """Size of the server's temporary folder: the server leaves 256 MiB free, so that uploads fit while it is empty."""
 FULL = 0.95
-HEADROOM_MIB = 32
+HEADROOM_MIB = 200
+"""Less than the server keeps for the work in progress, so that it accepts no further clip."""
 ANSWER_WITHIN_SECONDS = 300.0
 
 

@@ -17,8 +17,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def page_with_tables(text: str) -> str:
     """The page's text with the tables between its markers as the results say."""
-    fuzz, soak, pipeline = (_results(name) for name in ("fuzz", "soak", "pipeline"))
-    for marker, table in (("fuzz", _fuzz(fuzz)), ("soak", _soak(soak)), ("pipeline", _pipeline(pipeline))):
+    tables = {"fuzz": _fuzz, "soak": _soak, "pipeline": _pipeline, "server_pressure": _pressure}
+    for marker, make in tables.items():
+        table = make(_results(marker))
         text = re.sub(
             rf"<!-- {marker} -->\n.*?<!-- /{marker} -->",
             lambda _, marker=marker, table=table: f"<!-- {marker} -->\n{table}\n<!-- /{marker} -->",
@@ -26,6 +27,19 @@ def page_with_tables(text: str) -> str:
             flags=re.DOTALL,
         )
     return text
+
+
+def _pressure(results: dict[str, Any]) -> str:
+    rows = [["phase", "answers", "median seconds", "server, MiB", "temporary files"]]
+    for name, phase in results["phases"].items():
+        held = phase["held_at_its_end"]
+        answers = ", ".join(f"{count:,} × {what}" for what, count in phase["answers"].items())
+        seconds = "" if phase["median_seconds"] is None else f"{phase['median_seconds']:.2f}"
+        rows.append([name, answers, seconds, f"{held['server_mib']:.0f}", str(held["temporary_files"])])
+    return (
+        f"{_table(*rows)}\n\n{results['minutes']:g} minutes in all, {results['programs']} programs, a small model, on "
+        f"a machine that was busy with other work."
+    )
 
 
 def _results(name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -173,14 +174,14 @@ def test_front_matter_is_what_the_hub_reads() -> None:
     card = resnet_card({})
     start = replace(card, name="i3d-nl-k400", licence="Apache 2.0")
     text = front_matter(card, [start], metrics={"top1": 0.875, "top5": 1.0}, measured_on="8 clips: “a”") + "\n# Card\n"
-    data = HubCard(text).data
+    data: Any = HubCard(text).data
     assert data.license == "apache-2.0"
     assert data.pipeline_tag == "video-classification"
     assert data.base_model == "i3d-nl-k400"
     assert [(one.metric_name, one.metric_value) for one in data.eval_results] == [("top1", 0.875), ("top5", 1.0)]
     assert data.eval_results[0].dataset_name == "8 clips: “a”"
 
-    def of(*sources: ModelCard) -> HubCard:
+    def of(*sources: ModelCard) -> Any:
         return HubCard(front_matter(card, sources) + "\n# Card\n").data
 
     assert of().license == "unknown"
@@ -201,7 +202,7 @@ def test_the_guide_has_the_header_of_a_space() -> None:
     root = Path(__file__).resolve().parents[2]
     block = re.search(r"```yaml\n(---\n.*?---\n)```", (root / "docs" / "hub.md").read_text("utf-8"), re.DOTALL)
     assert block is not None
-    space = SpaceCard(block[1]).data
+    space: Any = SpaceCard(block[1]).data
     assert space.sdk == "docker"
     assert f"EXPOSE {space.app_port}" in (root / "Dockerfile").read_text("utf-8")
     assert len(space.short_description) <= 60  # the Hub's limit

@@ -30,8 +30,8 @@ def forward_and_capture(
 
     def keeper(name: str, *, output: bool) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(_module: nn.Module, arguments: Any, result: Tensor) -> None:
-            # A copy, since the next module may be an in-place ReLU. It is a sum, since this is traced for OpenVINO, too,
-            # which takes a clone for the tensor itself and cannot give one tensor as two outputs.
+            # A copy, since the next module may be an in-place ReLU. It is a sum, since OpenVINO takes a clone for the
+            # tensor itself, and cannot give one tensor as two outputs.
             if output:
                 kept.outputs[name] = result + 0.0
             else:

@@ -2,8 +2,8 @@
 
     python benchmarks/runtime_start.py CLIP --output benchmarks/results/runtime_start.json
 
-Start: a new process loads the default model and answers for the clip twice, by PyTorch, by OpenVINO with an empty cache,
-and by OpenVINO with the compiled network in the cache, in turn. Seconds are those after the imports.
+Start: a new process loads the default model and answers for the clip twice: by PyTorch, by OpenVINO with an empty
+cache, and by OpenVINO with the compiled network in the cache, in turn. Seconds are those after the imports.
 Batches: seconds a view with one view in a forward pass and with several, both runtimes in turn.
 `torch.compile`: the folded network, compiled by inductor, which needs a C++ compiler; without one it says why not.
 Each measure also counts processor seconds, in which other work of the machine shows less.

@@ -88,7 +88,7 @@ def main() -> None:
     )
     done = {(row["set"], row["class"], row["clip"]) for row in rows}
     with (
-        nlv.load(options.model, device="cpu") as exact,
+        nlv.load(options.model, device="cpu", runtime="torch") as exact,
         nlv.load(options.model, device="cpu", precision="bf16") as bf16,
     ):
         modes: dict[str, tuple[Recognizer, Any]] = {

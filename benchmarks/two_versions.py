@@ -1,10 +1,12 @@
-"""Compare two versions of the project on a CPU: a folder, a timeline, and the page's first answer, in turn.
+"""Compare two versions of the project on a CPU: a folder, a timeline, one clip, and the page's first answer, in turn.
 
     python benchmarks/two_versions.py OTHER_TREE CLIPS VIDEO --output benchmarks/results/two_versions.json
 
 OTHER_TREE is a checkout of another commit with an environment in `.venv` (`git worktree add ../other COMMIT`, then
 `make .venv/.installed-dev` there). CLIPS is a folder to classify, VIDEO a longer file for the timeline. Both versions
 run each command in turn, after one run that is not counted; the ratios are those of neighbouring runs.
+
+What a version keeps in the cache folder it finds in the counted runs; before the first run that folder is empty.
 
 Seconds are those of the whole command, start-up included; `cpu_seconds` those of its processes on all cores. The page
 is timed in Chromium with its full view, from the choice of the clip to the scores and to the playing overlay.
@@ -29,6 +31,7 @@ from page_visitor import make_clip, serving
 from playwright.sync_api import sync_playwright
 
 from nonlocal_video.benchmark.machine import describe_machine
+from nonlocal_video.paths import CACHE_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 Figures = dict[str, float]
@@ -88,10 +91,12 @@ def main() -> None:
     arguments = parser.parse_args()
     trees = [ROOT, arguments.other.resolve()]
     clips, video = str(arguments.clips.resolve()), str(arguments.video.resolve())
+    first_clip = min(path for path in arguments.clips.resolve().rglob("*") if path.is_file())
     load_before = os.getloadavg()[0]
     cases: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="nonlocal-video-") as name:
         folder = Path(name)
+        os.environ[CACHE_VARIABLE] = str(folder / "cache")
 
         def table(tree: Path) -> Callable[[int], Figures]:
             return lambda n: command(tree, "classify", clips, "--output", str(folder / f"{tree.name} {n}.csv"))
@@ -99,7 +104,10 @@ def main() -> None:
         def timeline(tree: Path) -> Callable[[int], Figures]:
             return lambda n: command(tree, "timeline", video, "--output", str(folder / f"{tree.name} {n}.json"))
 
-        for case, run in (("folder", table), ("timeline", timeline)):
+        def one_clip(tree: Path) -> Callable[[int], Figures]:
+            return lambda _: command(tree, "classify", str(first_clip))
+
+        for case, run in (("folder", table), ("timeline", timeline), ("clip", one_clip)):
             print(case, flush=True)
             cases[case] = compare(run(trees[0]), run(trees[1]), arguments.runs)
         print("page", flush=True)

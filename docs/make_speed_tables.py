@@ -50,6 +50,7 @@ def versions(results: dict[str, Any]) -> str:
     names = {
         "folder": {"seconds": "a folder, by the clock", "cpu_seconds": "a folder, processor time"},
         "timeline": {"seconds": "a timeline, by the clock", "cpu_seconds": "a timeline, processor time"},
+        "clip": {"seconds": "one clip, by the clock", "cpu_seconds": "one clip, processor time"},
         "page": {
             "scores_seconds": "the page, until the scores",
             "overlay_seconds": "the page, until the overlay plays",
@@ -57,7 +58,7 @@ def versions(results: dict[str, Any]) -> str:
     }
     rows = [["", "before, s", "now, s", "ratio", "each pair's"]]
     for case, figures in names.items():
-        for key, name in figures.items():
+        for key, name in figures.items() if case in results["cases"] else ():
             found = results["cases"][case][key]
             pairs = ", ".join(f"{ratio:.2f}" for ratio in found["ratios"])
             rows.append([name, f"{found['other']:.1f}", f"{found['this']:.1f}", f"x{found['ratio']:.2f}", pairs])

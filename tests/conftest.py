@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -13,6 +14,12 @@ import numpy as np
 import pytest
 import torch
 from absent import absent
+
+from nonlocal_video.inference.runtimes import compiled_cache
+from nonlocal_video.paths import CACHE_VARIABLE as _CACHE
+from nonlocal_video.paths import cache_folder
+
+_count = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +53,13 @@ def _own_random_numbers() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_compiled_networks(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each test begins without compiled networks of this machine or of other tests, which would change the runtime."""
+    empty = tmp_path_factory.getbasetemp() / f"compiled-{next(_count)}"
+    monkeypatch.setattr(compiled_cache, "cache_folder", lambda: cache_folder() if _CACHE in os.environ else empty)
 
 
 @pytest.fixture(scope="session")

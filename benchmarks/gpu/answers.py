@@ -54,7 +54,10 @@ def doctor(context: Context) -> None:
 def same_answers(context: Context) -> None:
     """Compare logits and maps of the device with those of the CPU, on the same frames."""
     frames = _frames(context)
-    with nlv.load(context.model, device="cpu") as cpu, nlv.load(context.model, device=context.device) as device:
+    with (
+        nlv.load(context.model, device="cpu", runtime="torch") as cpu,
+        nlv.load(context.model, device=context.device) as device,
+    ):
         inputs = _input(cpu, frames)
         wanted = cpu.forward(inputs)
         found = relative_difference(device.forward(inputs), wanted)

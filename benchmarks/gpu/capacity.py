@@ -19,9 +19,9 @@ from gpu.answers import LOGITS, relative_difference
 from gpu.clips import moving_pattern, write_clips
 from gpu.harness import Context, require
 from nonlocal_video.errors import VideoError
-from nonlocal_video.inference.engine import Engine
 from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
 from nonlocal_video.inference.request import ClipRequest
+from nonlocal_video.inference.runtimes.runner import NetworkRunner
 
 _BATCH = 8
 _LEAST_SHARE = 0.9
@@ -164,18 +164,18 @@ def _limit(fraction: float) -> Iterator[None]:
 @contextmanager
 def _simulated_limit(views: float) -> Iterator[None]:
     """Let batches of more views end as they would on a device that is full."""
-    logits = Engine._logits
+    run_network = NetworkRunner.__call__
 
-    def limited(self: Engine, inputs: torch.Tensor, *given: Any, **options: Any) -> Any:
+    def limited(self: NetworkRunner, inputs: torch.Tensor, *given: Any, **options: Any) -> Any:
         if len(inputs) > views:
             raise torch.OutOfMemoryError("CUDA out of memory (simulated).")
-        return logits(self, inputs, *given, **options)
+        return run_network(self, inputs, *given, **options)
 
-    Engine._logits = limited  # type: ignore[method-assign]
+    NetworkRunner.__call__ = limited  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Engine._logits = logits  # type: ignore[method-assign]
+        NetworkRunner.__call__ = run_network  # type: ignore[method-assign]
 
 
 @contextmanager

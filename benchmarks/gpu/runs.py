@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from gpu.clips import small_model, write_clips
 from gpu.command import Ended, in_fork, run_command
 from gpu.harness import Context, require
-from nonlocal_video.inference.engine import Engine
+from nonlocal_video.inference.runtimes.runner import NetworkRunner
 
 STATUS_DEVICE_FAILED, STATUS_INTERRUPTED = 3, 130
 SCORES = 1e-4
@@ -100,10 +100,10 @@ def weights_digest(path: Path) -> str:
 
 def _die_in_a_kernel() -> None:
     """Let a kernel of this process fail an assert in its third forward pass, after which CUDA refuses everything."""
-    logits = Engine._logits
+    run_network = NetworkRunner.__call__
     calls = 0
 
-    def dying(self: Engine, inputs: torch.Tensor, *given: Any, **options: Any) -> Any:
+    def dying(self: NetworkRunner, inputs: torch.Tensor, *given: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls >= _DIES_AT:
@@ -112,9 +112,9 @@ def _die_in_a_kernel() -> None:
             outside = torch.full((1,), 1000, device=inputs.device)
             inputs.flatten()[:8].index_select(0, outside)
             torch.cuda.synchronize()
-        return logits(self, inputs, *given, **options)
+        return run_network(self, inputs, *given, **options)
 
-    Engine._logits = dying  # type: ignore[method-assign]
+    NetworkRunner.__call__ = dying  # type: ignore[method-assign]
 
 
 def _rows(table: Path) -> list[dict[str, Any]]:

@@ -199,7 +199,18 @@ def _openvino() -> str:
     difference = float((torch.from_numpy(run(clip.numpy())[0]) - expected).abs().max())
     if not difference < 1e-5:
         raise NonlocalVideoError(f"wrong values: they differ by up to {difference:.1e}")
-    return f"openvino {_version('openvino')}, for --runtime openvino"
+    return f"openvino {_version('openvino')}, {_compiled_networks()}"
+
+
+def _compiled_networks() -> str:
+    from nonlocal_video.inference.runtimes.compiled_cache import CompiledCache
+
+    cache = CompiledCache()
+    if cache.folder is None:
+        return "without a folder for compiled networks"
+    entries = cache.entries()
+    size = sum(path.stat().st_size for path in entries) / 1e6
+    return f"compiled networks: {len(entries)} of {size:.0f} MB in {cache.folder}"
 
 
 def _decoder_choice() -> Table:

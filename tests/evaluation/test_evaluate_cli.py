@@ -111,7 +111,7 @@ def test_csv_with_groups_and_splits_and_json_without_files(
     ]
     table = tmp_path / "clips.csv"
     table.write_text("\n".join(["path,label,group,split", *lines]) + "\n")
-    done = run("evaluate", table, "--model", tiny_model, "--split", "val", "--json")
+    done = run("evaluate", table, "--model", tiny_model, "--split", "val", "--json", "--runtime", "torch")
     assert (done.status, done.err) == (0, "")
     summary = json.loads(done.out)
     assert (summary["clips"], summary["groups"], summary["split"]) == (2, 1, "val")

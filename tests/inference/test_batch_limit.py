@@ -18,6 +18,8 @@ from nonlocal_video.inference.batch_limit import MAX_ELEMENTS, largest_tensor, v
 from nonlocal_video.inference.preprocessing import ClipLoader
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.request import ClipRequest
+from nonlocal_video.inference.runtimes.answer import NetworkAnswer
+from nonlocal_video.inference.runtimes.runner import NetworkRunner
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.folding import fold_batch_norms
 
@@ -57,11 +59,11 @@ def test_84_views_of_the_default_would_be_too_many_and_are_split(monkeypatch: py
         assert without_data(network, most + 2) > MAX_ELEMENTS  # padding counts, which hooks do not see
         sizes: list[int] = []
 
-        def answered(inputs: Tensor, *_: Any, **__: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        def answered(_self: NetworkRunner, inputs: Tensor, *_: Any, **__: Any) -> tuple[NetworkAnswer, str]:
             sizes.append(len(inputs))
-            return torch.zeros(len(inputs), 1, 400), {}
+            return NetworkAnswer(torch.zeros(len(inputs), 1, 400), None), "torch"
 
-        monkeypatch.setattr(recognizer._engine, "_logits", answered)
+        monkeypatch.setattr(NetworkRunner, "__call__", answered)
         recognizer.forward(torch.empty(1).expand(200, *VIEW))
     assert sum(sizes) == 200
     assert max(sizes) == most

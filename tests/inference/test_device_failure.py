@@ -19,11 +19,11 @@ from nonlocal_video.app.callbacks import Callbacks
 from nonlocal_video.app.server import create_app
 from nonlocal_video.errors import DeviceError, VideoError
 from nonlocal_video.inference.device_errors import failure_of
-from nonlocal_video.inference.engine import Engine
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.prediction import Failure, Prediction
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.request import ClipRequest
+from nonlocal_video.inference.runtimes.runner import NetworkRunner
 
 pytestmark = pytest.mark.slow
 
@@ -51,15 +51,15 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Exception], list[
 
     def fail(at: int, error: Exception) -> list[int]:
         sizes: list[int] = []
-        logits = Engine._logits
+        run_network = NetworkRunner.__call__
 
-        def dying(self: Engine, inputs: Tensor, *given: Any, **options: Any) -> Any:
+        def dying(self: NetworkRunner, inputs: Tensor, *given: Any, **options: Any) -> Any:
             sizes.append(len(inputs))
             if len(sizes) >= at:
                 raise error
-            return logits(self, inputs, *given, **options)
+            return run_network(self, inputs, *given, **options)
 
-        monkeypatch.setattr(Engine, "_logits", dying)
+        monkeypatch.setattr(NetworkRunner, "__call__", dying)
         return sizes
 
     return fail
@@ -95,7 +95,7 @@ def test_a_dead_device_ends_a_folder_run_and_resume_does_the_rest(
     run(*command[:-1], undisturbed)
     paths = [json.loads(line)["path"] for line in undisturbed.read_text().splitlines()]
     with monkeypatch.context() as patched:
-        patched.setattr(Engine, "_logits", Engine._logits)
+        patched.setattr(NetworkRunner, "__call__", NetworkRunner.__call__)
         failing(3, error)
         done = run(*command)
     monkeypatch.undo()
@@ -154,15 +154,15 @@ def test_the_size_that_fitted_is_remembered(
     recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, clip_folder: Path, error: Exception
 ) -> None:
     sizes: list[int] = []
-    logits = Engine._logits
+    run_network = NetworkRunner.__call__
 
-    def small(self: Engine, inputs: Tensor, *given: Any, **options: Any) -> Any:
+    def small(self: NetworkRunner, inputs: Tensor, *given: Any, **options: Any) -> Any:
         sizes.append(len(inputs))
         if len(inputs) > 2:
             raise error
-        return logits(self, inputs, *given, **options)
+        return run_network(self, inputs, *given, **options)
 
-    monkeypatch.setattr(Engine, "_logits", small)
+    monkeypatch.setattr(NetworkRunner, "__call__", small)
     outcomes = list(classify_files(recognizer, [str(clip_folder / "a.mp4")] * 8, ClipRequest(), batch_size=4))
     assert all(isinstance(outcome, Prediction) for outcome in outcomes)
     assert sizes == [4, 2, 2, 2, 2]
@@ -173,22 +173,22 @@ def test_nothing_of_a_batch_that_did_not_fit_is_alive_when_it_is_tried_again(
 ) -> None:
     first: list[weakref.ref[Tensor]] = []
     alive: list[bool] = []
-    logits, cat = Engine._logits, torch.cat
+    run_network, cat = NetworkRunner.__call__, torch.cat
 
-    def small(self: Engine, inputs: Tensor, *given: Any, **options: Any) -> Any:
+    def small(self: NetworkRunner, inputs: Tensor, *given: Any, **options: Any) -> Any:
         if len(inputs) > 1:
             first.append(weakref.ref(inputs))
             features = inputs * 2  # of the failed step
             first.append(weakref.ref(features))
             raise torch.OutOfMemoryError("too much")
-        return logits(self, inputs, *given, **options)
+        return run_network(self, inputs, *given, **options)
 
     def next_batch(tensors: Any, *given: Any, **options: Any) -> Tensor:
         if tensors[0].ndim == 5:
             alive.extend(one() is not None for one in first)
         return cat(tensors, *given, **options)
 
-    monkeypatch.setattr(Engine, "_logits", small)
+    monkeypatch.setattr(NetworkRunner, "__call__", small)
     monkeypatch.setattr(torch, "cat", next_batch)
     gc.disable()
     try:

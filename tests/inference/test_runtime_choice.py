@@ -204,3 +204,31 @@ def test_processes_and_clusters_decide_by_themselves() -> None:
     for device, uses_gpus in (("auto", True), ("cuda", True), ("cpu", False)):
         job = ClusterJob("default", SPEC, ClipRequest(), RunOptions(device=device))
         assert (job.options.runtime, job.uses_gpus) == ("auto", uses_gpus)
+
+
+@needs_openvino
+@pytest.mark.slow
+def test_a_server_is_ready_before_its_page_opens(
+    worth_it: None,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from nonlocal_video.app import server
+
+    class Ended(Exception):
+        pass
+
+    def create_app(recognizers: list[nlv.Recognizer], **_: object) -> None:
+        compiled.extend((one.runtime, len(one._engine.runner.by_openvino._compiled)) for one in recognizers)
+        raise Ended
+
+    compiled: list[tuple[str, int]] = []
+    monkeypatch.setattr(server, "create_app", create_app)
+    monkeypatch.setattr(server.signal, "signal", lambda *_: None)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    with pytest.raises(Ended):
+        server.serve(str(tiny_model), device="cpu", port=0)
+    assert compiled == [("openvino", 2)]  # the full and the fast view
+    assert capsys.readouterr().out == ""

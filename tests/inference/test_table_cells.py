@@ -143,7 +143,7 @@ def test_a_run_keeps_files_apart_whose_names_look_alike(
         command = ("classify", clips, "--model", tiny_model, "--output", table)
         assert run(*command).status == 0
         assert sorted(each["path"] for each in read_table(table)) == expected
-        again = run(*command, "--resume")
+        again = run(*command, "--resume")  # no view is looked at, so no runtime is chosen
         assert again.err == f"{len(NAMES)} files: {len(NAMES)} ok ({len(NAMES)} of them done before)\n"
         os.unlink(os.fsencode(clips) + b"/\xff.mp4")  # a changed file is done again, and no other
         shutil.copy(clip_folder / "a.mp4", os.fsencode(clips) + b"/\xff.mp4")

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from nonlocal_video.errors import OutputError, UsageError
+from nonlocal_video.errors import UsageError
 from nonlocal_video.io import atomic_write
 from nonlocal_video.models.card import ModelCard
-from nonlocal_video.paths import cache_folder, make_cache_folder
+from nonlocal_video.paths import cache_folder
 
 FOLDER = "openvino"
 """Name of the folder in the cache folder."""
@@ -84,16 +84,17 @@ class CompiledCache:
 
     def put(self, key: str, blob: bytes) -> None:
         """Store under a key, if the folder can be written to, and delete the oldest entries if there is no room."""
-        if len(blob) + _CHECKSUM_BYTES > self.max_bytes:
+        folder = self.folder
+        if folder is None or len(blob) + _CHECKSUM_BYTES > self.max_bytes:
             return
         try:
-            folder = make_cache_folder(FOLDER)
+            folder.mkdir(parents=True, exist_ok=True)
             # A name of its own: several processes may store the same network at the same time.
             part = folder / f".{key}.{os.getpid()}.{threading.get_ident()}{_UNFINISHED}"
             with atomic_write(folder / f"{key}{_ENDING}", part=part, sync=False) as file:
                 file.write(blob)
                 file.write(_checksum(blob))
-        except (OSError, OutputError, UsageError) as error:
+        except (OSError, UsageError) as error:
             _log.debug("the compiled network is not kept: %s", error)
             return
         self._make_room(folder)

@@ -85,27 +85,30 @@ class OpenVINONetwork:
     shape of view, and what was compiled is kept, in memory and in the cache on disk, only if it gives PyTorch's answer
     for one view: it is another program, and one that hides damage, as its ReLU makes 0 of what is not a number.
 
-    Args:
-        network: In eval mode, on the CPU; it is read when a shape is compiled.
-        card: The network's.
-        cache: Where compiled networks are kept on disk.
+    Attributes:
+        inputs_of: Dotted names of the layers whose inputs it gives: all non-local blocks.
+        outputs_of: Dotted names of the layers whose outputs it gives: the one before the classifier.
     """
 
     def __init__(self, network: nn.Module, card: ModelCard, cache: CompiledCache) -> None:
+        """Compile nothing yet.
+
+        Args:
+            network: In eval mode, on the CPU; it is read when a shape is compiled.
+            card: The network's.
+            cache: Where compiled networks are kept on disk.
+        """
         self.card = card
         self._network, self._cache = network, cache
         self._compiled: dict[torch.Size, Any] = {}
         self._keys: dict[torch.Size, str | None] = {}
         self._outputs = outputs_of(network)
-
-    @property
-    def compared(self) -> dict[str, list[str]]:
-        """Layers whose inputs and outputs `compile` compares, as arguments of `answer_of`."""
-        return {f"{kind}s_of": [name for one, name in self._outputs if one == kind] for kind in ("input", "output")}
+        self.inputs_of = [name for kind, name in self._outputs if kind == "input"]
+        self.outputs_of = [name for kind, name in self._outputs if kind == "output"]
 
     def gives(self, *, inputs_of: Sequence[str], outputs_of: Sequence[str]) -> bool:
         """Return whether it can keep these inputs and outputs of layers."""
-        return {("input", name) for name in inputs_of} | {("output", name) for name in outputs_of} <= {*self._outputs}
+        return set(inputs_of) <= set(self.inputs_of) and set(outputs_of) <= set(self.outputs_of)
 
     def is_compiled(self, shape: torch.Size) -> bool:
         """Return whether the network is compiled for views of a shape (3, T, S, S).
@@ -130,7 +133,7 @@ class OpenVINONetwork:
 
         Args:
             view: A normalised view (1, 3, T, S, S).
-            by_pytorch: PyTorch's answer for it, with what `compared` lists.
+            by_pytorch: PyTorch's answer for it, with these inputs and outputs of layers.
 
         Raises:
             ModelError: OpenVINO cannot run the network, or gives other numbers than PyTorch.

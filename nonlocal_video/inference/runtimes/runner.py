@@ -43,6 +43,7 @@ class NetworkRunner:
         self.runtime: Runtime = "openvino" if option == "openvino" else "torch"
         self._option, self._device, self._precision = option, device, precision
         self._problem: str | None = None
+        self._has_warned = False
         self._seconds_by_torch: defaultdict[torch.Size, float] = defaultdict(float)
         self._told: dict[torch.Size, Runtime] = {}
 
@@ -69,30 +70,29 @@ class NetworkRunner:
             ModelError: The network gave something that is not a number; or OpenVINO was asked for and cannot run it.
         """
         shape = views.shape[1:]
-        wanted = {"inputs_of": inputs_of, "outputs_of": outputs_of}
-        if pooled_layer is not None or not self.by_openvino.gives(**wanted):
+        if pooled_layer is not None or not self.by_openvino.gives(inputs_of=inputs_of, outputs_of=outputs_of):
+            self._tell(RuntimeChoice("torch", "only PyTorch gives the features of that layer"), shape)
             self.runtime = "torch"
-            return self.by_torch(views, pooled_layer=pooled_layer, **wanted), "torch"
+            answer = self.by_torch(views, pooled_layer=pooled_layer, inputs_of=inputs_of, outputs_of=outputs_of)
+            return answer, "torch"
         choice = self._choose(shape, self._seconds_by_torch[shape])
-        answer = None
+        by_torch = None
         if choice.runtime == "torch":
-            answer, seconds = self._timed(views, **wanted)
+            by_torch, seconds = self._timed(views, inputs_of, outputs_of)
             self._seconds_by_torch[shape] += seconds
             choice = self._choose(shape, self._seconds_by_torch[shape] + seconds / len(views) * num_ahead)
-        if choice.runtime == "openvino" and not self._prepared(views[:1], answer):
+        if choice.runtime == "openvino" and not self._prepared(views[:1], by_torch):
             choice = self._choose(shape, 0.0)  # PyTorch, and why
         self._tell(choice, shape)
         self.runtime = choice.runtime
         if choice.runtime == "torch":
-            return answer or self.by_torch(views, **wanted), "torch"
+            return by_torch or self.by_torch(views, inputs_of=inputs_of, outputs_of=outputs_of), "torch"
         answer = self.by_openvino(views)
         if not torch.isfinite(answer.logits).all():
             raise self.by_torch.not_finite(views)
         return answer, "openvino"
 
-    def _timed(
-        self, views: Tensor, *, inputs_of: Sequence[str], outputs_of: Sequence[str]
-    ) -> tuple[NetworkAnswer, float]:
+    def _timed(self, views: Tensor, inputs_of: Sequence[str], outputs_of: Sequence[str]) -> tuple[NetworkAnswer, float]:
         """Run PyTorch; return its answer and the seconds that this took, without those of its start.
 
         The seconds are the processors', divided by the threads: what other processes do does not count. Where OpenVINO
@@ -100,9 +100,8 @@ class NetworkRunner:
         """
         _ = self.by_torch.folded
         if self._choose(views.shape[1:], math.inf).runtime == "openvino":
-            compared = self.by_openvino.compared
-            inputs_of = list(dict.fromkeys([*inputs_of, *compared["inputs_of"]]))
-            outputs_of = list(dict.fromkeys([*outputs_of, *compared["outputs_of"]]))
+            inputs_of = list(dict.fromkeys([*inputs_of, *self.by_openvino.inputs_of]))
+            outputs_of = list(dict.fromkeys([*outputs_of, *self.by_openvino.outputs_of]))
         started = time.process_time()
         answer = self.by_torch(views, inputs_of=inputs_of, outputs_of=outputs_of)
         return answer, (time.process_time() - started) / torch.get_num_threads()
@@ -129,9 +128,10 @@ class NetworkRunner:
         """
         if self.by_openvino.is_compiled(view.shape[1:]):
             return True
-        expected = self.by_torch(view, **self.by_openvino.compared) if by_torch is None else by_torch.first()
+        if by_torch is None:
+            by_torch = self.by_torch(view, inputs_of=self.by_openvino.inputs_of, outputs_of=self.by_openvino.outputs_of)
         try:
-            self.by_openvino.compile(view, expected)
+            self.by_openvino.compile(view, by_torch.first())
         except ModelError as error:
             if self._option == "openvino":
                 raise
@@ -142,7 +142,9 @@ class NetworkRunner:
     def _tell(self, choice: RuntimeChoice, shape: torch.Size) -> None:
         if self._option != "auto" or self._told.get(shape) == choice.runtime:
             return
+        is_news = self._problem is not None and not self._has_warned
+        self._has_warned |= is_news
         size = " x ".join(map(str, shape[1:]))
-        level = logging.INFO if self._problem is None else logging.WARNING
+        level = logging.WARNING if is_news else logging.INFO
         _log.log(level, "Runtime %s for views of %s: %s.", choice.runtime, size, choice.reason)
         self._told[shape] = choice.runtime

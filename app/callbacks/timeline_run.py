@@ -93,7 +93,7 @@ class TimelineRuns:
         """Yield the growing timeline, then the files to download."""
         visitor = request.session_hash or ""
         if self.skipped[visitor]:
-            self.skipped[visitor] -= 1
+            self.skipped.subtract([visitor])
             return
         self.waiting[visitor] = max(self.waiting[visitor] - 1, 0)
         if clip is None:
@@ -142,7 +142,8 @@ class TimelineRuns:
         """End a visitor's runs, those that wait too; return what the one in progress has shown."""
         visitor = request.session_hash or ""
         self.running.pop(visitor, None)
-        self.skipped[visitor] += self.waiting.pop(visitor, 0)
+        if waiting := self.waiting.pop(visitor, 0):
+            self.skipped[visitor] += waiting
         return self.unfinished.pop(visitor, None)
 
     def _store(self, visitor: str, timeline: Timeline, rule: Rule) -> None:

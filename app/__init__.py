@@ -3,7 +3,7 @@
 Which file draws what:
 
     page.py                   the frame: title, tabs, theme
-    texts.py                  the words of Recognise and of the frame
+    texts.py, sentences.py    the words of Recognise and of the frame
     tabs/                     a file a tab; recognise_tab.py is the main flow
     components/intake         where a clip is dropped, pasted, recorded or picked
     components/stage          the answer: headline, how sure, bars, progress; it drops events of earlier runs

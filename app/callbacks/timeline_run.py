@@ -73,8 +73,7 @@ class TimelineRuns:
 
     def is_running(self, request: gr.Request) -> bool:
         """Return whether this visitor's run is in progress."""
-        visitor = request.session_hash or ""
-        return visitor in self.running or self.waiting[visitor] > 0
+        return request.session_hash in self.running or self.waiting[request.session_hash or ""] > 0
 
     def press(self, request: gr.Request) -> None:
         """Note that a run will come when it is its turn."""

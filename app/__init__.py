@@ -1,5 +1,28 @@
 """The web page: Gradio layout, callbacks and server.
 
+Which file draws what:
+
+    page.py                   the frame: title, tabs, theme
+    texts.py, sentences.py    the words of Recognise and of the frame
+    tabs/                     a file a tab; recognise_tab.py is the main flow
+    components/intake         where a clip is dropped, pasted, recorded or picked
+    components/stage          the answer: headline, how sure, bars, progress; it drops events of earlier runs
+    components/player         the player (player.js), its heat (heat.js), its strip and marks (strip.js)
+    components/moments_view   the moments of a long clip
+    components/plain_player, timeline_plot, sample_row, buttons    parts of the Timeline tab
+    components/*.css          the looks; heat.py packs what the player draws
+
+What happens when somebody acts:
+
+    callbacks/choosing.py     a clip was chosen, or a setting
+    callbacks/recognise.py    from a chosen clip to its answer
+    callbacks/asking.py       questions of the player
+    callbacks/moments.py      the moments of a long clip
+    callbacks/timeline_*.py, folder_run.py    the tabs Timeline and Folder
+    visits.py                 whose run is the current one
+    api.py                    the endpoints of `gradio_client`
+    server.py and the rest    the server: limits, login, plain HTTP, clean-up
+
 Gradio takes seconds to import, so both names are loaded on first use.
 """
 

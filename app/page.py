@@ -11,22 +11,18 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 from nonlocal_video.video.limits import DecodeLimits
 
+from . import texts
 from .api import add_endpoints
-from .api_tab import api_tab
-from .ask_tab import ask_tab
+from .callbacks.recognise import MAX_WAITING
 from .cleanup import KEEP_SECONDS, clean_every_seconds
-from .folder_tab import folder_tab
-from .recognise_tab import offer_questions, recognise_tab
-from .timeline_tab import timeline_tab
+from .tabs.api_tab import api_tab
+from .tabs.folder_tab import folder_tab
+from .tabs.recognise_tab import recognise_tab
+from .tabs.timeline_tab import timeline_tab
 
-MAX_WAITING = 32
-"""Maximum number of visitors in the queue; further ones are rejected."""
-
-STYLE = Path(__file__).with_name("style.css")
-TITLE = "What is happening in this video?"
-INTRODUCTION = "A network with non-local blocks names the action and shows, frame by frame, where it looked."
-LIMITS = """Up to {megabytes} MB, {hours:g} hours and {megapixels:g} megapixels a frame. A clip stays on this server,
-where it is deleted after {minutes:g} minutes."""
+MOST_IN_QUEUE = 2 * MAX_WAITING
+"""Maximum number of events in Gradio's queue: runs, which are bounded before, and long clips and programs."""
+STYLE = sorted((Path(__file__).parent / "components").glob("*.css"))
 
 
 def theme() -> gr.themes.Base:
@@ -49,7 +45,7 @@ def theme() -> gr.themes.Base:
 
 def limits_in_words(limits: DecodeLimits, max_upload_mb: int, keep_seconds: float) -> str:
     """Describe the limits of uploads and how long they are kept."""
-    return LIMITS.format(
+    return texts.LIMITS.format(
         megabytes=max_upload_mb,
         hours=limits.max_duration_seconds / 3600,
         megapixels=limits.max_pixels / 1e6,
@@ -81,21 +77,18 @@ def build_page(
         analytics_enabled=False,
         delete_cache=(clean_every_seconds(keep_seconds), keep_seconds),  # type: ignore[arg-type]  # fractions work
     ) as page:
-        gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
-        with gr.Tabs(selected="recognise", elem_id="tabs") as tabs:
-            with gr.Tab("Recognise", id="recognise"):
-                recognise = recognise_tab(by_name, samples, limits)
-            with gr.Tab("Ask a point", id="ask"):
-                questions = ask_tab(by_name, recognise.callbacks.explanations)
-            with gr.Tab("Timeline", id="timeline"):
+        gr.Markdown(f"# {texts.TITLE}\n{texts.INTRODUCTION}", elem_id="title")
+        with gr.Tabs(selected="recognise", elem_id="tabs"):
+            with gr.Tab(texts.TABS["recognise"], id="recognise"):
+                recognise = recognise_tab(by_name, samples, limits, max_upload_mb=max_upload_mb)
+            with gr.Tab(texts.TABS["timeline"], id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits)
-            with gr.Tab("Folder", id="folder"):
+            with gr.Tab(texts.TABS["folder"], id="folder"):
                 folders = folder_tab(by_name, folder_root, limits)
-            with gr.Tab("API", id="api"):
+            with gr.Tab(texts.TABS["api"], id="api"):
                 api_tab(page)
-        offer_questions(recognise, questions, tabs)
         add_endpoints(by_name)
-        page.unload(recognise.callbacks.forget)
+        page.unload(recognise.recognition.forget)
         page.unload(timelines.leave)
         page.unload(folders.leave)
-    return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+    return page.queue(max_size=MOST_IN_QUEUE, default_concurrency_limit=1, api_open=False)

@@ -17,6 +17,7 @@ from .ask_tab import ask_tab
 from .cleanup import KEEP_SECONDS, clean_every_seconds
 from .folder_tab import folder_tab
 from .recognise_tab import offer_questions, recognise_tab
+from .results.store import Results
 from .timeline_tab import timeline_tab
 
 MAX_WAITING = 32
@@ -60,6 +61,7 @@ def limits_in_words(limits: DecodeLimits, max_upload_mb: int, keep_seconds: floa
 def build_page(
     recognizers: Sequence[Recognizer],
     *,
+    results: Results,
     max_upload_mb: int,
     keep_seconds: float = KEEP_SECONDS,
     samples: Sequence[Sample] = (),
@@ -69,6 +71,7 @@ def build_page(
 
     Args:
         recognizers: At least one; visitors choose by the names of their cards. The first is the default.
+        results: Store of the results that visitors have links to.
         max_upload_mb: Upload limit to show, in MB; the server enforces it.
         keep_seconds: Lifetime of uploads and overlays on the server.
         samples: Sample clips; without any, their row is left out.
@@ -84,7 +87,7 @@ def build_page(
         gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
         with gr.Tabs(selected="recognise", elem_id="tabs") as tabs:
             with gr.Tab("Recognise", id="recognise"):
-                recognise = recognise_tab(by_name, samples, limits)
+                recognise = recognise_tab(by_name, results, samples, limits)
             with gr.Tab("Ask a point", id="ask"):
                 questions = ask_tab(by_name, recognise.callbacks.explanations)
             with gr.Tab("Timeline", id="timeline"):

@@ -18,6 +18,7 @@ from .buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
 from .callbacks import INVITATION, TOP_K, Callbacks, Outcome, notes_of
 from .choices import overlay_choices, standard_view, view_choices
 from .player import player_of
+from .results.store import Results
 from .sample_row import sample_row
 
 RECORDED_WIDTH = 640
@@ -46,15 +47,18 @@ class RecogniseTab(NamedTuple):
     ask: gr.Button
 
 
-def recognise_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], limits: str) -> RecogniseTab:
+def recognise_tab(
+    recognizers: Mapping[str, Recognizer], results: Results, samples: Sequence[Sample], limits: str
+) -> RecogniseTab:
     """Lay out the tab and connect its callbacks.
 
     Args:
         recognizers: Recognizers by model name; the first is the default.
+        results: Store of the results.
         samples: Sample clips; without any, their row is left out.
         limits: Limits of uploads, in words.
     """
-    callbacks = Callbacks(recognizers)
+    callbacks = Callbacks(recognizers, results=results)
     first = next(iter(recognizers.values()))
     with gr.Row():
         with gr.Column(scale=2, min_width=320):

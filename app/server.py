@@ -148,21 +148,25 @@ def create_app(
     from .jobs import Jobs
     from .no_remote_fetch import forbid_remote_fetch
     from .page import MAX_WAITING, STYLE, build_page, theme
+    from .results.routes import add_result_routes
+    from .results.store import Results
     from .turns import Turns
 
     forbid_remote_fetch()
     jobs = Jobs(max_waiting=MAX_WAITING, keep_seconds=keep_seconds)
+    results = Results(keep_seconds=keep_seconds)
 
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
         yield
         await jobs.close()
+        results.close()
 
     app = fastapi.FastAPI(
         title="nonlocal-video", version=__version__, description=API, openapi_url=None, lifespan=lifespan
     )
     turns = Turns(MAX_WAITING, others=lambda: len(page._queue))
-    app.state.on_signal, app.state.on_deadline = jobs.end, turns.end
+    app.state.on_signal, app.state.on_deadline, app.state.results = jobs.end, turns.end, results
     names = [recognizer.card.name for recognizer in recognizers]
 
     # Not in a thread: those may all be busy with uploads.
@@ -182,7 +186,12 @@ def create_app(
     # A copy in the upload folder would be deleted like an upload, while the page still offers it.
     gr.set_static_paths([str(sample.path) for sample in samples])
     page = build_page(
-        recognizers, samples=samples, max_upload_mb=max_upload_mb, keep_seconds=keep_seconds, folder_root=folder_root
+        recognizers,
+        results=results,
+        samples=samples,
+        max_upload_mb=max_upload_mb,
+        keep_seconds=keep_seconds,
+        folder_root=folder_root,
     )
     # Only on launched pages, Gradio checks that a file named by a client was uploaded, and a mounted page is not
     # launched: without this line, any file of the server could be read.
@@ -201,6 +210,7 @@ def create_app(
             webhook_hosts=allow_webhook,
         ),
     )
+    add_result_routes(app, results)
     mounted = gr.mount_gradio_app(
         app,
         page,

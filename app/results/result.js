@@ -1,0 +1,139 @@
+// The page of a result: switches the player, copies, keeps and deletes, and lists what this browser has seen lately.
+const KEY = "nonlocal-video results";
+const MAX_RECENT = 12;
+const main = document.querySelector("main");
+const id = main.dataset.id;
+const video = document.querySelector("video");
+const life = document.getElementById("life");
+
+function recent() {
+    try {
+        return JSON.parse(localStorage.getItem(KEY)) || [];
+    } catch {
+        return [];
+    }
+}
+
+function remember(ids) {
+    try {
+        localStorage.setItem(KEY, JSON.stringify(ids.slice(0, MAX_RECENT)));
+    } catch {
+        // A browser that stores nothing has no list.
+    }
+}
+
+function press(button) {
+    for (const other of button.parentElement.children) {
+        other.setAttribute("aria-pressed", other === button);
+    }
+}
+
+for (const button of document.querySelectorAll("[data-source]")) {
+    button.addEventListener("click", () => {
+        const { currentTime, paused, playbackRate } = video;
+        press(button);
+        document.querySelector(".legend").textContent = button.dataset.words;
+        video.src = button.dataset.source;
+        video.addEventListener("loadedmetadata", () => {
+            video.currentTime = currentTime;
+            video.playbackRate = playbackRate;
+            if (!paused) {
+                video.play().catch(() => {});
+            }
+        }, { once: true });
+    });
+}
+
+for (const button of document.querySelectorAll("[data-speed]")) {
+    button.addEventListener("click", () => {
+        press(button);
+        video.playbackRate = video.defaultPlaybackRate = Number(button.dataset.speed);
+    });
+}
+
+if (video && matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    video.autoplay = false;
+    video.pause();
+}
+
+document.getElementById("copy")?.addEventListener("click", async (event) => {
+    const address = location.origin + "/r/" + id;
+    try {
+        await navigator.clipboard.writeText(address);
+        event.target.textContent = "Copied";
+        setTimeout(() => { event.target.textContent = "Copy link"; }, 2000);
+    } catch {
+        life.textContent = address; // plain HTTP has no clipboard
+    }
+});
+
+async function ask(address, method) {
+    const answer = await fetch(address, { method });
+    if (!answer.ok) {
+        life.textContent = (await answer.json()).message;
+    }
+    return answer.ok;
+}
+
+document.getElementById("save")?.addEventListener("click", async (event) => {
+    if (await ask(`/r/${id}/save`, "POST")) {
+        event.target.remove();
+        life.textContent = "Kept until it is deleted or the server ends.";
+    }
+});
+
+const remove = document.getElementById("delete");
+remove?.addEventListener("click", async () => {
+    if (remove.textContent !== "Really delete?") {
+        remove.textContent = "Really delete?";
+        setTimeout(() => { remove.textContent = "Delete"; }, 4000);
+    } else if (await ask(`/r/${id}`, "DELETE")) {
+        remember(recent().filter((other) => other !== id));
+        location.reload();
+    }
+});
+
+document.addEventListener("click", (event) => {
+    const menu = document.querySelector(".menu");
+    if (menu && !menu.contains(event.target)) {
+        menu.open = false;
+    }
+});
+document.addEventListener("keydown", (event) => {
+    const menu = document.querySelector(".menu[open]");
+    if (event.key === "Escape" && menu) {
+        menu.open = false;
+        menu.querySelector("summary").focus();
+    }
+});
+
+async function list() {
+    if (id) {
+        remember([id, ...recent().filter((other) => other !== id)]);
+    }
+    const asked = recent();
+    const answer = asked.length ? await fetch(`/r?ids=${asked.join(",")}`) : null;
+    if (!answer?.ok) {
+        return;
+    }
+    const found = await answer.json();
+    remember(found.map((one) => one.id));
+    const section = document.getElementById("recent");
+    for (const one of found.filter((other) => other.id !== id)) {
+        const item = section.querySelector("ul").appendChild(document.createElement("li"));
+        const link = item.appendChild(document.createElement("a"));
+        link.href = `/r/${one.id}`;
+        const picture = link.appendChild(document.createElement("img"));
+        picture.src = `/r/${one.id}/thumbnail.jpg`;
+        picture.alt = "";
+        picture.loading = "lazy";
+        link.append(one.label, " ");
+        link.appendChild(document.createElement("span")).textContent = `${Math.round(100 * one.score)}%`;
+        section.hidden = false;
+    }
+}
+
+if (document.querySelector("[data-waiting]")) {
+    setTimeout(() => location.reload(), 2000);
+}
+list();

@@ -1,0 +1,207 @@
+"""Results that are kept on the server for a while: each has an address that nobody can guess."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nonlocal_video.attention.map_file import jpeg, write_maps
+from nonlocal_video.attention.maps import AttentionMaps
+from nonlocal_video.inference.explanation import Explanation
+from nonlocal_video.inference.prediction import Prediction, printable
+
+from ..cleanup import KEEP_SECONDS
+from .files import JSON, SCENE, THUMBNAIL, KeptResult
+
+MAX_RESULTS = 500
+"""Maximum number of results of all visitors; the oldest that nobody saved are dropped first."""
+MAX_BYTES = 2 * 1024**3
+"""Maximum size of all results on the disk, with the files that were made of them."""
+FRAME_SIDE = 640
+"""Longer side of the frames in a result, in pixels."""
+_THUMBNAIL_SIDE = 200
+
+
+class ResultGoneError(Exception):
+    """There is no such result any more, or there never was."""
+
+
+class ResultsFullError(Exception):
+    """The saved results leave no room for another one."""
+
+
+class Results:
+    """The results of one server, in private folders; nothing outside of them is ever read."""
+
+    def __init__(
+        self,
+        *,
+        keep_seconds: float = KEEP_SECONDS,
+        max_results: int = MAX_RESULTS,
+        max_bytes: int = MAX_BYTES,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Make an empty store.
+
+        Args:
+            keep_seconds: Lifetime of results that nobody saves.
+            max_results: Maximum number of results.
+            max_bytes: Maximum size of all results, in bytes.
+            now: Clock, in seconds since 1970.
+        """
+        self.keep_seconds = keep_seconds
+        self._max_results, self._max_bytes, self._now = max_results, max_bytes, now
+        self._kept: OrderedDict[str, KeptResult] = OrderedDict()  # oldest first
+        self._sizes: dict[str, int] = {}
+        self._lock, self._making = threading.RLock(), threading.Lock()
+        self._folders: dict[bool, TemporaryDirectory[str]] = {}  # by whether its results are saved
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def close(self) -> None:
+        """Delete everything."""
+        with self._making, self._lock:
+            self._kept.clear()
+            self._sizes.clear()
+            for folder in self._folders.values():
+                folder.cleanup()
+            self._folders.clear()
+
+    def keep(self, prediction: Prediction) -> str:
+        """Keep the scores of a clip, and return the id of the result; `add_maps` completes it."""
+        id = secrets.token_urlsafe(16)
+        folder = self._folder(is_saved=False) / id
+        folder.mkdir(parents=True)  # the cleaner removes empty folders
+        row = prediction.to_row() | {"path": printable(Path(prediction.path).name)}
+        (folder / JSON).write_text(json.dumps(row, ensure_ascii=False, indent=1), "utf-8")
+        with self._lock:
+            self._kept[id] = KeptResult(id, row, prediction.summary, (), self._now(), folder)
+            self._measure(id)
+        return id
+
+    def add_maps(self, id: str, explanation: Explanation) -> None:
+        """Add what the network looked at to a result that was kept; nothing if it was deleted meanwhile."""
+        explanation = explanation.lightened(FRAME_SIDE)
+        maps: dict[str, AttentionMaps] = {}
+        if explanation.feature_layer is not None:
+            maps["evidence"] = explanation.class_evidence()
+        if explanation.block_inputs:
+            maps["attention"] = explanation.attention_received()
+        with suppress(ResultGoneError, FileNotFoundError):
+            folder = self.get(id).folder
+            write_maps(folder / SCENE, maps)
+            middle = explanation.frame(len(explanation.frame_of_time) // 2)
+            (folder / THUMBNAIL).write_bytes(jpeg(middle, long_side=_THUMBNAIL_SIDE))
+            with self._lock:
+                self._kept[id] = replace(self.get(id), maps=tuple(maps))
+                self._measure(id)
+
+    def get(self, id: str) -> KeptResult:
+        """Return a result.
+
+        Raises:
+            ResultGoneError: It was deleted, its time is over, or it never was.
+        """
+        with self._lock:
+            kept = self._kept.get(id)
+            if kept is None:
+                raise ResultGoneError
+            if not kept.is_saved and (self._now() - kept.created > self.keep_seconds or not kept.folder.is_dir()):
+                self._drop(id)
+                raise ResultGoneError
+            return kept
+
+    def existing(self, ids: Sequence[str]) -> list[KeptResult]:
+        """Return those of some results that are still there, in this order."""
+        found = []
+        for id in ids:
+            with suppress(ResultGoneError):
+                found.append(self.get(id))
+        return found
+
+    def save(self, id: str) -> None:
+        """Let a result stay until it is deleted or the server ends.
+
+        Raises:
+            ResultGoneError: It is not there any more.
+            ResultsFullError: Half of the room is taken by saved results.
+        """
+        with self._making, self._lock:  # nothing is written into the folder while it moves
+            kept = self.get(id)
+            if kept.is_saved:
+                return
+            saved = [other for other in self._kept.values() if other.is_saved]
+            if 2 * (len(saved) + 1) > self._max_results or 2 * sum(self._sizes[other.id] for other in saved) > self._max_bytes:
+                raise ResultsFullError
+            folder = Path(shutil.move(kept.folder, self._folder(is_saved=True)))
+            self._kept[id] = replace(kept, folder=folder, is_saved=True)
+
+    def delete(self, id: str) -> None:
+        """Delete a result and everything that was made of it.
+
+        Raises:
+            ResultGoneError: It is not there any more.
+        """
+        with self._lock:
+            self.get(id)
+            self._drop(id)
+
+    def file(self, id: str, name: str) -> Path:
+        """Return a file of a result, which is made now if nobody has asked for it before.
+
+        Args:
+            id: Id of the result.
+            name: One of `KeptResult.files`.
+
+        Raises:
+            ResultGoneError: There is no such result, or it has no such file.
+        """
+        with self._making:  # one at a time: they take seconds of all cores
+            kept = self.get(id)
+            if name not in kept.files:
+                raise ResultGoneError
+            try:
+                path = kept.file(name)
+            except FileNotFoundError:  # deleted meanwhile
+                raise ResultGoneError from None
+        with self._lock, suppress(KeyError):  # deleted meanwhile
+            self._measure(id)
+        return path
+
+    def _folder(self, *, is_saved: bool) -> Path:
+        with self._lock:
+            if is_saved not in self._folders:
+                # Among the uploads the cleaner deletes what is too old; what is saved lies elsewhere.
+                among = None if is_saved else os.environ.get("GRADIO_TEMP_DIR")
+                self._folders[is_saved] = TemporaryDirectory(prefix="nonlocal-video-results-", dir=among)
+            return Path(self._folders[is_saved].name)
+
+    def _drop(self, id: str) -> None:
+        kept = self._kept.pop(id)
+        self._sizes.pop(id, None)
+        shutil.rmtree(kept.folder, ignore_errors=True)
+
+    def _measure(self, id: str) -> None:
+        """Add up a result's files, and make room for it."""
+        with suppress(FileNotFoundError):
+            self._sizes[id] = sum(path.stat().st_size for path in self._kept[id].folder.iterdir())
+        self._make_room(spare=id)
+
+    def _make_room(self, spare: str) -> None:
+        """Drop what is too old, and the oldest beyond the limits; saved ones stay."""
+        for kept in list(self._kept.values()):
+            is_old = self._now() - kept.created > self.keep_seconds
+            is_beyond = len(self._kept) > self._max_results or sum(self._sizes.values()) > self._max_bytes
+            if not kept.is_saved and kept.id != spare and (is_old or is_beyond):
+                self._drop(kept.id)

@@ -108,9 +108,7 @@ def _bars(kept: KeptResult) -> str:
 
 
 def _downloads(kept: KeptResult) -> str:
-    links = [
-        (f"{name}{kind}", f"{VIEWS[name][0]}: {words}") for name in kept.maps for kind, words in DOWNLOADS.items()
-    ]
+    links = [(f"{name}{kind}", f"{VIEWS[name][0]}: {words}") for name in kept.maps for kind, words in DOWNLOADS.items()]
     links = [*links, ("result.json", "Scores (JSON)"), *([("all.zip", "All of them (ZIP)")] if kept.maps else [])]
     items = "".join(
         f'<li><a href="/r/{kept.id}/{quote(name)}" download="{escape(f"{kept.name} {name}")}">{words}</a></li>'

@@ -142,7 +142,10 @@ class Results:
             if kept.is_saved:
                 return
             saved = [other for other in self._kept.values() if other.is_saved]
-            if 2 * (len(saved) + 1) > self._max_results or 2 * sum(self._sizes[other.id] for other in saved) > self._max_bytes:
+            if (
+                2 * (len(saved) + 1) > self._max_results
+                or 2 * sum(self._sizes[other.id] for other in saved) > self._max_bytes
+            ):
                 raise ResultsFullError
             folder = Path(shutil.move(kept.folder, self._folder(is_saved=True)))
             self._kept[id] = replace(kept, folder=folder, is_saved=True)

@@ -18,10 +18,10 @@ from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
 
-from .choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
-from .explanation_store import ExplanationStore
-from .messages import GONE, plain_errors
-from .results.store import Results
+from ..choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
+from ..explanation_store import ExplanationStore
+from ..messages import GONE, plain_errors
+from ..results.store import Results
 
 TOP_K = 5
 STAGES: Mapping[Stage, tuple[int, str]] = {"reading": (0, "Reading the clip"), "network": (1, "Running the network")}
@@ -142,7 +142,8 @@ def _scores(prediction: Prediction, result: str) -> Outcome:
     notes = "".join(f"\n\n{note}" for note in prediction.notes)
     link = f'<a href="/r/{result}">Link to this result</a>'
     return Outcome(
-        status=f"{link}\n\n{prediction.model} looked at {prediction.summary}, in {prediction.timings.total:.1f} s.{notes}",
+        status=f"{link}\n\n{prediction.model} looked at {prediction.summary}, in {prediction.timings.total:.1f} s."
+        f"{notes}",
         results=gr.update(visible=True),
         scores={scored.label: scored.score for scored in prediction.top(TOP_K)},
         overlay=None,

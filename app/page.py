@@ -13,6 +13,7 @@ from nonlocal_video.video.limits import DecodeLimits
 
 from . import texts
 from .api import add_endpoints
+from .callbacks.folder_rows import FolderRows
 from .cleanup import KEEP_SECONDS, clean_every_seconds
 from .results.store import Results
 from .tabs.api_tab import api_tab
@@ -59,6 +60,7 @@ def build_page(
     recognizers: Sequence[Recognizer],
     *,
     results: Results,
+    rows: FolderRows,
     max_upload_mb: int,
     keep_seconds: float = KEEP_SECONDS,
     samples: Sequence[Sample] = (),
@@ -69,6 +71,7 @@ def build_page(
     Args:
         recognizers: At least one; visitors choose by the names of their cards. The first is the default.
         results: Store of the results that visitors have links to.
+        rows: Store of the rows of folder runs.
         max_upload_mb: Upload limit to show, in MB; the server enforces it.
         keep_seconds: Lifetime of uploads and overlays on the server.
         samples: Sample clips; without any, their row is left out.
@@ -84,13 +87,13 @@ def build_page(
         gr.Markdown(f"# {texts.TITLE}\n{texts.INTRODUCTION}")
         with gr.Tabs(selected="recognise", elem_id="tabs") as tabs:
             with gr.Tab("Recognise", id="recognise"):
-                recognise = recognise_tab(by_name, results, samples, limits)
+                recognise = recognise_tab(by_name, samples, limits)
             with gr.Tab("Ask a point", id="ask"):
                 questions = ask_tab(by_name, recognise.callbacks.explanations)
             with gr.Tab("Timeline", id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits)
             with gr.Tab("Folder", id="folder"):
-                folders = folder_tab(by_name, folder_root, limits)
+                folders = folder_tab(by_name, rows, folder_root, limits)
             with gr.Tab("API", id="api"):
                 api_tab(page)
         offer_questions(recognise, questions, tabs)

@@ -143,6 +143,8 @@ def create_app(
     # Gradio takes seconds to import, and creates its folder on import: `serve` sets its path first.
     import gradio as gr
 
+    from .callbacks.folder_rows import FolderRows
+    from .folder_routes import add_folder_routes
     from .gradio_bounds import bound_sessions, keep_cleaning
     from .http_api import HttpApi, add_http_api
     from .jobs import Jobs
@@ -155,6 +157,7 @@ def create_app(
     forbid_remote_fetch()
     jobs = Jobs(max_waiting=MAX_WAITING, keep_seconds=keep_seconds)
     results = Results(keep_seconds=keep_seconds)
+    rows = FolderRows(results)
 
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
@@ -188,6 +191,7 @@ def create_app(
     page = build_page(
         recognizers,
         results=results,
+        rows=rows,
         samples=samples,
         max_upload_mb=max_upload_mb,
         keep_seconds=keep_seconds,
@@ -211,6 +215,7 @@ def create_app(
         ),
     )
     add_result_routes(app, results)
+    add_folder_routes(app, rows)
     mounted = gr.mount_gradio_app(
         app,
         page,

@@ -21,7 +21,6 @@ from nonlocal_video.inference.recognizer import Recognizer, Stage
 from ..choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
 from ..explanation_store import ExplanationStore
 from ..messages import GONE, plain_errors
-from ..results.store import Results
 
 TOP_K = 5
 STAGES: Mapping[Stage, tuple[int, str]] = {"reading": (0, "Reading the clip"), "network": (1, "Running the network")}
@@ -56,8 +55,6 @@ class Callbacks:
     """Recognizers by model name."""
     explanations: ExplanationStore = field(default_factory=ExplanationStore)
     """Explanations of all visitors."""
-    results: Results = field(default_factory=Results)
-    """Store of the results that visitors have links to."""
 
     def offer(self, model: str) -> tuple[Any, Any, str]:
         """Return the choices and the notes of a model."""
@@ -109,18 +106,17 @@ class Callbacks:
 
             if is_averaged(views):
                 prediction = recognizer.classify(path, views=views, region=region, on_stage=on_stage)
-                yield (answer := _scores(prediction, id := self.results.keep(prediction)))
+                yield (answer := _scores(prediction))
                 progress((2, stages), desc="One more look, for the overlay", unit="stages")
                 explanation = recognizer.explain_all(path, region=region)
             else:
                 explanation = recognizer.explain_all(path, fast=views == FAST, region=region, on_stage=on_stage)
                 prediction = explanation.prediction
-                yield (answer := _scores(prediction, id := self.results.keep(prediction)))
+                yield (answer := _scores(prediction))
             progress((stages - 1, stages), desc="Drawing where it looked", unit="stages")
             explanation = replace(explanation, prediction=prediction)
             if request is not None and request.session_hash:
                 self.explanations.keep(request.session_hash, explanation)
-            self.results.add_maps(id, explanation)
             maps = _maps(explanation, overlay)
             with TemporaryDirectory() as folder:
                 # Gradio copies the file before it resumes this generator, which deletes the folder.
@@ -138,12 +134,10 @@ def _nothing(words: str) -> Outcome:
     return Outcome(words, gr.update(visible=False), None, None, None)
 
 
-def _scores(prediction: Prediction, result: str) -> Outcome:
+def _scores(prediction: Prediction) -> Outcome:
     notes = "".join(f"\n\n{note}" for note in prediction.notes)
-    link = f'<a href="/r/{result}">Link to this result</a>'
     return Outcome(
-        status=f"{link}\n\n{prediction.model} looked at {prediction.summary}, in {prediction.timings.total:.1f} s."
-        f"{notes}",
+        status=f"{prediction.model} looked at {prediction.summary}, in {prediction.timings.total:.1f} s.{notes}",
         results=gr.update(visible=True),
         scores={scored.label: scored.score for scored in prediction.top(TOP_K)},
         overlay=None,

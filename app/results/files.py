@@ -32,6 +32,8 @@ class KeptResult:
     created: float
     """Time of its creation, in seconds since 1970."""
     folder: Path
+    words: str = ""
+    """Why there are no maps; empty if they are still to come."""
     is_saved: bool = False
     """Whether it stays until it is deleted or the server ends."""
 

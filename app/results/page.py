@@ -77,6 +77,8 @@ def _document(title: str, body: str) -> str:
 
 
 def _player(kept: KeptResult) -> str:
+    if kept.words:
+        return f'<p class="waiting">{escape(kept.words)}</p>'
     if not kept.maps:
         return '<p class="waiting" data-waiting>The picture of what it looked at is not ready yet.</p>'
     label = kept.row["top"][0]["label"]

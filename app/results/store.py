@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +63,7 @@ class Results:
         self._max_results, self._max_bytes, self._now = max_results, max_bytes, now
         self._kept: OrderedDict[str, KeptResult] = OrderedDict()  # oldest first
         self._sizes: dict[str, int] = {}
+        self._promised: dict[str, Callable[[str], None]] = {}
         self._lock, self._making = threading.RLock(), threading.Lock()
         self._folders: dict[bool, TemporaryDirectory[str]] = {}  # by whether its results are saved
 
@@ -78,9 +79,14 @@ class Results:
                 folder.cleanup()
             self._folders.clear()
 
-    def keep(self, prediction: Prediction) -> str:
-        """Keep the scores of a clip, and return the id of the result; `add_maps` completes it."""
-        id = secrets.token_urlsafe(16)
+    def keep(self, prediction: Prediction, id: str | None = None) -> str:
+        """Keep the scores of a clip, and return the id of the result; `add_maps` completes it.
+
+        Args:
+            prediction: What the page shows.
+            id: Id that was promised; None makes one.
+        """
+        id = id or secrets.token_urlsafe(16)
         folder = self._folder(is_saved=False) / id
         folder.mkdir(parents=True)  # the cleaner removes empty folders
         row = prediction.to_row() | {"path": printable(Path(prediction.path).name)}
@@ -107,6 +113,25 @@ class Results:
                 self._kept[id] = replace(self.get(id), maps=tuple(maps))
                 self._measure(id)
 
+    def give_up(self, id: str, words: str) -> None:
+        """Say on a result's page why there are no maps."""
+        with self._lock:
+            if id in self._kept:
+                self._kept[id] = replace(self._kept[id], words=words)
+
+    def promise(self, make: Callable[[str], None]) -> str:
+        """Return the id of a result that `make` will keep under this id when somebody first asks for it."""
+        id = secrets.token_urlsafe(16)
+        with self._lock:
+            self._promised[id] = make
+        return id
+
+    def withdraw(self, ids: Iterable[str]) -> None:
+        """Forget promises that nobody has taken up."""
+        with self._lock:
+            for id in ids:
+                self._promised.pop(id, None)
+
     def get(self, id: str) -> KeptResult:
         """Return a result.
 
@@ -114,6 +139,8 @@ class Results:
             ResultGoneError: It was deleted, its time is over, or it never was.
         """
         with self._lock:
+            if (make := self._promised.pop(id, None)) is not None:
+                make(id)
             kept = self._kept.get(id)
             if kept is None:
                 raise ResultGoneError

@@ -18,7 +18,6 @@ from ..choices import overlay_choices, standard_view, view_choices
 from ..components.buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
 from ..components.player import player_of
 from ..components.sample_row import sample_row
-from ..results.store import Results
 from .ask_tab import AskTab
 
 RECORDED_WIDTH = 640
@@ -47,18 +46,15 @@ class RecogniseTab(NamedTuple):
     ask: gr.Button
 
 
-def recognise_tab(
-    recognizers: Mapping[str, Recognizer], results: Results, samples: Sequence[Sample], limits: str
-) -> RecogniseTab:
+def recognise_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], limits: str) -> RecogniseTab:
     """Lay out the tab and connect its callbacks.
 
     Args:
         recognizers: Recognizers by model name; the first is the default.
-        results: Store of the results.
         samples: Sample clips; without any, their row is left out.
         limits: Limits of uploads, in words.
     """
-    callbacks = Callbacks(recognizers, results=results)
+    callbacks = Callbacks(recognizers)
     first = next(iter(recognizers.values()))
     with gr.Row():
         with gr.Column(scale=2, min_width=320):

@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fastapi
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from nonlocal_video.app.cleanup import clean_up
-from nonlocal_video.app.results.routes import GONE
+from nonlocal_video.app.results.routes import GONE, add_result_routes
 from nonlocal_video.app.results.store import ResultGoneError, Results, ResultsFullError
 from nonlocal_video.app.server import create_app
 from nonlocal_video.inference.explanation import Explanation
@@ -128,23 +129,10 @@ def test_number_and_size_are_bounded_and_the_oldest_go_first(make: MakeResults, 
     assert [kept.id for kept in results.existing(ids)] == ids[2:], "files that are made later count"
 
 
-@pytest.fixture
-def start(recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    clients: list[TestClient] = []
-
-    def start(**how: Any) -> TestClient:
-        clients.append(TestClient(create_app([recognizer], **how), base_url="http://127.0.0.1"))
-        return clients[-1].__enter__()
-
-    yield start
-    for client in clients:
-        client.__exit__(None, None, None)
-
-
-def test_the_page_of_a_result(start: Callable[..., Any], explanation: Explanation) -> None:
-    client = start()
-    results = client.app.state.results
+def test_the_page_of_a_result(make: MakeResults, explanation: Explanation) -> None:
+    app, results = fastapi.FastAPI(), make()
+    add_result_routes(app, results)
+    client = TestClient(app)
     prediction = replace(explanation.prediction, path='/secret/<b>&"clip.mp4')
     id = results.keep(prediction)
     assert "not ready yet" in client.get(f"/r/{id}").text
@@ -178,10 +166,12 @@ def test_the_page_of_a_result(start: Callable[..., Any], explanation: Explanatio
 
 
 def test_a_result_is_behind_the_login_and_other_sites_get_nothing(
-    start: Callable[..., Any], explanation: Explanation
+    recognizer: Recognizer, explanation: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = start(auth=("ann", "secret"))
-    id = client.app.state.results.keep(explanation.prediction)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    app = create_app([recognizer], auth=("ann", "secret"))
+    client = TestClient(app, base_url="http://127.0.0.1")
+    id = app.state.results.keep(explanation.prediction)
     asked = [("GET", f"/r/{id}"), ("GET", f"/r/{id}/result.json"), ("GET", f"/r?ids={id}"), ("POST", f"/r/{id}/save")]
     for method, path in [*asked, ("DELETE", f"/r/{id}")]:
         assert client.request(method, path).status_code == 401

@@ -19,6 +19,7 @@ from .results.store import Results
 from .tabs.api_tab import api_tab
 from .tabs.ask_tab import ask_tab
 from .tabs.folder_tab import folder_tab
+from .tabs.models_tab import models_tab
 from .tabs.recognise_tab import offer_questions, recognise_tab
 from .tabs.timeline_tab import timeline_tab
 
@@ -65,6 +66,7 @@ def build_page(
     keep_seconds: float = KEEP_SECONDS,
     samples: Sequence[Sample] = (),
     folder_root: Path | None = None,
+    allow_pull: bool = False,
 ) -> gr.Blocks:
     """Build the page.
 
@@ -76,6 +78,7 @@ def build_page(
         keep_seconds: Lifetime of uploads and overlays on the server.
         samples: Sample clips; without any, their row is left out.
         folder_root: Folder of the server that visitors may classify, with its subfolders; None offers none.
+        allow_pull: Whether visitors may download the recommended published models.
     """
     limits = limits_in_words(recognizers[0].new_reader().limits, max_upload_mb, keep_seconds)
     by_name = {recognizer.card.name: recognizer for recognizer in recognizers}
@@ -94,6 +97,8 @@ def build_page(
                 timelines = timeline_tab(by_name, samples, limits)
             with gr.Tab("Folder", id="folder"):
                 folders = folder_tab(by_name, rows, folder_root, limits)
+            with gr.Tab("Models", id="models"):
+                models_tab(by_name, results, allow_pull=allow_pull)
             with gr.Tab("API", id="api"):
                 api_tab(page)
         offer_questions(recognise, questions, tabs)

@@ -46,7 +46,7 @@ LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def serve(
-    model: str = "default",
+    model: str | Sequence[str] = "default",
     *,
     device: str = "auto",
     runtime: Runtime = "torch",
@@ -60,13 +60,15 @@ def serve(
     keep_seconds: float = KEEP_SECONDS,
     folder_root: Path | None = None,
     allow_webhook: Sequence[str] = (),
+    allow_pull: bool = False,
 ) -> None:
-    """Load a model and serve the page until SIGINT or SIGTERM; requests in progress are then finished.
+    """Load models and serve the page until SIGINT or SIGTERM; requests in progress are then finished.
 
     Call this in the main thread.
 
     Args:
         model: Catalogue name, weights file, folder of a training run, or `package.module:function`; see `nlv.load`.
+            Visitors choose among several.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         runtime: Runtime of folders, timelines and several views; maps, and so the answer for one view, use PyTorch.
         precision: Numeric precision of the network; see `nlv.load`.
@@ -79,6 +81,7 @@ def serve(
         keep_seconds: Lifetime of uploads and results on the server.
         folder_root: Folder of the server that visitors may classify, with its subfolders; None offers none.
         allow_webhook: Hosts that programs may have told of the end of a job.
+        allow_pull: Whether visitors may download the recommended published models.
 
     Raises:
         UsageError: An argument is invalid, or the port is in use.
@@ -105,11 +108,12 @@ def serve(
         folder = stack.enter_context(TemporaryDirectory(prefix="nonlocal-video-"))
         os.environ["GRADIO_TEMP_DIR"] = folder
         limits = DecodeLimits(max_bytes=max_upload_mb * 1024**2)
-        recognizer = stack.enter_context(
-            load(model, device=device, runtime=runtime, precision=precision, limits=limits)
-        )
+        recognizers = [
+            stack.enter_context(load(name, device=device, runtime=runtime, precision=precision, limits=limits))
+            for name in ([model] if isinstance(model, str) else model)
+        ]
         app = create_app(
-            [recognizer],
+            recognizers,
             samples=available_samples(),
             allowed_hosts=allowed_hosts,
             auth=auth,
@@ -118,9 +122,10 @@ def serve(
             keep_seconds=keep_seconds,
             folder_root=folder_root,
             allow_webhook=allow_webhook,
+            allow_pull=allow_pull,
         )
         stack.enter_context(cleaning_up(Path(folder), keep_seconds))
-        _announce(recognizer, host, listener.getsockname()[1], auth=auth)
+        _announce(recognizers, host, listener.getsockname()[1], auth=auth)
         with suppress(KeyboardInterrupt):
             GracefulServer(app, on_signal=app.state.on_signal, on_deadline=app.state.on_deadline).run(
                 sockets=[listener]
@@ -138,8 +143,13 @@ def create_app(
     keep_seconds: float = KEEP_SECONDS,
     folder_root: Path | None = None,
     allow_webhook: Sequence[str] = (),
+    allow_pull: bool = False,
 ) -> fastapi.FastAPI:
-    """Make the ASGI application: the page at `/`, the HTTP API at `/v1`, and the health check at `/healthz`."""
+    """Make the ASGI application: the page at `/`, the HTTP API at `/v1`, and the health check at `/healthz`.
+
+    Raises:
+        UsageError: Two models have the same name.
+    """
     # Gradio takes seconds to import, and creates its folder on import: `serve` sets its path first.
     import gradio as gr
 
@@ -171,6 +181,8 @@ def create_app(
     turns = Turns(MAX_WAITING, others=lambda: len(page._queue))
     app.state.on_signal, app.state.on_deadline, app.state.results = jobs.end, turns.end, results
     names = [recognizer.card.name for recognizer in recognizers]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"Two models are called {', '.join(sorted(repeated))}; visitors choose by name, so give one.")
 
     # Not in a thread: those may all be busy with uploads.
     @app.get("/healthz")
@@ -196,6 +208,7 @@ def create_app(
         max_upload_mb=max_upload_mb,
         keep_seconds=keep_seconds,
         folder_root=folder_root,
+        allow_pull=allow_pull,
     )
     # Only on launched pages, Gradio checks that a file named by a client was uploaded, and a mounted page is not
     # launched: without this line, any file of the server could be read.
@@ -273,11 +286,12 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UsageError(f"cannot listen on {host}:{port}: {error}. Choose another --host or --port.") from error
 
 
-def _announce(recognizer: Recognizer, host: str, port: int, *, auth: tuple[str, str] | None) -> None:
-    print(
-        f"Model {recognizer.card.name} on {in_words(recognizer.device, recognizer.runtime, recognizer.precision)}",
-        file=sys.stderr,
-    )
+def _announce(recognizers: Sequence[Recognizer], host: str, port: int, *, auth: tuple[str, str] | None) -> None:
+    for recognizer in recognizers:
+        print(
+            f"Model {recognizer.card.name} on {in_words(recognizer.device, recognizer.runtime, recognizer.precision)}",
+            file=sys.stderr,
+        )
     shown = LOOPBACK_OF.get(host, host)
     if ":" in shown:
         shown = f"[{shown}]"

@@ -83,3 +83,42 @@ def time_left(seconds: float) -> str:
     if seconds < 90:
         return f"about {max(1, round(seconds))} s"
     return f"about {round(seconds / 60)} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
+
+
+MODELS = {
+    "served": "On this server",
+    "recommended": "Recommended models to download",
+    "classes": "{count} classes, looks at {frames} frames",
+    "here": "installed",
+    "size": "{megabytes:.0f} MB",
+    "by_hand": "to be fetched by hand",
+    "commercial": "",
+    "non_commercial": "not for commercial use",
+    "agree": "I agree to the licence",
+    "get": "Download",
+    "accuracy": "{top1:.1f}% right on Kinetics-400 ({views} views)",
+    "not_allowed": "Downloads from this page need a server that was started with --allow-pull. On its machine: "
+    "nonlocal-video weights pull NAME.",
+    "use": "To offer a model here, start the server with it: nonlocal-video serve --model NAME (repeatable).",
+    "loading": "Downloading {name}: {done:.0f} MB",
+    "loading_of": "Downloading {name}: {done:.0f} of {total:.0f} MB",
+    "loaded": "{name} is installed. To offer it here, start the server with --model {name}.",
+    "unknown": "Only the recommended models can be downloaded here.",
+}
+COMPARE = {
+    "title": "Before and after: the same clip by two models",
+    "clip": "A clip",
+    "first": "Before",
+    "second": "After",
+    "start": "Compare",
+    "looking": "{name} is looking at the clip",
+    "same": "Choose two different models.",
+    "none": "Choose a clip first.",
+    "play": "Play",
+    "pause": "Pause",
+    "scrub": "Time in the clip",
+    "legend": "Bright: speaks for the action that stands below it.",
+    "open": "Open this result",
+    "agree": "Both say {first}.",
+    "differ": "Before: {first}. After: {second}.",
+}

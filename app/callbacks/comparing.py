@@ -11,7 +11,7 @@ from nonlocal_video.errors import VideoError
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer
 
-from .. import texts
+from .. import texts_more as texts
 from ..messages import GONE, plain_errors, refusal
 from ..results.store import Results
 

@@ -24,7 +24,7 @@ from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import FORMATS, ResultFile
 from nonlocal_video.video.decode import VideoReader
 
-from .. import texts
+from .. import texts_more as texts
 from ..choices import FAST, ONE_VIEW
 from ..messages import plain_errors, without_folder
 from .folder_files import FolderFiles

@@ -17,7 +17,7 @@ from nonlocal_video.zoo.catalogue import recommended
 from nonlocal_video.zoo.listing import recommended_rows
 from nonlocal_video.zoo.models import pull
 
-from .. import texts
+from .. import texts_more as texts
 from ..messages import refusal
 
 MEGABYTE = 1e6

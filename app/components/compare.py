@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from .. import texts
+from .. import texts_more as texts
 
 _HERE = Path(__file__)
 

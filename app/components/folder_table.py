@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from .. import texts
+from .. import texts_more as texts
 
 _HERE = Path(__file__)
 _TEMPLATE = """<progress hidden></progress><div class="tools" hidden></div><p class="hint" hidden></p>

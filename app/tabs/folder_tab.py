@@ -9,7 +9,7 @@ import gradio as gr
 
 from nonlocal_video.inference.recognizer import Recognizer
 
-from .. import texts
+from .. import texts_more as texts
 from ..callbacks.folder_rows import FolderRows
 from ..callbacks.folder_run import FolderRuns, Update
 from ..choices import view_choices

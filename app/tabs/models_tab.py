@@ -9,7 +9,7 @@ import gradio as gr
 
 from nonlocal_video.inference.recognizer import Recognizer
 
-from .. import texts
+from .. import texts_more as texts
 from ..api import NETWORK
 from ..callbacks import comparing, model_list
 from ..components.compare import compare_players

@@ -89,7 +89,7 @@ def build_page(
         gr.Markdown(f"# {texts.TITLE}\n{texts.INTRODUCTION}", elem_id="title")
         with gr.Tabs(selected="recognise", elem_id="tabs"):
             with gr.Tab(texts.TABS["recognise"], id="recognise"):
-                recognise = recognise_tab(by_name, samples, limits, max_upload_mb=max_upload_mb)
+                recognise = recognise_tab(by_name, samples, limits, results=results, max_upload_mb=max_upload_mb)
             with gr.Tab(texts.TABS["timeline"], id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits)
             with gr.Tab(texts.TABS["folder"], id="folder"):

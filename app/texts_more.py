@@ -118,3 +118,16 @@ COMPARE = {
     "agree": "Both say {first}.",
     "differ": "Before: {first}. After: {second}.",
 }
+KEEP = {
+    "bar": "What to do with this result",
+    "link": "Link to this result",
+    "copy": "Copy link",
+    "copied": "Copied",
+    "save": "Save",
+    "strip": "strip",
+    "scores": "Scores",
+    "everything": "All of it",
+    "recent": "Recent",
+    "expired": "This result has expired. Drop the clip again.",
+    "maps": {"evidence": "Why this answer", "attention": "What it watches"},
+}

@@ -20,6 +20,7 @@ from ..choices import FAST, is_averaged
 from ..components.heat import packed, write_preview
 from ..explanation_store import ExplanationStore
 from ..messages import GONE, words_of
+from ..results.store import Results
 from ..visits import How, Run, Visits
 
 TOP_K = 5
@@ -35,6 +36,8 @@ class Recognition:
 
     recognizers: Mapping[str, Recognizer]
     """Recognizers by model name."""
+    results: Results = field(default_factory=Results)
+    """Store of the results that visitors have links to."""
     explanations: ExplanationStore = field(default_factory=ExplanationStore)
     """Explanations by the identity of their run."""
     visits: Visits = field(init=False)
@@ -110,26 +113,30 @@ class Recognition:
                 raise Unwanted
             self.visits.enter(run, stage)
 
+        answer: Event = {}
         try:
             if is_averaged(how.views):
                 prediction = recognizer.classify(run.path, views=how.views, on_stage=on_stage, **options)
-                yield (answer := _answer(run, prediction))
+                yield (answer := _answer(run, prediction, self.results.keep(prediction)))
                 explanation = recognizer.explain_all(run.path, **options)
             else:
                 explanation = recognizer.explain_all(run.path, fast=how.views == FAST, on_stage=on_stage, **options)
                 prediction = explanation.prediction
-                yield (answer := _answer(run, prediction))
+                yield (answer := _answer(run, prediction, self.results.keep(prediction)))
         except Unwanted:
+            self.results.give_up(answer.get("result", ""), texts.NOT_DRAWN)
             return
         self.visits.end(run)
         explanation = replace(explanation, prediction=prediction)
         self.explanations.keep(run.identity, explanation)
         if not self.visits.is_wanted(run):  # it may have ended while this was kept
             self.explanations.drop(run.identity)
+            self.results.give_up(answer["result"], texts.NOT_DRAWN)
             return
         with TemporaryDirectory() as folder:
             # Gradio copies the file before it resumes this generator, which deletes the folder.
             preview = write_preview(explanation, Path(folder) / "preview.mp4")
+            self.results.add_maps_soon(answer["result"], explanation)
             yield {**answer, "player": {**preview, "maps": first_maps(explanation)}}
 
     def standing(self, identity: str) -> Event:
@@ -171,12 +178,13 @@ def _event(run: Run, state: str, **more: Any) -> Event:
     return {**shown, "state": state, **more}
 
 
-def _answer(run: Run, prediction: Prediction) -> Event:
+def _answer(run: Run, prediction: Prediction, result: str) -> Event:
     top, video = prediction.top(TOP_K), prediction.video
     span = prediction.views[0]
     return _event(
         run,
         "answer",
+        result=result,
         headline=texts.headline(top),
         confidence=texts.confidence(top),
         top=[[scored.label, round(scored.score, 4)] for scored in top],

@@ -21,7 +21,6 @@ def compare_players() -> gr.HTML:
 <button type="button">{words["play"]}</button>
 <input type="range" step="0.01" aria-label="{words["scrub"]}"><span></span></div>
 <p class="legend" hidden>{words["legend"]}</p>""",
-        css_template=_HERE.with_suffix(".css").read_text("utf-8"),
         js_on_load=_HERE.with_suffix(".js").read_text("utf-8"),
         apply_default_css=False,
         words=texts.COMPARE,

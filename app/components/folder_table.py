@@ -24,7 +24,6 @@ def folder_table(functions: list[Callable[[Any], Any]]) -> gr.HTML:
     return gr.HTML(
         None,
         html_template=_TEMPLATE,
-        css_template=_HERE.with_suffix(".css").read_text("utf-8"),
         js_on_load=_HERE.with_suffix(".js").read_text("utf-8"),
         apply_default_css=False,
         server_functions=functions,

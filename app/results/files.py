@@ -10,6 +10,7 @@ from typing import Any
 
 from nonlocal_video.attention.map_file import map_names, read_maps
 from nonlocal_video.attention.pictures import write_animation, write_strip
+from nonlocal_video.inference.prediction import Prediction, printable
 from nonlocal_video.video.encode import write_video
 
 CLIP = "clip"
@@ -27,15 +28,27 @@ class KeptResult:
     """Row of `classify --json`, with the name of the file in place of its path."""
     summary: str
     """What the network saw of the clip, in words."""
-    maps: tuple[str, ...]
-    """Names of the maps that can be drawn; none until they are known."""
+    span: tuple[float, float]
+    """Seconds of the clip that were seen."""
+    end_seconds: float
+    """Length of the clip."""
     created: float
     """Time of its creation, in seconds since 1970."""
     folder: Path
+    maps: tuple[str, ...] = ()
+    """Names of the maps that can be drawn; none until they are known."""
     words: str = ""
     """Why there are no maps; empty if they are still to come."""
     is_saved: bool = False
     """Whether it stays until it is deleted or the server ends."""
+
+    @classmethod
+    def of(cls, id: str, prediction: Prediction, *, created: float, folder: Path) -> KeptResult:
+        """Return the result of a prediction, without maps."""
+        row = prediction.to_row() | {"path": printable(Path(prediction.path).name)}
+        view = prediction.views[0]
+        span = (view.start_seconds, view.end_seconds)
+        return cls(id, row, prediction.summary, span, prediction.video.end_seconds, created, folder)
 
     @property
     def name(self) -> str:

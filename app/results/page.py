@@ -9,11 +9,12 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from ..components.keep_bar import RECENT_SCRIPT
 from .files import CLIP, KeptResult
 
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "result.css").read_text("utf-8")
-_SCRIPT = (_HERE / "result.js").read_text("utf-8")
+_SCRIPT = f"{RECENT_SCRIPT}\n{(_HERE / 'result.js').read_text('utf-8')}"
 
 
 def _hash(text: str) -> str:

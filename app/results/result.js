@@ -1,26 +1,8 @@
 // The page of a result: switches the player, copies, keeps and deletes, and lists what this browser has seen lately.
-const KEY = "nonlocal-video results";
-const MAX_RECENT = 12;
 const main = document.querySelector("main");
 const id = main.dataset.id;
 const video = document.querySelector("video");
 const life = document.getElementById("life");
-
-function recent() {
-    try {
-        return JSON.parse(localStorage.getItem(KEY)) || [];
-    } catch {
-        return [];
-    }
-}
-
-function remember(ids) {
-    try {
-        localStorage.setItem(KEY, JSON.stringify(ids.slice(0, MAX_RECENT)));
-    } catch {
-        // A browser that stores nothing has no list.
-    }
-}
 
 function press(button) {
     for (const other of button.parentElement.children) {
@@ -88,7 +70,7 @@ remove?.addEventListener("click", async () => {
         remove.textContent = "Really delete?";
         setTimeout(() => { remove.textContent = "Delete"; }, 4000);
     } else if (await ask(`/r/${id}`, "DELETE")) {
-        remember(recent().filter((other) => other !== id));
+        recent.remove(id);
         location.reload();
     }
 });
@@ -107,33 +89,10 @@ document.addEventListener("keydown", (event) => {
     }
 });
 
-async function list() {
-    if (id) {
-        remember([id, ...recent().filter((other) => other !== id)]);
-    }
-    const asked = recent();
-    const answer = asked.length ? await fetch(`/r?ids=${asked.join(",")}`) : null;
-    if (!answer?.ok) {
-        return;
-    }
-    const found = await answer.json();
-    remember(found.map((one) => one.id));
-    const section = document.getElementById("recent");
-    for (const one of found.filter((other) => other.id !== id)) {
-        const item = section.querySelector("ul").appendChild(document.createElement("li"));
-        const link = item.appendChild(document.createElement("a"));
-        link.href = `/r/${one.id}`;
-        const picture = link.appendChild(document.createElement("img"));
-        picture.src = `/r/${one.id}/thumbnail.jpg`;
-        picture.alt = "";
-        picture.loading = "lazy";
-        link.append(one.label, " ");
-        link.appendChild(document.createElement("span")).textContent = `${Math.round(100 * one.score)}%`;
-        section.hidden = false;
-    }
-}
-
 if (document.querySelector("[data-waiting]")) {
     setTimeout(() => location.reload(), 2000);
 }
-list();
+if (id) {
+    recent.add(id);
+}
+recent.list(document.getElementById("recent"), id, (other) => `/r/${other}`);

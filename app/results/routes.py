@@ -10,10 +10,13 @@ import anyio.to_thread
 import fastapi
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
+from .answer import answer_of
 from .page import CONTENT_SECURITY_POLICY, gone_page, result_page
 from .store import ResultGoneError, Results, ResultsFullError
 
 PREFIX = "/r"
+ANSWER = "answer.json"
+"""What the page shows again after a reload."""
 MAX_ASKED = 50
 """Maximum number of results that one request asks about."""
 GONE = "This result has expired. Drop the clip again."
@@ -49,6 +52,8 @@ def add_result_routes(app: fastapi.FastAPI, results: Results) -> None:
     async def download(id: str, name: str) -> Any:
         def send() -> Any:
             kept = results.get(id)
+            if name == ANSWER:
+                return JSONResponse(answer_of(kept), headers=_HEADERS)
             path = results.file(id, name)
             kind = mimetypes.guess_type(name)[0]
             return FileResponse(

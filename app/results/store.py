@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -18,11 +19,13 @@ from tempfile import TemporaryDirectory
 from nonlocal_video.attention.map_file import jpeg, write_maps
 from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.inference.explanation import Explanation
-from nonlocal_video.inference.prediction import Prediction, printable
+from nonlocal_video.inference.prediction import Prediction
 
 from ..cleanup import KEEP_SECONDS
+from ..messages import INTERNAL_ERROR
 from .files import JSON, SCENE, THUMBNAIL, KeptResult
 
+LOGGER = logging.getLogger(__name__)
 MAX_RESULTS = 500
 """Maximum number of results of all visitors; the oldest that nobody saved are dropped first."""
 MAX_BYTES = 2 * 1024**3
@@ -89,10 +92,10 @@ class Results:
         id = id or secrets.token_urlsafe(16)
         folder = self._folder(is_saved=False) / id
         folder.mkdir(parents=True)  # the cleaner removes empty folders
-        row = prediction.to_row() | {"path": printable(Path(prediction.path).name)}
-        (folder / JSON).write_text(json.dumps(row, ensure_ascii=False, indent=1), "utf-8")
+        kept = KeptResult.of(id, prediction, created=self._now(), folder=folder)
+        (folder / JSON).write_text(json.dumps(kept.row, ensure_ascii=False, indent=1), "utf-8")
         with self._lock:
-            self._kept[id] = KeptResult(id, row, prediction.summary, (), self._now(), folder)
+            self._kept[id] = kept
             self._measure(id)
         return id
 
@@ -112,6 +115,18 @@ class Results:
             with self._lock:
                 self._kept[id] = replace(self.get(id), maps=tuple(maps))
                 self._measure(id)
+
+    def add_maps_soon(self, id: str, explanation: Explanation) -> None:
+        """Add the maps in the background; nobody waits for them."""
+
+        def add() -> None:
+            try:
+                self.add_maps(id, explanation)
+            except Exception:
+                LOGGER.exception("The maps of a result could not be kept")
+                self.give_up(id, INTERNAL_ERROR)
+
+        threading.Thread(target=add, daemon=True).start()
 
     def give_up(self, id: str, words: str) -> None:
         """Say on a result's page why there are no maps."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import gradio as gr
 
@@ -15,7 +14,6 @@ from ..callbacks import comparing, model_list
 from ..components.compare import compare_players
 from ..results.store import Results
 
-_STYLE = Path(__file__).parents[1] / "components" / "model_list.css"
 _SCRIPT = """
 element.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-name]");
@@ -43,7 +41,6 @@ def models_tab(recognizers: Mapping[str, Recognizer], results: Results, *, allow
     status = gr.Markdown("", elem_id="models-status")
     models = gr.HTML(
         listed.as_html(),
-        css_template=_STYLE.read_text("utf-8"),
         js_on_load=_SCRIPT,
         apply_default_css=False,
         elem_id="models",

@@ -129,5 +129,11 @@ KEEP = {
     "everything": "All of it",
     "recent": "Recent",
     "expired": "This result has expired. Drop the clip again.",
+    "waiting": "The picture of what it looked at is not ready yet.",
+    "until": "Gone at {time}, unless you keep it.",
+    "saved": "Kept until it is deleted or the server ends.",
+    "keep": "Keep",
+    "delete": "Delete",
+    "unlike": "Unlike all classes of this model",
     "maps": {"evidence": "Why this answer", "attention": "What it watches"},
 }

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gradio as gr
 
 from .. import texts_more as texts
 from .player import script
-
-RECENT_SCRIPT = (Path(__file__).parent / "recent.js").read_text("utf-8")
-"""The list of results in this browser; the page of a result has it, too."""
 
 
 def keep_bar() -> gr.HTML:

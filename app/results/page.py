@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from urllib.parse import quote
 
-from ..components.keep_bar import RECENT_SCRIPT
-from .files import CLIP, KeptResult
+from nonlocal_video.inference.prediction import ScoredLabel
+
+from .. import texts, texts_more
+from ..components.player import PLAYER_SCRIPTS, PLAYER_STYLE, player_template, player_words, script
+from .files import KeptResult
 
 _HERE = Path(__file__).parent
-_STYLE = (_HERE / "result.css").read_text("utf-8")
-_SCRIPT = f"{RECENT_SCRIPT}\n{(_HERE / 'result.js').read_text('utf-8')}"
+_STYLE = "\n".join([(_HERE / "result.css").read_text("utf-8"), PLAYER_STYLE])
+_SCRIPT = "\n".join([script("recent", *PLAYER_SCRIPTS), (_HERE / "result.js").read_text("utf-8")])
 
 
 def _hash(text: str) -> str:
@@ -27,35 +30,26 @@ CONTENT_SECURITY_POLICY = (
 )
 """Nothing but this page's own script and style, and the files of this server."""
 
-VIEWS = {
-    CLIP: ("Clip", "The frames that the network saw."),
-    "evidence": ("Why this answer", "Bright: speaks for \u201c{label}\u201d. Dark edges were not seen."),
-    "attention": ("What it watches", "Bright: the places that all others look at. Dark edges were not seen."),
-}
-"""Button and sentence of each view of the player."""
-DOWNLOADS = {
-    ".mp4": "Video (MP4)",
-    ".gif": "Animation (GIF)",
-    ".webp": "Animation (WebP)",
-    ".png": "Strip of frames (PNG)",
-}
-UNKNOWN = "Unlike all classes of this model"
+DOWNLOADS = {".mp4": "MP4", ".gif": "GIF", ".webp": "WebP", ".png": "PNG strip"}
 
 
 def result_page(kept: KeptResult, *, keep_seconds: float) -> str:
     """Return the page of a result."""
     best, name = kept.row["top"][0], escape(kept.row["path"])
+    top = [ScoredLabel(**one) for one in kept.row["top"]]
     until = datetime.fromtimestamp(kept.created + keep_seconds).astimezone().strftime("%H:%M")
-    life = "Kept until it is deleted or the server ends." if kept.is_saved else f"Gone at {until}, unless you keep it."
-    keep = "" if kept.is_saved else '<button type="button" id="save">Keep</button>'
-    headline = UNKNOWN if kept.row.get("unknown") else best["label"]
+    words = texts_more.KEEP
+    life = words["saved"] if kept.is_saved else words["until"].format(time=until)
+    keep = "" if kept.is_saved else f'<button type="button" id="save">{words["keep"]}</button>'
+    headline = words["unlike"] if kept.row.get("unknown") else texts.headline(top)
     body = f"""<main data-id="{kept.id}" data-label="{escape(best["label"])}" data-score="{best["score"]:.4f}">
 <div class="stage">{_player(kept)}</div>
-<div class="answer"><p class="name">{name}</p><h1>{escape(headline)}</h1><p class="sure">{best["score"]:.0%} sure</p>
+<div class="answer"><p class="name">{name}</p><h1>{escape(headline)}</h1>
+<p class="sure">{escape(texts.confidence(top))}</p>
 {_bars(kept)}
-<div class="tools"><button type="button" id="copy">Copy link</button>{_downloads(kept)}{keep}
-<button type="button" id="delete">Delete</button></div>
-<p class="small" id="life" role="status">{life}</p>
+<div class="tools"><button type="button" id="copy">{words["copy"]}</button>{_downloads(kept)}{keep}
+<button type="button" id="delete">{words["delete"]}</button></div>
+<p class="small" id="life" role="status" data-saved="{words["saved"]}">{life}</p>
 <details><summary>Details</summary><p class="small">{escape(kept.row["model"])} looked at {escape(kept.summary)}.
 {escape(" ".join(kept.row["notes"]))}</p></details></div>
 </main>"""
@@ -79,26 +73,11 @@ def _document(title: str, body: str) -> str:
 
 def _player(kept: KeptResult) -> str:
     if kept.words:
-        return f'<p class="waiting">{escape(kept.words)}</p>'
+        return f'<p class="empty">{escape(kept.words)}</p>'
     if not kept.maps:
-        return '<p class="waiting" data-waiting>The picture of what it looked at is not ready yet.</p>'
-    label = kept.row["top"][0]["label"]
-    shown = kept.maps[0]
-    buttons = "".join(
-        f'<button type="button" aria-pressed="{str(view == shown).lower()}" data-source="/r/{kept.id}/{view}.mp4" '
-        f'data-words="{escape(VIEWS[view][1].format(label=label))}">{VIEWS[view][0]}</button>'
-        for view in (CLIP, *kept.maps)
-    )
-    speeds = "".join(
-        f'<button type="button" aria-pressed="{str(speed == 1).lower()}" data-speed="{speed}">{speed}×</button>'
-        for speed in (0.25, 0.5, 1)
-    )
-    words = escape(VIEWS[shown][1].format(label=label))
-    return f"""<div class="switch" role="group" aria-label="What the player shows">{buttons}</div>
-<video src="/r/{kept.id}/{shown}.mp4" poster="/r/{kept.id}/thumbnail.jpg" aria-label="The clip with what it looked at"
-controls autoplay loop muted playsinline></video>
-<div class="under"><p class="legend" aria-live="polite">{words}</p>
-<div class="switch" role="group" aria-label="Speed">{speeds}</div></div>"""
+        return f'<p class="empty" data-waiting>{texts_more.KEEP["waiting"]}</p>'
+    words = escape(json.dumps({**player_words(), "kept": texts.STAGE["kept"]}))
+    return f'<div class="bare" id="stage" data-words="{words}">{player_template()}</div>'
 
 
 def _bars(kept: KeptResult) -> str:
@@ -111,10 +90,16 @@ def _bars(kept: KeptResult) -> str:
 
 
 def _downloads(kept: KeptResult) -> str:
-    links = [(f"{name}{kind}", f"{VIEWS[name][0]}: {words}") for name in kept.maps for kind, words in DOWNLOADS.items()]
-    links = [*links, ("result.json", "Scores (JSON)"), *([("all.zip", "All of them (ZIP)")] if kept.maps else [])]
+    words = texts_more.KEEP
+    rows = [(words["maps"][name], [(f"{name}{kind}", text) for kind, text in DOWNLOADS.items()]) for name in kept.maps]
+    rows.append((words["scores"], [("result.json", "JSON")]))
+    if kept.maps:
+        rows.append((words["everything"], [("all.zip", "ZIP")]))
     items = "".join(
-        f'<li><a href="/r/{kept.id}/{quote(name)}" download="{escape(f"{kept.name} {name}")}">{words}</a></li>'
-        for name, words in links
+        f"<p><span>{title}</span>{''.join(_link(kept, *file) for file in files)}</p>" for title, files in rows
     )
-    return f'<details class="menu"><summary>Download</summary><ul>{items}</ul></details>'
+    return f'<details class="menu"><summary>{words["save"]}</summary><div>{items}</div></details>'
+
+
+def _link(kept: KeptResult, name: str, words: str) -> str:
+    return f'<a href="/r/{kept.id}/{name}" download="{escape(f"{kept.name} {name}")}">{words}</a>'

@@ -1,41 +1,14 @@
 // The page of a result: switches the player, copies, keeps and deletes, and lists what this browser has seen lately.
 const main = document.querySelector("main");
 const id = main.dataset.id;
-const video = document.querySelector("video");
 const life = document.getElementById("life");
 
-function press(button) {
-    for (const other of button.parentElement.children) {
-        other.setAttribute("aria-pressed", other === button);
-    }
-}
-
-for (const button of document.querySelectorAll("[data-source]")) {
-    button.addEventListener("click", () => {
-        const { currentTime, paused, playbackRate } = video;
-        press(button);
-        document.querySelector(".legend").textContent = button.dataset.words;
-        video.src = button.dataset.source;
-        video.addEventListener("loadedmetadata", () => {
-            video.currentTime = currentTime;
-            video.playbackRate = playbackRate;
-            if (!paused) {
-                video.play().catch(() => {});
-            }
-        }, { once: true });
-    });
-}
-
-for (const button of document.querySelectorAll("[data-speed]")) {
-    button.addEventListener("click", () => {
-        press(button);
-        video.playbackRate = video.defaultPlaybackRate = Number(button.dataset.speed);
-    });
-}
-
-if (video && matchMedia("(prefers-reduced-motion: reduce)").matches) {
-    video.autoplay = false;
-    video.pause();
+const stage = document.getElementById("stage");
+if (stage) {
+    const words = JSON.parse(stage.dataset.words);
+    const kept = async () => ({ words: words.kept });
+    const player = makePlayer(stage.querySelector(".player"), words, { ask: kept, evidence: kept, check: kept, region() {}, elsewhere() {} });
+    fetch(`/r/${id}/answer.json`).then((answer) => answer.json()).then((detail) => player.load(detail.player, detail));
 }
 
 document.getElementById("copy")?.addEventListener("click", async (event) => {
@@ -60,7 +33,7 @@ async function ask(address, method) {
 document.getElementById("save")?.addEventListener("click", async (event) => {
     if (await ask(`/r/${id}/save`, "POST")) {
         event.target.remove();
-        life.textContent = "Kept until it is deleted or the server ends.";
+        life.textContent = life.dataset.saved;
     }
 });
 

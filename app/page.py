@@ -14,6 +14,7 @@ from nonlocal_video.video.limits import DecodeLimits
 from . import texts, texts_more
 from .api import add_endpoints
 from .callbacks.folder_rows import FolderRows
+from .callbacks.recognise import MAX_WAITING
 from .cleanup import KEEP_SECONDS, clean_every_seconds
 from .results.store import Results
 from .tabs.api_tab import api_tab
@@ -22,9 +23,8 @@ from .tabs.models_tab import models_tab
 from .tabs.recognise_tab import recognise_tab
 from .tabs.timeline_tab import timeline_tab
 
-MAX_WAITING = 32
-"""Maximum number of visitors in the queue; further ones are rejected."""
-
+MOST_IN_QUEUE = 2 * MAX_WAITING
+"""Maximum number of events in Gradio's queue: runs, which are bounded before, and long clips and programs."""
 STYLE = sorted((Path(__file__).parent / "components").glob("*.css"))
 
 
@@ -102,4 +102,4 @@ def build_page(
         page.unload(recognise.recognition.forget)
         page.unload(timelines.leave)
         page.unload(folders.leave)
-    return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+    return page.queue(max_size=MOST_IN_QUEUE, default_concurrency_limit=1, api_open=False)

@@ -91,8 +91,10 @@ class Recognition:
         run = self.visits.claim(session)
         if run is None:
             return
+        result = ""
         try:
             for event in self._steps(run):
+                result = event.get("result", "")
                 if not self.visits.is_wanted(run):
                     return
                 yield event
@@ -101,6 +103,7 @@ class Recognition:
                 yield _event(run, "error", words=words_of(error, run.path.parent))
         finally:
             self.visits.end(run)
+            self.results.give_up(result, texts.NOT_DRAWN)
 
     def _steps(self, run: Run) -> Iterator[Event]:
         if not run.path.is_file():
@@ -114,7 +117,6 @@ class Recognition:
                 raise Unwanted
             self.visits.enter(run, stage)
 
-        answer: Event = {}
         try:
             if is_averaged(how.views):
                 prediction = recognizer.classify(run.path, views=how.views, on_stage=on_stage, **options)
@@ -125,14 +127,12 @@ class Recognition:
                 prediction = explanation.prediction
                 yield (answer := _answer(run, prediction, recognizer.card, self.results.keep(prediction)))
         except Unwanted:
-            self.results.give_up(answer.get("result", ""), texts.NOT_DRAWN)
             return
         self.visits.end(run)
         explanation = replace(explanation, prediction=prediction)
         self.explanations.keep(run.identity, explanation)
         if not self.visits.is_wanted(run):  # it may have ended while this was kept
             self.explanations.drop(run.identity)
-            self.results.give_up(answer["result"], texts.NOT_DRAWN)
             return
         with TemporaryDirectory() as folder:
             # Gradio copies the file before it resumes this generator, which deletes the folder.

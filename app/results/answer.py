@@ -23,6 +23,7 @@ def answer_of(kept: KeptResult) -> dict[str, Any]:
         "confidence": texts.confidence(top),
         "top": [[one.label, round(one.score, 4)] for one in top],
         "video": {"end": kept.end_seconds, "width": video["width"], "height": video["height"]},
+        "long": False,  # its moments were not kept
         "span": [round(second, 3) for second in kept.span],
         "details": [f"{kept.row['model']}: {kept.summary}.", *kept.row["notes"]],
         **({"player": _player(kept, top[0].label)} if kept.maps else {}),

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
 import shutil
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 from nonlocal_video.attention.map_file import jpeg, write_maps
 from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
 
-from ..cleanup import KEEP_SECONDS
 from ..messages import INTERNAL_ERROR
 from .files import JSON, SCENE, THUMBNAIL, KeptResult
+from .shelf import Shelf
 
 LOGGER = logging.getLogger(__name__)
-MAX_RESULTS = 500
-"""Maximum number of results of all visitors; the oldest that nobody saved are dropped first."""
-MAX_BYTES = 2 * 1024**3
-"""Maximum size of all results on the disk, with the files that were made of them."""
 FRAME_SIDE = 640
 """Longer side of the frames in a result, in pixels."""
+NO_MAPS = "This model does not show what its answer rests on."
 _THUMBNAIL_SIDE = 200
 
 
@@ -43,44 +37,14 @@ class ResultsFullError(Exception):
     """The saved results leave no room for another one."""
 
 
-class Results:
+class Results(Shelf):
     """The results of one server, in private folders; nothing outside of them is ever read."""
 
-    def __init__(
-        self,
-        *,
-        keep_seconds: float = KEEP_SECONDS,
-        max_results: int = MAX_RESULTS,
-        max_bytes: int = MAX_BYTES,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        """Make an empty store.
-
-        Args:
-            keep_seconds: Lifetime of results that nobody saves.
-            max_results: Maximum number of results.
-            max_bytes: Maximum size of all results, in bytes.
-            now: Clock, in seconds since 1970.
-        """
-        self.keep_seconds = keep_seconds
-        self._max_results, self._max_bytes, self._now = max_results, max_bytes, now
-        self._kept: OrderedDict[str, KeptResult] = OrderedDict()  # oldest first
-        self._sizes: dict[str, int] = {}
+    def __init__(self, **bounds: Any) -> None:
+        """Make an empty store; see `Shelf` for the arguments."""
+        super().__init__(**bounds)
+        self._coming: set[str] = set()  # ids whose maps are being made
         self._promised: dict[str, Callable[[str], None]] = {}
-        self._lock, self._making = threading.RLock(), threading.Lock()
-        self._folders: dict[bool, TemporaryDirectory[str]] = {}  # by whether its results are saved
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def close(self) -> None:
-        """Delete everything."""
-        with self._making, self._lock:
-            self._kept.clear()
-            self._sizes.clear()
-            for folder in self._folders.values():
-                folder.cleanup()
-            self._folders.clear()
 
     def keep(self, prediction: Prediction, id: str | None = None) -> str:
         """Keep the scores of a clip, and return the id of the result; `add_maps` completes it.
@@ -101,7 +65,7 @@ class Results:
 
     def add_maps(self, id: str, explanation: Explanation) -> None:
         """Add what the network looked at to a result that was kept; nothing if it was deleted meanwhile."""
-        explanation = explanation.lightened(FRAME_SIDE)
+        explanation = explanation.lightened(min(FRAME_SIDE, max(explanation.frame(0).shape)))
         maps: dict[str, AttentionMaps] = {}
         if explanation.feature_layer is not None:
             maps["evidence"] = explanation.class_evidence()
@@ -109,6 +73,10 @@ class Results:
             maps["attention"] = explanation.attention_received()
         with suppress(ResultGoneError, FileNotFoundError):
             folder = self.get(id).folder
+            if not maps:
+                with self._lock:
+                    self._kept[id] = replace(self.get(id), words=NO_MAPS)
+                return
             write_maps(folder / SCENE, maps)
             middle = explanation.frame(len(explanation.frame_of_time) // 2)
             (folder / THUMBNAIL).write_bytes(jpeg(middle, long_side=_THUMBNAIL_SIDE))
@@ -120,19 +88,24 @@ class Results:
         """Add the maps in the background; nobody waits for them."""
 
         def add() -> None:
+            words = ""
             try:
                 self.add_maps(id, explanation)
             except Exception:
                 LOGGER.exception("The maps of a result could not be kept")
-                self.give_up(id, INTERNAL_ERROR)
+                words = INTERNAL_ERROR
+            self._coming.discard(id)
+            self.give_up(id, words)
 
+        self._coming.add(id)
         threading.Thread(target=add, daemon=True).start()
 
     def give_up(self, id: str, words: str) -> None:
-        """Say on a result's page why there are no maps."""
+        """Say on a result's page why there are no maps, if there are none and none are on their way."""
         with self._lock:
-            if id in self._kept:
-                self._kept[id] = replace(self._kept[id], words=words)
+            kept = self._kept.get(id)
+            if kept is not None and not (kept.maps or kept.words or id in self._coming):
+                self._kept[id] = replace(kept, words=words)
 
     def promise(self, make: Callable[[str], None]) -> str:
         """Return the id of a result that `make` will keep under this id when somebody first asks for it."""
@@ -223,30 +196,3 @@ class Results:
         with self._lock, suppress(KeyError):  # deleted meanwhile
             self._measure(id)
         return path
-
-    def _folder(self, *, is_saved: bool) -> Path:
-        with self._lock:
-            if is_saved not in self._folders:
-                # Among the uploads the cleaner deletes what is too old; what is saved lies elsewhere.
-                among = None if is_saved else os.environ.get("GRADIO_TEMP_DIR")
-                self._folders[is_saved] = TemporaryDirectory(prefix="nonlocal-video-results-", dir=among)
-            return Path(self._folders[is_saved].name)
-
-    def _drop(self, id: str) -> None:
-        kept = self._kept.pop(id)
-        self._sizes.pop(id, None)
-        shutil.rmtree(kept.folder, ignore_errors=True)
-
-    def _measure(self, id: str) -> None:
-        """Add up a result's files, and make room for it."""
-        with suppress(FileNotFoundError):
-            self._sizes[id] = sum(path.stat().st_size for path in self._kept[id].folder.iterdir())
-        self._make_room(spare=id)
-
-    def _make_room(self, spare: str) -> None:
-        """Drop what is too old, and the oldest beyond the limits; saved ones stay."""
-        for kept in list(self._kept.values()):
-            is_old = self._now() - kept.created > self.keep_seconds
-            is_beyond = len(self._kept) > self._max_results or sum(self._sizes.values()) > self._max_bytes
-            if not kept.is_saved and kept.id != spare and (is_old or is_beyond):
-                self._drop(kept.id)

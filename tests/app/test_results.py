@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,10 +17,13 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from nonlocal_video.app.application import create_app
+from nonlocal_video.app.callbacks.recognise import Recognition
 from nonlocal_video.app.cleanup import clean_up
+from nonlocal_video.app.components.heat import packed
 from nonlocal_video.app.results.routes import GONE, add_result_routes
 from nonlocal_video.app.results.store import ResultGoneError, Results, ResultsFullError
-from nonlocal_video.app.server import create_app
+from nonlocal_video.app.visits import How
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.video.decode import VideoReader
@@ -146,8 +150,16 @@ def test_the_page_of_a_result(make: MakeResults, explanation: Explanation) -> No
     for scored in prediction.top(5):
         assert scored.label in page.text
     named = {*re.findall(rf'"/r/{id}/([^"]+)"', page.text)}
-    assert named == {*results.get(id).files}, "every file has its link"
+    shown_by_the_player = {"clip.mp4", "thumbnail.jpg"}
+    assert named == {*results.get(id).files} - shown_by_the_player, "every file has its link"
     assert all(client.get(f"/r/{id}/{name}").status_code == 200 for name in named)
+    answer = client.get(f"/r/{id}/answer.json").json()
+    assert (answer["result"], answer["top"][0][0], answer["name"]) == (id, prediction.top1.label, '<b>&"clip.mp4')
+    assert answer["player"]["maps"]["evidence"] == packed(
+        explanation.class_evidence(), legend=answer["player"]["maps"]["evidence"]["legend"], label=prediction.top1.label
+    )
+    assert answer["player"]["seconds"] == pytest.approx(explanation.seconds.tolist(), abs=1e-3)
+    assert client.get(answer["player"]["file"]["url"]).status_code == 200
     part = client.get(f"/r/{id}/evidence.mp4", headers={"Range": "bytes=4-7"})
     assert (part.status_code, part.content) == (206, b"ftyp"), "a player can seek"
     asked = client.get("/r", params={"ids": f"{id},x"}).json()
@@ -184,3 +196,24 @@ def test_a_result_is_behind_the_login_and_other_sites_get_nothing(
     assert client.get(f"/r/{id}", headers=password | {"Host": "evil.example"}).status_code == 403
     assert client.get(f"/r/{id}", headers=password).status_code == 200
     assert client.delete(f"/r/{id}", headers=password).status_code == 204
+
+
+def test_an_answer_has_its_link_with_the_scores(make: MakeResults, recognizer: Recognizer, clip_folder: Path) -> None:
+    results = make()
+    recognition = Recognition({"tiny": recognizer}, results)
+    recognition.begin("ann", clip_folder / "a.mp4", How("tiny", "3x1"), 1)
+    first, last = recognition.run("ann")
+    assert first["result"] == last["result"]
+    kept = results.get(first["result"])
+    assert [[one["label"], round(one["score"], 4)] for one in kept.row["top"]] == first["top"]
+    deadline = time.monotonic() + 60
+    while not results.get(kept.id).maps and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert results.get(kept.id).maps == ("evidence", "attention")
+    assert results.get(kept.id).words == ""
+
+    recognition.begin("ann", clip_folder / "a.mp4", How("tiny"), 2)
+    run = recognition.run("ann")
+    left = next(run)["result"]
+    run.close()  # another clip has come
+    assert "stopped" in results.get(left).words, "its page does not wait for ever"

@@ -46,7 +46,7 @@ def test_a_reload_and_back_keep_the_result(page: Page, small_server: Server, cli
     expect(page.locator("#life")).to_contain_text("Kept until")
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Really delete?").click()
-    expect(page.get_by_role("heading")).to_contain_text("This result has expired. Drop the clip again.")
+    expect(page.locator("h1")).to_contain_text("This result has expired. Drop the clip again.")
 
 
 def test_labels_of_a_folder_are_put_right_by_keyboard(page: Page, small_server: Server) -> None:

@@ -41,7 +41,8 @@ class Comparing:
             raise refusal(words["none"])
         if first == second:
             raise refusal(words["same"])
-        path, sides = Path(clip), []
+        path = Path(clip)
+        sides: list[dict[str, Any]] = []
         with plain_errors(path.parent):
             if not path.is_file():
                 raise VideoError("not_found", GONE)

@@ -20,7 +20,7 @@ def keep_bar() -> gr.HTML:
         html_template=template,
         js_on_load=script("recent", "address", "keep_bar"),
         apply_default_css=False,
-        words=words,
+        words={**words, "maps": texts.MAP_NAMES},
         elem_id="keep-bar",
         elem_classes="bare",
     )

@@ -41,16 +41,17 @@ def result_page(kept: KeptResult, *, keep_seconds: float) -> str:
     words = texts_more.KEEP
     life = words["saved"] if kept.is_saved else words["until"].format(time=until)
     keep = "" if kept.is_saved else f'<button type="button" id="save">{words["keep"]}</button>'
+    looked = words["looked"].format(model=kept.row["model"], summary=kept.summary)
     headline = words["unlike"] if kept.row.get("unknown") else texts.headline(top)
     body = f"""<main data-id="{kept.id}" data-label="{escape(best["label"])}" data-score="{best["score"]:.4f}">
 <div class="stage">{_player(kept)}</div>
 <div class="answer"><p class="name">{name}</p><h1>{escape(headline)}</h1>
 <p class="sure">{escape(texts.confidence(top))}</p>
 {_bars(kept)}
-<div class="tools"><button type="button" id="copy">{words["copy"]}</button>{_downloads(kept)}{keep}
-<button type="button" id="delete">{words["delete"]}</button></div>
+<div class="tools"><button type="button" id="copy" data-copied="{words["copied"]}">{words["copy"]}</button>{_downloads(kept)}{keep}
+<button type="button" id="delete" data-sure="{words["sure"]}">{words["delete"]}</button></div>
 <p class="small" id="life" role="status" data-saved="{words["saved"]}">{life}</p>
-<details><summary>Details</summary><p class="small">{escape(kept.row["model"])} looked at {escape(kept.summary)}.
+<details><summary>{words["details"]}</summary><p class="small">{escape(looked)}
 {escape(" ".join(kept.row["notes"]))}</p></details></div>
 </main>"""
     return _document(f"{headline}: {kept.row['path']}", body)
@@ -58,16 +59,18 @@ def result_page(kept: KeptResult, *, keep_seconds: float) -> str:
 
 def gone_page(words: str) -> str:
     """Return the page in place of a result that is not there any more."""
-    body = f'<main class="gone"><div><h1>{escape(words)}</h1><p><a href="/">Open the page</a></p></div></main>'
-    return _document("Expired", body)
+    body = (
+        f'<main class="gone"><div><h1>{escape(words)}</h1><p><a href="/">{texts_more.KEEP["open"]}</a></p></div></main>'
+    )
+    return _document(texts_more.KEEP["gone"], body)
 
 
 def _document(title: str, body: str) -> str:
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>
-<body><header><a href="/">nonlocal-video</a><a class="again" href="/">Try a clip of your own</a></header>
+<body><header><a href="/">nonlocal-video</a><a class="again" href="/">{texts_more.KEEP["own"]}</a></header>
 {body}
-<section id="recent" aria-labelledby="recent-title" hidden><h2 id="recent-title">Recent in this browser</h2><ul></ul>
+<section id="recent" aria-labelledby="recent-title" hidden><h2 id="recent-title">{texts_more.KEEP["recent"]}</h2><ul></ul>
 </section><script>{_SCRIPT}</script></body></html>"""
 
 
@@ -91,7 +94,10 @@ def _bars(kept: KeptResult) -> str:
 
 def _downloads(kept: KeptResult) -> str:
     words = texts_more.KEEP
-    rows = [(words["maps"][name], [(f"{name}{kind}", text) for kind, text in DOWNLOADS.items()]) for name in kept.maps]
+    rows = [
+        (texts_more.MAP_NAMES[name], [(f"{name}{kind}", text) for kind, text in DOWNLOADS.items()])
+        for name in kept.maps
+    ]
     rows.append((words["scores"], [("result.json", "JSON")]))
     if kept.maps:
         rows.append((words["everything"], [("all.zip", "ZIP")]))

@@ -11,12 +11,14 @@ if (stage) {
     fetch(`/r/${id}/answer.json`).then((answer) => answer.json()).then((detail) => player.load(detail.player, detail));
 }
 
-document.getElementById("copy")?.addEventListener("click", async (event) => {
-    const address = location.origin + "/r/" + id;
+const copy = document.getElementById("copy");
+copy?.addEventListener("click", async () => {
+    const address = `${location.origin}/r/${id}`;
+    const words = copy.textContent;
     try {
         await navigator.clipboard.writeText(address);
-        event.target.textContent = "Copied";
-        setTimeout(() => { event.target.textContent = "Copy link"; }, 2000);
+        copy.textContent = copy.dataset.copied;
+        setTimeout(() => { copy.textContent = words; }, 2000);
     } catch {
         life.textContent = address; // plain HTTP has no clipboard
     }
@@ -39,9 +41,10 @@ document.getElementById("save")?.addEventListener("click", async (event) => {
 
 const remove = document.getElementById("delete");
 remove?.addEventListener("click", async () => {
-    if (remove.textContent !== "Really delete?") {
-        remove.textContent = "Really delete?";
-        setTimeout(() => { remove.textContent = "Delete"; }, 4000);
+    const words = remove.textContent;
+    if (words !== remove.dataset.sure) {
+        remove.textContent = remove.dataset.sure;
+        setTimeout(() => { remove.textContent = words; }, 4000);
     } else if (await ask(`/r/${id}`, "DELETE")) {
         recent.remove(id);
         location.reload();

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio.to_thread
 import fastapi
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
+from .. import texts_more
 from .answer import answer_of
 from .page import CONTENT_SECURITY_POLICY, gone_page, result_page
 from .store import ResultGoneError, Results, ResultsFullError
@@ -19,8 +21,7 @@ ANSWER = "answer.json"
 """What the page shows again after a reload."""
 MAX_ASKED = 50
 """Maximum number of results that one request asks about."""
-GONE = "This result has expired. Drop the clip again."
-FULL = "The server keeps no more results: others have to be deleted first."
+GONE, FULL = texts_more.KEEP["expired"], texts_more.KEEP["full"]
 _HEADERS = {
     "Cache-Control": "private, no-cache",  # a deleted result is gone from the next look on
     "Referrer-Policy": "no-referrer",  # the address is the key
@@ -68,11 +69,11 @@ def add_result_routes(app: fastapi.FastAPI, results: Results) -> None:
 
     @router.post("/{id}/save")
     async def save(id: str) -> Any:
-        return await _answered(lambda: _done(results.save(id)))
+        return await _answered(partial(_done, results.save, id))
 
     @router.delete("/{id}")
     async def delete(id: str) -> Any:
-        return await _answered(lambda: _done(results.delete(id)))
+        return await _answered(partial(_done, results.delete, id))
 
     app.include_router(router)
 
@@ -86,7 +87,8 @@ async def _answered(work: Callable[[], Answer]) -> Answer | JSONResponse:
         return _refusal(409, "full", FULL)
 
 
-def _done(_: None) -> fastapi.Response:
+def _done(act: Callable[[str], None], id: str) -> fastapi.Response:
+    act(id)
     return fastapi.Response(status_code=204, headers=_HEADERS)
 
 

@@ -3,7 +3,7 @@
 Which file draws what:
 
     page.py                   the frame: title, tabs, theme
-    texts.py, sentences.py    the words of Recognise and of the frame
+    texts.py, texts_more.py   the words on the page; sentences.py makes those about an answer
     tabs/                     a file a tab; recognise_tab.py is the main flow
     components/intake         where a clip is dropped, pasted, recorded or picked
     components/stage          the answer: headline, how sure, bars, progress; it drops events of earlier runs
@@ -11,6 +11,7 @@ Which file draws what:
     components/moments_view   the moments of a long clip
     components/plain_player, timeline_plot, sample_row, buttons    parts of the Timeline tab
     components/*.css          the looks; heat.py packs what the player draws
+    results/                  kept results: their page at /r/ID, their files, what a reload shows again
 
 What happens when somebody acts:
 
@@ -18,10 +19,11 @@ What happens when somebody acts:
     callbacks/recognise.py    from a chosen clip to its answer
     callbacks/asking.py       questions of the player
     callbacks/moments.py      the moments of a long clip
-    callbacks/timeline_*.py, folder_run.py    the tabs Timeline and Folder
+    callbacks/timeline_*.py, folder_*.py    the tabs Timeline and Folder
     visits.py                 whose run is the current one
     api.py                    the endpoints of `gradio_client`
-    server.py and the rest    the server: limits, login, plain HTTP, clean-up
+    application.py            the routes and their doors; server.py starts and ends it
+    the rest                  limits, login, plain HTTP, clean-up
 
 Gradio takes seconds to import, so both names are loaded on first use.
 """

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hmac
 import math
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nonlocal_video.errors import UsageError
@@ -34,6 +35,8 @@ LONGEST_WAIT_SECONDS = 3600.0
 MAX_ADDRESSES = 10_000
 """Maximum number of remembered addresses, at about 0.2 kB each."""
 _EVERYBODY = ""
+_RESULT = re.compile(r"/r/([\w-]+)", re.ASCII)
+"""Page of a result. A browser without a session is led to the sign-in, which shows the result afterwards."""
 
 
 class Attempts:
@@ -124,6 +127,8 @@ class Login:
             await _refusal(401, "unauthorized", "This token or password is wrong.")(scope, receive, send)
         elif kind or _is_open(path) or self._user_of(request.cookies) is not None:
             await self._app(scope, receive, send)
+        elif (shared := _RESULT.fullmatch(path)) and "text/html" in request.headers.get("accept", ""):
+            await RedirectResponse(f"/?result={shared[1]}", status_code=303)(scope, receive, send)
         else:
             words = "Sign in, or send a token: Authorization: Bearer TOKEN."
             await _refusal(401, "unauthorized", words)(scope, receive, send)

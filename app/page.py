@@ -11,12 +11,15 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 from nonlocal_video.video.limits import DecodeLimits
 
-from . import texts
+from . import texts, texts_more
 from .api import add_endpoints
+from .callbacks.folder_rows import FolderRows
 from .callbacks.recognise import MAX_WAITING
 from .cleanup import KEEP_SECONDS, clean_every_seconds
+from .results.store import Results
 from .tabs.api_tab import api_tab
 from .tabs.folder_tab import folder_tab
+from .tabs.models_tab import models_tab
 from .tabs.recognise_tab import recognise_tab
 from .tabs.timeline_tab import timeline_tab
 
@@ -56,19 +59,25 @@ def limits_in_words(limits: DecodeLimits, max_upload_mb: int, keep_seconds: floa
 def build_page(
     recognizers: Sequence[Recognizer],
     *,
+    results: Results,
+    rows: FolderRows,
     max_upload_mb: int,
     keep_seconds: float = KEEP_SECONDS,
     samples: Sequence[Sample] = (),
     folder_root: Path | None = None,
+    allow_pull: bool = False,
 ) -> gr.Blocks:
     """Build the page.
 
     Args:
         recognizers: At least one; visitors choose by the names of their cards. The first is the default.
+        results: Store of the results that visitors have links to.
+        rows: Store of the rows of folder runs.
         max_upload_mb: Upload limit to show, in MB; the server enforces it.
         keep_seconds: Lifetime of uploads and overlays on the server.
         samples: Sample clips; without any, their row is left out.
         folder_root: Folder of the server that visitors may classify, with its subfolders; None offers none.
+        allow_pull: Whether visitors may download the recommended published models.
     """
     limits = limits_in_words(recognizers[0].new_reader().limits, max_upload_mb, keep_seconds)
     by_name = {recognizer.card.name: recognizer for recognizer in recognizers}
@@ -80,11 +89,13 @@ def build_page(
         gr.Markdown(f"# {texts.TITLE}\n{texts.INTRODUCTION}", elem_id="title")
         with gr.Tabs(selected="recognise", elem_id="tabs"):
             with gr.Tab(texts.TABS["recognise"], id="recognise"):
-                recognise = recognise_tab(by_name, samples, limits, max_upload_mb=max_upload_mb)
+                recognise = recognise_tab(by_name, samples, limits, results=results, max_upload_mb=max_upload_mb)
             with gr.Tab(texts.TABS["timeline"], id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits)
             with gr.Tab(texts.TABS["folder"], id="folder"):
-                folders = folder_tab(by_name, folder_root, limits)
+                folders = folder_tab(by_name, rows, folder_root, limits)
+            with gr.Tab(texts_more.MODELS["tab"], id="models"):
+                models_tab(by_name, results, allow_pull=allow_pull)
             with gr.Tab(texts.TABS["api"], id="api"):
                 api_tab(page)
         add_endpoints(by_name)

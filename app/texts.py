@@ -55,6 +55,7 @@ STAGE = {
     "stopped": "Stopped. Drop another clip, or look at this one again.",
     "again": "Look again",
     "lost": "This result has expired. Drop the clip again.",
+    "kept": "This answer was kept without what questions need. Drop the clip again to ask.",
     "offline": "The server does not answer. What is shown stays; try again in a moment.",
     "onlyHere": "Only this part of the picture was looked at",
     "wholePicture": "Look at the whole picture",
@@ -104,6 +105,7 @@ ATTENTION_LEGEND = "Bright places are those that the rest of the clip attends to
 QUERY_LEGEND = "Bright places are those that the ringed point attends to."
 NO_BLOCK = "This model has no non-local block, so there is no attention to ask about."
 OUTSIDE = "The network did not see that place; click inside the bright part of the picture."
+NOT_DRAWN = "The run was stopped before it was known what the network looked at."
 EXPIRED = STAGE["lost"]
 BUSY = "The server is busy: {count} clips are waiting. Try again in a minute."
 NOT_KEPT = "What this answer was made from is no longer kept, or was too large to keep; look again to ask about it."

@@ -115,7 +115,7 @@ async def _status(app: fastapi.FastAPI, method: str, path: str, headers: Mapping
 
 def main() -> None:
     import nonlocal_video as nlv
-    from nonlocal_video.app.server import create_app
+    from nonlocal_video.app.application import create_app
 
     app = create_app([nlv.load("default", device="cpu")], auth=AUTH, max_upload_mb=MAX_UPLOAD_MB)
     PAGE.write_text(page_with_table(PAGE.read_text("utf-8"), app), "utf-8")

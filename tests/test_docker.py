@@ -24,8 +24,8 @@ from packaging.licenses import canonicalize_license_expression
 from packaging.requirements import Requirement
 
 from nonlocal_video.app import serve
+from nonlocal_video.app.application import DEFAULT_MAX_UPLOAD_MB
 from nonlocal_video.app.graceful_shutdown import DRAIN_WITHIN_SECONDS, STOP_WITHIN_SECONDS
-from nonlocal_video.app.server import DEFAULT_MAX_UPLOAD_MB
 
 pytestmark = pytest.mark.slow
 

@@ -21,6 +21,7 @@ from ..choices import FAST, is_averaged, is_long
 from ..components.heat import packed, write_preview
 from ..explanation_store import ExplanationStore
 from ..messages import GONE, words_of
+from ..results.store import Results
 from ..visits import How, Run, Visits
 
 TOP_K = 5
@@ -36,6 +37,8 @@ class Recognition:
 
     recognizers: Mapping[str, Recognizer]
     """Recognizers by model name."""
+    results: Results = field(default_factory=Results)
+    """Store of the results that visitors have links to."""
     explanations: ExplanationStore = field(default_factory=ExplanationStore)
     """Explanations by the identity of their run."""
     visits: Visits = field(init=False)
@@ -88,8 +91,10 @@ class Recognition:
         run = self.visits.claim(session)
         if run is None:
             return
+        result = ""
         try:
             for event in self._steps(run):
+                result = event.get("result", "")
                 if not self.visits.is_wanted(run):
                     return
                 yield event
@@ -98,6 +103,7 @@ class Recognition:
                 yield _event(run, "error", words=words_of(error, run.path.parent))
         finally:
             self.visits.end(run)
+            self.results.give_up(result, texts.NOT_DRAWN)
 
     def _steps(self, run: Run) -> Iterator[Event]:
         if not run.path.is_file():
@@ -114,12 +120,12 @@ class Recognition:
         try:
             if is_averaged(how.views):
                 prediction = recognizer.classify(run.path, views=how.views, on_stage=on_stage, **options)
-                yield (answer := _answer(run, prediction, recognizer.card))
+                yield (answer := _answer(run, prediction, recognizer.card, self.results.keep(prediction)))
                 explanation = recognizer.explain_all(run.path, **options)
             else:
                 explanation = recognizer.explain_all(run.path, fast=how.views == FAST, on_stage=on_stage, **options)
                 prediction = explanation.prediction
-                yield (answer := _answer(run, prediction, recognizer.card))
+                yield (answer := _answer(run, prediction, recognizer.card, self.results.keep(prediction)))
         except Unwanted:
             return
         self.visits.end(run)
@@ -131,6 +137,7 @@ class Recognition:
         with TemporaryDirectory() as folder:
             # Gradio copies the file before it resumes this generator, which deletes the folder.
             preview = write_preview(explanation, Path(folder) / "preview.mp4")
+            self.results.add_maps_soon(answer["result"], explanation)
             yield {**answer, "player": {**preview, "maps": first_maps(explanation)}}
 
     def standing(self, identity: str) -> Event:
@@ -172,12 +179,13 @@ def _event(run: Run, state: str, **more: Any) -> Event:
     return {**shown, "state": state, **more}
 
 
-def _answer(run: Run, prediction: Prediction, card: ModelCard) -> Event:
+def _answer(run: Run, prediction: Prediction, card: ModelCard, result: str) -> Event:
     top, video = prediction.top(TOP_K), prediction.video
     span = prediction.views[0]
     return _event(
         run,
         "answer",
+        result=result,
         headline=sentences.headline(top),
         confidence=sentences.confidence(top),
         top=[[scored.label, round(scored.score, 4)] for scored in top],

@@ -17,6 +17,7 @@ def script(*names: str) -> str:
 
 
 PLAYER_SCRIPTS = ("heat", "strip", "player")
+PLAYER_STYLE = (_HERE / "player.css").read_text(encoding="utf-8")
 
 
 def player_template() -> str:

@@ -26,6 +26,9 @@ const player = makePlayer(find(".player"), words.player, {
 
 async function question(kind, about) {
     const asked = run;
+    if (asked.startsWith("kept.")) {
+        return { words: words.kept };
+    }
     let reply;
     try {
         reply = await server[kind]({ ...about, run: asked });
@@ -115,6 +118,13 @@ document.addEventListener("player-moment", (event) => player.moment(event.detail
 document.addEventListener("player-captions", (event) => player.captions(event.detail));
 document.addEventListener("look-here", (event) => again({ seconds: event.detail }));
 
+// An earlier result, by its address: it stands on the stage like an answer of now.
+document.addEventListener("result-opened", ({ detail }) => {
+    chooseAnew();
+    player.showClip("");
+    accept({ ...detail, choice, run: `kept.${detail.result}` });
+});
+
 function accept(event) {
     if (!event || event.choice !== choice) {
         return; // of another clip, or of a run that was stopped
@@ -143,6 +153,7 @@ function answer(event) {
     confidence.textContent = event.confidence;
     find(".details").hidden = false;
     find(".details ul").replaceChildren(...event.details.map((line) => textNode("li", line)));
+    document.dispatchEvent(new CustomEvent("run-scored", { detail: event }));
     if (!event.player) {
         drawBars(event.top);
         busy(words.drawing);

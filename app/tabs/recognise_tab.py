@@ -19,8 +19,10 @@ from ..callbacks.recognise import Event, Recognition
 from ..choices import standard_view, view_choices
 from ..components.buttons import UNQUEUED
 from ..components.intake import intake
+from ..components.keep_bar import keep_bar, recent_results
 from ..components.moments_view import moments_view
 from ..components.stage import stage
+from ..results.store import Results
 
 SETTINGS_CHANGED = "() => document.dispatchEvent(new CustomEvent('settings-changed'))"
 AT_ONCE: dict[str, Any] = {**UNQUEUED, "trigger_mode": "multiple"}
@@ -51,8 +53,8 @@ def recognise_tab(
     samples: Sequence[Sample],
     limits: str,
     *,
+    results: Results,
     max_upload_mb: int,
-    keep: Callable[[Recognition], object] = lambda recognition: None,
 ) -> RecogniseTab:
     """Lay out the tab and connect its callbacks.
 
@@ -60,10 +62,10 @@ def recognise_tab(
         recognizers: Recognizers by model name; the first is the default.
         samples: Sample clips; without any, their row is left out.
         limits: Limits of uploads, in words.
+        results: Store of the results.
         max_upload_mb: Largest upload, in MB.
-        keep: Lays out what one does with an answer, below its bars.
     """
-    recognition = Recognition(recognizers)
+    recognition = Recognition(recognizers, results)
     asking, moments = Asking(recognition), Moments(recognition)
     with gr.Column(elem_id="flow"):
         intake(samples, max_upload_mb=max_upload_mb)
@@ -71,8 +73,9 @@ def recognise_tab(
         with gr.Column(elem_id="result"):
             shown = stage(asking.functions())
             with gr.Column(elem_id="keep"):
-                keep(recognition)
+                keep_bar()
             below = moments_view(moments.functions())
+        recent_results()
     choosing = Choosing(recognition, [sample.path for sample in samples])
     _connect(settings, shown, below, choosing, moments)
     for changed in (settings.model.input, settings.view.input):

@@ -35,7 +35,17 @@ def serve(
         list[str] | None,
         typer.Option(help="Host that programs may have told of the end of a job; may be repeated (default: none)."),
     ] = None,
-    model: options.Model = "default",
+    allow_pull: Annotated[
+        bool, typer.Option("--allow-pull", help="Let visitors download the recommended published models.")
+    ] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Catalogue name, .safetensors file of this project, folder of a training run, or "
+            "package.module:function; several, to choose from, if repeated. The first is shown first (default: "
+            "$NONLOCAL_VIDEO_MODEL, or the one in the package)."
+        ),
+    ] = None,
     device: options.Device = "auto",
     runtime: options.Runtime = options.RuntimeChoice.auto,
     precision: options.Precision = options.PrecisionChoice.float32,
@@ -51,7 +61,7 @@ def serve(
     from nonlocal_video.app import serve as serve_page
 
     serve_page(
-        model=model,
+        model=model or [options.default_model()],
         device=device,
         runtime=runtime.value,
         precision=precision.value,
@@ -64,4 +74,5 @@ def serve(
         keep_seconds=60 * keep_minutes,
         folder_root=folder_root,
         allow_webhook=allow_webhook or (),
+        allow_pull=allow_pull,
     )

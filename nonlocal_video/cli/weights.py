@@ -39,14 +39,9 @@ def list_weights(
     as_json: AsJson = False,
 ) -> None:
     """List installed and available weights, with size, accuracy and licence."""
-    from nonlocal_video.cli.weights_text import (
-        accuracy_in_words,
-        download_in_words,
-        embedded_row,
-        entry_row,
-        recommended_rows,
-    )
+    from nonlocal_video.cli.weights_text import accuracy_in_words, download_in_words
     from nonlocal_video.zoo.catalogue import EMBEDDED, entries
+    from nonlocal_video.zoo.listing import embedded_row, entry_row, recommended_rows
 
     rows = recommended_rows() if recommended else [*map(embedded_row, EMBEDDED), *map(entry_row, entries().values())]
     if as_json:

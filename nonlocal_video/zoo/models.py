@@ -24,13 +24,20 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter([*EMBEDDED, *entries()], pattern))
 
 
-def pull(name: str, *, accept_licence: bool = False, notify: Callable[[str], None] = lambda sentence: None) -> Path:
+def pull(
+    name: str,
+    *,
+    accept_licence: bool = False,
+    notify: Callable[[str], None] = lambda sentence: None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Path:
     """Download a model's published weights, check and convert them; do nothing if they are here.
 
     Args:
         name: Catalogue name; see `list_models`.
         accept_licence: Consent to a licence that forbids commercial use, if the model has one.
         notify: Called with sentences about the progress.
+        progress: Called with the bytes received and, where the publisher states it, the size of the whole file.
 
     Returns:
         The safetensors file, which `load` finds by the same name.
@@ -51,4 +58,4 @@ def pull(name: str, *, accept_licence: bool = False, notify: Callable[[str], Non
     row = entry(name)
     if row.download is None:
         raise ModelError(f"No weights were ever published for {name!r}; nlv.build({name!r}) gives the network alone.")
-    return download.pull(row, accept_licence=accept_licence, notify=notify)
+    return download.pull(row, accept_licence=accept_licence, notify=notify, progress=progress)

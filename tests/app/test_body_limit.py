@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 from starlette.types import Message
 
 from nonlocal_video.app import body_limit
+from nonlocal_video.app.application import create_app
 from nonlocal_video.app.body_limit import MAX_BODY_BYTES, BodyLimit
-from nonlocal_video.app.server import create_app
 from nonlocal_video.inference.recognizer import Recognizer
 
 LIMIT = 1000

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fastapi
 import gradio as gr
 import pyarrow.parquet as pq
 import pytest
+from fastapi.testclient import TestClient
 
-from nonlocal_video.app.callbacks import folder_run
-from nonlocal_video.app.callbacks.folder_run import HEADERS, NOTHING, OUTSIDE, FolderRuns, Update
+from nonlocal_video.app.callbacks import folder_files, folder_run
+from nonlocal_video.app.callbacks.folder_files import NOTHING, OUTSIDE
+from nonlocal_video.app.callbacks.folder_rows import ROWS_AT_ONCE, FolderRows
+from nonlocal_video.app.callbacks.folder_run import FolderRuns, Update
+from nonlocal_video.app.folder_routes import add_folder_routes
+from nonlocal_video.app.received import receive
+from nonlocal_video.app.results.store import ResultGoneError, Results
+from nonlocal_video.datasets.labelled import read_labelled
 from nonlocal_video.inference.recognizer import Recognizer
 
 VISITOR: Any = SimpleNamespace(session_hash="ann")
@@ -26,16 +37,17 @@ def root(clip_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def runs(recognizer: Recognizer, root: Path, monkeypatch: pytest.MonkeyPatch) -> FolderRuns:
+def runs(recognizer: Recognizer, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FolderRuns]:
     monkeypatch.setattr(folder_run, "UPDATE_SECONDS", 0.0)  # an update after every file
-    return FolderRuns({"tiny": recognizer}, root)
+    results = Results()
+    yield FolderRuns({"tiny": recognizer}, FolderRows(results), root)
+    results.close()
 
 
-def shown(update: Update) -> list[list[Any]]:
-    """What the table shows."""
-    assert update.table["visible"] is bool(update.table["value"])
-    rows: list[list[Any]] = update.table["value"]
-    return rows
+def shown(runs: FolderRuns, update: Update) -> list[list[Any]]:
+    """What the table shows: path, label, score and error of each row."""
+    rows = runs.rows.since(update.table["run"], 0)["rows"][: update.table["count"]]
+    return [[row["path"], *(row["top"][0] if row["top"] else ["", None]), row["error"]] for row in rows]
 
 
 def test_uploads_give_a_row_each_and_three_tables(runs: FolderRuns, recognizer: Recognizer, root: Path) -> None:
@@ -49,15 +61,15 @@ def test_uploads_give_a_row_each_and_three_tables(runs: FolderRuns, recognizer: 
             read[".jsonl"] = [json.loads(line) for line in tables[".jsonl"].read_text().splitlines()]
             read[".csv"] = list(csv.DictReader(tables[".csv"].open()))
             read[".parquet"] = pq.read_table(tables[".parquet"]).to_pylist()
-    assert [len(shown(update)) for update in updates] == [0, 1, 2, 3, 3], "the table grows"
+    assert [update.table["count"] for update in updates] == [0, 1, 2, 3, 3], "the table grows"
+    assert [update.table["running"] for update in updates] == [True] * 4 + [False]
     last = updates[-1]
-    assert last.status == "Done. 3 of 3 files: 2 ok, 1 not_a_video."
+    assert last.status == "Done. 3 of 3 files: 2 read, 1 not a video."
     names = ["a.mp4", "b/note.mp4", "z with space.mp4"]
-    assert [row[0] for row in shown(last)] == names
-    assert all(len(row) == len(HEADERS) for row in shown(last))
+    assert [row[0] for row in shown(runs, last)] == names
     best = recognizer.classify(root / "a.mp4").top(1)[0]
-    assert shown(last)[0][1:3] == [best.label, round(best.score, 3)]
-    assert "not a video" in shown(last)[1][3]
+    assert shown(runs, last)[0][1:3] == [best.label, round(best.score, 4)]
+    assert "not a video" in shown(runs, last)[1][3]
     assert str(root) not in json.dumps(read)
     assert {ending: [row["path"] for row in rows] for ending, rows in read.items()} == dict.fromkeys(read, names)
     assert not tables[".csv"].exists(), "nothing is left behind"
@@ -69,9 +81,9 @@ def test_a_folder_of_the_server_is_the_folder_run_of_classify(
 ) -> None:
     last = list(runs.run(None, ".", "tiny", "fast", VISITOR))[-1]
     expected = recognizer.classify_folder(root, fast=True).outcomes
-    assert [row[0] for row in shown(last)] == [str(Path(outcome.path).relative_to(root)) for outcome in expected]
+    assert [row[0] for row in shown(runs, last)] == [str(Path(outcome.path).relative_to(root)) for outcome in expected]
     labels = [row["top"][0]["label"] if row["top"] else "" for row in (outcome.to_row() for outcome in expected)]
-    assert [row[1] for row in shown(last)] == labels
+    assert [row[1] for row in shown(runs, last)] == labels
 
 
 @pytest.mark.parametrize(
@@ -101,7 +113,7 @@ def test_a_link_out_of_the_root_is_not_read_and_gets_its_row(runs: FolderRuns, r
     shutil.copy(root / "a.mp4", tmp_path / "private.mp4")
     (root / "b" / "link.mp4").symlink_to(tmp_path / "private.mp4")
     last = list(runs.run(None, "b", "tiny", "fast", VISITOR))[-1]
-    rows = {row[0]: row for row in shown(last)}
+    rows = {row[0]: row for row in shown(runs, last)}
     assert set(rows) == {"b/c.mp4", "b/link.mp4", "b/note.mp4"}
     assert rows["b/link.mp4"][1] == ""
     assert "link out of the folder" in rows["b/link.mp4"][3]
@@ -112,18 +124,16 @@ def test_a_file_that_becomes_a_link_after_the_check_leads_nowhere(
     runs: FolderRuns, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(root / "b" / "c.mp4", tmp_path / "private.mp4")
-    resolve = Path.resolve
 
-    def resolved_and_exchanged(path: Path, strict: bool = False) -> Path:
-        real = resolve(path, strict)
-        if real.name == "c.mp4":
-            path.unlink()
-            path.symlink_to(tmp_path / "private.mp4")
-        return real
+    def exchanged_and_received(file: None, path: str, **how: Any) -> Any:
+        if path == "b/c.mp4":  # it has been checked, and is not open yet
+            (root / path).unlink()
+            (root / path).symlink_to(tmp_path / "private.mp4")
+        return receive(file, path, **how)
 
-    monkeypatch.setattr(Path, "resolve", resolved_and_exchanged)
+    monkeypatch.setattr(folder_files, "receive", exchanged_and_received)
     last = list(runs.run(None, "b", "tiny", "fast", VISITOR))[-1]
-    (row,) = [row for row in shown(last) if row[0] == "b/c.mp4"]
+    (row,) = [row for row in shown(runs, last) if row[0] == "b/c.mp4"]
     assert row[1] == ""
     assert "links are not followed" in row[3]
 
@@ -131,7 +141,7 @@ def test_a_file_that_becomes_a_link_after_the_check_leads_nowhere(
 def test_a_file_may_be_a_link_inside_of_the_root(runs: FolderRuns, root: Path) -> None:
     (root / "b" / "link.mp4").symlink_to(root / "a.mp4")
     last = list(runs.run(None, "b", "tiny", "fast", VISITOR))[-1]
-    rows = {row[0]: row for row in shown(last)}
+    rows = {row[0]: row for row in shown(runs, last)}
     assert rows["b/link.mp4"][1].startswith("action")
 
 
@@ -159,17 +169,17 @@ def test_strays_are_passed_over_and_links_to_folders_outside_are_not_followed(
     for name in (".DS_Store", "notes.txt", "._c.mp4"):
         (root / "b" / name).write_text("x")
     last = list(runs.run(None, "b", "tiny", "fast", VISITOR))[-1]
-    assert {row[0] for row in shown(last)} == {"b/c.mp4", "b/note.mp4"}
+    assert {row[0] for row in shown(runs, last)} == {"b/c.mp4", "b/note.mp4"}
     assert last.status == (
-        "Done. 2 of 2 files: 1 ok, 1 not_a_video. Passed over: 2 hidden, 1 links out of the folder, 1 text."
+        "Done. 2 of 2 files: 1 read, 1 not a video. Passed over: 2 hidden, 1 links out of the folder, 1 text."
     )
     assert "secret" not in str(last)
     upload = list(runs.run([str(root / "b" / "notes.txt")], None, "tiny", "fast", VISITOR))[-1]
-    assert [row[0] for row in shown(upload)] == ["b/notes.txt"]
+    assert [row[0] for row in shown(runs, upload)] == ["b/notes.txt"]
 
 
 def test_without_a_root_there_are_no_folders(recognizer: Recognizer, root: Path) -> None:
-    runs = FolderRuns({"tiny": recognizer})
+    runs = FolderRuns({"tiny": recognizer}, FolderRows(Results()))
     with pytest.raises(gr.Error, match=NOTHING):
         list(runs.run(None, str(root), "tiny", "fast", VISITOR))
 
@@ -184,10 +194,82 @@ def test_a_stop_ends_the_run_after_the_clips_in_hand_and_gives_the_table_so_far(
             runs.stop(SimpleNamespace(session_hash="ben"))
             runs.stop(VISITOR)
     assert updates[-1].status.startswith("Stopped. ")
-    assert 2 <= len(shown(updates[-1])) <= 2 + 4, "those in hand"
+    assert 2 <= len(shown(runs, updates[-1])) <= 2 + 4, "those in hand"
     assert len(updates[-1].downloads["value"]) == 3
 
 
 def test_uploads_that_were_deleted(runs: FolderRuns, tmp_path: Path) -> None:
     with pytest.raises(gr.Error, match="upload it again"):
         list(runs.run([str(tmp_path / "gone.mp4")], None, "tiny", "fast", VISITOR))
+
+
+def test_a_link_to_itself_gets_its_row_and_the_run_goes_on(runs: FolderRuns, root: Path) -> None:
+    (root / "b" / "loop.mp4").symlink_to(root / "b" / "loop.mp4")
+    (root / "b" / "ping").symlink_to(root / "b" / "pong")
+    (root / "b" / "pong").symlink_to(root / "b" / "ping")
+    last = list(runs.run(None, "b", "tiny", "fast", VISITOR))[-1]
+    rows = {row[0]: row for row in shown(runs, last)}
+    assert {"b/c.mp4", "b/note.mp4", "b/loop.mp4"} <= set(rows)
+    assert "links are not followed" in rows["b/loop.mp4"][3]
+    assert len(last.downloads["value"]) == 3
+
+
+def test_a_row_has_a_picture_and_opens_its_result(runs: FolderRuns, recognizer: Recognizer, root: Path) -> None:
+    last = list(runs.run(None, ".", "tiny", "1x1", VISITOR))[-1]
+    rows = {row["path"]: row for row in runs.rows.since(last.table["run"], 0)["rows"]}
+    assert rows["b/note.mp4"]["result"] == ""
+    assert rows["a.mp4"]["picture"].startswith("data:image/jpeg;base64,/9j/")
+    results = runs.rows.results
+    assert len(results) == 0, "nothing is kept before somebody opens it"
+    (root / "z with space.mp4").unlink()
+    kept = [results.get(rows[name]["result"]) for name in ("a.mp4", "z with space.mp4")]
+    assert kept[0].row["top"] == recognizer.classify(root / "a.mp4").to_row()["top"]
+    deadline = time.monotonic() + 60
+    while not (results.get(kept[0].id).maps and results.get(kept[1].id).words) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert results.get(kept[0].id).maps == ("evidence", "attention")
+    assert "no longer there" in results.get(kept[1].id).words
+    unopened = rows["b/c.mp4"]["result"]
+    runs.leave(VISITOR)
+    with pytest.raises(ResultGoneError):
+        results.get(unopened)
+    assert results.get(kept[0].id).maps, "an opened result stays"
+
+
+def test_corrections_are_a_csv_that_teach_takes(runs: FolderRuns, root: Path) -> None:
+    app = fastapi.FastAPI()
+    add_folder_routes(app, runs.rows)
+    last = list(runs.run(None, ".", "tiny", "fast", VISITOR))[-1]
+    run, correct = last.table["run"], runs.rows.functions()[1]
+    names = [row["path"] for row in runs.rows.since(run, 0)["rows"]]
+    wave, other = names.index("a.mp4"), names.index("b/c.mp4")
+    assert correct({"run": run, "row": other, "label": "jump"}) == {"label": "jump", "count": 1}
+    assert correct({"run": run, "row": wave, "label": "x" * 999}) == {"label": "x" * 200, "count": 2}
+    assert correct({"run": run, "row": wave, "label": " "}) == {"label": "", "count": 1}
+    assert correct({"run": run, "row": wave, "label": ' wave,  "hi"\n'}) == {"label": 'wave, "hi"', "count": 2}
+    assert correct({"run": "x", "row": 0, "label": "a"}) == correct({"run": run, "row": 99, "label": "a"})
+    client = TestClient(app)
+    assert client.get("/folder/x/corrections.csv").status_code == 404
+    (root / "corrections.csv").write_bytes(client.get(f"/folder/{run}/corrections.csv").content)
+    clips = {Path(clip.path): clip.label for clip in read_labelled(root / "corrections.csv")}
+    assert clips == {root / "a.mp4": 'wave, "hi"', root / "b" / "c.mp4": "jump"}
+
+
+def test_rows_come_some_at_a_time_and_of_the_last_runs_only(runs: FolderRuns) -> None:
+    rows = runs.rows
+    first = rows.begin("ann", ("a", "b"))
+    first.rows += [{"path": str(number), "result": ""} for number in range(ROWS_AT_ONCE + 5)]
+    begun = rows.since(first.id, 0)
+    assert (len(begun["rows"]), begun["labels"]) == (ROWS_AT_ONCE, ("a", "b"))
+    assert [row["path"] for row in rows.since(first.id, ROWS_AT_ONCE)["rows"]] == ["200", "201", "202", "203", "204"]
+    for number in range(16):
+        rows.begin(f"other {number}", ())
+    assert rows.since(first.id, 0) == {"gone": True, "rows": []}
+
+
+def test_the_time_left_is_said_in_words(runs: FolderRuns, root: Path) -> None:
+    for number in range(5):
+        shutil.copy(root / "a.mp4", root / f"a{number}.mp4")
+    said = [update.status for update in runs.run(None, ".", "tiny", "fast", VISITOR)]
+    assert said[0] == "0 of 9 files"
+    assert re.fullmatch(r"5 of 9 files, about \d+ s left", said[5])

@@ -17,8 +17,8 @@ from gradio import route_utils
 from starlette.routing import Mount
 
 from nonlocal_video.app import server
+from nonlocal_video.app.application import create_app
 from nonlocal_video.app.gradio_bounds import MAX_MESSAGES, Mailbox, keep_cleaning
-from nonlocal_video.app.server import create_app
 from nonlocal_video.inference.recognizer import Recognizer
 
 MAX_SESSIONS = 5

@@ -6,8 +6,8 @@ import fastapi
 import pytest
 from fastapi.testclient import TestClient
 
+from nonlocal_video.app.application import create_app
 from nonlocal_video.app.hosts import OwnHosts
-from nonlocal_video.app.server import create_app
 from nonlocal_video.inference.recognizer import Recognizer
 
 

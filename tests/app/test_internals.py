@@ -10,9 +10,9 @@ import pytest
 import uvicorn
 from gradio import processing_utils, queueing, route_utils
 
-from nonlocal_video.app import no_remote_fetch, server
+from nonlocal_video.app import application, no_remote_fetch
+from nonlocal_video.app.application import create_app
 from nonlocal_video.app.graceful_shutdown import GracefulServer
-from nonlocal_video.app.server import create_app
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.load import load
 
@@ -50,7 +50,7 @@ def without_the_mark_of_a_launched_page(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_the_route_of_recordings(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(server, "PROCESS_RECORDING", "/gradio_api/process_recording_as_it_was_once_called")
+    patch.setattr(application, "PROCESS_RECORDING", "/gradio_api/process_recording_as_it_was_once_called")
 
 
 def without_the_cleaner(patch: pytest.MonkeyPatch) -> None:

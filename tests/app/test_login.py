@@ -12,8 +12,9 @@ from fastapi.testclient import TestClient
 from starlette.routing import Route
 
 from nonlocal_video.app import login
+from nonlocal_video.app.application import create_app
 from nonlocal_video.app.login import SIGN_IN_ASSETS, SIGN_IN_PAGES, Attempts, Login, read_tokens
-from nonlocal_video.app.server import create_app, serve
+from nonlocal_video.app.server import serve
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import Recognizer
 

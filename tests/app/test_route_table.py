@@ -12,7 +12,7 @@ import fastapi
 import gradio
 import pytest
 
-from nonlocal_video.app.server import create_app
+from nonlocal_video.app.application import create_app
 from nonlocal_video.inference.recognizer import Recognizer
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -17,7 +17,8 @@ import pytest
 from fastapi.testclient import TestClient
 from serving import STOP_WITHIN_SECONDS, serving
 
-from nonlocal_video.app.server import create_app, serve
+from nonlocal_video.app.application import create_app
+from nonlocal_video.app.server import serve
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import Recognizer
 

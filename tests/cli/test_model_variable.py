@@ -39,7 +39,7 @@ def test_every_verb_that_has_a_default_model_knows_it() -> None:
         for option in command.params
         if "--model" in option.opts and option.default == "default"
     }
-    assert {"classify", "explain", "timeline", "evaluate", "serve", "check"} <= with_default.keys()
+    assert {"classify", "explain", "timeline", "evaluate", "check"} <= with_default.keys()
     assert set(with_default.values()) == {MODEL_VARIABLE}
 
 

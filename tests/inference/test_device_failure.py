@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import nonlocal_video as nlv
+from nonlocal_video.app.application import create_app
 from nonlocal_video.app.callbacks.recognise import Recognition
-from nonlocal_video.app.server import create_app
 from nonlocal_video.app.visits import How
 from nonlocal_video.errors import DeviceError, VideoError
 from nonlocal_video.inference.device_errors import failure_of

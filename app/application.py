@@ -1,0 +1,178 @@
+"""The ASGI application: the page at `/`, the HTTP API at `/v1`, results at `/r`, and who may ask for what."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fastapi
+from starlette.routing import BaseRoute, Match, Mount
+
+from nonlocal_video import __version__
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.samples import Sample
+
+from .body_limit import BodyLimit
+from .cleanup import KEEP_SECONDS
+from .graceful_shutdown import BEGIN
+from .hosts import OwnHosts
+from .internals import missing, require
+from .login import Login
+
+DEFAULT_MAX_UPLOAD_MB = 500
+MAX_FILES = 20
+"""Maximum number of clips of the largest size in one upload of the page, which sends a folder's files together."""
+MAX_SESSIONS = 500
+"""Maximum number of sessions that Gradio remembers, including closed ones, at about 0.1 MB each."""
+API = "The likeliest actions of a clip, where the network looked, and what happens when in a long video."
+PROCESS_RECORDING = "/gradio_api/process_recording"
+
+
+def create_app(
+    recognizers: Sequence[Recognizer],
+    *,
+    samples: Sequence[Sample] = (),
+    allowed_hosts: Sequence[str] = (),
+    auth: tuple[str, str] | None = None,
+    tokens: Sequence[str] = (),
+    max_upload_mb: int = DEFAULT_MAX_UPLOAD_MB,
+    keep_seconds: float = KEEP_SECONDS,
+    folder_root: Path | None = None,
+    allow_webhook: Sequence[str] = (),
+    allow_pull: bool = False,
+) -> fastapi.FastAPI:
+    """Make the ASGI application: the page at `/`, the HTTP API at `/v1`, and the health check at `/healthz`.
+
+    Raises:
+        UsageError: Two models have the same name.
+    """
+    # Gradio takes seconds to import, and creates its folder on import: `serve` sets its path first.
+    import gradio as gr
+
+    from .callbacks.folder_rows import FolderRows
+    from .folder_routes import add_folder_routes
+    from .gradio_bounds import bound_sessions, keep_cleaning
+    from .http_api import HttpApi, add_http_api
+    from .jobs import Jobs
+    from .no_remote_fetch import forbid_remote_fetch
+    from .page import MAX_WAITING, STYLE, build_page, theme
+    from .results.routes import add_result_routes
+    from .results.store import Results
+    from .turns import Turns
+
+    forbid_remote_fetch()
+    jobs = Jobs(max_waiting=MAX_WAITING, keep_seconds=keep_seconds)
+    results = Results(keep_seconds=keep_seconds)
+    rows = FolderRows(results)
+
+    @asynccontextmanager
+    async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
+        yield
+        await jobs.close()
+        results.close()
+
+    app = fastapi.FastAPI(
+        title="nonlocal-video", version=__version__, description=API, openapi_url=None, lifespan=lifespan
+    )
+    turns = Turns(MAX_WAITING, others=lambda: len(page._queue))
+    app.state.on_signal, app.state.on_deadline, app.state.results = jobs.end, turns.end, results
+    names = [recognizer.card.name for recognizer in recognizers]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"Two models are called {', '.join(sorted(repeated))}; visitors choose by name, so give one.")
+
+    # Not in a thread: those may all be busy with uploads.
+    @app.get("/healthz")
+    async def healthz(response: fastapi.Response) -> dict[str, object]:
+        for recognizer in recognizers:
+            if recognizer.failed is not None:
+                response.status_code = fastapi.status.HTTP_503_SERVICE_UNAVAILABLE
+                return {"status": "failed", "models": names, "error": str(recognizer.failed)}
+        return {"status": "ok", "models": names}
+
+    # Gradio's own route for screen recordings runs ffmpeg on any posted data.
+    @app.post(PROCESS_RECORDING, include_in_schema=False)
+    def process_recording() -> fastapi.Response:
+        return fastapi.Response(status_code=404)
+
+    # A copy in the upload folder would be deleted like an upload, while the page still offers it.
+    gr.set_static_paths([str(sample.path) for sample in samples])
+    page = build_page(
+        recognizers,
+        results=results,
+        rows=rows,
+        samples=samples,
+        max_upload_mb=max_upload_mb,
+        keep_seconds=keep_seconds,
+        folder_root=folder_root,
+        allow_pull=allow_pull,
+    )
+    # Only on launched pages, Gradio checks that a file named by a client was uploaded, and a mounted page is not
+    # launched: without this line, any file of the server could be read.
+    require(page, "has_launched", library="gradio", purpose="to read uploads and no other file")
+    page.has_launched = True
+    bound_sessions(page, MAX_SESSIONS)
+    keep_cleaning()
+    add_http_api(
+        app,
+        HttpApi(
+            {recognizer.card.name: recognizer for recognizer in recognizers},
+            turns,
+            jobs,
+            max_upload_bytes=max_upload_mb * 1024**2,
+            folder_root=folder_root,
+            webhook_hosts=allow_webhook,
+        ),
+    )
+    add_result_routes(app, results)
+    add_folder_routes(app, rows)
+    mounted = gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        auth=auth,
+        max_file_size=max_upload_mb * 1024**2,
+        theme=theme(),
+        css_paths=STYLE,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+    )
+    gradio_app: Any
+    (gradio_app,) = [route.app for route in mounted.routes if isinstance(route, Mount)]
+    _require_routes(gradio_app.routes)
+    if auth is not None:
+        for name in ("tokens", "cookie_id"):
+            require(gradio_app, name, library="gradio", purpose="to know who has signed in")
+        mounted.add_middleware(Login, auth=auth, tokens=tuple(tokens), user_of=partial(_user_of, gradio_app))
+    # The last one added is asked first: names and sites, then the size of the body, then who asks.
+    mounted.add_middleware(BodyLimit, max_upload_bytes=max_upload_mb * 1024**2, max_files=MAX_FILES)
+    mounted.add_middleware(OwnHosts, allowed=allowed_hosts)
+    return mounted
+
+
+def _user_of(gradio_app: Any, cookies: Mapping[str, str]) -> str | None:
+    """Return who has signed in at Gradio's own page."""
+    for name in ("access-token", "access-token-unsecure"):
+        user: str | None = gradio_app.tokens.get(cookies.get(f"{name}-{gradio_app.cookie_id}"))
+        if user is not None:
+            return user
+    return None
+
+
+def _require_routes(routes: Sequence[BaseRoute]) -> None:
+    """Check that Gradio's routes that this server blocks or counts still have the expected paths."""
+    for path, purpose in (
+        (PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),
+        (f"/gradio_api{BEGIN}", "to end no recognition half-way"),
+    ):
+        posted = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": []}
+        if all(route.matches(posted)[0] != Match.FULL for route in routes):
+            raise missing(f"route {path}", library="gradio", purpose=purpose)

@@ -1,0 +1,32 @@
+"""The table of a folder run: pictures, bars, filter and order, and labels that are put right in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from .. import texts_more as texts
+
+_HERE = Path(__file__)
+_TEMPLATE = """<progress hidden></progress><div class="tools" hidden></div><p class="hint" hidden></p>
+<div class="rows" role="list"></div><p class="none" role="status" hidden></p><div class="after" hidden></div>"""
+
+
+def folder_table(functions: list[Callable[[Any], Any]]) -> gr.HTML:
+    """Lay out the table; its value says which run to show and how many rows there are.
+
+    Args:
+        functions: Functions of the server that the script calls: `rows` and `correct`.
+    """
+    return gr.HTML(
+        None,
+        html_template=_TEMPLATE,
+        js_on_load=_HERE.with_suffix(".js").read_text("utf-8"),
+        apply_default_css=False,
+        server_functions=functions,
+        words=texts.FOLDER_TABLE,
+        elem_id="folder-table",
+    )

@@ -1,0 +1,85 @@
+// Follows the stage: the address and the link of an answer are there with its scores, its files with its maps.
+const words = props.words;
+const find = (selector) => element.querySelector(selector);
+const [bar, link, copy, save, files] = [".keep", ".link", ".copy", ".save", ".files"].map(find);
+let shown = "";
+
+function show(id) {
+    shown = id;
+    bar.hidden = !id;
+    link.href = id ? `/r/${id}` : "/";
+    save.open = false;
+    save.hidden = true;
+}
+
+document.addEventListener("run-cleared", () => show(""));
+document.addEventListener("run-scored", ({ detail }) => {
+    if (detail.result && detail.result !== shown) {
+        show(detail.result);
+        address.push(shown, location.hash);
+        recent.add(shown);
+        document.dispatchEvent(new CustomEvent("recent-changed"));
+    }
+});
+document.addEventListener("run-answered", ({ detail }) => {
+    if (detail.result === shown) {
+        save.hidden = false;
+        const rows = Object.keys(detail.player.maps).map((name) =>
+            row(words.maps[name], ["mp4", "gif", "webp", "png"].map((kind) => [`${name}.${kind}`, kind === "png" ? `PNG ${words.strip}` : kind.toUpperCase()])),
+        );
+        files.replaceChildren(...rows, row(words.scores, [["result.json", "JSON"]]), row(words.everything, [["all.zip", "ZIP"]]));
+    }
+});
+
+function row(title, names) {
+    const line = document.createElement("p");
+    line.append(Object.assign(document.createElement("span"), { textContent: title }));
+    for (const [name, text] of names) {
+        line.append(Object.assign(document.createElement("a"), { href: `/r/${shown}/${name}`, download: name, textContent: text }));
+    }
+    return line;
+}
+
+copy.addEventListener("click", async () => {
+    try {
+        await navigator.clipboard.writeText(link.href);
+        copy.textContent = words.copied;
+        setTimeout(() => { copy.textContent = words.copy; }, 2000);
+    } catch {
+        link.textContent = link.href; // a page over plain HTTP has no clipboard
+    }
+});
+document.addEventListener("click", (event) => {
+    if (!save.contains(event.target)) {
+        save.open = false;
+    }
+});
+element.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && save.open) {
+        save.open = false;
+        save.querySelector("summary").focus();
+    }
+});
+
+async function open(id) {
+    const answer = await fetch(`/r/${encodeURIComponent(id)}/answer.json`).catch(() => null);
+    if (id !== address.result()) {
+        return; // somebody has gone on meanwhile
+    }
+    const detail = answer?.ok ? await answer.json() : { state: "error", words: words.expired };
+    document.dispatchEvent(new CustomEvent("result-opened", { detail }));
+}
+
+addEventListener("popstate", () => {
+    address.showTab();
+    const id = address.result();
+    if (id && id !== shown) {
+        open(id);
+    } else if (!id && shown) {
+        location.reload(); // back to the empty page
+    }
+});
+address.showTab();
+if (address.result()) {
+    open(address.result());
+}

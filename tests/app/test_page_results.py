@@ -1,0 +1,76 @@
+"""What one does with an answer, in a browser: its address, a reload, Back, its own page, and the table of a folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+from serving import Server
+from visiting import WITHIN_MS, answered, choose, open_page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_a_reload_and_back_keep_the_result(page: Page, small_server: Server, clip_folder: Path) -> None:
+    open_page(page, small_server)
+    choose(page, clip_folder / "a.mp4")
+    answered(page)
+    first = page.url
+    assert re.search(r"/\?result=[\w-]{22}$", first)
+    link = page.get_by_role("link", name="Link to this result").get_attribute("href")
+    choose(page, clip_folder / "b" / "c.mp4")
+    page.wait_for_url(lambda url: url != first)
+    answered(page)
+    page.go_back()
+    expect(page.locator("#stage .clip-name")).to_have_text("a.mp4", timeout=WITHIN_MS)
+    answered(page)
+    headline = page.locator("#stage .headline").text_content()
+    page.reload()
+    answered(page)
+    expect(page.locator("#stage .headline")).to_have_text(headline)
+    expect(page.locator("#recent-results li")).to_have_count(1)
+    with page.expect_download() as download:
+        page.locator("#keep-bar summary").click()
+        page.get_by_role("link", name="JSON").click()
+    assert download.value.failure() is None
+
+    page.get_by_role("tab", name="Folder").click()
+    page.reload()
+    expect(page.locator("#folder-start")).to_be_visible(timeout=WITHIN_MS)
+
+    page.goto(f"{small_server.url}{link}")
+    expect(page.locator(".player")).to_have_class("player ready", timeout=WITHIN_MS)
+    page.get_by_role("button", name="Keep").click()
+    expect(page.locator("#life")).to_contain_text("Kept until")
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Really delete?").click()
+    expect(page.locator("h1")).to_contain_text("This result has expired. Drop the clip again.")
+
+
+def test_labels_of_a_folder_are_put_right_by_keyboard(page: Page, small_server: Server) -> None:
+    page.goto(f"{small_server.url}/#folder")
+    page.get_by_label("Or a folder on the server").fill(".")
+    page.locator("#folder-start").click()
+    rows = page.locator("#folder-table .row")
+    expect(page.locator("#folder-status")).to_contain_text("Done.", timeout=WITHIN_MS)
+    expect(rows).to_have_count(4)
+    page.locator("#folder-table select").select_option("check")
+    expect(rows).to_have_count(3)
+    scores = page.locator("#folder-table .percent").all_text_contents()
+    assert scores == sorted(scores, key=lambda score: float(score.strip("<%")))
+    fields = page.locator("#folder-table input.label")
+    fields.first.focus()
+    page.keyboard.press("Enter")
+    expect(fields.nth(1)).to_be_focused()
+    page.keyboard.type("waving")
+    page.keyboard.press("Enter")
+    expect(page.locator("#folder-table .after")).to_contain_text("2 labels put right or accepted.")
+    expect(page.locator("#folder-table .row .state").nth(1)).to_contain_text("was ")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download corrections.csv").click()
+    assert "waving" in Path(download.value.path()).read_text()
+    address = page.locator("#folder-table a.open").first.get_attribute("href")
+    page.goto(f"{small_server.url}{address}")
+    expect(page.locator(".player")).to_have_class("player ready", timeout=WITHIN_MS)

@@ -48,7 +48,8 @@ def result_page(kept: KeptResult, *, keep_seconds: float) -> str:
 <div class="answer"><p class="name">{name}</p><h1>{escape(headline)}</h1>
 <p class="sure">{escape(sentences.confidence(top))}</p>
 {_bars(kept)}
-<div class="tools"><button type="button" id="copy" data-copied="{words["copied"]}">{words["copy"]}</button>{_downloads(kept)}{keep}
+<div class="tools"><button type="button" id="copy" data-copied="{words["copied"]}">{words["copy"]}</button>
+{_downloads(kept)}{keep}
 <button type="button" id="delete" data-sure="{words["sure"]}">{words["delete"]}</button></div>
 <p class="small" id="life" role="status" data-saved="{words["saved"]}">{life}</p>
 <details><summary>{words["details"]}</summary><p class="small">{escape(looked)}

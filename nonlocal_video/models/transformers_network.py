@@ -250,7 +250,8 @@ def _layout(config: Any) -> TokenLayout:
     num_frames, side = view_of(config)
     tubelet = getattr(config, "tubelet_size", 1)
     if config.model_type == "vivit":
-        patch: Axes = tuple(int(one) for one in tubelet)  # type: ignore[assignment]
+        frames, rows, columns = config.tubelet_size
+        patch: Axes = (int(frames), int(rows), int(columns))
     else:
         size = config.patch_size
         rows, columns = (size, size) if isinstance(size, int) else size

@@ -33,7 +33,7 @@ def test_it_answers_draws_overlays_and_is_asked_about_a_point(videomae: Recogniz
     assert [choice for _, choice in overlay_choices(videomae)] == ["evidence", "attention"]
     clip = str(clip_folder / "a.mp4")
     for overlay in ("evidence", "attention"):
-        outcomes = callbacks.recognise(clip, "videomae", "1x1", overlay, request=request)  # type: ignore[arg-type]
+        outcomes = callbacks.recognise(clip, "videomae", "1x1", overlay, request=request)
         assert set(next(outcomes).scores) == set(LABELS)
         assert Path(str(next(outcomes).overlay)).is_file()
         list(outcomes)
@@ -43,6 +43,6 @@ def test_it_answers_draws_overlays_and_is_asked_about_a_point(videomae: Recogniz
     left, top = ContactSheet.from_frames(explanation).corner(2)
     height, width = explanation.frame(0).shape[:2]
     event: Any = gr.SelectData(None, {"index": [left + width / 2, top + height / 2], "value": None})
-    answer = AskCallbacks(callbacks.explanations).click(block, LABELS[0], event, request)  # type: ignore[arg-type]
+    answer = AskCallbacks(callbacks.explanations).click(block, LABELS[0], event, request)
     assert answer.method == "query"
     assert "Entropy" in answer.numbers

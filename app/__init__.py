@@ -1,5 +1,18 @@
 """The web page: Gradio layout, callbacks and server.
 
+Which file draws what:
+
+    page.py                   the frame: title, tabs, theme
+    texts.py                  every word on the page
+    tabs/recognise_tab.py     Recognise: intake, answer, player, moments of a long clip
+    tabs/timeline_tab.py      Timeline: a long video with a choice of windows
+    tabs/folder_tab.py        Folder: many clips, one table
+    tabs/api_tab.py           API: the program to copy
+    components/               what several tabs draw: player, plot, buttons, samples; JavaScript and CSS beside them
+    callbacks/                what happens when somebody acts; no layout
+    api.py                    the endpoints of `gradio_client`
+    server.py and the rest    the server: limits, login, plain HTTP, clean-up
+
 Gradio takes seconds to import, so both names are loaded on first use.
 """
 

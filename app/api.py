@@ -19,9 +19,9 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline import check_segment_rule
 from nonlocal_video.inference.timeline_files import to_json
 
+from .callbacks.timeline_run import timeline_updates
 from .choices import FAST, ONE_VIEW, PAPER, THOROUGH
 from .messages import GONE, plain_errors, without_folder
-from .timeline_run import timeline_updates
 
 NETWORK = "network"
 """Name of the queue for requests that run the network on one clip."""

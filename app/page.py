@@ -11,22 +11,19 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 from nonlocal_video.video.limits import DecodeLimits
 
+from . import texts
 from .api import add_endpoints
-from .api_tab import api_tab
-from .ask_tab import ask_tab
 from .cleanup import KEEP_SECONDS, clean_every_seconds
-from .folder_tab import folder_tab
-from .recognise_tab import offer_questions, recognise_tab
-from .timeline_tab import timeline_tab
+from .tabs.api_tab import api_tab
+from .tabs.ask_tab import ask_tab
+from .tabs.folder_tab import folder_tab
+from .tabs.recognise_tab import offer_questions, recognise_tab
+from .tabs.timeline_tab import timeline_tab
 
 MAX_WAITING = 32
 """Maximum number of visitors in the queue; further ones are rejected."""
 
-STYLE = Path(__file__).with_name("style.css")
-TITLE = "What is happening in this video?"
-INTRODUCTION = "A network with non-local blocks names the action and shows, frame by frame, where it looked."
-LIMITS = """Up to {megabytes} MB, {hours:g} hours and {megapixels:g} megapixels a frame. A clip stays on this server,
-where it is deleted after {minutes:g} minutes."""
+STYLE = Path(__file__).with_name("components") / "style.css"
 
 
 def theme() -> gr.themes.Base:
@@ -49,7 +46,7 @@ def theme() -> gr.themes.Base:
 
 def limits_in_words(limits: DecodeLimits, max_upload_mb: int, keep_seconds: float) -> str:
     """Describe the limits of uploads and how long they are kept."""
-    return LIMITS.format(
+    return texts.LIMITS.format(
         megabytes=max_upload_mb,
         hours=limits.max_duration_seconds / 3600,
         megapixels=limits.max_pixels / 1e6,
@@ -81,7 +78,7 @@ def build_page(
         analytics_enabled=False,
         delete_cache=(clean_every_seconds(keep_seconds), keep_seconds),  # type: ignore[arg-type]  # fractions work
     ) as page:
-        gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
+        gr.Markdown(f"# {texts.TITLE}\n{texts.INTRODUCTION}")
         with gr.Tabs(selected="recognise", elem_id="tabs") as tabs:
             with gr.Tab("Recognise", id="recognise"):
                 recognise = recognise_tab(by_name, samples, limits)

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from nonlocal_video.app.ask_callbacks import BETWEEN_FRAMES, NO_LOOK, Answer, AskCallbacks
+from nonlocal_video.app.callbacks.ask_callbacks import BETWEEN_FRAMES, NO_LOOK, Answer, AskCallbacks
 from nonlocal_video.app.explanation_store import FRAME_SIDE, ExplanationStore
 from nonlocal_video.attention.contact_sheet import ContactSheet
 from nonlocal_video.attention.maps import QueryPoint

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from nonlocal_video.app.callbacks import CANCELLED, INVITATION, MAX_STRIP_FRAMES, Callbacks, Outcome
+from nonlocal_video.app.callbacks.recognise import CANCELLED, INVITATION, MAX_STRIP_FRAMES, Callbacks, Outcome
 from nonlocal_video.app.messages import INTERNAL_ERROR
 from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.errors import ModelError, UsageError, VideoError

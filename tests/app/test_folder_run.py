@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nonlocal_video.app import folder_run
-from nonlocal_video.app.folder_run import HEADERS, NOTHING, OUTSIDE, FolderRuns, Update
+from nonlocal_video.app.callbacks.folder_run import HEADERS, NOTHING, OUTSIDE, FolderRuns, Update
 from nonlocal_video.inference.recognizer import Recognizer
 
 VISITOR: Any = SimpleNamespace(session_hash="ann")

@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from nonlocal_video.app.ask_callbacks import NO_LOOK, AskCallbacks
+from nonlocal_video.app.callbacks.ask_callbacks import NO_LOOK, AskCallbacks
+from nonlocal_video.app.callbacks.map_check import MapCheck
 from nonlocal_video.app.explanation_store import ExplanationStore
-from nonlocal_video.app.map_check import MapCheck
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.map_check import quick_check, quick_draws

@@ -13,9 +13,8 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from nonlocal_video.app import timeline_run
-from nonlocal_video.app.timeline_plot import MAX_POINTS, MAX_ROWS, plotted
-from nonlocal_video.app.timeline_run import (
+from nonlocal_video.app.callbacks import timeline_run
+from nonlocal_video.app.callbacks.timeline_run import (
     CHOOSE,
     NOTHING_YET,
     TimelineRuns,
@@ -24,6 +23,7 @@ from nonlocal_video.app.timeline_run import (
     short_clock,
     timeline_updates,
 )
+from nonlocal_video.app.components.timeline_plot import MAX_POINTS, MAX_ROWS, plotted
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.video.encode import write_video

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import nonlocal_video as nlv
-from nonlocal_video.app.callbacks import Callbacks
+from nonlocal_video.app.callbacks.recognise import Callbacks
 from nonlocal_video.app.server import create_app
 from nonlocal_video.errors import DeviceError, VideoError
 from nonlocal_video.inference.device_errors import failure_of

@@ -11,14 +11,14 @@ from gradio.events import Dependency
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 
-from .api import NETWORK
-from .ask_callbacks import RECOGNISE_FIRST, AskCallbacks
+from ..api import NETWORK
+from ..callbacks.ask_callbacks import RECOGNISE_FIRST, AskCallbacks
+from ..callbacks.recognise import INVITATION, TOP_K, Callbacks, Outcome, notes_of
+from ..choices import overlay_choices, standard_view, view_choices
+from ..components.buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
+from ..components.player import player_of
+from ..components.sample_row import sample_row
 from .ask_tab import AskTab
-from .buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
-from .callbacks import INVITATION, TOP_K, Callbacks, Outcome, notes_of
-from .choices import overlay_choices, standard_view, view_choices
-from .player import player_of
-from .sample_row import sample_row
 
 RECORDED_WIDTH = 640
 """Requested width of camera recordings, in pixels; the network sees less."""

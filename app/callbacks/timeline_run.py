@@ -18,9 +18,9 @@ from nonlocal_video.inference.sliding import slide
 from nonlocal_video.inference.timeline import Segment, Timeline
 from nonlocal_video.inference.timeline_files import write_timeline
 
-from .choices import FAST, WIDE, WIDE_TIMES
-from .messages import GONE, plain_errors, refusal, without_folder
-from .timeline_plot import plotted
+from ..choices import FAST, WIDE, WIDE_TIMES
+from ..components.timeline_plot import plotted
+from ..messages import GONE, plain_errors, refusal, without_folder
 
 HEADERS = ["Start", "End", "Action", "Score"]
 SHOWN_ROWS = 500

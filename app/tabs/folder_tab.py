@@ -9,9 +9,9 @@ import gradio as gr
 
 from nonlocal_video.inference.recognizer import Recognizer
 
-from .buttons import UNQUEUED, start_and_cancel
-from .choices import view_choices
-from .folder_run import HEADERS, FolderRuns, Update
+from ..callbacks.folder_run import HEADERS, FolderRuns, Update
+from ..choices import view_choices
+from ..components.buttons import UNQUEUED, start_and_cancel
 
 INVITATION = "**Choose some clips.** Every file gets a row, those that cannot be read too."
 

@@ -9,10 +9,10 @@ import gradio as gr
 
 from nonlocal_video.inference.recognizer import Recognizer
 
-from .api import NETWORK
-from .ask_callbacks import HINT, METHODS, RECOGNISE_FIRST, UNCHECKED, Answer, AskCallbacks, Controls
-from .explanation_store import MAX_BYTES, UNUSED_SECONDS, ExplanationStore
-from .map_check import MapCheck
+from ..api import NETWORK
+from ..callbacks.ask_callbacks import HINT, METHODS, RECOGNISE_FIRST, UNCHECKED, Answer, AskCallbacks, Controls
+from ..callbacks.map_check import MapCheck
+from ..explanation_store import MAX_BYTES, UNUSED_SECONDS, ExplanationStore
 
 KEPT = f"""The features of your last clip are kept for {UNUSED_SECONDS // 60} minutes after your last question, or until
 you close the page. When those of all visitors take more than {MAX_BYTES // 1024**2} MB, the longest unused go first."""

@@ -18,9 +18,9 @@ from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
 
-from .choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
-from .explanation_store import ExplanationStore
-from .messages import GONE, plain_errors
+from ..choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
+from ..explanation_store import ExplanationStore
+from ..messages import GONE, plain_errors
 
 TOP_K = 5
 STAGES: Mapping[Stage, tuple[int, str]] = {"reading": (0, "Reading the clip"), "network": (1, "Running the network")}

@@ -15,9 +15,9 @@ from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint, Tar
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.map_check import QUICK_DRAWS, QUICK_FRACTION
 
-from .choices import Choice
-from .explanation_store import ExplanationStore
-from .messages import plain_errors, refusal
+from ..choices import Choice
+from ..explanation_store import ExplanationStore
+from ..messages import plain_errors, refusal
 
 TOP_K = 5
 METHODS: list[Choice] = [

@@ -26,9 +26,9 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import FORMATS, ResultFile
 
-from .choices import FAST, ONE_VIEW
-from .messages import GONE, plain_errors, refusal, without_folder
-from .received import MAX_PATH_BYTES, ReceivedClip, receive, short
+from ..choices import FAST, ONE_VIEW
+from ..messages import GONE, plain_errors, refusal, without_folder
+from ..received import MAX_PATH_BYTES, ReceivedClip, receive, short
 
 TOP_K = 5
 HEADERS = ["File", "Action", "Score", "Error"]

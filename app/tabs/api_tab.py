@@ -6,7 +6,7 @@ import json
 
 import gradio as gr
 
-from .buttons import UNQUEUED
+from ..components.buttons import UNQUEUED
 
 OWN_ADDRESS = "ADDRESS"
 """Placeholder that the browser replaces by the address of the page."""

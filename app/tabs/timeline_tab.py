@@ -10,13 +10,13 @@ import gradio as gr
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 
-from .api import LONG
-from .buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
-from .choices import STRIDES, timeline_cost, window_choices
-from .player import player_of
-from .sample_row import sample_row
-from .timeline_plot import timeline_plot
-from .timeline_run import HEADERS, INVITATION, TimelineRuns, Update, seconds_of
+from ..api import LONG
+from ..callbacks.timeline_run import HEADERS, INVITATION, TimelineRuns, Update, seconds_of
+from ..choices import STRIDES, timeline_cost, window_choices
+from ..components.buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
+from ..components.player import player_of
+from ..components.sample_row import sample_row
+from ..components.timeline_plot import timeline_plot
 
 _SEEK = "(seconds) => document.dispatchEvent(new CustomEvent('timeline-seek', {detail: seconds}))"
 

@@ -1,0 +1,1 @@
+"""Layout of the tabs, one file a tab; what they do stands in `callbacks`."""

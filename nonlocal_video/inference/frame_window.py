@@ -95,15 +95,13 @@ class FrameWindow:
         """Length of a window."""
         return self._window or self._spec.num_frames / self._rate()
 
-    def clip(self, *, is_last: bool = False) -> LoadedClip | None:
-        """Return the newest window; None if there are too few frames for one.
-
-        Args:
-            is_last: Whether no more frames come: then a shorter clip is filled as the model's input says.
-        """
+    def clip(self) -> LoadedClip | None:
+        """Return the newest window; None if there are too few frames for one."""
         with self._lock:
+            if not self._held:
+                return None
             held, end, window = list(self._held), self._end(), self.window_seconds
-        if not held or (not is_last and end - held[0].seconds < window - _SAME_SECONDS):
+        if end - held[0].seconds < window - _SAME_SECONDS:
             return None
         first = held[0].seconds
         info = VideoInfo(

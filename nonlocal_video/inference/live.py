@@ -14,7 +14,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.context import Context, check_context, check_has_features, refined_so_far
 from nonlocal_video.inference.frame_window import FrameWindow
 from nonlocal_video.inference.prediction import ScoredLabel, best_of
@@ -24,7 +24,6 @@ from nonlocal_video.inference.read_ahead import read_ahead
 from nonlocal_video.inference.request import ClipRequest, SpanOptions, lists_options
 from nonlocal_video.inference.windows import WindowRequest, open_windows
 from nonlocal_video.video.live import Camera, is_camera
-from nonlocal_video.video.region import Region, RegionLike
 
 EVERY_SECONDS = 0.5
 CONTEXT_SECONDS = 60.0
@@ -110,7 +109,7 @@ class LiveAnswers:
         """
         (prediction,) = self._predictor.predict([clip])
         (view,) = clip.views
-        scores = prediction.scores
+        scores = raw_scores = prediction.scores.astype(np.float32)
         if self._context != "none" and prediction.features is not None and prediction.logits is not None:
             while self._earlier and not 0 <= view.end_seconds - self._earlier[0][0] <= self._seconds:
                 self._earlier.popleft()
@@ -122,7 +121,7 @@ class LiveAnswers:
             view.end_seconds,
             prediction.labels,
             scores,
-            prediction.scores,
+            raw_scores,
             self._context,
             prediction.unknown,
             prediction.timings.forward,
@@ -185,9 +184,7 @@ def watch(
         with Camera(name, limits=predictor.options.limits) as camera:
             yield from follow(iter(camera), frames, answers, every_seconds, should_stop)
         return
-    windows = WindowRequest(
-        window_seconds, every_seconds, request.start_seconds, request.end_seconds, request.region
-    )
+    windows = WindowRequest(window_seconds, every_seconds, request.start_seconds, request.end_seconds, request.region)
     with (
         predictor.new_reader() as reader,
         open_windows(reader, name, spec, windows) as opened,
@@ -251,9 +248,7 @@ def follow(
         raise errors[0]
 
 
-def _paced(
-    clips: Iterator[LoadedClip], every_seconds: float, should_stop: Callable[[], bool]
-) -> Iterator[LoadedClip]:
+def _paced(clips: Iterator[LoadedClip], every_seconds: float, should_stop: Callable[[], bool]) -> Iterator[LoadedClip]:
     """Yield each window when its last frame would have come; leave out those that are late."""
     first: float | None = None
     for clip in clips:

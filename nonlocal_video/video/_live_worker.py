@@ -21,8 +21,6 @@ def serve_pictures(parent_pid: int, limits_json: str, _shared: int) -> None:
     requests, replies, limits = begin(parent_pid, limits_json)
     confined = confine()
     replies.write(_wire.MAGIC)
-    import PIL.JpegImagePlugin
-    import PIL.WebPImagePlugin
 
     _wire.write_json(replies, _wire.DONE, {"confined": confined})
     while True:

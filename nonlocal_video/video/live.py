@@ -140,7 +140,7 @@ class Camera:
         self._device = camera_device(name) if input_format == CAMERA_FORMAT else name
         self._limits = limits or DecodeLimits()
         if input_format == CAMERA_FORMAT:
-            _check_is_there(self._device)
+            check_camera(name)
         try:
             self._process = DecoderProcess(
                 self._limits, serves="_live_worker.serve_camera", argument=f"{input_format}:{self._device}"
@@ -209,14 +209,20 @@ def camera_device(name: str) -> str:
     return f"/dev/video{int(name)}" if name.isdigit() else name
 
 
-def _check_is_there(device: str) -> None:
-    if Path(device).exists():
-        return
-    others = ", ".join(sorted(str(path) for path in Path("/dev").glob("video[0-9]*"))) or "none"
-    raise VideoError(
-        "not_found",
-        f"{device}: there is no such camera (there are: {others}); plug one in, or in Docker add --device {device}.",
-    )
+def check_camera(name: str) -> None:
+    """Check that a camera is there, before a model is loaded for it.
+
+    Raises:
+        VideoError: `not_found`.
+        UsageError: This system's cameras cannot be read.
+    """
+    device = camera_device(name)
+    if not Path(device).exists():
+        others = ", ".join(sorted(str(path) for path in Path("/dev").glob("video[0-9]*"))) or "none"
+        raise VideoError(
+            "not_found",
+            f"{device}: there is no such camera (found: {others}); plug one in, or in Docker add --device {device}.",
+        )
 
 
 def _receive(process: DecoderProcess, limits: DecodeLimits) -> tuple[dict[str, Any], Frame]:

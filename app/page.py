@@ -17,6 +17,7 @@ from .cleanup import KEEP_SECONDS, clean_every_seconds
 from .tabs.api_tab import api_tab
 from .tabs.ask_tab import ask_tab
 from .tabs.folder_tab import folder_tab
+from .tabs.live_tab import live_tab
 from .tabs.recognise_tab import offer_questions, recognise_tab
 from .tabs.timeline_tab import timeline_tab
 
@@ -86,6 +87,8 @@ def build_page(
                 questions = ask_tab(by_name, recognise.callbacks.explanations)
             with gr.Tab("Timeline", id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits)
+            with gr.Tab("Live", id="live"):
+                live_tab(by_name)
             with gr.Tab("Folder", id="folder"):
                 folders = folder_tab(by_name, folder_root, limits)
             with gr.Tab("API", id="api"):

@@ -146,6 +146,8 @@ def create_app(
     from .gradio_bounds import bound_sessions, keep_cleaning
     from .http_api import HttpApi, add_http_api
     from .jobs import Jobs
+    from .live_routes import add_live_routes
+    from .live_sessions import LiveSessions
     from .no_remote_fetch import forbid_remote_fetch
     from .page import MAX_WAITING, STYLE, build_page, theme
     from .turns import Turns
@@ -156,6 +158,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
         yield
+        cameras.close()
         await jobs.close()
 
     app = fastapi.FastAPI(
@@ -163,7 +166,9 @@ def create_app(
     )
     turns = Turns(MAX_WAITING, others=lambda: len(page._queue))
     app.state.on_signal, app.state.on_deadline = jobs.end, turns.end
-    names = [recognizer.card.name for recognizer in recognizers]
+    by_name = {recognizer.card.name: recognizer for recognizer in recognizers}
+    names = list(by_name)
+    cameras = LiveSessions(by_name, turns)
 
     # Not in a thread: those may all be busy with uploads.
     @app.get("/healthz")
@@ -193,7 +198,7 @@ def create_app(
     add_http_api(
         app,
         HttpApi(
-            {recognizer.card.name: recognizer for recognizer in recognizers},
+            by_name,
             turns,
             jobs,
             max_upload_bytes=max_upload_mb * 1024**2,
@@ -201,6 +206,7 @@ def create_app(
             webhook_hosts=allow_webhook,
         ),
     )
+    add_live_routes(app, cameras)
     mounted = gr.mount_gradio_app(
         app,
         page,

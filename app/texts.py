@@ -6,3 +6,40 @@ TITLE = "What is happening in this video?"
 INTRODUCTION = "A network with non-local blocks names the action and shows, frame by frame, where it looked."
 LIMITS = """Up to {megabytes} MB, {hours:g} hours and {megapixels:g} megapixels a frame. A clip stays on this server,
 where it is deleted after {minutes:g} minutes."""
+
+NO_CAMERA = "No camera was found. Plug one in, and try again."
+CAMERA_NEEDS_HTTPS = (
+    "This browser gives the camera only to pages over HTTPS, or on the computer that runs the server. "
+    "Open this page there, or drop a clip instead."
+)
+CAMERA_REFUSED = "The browser was not allowed to use the camera. Allow it in the address bar, and try again."
+CAMERA_BUSY = "The camera could not be started; another program may be using it."
+
+LIVE_LAYOUT = {
+    "picture": "The camera's picture",
+    "invitation": "Start the camera, and do something.",
+    "view": "How closely to look",
+    "quick": "Quick answers",
+    "standard": "A closer look, slower",
+    "privacy": "The pictures go to this server alone. It keeps the last few seconds, in memory, while you watch.",
+    "nothing": "What are you doing?",
+    "nothing_more": "The answer appears here, and changes with what you do.",
+    "past": "The last minute",
+    "minute": "a minute ago",
+    "now": "now",
+}
+LIVE = {
+    "start": "Start the camera",
+    "stop": "Stop",
+    "opening": "Opening the camera",
+    "looking": "Looking. The first answer needs {seconds} seconds of pictures.",
+    "busy": "The server is busy with other visitors; this goes on by itself.",
+    "no_answer": "The server does not answer. Is it still running?",
+    "paused": "The camera was switched off while you looked elsewhere.",
+    "unknown": "None of the classes",
+    "unsure": "Not sure: looks like {a} or {b}",
+    "score": "{score}",
+    "pace": "An answer takes {seconds} s here; this one is about what the camera saw {late} s ago.",
+    "now": "just now",
+    "ago": "since {seconds} s",
+}

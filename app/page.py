@@ -19,6 +19,7 @@ from .tabs.ask_tab import ask_tab
 from .tabs.folder_tab import folder_tab
 from .tabs.live_tab import live_tab
 from .tabs.recognise_tab import offer_questions, recognise_tab
+from .tabs.search_tab import search_tab
 from .tabs.timeline_tab import timeline_tab
 
 MAX_WAITING = 32
@@ -87,6 +88,8 @@ def build_page(
                 questions = ask_tab(by_name, recognise.callbacks.explanations)
             with gr.Tab("Timeline", id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits)
+            with gr.Tab("Search", id="search"):
+                searches = search_tab(by_name, folder_root, limits)
             with gr.Tab("Live", id="live"):
                 live_tab(by_name)
             with gr.Tab("Folder", id="folder"):
@@ -98,4 +101,5 @@ def build_page(
         page.unload(recognise.callbacks.forget)
         page.unload(timelines.leave)
         page.unload(folders.leave)
+        page.unload(searches.visits.forget)
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)

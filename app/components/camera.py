@@ -1,4 +1,4 @@
-"""The camera's script, which several components share, and the words that it may need."""
+"""Scripts and styles of components, and the words that those with a camera may need."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from .. import texts
 _HERE = Path(__file__).parent
 
 
-def script_with_camera(name: str) -> str:
-    """Return a component's script after the one that opens the browser's camera."""
-    return "\n".join((_HERE / file).read_text(encoding="utf-8") for file in ("camera.js", name))
+def script_of(*names: str) -> str:
+    """Return scripts of this folder one after the other."""
+    return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in names)
 
 
 def style_of(name: str) -> str:

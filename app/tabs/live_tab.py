@@ -9,7 +9,7 @@ import gradio as gr
 from nonlocal_video.inference.recognizer import Recognizer
 
 from .. import texts
-from ..components.camera import WORDS, script_with_camera, style_of
+from ..components.camera import WORDS, script_of, style_of
 
 _TEMPLATE = """
 <div class="live">
@@ -56,7 +56,7 @@ def live_tab(recognizers: Mapping[str, Recognizer]) -> gr.HTML:
         "",
         html_template=template,
         css_template=style_of("live.css"),
-        js_on_load=script_with_camera("live.js"),
+        js_on_load=script_of("camera.js", "live.js"),
         apply_default_css=False,
         words={**WORDS, **texts.LIVE},
         elem_id="live",

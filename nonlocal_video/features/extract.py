@@ -86,6 +86,7 @@ def extract_features(
     workers: int | None = None,
     batch_size: int | None = None,
     selection: Selection | None = None,
+    within: Path | None = None,
     drop_missing: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[FeatureProgress], None] = lambda progress: None,
@@ -110,6 +111,7 @@ def extract_features(
         workers: Decoding processes beside the network; None is as many as suit the device.
         batch_size: Windows in one forward pass; None is as many as suit the device.
         selection: Which of the files count; None is all of them.
+        within: Folder that no link may leave: of files that lead out of it, no row is made.
         drop_missing: Leave out the rows of files of earlier runs that are no longer among the files.
         should_stop: Asked before each file; after True, only the files in hand are finished.
         on_progress: Called after each file.
@@ -134,7 +136,10 @@ def extract_features(
     given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     own = FeatureFile.files_of(output)
     selection = selection or Selection()
-    files: Iterable[str] = find_files(given, selection=selection, leave_out=own, passed_over=passed_over)
+    files: Iterable[str] = find_files(given, selection=selection, leave_out=own, passed_over=passed_over, within=within)
+    if within is not None:
+        inside = within.resolve()
+        files = (path for path in files if Path(path).resolve().is_relative_to(inside))
     counts: Counter[str] = Counter()
     num_windows = num_dropped = 0
     with FeatureFile(output, settings, dtype=dtype, resume=resume) as table:

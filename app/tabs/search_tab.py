@@ -95,8 +95,8 @@ def _results() -> tuple[gr.HTML, gr.Button, gr.File]:
     results = gr.HTML(
         "[]",
         html_template="<ol></ol>",
-        css_template=style_of("moments.css"),
-        js_on_load=script_of("moments.js"),
+        css_template=style_of("hits.css"),
+        js_on_load=script_of("hits.js"),
         apply_default_css=False,
         words=WORDS,
         elem_id="search-results",

@@ -1,4 +1,4 @@
-"""Store of the visitors' last explanations, for questions, with a memory limit."""
+"""Store of the explanations of current runs, for questions, with a memory limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FRAME_SIDE = 320
 
 
 class ExplanationStore:
-    """One explanation per visitor; above the memory limit, the least recently used ones are dropped."""
+    """One explanation per run; above the memory limit, the least recently used ones are dropped."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         """Make an empty store.

@@ -19,6 +19,7 @@ from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.live import PictureReader
 
 from .http_errors import ApiError, busy
+from .sureness import sureness_of
 from .turns import Turns
 
 MAX_CAMERAS = 16
@@ -123,7 +124,9 @@ class LiveSessions:
             return None
         session.answered = newest
         answer = session.answers.answer(clip)
-        return answer.to_row() | {"seconds": round(answer.seconds, 3)}
+        best, *others = answer.top(2)
+        lead = best.score - (others[0].score if others else 0.0)
+        return answer.to_row() | {"seconds": round(answer.seconds, 3), "sure": sureness_of(best.score, lead)}
 
     def end(self, id: str) -> None:
         """Forget a camera, if it is known."""

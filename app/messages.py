@@ -35,14 +35,19 @@ def plain_errors(folder: Path) -> Iterator[None]:
         yield
     except gr.Error:
         raise
-    except DeviceError as error:
+    except Exception as error:
+        raise refusal(words_of(error, folder)) from None
+
+
+def words_of(error: Exception, folder: Path) -> str:
+    """Return an exception as a plain sentence without the path of this folder; what nobody expected is logged."""
+    if isinstance(error, DeviceError):
         LOGGER.error("%s", error)
-        raise refusal(DEVICE_FAILED) from None
-    except NonlocalVideoError as error:
-        raise refusal(without_folder(str(error), folder)) from None
-    except Exception:
-        LOGGER.exception("A visitor's request failed, on files in %s", folder)
-        raise gr.Error(INTERNAL_ERROR, duration=None, print_exception=False) from None
+        return DEVICE_FAILED
+    if isinstance(error, NonlocalVideoError):
+        return without_folder(str(error), folder)
+    LOGGER.error("A visitor's request failed, on files in %s", folder, exc_info=error)
+    return INTERNAL_ERROR
 
 
 def without_folder(message: str, folder: Path) -> str:

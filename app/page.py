@@ -15,17 +15,16 @@ from . import texts
 from .api import add_endpoints
 from .cleanup import KEEP_SECONDS, clean_every_seconds
 from .tabs.api_tab import api_tab
-from .tabs.ask_tab import ask_tab
 from .tabs.folder_tab import folder_tab
 from .tabs.live_tab import live_tab
-from .tabs.recognise_tab import offer_questions, recognise_tab
+from .tabs.recognise_tab import recognise_tab
 from .tabs.search_tab import search_tab
 from .tabs.timeline_tab import timeline_tab
 
 MAX_WAITING = 32
 """Maximum number of visitors in the queue; further ones are rejected."""
 
-STYLE = Path(__file__).with_name("components") / "style.css"
+STYLE = sorted((Path(__file__).parent / "components").glob("*.css"))
 
 
 def theme() -> gr.themes.Base:
@@ -80,25 +79,22 @@ def build_page(
         analytics_enabled=False,
         delete_cache=(clean_every_seconds(keep_seconds), keep_seconds),  # type: ignore[arg-type]  # fractions work
     ) as page:
-        gr.Markdown(f"# {texts.TITLE}\n{texts.INTRODUCTION}")
-        with gr.Tabs(selected="recognise", elem_id="tabs") as tabs:
-            with gr.Tab("Recognise", id="recognise"):
-                recognise = recognise_tab(by_name, samples, limits)
-            with gr.Tab("Ask a point", id="ask"):
-                questions = ask_tab(by_name, recognise.callbacks.explanations)
-            with gr.Tab("Timeline", id="timeline"):
+        gr.Markdown(f"# {texts.TITLE}\n{texts.INTRODUCTION}", elem_id="title")
+        with gr.Tabs(selected="recognise", elem_id="tabs"):
+            with gr.Tab(texts.TABS["recognise"], id="recognise"):
+                recognise = recognise_tab(by_name, samples, limits, max_upload_mb=max_upload_mb)
+            with gr.Tab(texts.TABS["timeline"], id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits)
-            with gr.Tab("Search", id="search"):
+            with gr.Tab(texts.TABS["search"], id="search"):
                 searches = search_tab(by_name, folder_root, limits)
-            with gr.Tab("Live", id="live"):
+            with gr.Tab(texts.TABS["live"], id="live"):
                 live_tab(by_name)
-            with gr.Tab("Folder", id="folder"):
+            with gr.Tab(texts.TABS["folder"], id="folder"):
                 folders = folder_tab(by_name, folder_root, limits)
-            with gr.Tab("API", id="api"):
+            with gr.Tab(texts.TABS["api"], id="api"):
                 api_tab(page)
-        offer_questions(recognise, questions, tabs)
         add_endpoints(by_name)
-        page.unload(recognise.callbacks.forget)
+        page.unload(recognise.recognition.forget)
         page.unload(timelines.leave)
         page.unload(folders.leave)
         page.unload(searches.visits.forget)

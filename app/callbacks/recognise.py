@@ -1,158 +1,189 @@
-"""Callbacks of the tab for recognition."""
+"""From a chosen clip to its answer: what happens when a visitor drops one, changes a setting, or stops."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
-import numpy as np
-from numpy.typing import NDArray
 
-from nonlocal_video.attention.maps import AttentionMaps, evenly_spaced_frames
-from nonlocal_video.errors import VideoError
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
 
-from ..choices import FAST, Overlay, is_averaged, overlay_choices, standard_view, view_choices
+from .. import texts
+from ..choices import FAST, is_averaged
+from ..components.heat import packed, write_preview
 from ..explanation_store import ExplanationStore
-from ..messages import GONE, plain_errors
+from ..messages import GONE, words_of
+from ..visits import How, Run, Visits
 
 TOP_K = 5
-STAGES: Mapping[Stage, tuple[int, str]] = {"reading": (0, "Reading the clip"), "network": (1, "Running the network")}
-"""Number of finished stages at the start of each stage, and its name on the page."""
-MAX_STRIP_FRAMES = 16
-INVITATION = """**Choose a clip, then press Recognise.** You will see
-
-- the five likeliest actions with their scores,
-- the clip, with an overlay of where the network looked,
-- the frames that it saw, with their times.
-
-Then ask about any point of them.
-"""
-CANCELLED = "Cancelled. Press Recognise to begin again."
-
-
-class Outcome(NamedTuple):
-    """Updates of the components, in the order in which the page lists its outputs."""
-
-    status: Any
-    results: Any
-    scores: Any
-    overlay: Any
-    strip: Any
+MAX_WAITING = 32
+"""Maximum number of clips that wait for their turn; further ones are refused."""
+Event = dict[str, Any]
+"""One state of the answer. It has the identity of its run and all that is to be shown, so one may be missed."""
 
 
 @dataclass(frozen=True)
-class Callbacks:
-    """Callbacks of the tab for recognition; each visitor's last explanation is stored for questions."""
+class Recognition:
+    """Callbacks of the answer; each visitor's last explanation is kept for questions."""
 
     recognizers: Mapping[str, Recognizer]
     """Recognizers by model name."""
     explanations: ExplanationStore = field(default_factory=ExplanationStore)
-    """Explanations of all visitors."""
+    """Explanations by the identity of their run."""
+    visits: Visits = field(init=False)
+    """The current run of every visitor."""
 
-    def offer(self, model: str) -> tuple[Any, Any, str]:
-        """Return the choices and the notes of a model."""
-        recognizer = self.recognizers[model]
-        views, overlays = view_choices(recognizer.card), overlay_choices(recognizer)
-        return (
-            gr.update(choices=views, value=views[0][1], info=standard_view(recognizer.card)),
-            gr.update(choices=overlays, value=overlays[0][1]),
-            notes_of(recognizer),
-        )
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "visits", Visits(on_end=self.explanations.drop))
 
-    def choose(self, request: gr.Request) -> Outcome:
-        """Clear the last answer when another clip is chosen."""
-        self.forget(request)
-        return _nothing(INVITATION)
+    def begin(self, session: str, path: Path, how: How, choice: int) -> Event | None:
+        """Make a clip the visitor's current one and return the first event; None if a later choice has already come."""
+        if not path.is_file():
+            return {"choice": choice, "state": "error", "words": GONE}
+        if self.visits.waiting >= MAX_WAITING:
+            return {"choice": choice, "state": "error", "words": texts.BUSY.format(count=self.visits.waiting)}
+        run = self.visits.begin(session, path, path.name, how, choice)
+        return None if run is None else _event(run, "waiting")
 
-    def cancel(self, request: gr.Request) -> Outcome:
-        """Clear the partial answer of a cancelled run."""
-        self.forget(request)
-        return _nothing(CANCELLED)
+    def again(self, session: str, how: How, choice: int) -> Event | None:
+        """Look at the visitor's clip again with other settings."""
+        run = self.visits.current(session)
+        if run is None:
+            return {"choice": choice, "state": "error", "words": texts.EXPIRED}
+        known = run.timeline if (run.how.model, run.how.region) == (how.model, how.region) else None
+        first = self.begin(session, run.path, how, choice)
+        if known is not None and known.is_complete and (fresh := self.visits.current(session)) is not None:
+            fresh.timeline = known  # the same windows of the same clip
+        return first
+
+    def span_around(self, session: str, how: How, seconds: float) -> tuple[float | None, float | None]:
+        """Return the part of the visitor's clip that one view around a time takes in; the default one if unknown."""
+        run = self.visits.current(session)
+        explanation = self.explanations.of(run.identity) if run is not None else None
+        if explanation is None:
+            return None, None
+        video = explanation.prediction.video
+        spec = self.recognizers[how.model].card.view(fast=how.views == FAST)
+        span = spec.num_frames / spec.rate_in(video.fps)
+        start = min(max(seconds - span / 2, video.start_seconds), max(video.end_seconds - span, video.start_seconds))
+        return round(start, 3), round(min(start + span, video.end_seconds), 3)
 
     def forget(self, request: gr.Request) -> None:
-        """Drop the stored explanation of this visitor."""
-        self.explanations.drop(request.session_hash)
+        """Forget a visitor who has left."""
+        self.visits.leave(request.session_hash or "")
 
-    def recognise(
-        self,
-        clip: str | None,
-        model: str,
-        views: str,
-        overlay: Overlay,
-        region: str = "",
-        request: gr.Request | None = None,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - this default is how Gradio hands the bar over
-    ) -> Iterator[Outcome]:
-        """Yield the scores as soon as they are known, and then the overlay."""
-        if clip is None:
-            raise gr.Error("Choose a clip first.", print_exception=False)
-        path = Path(clip)
-        with plain_errors(path.parent):
-            if not path.is_file():
-                raise VideoError("not_found", GONE)
-            recognizer = self.recognizers[model]
-            stages = 4 if is_averaged(views) else 3
+    def run(self, session: str) -> Iterator[Event]:
+        """Yield the scores of the visitor's current clip as soon as they are known, and then what they rest on.
 
-            def on_stage(stage: Stage) -> None:
-                done, words = STAGES[stage]
-                progress((done, stages), desc=words, unit="stages")
+        Yields nothing more when another run has become the current one, or this one was stopped.
+        """
+        run = self.visits.claim(session)
+        if run is None:
+            return
+        try:
+            for event in self._steps(run):
+                if not self.visits.is_wanted(run):
+                    return
+                yield event
+        except Exception as error:
+            if self.visits.is_wanted(run):
+                yield _event(run, "error", words=words_of(error, run.path.parent))
+        finally:
+            self.visits.end(run)
 
-            if is_averaged(views):
-                prediction = recognizer.classify(path, views=views, region=region, on_stage=on_stage)
-                yield (answer := _scores(prediction))
-                progress((2, stages), desc="One more look, for the overlay", unit="stages")
-                explanation = recognizer.explain_all(path, region=region)
+    def _steps(self, run: Run) -> Iterator[Event]:
+        if not run.path.is_file():
+            yield _event(run, "error", words=GONE)
+            return
+        recognizer, how = self.recognizers[run.how.model], run.how
+        options = _options(how)
+
+        def on_stage(stage: Stage) -> None:
+            if not self.visits.is_wanted(run):
+                raise Unwanted
+            self.visits.enter(run, stage)
+
+        try:
+            if is_averaged(how.views):
+                prediction = recognizer.classify(run.path, views=how.views, on_stage=on_stage, **options)
+                yield (answer := _answer(run, prediction))
+                explanation = recognizer.explain_all(run.path, **options)
             else:
-                explanation = recognizer.explain_all(path, fast=views == FAST, region=region, on_stage=on_stage)
+                explanation = recognizer.explain_all(run.path, fast=how.views == FAST, on_stage=on_stage, **options)
                 prediction = explanation.prediction
-                yield (answer := _scores(prediction))
-            progress((stages - 1, stages), desc="Drawing where it looked", unit="stages")
-            explanation = replace(explanation, prediction=prediction)
-            if request is not None and request.session_hash:
-                self.explanations.keep(request.session_hash, explanation)
-            maps = _maps(explanation, overlay)
-            with TemporaryDirectory() as folder:
-                # Gradio copies the file before it resumes this generator, which deletes the folder.
-                video = maps.save_overlay(Path(folder) / f"{path.stem} overlay.mp4")
-                # The scores again: Gradio may lose an update of a component that is just becoming visible.
-                yield answer._replace(overlay=str(video), strip=_strip(maps))
+                yield (answer := _answer(run, prediction))
+        except Unwanted:
+            return
+        self.visits.end(run)
+        explanation = replace(explanation, prediction=prediction)
+        self.explanations.keep(run.identity, explanation)
+        if not self.visits.is_wanted(run):  # it may have ended while this was kept
+            self.explanations.drop(run.identity)
+            return
+        with TemporaryDirectory() as folder:
+            # Gradio copies the file before it resumes this generator, which deletes the folder.
+            preview = write_preview(explanation, Path(folder) / "preview.mp4")
+            yield {**answer, "player": {**preview, "maps": first_maps(explanation)}}
+
+    def standing(self, identity: str) -> Event:
+        """Return how far a run is: the clips before it, or its stage and the seconds left."""
+        run = self.visits.of(identity)
+        if run is None:
+            return {"state": "gone"}
+        expected = self.visits.expected_seconds
+        if not run.is_started:
+            ahead = self.visits.ahead_of(run)
+            seconds = sum(expected(one.how, "reading") + expected(one.how, "network") for one in ahead)
+            return {"state": "ahead", "count": len(ahead), "seconds": round(seconds)}
+        later = expected(run.how, "network") if run.stage == "reading" else 0.0
+        whole = expected(run.how, "reading") + expected(run.how, "network")
+        left = max(expected(run.how, run.stage) - (time.monotonic() - run.stage_began), 0.0) + later
+        return {"state": run.stage, "seconds": round(left), "done": round(1 - min(left / whole, 1.0), 3)}
 
 
-def notes_of(recognizer: Recognizer) -> str:
-    """Return the notes of a model as Markdown."""
-    return " ".join(recognizer.card.notes)
+class Unwanted(Exception):
+    """Nobody waits for this run any more."""
 
 
-def _nothing(words: str) -> Outcome:
-    return Outcome(words, gr.update(visible=False), None, None, None)
+def first_maps(explanation: Explanation) -> dict[str, Any]:
+    """Return the maps that the player shows first: evidence for the first label and, with a block, attention."""
+    label = explanation.prediction.top(1)[0].label
+    legend = texts.EVIDENCE_LEGEND.format(label=label)
+    maps = {"evidence": packed(explanation.class_evidence(), legend=legend, label=label)}
+    if explanation.block_inputs:
+        maps["attention"] = packed(explanation.attention_received(), legend=texts.ATTENTION_LEGEND)
+    return maps
 
 
-def _scores(prediction: Prediction) -> Outcome:
-    notes = "".join(f"\n\n{note}" for note in prediction.notes)
-    return Outcome(
-        status=f"{prediction.model} looked at {prediction.summary}, in {prediction.timings.total:.1f} s.{notes}",
-        results=gr.update(visible=True),
-        scores={scored.label: scored.score for scored in prediction.top(TOP_K)},
-        overlay=None,
-        strip=None,
+def _options(how: How) -> dict[str, Any]:
+    return {"region": how.region, "start_seconds": how.start_seconds, "end_seconds": how.end_seconds}
+
+
+def _event(run: Run, state: str, **more: Any) -> Event:
+    shown = {"run": run.identity, "choice": run.choice, "name": run.name, "region": run.how.region}
+    return {**shown, "state": state, **more}
+
+
+def _answer(run: Run, prediction: Prediction) -> Event:
+    top, video = prediction.top(TOP_K), prediction.video
+    span = prediction.views[0]
+    return _event(
+        run,
+        "answer",
+        headline=texts.headline(top),
+        confidence=texts.confidence(top),
+        top=[[scored.label, round(scored.score, 4)] for scored in top],
+        video={"end": video.end_seconds, "width": video.width, "height": video.height},
+        span=[round(span.start_seconds, 3), round(span.end_seconds, 3)],
+        details=[
+            f"{prediction.model}: {prediction.summary}, in {prediction.timings.total:.1f} s.",
+            *prediction.notes,
+        ],
     )
-
-
-def _maps(explanation: Explanation, overlay: Overlay) -> AttentionMaps:
-    """Make the maps to draw; the explanation has the prediction that the page shows."""
-    return explanation.class_evidence() if overlay == "evidence" else explanation.attention_received()
-
-
-def _strip(maps: AttentionMaps) -> list[tuple[NDArray[np.uint8], str]]:
-    """Return up to `MAX_STRIP_FRAMES` evenly spaced overlays with their times."""
-    return [
-        (maps.draw_frame(index), f"{maps.seconds[index]:.2f} s")
-        for index in evenly_spaced_frames(maps.frame_of_time, MAX_STRIP_FRAMES)
-    ]

@@ -20,7 +20,7 @@ from nonlocal_video.retrieval.archive import open_archive
 from nonlocal_video.retrieval.folder_index import IndexCallback, index_of, update_index
 from nonlocal_video.retrieval.hit import Hit
 
-from .. import texts
+from .. import tool_texts as texts
 from ..messages import GONE, plain_errors, refusal
 from ..visit_folders import Visits, put_in
 

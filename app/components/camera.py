@@ -1,10 +1,10 @@
-"""Scripts and styles of components, and the words that those with a camera may need."""
+"""Scripts of components, and the words that those with a camera may need."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .. import texts
+from .. import tool_texts as texts
 
 _HERE = Path(__file__).parent
 
@@ -12,11 +12,6 @@ _HERE = Path(__file__).parent
 def script_of(*names: str) -> str:
     """Return scripts of this folder one after the other."""
     return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in names)
-
-
-def style_of(name: str) -> str:
-    """Return a component's style."""
-    return (_HERE / name).read_text(encoding="utf-8")
 
 
 WORDS: dict[str, str] = {

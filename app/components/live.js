@@ -107,12 +107,11 @@ async function ask(mine) {
 
 function show(mine, answer) {
     const [best, second] = answer.top;
-    const lead = best.score - (second ? second.score : 0);
-    const isFlat = best.score < 0.4 || lead < 0.15;
     label.textContent = answer.unknown ? words.unknown : best.label;
-    sure.textContent = isFlat && second
+    const isFlat = answer.sure === words.not_sure && second;
+    sure.textContent = isFlat
         ? words.unsure.replace("{a}", best.label).replace("{b}", second.label)
-        : words.score.replace("{score}", percent(best.score));
+        : words.score.replace("{sure}", answer.sure[0].toUpperCase() + answer.sure.slice(1)).replace("{score}", percent(best.score));
     say("");
     root.classList.add("has-answer");
     bars.replaceChildren(...answer.top.map((one) => {

@@ -8,8 +8,8 @@ import gradio as gr
 
 from nonlocal_video.inference.recognizer import Recognizer
 
-from .. import texts
-from ..components.camera import WORDS, script_of, style_of
+from .. import tool_texts as texts
+from ..components.camera import WORDS, script_of
 
 _TEMPLATE = """
 <div class="live">
@@ -55,7 +55,6 @@ def live_tab(recognizers: Mapping[str, Recognizer]) -> gr.HTML:
     return gr.HTML(
         "",
         html_template=template,
-        css_template=style_of("live.css"),
         js_on_load=script_of("camera.js", "live.js"),
         apply_default_css=False,
         words={**WORDS, **texts.LIVE},

@@ -1,190 +1,134 @@
-"""Layout of the tab for recognition."""
+"""Layout of Recognise: the intake, the answer with its player, and the moments of a long clip."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import gradio as gr
-from gradio.events import Dependency
 
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 
-from ..api import NETWORK
-from ..callbacks.ask_callbacks import RECOGNISE_FIRST, AskCallbacks
-from ..callbacks.recognise import INVITATION, TOP_K, Callbacks, Outcome, notes_of
-from ..choices import overlay_choices, standard_view, view_choices
-from ..components.buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
-from ..components.player import player_of
-from ..components.sample_row import sample_row
-from .ask_tab import AskTab
+from .. import texts
+from ..api import LONG, NETWORK
+from ..callbacks.asking import Asking
+from ..callbacks.choosing import Choosing
+from ..callbacks.moments import Moments
+from ..callbacks.recognise import Event, Recognition
+from ..choices import standard_view, view_choices
+from ..components.buttons import UNQUEUED
+from ..components.intake import intake
+from ..components.moments_view import moments_view
+from ..components.stage import stage
 
-RECORDED_WIDTH = 640
-"""Requested width of camera recordings, in pixels; the network sees less."""
-_HAND_OVER = "(recording) => [recording, null]"
+SETTINGS_CHANGED = "() => document.dispatchEvent(new CustomEvent('settings-changed'))"
+AT_ONCE: dict[str, Any] = {**UNQUEUED, "trigger_mode": "multiple"}
+"""Options of listeners whose every event counts: none is ignored because an earlier one is still on its way."""
 
 
-class Inputs(NamedTuple):
-    """Components that a visitor sets."""
+class Settings(NamedTuple):
+    """Components behind the gear, in the order in which callbacks take their values."""
 
-    clip: gr.File
     model: gr.Dropdown
     view: gr.Radio
-    overlay: gr.Radio
     region: gr.Textbox
+    start: gr.Number
+    end: gr.Number
 
 
 class RecogniseTab(NamedTuple):
-    """Components and events that other parts of the page use."""
+    """What other parts of the page use."""
 
-    callbacks: Callbacks
-    clip: gr.File
-    answer: Dependency
-    cancel: Dependency
-    outcome: Outcome
-    ask: gr.Button
+    recognition: Recognition
+    """Runs and explanations of all visitors; `recognition.visits.current(session)` is a visitor's run."""
+    stage: gr.HTML
+    """The answer; its value is the last event."""
+    model: gr.Dropdown
+    """The choice of a model."""
 
 
-def recognise_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], limits: str) -> RecogniseTab:
+def recognise_tab(
+    recognizers: Mapping[str, Recognizer],
+    samples: Sequence[Sample],
+    limits: str,
+    *,
+    max_upload_mb: int,
+    keep: Callable[[Recognition], object] = lambda recognition: None,
+) -> RecogniseTab:
     """Lay out the tab and connect its callbacks.
 
     Args:
         recognizers: Recognizers by model name; the first is the default.
         samples: Sample clips; without any, their row is left out.
         limits: Limits of uploads, in words.
+        max_upload_mb: Largest upload, in MB.
+        keep: Lays out what one does with an answer, below its bars.
     """
-    callbacks = Callbacks(recognizers)
+    recognition = Recognition(recognizers)
+    asking, moments = Asking(recognition), Moments(recognition)
+    with gr.Column(elem_id="flow"):
+        intake(samples, max_upload_mb=max_upload_mb)
+        settings = _settings(recognizers, limits)
+        with gr.Column(elem_id="result"):
+            shown = stage(asking.functions())
+            with gr.Column(elem_id="keep"):
+                keep(recognition)
+            below = moments_view(moments.functions())
+    choosing = Choosing(recognition, [sample.path for sample in samples])
+    _connect(settings, shown, below, choosing, moments)
+    for changed in (settings.model.input, settings.view.input):
+        changed(None, js=SETTINGS_CHANGED, **AT_ONCE)
+    for typed in (settings.region, settings.start, settings.end):
+        typed.submit(None, js=SETTINGS_CHANGED, **AT_ONCE)
+    settings.model.change(_views_of(recognizers), settings.model, settings.view, **UNQUEUED)
+    return RecogniseTab(recognition, shown, settings.model)
+
+
+def _connect(settings: Settings, shown: gr.HTML, below: gr.HTML, choosing: Choosing, moments: Moments) -> None:
+    """Connect a choice to its run: the first event at once, the answer in its turn, the moments after it."""
+
+    def run(request: gr.Request) -> Iterator[Event]:
+        yield from choosing.recognition.run(request.session_hash or "")
+
+    def long_clip(request: gr.Request) -> Iterator[Event]:
+        yield from moments.run(request.session_hash or "")
+
+    in_turn: dict[str, Any] = {
+        "show_progress": "hidden",
+        "api_visibility": "private",
+        "trigger_mode": "multiple",
+    }
+    outputs = [shown, settings.region, settings.start, settings.end]
+    for listener, function in ((shown.begin, choosing.begin), (shown.again, choosing.again)):
+        chosen = listener(function, list(settings), outputs, **AT_ONCE)
+        answered = chosen.then(run, None, shown, concurrency_id=NETWORK, **in_turn)
+        answered.then(long_clip, None, below, concurrency_id=LONG, **in_turn)
+
+
+def _settings(recognizers: Mapping[str, Recognizer], limits: str) -> Settings:
+    """Lay out what is behind the gear."""
     first = next(iter(recognizers.values()))
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320):
-            clip = _source(samples)
-            recognise, cancel = start_and_cancel(
-                ("Recognise", "Cancel"), elem_ids=("recognise", "recognise-cancel"), answers_in="status"
-            )
-            gr.Markdown(limits, elem_id="limits", elem_classes="small-print")
-            inputs = Inputs(clip, *_choices(recognizers), _region())
-        with gr.Column(scale=3, min_width=320):
-            outcome, notes, ask = _outputs(first)
-    offer_cancel(recognise, cancel)
-    answer = recognise.click(
-        callbacks.recognise,
-        inputs,
-        outcome,
-        show_progress_on=outcome.status,
-        concurrency_id=NETWORK,
-        api_visibility="private",
-    )
-    cancel.click(None, cancels=answer)
-    end = cancel.click(callbacks.cancel, None, outcome, **UNQUEUED)
-    inputs.clip.change(None, cancels=answer)  # a pending answer is for the previous clip
-    inputs.clip.change(callbacks.choose, None, outcome, **UNQUEUED)
-    offer_start(recognise, cancel, inputs.clip, answer)
-    inputs.model.change(callbacks.offer, inputs.model, [inputs.view, inputs.overlay, notes], **UNQUEUED)
-    return RecogniseTab(callbacks, inputs.clip, answer, end, outcome, ask)
-
-
-def offer_questions(recognise: RecogniseTab, ask_tab: AskTab, tabs: gr.Tabs) -> None:
-    """Update the tab for questions after each recognition."""
-    callbacks = AskCallbacks(recognise.callbacks.explanations)
-    questions = [ask_tab.questions, ask_tab.invitation, *ask_tab.answer]
-    recognise.answer.success(
-        callbacks.begin, None, questions, show_progress="hidden", concurrency_id="ask", api_visibility="private"
-    )
-    for gone in (recognise.clip.change, recognise.cancel.then):
-        gone(
-            lambda: (gr.update(visible=False), gr.update(value=RECOGNISE_FIRST, visible=True)),
-            None,
-            [ask_tab.questions, ask_tab.invitation],
-            **UNQUEUED,
+    views = view_choices(first.card)
+    with gr.Accordion(texts.SETTINGS, open=False, elem_id="settings"):
+        model = gr.Dropdown(
+            list(recognizers), value=first.card.name, label=texts.MODEL, visible=len(recognizers) > 1, elem_id="model"
         )
-    recognise.ask.click(lambda: gr.Tabs(selected="ask"), None, tabs, queue=False, api_visibility="private")
-
-
-def _source(samples: Sequence[Sample]) -> gr.File:
-    """Lay out the sources of a clip: upload, sample, recording."""
-    # A File accepts any name; a Video would show a broken player for formats that browsers cannot play, such as AVI.
-    clip = gr.File(label="A video of any kind", height=160, elem_id="clip")
-    player_of(clip, elem_id="preview")
-    sample_row(samples, clip, elem_id="samples")
-    with gr.Accordion("Or record with your camera", open=False, elem_id="recording"):
-        _camera(clip)
-    return clip
-
-
-def _choices(recognizers: Mapping[str, Recognizer]) -> tuple[gr.Dropdown, gr.Radio, gr.Radio]:
-    """Lay out the choices of model, view and overlay."""
-    first = next(iter(recognizers.values()))
-    views, overlays = view_choices(first.card), overlay_choices(first)
-    view = gr.Radio(
-        views, value=views[0][1], label="How closely to look", info=standard_view(first.card), elem_id="views"
-    )
-    overlay = gr.Radio(
-        overlays,
-        value=overlays[0][1],
-        label="What the overlay shows",
-        info="The places that speak for the first action, or those that all others look at.",
-        elem_id="overlay-kind",
-    )
-    model = gr.Dropdown(
-        list(recognizers),
-        value=first.card.name,
-        label="Model",
-        interactive=len(recognizers) > 1,
-        elem_id="model",
-    )
-    return model, view, overlay
-
-
-def _region() -> gr.Textbox:
-    """Lay out the region of the frame, as for `--region`."""
-    return gr.Textbox(
-        "",
-        label="Only this part of the picture",
-        info="Left, top, right and bottom edge in fractions of the width and height: 0.5,0,1,1 is the right half.",
-        placeholder="0,0,1,1",
-        max_lines=1,
-        elem_id="region",
-    )
-
-
-def _camera(clip: gr.File) -> None:
-    """Lay out a camera whose recording is uploaded as the clip."""
-    camera = gr.Video(
-        sources=["webcam"],
-        # Without mirror and with "audio", Gradio leaves the recording unchanged; otherwise it would run ffmpeg on it.
-        # The microphone is not requested all the same.
-        include_audio=True,
-        webcam_options=gr.WebcamOptions(
-            mirror=False, constraints={"audio": False, "video": {"width": {"ideal": RECORDED_WIDTH}}}
-        ),
-        label="Camera",
-        elem_id="camera",
-    )
-    camera.stop_recording(None, camera, [clip, camera], js=_HAND_OVER, **UNQUEUED)
-
-
-def _outputs(first: Recognizer) -> tuple[Outcome, gr.Markdown, gr.Button]:
-    """Lay out the answer, the notes on the model, and the button to the questions."""
-    status = gr.Markdown(INVITATION, container=True, min_height=76, elem_id="status", elem_classes="status")
-    with gr.Column(visible=False, elem_id="results") as results:
-        scores = gr.Label(label="Action", num_top_classes=TOP_K, elem_id="scores")
-        overlay = gr.Video(
-            label="Where it looked",
-            interactive=False,
-            autoplay=True,
-            loop=True,
-            buttons=["download"],
-            elem_id="overlay",
+        view = gr.Radio(views, value=views[0][1], label=texts.VIEW, info=standard_view(first.card), elem_id="views")
+        region = gr.Textbox(
+            "", label=texts.REGION, info=texts.REGION_INFO, placeholder="0,0,1,1", max_lines=1, elem_id="region"
         )
-        strip = gr.Gallery(
-            label="Sampled frames",
-            interactive=False,
-            format="jpeg",
-            object_fit="contain",
-            buttons=["fullscreen"],
-            elem_id="strip",
-        )
-        ask = gr.Button("Ask about any point", elem_id="to-ask")
-        notes = gr.Markdown(notes_of(first), elem_id="notes", elem_classes="small-print")
-    return Outcome(status, results, scores, overlay, strip), notes, ask
+        with gr.Row():
+            start = gr.Number(None, label=texts.START, minimum=0, min_width=100, elem_id="start")
+            end = gr.Number(None, label=texts.END, minimum=0, min_width=100, elem_id="end")
+        computing = texts.DEVICE.format(model=first.card.name, device=first.device)
+        gr.Markdown("\n\n".join([computing, limits, *first.card.notes]), elem_id="limits", elem_classes="small-print")
+    return Settings(model, view, region, start, end)
+
+
+def _views_of(recognizers: Mapping[str, Recognizer]) -> Callable[[str], Any]:
+    def offer(model: str) -> Any:
+        card = recognizers[model].card
+        return gr.update(choices=view_choices(card), info=standard_view(card))
+
+    return offer

@@ -9,13 +9,13 @@ import gradio as gr
 
 from nonlocal_video.inference.recognizer import Recognizer
 
-from .. import texts
+from .. import tool_texts as texts
 from ..api import LONG, NETWORK
 from ..callbacks.search_index import OWN, ROOT, Indexed
 from ..callbacks.search_run import Found, Searches
 from ..components.buttons import UNQUEUED
-from ..components.camera import script_of, style_of
-from ..components.player import player_of
+from ..components.camera import script_of
+from ..components.plain_player import player_of
 
 WORDS = texts.SEARCH
 _AT_THE_PLAYERS_TIME = """(seconds, label) => {
@@ -95,7 +95,6 @@ def _results() -> tuple[gr.HTML, gr.Button, gr.File]:
     results = gr.HTML(
         "[]",
         html_template="<ol></ol>",
-        css_template=style_of("hits.css"),
         js_on_load=script_of("hits.js"),
         apply_default_css=False,
         words=WORDS,

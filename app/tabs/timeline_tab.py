@@ -14,7 +14,7 @@ from ..api import LONG
 from ..callbacks.timeline_run import HEADERS, INVITATION, TimelineRuns, Update, seconds_of
 from ..choices import STRIDES, timeline_cost, window_choices
 from ..components.buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
-from ..components.player import player_of
+from ..components.plain_player import player_of
 from ..components.sample_row import sample_row
 from ..components.timeline_plot import timeline_plot
 

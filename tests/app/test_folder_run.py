@@ -13,7 +13,7 @@ import gradio as gr
 import pyarrow.parquet as pq
 import pytest
 
-from nonlocal_video.app import folder_run
+from nonlocal_video.app.callbacks import folder_run
 from nonlocal_video.app.callbacks.folder_run import HEADERS, NOTHING, OUTSIDE, FolderRuns, Update
 from nonlocal_video.inference.recognizer import Recognizer
 

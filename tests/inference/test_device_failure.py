@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 import torch
 from torch import Tensor
 
 import nonlocal_video as nlv
-from nonlocal_video.app.callbacks.recognise import Callbacks
+from nonlocal_video.app.callbacks.recognise import Recognition
 from nonlocal_video.app.server import create_app
+from nonlocal_video.app.visits import How
 from nonlocal_video.errors import DeviceError, VideoError
 from nonlocal_video.inference.device_errors import failure_of
 from nonlocal_video.inference.engine import Engine
@@ -143,10 +143,11 @@ def test_the_page_says_so(
     recognizer: Recognizer, failing: Callable[[int, Exception], list[int]], clip_folder: Path
 ) -> None:
     failing(1, DEAD[0])
-    callbacks = Callbacks({"tiny": recognizer})
-    for _ in range(2):  # the failure itself, and every visitor after it
-        with pytest.raises(gr.Error, match=r"has failed\. It answers again when the server"):
-            next(callbacks.recognise(str(clip_folder / "a.mp4"), "tiny", "1x1", "attention"))
+    recognition = Recognition({"tiny": recognizer})
+    for choice in (1, 2):  # the failure itself, and every visitor after it
+        recognition.begin("ann", clip_folder / "a.mp4", How("tiny"), choice)
+        (event,) = recognition.run("ann")
+        assert "has failed. It answers again when the server" in event["words"]
 
 
 @pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: f"{type(error).__name__} {error}"[:40])

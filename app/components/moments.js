@@ -1,0 +1,182 @@
+// Draws the moments of a long clip. props.value is an event of the server with [start, end, label, score] of each segment.
+const words = props.words;
+const find = (selector) => element.querySelector(selector);
+const [section, said, lanes, chips, drew, over] = [".moments", ".said", ".lanes", ".chips", ".drew", ".over"].map(find);
+const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+const percent = (share) => `${Math.round(100 * share)}%`;
+const COLOURS = 8;
+const TICKS = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
+const MAX_CHIPS = 60;
+const colourOf = new Map();
+let run = ""; // whose moments may be shown
+let shown = null;
+let asked = 0;
+let at = 0;
+
+function clock(time, digits = 0) {
+    const [minutes, rest] = [Math.floor(time / 60), time % 60];
+    const text = rest.toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
+    return minutes >= 60 ? `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${text}` : `${minutes}:${text}`;
+}
+
+function colour(label) {
+    if (label === null) {
+        return "other";
+    }
+    if (!colourOf.has(label)) {
+        colourOf.set(label, colourOf.size % COLOURS);
+    }
+    return `series-${colourOf.get(label)}`;
+}
+
+function made(tag, className, text = "") {
+    const node = document.createElement(tag);
+    node.className = className;
+    node.textContent = text;
+    return node;
+}
+
+const across = (time) => `${(100 * time) / shown.end}%`;
+
+function blocks(rows) {
+    return rows.map(([start, end, label, score]) => {
+        const block = made("div", colour(label), label ?? "");
+        block.style.left = across(start);
+        block.style.width = across(end - start);
+        block.style.setProperty("--sure", 0.35 + 0.65 * score);
+        block.title = `${clock(start, 1)} ${label ?? words.none} ${percent(score)}`;
+        return block;
+    });
+}
+
+function hide() {
+    run = "";
+    shown = null;
+    asked += 1;
+    at = 0;
+    colourOf.clear();
+    section.hidden = true;
+    drew.textContent = words.legend;
+    find(".look-here").hidden = true;
+    over.querySelector("svg").replaceChildren();
+    find(".chosen").hidden = true;
+}
+
+function accept(event) {
+    if (!event || !run || event.run !== run) {
+        return;
+    }
+    section.hidden = false;
+    const isWorking = event.state === "working";
+    find(".stop-moments").hidden = !isWorking;
+    find(".progress").hidden = !isWorking;
+    if (event.state === "error") {
+        said.textContent = event.words;
+        return;
+    }
+    if (!event.planned) {
+        said.textContent = "";
+        find(".progress").classList.add("unknown");
+        return;
+    }
+    find(".progress").classList.remove("unknown");
+    find(".progress").firstElementChild.style.width = percent(event.done / event.planned);
+    const progress = filled(words.progress, event);
+    const left = event.left ? `, ${filled(words.left, { seconds: event.left })}` : "";
+    said.textContent = { working: progress + left, stopped: filled(words.stopped, event), broke: filled(words.broke, event) }[event.state] ?? "";
+    draw(event);
+}
+
+function draw(event) {
+    shown = event;
+    find(".alone").replaceChildren(...blocks(event.alone));
+    find(".refined").replaceChildren(...blocks(event.refined));
+    const step = TICKS.find((tick) => event.end / tick <= (innerWidth < 640 ? 4 : 8)) ?? 14400;
+    find(".axis").replaceChildren(
+        ...Array.from({ length: Math.floor(event.end / step) + 1 }, (_, i) => {
+            const tick = made("span", "", clock(i * step, step < 1 ? 1 : 0));
+            tick.style.left = across(i * step);
+            return tick;
+        }),
+    );
+    chips.replaceChildren(
+        ...event.refined.slice(0, MAX_CHIPS).map(([start, end, label, score]) => {
+            const chip = made("button", `chip ${colour(label)}`, "");
+            chip.type = "button";
+            chip.append(made("b", "", clock(start, 1)), made("span", "", label ?? words.none), made("i", "", percent(score)));
+            chip.addEventListener("click", () => choose((start + end) / 2, start));
+            return chip;
+        }),
+    );
+    lanes.setAttribute("aria-valuemax", event.end.toFixed(1));
+    document.dispatchEvent(new CustomEvent("player-captions", { detail: event.refined }));
+}
+
+async function choose(time, playFrom = time) {
+    at = Math.min(Math.max(time, 0), shown.end);
+    lanes.setAttribute("aria-valuenow", at.toFixed(1));
+    document.dispatchEvent(new CustomEvent("player-moment", { detail: playFrom }));
+    const number = ++asked;
+    const reply = await server.drawn({ run, seconds: at }).catch(() => ({}));
+    if (number !== asked || reply.run !== run || !shown) {
+        return;
+    }
+    const [start, end] = reply.window;
+    const chosen = find(".chosen");
+    chosen.hidden = false;
+    chosen.style.left = across(start);
+    chosen.style.width = across(end - start);
+    const middle = (one) => (500 * (one.start + one.end)) / shown.end;
+    const from = middle({ start, end });
+    const strongest = Math.max(...reply.others.map(({ weight }) => weight), 0.01);
+    over.querySelector("svg").replaceChildren(
+        ...reply.others.map((other) => {
+            const arc = document.createElementNS("http://www.w3.org/2000/svg", "path");
+            const to = middle(other);
+            arc.setAttribute("d", `M ${from} 96 C ${from} 30, ${to} 30, ${to} 96`);
+            arc.style.opacity = 0.25 + (0.75 * other.weight) / strongest;
+            arc.style.strokeWidth = `${1 + (4 * other.weight) / strongest}px`;
+            return arc;
+        }),
+    );
+    const named = reply.others.map(({ start: when, weight }) => filled(words.other, { time: clock(when, 1), percent: percent(weight) }));
+    if (reply.own) {
+        named.unshift(filled(words.itself, { percent: percent(reply.own) }));
+    }
+    const values = { time: clock(start, 1), label: reply.label, others: named.join(", ") };
+    drew.textContent = filled(reply.others.length ? words.drew : words.drewNothing, values);
+    find(".look-here").hidden = false;
+    lanes.setAttribute("aria-valuetext", drew.textContent);
+}
+
+lanes.addEventListener("click", (event) => {
+    if (shown) {
+        const box = find(".lane").getBoundingClientRect();
+        choose(((event.clientX - box.left) / box.width) * shown.end);
+    }
+});
+lanes.addEventListener("keydown", (event) => {
+    const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
+    if (shown && event.key in steps) {
+        event.preventDefault();
+        choose(at + (steps[event.key] * shown.end) / 40);
+    }
+});
+find(".look-here").addEventListener("click", () => document.dispatchEvent(new CustomEvent("look-here", { detail: at })));
+find(".stop-moments").addEventListener("click", () => {
+    find(".stop-moments").hidden = true;
+    server.stop(run).catch(() => {});
+});
+document.addEventListener("player-time", (event) => {
+    if (shown) {
+        over.querySelector(".now").style.left = across(Math.min(event.detail, shown.end));
+    }
+});
+document.addEventListener("run-cleared", hide);
+document.addEventListener("run-answered", (event) => {
+    hide();
+    run = event.detail.run;
+    accept(props.value); // it may have come first
+});
+watch("value", () => accept(props.value));
+hide();

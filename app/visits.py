@@ -1,0 +1,159 @@
+"""Who looks at what: every visitor's current run, with an identity that all its events carry.
+
+A visitor has one current run. A new clip, other settings or a stop end it; whatever an older run still says is dropped,
+here and in the browser, because its identity is not the current one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nonlocal_video.inference.recognizer import Stage
+from nonlocal_video.inference.timeline import Timeline
+
+from .choices import ONE_VIEW
+
+FIRST_GUESS_SECONDS: Mapping[Stage, float] = {"reading": 1.0, "network": 3.0}
+"""Expected seconds of a stage before one was timed."""
+
+
+@dataclass(frozen=True)
+class How:
+    """Settings of a run."""
+
+    model: str
+    views: str = ONE_VIEW
+    region: str = ""
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+@dataclass(eq=False)
+class Run:
+    """One clip of one visitor, with the settings it is looked at with."""
+
+    identity: str
+    """Number and secret; whoever has it may ask about the run."""
+    number: int
+    session: str
+    path: Path
+    name: str
+    """Name of the clip, for the visitor."""
+    how: How
+    choice: int = 0
+    """Number of the choice in the visitor's browser, which drops what belongs to an earlier one."""
+    is_started: bool = False
+    is_stopped: bool = False
+    is_ended: bool = False
+    stage: Stage = "reading"
+    stage_began: float = field(default_factory=time.monotonic)
+    timeline: Timeline | None = None
+    """The clip's windows so far, if it is longer than one view."""
+
+
+class Visits:
+    """The current run of every visitor, in the order in which they came."""
+
+    def __init__(self, on_end: Callable[[str], None] = lambda identity: None) -> None:
+        """Make an empty store.
+
+        Args:
+            on_end: Called with the identity of each run that is no longer anybody's current one.
+        """
+        self._on_end = on_end
+        self._runs: dict[str, Run] = {}
+        self._numbers = itertools.count(1)
+        self._pace: dict[tuple[str, str, Stage], float] = {}
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def waiting(self) -> int:
+        """Number of runs that have not begun."""
+        with self._lock:
+            return sum(not (run.is_started or run.is_stopped) for run in self._runs.values())
+
+    def begin(self, session: str, path: Path, name: str, how: How, choice: int) -> Run | None:
+        """Make a visitor's new current run; the one before ends. None if a later choice has already come."""
+        with self._lock:
+            before = self._runs.get(session)
+            if before is not None and before.choice > choice:
+                return None
+            self.leave(session)
+            number = next(self._numbers)
+            run = Run(f"{number}.{secrets.token_urlsafe(16)}", number, session, path, name, how, choice)
+            self._runs[session] = run
+            return run
+
+    def claim(self, session: str) -> Run | None:
+        """Return the visitor's current run to the one caller that is to do it; None if there is nothing to do."""
+        with self._lock:
+            run = self._runs.get(session)
+            if run is None or run.is_started or run.is_stopped:
+                return None
+            run.is_started = True
+            self.enter(run, "reading")
+            return run
+
+    def current(self, session: str) -> Run | None:
+        """Return the visitor's current run."""
+        return self._runs.get(session)
+
+    def of(self, identity: object) -> Run | None:
+        """Return the run with this identity if it is still its visitor's current one."""
+        with self._lock:
+            return next((run for run in self._runs.values() if run.identity == identity), None)
+
+    def is_wanted(self, run: Run) -> bool:
+        """Return whether a run is still current and was not stopped."""
+        return self._runs.get(run.session) is run and not run.is_stopped
+
+    def stop(self, identity: object) -> None:
+        """Stop a run; it stays the current one, with what it has shown."""
+        if (run := self.of(identity)) is not None:
+            run.is_stopped = True
+
+    def leave(self, session: str) -> None:
+        """Forget a visitor."""
+        with self._lock:
+            run = self._runs.pop(session, None)
+        if run is not None:
+            run.is_stopped = True
+            self._on_end(run.identity)
+
+    def enter(self, run: Run, stage: Stage) -> None:
+        """Note that a stage of a run begins now, and how long the one before took."""
+        if stage != run.stage:
+            self._note_pace(run)
+        run.stage, run.stage_began = stage, time.monotonic()
+
+    def end(self, run: Run) -> None:
+        """Note that the network has answered."""
+        self._note_pace(run)
+        run.is_ended = True
+
+    def expected_seconds(self, how: How, stage: Stage) -> float:
+        """Return how long a stage is expected to take with these settings."""
+        return self._pace.get((how.model, how.views, stage), FIRST_GUESS_SECONDS[stage])
+
+    def ahead_of(self, run: Run) -> list[Run]:
+        """Return the runs that are answered before this one."""
+        with self._lock:
+            return [
+                other
+                for other in self._runs.values()
+                if other.number < run.number and not (other.is_stopped or other.is_ended)
+            ]
+
+    def _note_pace(self, run: Run) -> None:
+        key, took = (run.how.model, run.how.views, run.stage), time.monotonic() - run.stage_began
+        before = self._pace.get(key)
+        self._pace[key] = took if before is None else (before + took) / 2

@@ -14,11 +14,13 @@ from nonlocal_video.video.limits import DecodeLimits
 from . import texts
 from .api import add_endpoints
 from .cleanup import KEEP_SECONDS, clean_every_seconds
+from .models import Models
 from .tabs.api_tab import api_tab
 from .tabs.folder_tab import folder_tab
 from .tabs.live_tab import live_tab
 from .tabs.recognise_tab import recognise_tab
 from .tabs.search_tab import search_tab
+from .tabs.teach_tab import teach_tab
 from .tabs.timeline_tab import timeline_tab
 
 MAX_WAITING = 32
@@ -73,7 +75,7 @@ def build_page(
         folder_root: Folder of the server that visitors may classify, with its subfolders; None offers none.
     """
     limits = limits_in_words(recognizers[0].new_reader().limits, max_upload_mb, keep_seconds)
-    by_name = {recognizer.card.name: recognizer for recognizer in recognizers}
+    by_name = Models(recognizers)
     with gr.Blocks(
         title="nonlocal-video",
         analytics_enabled=False,
@@ -87,6 +89,8 @@ def build_page(
                 timelines = timeline_tab(by_name, samples, limits)
             with gr.Tab(texts.TABS["search"], id="search"):
                 searches = search_tab(by_name, folder_root, limits)
+            with gr.Tab(texts.TABS["teach"], id="teach"):
+                teaching = teach_tab(by_name, recognise.model)
             with gr.Tab(texts.TABS["live"], id="live"):
                 live_tab(by_name)
             with gr.Tab(texts.TABS["folder"], id="folder"):
@@ -98,4 +102,5 @@ def build_page(
         page.unload(timelines.leave)
         page.unload(folders.leave)
         page.unload(searches.visits.forget)
+        page.unload(teaching.forget)
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)

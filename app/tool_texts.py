@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from .sureness import NOT_SURE
 
-NO_CAMERA = "No camera was found. Plug one in, and try again."
-CAMERA_NEEDS_HTTPS = (
-    "This browser gives the camera only to pages over HTTPS, or on the computer that runs the server. "
-    "Open this page there, or drop a clip instead."
-)
-CAMERA_REFUSED = "The browser was not allowed to use the camera. Allow it in the address bar, and try again."
-CAMERA_BUSY = "The camera could not be started; another program may be using it."
+CAMERA = {
+    "no_camera": "No camera was found. Plug one in, and try again.",
+    "insecure": "This browser gives the camera only to pages over HTTPS, or on the computer that runs the server. "
+    "Open this page there, or drop clips instead.",
+    "refused": "The browser was not allowed to use the camera. Allow it in the address bar, and try again.",
+    "camera_busy": "The camera could not be started; another program may be using it.",
+}
 
 LIVE_LAYOUT = {
     "picture": "The camera's picture",
@@ -74,4 +74,51 @@ SEARCH = {
     "more": "More like this",
     "choose": "Save this one",
     "likeness": "Likeness {score}",
+}
+
+TEACH = {
+    "invitation": "Name two things that people do, and give each a few clips. It learns by itself.",
+    "privacy": "Clips and model stay on this server, and are deleted after a while.",
+    "first": "First action",
+    "second": "Second action",
+    "name": "Name of this action",
+    "add_class": "Add an action",
+    "none_hint": "An action named “none of these” holds clips that show none of the others.",
+    "drop": "Drop clips here, or",
+    "choose": "choose",
+    "hold": "Hold to record",
+    "recording": "Recording",
+    "opening": "Opening the camera",
+    "hold_longer": "Hold the button while you do it, for a second or more.",
+    "remove": "Remove this clip",
+    "remove_class": "Remove this action",
+    "unplayable": "Cannot be played here",
+    "state": "How well it knows them",
+    "one_more": "It learns as soon as two actions have a clip.",
+    "looking": "Looking at the clips: {done} of {total}",
+    "learning": "Learning",
+    "learnt": "{classes} actions, {clips}: {right} of {measured} left-out clips right.",
+    "each": "{count} clips each",
+    "clips": "{count} clips",
+    "unmeasured": "{classes} actions, {clips}. A second clip of each shows how well it knows them.",
+    "how": "Each clip is left out in turn, and recognised from the others.",
+    "worst": "These confuse it the most:",
+    "taken_for": "taken for {label}",
+    "problem": "could not be read",
+    "try": "Try it",
+    "try_hint": "Drop another clip, or hold the button and do something.",
+    "try_later": "Here you can ask it about another clip, once it knows two actions.",
+    "asking": "Looking at it",
+    "unknown": "None of these, or something new",
+    "nearest": "The nearest is {label}.",
+    "download": "Download the model",
+    "downloaded": "The model: a folder for `--model`, `nlv.load` and `export`",
+    "use": "Use it in Recognise",
+    "used": "Recognise now uses your model, in this window alone.",
+    "twice": "{name} is an example of {label} already.",
+    "too_many_classes": "At most {most} actions can be taught here; `nonlocal-video teach` takes any number.",
+    "too_many_clips": "At most {most} clips can be taught here; `nonlocal-video teach` takes any number.",
+    "too_large": "The clips may have {most} MB together here; `nonlocal-video teach` takes any number.",
+    "name_taken": "There is an action {label} already.",
+    "no_name": "An action needs a name of 1 to {most} letters.",
 }

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from nonlocal_video.retrieval.hit import Hit
 
 from .. import tool_texts as texts
 from ..messages import GONE, plain_errors, refusal
+from ..told import told_by
 from ..visit_folders import Visits, put_in
 
 MAX_CLIPS = 50
@@ -70,28 +70,27 @@ class SearchIndexes:
         with plain_errors(self.root if where == ROOT and self.root else visit.folder):
             folder, table, within = self._place(where, uploads, visit)
             total = sum(1 for _ in find_files([str(folder)], within=within))
-            told: queue.Queue[tuple[int, int] | None] = queue.Queue()
-            work = _Index(told, visit.stop)
-            failed: list[BaseException] = []
-
-            def run() -> None:
-                try:
-                    update_index(self.recognizer, str(folder), table, fast=self._is_fast, within=within, callback=work)
-                except BaseException as error:
-                    failed.append(error)
-                finally:
-                    told.put(None)
-
-            threading.Thread(target=run, name="search-index", daemon=True).start()
             yield Indexed(_reading(0, total, 0), gr.skip(), gr.update(interactive=False), gr.update(interactive=True))
+
+            def look(tell: Callable[[tuple[int, int]], None]) -> None:
+                update_index(
+                    self.recognizer,
+                    str(folder),
+                    table,
+                    fast=self._is_fast,
+                    within=within,
+                    callback=_Index(tell, visit.stop),
+                )
+
+            is_stopped = False
             try:
-                while (progress := told.get()) is not None:
-                    yield Indexed(_reading(progress[0], total, progress[1]), gr.skip(), gr.skip(), gr.skip())
+                for files, windows in told_by(look):
+                    yield Indexed(_reading(files, total, windows), gr.skip(), gr.skip(), gr.skip())
+            except KeyboardInterrupt:
+                is_stopped = True
             finally:
-                visit.stop.set()  # the visitor left, or it is done
-            if failed and not isinstance(failed[0], KeyboardInterrupt):
-                raise failed[0]
-            yield self._ready(visit, table, folder, is_stopped=bool(failed))
+                visit.stop.set()  # if the visitor has left
+            yield self._ready(visit, table, folder, is_stopped=is_stopped)
 
     def stop(self, request: gr.Request) -> None:
         """Stop looking through clips after those in hand."""
@@ -137,12 +136,12 @@ class SearchIndexes:
 class _Index(IndexCallback):
     """Tells the page how far an index is."""
 
-    def __init__(self, told: queue.Queue[tuple[int, int] | None], stop: threading.Event) -> None:
-        self._told, self._stop, self._windows = told, stop, 0
+    def __init__(self, tell: Callable[[tuple[int, int]], None], stop: threading.Event) -> None:
+        self._tell, self._stop, self._windows = tell, stop, 0
 
     def on_progress(self, progress: Any) -> None:
         self._windows += 0 if isinstance(progress.result, VideoError) else len(progress.result)
-        self._told.put((progress.counts.total() + progress.done_before.total(), self._windows))
+        self._tell((progress.counts.total() + progress.done_before.total(), self._windows))
 
     def should_stop(self) -> bool:
         return self._stop.is_set()

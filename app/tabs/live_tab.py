@@ -9,7 +9,7 @@ import gradio as gr
 from nonlocal_video.inference.recognizer import Recognizer
 
 from .. import tool_texts as texts
-from ..components.camera import WORDS, script_of
+from ..components.player import script
 
 _TEMPLATE = """
 <div class="live">
@@ -55,8 +55,9 @@ def live_tab(recognizers: Mapping[str, Recognizer]) -> gr.HTML:
     return gr.HTML(
         "",
         html_template=template,
-        js_on_load=script_of("camera.js", "live.js"),
+        js_on_load=script("camera", "live"),
         apply_default_css=False,
-        words={**WORDS, **texts.LIVE},
+        words={**texts.CAMERA, **texts.LIVE},
         elem_id="live",
+        elem_classes="bare",
     )

@@ -14,8 +14,8 @@ from ..api import LONG, NETWORK
 from ..callbacks.search_index import OWN, ROOT, Indexed
 from ..callbacks.search_run import Found, Searches
 from ..components.buttons import UNQUEUED
-from ..components.camera import script_of
 from ..components.plain_player import player_of
+from ..components.player import script
 
 WORDS = texts.SEARCH
 _AT_THE_PLAYERS_TIME = """(seconds, label) => {
@@ -95,7 +95,7 @@ def _results() -> tuple[gr.HTML, gr.Button, gr.File]:
     results = gr.HTML(
         "[]",
         html_template="<ol></ol>",
-        js_on_load=script_of("hits.js"),
+        js_on_load=script("hits"),
         apply_default_css=False,
         words=WORDS,
         elem_id="search-results",

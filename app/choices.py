@@ -17,6 +17,8 @@ FAST = "fast"
 ONE_VIEW = "1x1"
 THOROUGH = "3x1"
 PAPER = "10x3"
+LONGER_THAN_VIEWS = 1.5
+"""A clip is long if it lasts this many of the model's cheapest views."""
 WIDE = "wide"
 WIDE_TIMES = 4
 """Length of a wide window, as a multiple of the model's own."""
@@ -36,6 +38,11 @@ def view_choices(card: ModelCard) -> list[Choice]:
     choices.append((f"Thorough: 3 moments, {_times(3 + 1)}", THOROUGH))
     choices.append((f"The paper's 10 × 3 views, {_times(10 * 3 + 1)}", PAPER))
     return choices
+
+
+def is_long(seconds: float, card: ModelCard) -> bool:
+    """Return whether a clip of this length is worth a look at each of its moments."""
+    return seconds > LONGER_THAN_VIEWS * card.view(fast=card.fast_input is not None).span_seconds
 
 
 def standard_view(card: ModelCard) -> str:

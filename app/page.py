@@ -13,6 +13,7 @@ from nonlocal_video.video.limits import DecodeLimits
 
 from . import texts
 from .api import add_endpoints
+from .callbacks.recognise import MAX_WAITING
 from .cleanup import KEEP_SECONDS, clean_every_seconds
 from .models import Models
 from .tabs.api_tab import api_tab
@@ -23,9 +24,8 @@ from .tabs.search_tab import search_tab
 from .tabs.teach_tab import teach_tab
 from .tabs.timeline_tab import timeline_tab
 
-MAX_WAITING = 32
-"""Maximum number of visitors in the queue; further ones are rejected."""
-
+MOST_IN_QUEUE = 2 * MAX_WAITING
+"""Maximum number of events in Gradio's queue: runs, which are bounded before, and long clips and programs."""
 STYLE = sorted((Path(__file__).parent / "components").glob("*.css"))
 
 
@@ -103,4 +103,4 @@ def build_page(
         page.unload(folders.leave)
         page.unload(searches.visits.forget)
         page.unload(teaching.forget)
-    return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+    return page.queue(max_size=MOST_IN_QUEUE, default_concurrency_limit=1, api_open=False)

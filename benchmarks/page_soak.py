@@ -2,7 +2,7 @@
 
     python benchmarks/page_soak.py --visits 200 --output benchmarks/results/page_soak.json
 
-In each visit a clip is uploaded and recognised with the quick look, its overlay fetched, and a point asked about; every
+In each visit a clip is uploaded and recognised with the quick look, its preview fetched, and a point asked about; every
 tenth visitor uploads something that is no video. The clips are 10 s of 320 x 240 pixels.
 """
 
@@ -39,14 +39,13 @@ def visit(url: str, clip: Path, unlike: bytes) -> str:
         own = Path(folder) / clip.name
         own.write_bytes(clip.read_bytes() + _free_box(unlike))
         try:
-            answer = visitor.press("recognise", clip=visitor.upload(own), views="fast")
+            answer = visitor.recognise(visitor.upload(own))
         except Failed as sentence:
             return str(sentence).replace(clip.name, "the file")
-        overlay = visitor.http.get(answer["overlay"]["url"]).raise_for_status()
-        assert len(overlay.content) > 1000, "an overlay without pictures"
-        block, label = answer["ask-block"]["value"], answer["ask-label"]["value"]
-        asked = visitor.press("ask-button", ask_block=block, ask_label=label, ask_frame=answer["ask-frame"]["value"])
-        assert "Entropy" in asked["numbers"]
+        preview = visitor.http.get(answer["player"]["file"]["url"]).raise_for_status()
+        assert len(preview.content) > 1000, "a preview without pictures"
+        about = {"run": answer["run"], "seconds": answer["player"]["seconds"][0], "x": 0.5, "y": 0.5}
+        assert "attends" in visitor.ask("point", about)["words"]
     return "answered"
 
 

@@ -48,6 +48,7 @@ class Visitor(AbstractContextManager["Visitor"]):
         self.components: dict[int, dict[str, Any]] = {found["id"]: found for found in config["components"]}
         self.listeners: list[Listener] = config["dependencies"]
         self.session = secrets.token_hex(6)
+        self._choice = 0
         # Gradio takes the end of this answer, which never comes by itself, for the closing of the page.
         request = self.http.build_request("GET", f"{PREFIX}/heartbeat/{self.session}")
         self._open_page = self.http.send(request, stream=True)
@@ -65,18 +66,51 @@ class Visitor(AbstractContextManager["Visitor"]):
         (path,) = answer.json()
         return {"path": path, "orig_name": clip.name, "meta": {"_type": "gradio.FileData"}}
 
-    def press(self, button: str, **values: Any) -> dict[str, Any]:
-        """`begin` and `finish`."""
-        return self.finish(self.begin(button, **values))
+    def recognise(self, clip: dict[str, Any], *, views: str = "fast") -> dict[str, Any]:
+        """`choose` and `finish`; the last event of the answer.
 
-    def pick(self, samples: str, number: int) -> dict[str, Any]:
-        """Click one of the samples with this `elem_id`; what stands for it in the value of a component."""
-        source = self._number(samples)
-        listener = self._listener(source, at_once=True)
-        body = {"data": [number], "fn_index": listener["id"], "session_hash": self.session, "trigger_id": source}
-        answer = self.http.post(f"{PREFIX}/run/predict", json=body).raise_for_status()
-        picked: dict[str, Any] = answer.json()["data"][0]["value"]
-        return picked
+        Raises:
+            Refused: See `choose`.
+            Failed: With the sentence that the page shows instead of an answer.
+        """
+        event: dict[str, Any] = self.finish(self.choose(clip, views=views))["stage"]
+        if event["state"] == "error":
+            raise Failed(event["words"])
+        return event
+
+    def choose(self, clip: dict[str, Any], *, views: str = "fast") -> Listener:
+        """Choose a clip that was uploaded, or a sample as {"sample": number}; the listener of its run, which is joined.
+
+        Raises:
+            Refused: With the sentence that the page shows at once.
+        """
+        stage = self._number("stage")
+        (listener,) = [found for found in self.listeners if [stage, "begin"] in found["targets"]]
+        self._choice += 1
+        body = {
+            "data": self._given(listener, {"views": views}),
+            "fn_index": listener["id"],
+            "session_hash": self.session,
+            "event_data": {**clip, "choice": self._choice},
+            "trigger_id": stage,
+        }
+        first = self.http.post(f"{PREFIX}/run/predict", json=body).raise_for_status().json()["data"][0]
+        if first["state"] != "waiting":
+            raise Refused(first["words"])
+        (run,) = [found for found in self.listeners if found["trigger_after"] == listener["id"]]
+        self._join(run, self._given(run, {}))
+        return run
+
+    def ask(self, function: str, about: dict[str, Any]) -> dict[str, Any]:
+        """Call a function of the server as the player does: `point`, `evidence`, `check`, `standing`, `stop`."""
+        body = {
+            "session_hash": self.session,
+            "component_id": self._number("stage"),
+            "fn_name": function,
+            "data": about,
+        }
+        reply: dict[str, Any] = self.http.post(f"{PREFIX}/component_server", json=body).raise_for_status().json()
+        return reply
 
     def call(self, name: str, *values: Any) -> list[Any]:
         """Call an endpoint of the API with values in its order; its last outputs.
@@ -87,16 +121,6 @@ class Visitor(AbstractContextManager["Visitor"]):
         (listener,) = [found for found in self.listeners if found["api_name"] == name]
         self._join(listener, list(values))
         return list(self.answers())[-1]
-
-    def begin(self, button: str, **values: Any) -> Listener:
-        """Press a button, with these values in components; all are named by `elem_id`, with _ for its hyphens.
-
-        Raises:
-            Refused: It is said why.
-        """
-        listener = self._listener(self._number(button), at_once=False)
-        self._join(listener, self._given(listener, values))
-        return listener
 
     def finish(self, listener: Listener) -> dict[str, Any]:
         """The last values of the components that the answer, and what follows it by itself, sets, by `elem_id`.
@@ -139,11 +163,6 @@ class Visitor(AbstractContextManager["Visitor"]):
     def _number(self, elem_id: str) -> int:
         (number,) = [number for number, found in self.components.items() if _elem_id(found) == elem_id]
         return number
-
-    def _listener(self, source: int, *, at_once: bool) -> Listener:
-        clicked = [found for found in self.listeners if [source, "click"] in found["targets"]]
-        (listener,) = [found for found in clicked if _is_at_once(found) is at_once]
-        return listener
 
     def _given(self, listener: Listener, values: dict[str, Any]) -> list[Any]:
         components = [self.components[number] for number in listener["inputs"]]

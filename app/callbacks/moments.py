@@ -11,14 +11,13 @@ from nonlocal_video.inference.context import drawn_on
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline import Segment, Timeline
 
+from ..choices import is_long
 from ..messages import words_of
 from ..visits import Run
 from .recognise import Event, Recognition
 from .timeline_run import timeline_updates
 
 UPDATE_SECONDS = 0.5
-LONGER_THAN_VIEWS = 1.5
-"""A clip is long if it lasts this many views of the quick look."""
 MIN_TIMED_WINDOWS = 3
 MAX_SEGMENTS = 300
 NUM_OTHERS = 4
@@ -39,7 +38,7 @@ class Moments:
             return
         explanation = self.recognition.explanations.of(run.identity)
         recognizer = self.recognition.recognizers[run.how.model]
-        if explanation is None or not is_long(explanation.prediction.video.duration_seconds, recognizer):
+        if explanation is None or not is_long(explanation.prediction.video.duration_seconds, recognizer.card):
             return
         if run.timeline is not None:
             if run.timeline.is_complete:
@@ -104,12 +103,6 @@ class Moments:
             for other, weight in found.others
         ]
         return answer
-
-
-def is_long(seconds: float, recognizer: Recognizer) -> bool:
-    """Return whether a clip of this length gets its moments."""
-    spec = recognizer.card.view(fast=recognizer.card.fast_input is not None)
-    return seconds > LONGER_THAN_VIEWS * spec.num_frames / spec.frames_per_second
 
 
 def shown(run: Run, timeline: Timeline, state: str) -> Event:

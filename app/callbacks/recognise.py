@@ -14,9 +14,10 @@ import gradio as gr
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
+from nonlocal_video.models.card import ModelCard
 
 from .. import texts
-from ..choices import FAST, is_averaged
+from ..choices import FAST, is_averaged, is_long
 from ..components.heat import packed, write_preview
 from ..explanation_store import ExplanationStore
 from ..messages import GONE, words_of
@@ -113,12 +114,12 @@ class Recognition:
         try:
             if is_averaged(how.views):
                 prediction = recognizer.classify(run.path, views=how.views, on_stage=on_stage, **options)
-                yield (answer := _answer(run, prediction))
+                yield (answer := _answer(run, prediction, recognizer.card))
                 explanation = recognizer.explain_all(run.path, **options)
             else:
                 explanation = recognizer.explain_all(run.path, fast=how.views == FAST, on_stage=on_stage, **options)
                 prediction = explanation.prediction
-                yield (answer := _answer(run, prediction))
+                yield (answer := _answer(run, prediction, recognizer.card))
         except Unwanted:
             return
         self.visits.end(run)
@@ -171,7 +172,7 @@ def _event(run: Run, state: str, **more: Any) -> Event:
     return {**shown, "state": state, **more}
 
 
-def _answer(run: Run, prediction: Prediction) -> Event:
+def _answer(run: Run, prediction: Prediction, card: ModelCard) -> Event:
     top, video = prediction.top(TOP_K), prediction.video
     span = prediction.views[0]
     return _event(
@@ -181,6 +182,7 @@ def _answer(run: Run, prediction: Prediction) -> Event:
         confidence=texts.confidence(top),
         top=[[scored.label, round(scored.score, 4)] for scored in top],
         video={"end": video.end_seconds, "width": video.width, "height": video.height},
+        long=is_long(video.duration_seconds, card),
         span=[round(span.start_seconds, 3), round(span.end_seconds, 3)],
         details=[
             f"{prediction.model}: {prediction.summary}, in {prediction.timings.total:.1f} s.",

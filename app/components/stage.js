@@ -154,6 +154,9 @@ function answer(event) {
         loaded = event.run;
         player.load(event.player, event);
         document.dispatchEvent(new CustomEvent("run-answered", { detail: event }));
+        if (event.long) {
+            trigger("long", {});
+        }
     }
 }
 

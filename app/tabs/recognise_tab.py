@@ -102,8 +102,8 @@ def _connect(settings: Settings, shown: gr.HTML, below: gr.HTML, choosing: Choos
     outputs = [shown, settings.region, settings.start, settings.end]
     for listener, function in ((shown.begin, choosing.begin), (shown.again, choosing.again)):
         chosen = listener(function, list(settings), outputs, **AT_ONCE)
-        answered = chosen.then(run, None, shown, concurrency_id=NETWORK, **in_turn)
-        answered.then(long_clip, None, below, concurrency_id=LONG, **in_turn)
+        chosen.then(run, None, shown, concurrency_id=NETWORK, **in_turn)
+    shown.long(long_clip, None, below, concurrency_id=LONG, **in_turn)
 
 
 def _settings(recognizers: Mapping[str, Recognizer], limits: str) -> Settings:

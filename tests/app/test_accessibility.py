@@ -9,6 +9,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from serving import Server
+from visiting import answered, choose
+
+from nonlocal_video.app import texts
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -40,9 +43,9 @@ def test_no_serious_finding(
     page = context.new_page()
     page.goto(small_server.url)
     page.add_style_tag(content=UNQUEUED)
-    expect(page.locator("#recognise")).to_be_visible(timeout=WITHIN_MS)
+    expect(page.locator("#intake .choose")).to_be_visible(timeout=WITHIN_MS)
     tabs = page.get_by_role("tab").all_inner_texts()
-    assert tabs == ["Recognise", "Ask a point", "Timeline", "Folder", "API"]
+    assert tabs == list(texts.TABS.values())
     for tab in tabs:
         page.get_by_role("tab", name=tab).click()
         assert not serious_findings(page), f"{tab}, before anything is asked"
@@ -56,14 +59,16 @@ def test_no_serious_finding(
     assert not serious_findings(page), "Folder, after a run"
 
     page.get_by_role("tab", name="Recognise").click()
-    page.locator("#clip input[type=file]").set_input_files(clip_folder / "a.mp4")
-    page.locator("#recognise:enabled").click(timeout=WITHIN_MS)
-    expect(page.locator("#scores h2")).to_be_visible(timeout=WITHIN_MS)  # empty, Gradio's label has a finding
-    expect(page.locator("#strip img").first).to_be_visible(timeout=WITHIN_MS)
-    expect(page.locator("#overlay video")).to_be_visible(timeout=WITHIN_MS)
+    choose(page, clip_folder / "a.mp4")
+    answered(page)
     assert not serious_findings(page), "Recognise, with an answer"
-    page.locator("#to-ask").click()
-    expect(page.locator("#sheet img")).to_be_visible(timeout=WITHIN_MS)
-    page.locator("#ask-by-numbers button").first.click()
-    assert not serious_findings(page), "Ask a point, with an answer"
+    for fold in ("#settings > button", "#stage .details summary", "#stage .made summary"):
+        page.locator(fold).click()
+    assert not serious_findings(page), "Recognise, with everything unfolded"
+    page.locator("#settings > button").click()
+    page.locator(".picture").press("Enter")
+    expect(page.locator("#stage .legend")).to_contain_text("This point attends", timeout=WITHIN_MS)
+    page.locator("#stage .numbers summary").click()
+    expect(page.locator(".moments .chip").first).to_be_visible(timeout=WITHIN_MS)
+    assert not serious_findings(page), "Recognise, with a question and moments"
     context.close()

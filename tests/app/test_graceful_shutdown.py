@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import signal
@@ -22,6 +23,7 @@ from nonlocal_video.app import graceful_shutdown
 pytestmark = pytest.mark.slow
 
 SESSION = "visitor"
+CHOICES = itertools.count(1)
 
 
 @pytest.fixture
@@ -37,23 +39,23 @@ def client(server: Server) -> Iterator[httpx.Client]:
 
 
 def press(client: httpx.Client, clip: Path) -> httpx.Response:
-    """Upload a clip and press Recognise, as the page does."""
+    """Upload a clip and begin its run, as the page does."""
     (path,) = client.post("/gradio_api/upload", files={"files": (clip.name, clip.read_bytes())}).json()
     config = client.get("/config").json()
     components = {component["id"]: component["props"] for component in config["components"]}
-    (button,) = [
-        component["id"] for component in config["components"] if component["props"].get("elem_id") == "recognise"
-    ]
-    (press,) = [
-        listener
-        for listener in config["dependencies"]
-        if [button, "click"] in listener["targets"] and listener["queue"] is not False
-    ]
-    values = [components[number].get("value") for number in press["inputs"]]
-    values[0] = {"path": path, "orig_name": clip.name, "meta": {"_type": "gradio.FileData"}}
-    return client.post(
-        "/gradio_api/queue/join", json={"data": values, "fn_index": press["id"], "session_hash": SESSION}
-    )
+    (stage,) = [number for number, props in components.items() if props.get("elem_id") == "stage"]
+    (begin,) = [listener for listener in config["dependencies"] if [stage, "begin"] in listener["targets"]]
+    (run,) = [listener for listener in config["dependencies"] if listener["trigger_after"] == begin["id"]]
+    client.post(
+        "/gradio_api/run/predict",
+        json={
+            "data": [components[number].get("value") for number in begin["inputs"]],
+            "fn_index": begin["id"],
+            "session_hash": SESSION,
+            "event_data": {"path": path, "choice": next(CHOICES)},
+        },
+    ).raise_for_status()
+    return client.post("/gradio_api/queue/join", json={"data": [], "fn_index": run["id"], "session_hash": SESSION})
 
 
 def messages(stream: httpx.Response) -> Iterator[dict[str, Any]]:

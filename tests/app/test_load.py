@@ -62,23 +62,23 @@ def test_twenty_visitors_at_once_get_the_answers_to_their_own_clips(
 ) -> None:
     def visit(clip: Path) -> dict[str, Any]:
         with Visitor(small_server.url) as visitor:
-            return visitor.press("recognise", clip=visitor.upload(clip), views="fast")
+            return visitor.recognise(visitor.upload(clip))
 
     with ThreadPoolExecutor(NUM_VISITORS) as pool:
         answers = list(pool.map(visit, clips))
     for clip, answer, prediction in zip(clips, answers, expected, strict=True):
-        assert prediction.summary in answer["status"]
-        shown = {found["label"]: found["confidence"] for found in answer["scores"]["confidences"]}
-        assert shown == pytest.approx({scored.label: scored.score for scored in prediction.top(5)}, abs=1e-5)
-        assert Path(answer["overlay"]["path"]).name == f"{clip.stem} overlay.mp4"
-        assert "of the clip" in answer["sheet"]["alt_text"], "what follows by itself is there, too"
+        assert prediction.summary in answer["details"][0]
+        shown = dict(answer["top"])
+        assert shown == pytest.approx({scored.label: scored.score for scored in prediction.top(5)}, abs=1e-4)
+        assert answer["name"] == clip.name
+        assert answer["player"]["file"]["url"]
 
 
 @pytest.fixture
 def stopped(small_server: Server, clips: list[Path]) -> Iterator[psutil.Process]:
     """The process that decodes for the server; while it stands still, nothing is answered."""
     with Visitor(small_server.url) as visitor:
-        visitor.press("recognise", clip=visitor.upload(clips[0]), views="fast")
+        visitor.recognise(visitor.upload(clips[0]))
     (child,) = psutil.Process(small_server.process.pid).children()
     child.suspend()
     yield child
@@ -91,29 +91,28 @@ def test_who_waits_sees_the_position_and_one_too_many_is_told(
 ) -> None:
     def begin(stack: ExitStack) -> tuple[Visitor, Any]:
         visitor = stack.enter_context(Visitor(small_server.url))
-        return visitor, visitor.begin("recognise", clip=visitor.upload(clips[0]), views="fast")
+        return visitor, visitor.choose(visitor.upload(clips[0]))
 
     too_many = page.context.new_page()
     for one in (page, too_many):
         one.goto(small_server.url)
-        one.locator("#clip input[type=file]").set_input_files(clips[1])
-        one.get_by_label("Quick look").check()
+        expect(one.locator("#intake .choose")).to_be_visible(timeout=WITHIN_MS)
     with ExitStack() as stack:
         begun = [begin(stack) for _ in range(2)]  # one of them runs, one waits
-        page.locator("#recognise:enabled").click()
-        expect(page.locator("#status")).to_contain_text("queue: 2/2")
+        page.locator("#clip-file").set_input_files(clips[1])
+        expect(page.locator("#stage .doing")).to_contain_text("2 clips before yours", timeout=WITHIN_MS)
         begun += [begin(stack) for _ in range(MAX_WAITING - 2)]
-        with pytest.raises(Refused, match=r"^Queue is full\. Max size is 32"):
+        with pytest.raises(Refused, match=r"^The server is busy: 32 clips are waiting"):
             begin(stack)
-        too_many.locator("#recognise:enabled").click()
-        expect(too_many.locator(".toast-body")).to_contain_text("busy. Please try again.")
+        too_many.locator("#clip-file").set_input_files(clips[1])
+        expect(too_many.locator("#stage .doing")).to_contain_text("The server is busy", timeout=WITHIN_MS)
         stopped.resume()
         with ThreadPoolExecutor(len(begun)) as pool:
-            answers = list(pool.map(lambda visit: visit[0].finish(visit[1]), begun))
-        assert all(answer["scores"]["confidences"] for answer in answers)
-    too_many.locator("#recognise:enabled").click()
+            answers = list(pool.map(lambda visit: visit[0].finish(visit[1])["stage"], begun))
+        assert all(answer["top"] for answer in answers)
+    too_many.locator("#clip-file").set_input_files(clips[1])
     for one in (page, too_many):
-        expect(one.locator("#scores h2")).to_be_visible(timeout=WITHIN_MS)
+        expect(one.locator("#stage .headline")).not_to_be_empty(timeout=WITHIN_MS)
 
 
 def test_many_visits_leave_nothing_behind_but_the_samples(tmp_path: Path, tiny_model: Path) -> None:
@@ -142,5 +141,4 @@ def test_many_visits_leave_nothing_behind_but_the_samples(tmp_path: Path, tiny_m
             time.sleep(0.2)
         assert not [path for path in temporary.rglob("*") if path.is_file()]
         with Visitor(small.url) as visitor:
-            sample = visitor.pick("samples", 0)
-            assert visitor.press("recognise", clip=sample, views="fast")["scores"]["confidences"]
+            assert visitor.recognise({"sample": 0})["top"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import av
 import pytest
 from playwright.sync_api import Page, expect
 from serving import Server, serving
+from visiting import answered, choose, open_page, set_view
 
 from nonlocal_video.video.decode import VideoReader
 
@@ -49,54 +51,43 @@ def archery_webm(archery: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-def open_page(page: Page, server: Server) -> None:
-    page.goto(server.url)
-    expect(page.locator("#recognise")).to_be_disabled()
-
-
-def recognise(page: Page, clip: Path, *, views: str = "Quick look") -> None:
-    """Choose a clip and press the button."""
-    remove = page.locator("#clip").get_by_label("Clear")
-    if remove.is_visible():
-        remove.click()
-        expect(page.locator("#recognise")).to_be_disabled()  # a press for the clip before would be cancelled
-    page.locator("#clip input[type=file]").set_input_files(clip)
-    page.get_by_label(views).check()
-    expect(page.locator("#recognise")).to_be_enabled()
-    page.locator("#recognise").click()
-
-
-def expect_overlays(page: Page) -> None:
-    """The overlay plays, and the strip has pictures with their times."""
-    expect(page.locator("#strip img").first).to_be_visible(timeout=ANSWER_WITHIN_MS)
+def expect_preview(page: Page) -> None:
+    """The player plays what the network saw, with heat over it."""
     page.wait_for_function(
         """() => {
-            const video = document.querySelector("#overlay video");
-            return video.readyState >= 2 && video.videoWidth > 0 && !video.error && video.currentTime > 0;
+            const video = document.querySelector(".player .span");
+            return !video.hidden && video.readyState >= 2 && video.videoWidth > 0 && video.currentTime > 0;
         }"""
     )
-    assert 1 < page.locator("#strip img").count() <= 16
-    page.wait_for_function("document.querySelector('#strip img').naturalWidth > 0")
-    assert (page.locator("#strip img").first.get_attribute("alt") or "").endswith(" s")
+    page.wait_for_function(
+        """() => {
+            const canvas = document.querySelector(".player .heat");
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return data.some((value, i) => i % 4 === 0 && value > 100);
+        }"""
+    )
 
 
 def test_a_clip_is_recognised(page: Page, server: Server, archery: Path) -> None:
     open_page(page, server)
-    recognise(page, archery, views="Standard")
-
-    expect(page.locator("#scores h2")).to_have_text("archery", timeout=ANSWER_WITHIN_MS)
-    expect(page.locator("#scores dt")).to_have_count(5)
-    expect(page.locator("#status")).to_contain_text("1x1 view(s) of 64 frames")
-    expect_overlays(page)
-    expect(page.locator("#notes")).to_contain_text("until it is trained")
+    choose(page, archery)
+    answered(page, within_ms=ANSWER_WITHIN_MS)
+    expect(page.locator("#stage .headline")).to_have_text("archery")
+    expect(page.locator("#stage .confidence")).to_have_text(re.compile(r"^(Very|Fairly) sure, (over )?\d+%$"))
+    expect(page.locator("#stage .answer-bar")).to_have_count(5)
+    expect(page.locator("#stage .legend")).to_have_text("Bright places speak for “archery”.")
+    expect_preview(page)
+    page.locator("#stage .details summary").click()
+    expect(page.locator("#stage .details")).to_contain_text("1x1 view(s) of 64 frames")
 
 
 def test_a_vp9_webm_is_recognised(page: Page, server: Server, archery_webm: Path) -> None:
     open_page(page, server)
-    recognise(page, archery_webm)
-
-    expect(page.locator("#scores")).to_contain_text("archery", timeout=ANSWER_WITHIN_MS)
-    expect_overlays(page)
+    set_view(page, "Quick look")
+    choose(page, archery_webm)
+    answered(page, within_ms=ANSWER_WITHIN_MS)
+    expect(page.locator("#stage .bars")).to_contain_text("archery")
+    expect_preview(page)
 
 
 def test_a_bad_file_gives_one_sentence_and_the_page_goes_on(
@@ -105,31 +96,19 @@ def test_a_bad_file_gives_one_sentence_and_the_page_goes_on(
     note = tmp_path / "holiday.mp4"
     note.write_text("This is not a video.\n" * 20)
     open_page(page, server)
-    recognise(page, note)
-
-    message = page.locator(".toast-body")
+    set_view(page, "Quick look")
+    choose(page, note)
+    message = page.locator("#stage .doing")
     expect(message).to_contain_text("holiday.mp4: it is not a video", timeout=ANSWER_WITHIN_MS)
     assert str(server.temporary) not in message.inner_text()
-    assert "Traceback" not in message.inner_text()
-    expect(page.locator("#results")).to_be_hidden()
-    message.get_by_label("Close").click()
-
-    recognise(page, archery)
-    expect(page.locator("#scores")).to_contain_text("archery", timeout=ANSWER_WITHIN_MS)
-    expect_overlays(page)
+    expect(page.locator("#stage .bars button")).to_have_count(0)
+    choose(page, archery)
+    answered(page, within_ms=ANSWER_WITHIN_MS)
+    expect(page.locator("#stage .bars")).to_contain_text("archery")
 
 
-def test_another_clip_takes_the_last_answer_away(page: Page, server: Server, archery: Path) -> None:
-    open_page(page, server)
-    recognise(page, archery)
-    expect(page.locator("#scores h2")).to_be_visible(timeout=ANSWER_WITHIN_MS)
-    page.locator("#clip").get_by_label("Clear").click()
-    expect(page.locator("#results")).to_be_hidden()
-    expect(page.locator("#recognise")).to_be_disabled()
-
-
-def test_gradio_never_runs_ffmpeg_on_an_upload(page: Page, archery: Path, tmp_path: Path, tiny_model: Path) -> None:
-    """Decoding happens in a process of ours with limits; ffmpeg, where there is one, sees only our own overlays."""
+def test_gradio_never_runs_ffmpeg_on_anything(page: Page, archery: Path, tmp_path: Path, tiny_model: Path) -> None:
+    """Decoding happens in a process of ours with limits, and the player's film is written by ours."""
     programs, log = tmp_path / "programs", tmp_path / "log"
     programs.mkdir()
     log.touch()
@@ -141,17 +120,7 @@ def test_gradio_never_runs_ffmpeg_on_an_upload(page: Page, archery: Path, tmp_pa
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     with serving(folder, "--model", str(tiny_model), environment={"PATH": path}) as server:
         open_page(page, server)
-        recognise(page, archery)
-        expect_overlays(page)
+        choose(page, archery)
+        answered(page)
         page.goto("about:blank")
-    calls = log.read_text().splitlines()
-    assert calls, "the programs of this test were not found"
-    assert all("overlay.mp4" in call for call in calls)
-
-
-def test_the_page_needs_no_ffmpeg(page: Page, archery: Path, tmp_path: Path, tiny_model: Path) -> None:
-    with serving(tmp_path, "--model", str(tiny_model), environment={"PATH": str(tmp_path)}) as server:
-        open_page(page, server)
-        recognise(page, archery)
-        expect_overlays(page)
-        page.goto("about:blank")
+    assert not log.read_text()

@@ -10,22 +10,9 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from serving import Server
+from visiting import WITHIN_MS, answered, choose, open_page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
-
-WITHIN_MS = 60_000
-
-
-def choose(page: Page, small_server: Server, clip: Path) -> None:
-    page.goto(small_server.url)
-    page.locator("#clip input[type=file]").set_input_files(clip)
-    expect(page.locator("#recognise")).to_be_enabled(timeout=WITHIN_MS)
-
-
-def recognise(page: Page) -> None:
-    page.locator("#recognise").click()
-    expect(page.locator("#strip img").first).to_be_visible(timeout=WITHIN_MS)
-    expect(page.locator("#recognise")).to_be_enabled(timeout=WITHIN_MS)
 
 
 @pytest.fixture
@@ -36,53 +23,52 @@ def decoder(small_server: Server) -> Iterator[psutil.Process]:
     child.resume()
 
 
-def test_a_recognition_is_cancelled_and_the_page_goes_on(
+def test_a_run_is_stopped_at_once_and_the_page_goes_on(
     page: Page, small_server: Server, clip_folder: Path, request: pytest.FixtureRequest
 ) -> None:
-    choose(page, small_server, clip_folder / "a.mp4")
-    expect(page.locator("#recognise-cancel")).to_be_disabled()
-    recognise(page)
+    open_page(page, small_server)
+    choose(page, clip_folder / "a.mp4")
+    answered(page)
     decoder: psutil.Process = request.getfixturevalue("decoder")
     decoder.suspend()
-    page.locator("#recognise").click()
-    status = page.locator("#status")
-    expect(status).to_contain_text("Reading the clip", timeout=WITHIN_MS)
-    expect(page.locator("#recognise")).to_be_disabled()
-    page.locator("#recognise-cancel").click()
-    expect(status).to_contain_text("Cancelled. Press Recognise to begin again.", timeout=WITHIN_MS)
-    expect(page.locator("#results")).to_be_hidden()
-    expect(page.locator("#recognise-cancel")).to_be_disabled()
-    page.get_by_role("tab", name="Ask a point").click()
-    expect(page.locator("#ask-invitation")).to_be_visible()
-    page.get_by_role("tab", name="Recognise").click()
+    choose(page, clip_folder / "z with space.mp4")
+    said = page.locator("#stage .doing")
+    expect(said).to_contain_text("Reading the clip", timeout=WITHIN_MS)
+    expect(page.locator("#stage .headline")).to_be_empty()
+    page.locator("#stage .stop-run").click()
+    expect(said).to_contain_text("Stopped.", timeout=1_000)
+    expect(page.locator("#stage .stop-run")).to_be_hidden()
     decoder.resume()
-    recognise(page)
-    expect(page.locator("#scores h2")).to_have_text(re.compile(r"action \d"))
+    page.get_by_role("button", name="Look again").click()
+    answered(page)
+    expect(page.locator("#stage .headline")).to_have_text(re.compile(r"action \d"))
+    expect(page.locator("#stage .details")).to_contain_text("looped")
 
 
-def test_who_waits_may_cancel_and_each_visitor_gets_the_own_answer(
+def test_who_waits_may_stop_and_each_visitor_gets_the_own_answer(
     browser: Browser, page: Page, small_server: Server, clip_folder: Path, request: pytest.FixtureRequest
 ) -> None:
     context = browser.new_context()
     other = context.new_page()
-    choose(page, small_server, clip_folder / "a.mp4")  # 8 frames from 0.60 s on
-    choose(other, small_server, clip_folder / "z with space.mp4")  # 5 frames from 0.00 s on
-    recognise(page)
+    open_page(page, small_server)
+    open_page(other, small_server)
+    choose(page, clip_folder / "a.mp4")
+    answered(page)
     decoder: psutil.Process = request.getfixturevalue("decoder")
     decoder.suspend()
-    page.locator("#recognise").click()
-    expect(page.locator("#status")).to_contain_text("Reading the clip", timeout=WITHIN_MS)
-    other.locator("#recognise").click()
-    expect(other.locator("#status")).to_contain_text("queue: 1/1", timeout=WITHIN_MS)
-    other.locator("#recognise-cancel").click()
-    expect(other.locator("#status")).to_contain_text("Cancelled.", timeout=WITHIN_MS)
-    other.locator("#recognise").click()
-    expect(other.locator("#status")).to_contain_text("queue: 1/1", timeout=WITHIN_MS)
+    choose(page, clip_folder / "a.mp4")  # 8 frames from 0.60 s on
+    expect(page.locator("#stage .doing")).to_contain_text("Reading the clip", timeout=WITHIN_MS)
+    for _ in range(2):
+        choose(other, clip_folder / "z with space.mp4")  # 5 frames from 0.00 s on
+        expect(other.locator("#stage .doing")).to_contain_text("One clip before yours", timeout=WITHIN_MS)
+        other.locator("#stage .stop-run").click()
+        expect(other.locator("#stage .doing")).to_contain_text("Stopped.")
+    choose(other, clip_folder / "z with space.mp4")
     decoder.resume()
-    for visitor, first in ((page, "0.60 s"), (other, "0.00 s")):
-        expect(visitor.locator("#strip img").first).to_have_attribute("alt", first, timeout=WITHIN_MS)
-    expect(page.locator("#status")).to_contain_text("0.60-1.40 s")
-    expect(other.locator("#status")).to_contain_text("looped")
+    for visitor in (page, other):
+        answered(visitor)
+    expect(page.locator("#stage .details")).to_contain_text("0.60-1.40 s")
+    expect(other.locator("#stage .details")).to_contain_text("looped")
     context.close()
 
 

@@ -1,8 +1,9 @@
-"""What a visitor finds where: the way to an answer on a phone, and the program on the API tab."""
+"""What a visitor sees where: an answer without a press, within the first screens of a desk and of a phone."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 from serving import Server
+from visiting import DESK, PHONE, answered, choose, open_page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
-WITHIN_MS = 60_000
-PHONE = {"width": 390, "height": 844}
+TABS = ("Recognise", "Timeline", "Folder", "API")
+WORDS_OF_THE_LABORATORY = re.compile(r"view\(s\)|\bnats\b|whitened|\blogit|decord|pyav|1x1", re.IGNORECASE)
 
 
 def test_the_program_on_the_api_tab_runs(page: Page, small_server: Server, clip_folder: Path, tmp_path: Path) -> None:
@@ -33,25 +35,48 @@ def test_the_program_on_the_api_tab_runs(page: Page, small_server: Server, clip_
         assert answer in ran.stdout
 
 
-def test_on_a_phone_all_tabs_are_seen_and_the_answer_comes_into_view(
-    page: Page, small_server: Server, clip_folder: Path
+@pytest.mark.parametrize(("size", "screens"), [(DESK, 1), (PHONE, 2)], ids=["desk", "phone"])
+def test_the_answer_comes_without_a_press_and_is_in_sight(
+    page: Page, small_server: Server, clip_folder: Path, size: dict[str, int], screens: int
 ) -> None:
-    page.set_viewport_size(PHONE)
-    page.goto(small_server.url)
-    for tab in ("Recognise", "Ask a point", "Timeline", "Folder", "API"):
+    page.set_viewport_size(size)  # type: ignore[arg-type]
+    open_page(page, small_server)
+    for tab in TABS:
         expect(page.get_by_role("tab", name=tab)).to_be_in_viewport(ratio=1)
-    page.locator("#clip input[type=file]").set_input_files(clip_folder / "a.mp4")
-    expect(page.locator("#status")).not_to_be_in_viewport()
-    page.locator("#recognise:enabled").click(timeout=WITHIN_MS)
-    expect(page.locator("#status")).to_be_in_viewport()
-    expect(page.locator("#scores h2")).to_be_in_viewport(timeout=WITHIN_MS)
+    assert page.locator("input[type=file]").first.get_attribute("id") == "clip-file"
+    choose(page, clip_folder / "a.mp4")
+    answered(page)
+    assert page.evaluate("scrollY") == 0, "nothing scrolls by itself"
+    expect(page.locator("#stage .headline")).to_be_in_viewport(ratio=1)
+    for part in (".picture", ".strip", ".controls", ".legend", ".bars"):
+        box = page.locator(f"#stage {part}").bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= screens * size["height"], part
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= size["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], "nothing scrolls sideways"
+    headline, picture = page.locator("#stage .headline").bounding_box(), page.locator(".picture").bounding_box()
+    assert headline is not None
+    assert picture is not None
+    assert (headline["y"] < picture["y"]) == (size is PHONE), "on a phone the answer is first"
 
 
-def test_on_a_desk_the_button_is_seen_with_the_clip_chosen(page: Page, small_server: Server, clip_folder: Path) -> None:
-    page.goto(small_server.url)
-    page.locator("#clip input[type=file]").set_input_files(clip_folder / "a.mp4")
-    expect(page.locator("#preview video")).to_be_visible(timeout=WITHIN_MS)
-    expect(page.locator("#recognise:enabled")).to_be_in_viewport(ratio=1)
-    page.locator("#recognise").click()
-    expect(page.locator("#scores h2")).to_be_visible(timeout=WITHIN_MS)
-    assert page.evaluate("scrollY") == 0, "what is seen already is not scrolled to"
+@pytest.mark.parametrize("width", [360, 768, 1024, 1920])
+def test_no_width_scrolls_sideways(page: Page, small_server: Server, clip_folder: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    open_page(page, small_server)
+    choose(page, clip_folder / "a.mp4")
+    answered(page)
+    page.locator("#settings > button").click()
+    expect(page.get_by_label("Only this part of the picture")).to_be_in_viewport(ratio=1)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_words_of_the_laboratory_stand_behind_folds(page: Page, small_server: Server, clip_folder: Path) -> None:
+    open_page(page, small_server)
+    choose(page, clip_folder / "a.mp4")
+    answered(page)
+    seen = page.locator("#flow").inner_text()
+    assert not WORDS_OF_THE_LABORATORY.search(seen), seen
+    page.locator("#stage .details summary").click()
+    expect(page.locator("#stage .details")).to_contain_text("8 frames, 48 px")

@@ -1,0 +1,38 @@
+"""What the tests of the page do in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+from serving import Server
+
+WITHIN_MS = 60_000
+DESK = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+def open_page(page: Page, server: Server) -> None:
+    """Open the page and wait until it takes a clip."""
+    page.goto(server.url)
+    expect(page.locator("#intake .choose")).to_be_visible(timeout=WITHIN_MS)
+
+
+def choose(page: Page, clip: Path) -> None:
+    """Give the page a clip; nothing is pressed."""
+    page.locator("input[type=file]").first.set_input_files(clip)
+    expect(page.locator("#stage .clip-name")).to_have_text(clip.name)
+
+
+def answered(page: Page, *, within_ms: int = WITHIN_MS) -> None:
+    """Wait for the answer and for the player with its maps."""
+    expect(page.locator("#stage .headline")).not_to_be_empty(timeout=within_ms)
+    expect(page.locator("#stage .player")).to_have_class("player ready", timeout=within_ms)
+
+
+def set_view(page: Page, words: str) -> None:
+    """Choose how closely to look, behind the gear."""
+    gear = page.locator("#settings > button")
+    gear.click()
+    page.get_by_label(words).check()
+    gear.click()

@@ -3,7 +3,8 @@ const words = props.words, LONGEST_MS = 15000, SHORTEST_MS = 700;
 const find = (name) => element.querySelector(`.teach-${name}`);
 const classes = find("classes"), says = find("says"), meter = find("meter"), worst = find("worst"), notes = find("notes");
 const tryBox = find("try"), answer = find("answer"), camera = find("camera"), cameraSays = find("camera-says"), add = find("add");
-let state = { classes: [], worst: [], notes: [] }, drafts = [words.first, words.second], isSending = 0;
+let state = { classes: [], worst: [], notes: [] }, drafts = [words.first, words.second];
+let isRecording = false, isStale = false; // while somebody holds a button or types, its card is not drawn anew
 
 function make(tag, className, text) {
     const made = document.createElement(tag);
@@ -14,14 +15,7 @@ function make(tag, className, text) {
 
 const change = (what) => trigger("edited", what);
 
-async function send(files) {
-    isSending += 1;
-    try {
-        return await Promise.all([...files].map(async (file) => (await upload(file)).path));
-    } finally {
-        isSending -= 1;
-    }
-}
+const send = (files) => Promise.all([...files].map(async (file) => (await upload(file)).path));
 
 // A place that takes clips: dropped, chosen, or recorded while its button is held.
 function intake(take, name) {
@@ -55,17 +49,20 @@ function holdToRecord(button, take, name) {
     let recorder = null, isHeld = false, began = 0, timer = 0;
     async function start() {
         if (isHeld) return;
-        isHeld = true;
+        isHeld = isRecording = true;
         sayOfCamera("");
+        button.parentElement.before(camera); // seen on a phone, too
         try {
             if (!camera.srcObject) {
                 button.textContent = words.opening;
                 camera.hidden = false;
                 await openCamera(camera, words, 640);
+            } else {
+                await camera.play();
             }
         } catch (error) {
             camera.hidden = true;
-            isHeld = false;
+            isHeld = isRecording = false;
             button.textContent = words.hold;
             sayOfCamera(error.message);
             return;
@@ -88,10 +85,11 @@ function holdToRecord(button, take, name) {
     }
     function stop() {
         clearTimeout(timer);
-        isHeld = false;
+        isHeld = isRecording = false;
         button.classList.remove("is-recording");
         button.textContent = words.hold;
         if (recorder && recorder.state === "recording") recorder.stop();
+        if (isStale) show();
     }
     const isKey = (event) => event.key === " " || event.key === "Enter";
     button.addEventListener("pointerdown", (event) => { button.setPointerCapture(event.pointerId); start(); });
@@ -127,13 +125,15 @@ function clipItem(label, clip) {
 
 function classCard({ name, clips }, placeholder) {
     const card = make("section", "teach-class"), head = make("div", "teach-head"), field = make("input", "teach-name");
-    Object.assign(field, { value: name, placeholder: placeholder || words.name, maxLength: 60 });
+    Object.assign(field, { defaultValue: name, placeholder: placeholder || words.name, maxLength: 60 });
     field.setAttribute("aria-label", words.name);
     field.addEventListener("change", () => {
         if (!field.value.trim()) field.value = name;
         else change({ do: "name", before: name, label: field.value });
+        field.defaultValue = field.value;
         if (!name) drafts = drafts.filter((draft) => draft !== placeholder);
     });
+    field.addEventListener("blur", () => setTimeout(() => isStale && show()));
     head.append(field);
     if (name) {
         const remove = make("button", "teach-remove", "\u00d7");
@@ -154,13 +154,24 @@ function classCard({ name, clips }, placeholder) {
     return card;
 }
 
-function show() {
-    const focused = document.activeElement, wasName = element.contains(focused) && focused.value;
+function showClasses() {
+    const focused = document.activeElement, isName = element.contains(focused) && focused.matches(".teach-name");
+    isStale = isRecording || (isName && focused.value !== focused.defaultValue);
+    if (isStale) return;
+    if (classes.contains(camera)) {
+        cameraSays.before(camera);
+        if (camera.srcObject) camera.play().catch(() => {});
+    }
+    const wasName = isName && focused.value;
     classes.replaceChildren(
         ...state.classes.map((one) => classCard(one)),
         ...drafts.map((draft) => classCard({ name: "", clips: [] }, draft)),
     );
     if (wasName) [...classes.querySelectorAll(".teach-name")].find((field) => field.value === wasName)?.focus();
+}
+
+function show() {
+    showClasses();
     says.textContent = state.says;
     says.classList.toggle("is-busy", Boolean(state.is_busy));
     meter.hidden = state.accuracy === null || state.accuracy === undefined;

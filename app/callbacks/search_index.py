@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +63,8 @@ class SearchIndexes:
     root: Path | None = None
     """Folder that visitors may search, with its subfolders; None offers none."""
     visits: Visits[SearchVisit] = field(default_factory=lambda: Visits(SearchVisit))
+    looking: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the offered folder is looked through; a run whose visitor left ends after the clips in hand."""
 
     def index(self, where: str, uploads: Sequence[str] | None, request: gr.Request) -> Iterator[Indexed]:
         """Yield how far the clips are looked through, then what can be searched."""
@@ -73,14 +76,10 @@ class SearchIndexes:
             yield Indexed(_reading(0, total, 0), gr.skip(), gr.update(interactive=False), gr.update(interactive=True))
 
             def look(tell: Callable[[tuple[int, int]], None]) -> None:
-                update_index(
-                    self.recognizer,
-                    str(folder),
-                    table,
-                    fast=self._is_fast,
-                    within=within,
-                    callback=_Index(tell, visit.stop),
-                )
+                lock = self.looking if where == ROOT else nullcontext()
+                with lock:
+                    work = _Index(tell, visit.stop)
+                    update_index(self.recognizer, str(folder), table, fast=self._is_fast, within=within, callback=work)
 
             is_stopped = False
             try:

@@ -3,9 +3,12 @@
 Which file draws what:
 
     page.py                   the frame: title, tabs, theme
-    texts.py                  every word on the page
+    texts.py, tool_texts.py   every word on the page; the second those of Search, Teach and Live
     tabs/recognise_tab.py     Recognise: intake, answer, player, moments of a long clip
     tabs/timeline_tab.py      Timeline: a long video with a choice of windows
+    tabs/search_tab.py        Search: more moments like one; their cards in components/hits.js
+    tabs/teach_tab.py         Teach: one's own actions; drawn by components/teach.js
+    tabs/live_tab.py          Live: the camera, continuously; drawn by components/live.js, which talks to live_routes.py
     tabs/folder_tab.py        Folder: many clips, one table
     tabs/api_tab.py           API: the program to copy
     components/               what several tabs draw: player, plot, buttons, samples; JavaScript and CSS beside them

@@ -161,8 +161,12 @@ def in_words(report: TeachReport | None) -> str:
     if report is None:
         return WORDS["one_more"]
     counts = set(report.counts.values())
-    clips = WORDS["each"].format(count=counts.pop()) if len(counts) == 1 else ""
-    clips = clips or WORDS["clips"].format(count=report.num_examples)
+    if counts == {1}:
+        clips = WORDS["each_one"]
+    elif len(counts) == 1:
+        clips = WORDS["each"].format(count=counts.pop())
+    else:
+        clips = WORDS["clips"].format(count=report.num_examples)
     classes = len(report.counts)
     if report.accuracy is None:
         return WORDS["unmeasured"].format(classes=classes, clips=clips)

@@ -99,6 +99,7 @@ TEACH = {
     "learning": "Learning",
     "learnt": "{classes} actions, {clips}: {right} of {measured} left-out clips right.",
     "each": "{count} clips each",
+    "each_one": "one clip each",
     "clips": "{count} clips",
     "unmeasured": "{classes} actions, {clips}. A second clip of each shows how well it knows them.",
     "how": "Each clip is left out in turn, and recognised from the others.",

@@ -101,6 +101,6 @@ def build_page(
         page.unload(recognise.recognition.forget)
         page.unload(timelines.leave)
         page.unload(folders.leave)
-        page.unload(searches.visits.forget)
+        page.unload(searches.forget)
         page.unload(teaching.forget)
     return page.queue(max_size=MOST_IN_QUEUE, default_concurrency_limit=1, api_open=False)

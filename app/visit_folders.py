@@ -53,12 +53,14 @@ class Visits(Generic[Visit]):
         folder.mkdir(mode=0o700, exist_ok=True)  # the clean-up deletes an empty one
         return visit
 
-    def forget(self, request: gr.Request) -> None:
-        """Delete what is known of a visitor who closed the page."""
+    def forget(self, request: gr.Request) -> Visit | None:
+        """Delete the folder of a visitor who closed the page, and return what was known; None of one not known."""
         with self._lock:
-            folder, _ = self._visits.pop(request.session_hash or "", (None, None))
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            known = self._visits.pop(request.session_hash or "", None)
+        if known is None:
+            return None
+        shutil.rmtree(known[0], ignore_errors=True)
+        return known[1]
 
 
 def private_folder() -> Path:

@@ -95,6 +95,11 @@ class SearchIndexes:
         """Stop looking through clips after those in hand."""
         self.visits.of(request).stop.set()
 
+    def forget(self, request: gr.Request) -> None:
+        """Stop and delete what is done for a visitor who closed the page."""
+        if (visit := self.visits.forget(request)) is not None:
+            visit.stop.set()
+
     @property
     def _is_fast(self) -> bool:
         return self.recognizer.card.fast_input is not None

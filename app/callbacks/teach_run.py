@@ -114,8 +114,8 @@ class Teaching:
 
     def forget(self, request: gr.Request) -> None:
         """Delete what a visitor who closed the page has taught."""
-        self.models.drop_taught(self.visits.of(request).served)
-        self.visits.forget(request)
+        visit = self.visits.forget(request)
+        self.models.drop_taught(visit.served if visit else None)
 
     def _saved(self, visit: TaughtClasses) -> Path:
         if visit.session is None:

@@ -123,7 +123,10 @@ def test_own_clips_are_searched_and_saved_as_files(searches: Searches, colours: 
         with pytest.raises(gr.Error, match="Tick the moments"):
             last(searches.save(wrong, ANN))
     folder = searches.visits.of(ANN).folder
-    searches.visits.forget(ANN)
+    stop = searches.visits.of(ANN).stop
+    searches.forget(ANN)
+    searches.forget(BOB)  # not known
+    assert stop.is_set()
     assert not folder.exists()
 
 

@@ -33,7 +33,7 @@ _TEMPLATE = """
     <p class="live-small live-pace"></p>
   </div>
   <div class="live-past">
-    <h3>{past}</h3>
+    <h2>{past}</h2>
     <div class="live-strip" role="img" aria-label="{past}"></div>
     <div class="live-axis" aria-hidden="true"><span>{minute}</span><span>{now}</span></div>
     <ul class="live-changes"></ul>

@@ -23,16 +23,16 @@ _TEMPLATE = """
     <p class="teach-small">{privacy}</p>
   </div>
   <div>
-    <h3>{state}</h3>
+    <h2>{state}</h2>
     <p class="teach-says" role="status">{invitation}</p>
     <div class="teach-meter" hidden><i></i></div>
     <p class="teach-small teach-how" hidden>{how}</p>
-    <h3 class="teach-worst-title" hidden>{worst}</h3>
+    <h2 class="teach-worst-title" hidden>{worst}</h2>
     <ul class="teach-worst"></ul>
     <div class="teach-notes"></div>
   </div>
   <div>
-    <h3>{try}</h3>
+    <h2>{try}</h2>
     <p class="teach-small teach-try-hint">{try_later}</p>
     <video class="teach-camera" muted playsinline hidden aria-label="{camera}"></video>
     <p class="teach-small teach-camera-says" role="status" hidden></p>

@@ -47,7 +47,7 @@ SEARCH = {
     "root": "The server's folder {name}",
     "own": "My own clips",
     "clips": "Clips to search in",
-    "index": "Look through them",
+    "index": "Look through",
     "stop": "Stop",
     "example": "Find moments like one of",
     "upload": "Or like a clip of yours",

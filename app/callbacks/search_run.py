@@ -84,7 +84,8 @@ class Searches(SearchIndexes):
         hits = _hits_of(visit, json.loads(chosen or "[]"))
         if not hits:
             raise refusal(WORDS["save_none"])
-        with plain_errors(visit.folder), TemporaryDirectory(dir=visit.folder) as folder:
+        # Not in the visitor's folder: Gradio copies no file that lies among the uploads, and this one is deleted.
+        with plain_errors(visit.folder), TemporaryDirectory() as folder:
             copies = [
                 Hit(hit.rank, str(self._copied(Path(hit.path), Path(folder) / str(hit.rank))), *_span(hit))
                 for hit in hits
@@ -97,7 +98,7 @@ class Searches(SearchIndexes):
             with zipfile.ZipFile(target, "w") as archive:  # MP4 does not get smaller
                 for file in files:
                     archive.write(file, file.name)
-            yield gr.update(value=str(target), visible=True)  # Gradio copies it before it resumes this
+            yield gr.update(value=str(target), visible=True)  # copied before this is resumed
 
     def _find(self, visit: SearchVisit, example: SearchExample, label: str | None) -> Iterator[Found]:
         if visit.table is None:

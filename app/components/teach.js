@@ -3,7 +3,8 @@ const words = props.words, LONGEST_MS = 15000, SHORTEST_MS = 700;
 const find = (name) => element.querySelector(`.teach-${name}`);
 const classes = find("classes"), says = find("says"), meter = find("meter"), worst = find("worst"), notes = find("notes");
 const tryBox = find("try"), answer = find("answer"), camera = find("camera"), cameraSays = find("camera-says"), add = find("add");
-let state = { classes: [], worst: [], notes: [] }, drafts = [words.first, words.second];
+let state = { classes: [], worst: [], notes: [], says: words.invitation, accuracy: null, is_ready: false };
+let drafts = [words.first, words.second];
 let isRecording = false, isStale = false; // while somebody holds a button or types, its card is not drawn anew
 
 function make(tag, className, text) {
@@ -174,7 +175,7 @@ function show() {
     showClasses();
     says.textContent = state.says;
     says.classList.toggle("is-busy", Boolean(state.is_busy));
-    meter.hidden = state.accuracy === null || state.accuracy === undefined;
+    meter.hidden = state.accuracy === null;
     meter.firstElementChild.style.width = `${100 * (state.accuracy || 0)}%`;
     find("how").hidden = meter.hidden;
     const clips = state.classes.flatMap((one) => one.clips);
@@ -186,7 +187,7 @@ function show() {
         return item;
     }));
     notes.replaceChildren(...state.notes.map((note) => make("p", "", note)));
-    const isReady = state.accuracy !== null || state.is_ready;
+    const isReady = state.is_ready || state.accuracy !== null; // also during the next lesson
     tryBox.hidden = !isReady;
     find("try-hint").textContent = isReady ? words.try_hint : words.try_later;
     showAnswer();

@@ -38,7 +38,7 @@ def search_tab(recognizers: Mapping[str, Recognizer], root: Path | None, limits:
         with gr.Column(scale=2, min_width=320):
             status = gr.Markdown(WORDS["invitation"], container=True, elem_id="search-status")
             example = gr.Dropdown([], label=WORDS["example"], elem_id="search-example")
-            upload = gr.File(label=WORDS["upload"], height=110, elem_id="search-upload")
+            upload = gr.File(label=WORDS["upload"], height=140, elem_id="search-upload")
         with gr.Column(scale=3, min_width=320):
             player = player_of(upload, elem_id="search-player")
             with gr.Row():

@@ -3,16 +3,27 @@
 Which file draws what:
 
     page.py                   the frame: title, tabs, theme
-    texts.py, tool_texts.py   every word on the page; the second those of Search, Teach and Live
-    tabs/recognise_tab.py     Recognise: intake, answer, player, moments of a long clip
-    tabs/timeline_tab.py      Timeline: a long video with a choice of windows
-    tabs/search_tab.py        Search: more moments like one; their cards in components/hits.js
-    tabs/teach_tab.py         Teach: one's own actions; drawn by components/teach.js
-    tabs/live_tab.py          Live: the camera, continuously; drawn by components/live.js, which talks to live_routes.py
-    tabs/folder_tab.py        Folder: many clips, one table
-    tabs/api_tab.py           API: the program to copy
-    components/               what several tabs draw: player, plot, buttons, samples; JavaScript and CSS beside them
-    callbacks/                what happens when somebody acts; no layout
+    texts.py                  the words of Recognise and of the frame; tool_texts.py those of Search, Teach and Live
+    tabs/                     a file a tab; recognise_tab.py is the main flow
+    components/intake         where a clip is dropped, pasted, recorded or picked
+    components/stage          the answer: headline, how sure, bars, progress; it drops events of earlier runs
+    components/player         the player (player.js), its heat (heat.js), its strip and marks (strip.js)
+    components/moments_view   the moments of a long clip
+    components/plain_player, timeline_plot, sample_row, buttons    parts of the Timeline tab
+    components/hits           the moments that a search found
+    components/teach, live    the tabs Teach and Live; camera opens the browser's camera
+    components/*.css          the looks; heat.py packs what the player draws
+
+What happens when somebody acts:
+
+    callbacks/choosing.py     a clip was chosen, or a setting
+    callbacks/recognise.py    from a chosen clip to its answer
+    callbacks/asking.py       questions of the player
+    callbacks/moments.py      the moments of a long clip
+    callbacks/timeline_*.py, folder_run.py    the tabs Timeline and Folder
+    callbacks/search_*.py, teach_run.py       the tabs Search and Teach; what a visitor has there: visit_folders.py
+    live_routes.py            what the script of Live asks for
+    visits.py                 whose run is the current one
     api.py                    the endpoints of `gradio_client`
     server.py and the rest    the server: limits, login, plain HTTP, clean-up
 

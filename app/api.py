@@ -19,7 +19,7 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline import check_segment_rule
 from nonlocal_video.inference.timeline_files import to_json
 
-from .callbacks.timeline_run import timeline_updates
+from .callbacks.timeline_updates import timeline_updates
 from .choices import FAST, ONE_VIEW, PAPER, THOROUGH
 from .messages import GONE, plain_errors, without_folder
 

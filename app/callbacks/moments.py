@@ -15,7 +15,7 @@ from ..choices import is_long
 from ..messages import words_of
 from ..visits import Run
 from .recognise import Event, Recognition
-from .timeline_run import timeline_updates
+from .timeline_updates import timeline_updates
 
 UPDATE_SECONDS = 0.5
 MIN_TIMED_WINDOWS = 3

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -58,7 +59,7 @@ class Teaching:
             visit.is_busy, visit.says = True, WORDS["learning"]
             yield _shown(visit)
             try:
-                for done, total in told_by(lambda tell: _learn(visit, self.models, tell)):
+                for done, total in told_by(partial(_learn, visit, self.models)):
                     visit.says = WORDS["looking"].format(done=done, total=total)
                     yield _shown(visit)
                 visit.says = in_words(visit.report) if visit.clips else WORDS["invitation"]

@@ -93,7 +93,7 @@ function drawMarks(svg, state) {
         nodes.push(node);
         return node;
     };
-    const share = (value) => `${100 * value}%`;
+    const share = (value) => `${Number((100 * value).toFixed(2))}%`;
     const { point, dots, region, frame } = state;
     const near = (one) => Math.abs(one.frame - frame) <= 3;
     for (const dot of point ? dots : []) {

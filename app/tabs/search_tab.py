@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -55,7 +56,7 @@ def search_tab(recognizers: Mapping[str, Recognizer], root: Path | None, limits:
     _listen(searches, (where, uploads, start, stop), Indexed(status, example, start, stop))
     example.input(searches.choose, example, player, **UNQUEUED)
     upload.change(searches.choose_upload, upload, None, **UNQUEUED)
-    how = {"show_progress_on": found.status, "concurrency_id": NETWORK, "api_visibility": "private"}
+    how: dict[str, Any] = {"show_progress_on": found.status, "concurrency_id": NETWORK, "api_visibility": "private"}
     moment.click(searches.like_moment, [seconds, label], found, js=_AT_THE_PLAYERS_TIME, **how)
     whole.click(searches.like_whole, label, found, **how)
     found.results.more(searches.like_hit, label, found, **how)
@@ -108,7 +109,7 @@ def _results() -> tuple[gr.HTML, gr.Button, gr.File]:
 def _listen(searches: Searches, source: tuple[gr.Radio, gr.File, gr.Button, gr.Button], indexed: Indexed) -> None:
     """Look through clips when some are dropped, or at the press of the button."""
     where, uploads, start, stop = source
-    how = {"show_progress": "hidden", "concurrency_id": LONG, "api_visibility": "private"}
+    how: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": LONG, "api_visibility": "private"}
     for begins in (start.click, uploads.upload):
         begins(searches.index, [where, uploads], indexed, **how)
     stop.click(searches.stop, None, None, **UNQUEUED)

@@ -231,7 +231,8 @@ def _receive(process: DecoderProcess, limits: DecodeLimits) -> tuple[dict[str, A
     if kind == _wire.ERROR:
         code = header.get("code")
         raise VideoError(code if code in ERROR_CODES else "internal", str(header.get("message")))
-    height, width = header.get("height"), header.get("width")
+    height: Any = header.get("height")
+    width: Any = header.get("width")
     is_size = isinstance(height, int) and isinstance(width, int) and 0 < height * width <= limits.max_pixels
     if kind != _wire.PLAN or not is_size or min(height, width) < 1:
         raise VideoError("internal", "the decoding process sent an invalid message; report it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def test_a_bar_asks_why_that_one_and_a_switch_shows_what_it_watches(
     page.get_by_text("Why this answer").click()
     page.locator("#stage .made summary").click()
     page.get_by_role("button", name="Check this picture").click()
-    expect(page.locator("#stage .checked")).to_contain_text("Score of", timeout=WITHIN_MS, ignore_case=True)
+    expect(page.locator("#stage .checked")).to_contain_text("of the cells blurred", timeout=WITHIN_MS)
 
 
 def test_a_dragged_rectangle_is_looked_at_alone(page: Page, small_server: Server, clip_folder: Path) -> None:
@@ -87,7 +88,7 @@ def test_a_dragged_rectangle_is_looked_at_alone(page: Page, small_server: Server
     expect(page.locator("#stage .part")).to_be_visible(timeout=WITHIN_MS)
     answered(page)
     page.locator("#stage .details summary").click()
-    found = re.search(r"of region ([\d.,]+)", page.locator("#stage .details").inner_text())
+    found = re.search(r"of region ([\d.,]+),", page.locator("#stage .details").inner_text())
     assert found is not None
     assert [float(edge) for edge in found[1].split(",")] == pytest.approx([0.25, 0.25, 0.75, 0.75], abs=0.02)
     page.get_by_role("button", name="Look at the whole picture").click()
@@ -144,6 +145,4 @@ def test_a_clip_is_dropped_and_pasted(page: Page, small_server: Server, clip_fol
 
 
 def _base64(path: Path) -> str:
-    import base64
-
     return base64.b64encode(path.read_bytes()).decode()

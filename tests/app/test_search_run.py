@@ -69,7 +69,7 @@ def test_the_folder_is_searched_like_the_command_does(searches: Searches) -> Non
     assert "1 could not be read" in indexed.status
     assert indexed.status.startswith("6 clips with ")
     address = searches.choose("red 1.mp4", ANN)
-    assert file_at(address).read_bytes() == (searches.root / "red 1.mp4").read_bytes()  # type: ignore[operator]
+    assert file_at(address).read_bytes() == (searches.root / "red 1.mp4").read_bytes()
     first, *_, found = list(searches.like_moment(0.7, None, ANN))
     assert [card["url"] for card in cards(first)] == [""] * len(cards(first)), "words first, previews then"
     visit = searches.visits.of(ANN)
@@ -78,11 +78,10 @@ def test_the_folder_is_searched_like_the_command_does(searches: Searches) -> Non
         like=visit.example,
         at=0.7,
         top_k=12,
-        model=searches.recognizer,  # type: ignore[arg-type]
+        model=searches.recognizer,
     )
     assert [(card["name"], card["start"]) for card in cards(found)] == [
-        (str(Path(hit.path).relative_to(searches.root.resolve())), hit.start_seconds)  # type: ignore[union-attr]
-        for hit in expected
+        (str(Path(hit.path).relative_to(searches.root.resolve())), hit.start_seconds) for hit in expected
     ]
     own = [card for card in cards(found) if card["name"] == "red 1.mp4"]
     assert not [card for card in own if card["start"] < 0.7 < card["end"]], "not the moment itself"
@@ -104,7 +103,7 @@ def test_more_like_a_moment_that_was_found_and_only_of_a_class(searches: Searche
     assert 0 < len(cards(last(searches.like_whole(label, ANN)))) <= len(before)
     for numbers in (99, -1, "x", None):
         with pytest.raises((gr.Error, ValueError)):
-            last(searches.like_hit(None, ANN, SimpleNamespace(_data=numbers)))  # type: ignore[arg-type]
+            last(searches.like_hit(None, ANN, SimpleNamespace(_data=numbers)))
 
 
 def test_own_clips_are_searched_and_saved_as_files(searches: Searches, colours: Path) -> None:
@@ -171,7 +170,7 @@ def test_a_stop_keeps_what_is_done(searches: Searches) -> None:
 
 def test_old_visits_are_forgotten_with_their_folders() -> None:
     visits = Visits(lambda folder: folder, max_visits=2)
-    folders = [visits.of(SimpleNamespace(session_hash=name)) for name in "abc"]  # type: ignore[arg-type]
+    folders = [visits.of(SimpleNamespace(session_hash=name)) for name in "abc"]
     assert [folder.exists() for folder in folders] == [False, True, True]
     assert len({folder.parent for folder in folders}) == 1
     assert len(private_folder().name) >= 20, "unguessable"

@@ -45,7 +45,7 @@ def teaching(recognizer: Recognizer) -> Teaching:
 
 
 def edit(teaching: Teaching, visitor: Any = ANN, **change: Any) -> dict[str, Any]:
-    return dict(json.loads(teaching.edit(SimpleNamespace(_data=change), visitor)))  # type: ignore[arg-type]
+    return dict(json.loads(teaching.edit(SimpleNamespace(_data=change), visitor)))
 
 
 def learn(teaching: Teaching, visitor: Any = ANN) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def learn(teaching: Teaching, visitor: Any = ANN) -> list[dict[str, Any]]:
 
 
 def ask(teaching: Teaching, path: Path, visitor: Any = ANN) -> dict[str, Any]:
-    return dict(json.loads(teaching.ask(SimpleNamespace(_data={"path": str(path)}), visitor))["answer"])  # type: ignore[arg-type]
+    return dict(json.loads(teaching.ask(SimpleNamespace(_data={"path": str(path)}), visitor))["answer"])
 
 
 def test_from_two_names_to_a_model_of_ones_own(teaching: Teaching, uploads: Path, recognizer: Recognizer) -> None:

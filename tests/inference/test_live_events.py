@@ -163,7 +163,8 @@ def test_what_fails_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_events_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_events, "MAX_WAITING", 2)
     monkeypatch.setattr(live_events, "CLOSE_SECONDS", 0.1)
-    hold, warnings = threading.Event(), []
+    hold = threading.Event()
+    warnings: list[str] = []
     monkeypatch.setattr(EventActions, "_run", lambda *_: hold.wait(5))
     with EventActions("x", None, warn=warnings.append) as actions:
         for _ in range(8):

@@ -29,7 +29,7 @@ def test_examples_one_by_one_teach_what_the_folder_teaches(
     extract = lessons.extract_features
 
     def counted(*arguments: object, **options: object) -> object:
-        result = extract(*arguments, **options)  # type: ignore[arg-type]
+        result = extract(*arguments, **options)
         seen.append(f"{result.counts.total()} new of {result.counts.total() + result.done_before.total()}")
         return result
 

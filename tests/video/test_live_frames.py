@@ -74,7 +74,7 @@ def test_a_killed_process_is_replaced(pictures: PictureReader) -> None:
 
 def test_a_camera_gives_frames_with_times_and_says_why_it_ends() -> None:
     with Camera("testsrc=size=96x72:rate=10:duration=0.5", input_format="lavfi") as camera:
-        frames = []
+        frames: list[object] = []
         with pytest.raises(VideoError, match="it gives no more pictures") as raised:
             frames.extend(camera)  # extends before it raises
     assert raised.value.code == "corrupt"

@@ -26,7 +26,7 @@ from ..messages import GONE, plain_errors, refusal
 from ..received import receive
 from ..visit_folders import address_of, put_in
 from .search_index import WORDS, SearchIndexes, SearchVisit
-from .timeline_run import short_clock
+from .timeline_words import short_clock
 
 TOP_K = 12
 PREVIEW_SIDE = 320

@@ -19,7 +19,7 @@ _TEMPLATE = """
       <p class="live-word" role="status">{invitation}</p>
     </div>
     <div class="live-controls">
-      <button class="live-start" type="button">{start}</button>
+      <button class="live-start primary" type="button">{start}</button>
       <select class="live-view" aria-label="{view}" {hidden}>
         <option value="quick">{quick}</option><option value="standard">{standard}</option>
       </select>

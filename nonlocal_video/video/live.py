@@ -237,6 +237,6 @@ def _receive(process: DecoderProcess, limits: DecodeLimits) -> tuple[dict[str, A
     if kind != _wire.PLAN or not is_size or min(height, width) < 1:
         raise VideoError("internal", "the decoding process sent an invalid message; report it.")
     frame = np.empty((height, width, 3), dtype=np.uint8)
-    if process.receive(memoryview(frame).cast("B"))[0] != _wire.FRAME:
+    if process.receive(frame.data.cast("B"))[0] != _wire.FRAME:
         raise VideoError("internal", "the decoding process sent an invalid message; report it.")
     return header, frame

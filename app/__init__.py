@@ -3,13 +3,15 @@
 Which file draws what:
 
     page.py                   the frame: title, tabs, theme
-    texts.py, texts_more.py   the words on the page; sentences.py makes those about an answer
+    texts*.py, tool_texts.py  the words on the page; sentences.py makes those about an answer
     tabs/                     a file a tab; recognise_tab.py is the main flow
     components/intake         where a clip is dropped, pasted, recorded or picked
     components/stage          the answer: headline, how sure, bars, progress; it drops events of earlier runs
     components/player         the player (player.js), its heat (heat.js), its strip and marks (strip.js)
     components/moments_view   the moments of a long clip
     components/plain_player, timeline_plot, sample_row, buttons    parts of the Timeline tab
+    components/hits           the moments that a search found
+    components/teach, live    the tabs Teach and Live; camera opens the browser's camera
     components/*.css          the looks; heat.py packs what the player draws
     results/                  kept results: their page at /r/ID, their files, what a reload shows again
 
@@ -19,7 +21,9 @@ What happens when somebody acts:
     callbacks/recognise.py    from a chosen clip to its answer
     callbacks/asking.py       questions of the player
     callbacks/moments.py      the moments of a long clip
-    callbacks/timeline_*.py, folder_*.py    the tabs Timeline and Folder
+    callbacks/timeline_*.py, folder_*.py      the tabs Timeline and Folder
+    callbacks/search_*.py, teach_run.py       the tabs Search and Teach; what a visitor has there: visit_folders.py
+    live_routes.py            what the script of Live asks for
     visits.py                 whose run is the current one
     api.py                    the endpoints of `gradio_client`
     application.py            the routes and their doors; server.py starts and ends it

@@ -58,6 +58,8 @@ def create_app(
     from .gradio_bounds import bound_sessions, keep_cleaning
     from .http_api import HttpApi, add_http_api
     from .jobs import Jobs
+    from .live_routes import add_live_routes
+    from .live_sessions import LiveSessions
     from .no_remote_fetch import forbid_remote_fetch
     from .page import MAX_WAITING, STYLE, build_page, theme
     from .results.routes import add_result_routes
@@ -72,6 +74,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
         yield
+        cameras.close()
         await jobs.close()
         results.close()
 
@@ -83,6 +86,8 @@ def create_app(
     names = [recognizer.card.name for recognizer in recognizers]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"Two models are called {', '.join(sorted(repeated))}; visitors choose by name, so give one.")
+    by_name = dict(zip(names, recognizers, strict=True))
+    cameras = LiveSessions(by_name, turns)
 
     # Not in a thread: those may all be busy with uploads.
     @app.get("/healthz")
@@ -119,7 +124,7 @@ def create_app(
     add_http_api(
         app,
         HttpApi(
-            {recognizer.card.name: recognizer for recognizer in recognizers},
+            by_name,
             turns,
             jobs,
             max_upload_bytes=max_upload_mb * 1024**2,
@@ -127,6 +132,7 @@ def create_app(
             webhook_hosts=allow_webhook,
         ),
     )
+    add_live_routes(app, cameras)
     add_result_routes(app, results)
     add_folder_routes(app, rows)
     mounted = gr.mount_gradio_app(

@@ -16,11 +16,15 @@ from .api import add_endpoints
 from .callbacks.folder_rows import FolderRows
 from .callbacks.recognise import MAX_WAITING
 from .cleanup import KEEP_SECONDS, clean_every_seconds
+from .models import Models
 from .results.store import Results
 from .tabs.api_tab import api_tab
 from .tabs.folder_tab import folder_tab
+from .tabs.live_tab import live_tab
 from .tabs.models_tab import models_tab
 from .tabs.recognise_tab import recognise_tab
+from .tabs.search_tab import search_tab
+from .tabs.teach_tab import teach_tab
 from .tabs.timeline_tab import timeline_tab
 
 MOST_IN_QUEUE = 2 * MAX_WAITING
@@ -80,7 +84,7 @@ def build_page(
         allow_pull: Whether visitors may download the recommended published models.
     """
     limits = limits_in_words(recognizers[0].new_reader().limits, max_upload_mb, keep_seconds)
-    by_name = {recognizer.card.name: recognizer for recognizer in recognizers}
+    by_name = Models(recognizers)
     with gr.Blocks(
         title="nonlocal-video",
         analytics_enabled=False,
@@ -92,6 +96,12 @@ def build_page(
                 recognise = recognise_tab(by_name, samples, limits, results=results, max_upload_mb=max_upload_mb)
             with gr.Tab(texts.TABS["timeline"], id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits)
+            with gr.Tab(texts.TABS["search"], id="search"):
+                searches = search_tab(by_name, folder_root, limits)
+            with gr.Tab(texts.TABS["teach"], id="teach"):
+                teaching = teach_tab(by_name, recognise.model)
+            with gr.Tab(texts.TABS["live"], id="live"):
+                live_tab(by_name)
             with gr.Tab(texts.TABS["folder"], id="folder"):
                 folders = folder_tab(by_name, rows, folder_root, limits)
             with gr.Tab(texts_more.MODELS["tab"], id="models"):
@@ -102,4 +112,6 @@ def build_page(
         page.unload(recognise.recognition.forget)
         page.unload(timelines.leave)
         page.unload(folders.leave)
+        page.unload(searches.forget)
+        page.unload(teaching.forget)
     return page.queue(max_size=MOST_IN_QUEUE, default_concurrency_limit=1, api_open=False)

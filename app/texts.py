@@ -7,7 +7,15 @@ INTRODUCTION = "What is happening in this video, and what made the network think
 LIMITS = """Up to {megabytes} MB, {hours:g} hours and {megapixels:g} megapixels a frame. A clip stays on this server and
 is deleted after {minutes:g} minutes."""
 
-TABS = {"recognise": "Recognise", "timeline": "Timeline", "folder": "Folder", "api": "API"}
+TABS = {
+    "recognise": "Recognise",
+    "timeline": "Timeline",
+    "search": "Search",
+    "teach": "Teach",
+    "live": "Live",
+    "folder": "Folder",
+    "api": "API",
+}
 
 # Intake
 DROP = "Drop a clip here, paste it, or record one"

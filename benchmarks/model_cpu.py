@@ -20,7 +20,7 @@ import nonlocal_video as nlv
 from nonlocal_video.benchmark.model import benchmark_model
 from nonlocal_video.benchmark.pipeline import benchmark_pipeline
 from nonlocal_video.inference.files import find_files
-from nonlocal_video.inference.runtimes.device import Runtime
+from nonlocal_video.inference.runtimes.choice import Runtime
 
 
 def main() -> None:

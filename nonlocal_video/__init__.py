@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from nonlocal_video.retrieval.hit import Hit as Hit
     from nonlocal_video.retrieval.result import SearchResult as SearchResult
     from nonlocal_video.teaching.api import TaughtRun as TaughtRun
-    from nonlocal_video.teaching.api import TeachCallback as TeachCallback
     from nonlocal_video.teaching.api import teach as teach
+    from nonlocal_video.teaching.lessons import TeachCallback as TeachCallback
     from nonlocal_video.teaching.report import TeachReport as TeachReport
     from nonlocal_video.training.api import TrainCallback as TrainCallback
     from nonlocal_video.training.api import TrainedRun as TrainedRun
@@ -100,7 +100,7 @@ _MODULE_OF_NAME = {
     "SearchExample": "retrieval.example",
     "SearchResult": "retrieval.result",
     "TaughtRun": "teaching.api",
-    "TeachCallback": "teaching.api",
+    "TeachCallback": "teaching.lessons",
     "TeachReport": "teaching.report",
     "Timeline": "inference.timeline",
     "UsageError": "errors",

@@ -46,6 +46,8 @@ class RecogniseTab(NamedTuple):
     """Runs and explanations of all visitors; `recognition.visits.current(session)` is a visitor's run."""
     stage: gr.HTML
     """The answer; its value is the last event."""
+    model: gr.Dropdown
+    """The choice of a model."""
 
 
 def recognise_tab(
@@ -83,7 +85,7 @@ def recognise_tab(
     for typed in (settings.region, settings.start, settings.end):
         typed.submit(None, js=SETTINGS_CHANGED, **AT_ONCE)
     settings.model.change(_views_of(recognizers), settings.model, settings.view, **UNQUEUED)
-    return RecogniseTab(recognition, shown)
+    return RecogniseTab(recognition, shown, settings.model)
 
 
 def _connect(settings: Settings, shown: gr.HTML, below: gr.HTML, choosing: Choosing, moments: Moments) -> None:

@@ -25,6 +25,7 @@ from nonlocal_video.cli.teach import teach
 from nonlocal_video.cli.terminal import STATUS_USAGE, report_error, telling_runtime
 from nonlocal_video.cli.timeline import timeline
 from nonlocal_video.cli.train import train
+from nonlocal_video.cli.watch import watch
 from nonlocal_video.cli.weights import app as weights
 from nonlocal_video.errors import NonlocalVideoError
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command()(classify)
 app.command()(explain)
 app.command()(timeline)
+app.command()(watch)
 app.command()(features)
 app.command()(search)
 app.command()(teach)

@@ -12,8 +12,9 @@ from rich.table import Column, Table
 from nonlocal_video.cli.terminal import progress_bar, table_console
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import VideoError
-from nonlocal_video.teaching.api import TaughtRun, TeachCallback
+from nonlocal_video.teaching.api import TaughtRun
 from nonlocal_video.teaching.examples import ExampleSet
+from nonlocal_video.teaching.lessons import TeachCallback
 from nonlocal_video.teaching.model_card import accuracy_in_words
 
 

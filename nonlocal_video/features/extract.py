@@ -88,6 +88,7 @@ def extract_features(
     workers: int | None = None,
     batch_size: int | None = None,
     selection: Selection | None = None,
+    within: Path | None = None,
     drop_missing: bool = False,
     devices: Sequence[str] = (),
     cluster: Cluster | None = None,
@@ -114,6 +115,7 @@ def extract_features(
         workers: Decoding processes beside the network; None is as many as suit the device.
         batch_size: Windows in one forward pass; None is as many as suit the device.
         selection: Which of the files count; None is all of them.
+        within: Folder that no link may leave: of files that lead out of it, no row is made.
         drop_missing: Leave out the rows of files of earlier runs that are no longer among the files.
         devices: Devices of this machine that share the work, a process each; none is the recognizer's own.
         cluster: Ray cluster that does the work; this process writes the table. `devices` is then the one of its
@@ -141,7 +143,10 @@ def extract_features(
     given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     own = FeatureFile.files_of(output)
     selection = selection or Selection()
-    files: Iterable[str] = find_files(given, selection=selection, leave_out=own, passed_over=passed_over)
+    files: Iterable[str] = find_files(given, selection=selection, leave_out=own, passed_over=passed_over, within=within)
+    if within is not None:
+        inside = within.resolve()
+        files = (path for path in files if Path(path).resolve().is_relative_to(inside))
     counts: Counter[str] = Counter()
     num_windows = num_dropped = 0
     with FeatureFile(output, settings, dtype=dtype, resume=resume) as table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,18 @@ class ScoredLabel:
     """Index of the class."""
     score: float
     """Probability of the class."""
+
+
+def best_of(labels: Sequence[str], scores: NDArray[np.floating], k: int) -> list[ScoredLabel]:
+    """Return the k likeliest classes (or all, if fewer), best first; ties in label order.
+
+    Raises:
+        UsageError: k is below 1.
+    """
+    if k < 1:
+        raise UsageError(f"top-k = {k} should be at least 1.")
+    order = np.argsort(-scores, kind="stable")[:k]
+    return [ScoredLabel(labels[i], int(i), float(scores[i])) for i in order]
 
 
 @dataclass(frozen=True)
@@ -152,10 +165,7 @@ class Prediction:
 
     def top(self, k: int = 5) -> list[ScoredLabel]:
         """Return the top k classes (or all, if fewer), best first; ties in label order."""
-        if k < 1:
-            raise UsageError(f"top-k = {k} should be at least 1.")
-        order = np.argsort(-self.scores, kind="stable")[:k]
-        return [ScoredLabel(self.labels[i], int(i), float(self.scores[i])) for i in order]
+        return best_of(self.labels, self.scores, k)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return all classes as a data frame, the likeliest first: columns `label`, `index` and `score`.

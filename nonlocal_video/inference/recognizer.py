@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nonlocal_video.attention.maps import AttentionMaps, Method, QueryPoint
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference import live
 from nonlocal_video.inference.batch_run import BatchProgress, FolderOptions, FolderResult, run_folder
 from nonlocal_video.inference.context import Context, FolderContext
 from nonlocal_video.inference.explanation import Explanation
@@ -236,6 +237,7 @@ class Recognizer(Predictor):
         return last_of(slide(self, path, **lengths, batch_size=batch_size, context=context, **options))
 
     features = window_features
+    watch = live.watch
 
     def _refuse_folder(self, source: ClipSource) -> None:
         """Refuse a folder, unless folders of JPEGs are clips."""

@@ -10,6 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.csv_cells import write_rows
@@ -18,6 +20,7 @@ from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.timeline import Segment
 from nonlocal_video.video.decode import VideoReader
 from nonlocal_video.video.encode import VideoWriter
+from nonlocal_video.video.transforms import resize
 
 SEGMENT_COLUMNS = ("path", "start_seconds", "end_seconds", "label", "score")
 _MAX_FRAMES_PER_SECOND = 120
@@ -98,8 +101,24 @@ def frame_times(start_seconds: float, end_seconds: float, frames_per_second: flo
     return times.tolist(), num_frames / length
 
 
-def cut_clip(reader: VideoReader, video: str, start_seconds: float, end_seconds: float, path: Path) -> None:
+def cut_clip(
+    reader: VideoReader,
+    video: str,
+    start_seconds: float,
+    end_seconds: float,
+    path: Path,
+    *,
+    max_side: int | None = None,
+) -> None:
     """Write what a video shows in [start, end) as an MP4, at its own mean rate, upright and without sound.
+
+    Args:
+        reader: Reads the video.
+        video: Its path.
+        start_seconds: Start of the part.
+        end_seconds: End of the part.
+        path: The file to write.
+        max_side: Longest side of its frames in pixels, to which larger ones are reduced; None keeps their size.
 
     Raises:
         VideoError: The video cannot be read, or breaks.
@@ -114,7 +133,15 @@ def cut_clip(reader: VideoReader, video: str, start_seconds: float, end_seconds:
             while frame >= first + len(chunk.frames_thwc):
                 first += len(chunk.frames_thwc)
                 chunk = next(shown)
-            writer.write(chunk.frames_thwc[frame - first])
+            writer.write(_reduced(chunk.frames_thwc[frame - first], max_side))
+
+
+def _reduced(frame: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8]:
+    height, width = frame.shape[:2]
+    if max_side is None or max(height, width) <= max_side:
+        return frame
+    size = max(1, round(height * max_side / max(height, width))), max(1, round(width * max_side / max(height, width)))
+    return np.asarray(resize(torch.from_numpy(frame)[None], size)[0].numpy())
 
 
 def _name(number: int, segment: Segment) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.context import Context, DrawnOn, drawn_on, probabilities, refined
 from nonlocal_video.inference.precision import Precision
-from nonlocal_video.inference.prediction import ScoredLabel, StageTimings
+from nonlocal_video.inference.prediction import ScoredLabel, StageTimings, best_of
 from nonlocal_video.inference.runtimes.choice import Runtime
 from nonlocal_video.inference.runtimes.device import in_words
 from nonlocal_video.inference.shortest_action import best_segments
@@ -176,19 +176,13 @@ class Timeline:
         Raises:
             UsageError: k is below 1.
         """
-        return self._best(self.scores[window], k)
+        return best_of(self.labels, self.scores[window], k)
 
     def raw_top(self, window: int, k: int = 5) -> list[ScoredLabel]:
         """Return the k likeliest classes of a window by itself, best first; `top` refines them."""
         if self.context == "none" or self.logits is None:
             return self.top(window, k)
-        return self._best(probabilities(self.logits[[window]])[0], k)
-
-    def _best(self, scores: NDArray[np.float32], k: int) -> list[ScoredLabel]:
-        if k < 1:
-            raise UsageError(f"top-k = {k} should be at least 1.")
-        order = np.argsort(-scores, kind="stable")[:k]
-        return [ScoredLabel(self.labels[i], int(i), float(scores[i])) for i in order]
+        return best_of(self.labels, probabilities(self.logits[[window]])[0], k)
 
     def moments(self) -> Iterator[Moment]:
         """Yield the covered time, divided at every start and end of a window, in order.

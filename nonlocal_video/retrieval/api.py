@@ -51,7 +51,7 @@ def search(
     labels: Sequence[str] = (),
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    model: ClipPath = "default",
+    model: ClipPath | Recognizer = "default",
     device: str = "auto",
     runtime: RuntimeOption = "auto",
     precision: Precision = "float32",
@@ -77,7 +77,8 @@ def search(
         labels: Only windows that the model takes for one of these classes.
         include: Glob patterns, one of which a file of the archive has to match.
         exclude: Glob patterns that it must not match.
-        model: Model, as for `load`: of a folder's features, and of examples that are not in the archive.
+        model: Model, as for `load`: of a folder's features, and of examples that are not in the archive. Or a
+            recognizer, on its own device.
         device: As for `load`.
         runtime: As for `load`.
         precision: As for `load`.
@@ -111,6 +112,8 @@ def search(
 
         @cache
         def recognizer() -> Recognizer:
+            if isinstance(model, Recognizer):
+                return model
             return stack.enter_context(load(model, device=device, runtime=runtime, precision=precision))
 
         notes: list[str] = []

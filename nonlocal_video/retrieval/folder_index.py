@@ -37,6 +37,7 @@ def update_index(
     *,
     fast: bool = False,
     stride_seconds: float | None = None,
+    within: Path | None = None,
     callback: IndexCallback | None = None,
 ) -> Path:
     """Make the table of a folder's videos, or bring it up to date: new and changed files are read, gone ones leave it.
@@ -49,6 +50,7 @@ def update_index(
         index: The table, .parquet; None is one in the cache folder for this folder, model and these settings.
         fast: As for `extract_features`.
         stride_seconds: As for `extract_features`.
+        within: Folder that no link may leave, as for `extract_features`.
         callback: Told about it.
 
     Returns:
@@ -61,13 +63,7 @@ def update_index(
     """
     callback = callback or IndexCallback()
     real = os.path.realpath(folder)
-    if index is None:
-        request = FeatureRequest(WindowRequest(stride_seconds=stride_seconds), None, fast)
-        told = json.dumps([real, feature_settings(recognizer, request)], sort_keys=True)
-        name = os.path.basename(real) or "root"
-        digest = hashlib.sha256(os.fsencode(told)).hexdigest()[:16]
-        index = make_cache_folder("search") / f"{name}-{digest}.parquet"
-    index = Path(index)
+    index = index_of(recognizer, folder, fast=fast, stride_seconds=stride_seconds) if index is None else Path(index)
     if index.suffix.lower() != ".parquet":
         raise UsageError(f"index = {str(index)!r} should end in .parquet.")
     if index.exists():
@@ -80,6 +76,7 @@ def update_index(
         drop_missing=True,
         fast=fast,
         stride_seconds=stride_seconds,
+        within=within,
         should_stop=callback.should_stop,
         on_progress=callback.on_progress,
     )
@@ -89,6 +86,22 @@ def update_index(
         )
     callback.on_done(index, run)
     return index
+
+
+def index_of(recognizer: Recognizer, folder: str, *, fast: bool = False, stride_seconds: float | None = None) -> Path:
+    """Return the table in the cache folder for a folder, a model and settings; it may not be there yet.
+
+    Args:
+        recognizer: Computes the features.
+        folder: The folder.
+        fast: As for `extract_features`.
+        stride_seconds: As for `extract_features`.
+    """
+    real = os.path.realpath(folder)
+    request = FeatureRequest(WindowRequest(stride_seconds=stride_seconds), None, fast)
+    told = json.dumps([real, feature_settings(recognizer, request)], sort_keys=True)
+    digest = hashlib.sha256(os.fsencode(told)).hexdigest()[:16]
+    return make_cache_folder("search") / f"{os.path.basename(real) or 'root'}-{digest}.parquet"
 
 
 def _refuse_another_folders(index: Path, real: str, folder: str) -> None:

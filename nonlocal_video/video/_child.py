@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from nonlocal_video.errors import VideoError
+from nonlocal_video.errors import ERROR_CODES, VideoError
 from nonlocal_video.video import _wire
 from nonlocal_video.video._ended import DecoderEndedError, Ending, classify_ending, kernel_kills
 from nonlocal_video.video._messages import cannot_start, did_not_start
@@ -35,10 +35,12 @@ _PRINTED_TAIL_BYTES = 4096
 # Imported by the parent's own search path; `-m` would fail if the package is in the parent's working directory.
 _BOOT = """
 import sys
-sys.path[:] = sys.argv[4:]
-from nonlocal_video.video._worker import main
-main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+sys.path[:] = sys.argv[5:]
+from nonlocal_video.video.{module} import {function}
+{function}(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), *filter(None, [sys.argv[4]]))
 """
+FILES = "_worker.main"
+"""Function of a process that reads files; it serves requests."""
 
 
 class DiedIdleError(Exception):
@@ -52,8 +54,18 @@ class DecoderProcess:
     thread lives exactly as long as the process, and a reader may be used from short-lived threads.
     """
 
-    def __init__(self, limits: DecodeLimits) -> None:
-        self._limits = limits
+    def __init__(self, limits: DecodeLimits, *, serves: str = FILES, argument: str = "") -> None:
+        """Start a process.
+
+        Args:
+            limits: What it may cost.
+            serves: Its function, as `MODULE.FUNCTION` of this package.
+            argument: A further argument of that function; none if empty.
+
+        Raises:
+            VideoError: It cannot be started, or says why it cannot serve.
+        """
+        self._limits, self._serves, self._argument = limits, serves, argument
         self._owner = os.getpid()
         self._condition = threading.Condition()
         self._deadline: float | None = None
@@ -157,6 +169,15 @@ class DecoderProcess:
                 return _wire.FRAME, {}
             return kind, _wire.read_json(self._replies, length) if length else {}
 
+    def send(self, kind: bytes, payload: bytes) -> None:
+        """Send a part of a request that was taken.
+
+        Raises:
+            DecoderEndedError: If the process ended meanwhile.
+        """
+        with self._waiting():
+            _wire.write_message(self._requests, kind, payload)
+
     def close(self, *, is_ending: bool = False) -> None:
         """Kill the process if it is alive, and wait for its end.
 
@@ -223,7 +244,8 @@ class DecoderProcess:
             raise did_not_start(error.ending, self._last_printed_line()) from None
         if kind == _wire.ERROR:
             self.close()
-            raise VideoError("internal", str(answer.get("message")))
+            code = answer.get("code")
+            raise VideoError(code if code in ERROR_CODES else "internal", str(answer.get("message")))
         self.confined = tuple(answer["confined"])
 
     def _last_printed_line(self) -> str:
@@ -240,16 +262,18 @@ class DecoderProcess:
 
     def _keep(self) -> None:
         shared = self._shared
+        module, _, function = self._serves.partition(".")
         try:
             self._process = subprocess.Popen(
                 [
                     sys.executable,
                     *_interpreter_options(),
                     "-c",
-                    _BOOT,
+                    _BOOT.format(module=module, function=function),
                     str(os.getpid()),
                     json.dumps(dataclasses.asdict(self._limits)),
                     str(-1 if shared is None else shared.descriptor),
+                    self._argument,
                     *_search_path(),
                 ],
                 stdin=subprocess.PIPE,

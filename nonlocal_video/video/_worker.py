@@ -39,10 +39,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(parent_pid: int, limits_json: str, shared_descriptor: int) -> None:
     """Serve requests from standard input on standard output, both of which are hidden from libraries."""
-    requests, replies = _take_over_pipes()
-    limits = DecodeLimits(**json.loads(limits_json))
-    _die_with_parent(parent_pid)
-    _limit_resources(limits)
+    requests, replies, limits = begin(parent_pid, limits_json)
     shared = _map(shared_descriptor)
     confined = confine()  # before any library starts a thread
     replies.write(_wire.MAGIC)
@@ -72,6 +69,15 @@ def main(parent_pid: int, limits_json: str, shared_descriptor: int) -> None:
         # A kill before this hits an idle process, and the file is not to blame.
         _wire.write_message(replies, _wire.TAKEN)
         server.serve(request)
+
+
+def begin(parent_pid: int, limits_json: str) -> tuple[IO[bytes], IO[bytes], DecodeLimits]:
+    """Take over the pipes to the parent, and limit this process; return requests, replies and limits."""
+    requests, replies = _take_over_pipes()
+    limits = DecodeLimits(**json.loads(limits_json))
+    _die_with_parent(parent_pid)
+    _limit_resources(limits)
+    return requests, replies, limits
 
 
 def _take_over_pipes() -> tuple[IO[bytes], IO[bytes]]:
@@ -115,6 +121,36 @@ def _lower_limit(which: int, value: int) -> None:
     resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
+@contextmanager
+def working(limits: DecodeLimits) -> Iterator[None]:
+    """Have the kernel end this process if the block takes much longer than the parent's limit."""
+    arm(limits)
+    try:
+        yield
+    finally:
+        disarm()
+
+
+def arm(limits: DecodeLimits) -> None:
+    """Start the kernel's timers: one of the clock, one of the processor's time."""
+    seconds = limits.timeout_seconds + _GRACE_SECONDS
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM's default action ends the process
+    if resource is not None:
+        from nonlocal_video.video._source import DECODER_THREADS
+
+        allowed = math.ceil(time.process_time() + seconds * (DECODER_THREADS + 1))
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        if hard == resource.RLIM_INFINITY or allowed < hard:
+            resource.setrlimit(resource.RLIMIT_CPU, (allowed, hard))
+
+
+def disarm() -> None:
+    """Stop the timer of the clock."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 class _Server:
     def __init__(
         self, limits: DecodeLimits, requests: IO[bytes], replies: IO[bytes], shared: SharedFrames | None
@@ -129,7 +165,7 @@ class _Server:
     def serve(self, request: dict[str, Any]) -> None:
         os.ftruncate(2, 0)
         os.lseek(2, 0, os.SEEK_SET)
-        with self._working():
+        with working(self._limits):
             try:
                 self._serve(request)
                 return
@@ -217,14 +253,14 @@ class _Server:
         self._send(_wire.PLAN, payload)
 
     def _send(self, kind: bytes, payload: memoryview | bytes = b"") -> None:
-        self._disarm()  # the parent may take its time
+        disarm()  # the parent may take its time
         _wire.write_message(self._replies, kind, payload)
-        self._arm()
+        arm(self._limits)
 
     def _share(self, picture: Any, slots: int) -> None:
         """Write a frame to shared memory once a slot is free."""
         assert self._shared is not None
-        self._disarm()  # the parent may take its time
+        disarm()  # the parent may take its time
         while self._num_shared - self._num_taken >= slots:
             try:
                 kind, _ = _wire.read_header(self._requests)
@@ -235,30 +271,6 @@ class _Server:
         self._shared.slot(self._num_shared, picture.nbytes).reshape(picture.shape)[:] = picture
         self._num_shared += 1
         self._send(_wire.SHARED)
-
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        self._arm()
-        try:
-            yield
-        finally:
-            self._disarm()
-
-    def _arm(self) -> None:
-        seconds = self._limits.timeout_seconds + _GRACE_SECONDS
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM's default action ends the process
-        if resource is not None:
-            from nonlocal_video.video._source import DECODER_THREADS
-
-            allowed = math.ceil(time.process_time() + seconds * (DECODER_THREADS + 1))
-            _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-            if hard == resource.RLIM_INFINITY or allowed < hard:
-                resource.setrlimit(resource.RLIMIT_CPU, (allowed, hard))
-
-    def _disarm(self) -> None:
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _named(info: Any, *, use_decord: bool) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def test_help_names_every_verb_and_version_is_printed() -> None:
     done = run("--help")
     assert done.returncode == 0
     verbs = (
-        "classify explain timeline features teach train evaluate check import export serve doctor "
+        "classify explain timeline watch features teach train evaluate check import export serve doctor "
         "analyze annotations benchmark weights"
     )
     for verb in verbs.split():

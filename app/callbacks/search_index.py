@@ -1,0 +1,155 @@
+"""Callbacks that look through clips, so that they can be searched."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from nonlocal_video.errors import VideoError
+from nonlocal_video.inference.files import find_files
+from nonlocal_video.inference.prediction import printable
+from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.retrieval.archive import open_archive
+from nonlocal_video.retrieval.folder_index import IndexCallback, index_of, update_index
+from nonlocal_video.retrieval.hit import Hit
+
+from .. import tool_texts as texts
+from ..messages import GONE, plain_errors, refusal
+from ..told import told_by
+from ..visit_folders import Visits, put_in
+
+MAX_CLIPS = 50
+"""Most clips of a visitor that are searched."""
+MAX_CHOICES = 1000
+"""Most clips of an index that are offered as examples; any clip can be dropped as one."""
+ROOT, OWN = "root", "own"
+WORDS = texts.SEARCH
+
+
+@dataclass
+class SearchVisit:
+    """What a visitor searches in, for, and found."""
+
+    folder: Path
+    table: Path | None = None
+    names: dict[str, Path] = field(default_factory=dict)
+    """Files of the index by the name that is shown."""
+    example: Path | None = None
+    hits: tuple[Hit, ...] = ()
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class Indexed(NamedTuple):
+    """Updates of the components after looking through clips."""
+
+    status: Any
+    example: Any
+    start: Any
+    stop: Any
+
+
+@dataclass(frozen=True)
+class SearchIndexes:
+    """Callbacks that make and update what is searched."""
+
+    recognizer: Recognizer
+    root: Path | None = None
+    """Folder that visitors may search, with its subfolders; None offers none."""
+    visits: Visits[SearchVisit] = field(default_factory=lambda: Visits(SearchVisit))
+    looking: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the offered folder is looked through; a run whose visitor left ends after the clips in hand."""
+
+    def index(self, where: str, uploads: Sequence[str] | None, request: gr.Request) -> Iterator[Indexed]:
+        """Yield how far the clips are looked through, then what can be searched."""
+        visit = self.visits.of(request)
+        visit.stop = threading.Event()
+        with plain_errors(self.root if where == ROOT and self.root else visit.folder):
+            folder, table, within = self._place(where, uploads, visit)
+            total = sum(1 for _ in find_files([str(folder)], within=within))
+            yield Indexed(_reading(0, total, 0), gr.skip(), gr.update(interactive=False), gr.update(interactive=True))
+
+            def look(tell: Callable[[tuple[int, int]], None]) -> None:
+                lock = self.looking if where == ROOT else nullcontext()
+                with lock:
+                    work = _Index(tell, visit.stop)
+                    update_index(self.recognizer, str(folder), table, fast=self._is_fast, within=within, callback=work)
+
+            is_stopped = False
+            try:
+                for files, windows in told_by(look):
+                    yield Indexed(_reading(files, total, windows), gr.skip(), gr.skip(), gr.skip())
+            except KeyboardInterrupt:
+                is_stopped = True
+            finally:
+                visit.stop.set()  # if the visitor has left
+            yield self._ready(visit, table, folder, is_stopped=is_stopped)
+
+    def stop(self, request: gr.Request) -> None:
+        """Stop looking through clips after those in hand."""
+        self.visits.of(request).stop.set()
+
+    def forget(self, request: gr.Request) -> None:
+        """Stop and delete what is done for a visitor who closed the page."""
+        if (visit := self.visits.forget(request)) is not None:
+            visit.stop.set()
+
+    @property
+    def _is_fast(self) -> bool:
+        return self.recognizer.card.fast_input is not None
+
+    def _place(self, where: str, uploads: Sequence[str] | None, visit: SearchVisit) -> tuple[Path, Path, Path]:
+        """Return the folder to look through, its table, and the folder that no link may leave."""
+        if where == ROOT and self.root is not None:
+            root = self.root.resolve()
+            return root, index_of(self.recognizer, str(root), fast=self._is_fast), root
+        if not uploads:
+            raise refusal(WORDS["no_clips"])
+        if len(uploads) > MAX_CLIPS:
+            raise refusal(WORDS["too_many"].format(most=MAX_CLIPS))
+        folder = visit.folder / "clips"
+        known = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        for upload in uploads:
+            if not Path(upload).is_file():
+                raise refusal(GONE)
+            if Path(upload).name not in known:
+                put_in(folder, upload)
+        return folder, visit.folder / "index.parquet", folder
+
+    def _ready(self, visit: SearchVisit, table: Path, folder: Path, *, is_stopped: bool) -> Indexed:
+        buttons = gr.update(interactive=True), gr.update(interactive=False)
+        if is_stopped and not table.exists():
+            return Indexed(WORDS["stopped"].format(files=0), gr.skip(), *buttons)
+        archive = open_archive(table)
+        visit.table = table
+        visit.names = {printable(os.path.relpath(path, folder)): Path(path) for path in archive.windows.paths}
+        errors = WORDS["errors"].format(count=archive.num_errors) if archive.num_errors else ""
+        words = WORDS["stopped" if is_stopped else "ready"].format(
+            files=len(visit.names), windows=len(archive.windows), errors=errors
+        )
+        choices = sorted(visit.names)[:MAX_CHOICES]
+        return Indexed(words, gr.update(choices=choices, value=None), *buttons)
+
+
+class _Index(IndexCallback):
+    """Tells the page how far an index is."""
+
+    def __init__(self, tell: Callable[[tuple[int, int]], None], stop: threading.Event) -> None:
+        self._tell, self._stop, self._windows = tell, stop, 0
+
+    def on_progress(self, progress: Any) -> None:
+        self._windows += 0 if isinstance(progress.result, VideoError) else len(progress.result)
+        self._tell((progress.counts.total() + progress.done_before.total(), self._windows))
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+
+def _reading(done: int, total: int, windows: int) -> str:
+    return WORDS["reading"].format(done=done, total=total, windows=windows)

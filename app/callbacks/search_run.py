@@ -1,0 +1,175 @@
+"""Callbacks of the search tab: the moments that are most like one, and their files."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.prediction import printable
+from nonlocal_video.inference.segment_files import cut_clip
+from nonlocal_video.retrieval.api import search
+from nonlocal_video.retrieval.example import SearchExample
+from nonlocal_video.retrieval.hit import Hit
+from nonlocal_video.retrieval.result_files import cut_hits
+from nonlocal_video.video.decode import VideoReader
+
+from ..messages import GONE, plain_errors, refusal
+from ..received import receive
+from ..visit_folders import address_of, put_in
+from .search_index import WORDS, SearchIndexes, SearchVisit
+from .timeline_words import short_clock
+
+TOP_K = 12
+PREVIEW_SIDE = 320
+
+
+class Found(NamedTuple):
+    """Updates of the components after a search."""
+
+    status: Any
+    results: Any
+    save: Any
+    saved: Any
+
+
+@dataclass(frozen=True)
+class Searches(SearchIndexes):
+    """Callbacks of the search tab."""
+
+    def choose(self, name: str | None, request: gr.Request) -> str:
+        """Take a clip of the index as the example, and return the address of a copy that the browser plays."""
+        visit = self.visits.of(request)
+        if not name:
+            return ""
+        if name not in visit.names:
+            raise refusal(GONE)
+        visit.example = visit.names[name]
+        with plain_errors(visit.example.parent):
+            copy = self._copied(visit.example, visit.folder / "examples" / secrets.token_urlsafe(8))
+        return address_of(copy)
+
+    def choose_upload(self, upload: str | None, request: gr.Request) -> None:
+        """Take an upload as the example."""
+        self.visits.of(request).example = None if upload is None else Path(upload)
+
+    def like_moment(self, seconds: float | None, label: str | None, request: gr.Request) -> Iterator[Found]:
+        """Yield the moments most like one of the example, then their previews."""
+        visit = self.visits.of(request)
+        if visit.example is None:
+            raise refusal(WORDS["no_example"])
+        yield from self._find(visit, SearchExample(visit.example, at=seconds), label)
+
+    def like_whole(self, label: str | None, request: gr.Request) -> Iterator[Found]:
+        """Yield the moments most like the whole example."""
+        yield from self.like_moment(None, label, request)
+
+    def like_hit(self, label: str | None, request: gr.Request, event: gr.EventData) -> Iterator[Found]:
+        """Yield the moments most like one that was found."""
+        visit = self.visits.of(request)
+        (hit,) = _hits_of(visit, [event._data])
+        yield from self._find(visit, SearchExample(hit.path, None, hit.start_seconds, hit.end_seconds), label)
+
+    def save(self, chosen: str, request: gr.Request) -> Iterator[Any]:
+        """Yield an archive of the chosen moments, each as an MP4 file."""
+        visit = self.visits.of(request)
+        hits = _hits_of(visit, json.loads(chosen or "[]"))
+        if not hits:
+            raise refusal(WORDS["save_none"])
+        # Not in the visitor's folder: Gradio copies no file that lies among the uploads, and this one is deleted.
+        with plain_errors(visit.folder), TemporaryDirectory() as folder:
+            copies = [
+                Hit(hit.rank, str(self._copied(Path(hit.path), Path(folder) / str(hit.rank))), *_span(hit))
+                for hit in hits
+            ]
+            failed: list[VideoError] = []
+            files = cut_hits(copies, Path(folder) / "cut", on_failure=lambda _, error: failed.append(error))
+            if failed and not files:
+                raise failed[0]
+            target = Path(folder) / "moments.zip"
+            with zipfile.ZipFile(target, "w") as archive:  # MP4 does not get smaller
+                for file in files:
+                    archive.write(file, file.name)
+            yield gr.update(value=str(target), visible=True)  # copied before this is resumed
+
+    def _find(self, visit: SearchVisit, example: SearchExample, label: str | None) -> Iterator[Found]:
+        if visit.table is None:
+            raise refusal(WORDS["no_index"])
+        with plain_errors(Path(example.path).parent):
+            if not Path(example.path).is_file():
+                raise VideoError("not_found", GONE)
+            labels = [label] if label else []
+            result = search(visit.table, like=example, top_k=TOP_K, labels=labels, model=self.recognizer)
+            visit.hits = result.hits
+            ((_, start, end),) = result.examples
+            name = _shown(visit, str(example.path))
+            where = WORDS["all"] if example.is_whole else WORDS["at"].format(seconds=short_clock((start + end) / 2))
+            words = WORDS["found"].format(count=len(result), name=name, where=where)
+            if not result:
+                words = WORDS["found_none"].format(label=f" of {label}" if label else "")
+            cards = [
+                {
+                    "name": _shown(visit, hit.path),
+                    "start": hit.start_seconds,
+                    "end": hit.end_seconds,
+                    "when": f"{short_clock(hit.start_seconds)} - {short_clock(hit.end_seconds)}",
+                    "score": hit.score,
+                    "url": "",
+                }
+                for hit in result
+            ]
+            shown = Found(words, json.dumps(cards), gr.update(visible=bool(cards)), gr.update(visible=False))
+            yield shown
+            previews = visit.folder / "previews" / secrets.token_urlsafe(8)
+            previews.mkdir(parents=True)
+            with self.recognizer.new_reader() as reader:
+                for card, hit in zip(cards, result, strict=True):
+                    card["url"] = self._preview(reader, hit, previews)
+                    yield shown._replace(results=json.dumps(cards), save=gr.skip(), saved=gr.skip())
+
+    def _preview(self, reader: VideoReader, hit: Hit, folder: Path) -> str:
+        """Write a small copy of a moment, and return its address; nothing if its video cannot be read any more."""
+        target = folder / f"{hit.rank}.mp4"
+        try:
+            with TemporaryDirectory(dir=folder) as copies:
+                copy = self._copied(Path(hit.path), Path(copies))
+                cut_clip(reader, str(copy), hit.start_seconds, hit.end_seconds, target, max_side=PREVIEW_SIDE)
+        except (VideoError, UsageError):
+            return ""
+        return address_of(target)
+
+    def _copied(self, path: Path, folder: Path) -> Path:
+        """Return a file of a visitor, or a private copy of one of the offered folder, whatever became of its name."""
+        root = None if self.root is None else self.root.resolve()
+        if root is None or not path.is_relative_to(root):
+            if not path.is_file():
+                raise VideoError("not_found", GONE)
+            return path
+        limit = self.recognizer.options.limits.max_bytes
+        with receive(None, path.relative_to(root).as_posix(), root=root, max_bytes=limit) as clip:
+            return put_in(folder, clip.path)
+
+
+def _shown(visit: SearchVisit, path: str) -> str:
+    known = next((name for name, file in visit.names.items() if str(file) == path), None)
+    return known or printable(Path(path).name)
+
+
+def _hits_of(visit: SearchVisit, numbers: Any) -> list[Hit]:
+    """Return the moments with these numbers, which a browser sent."""
+    try:
+        return [visit.hits[int(number)] for number in numbers if 0 <= int(number) < len(visit.hits)]
+    except (TypeError, ValueError):
+        raise refusal(WORDS["save_none"]) from None
+
+
+def _span(hit: Hit) -> tuple[float, float, float, float]:
+    return hit.start_seconds, hit.end_seconds, hit.score, hit.best_seconds

@@ -1,0 +1,96 @@
+"""Search, Teach and Live in a real browser, whose camera shows a moving test picture."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+from serving import Server
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
+
+WITHIN_MS = 60_000
+
+
+def open_tab(page: Page, server: Server, name: str) -> None:
+    page.goto(server.url)
+    page.get_by_role("tab", name=name).click()
+
+
+def test_search_finds_plays_and_saves_moments(page: Page, small_server: Server) -> None:
+    open_tab(page, small_server, "Search")
+    page.locator("#search-index").click()
+    expect(page.locator("#search-status")).to_contain_text("3 clips with", timeout=WITHIN_MS)
+    page.locator("#search-example input").click()
+    page.get_by_role("option", name="a.mp4").click()
+    page.wait_for_function("document.querySelector('#search-player video').duration > 1.9")
+    page.evaluate("document.querySelector('#search-player video').currentTime = 0.5")
+    page.locator("#search-moment").click()
+    moments = page.locator("#search-results .moment")
+    expect(page.locator("#search-found")).to_contain_text("moments like a.mp4, at 0:00.", timeout=WITHIN_MS)
+    expect(moments.first.locator("video[src]")).to_be_attached(timeout=WITHIN_MS)
+    page.wait_for_function("document.querySelector('#search-results video').videoWidth > 0")
+    moments.first.get_by_label("Save this one").check()
+    page.locator("#search-save").click()
+    archive = page.locator("#search-saved a").first
+    expect(archive).to_be_visible(timeout=WITHIN_MS)
+    found = page.request.get(str(archive.evaluate("link => link.href"))).body()
+    assert [name[:5] for name in zipfile.ZipFile(io.BytesIO(found)).namelist()] == ["0001_"]
+    name = moments.first.locator("strong").inner_text()
+    moments.first.get_by_role("button", name="More like this").click()
+    expect(page.locator("#search-found")).to_contain_text(f"like {name}", timeout=WITHIN_MS)
+
+
+def test_teach_by_dropped_and_recorded_clips(page: Page, small_server: Server, clip_folder: Path) -> None:
+    page.context.grant_permissions(["camera"])
+    open_tab(page, small_server, "Teach")
+    says = page.locator(".teach-says")
+    for number, (name, clip) in enumerate((("one", "a.mp4"), ("two", "b/c.mp4"))):
+        card = page.locator(".teach-class").nth(number)
+        card.get_by_label("Name of this action").fill(name)
+        card.get_by_label("Name of this action").press("Enter")
+        expect(page.locator(".teach-class").nth(number).get_by_label(f"Remove this action: {name}")).to_be_visible()
+        page.locator(".teach-class").nth(number).locator("input[type=file]").set_input_files(clip_folder / clip)
+        expect(page.locator(".teach-clips .teach-clip")).to_have_count(number + 1, timeout=WITHIN_MS)
+    expect(says).to_contain_text("2 actions, one clip each", timeout=WITHIN_MS)
+    for number in range(2):
+        hold = page.locator(".teach-class").nth(number).get_by_role("button", name="Hold to record")
+        hold.hover()
+        page.mouse.down()
+        expect(page.locator(".teach-hold.is-recording")).to_be_visible(timeout=WITHIN_MS)
+        page.wait_for_timeout(1500)
+        page.mouse.up()
+        expect(page.locator(".teach-clips .teach-clip")).to_have_count(3 + number, timeout=WITHIN_MS)
+    expect(says).to_contain_text("of 4 left-out clips right", timeout=WITHIN_MS)
+    page.locator(".teach-try input[type=file]").set_input_files(clip_folder / "z with space.mp4")
+    expect(page.locator(".teach-bars li")).to_have_count(2, timeout=WITHIN_MS)
+    page.get_by_role("button", name="Use it in Recognise").click()
+    expect(page.locator("#teach-used")).to_contain_text("Recognise now uses your model", timeout=WITHIN_MS)
+    expect(page.locator("#teach-download")).to_be_visible()
+
+
+def test_live_answers_for_the_camera_until_it_is_stopped(page: Page, small_server: Server) -> None:
+    page.context.grant_permissions(["camera"])
+    open_tab(page, small_server, "Live")
+    page.get_by_role("button", name="Start the camera").click()
+    expect(page.locator(".live.has-answer")).to_be_attached(timeout=WITHIN_MS)
+    expect(page.locator(".live-bars li")).to_have_count(5)
+    expect(page.locator(".live-label")).to_contain_text("action")
+    first = page.locator(".live-pace").inner_text()
+    expect(page.locator(".live-pace")).not_to_have_text(first, timeout=WITHIN_MS)
+    assert page.locator(".live-strip span").count() >= 1
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Start the camera")).to_be_visible()
+    assert page.evaluate("document.querySelector('.live-video').srcObject") is None, "the camera is given back"
+
+
+def test_without_a_camera_the_page_says_so(page: Page, small_server: Server) -> None:
+    page.add_init_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+    page.add_init_script("Object.defineProperty(window, 'isSecureContext', {value: false})")
+    open_tab(page, small_server, "Live")
+    expect(page.locator(".live-word")).to_contain_text("only to pages over HTTPS")
+    page.get_by_role("tab", name="Teach").click()
+    expect(page.locator(".teach-camera-says")).to_contain_text("only to pages over HTTPS")

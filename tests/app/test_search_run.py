@@ -1,0 +1,179 @@
+"""Search on the page, without a browser: only offered files and a visitor's own are read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import unquote
+
+import gradio as gr
+import pytest
+from colour_clips import COLOURS, write_colour
+
+from nonlocal_video.app import visit_folders
+from nonlocal_video.app.callbacks.search_index import OWN, ROOT
+from nonlocal_video.app.callbacks.search_run import Searches
+from nonlocal_video.app.visit_folders import Visits, private_folder
+from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.retrieval.api import search
+from nonlocal_video.video.decode import VideoReader
+
+ANN: Any = SimpleNamespace(session_hash="ann")
+BOB: Any = SimpleNamespace(session_hash="bob")
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NONLOCAL_VIDEO_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips of each colour, in two folders, and a note."""
+    folder = tmp_path_factory.mktemp("colours")
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        write_colour(folder / f"{name} 1.mp4", colour, number)
+        write_colour(folder / "more" / f"{name} 2.mp4", colour, number + 10)
+    (folder / "note.mp4").write_text("no video\n" * 20)
+    return folder
+
+
+@pytest.fixture
+def searches(recognizer: Recognizer, colours: Path, tmp_path: Path) -> Searches:
+    return Searches(recognizer, Path(shutil.copytree(colours, tmp_path / "offered")))
+
+
+def last(updates: Iterator[Any]) -> Any:
+    return list(updates)[-1]
+
+
+def cards(found: Any) -> list[dict[str, Any]]:
+    return list(json.loads(found.results))
+
+
+def file_at(address: str) -> Path:
+    return Path(unquote(address.partition("file=")[2]))
+
+
+def test_the_folder_is_searched_like_the_command_does(searches: Searches) -> None:
+    indexed = last(searches.index(ROOT, None, ANN))
+    names = [f"{place}{name} {number}.mp4" for place, number in (("", 1), ("more/", 2)) for name in COLOURS]
+    assert indexed.example["choices"] == sorted(names)
+    assert "1 could not be read" in indexed.status
+    assert indexed.status.startswith("6 clips with ")
+    address = searches.choose("red 1.mp4", ANN)
+    assert file_at(address).read_bytes() == (searches.root / "red 1.mp4").read_bytes()
+    first, *_, found = list(searches.like_moment(0.7, None, ANN))
+    assert [card["url"] for card in cards(first)] == [""] * len(cards(first)), "words first, previews then"
+    visit = searches.visits.of(ANN)
+    expected = search(
+        visit.table,
+        like=visit.example,
+        at=0.7,
+        top_k=12,
+        model=searches.recognizer,
+    )
+    assert [(card["name"], card["start"]) for card in cards(found)] == [
+        (str(Path(hit.path).relative_to(searches.root.resolve())), hit.start_seconds) for hit in expected
+    ]
+    own = [card for card in cards(found) if card["name"] == "red 1.mp4"]
+    assert not [card for card in own if card["start"] < 0.7 < card["end"]], "not the moment itself"
+    assert "red 1.mp4, at 0:00." in found.status
+    with VideoReader() as reader:
+        info = reader.probe(file_at(cards(found)[0]["url"]))
+    assert info.duration_seconds == pytest.approx(cards(found)[0]["end"] - cards(found)[0]["start"], abs=0.11)
+
+
+def test_more_like_a_moment_that_was_found_and_only_of_a_class(searches: Searches) -> None:
+    last(searches.index(ROOT, None, ANN))
+    searches.choose("red 1.mp4", ANN)
+    before = cards(last(searches.like_whole(None, ANN)))
+    event: Any = SimpleNamespace(_data=0)
+    after = last(searches.like_hit(None, ANN, event))
+    assert before[0]["name"] in after.status
+    assert (before[0]["name"], before[0]["start"]) not in [(card["name"], card["start"]) for card in cards(after)]
+    label = searches.recognizer.classify(searches.visits.of(ANN).hits[0].path).top1.label
+    assert 0 < len(cards(last(searches.like_whole(label, ANN)))) <= len(before)
+    for numbers in (99, -1, "x", None):
+        with pytest.raises((gr.Error, ValueError)):
+            last(searches.like_hit(None, ANN, SimpleNamespace(_data=numbers)))
+
+
+def test_own_clips_are_searched_and_saved_as_files(searches: Searches, colours: Path) -> None:
+    uploads = [str(colours / "red 1.mp4"), str(colours / "more" / "red 2.mp4"), str(colours / "blue 1.mp4")]
+    indexed = last(searches.index(OWN, uploads, ANN))
+    assert indexed.example["choices"] == ["blue 1.mp4", "red 1.mp4", "red 2.mp4"]
+    searches.choose_upload(str(colours / "green 1.mp4"), ANN)  # not among them
+    found = last(searches.like_whole(None, ANN))
+    assert len(cards(found)) == 3
+    for update in searches.save("[0, 2]", ANN):
+        assert not Path(update["value"]).is_relative_to(searches.visits.of(ANN).folder), "Gradio would not copy it"
+        with zipfile.ZipFile(update["value"]) as archive:
+            names = archive.namelist()
+    assert [name[:4] for name in names] == ["0001", "0003"]
+    assert all(name.endswith(".mp4") for name in names)
+    for wrong in ("[]", "[7]", '["x"]'):
+        with pytest.raises(gr.Error, match="Tick the moments"):
+            last(searches.save(wrong, ANN))
+    folder = searches.visits.of(ANN).folder
+    stop = searches.visits.of(ANN).stop
+    searches.forget(ANN)
+    searches.forget(BOB)  # not known
+    assert stop.is_set()
+    assert not folder.exists()
+
+
+def test_visitors_are_apart_and_nothing_else_is_read(searches: Searches, colours: Path, tmp_path: Path) -> None:
+    last(searches.index(OWN, [str(colours / "red 1.mp4")], ANN))
+    for wrong in ("red 1.mp4", "../red 1.mp4", "/etc/passwd"):
+        with pytest.raises(gr.Error, match="no longer on the server"):
+            searches.choose(wrong, BOB)
+    with pytest.raises(gr.Error, match="Choose a clip"):
+        last(searches.like_whole(None, BOB))
+    searches.choose_upload(str(colours / "red 1.mp4"), BOB)
+    with pytest.raises(gr.Error, match="Look through the clips first"):
+        last(searches.like_whole(None, BOB))
+    for uploads, words in ((None, "Drop some clips"), ([str(tmp_path / "gone.mp4")], "no longer"), (["x"] * 51, "50")):
+        with pytest.raises(gr.Error, match=words):
+            last(searches.index(OWN, uploads, BOB))
+
+
+def test_links_out_of_the_folder_are_not_read(searches: Searches, colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    shutil.copy(colours / "blue 1.mp4", tmp_path / "private" / "secret.mp4")
+    assert searches.root is not None
+    (searches.root / "link.mp4").symlink_to(tmp_path / "private" / "secret.mp4")
+    (searches.root / "out").symlink_to(tmp_path / "private")
+    indexed = last(searches.index(ROOT, None, ANN))
+    assert not [name for name in indexed.example["choices"] if "link" in name or "secret" in name]
+    # One that becomes a link after it was looked through is not copied either.
+    (searches.root / "red 1.mp4").unlink()
+    (searches.root / "red 1.mp4").symlink_to(tmp_path / "private" / "secret.mp4")
+    with pytest.raises(gr.Error, match="links are not followed"):
+        searches.choose("red 1.mp4", ANN)
+
+
+def test_a_stop_keeps_what_is_done(searches: Searches) -> None:
+    updates = searches.index(ROOT, None, ANN)
+    next(updates)
+    searches.stop(ANN)
+    assert list(updates)[-1].status.startswith("Stopped. ")
+    assert last(searches.index(ROOT, None, ANN)).status.startswith("6 clips")
+
+
+def test_old_visits_are_forgotten_with_their_folders() -> None:
+    visits = Visits(lambda folder: folder, max_visits=2)
+    folders = [visits.of(SimpleNamespace(session_hash=name)) for name in "abc"]
+    assert [folder.exists() for folder in folders] == [False, True, True]
+    assert len({folder.parent for folder in folders}) == 1
+    assert len(private_folder().name) >= 20, "unguessable"
+    (folders[1] / "clip.mp4").write_bytes(b"one")
+    assert visit_folders.put_in(folders[2], folders[1] / "clip.mp4").name == "clip.mp4"
+    assert visit_folders.put_in(folders[2], folders[1] / "clip.mp4").name == "clip 2.mp4"

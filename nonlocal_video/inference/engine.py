@@ -63,7 +63,9 @@ class Engine:
         return self.runner.by_torch.folded
 
     def prepare(self, spec: InputSpec, *, num_ahead: int) -> None:
-        """Run the network once on noise, so that it is ready for this input: compiled, or taken from the cache.
+        """Make the network ready for this input: compiled, after a view of noise, or taken from the cache.
+
+        Where OpenVINO would not run it in any case, nothing is done.
 
         Args:
             spec: The network's input.
@@ -72,7 +74,8 @@ class Engine:
         shape = (1, 3, spec.num_frames, spec.crop, spec.crop)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         with self.shared.taken(), torch.inference_mode():
-            self.runner(noise, num_ahead=num_ahead)
+            if self.runner.may_use_openvino(noise.shape[1:]):
+                self.runner(noise, num_ahead=num_ahead)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the logits (B, P, classes), on the device, of normalised views (B, 3, T, S, S)."""

@@ -92,6 +92,10 @@ class NetworkRunner:
             raise self.by_torch.not_finite(views)
         return answer, "openvino"
 
+    def may_use_openvino(self, shape: torch.Size) -> bool:
+        """Return whether OpenVINO would run the network on views of a shape (3, T, S, S) if there were very many."""
+        return self._choose(shape, math.inf).runtime == "openvino"
+
     def _timed(self, views: Tensor, inputs_of: Sequence[str], outputs_of: Sequence[str]) -> tuple[NetworkAnswer, float]:
         """Run PyTorch; return its answer and the seconds that this took, without those of its start.
 
@@ -99,7 +103,7 @@ class NetworkRunner:
         may be compiled next, the answer has what it is compared by.
         """
         _ = self.by_torch.folded
-        if self._choose(views.shape[1:], math.inf).runtime == "openvino":
+        if self.may_use_openvino(views.shape[1:]):
             inputs_of = list(dict.fromkeys([*inputs_of, *self.by_openvino.inputs_of]))
             outputs_of = list(dict.fromkeys([*outputs_of, *self.by_openvino.outputs_of]))
         started = time.process_time()

@@ -50,8 +50,8 @@ class TorchvisionNetwork(nn.Module):
     @property
     def last_features(self) -> tuple[int, ...]:
         """Channels, frames, rows and columns of the last stage."""
-        head: Any = self.get_submodule(self.head_layer)
-        return (int(head.in_features), *self._layout.size)
+        classifier: Any = self.get_submodule(self.head_layer)
+        return (classifier.in_features, *self._layout.size)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Classify normalised clips: (B, 3, T, S, S) -> logits (B, classes)."""

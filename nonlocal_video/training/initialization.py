@@ -93,6 +93,19 @@ def initialize(
         return made
 
 
+def check_trainable(start: Initialization) -> None:
+    """Raise if gradients do not train a network here.
+
+    Raises:
+        UsageError: If so.
+    """
+    if not isinstance(start.network, Trainable):
+        raise UsageError(
+            f"Networks of the kind {start.card.architecture!r} are not trained here; `nonlocal-video teach` gives them "
+            f"a new head from a few examples a class."
+        )
+
+
 def _new(card: ModelCard, source: str) -> Initialization:
     network = build_network(card)
     sentence = f"The network of {source!r} was initialised with random weights; no weights were loaded."

@@ -28,7 +28,7 @@ from nonlocal_video.training.engine import Training, TrainingProgress, TrainResu
 from nonlocal_video.training.feature_cache import FeatureCache, bytes_needed, check_room, feature_shape, frozen_part
 from nonlocal_video.training.freezing import Gates, checkpoint_activations, freeze, last_frozen_layer, share_statistics
 from nonlocal_video.training.images import ImageDataset
-from nonlocal_video.training.initialization import Initialization, NewModel, Trainable, initialize, read_new_model
+from nonlocal_video.training.initialization import Initialization, NewModel, check_trainable, initialize, read_new_model
 from nonlocal_video.training.loading import TrainingData
 from nonlocal_video.training.metrics import MetricsWriter, read_metrics
 from nonlocal_video.training.mixed_data import MixedDataset
@@ -248,11 +248,7 @@ class _Run:
             new_weights=settings.new_weights,
             seed=settings.train.seed,
         )
-        if not isinstance(start.network, Trainable):
-            raise UsageError(
-                f"Networks of the kind {start.card.architecture!r} are not trained here; `nonlocal-video teach` gives "
-                f"them a new head from a few examples a class."
-            )
+        check_trainable(start)
         return start
 
     def _data(self) -> tuple[MixedDataset, MixedDataset]:

@@ -18,7 +18,7 @@ ONE_VIEW = "1x1"
 THOROUGH = "3x1"
 PAPER = "10x3"
 LONGER_THAN_VIEWS = 1.5
-"""A clip is long if it lasts this many of the model's cheapest views."""
+"""A clip is long if it lasts longer than this many of the model's standard views."""
 WIDE = "wide"
 WIDE_TIMES = 4
 """Length of a wide window, as a multiple of the model's own."""
@@ -42,7 +42,7 @@ def view_choices(card: ModelCard) -> list[Choice]:
 
 def is_long(seconds: float, card: ModelCard) -> bool:
     """Return whether a clip of this length is worth a look at each of its moments."""
-    return seconds > LONGER_THAN_VIEWS * card.view(fast=card.fast_input is not None).span_seconds
+    return seconds > LONGER_THAN_VIEWS * card.input.span_seconds
 
 
 def standard_view(card: ModelCard) -> str:

@@ -46,7 +46,8 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(address)
-        expect(page.locator("#intake .sample video").last).to_be_visible(timeout=WITHIN_MS)
+        shown = "[...document.querySelectorAll('#intake .sample video')].every((one) => one.readyState >= 2)"
+        page.wait_for_function(shown, timeout=WITHIN_MS)
         save(page, "page_empty.jpg")
         recognise(page, both)
         save(page, "page_recognise.jpg")

@@ -48,7 +48,7 @@ SAMPLES = (
         end_seconds=7.68,
     ),
     Sample(
-        title="A pianist: an honest mistake",
+        title="A pianist (a mistake)",
         file_name="pianist.mp4",
         member="musicalgestures/examples/pianist.avi",
         member_sha256="1b17d27c2aba3a3e52f6bab717cc5afa93b39848e528d3743afb16b34b554d39",

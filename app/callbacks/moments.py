@@ -89,7 +89,7 @@ class Moments:
         middle = (timeline.starts + timeline.ends) / 2
         window = int(abs(middle - seconds).argmin())
         best = timeline.top(window, 1)[0]
-        answer: dict[str, Any] = {
+        answer: Event = {
             "run": run.identity,
             "window": [float(timeline.starts[window]), float(timeline.ends[window])],
             "label": best.label,

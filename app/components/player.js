@@ -84,6 +84,7 @@ function makePlayer(root, words, owner) {
                 one.pause();
             }
         }
+        strip.showWhole(video === whole);
         find(".cannot").hidden = !(video === whole && state.unplayable && !state.data);
     }
 

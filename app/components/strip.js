@@ -79,7 +79,9 @@ function makeStrip(root, onSeek) {
             onSeek(Math.min(Math.max(target[event.key], 0), 1));
         }
     });
-    return { clear, film: fill, curve, mark: place };
+    // The film and the curve are those of the span that was seen: for the whole clip there is the plain strip.
+    const showWhole = (is) => root.classList.toggle("whole", is);
+    return { clear, film: fill, curve, mark: place, showWhole };
 }
 
 function drawMarks(svg, state) {
@@ -103,7 +105,7 @@ function drawMarks(svg, state) {
     for (const dot of point ? dots : []) {
         make("circle", `dot ${near(dot) ? "now" : ""}`, { cx: share(dot.x), cy: share(dot.y), r: 4 + 12 * Math.sqrt(dot.share) });
         if (near(dot) || dot === dots[0]) {
-            const text = make("text", "share", { x: share(dot.x), y: share(dot.y), dy: -10 });
+            const text = make("text", "share", { x: share(dot.x), y: share(dot.y), dy: dot.y < point.y ? -10 : 22 });
             text.textContent = `${(100 * dot.share).toFixed(dot.share < 0.1 ? 1 : 0)}%`;
         }
     }

@@ -53,6 +53,7 @@ def clips(clip_folder: Path, tmp_path: Path) -> list[Path]:
     return own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_is_shown_belongs_to_the_last_choice(recognizer: Recognizer, clips: list[Path], seed: int) -> None:
     """Generators are advanced and their events delivered in any order, late ones of earlier runs among them."""

@@ -48,7 +48,8 @@ def result_page(kept: KeptResult, *, keep_seconds: float) -> str:
 <div class="answer"><p class="name">{name}</p><h1>{escape(headline)}</h1>
 <p class="sure">{escape(texts.confidence(top))}</p>
 {_bars(kept)}
-<div class="tools"><button type="button" id="copy" data-copied="{words["copied"]}">{words["copy"]}</button>{_downloads(kept)}{keep}
+<div class="tools"><button type="button" id="copy" data-copied="{words["copied"]}">{words["copy"]}</button>
+{_downloads(kept)}{keep}
 <button type="button" id="delete" data-sure="{words["sure"]}">{words["delete"]}</button></div>
 <p class="small" id="life" role="status" data-saved="{words["saved"]}">{life}</p>
 <details><summary>{words["details"]}</summary><p class="small">{escape(looked)}
@@ -70,7 +71,8 @@ def _document(title: str, body: str) -> str:
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>
 <body><header><a href="/">nonlocal-video</a><a class="again" href="/">{texts_more.KEEP["own"]}</a></header>
 {body}
-<section id="recent" aria-labelledby="recent-title" hidden><h2 id="recent-title">{texts_more.KEEP["recent"]}</h2><ul></ul>
+<section id="recent" aria-labelledby="recent-title" hidden><h2 id="recent-title">{texts_more.KEEP["recent"]}</h2>
+<ul></ul>
 </section><script>{_SCRIPT}</script></body></html>"""
 
 

@@ -161,13 +161,13 @@ def visit(python: Path, folder: Path) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(address)
-        page.locator("#clip input[type=file]").set_input_files(clip)
-        page.locator("#recognise:enabled").click(timeout=WITHIN_MS)
-        expect(page.locator("#scores")).to_contain_text("dancing ballet", timeout=WITHIN_MS)
-        page.wait_for_function("document.querySelector('#overlay video')?.currentTime > 0", timeout=WITHIN_MS)
+        page.locator("#clip-file").set_input_files(clip)
+        expect(page.locator("#stage .bars")).to_contain_text("dancing ballet", timeout=WITHIN_MS)
+        playing = "document.querySelector('.player.ready .span')?.currentTime > 0"
+        page.wait_for_function(playing, timeout=WITHIN_MS)
         page.screenshot(path=DIST / "page.png", full_page=True)
         browser.close()
-    print(f"The page recognised the sample clip and its overlay plays; {DIST.name}/page.png shows it.")
+    print(f"The page recognised the sample clip and its player plays; {DIST.name}/page.png shows it.")
 
 
 @contextmanager

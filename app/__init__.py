@@ -3,15 +3,27 @@
 Which file draws what:
 
     page.py                   the frame: title, tabs, theme
-    texts.py, texts_more.py   every word on the page
-    tabs/recognise_tab.py     Recognise: intake, answer, player, moments of a long clip
-    tabs/timeline_tab.py      Timeline: a long video with a choice of windows
-    tabs/folder_tab.py        Folder: many clips, one table
-    tabs/models_tab.py        Models: what there is, downloads, two models side by side
-    tabs/api_tab.py           API: the program to copy
-    components/               what several tabs draw: player, plot, buttons, samples; JavaScript and CSS beside them
-    callbacks/                what happens when somebody acts; no layout
+    texts.py, sentences.py    the words of Recognise and of the frame
+    texts_more.py             the words of Folder, Models and results
+    tabs/                     a file a tab; recognise_tab.py is the main flow
+    components/intake         where a clip is dropped, pasted, recorded or picked
+    components/stage          the answer: headline, how sure, bars, progress; it drops events of earlier runs
+    components/player         the player (player.js), its heat (heat.js), its strip and marks (strip.js)
+    components/moments_view   the moments of a long clip
+    components/keep_bar       link, files and recent results; address.js is the address of the page
+    components/plain_player, timeline_plot, sample_row, buttons    parts of the Timeline tab
+    components/*.css          the looks; heat.py packs what the player draws
+
+What happens when somebody acts:
+
+    callbacks/choosing.py     a clip was chosen, or a setting
+    callbacks/recognise.py    from a chosen clip to its answer
+    callbacks/asking.py       questions of the player
+    callbacks/moments.py      the moments of a long clip
+    callbacks/timeline_*.py, folder_*.py      the tabs Timeline and Folder
+    callbacks/model_list.py, comparing.py     the tab Models
     results/                  kept results: their page at /r/ID, their files, what a reload shows again
+    visits.py                 whose run is the current one
     api.py                    the endpoints of `gradio_client`
     application.py            the routes and their doors; server.py starts and ends it
     the rest                  limits, login, plain HTTP, clean-up

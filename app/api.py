@@ -19,7 +19,8 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline import check_segment_rule
 from nonlocal_video.inference.timeline_files import to_json
 
-from .callbacks.timeline_run import timeline_updates
+from . import texts
+from .callbacks.timeline_updates import timeline_updates
 from .choices import FAST, ONE_VIEW, PAPER, THOROUGH
 from .messages import GONE, plain_errors, without_folder
 
@@ -31,23 +32,6 @@ MAX_TOP_K = 400
 METHODS = ["", "attention", "query", "evidence", "gradcam"]
 """Methods of /explain. By default query if there is a point, evidence if there is a label, otherwise attention; gradcam
 is an alias of evidence."""
-CLASSIFY = """The likeliest actions of one clip, as one row of `nonlocal-video classify --json`.
-
-The row has the keys file (there its path), status ("ok" or "error"), model, top (label, index, score), error (code,
-message), video, seconds and notes. A clip that cannot be read gives a row with an error. region is X0,Y0,X1,Y1, the
-part of the picture to look at, in fractions of its width and height; without it, it is the whole picture."""
-EXPLAIN = """Where the network looked in one clip: a JSON object, and an overlay video in H.264.
-
-The object has the row of /classify as `prediction`; `method`, `layer`, `quantity`, `seconds` of the sampled frames;
-`query`; `entropy_nats`, `maximum_entropy_nats` and `temporal_spread_seconds` of an attention map; and `strongest`, the
-places with the greatest values (seconds, x and y as fractions of the frame, value). Method query needs query_seconds,
-query_x and query_y. region is that of /classify; all places are fractions of the whole picture."""
-TIMELINE = """What happens when in a long clip: the JSON object of `nonlocal-video timeline --json`.
-
-The object has windows and segments, each with start_seconds and end_seconds, and status: "ok" if the windows reach the
-end, "error" if the video broke off, with its error. `submit()` gives what there is every few seconds, with the status
-"stopped", and its `cancel()` ends the work. window_seconds and stride_seconds are the model's own and half a window if
-they are not given. A clip of which not even one window can be read is refused. region is that of /classify."""
 UPDATE_SECONDS = 5.0
 
 
@@ -61,7 +45,7 @@ class Endpoints:
     def classify(
         self, clip: str | None, model: str, views: str, top_k: float, region: str | None = None
     ) -> dict[str, Any]:
-        """Handle /classify, see `CLASSIFY`."""
+        """Handle /classify, see `texts.CLASSIFY`."""
         path = _uploaded(clip)
         with plain_errors(path.parent):
             try:
@@ -85,7 +69,7 @@ class Endpoints:
         layer: str | None = None,
         region: str | None = None,
     ) -> Iterator[tuple[dict[str, Any], str]]:
-        """Handle /explain, see `EXPLAIN`."""
+        """Handle /explain, see `texts.EXPLAIN`."""
         path = _uploaded(clip)
         with plain_errors(path.parent):
             given = [value for value in (query_seconds, query_x, query_y) if value is not None]
@@ -113,7 +97,7 @@ class Endpoints:
         top_k: float = 5,
         region: str | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Handle /timeline, see `TIMELINE`."""
+        """Handle /timeline, see `texts.TIMELINE`."""
         path = _uploaded(clip)
         rule = {"threshold": threshold, "min_seconds": min_seconds}
         with plain_errors(path.parent):
@@ -148,7 +132,7 @@ def add_endpoints(recognizers: Mapping[str, Recognizer]) -> None:
             [clip, model, views, top_k, region],
             row,
             api_name="classify",
-            api_description=CLASSIFY,
+            api_description=texts.CLASSIFY,
             concurrency_id=NETWORK,
         )
         fast = gr.Checkbox(False, label="fast")
@@ -160,7 +144,7 @@ def add_endpoints(recognizers: Mapping[str, Recognizer]) -> None:
             [clip, model, fast, method, *query, label, layer, region],
             [gr.JSON(label="explanation"), gr.File(label="overlay")],
             api_name="explain",
-            api_description=EXPLAIN,
+            api_description=texts.EXPLAIN,
             concurrency_id=NETWORK,
         )
         lengths = [gr.Number(None, label=f"{name}_seconds") for name in ("window", "stride")]
@@ -170,7 +154,7 @@ def add_endpoints(recognizers: Mapping[str, Recognizer]) -> None:
             [clip, model, fast, *lengths, *rule, top_k, region],
             gr.JSON(label="timeline"),
             api_name="timeline",
-            api_description=TIMELINE,
+            api_description=texts.TIMELINE,
             concurrency_id=LONG,
         )
 

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from nonlocal_video.attention.maps import AttentionMaps, Target
-from nonlocal_video.inference.prediction import ScoredLabel
-
-from .sureness import NOT_SURE, sureness_of
-
 TITLE = "nonlocal-video"
 INTRODUCTION = "What is happening in this video, and what made the network think so?"
 LIMITS = """Up to {megabytes} MB, {hours:g} hours and {megapixels:g} megapixels a frame. A clip stays on this server and
@@ -115,9 +108,7 @@ OUTSIDE = "The network did not see that place; click inside the bright part of t
 NOT_DRAWN = "The run was stopped before it was known what the network looked at."
 EXPIRED = STAGE["lost"]
 BUSY = "The server is busy: {count} clips are waiting. Try again in a minute."
-TOO_LARGE = (
-    "This clip takes more memory than the server keeps for questions; the answer stands, points cannot be asked."
-)
+NOT_KEPT = "What this answer was made from is no longer kept, or was too large to keep; look again to ask about it."
 
 # Long clips
 MOMENTS = {
@@ -140,73 +131,21 @@ MOMENTS = {
     "none": "no action",
 }
 
+# The endpoints of `gradio_client`
+CLASSIFY = """The likeliest actions of one clip, as one row of `nonlocal-video classify --json`.
 
-def headline(top: Sequence[ScoredLabel]) -> str:
-    """Return the answer in words: the action, or the two that are too close to call."""
-    first = top[0]
-    if _word(top) == NOT_SURE and len(top) > 1:
-        return f"Not sure: looks like {first.label} or {top[1].label}"
-    return first.label
+The row has the keys file (there its path), status ("ok" or "error"), model, top (label, index, score), error (code,
+message), video, seconds and notes. A clip that cannot be read gives a row with an error. region is X0,Y0,X1,Y1, the
+part of the picture to look at, in fractions of its width and height; without it, it is the whole picture."""
+EXPLAIN = """Where the network looked in one clip: a JSON object, and an overlay video in H.264.
 
+The object has the row of /classify as `prediction`; `method`, `layer`, `quantity`, `seconds` of the sampled frames;
+`query`; `entropy_nats`, `maximum_entropy_nats` and `temporal_spread_seconds` of an attention map; and `strongest`, the
+places with the greatest values (seconds, x and y as fractions of the frame, value). Method query needs query_seconds,
+query_x and query_y. region is that of /classify; all places are fractions of the whole picture."""
+TIMELINE = """What happens when in a long clip: the JSON object of `nonlocal-video timeline --json`.
 
-def confidence(top: Sequence[ScoredLabel]) -> str:
-    """Return how sure the answer is, in words and as a number."""
-    word = _word(top)
-    if word == NOT_SURE and len(top) > 1:
-        return f"{percent(top[0].score)} and {percent(top[1].score)}"
-    return f"{word.capitalize()}, {percent(top[0].score)}"
-
-
-def percent(share: float) -> str:
-    """Format a share from 0 to 1; certainty is left to those who have it."""
-    return "over 99%" if 0.995 <= share < 1 else f"{share:.0%}"
-
-
-def place(x: float, y: float) -> str:
-    """Return a place of the picture in plain words; x and y are fractions from the left and from the top."""
-    column = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
-    row = "upper" if y < 1 / 3 else "lower" if y > 2 / 3 else ""
-    if row and column:
-        return f"the {row} {column}"
-    if row:
-        return f"the {row} middle"
-    return f"the {column}" if column else "the middle"
-
-
-def when(seconds: float) -> str:
-    """Return a distance in time in plain words."""
-    if abs(seconds) < 0.05:
-        return "at the same moment"
-    return f"{abs(seconds):.1f} s {'later' if seconds > 0 else 'earlier'}"
-
-
-def attends(maps: AttentionMaps, targets: Sequence[Target], total: float) -> str:
-    """Return in plain words what a point attends to most; `total` is the sum of all weights above 0."""
-    assert maps.query is not None
-    if not targets:
-        return "This point attends to all places alike."
-    best = targets[0]
-    moment = when(best.seconds - maps.query.seconds)
-    return (
-        f"This point attends most to {place(best.x, best.y)}, {moment}: {percent(best.value / total)} of its attention."
-    )
-
-
-def numbers(maps: AttentionMaps, targets: Sequence[Target], total: float) -> list[str]:
-    """Return the statistics of a point's attention, for those who want them."""
-    lines = [f"{maps.quantity}; layer {maps.layer}, {maps.cells.size} places"]
-    if maps.entropy_nats is not None and maps.temporal_spread_seconds is not None:
-        lines.append(
-            f"entropy {maps.entropy_nats:.2f} nats of at most {maps.maximum_entropy_nats:.2f}; spread in time "
-            f"{maps.temporal_spread_seconds:.2f} s, {maps.even_temporal_spread_seconds:.2f} s for equal weights"
-        )
-    lines += [
-        f"{target.seconds:.2f} s, {target.x:.0%} from the left, {target.y:.0%} from the top: {target.value / total:.1%}"
-        for target in targets
-    ]
-    return lines
-
-
-def _word(top: Sequence[ScoredLabel]) -> str:
-    lead = top[0].score - (top[1].score if len(top) > 1 else 0.0)
-    return sureness_of(top[0].score, lead)
+The object has windows and segments, each with start_seconds and end_seconds, and status: "ok" if the windows reach the
+end, "error" if the video broke off, with its error. `submit()` gives what there is every few seconds, with the status
+"stopped", and its `cancel()` ends the work. window_seconds and stride_seconds are the model's own and half a window if
+they are not given. A clip of which not even one window can be read is refused. region is that of /classify."""

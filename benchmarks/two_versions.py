@@ -54,7 +54,7 @@ def visit(url: str, clip: Path) -> Figures:
         page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
         found = first_answer(page, url, clip, quick=False)
         browser.close()
-    return {"scores_seconds": found["scores"], "overlay_seconds": found["overlay"]}
+    return {"scores_seconds": found["scores"], "overlay_seconds": found["maps"]}
 
 
 def compare(this: Callable[[int], Figures], other: Callable[[int], Figures], runs: int) -> dict[str, object]:

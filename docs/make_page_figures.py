@@ -17,8 +17,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def page_with_figures(text: str) -> str:
     """The page's text with what stands between its markers as the results say."""
-    for name, describe in (("first-answer", _first_answer), ("soak", _soak)):
-        results = json.loads((RESULTS / f"page_{name.replace('-', '_')}.json").read_text("utf-8"))
+    for name, file, describe in (
+        ("first-answer", "page_first_answer", _first_answer),
+        ("soak", "page_soak", _soak),
+        ("sureness", "sureness", _sureness),
+    ):
+        results = json.loads((RESULTS / f"{file}.json").read_text("utf-8"))
         between = f"<!-- {name} -->\n{describe(results)}\n<!-- /{name} -->"
         text = re.sub(rf"<!-- {name} -->\n.*?<!-- /{name} -->", lambda _, new=between: new, text, flags=re.DOTALL)
     return text
@@ -43,6 +47,17 @@ def _soak(results: dict[str, Any]) -> str:
         f"the second, the default model and {idle['open_files']} open files among them; when the uploads had gone, "
         f"{idle['temporary_files']} files were left."
     )
+
+
+def _sureness(results: dict[str, Any]) -> str:
+    views = ("quick look", "standard")
+    rows = []
+    for word in results[views[0]]["words"]:
+        counts = [results[view]["words"][word] for view in views]
+        rows.append(f"| {word} | " + " | ".join(f"{one['right']} of {one['said']}" for one in counts) + " |")
+    head = ["| the page says | right, quick look | right, standard |", "| --- | --- | --- |"]
+    table = "\n".join([*head, *rows])
+    return f"{table}\n\nThe default model on {results['clips']} labelled clips of Kinetics-400 actions."
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from nonlocal_video.video.encode import write_video
 
 IMAGES = Path(__file__).parent / "images"
 WITHIN_MS = 120_000
-POINTS = ((0.06, 0.12), (0.31, 0.13), (0.81, 0.47), (0.44, 0.45), (0.56, 0.14))
-"""Clicked one after another, in fractions of the sheet; the last one stays in the pictures: a hand."""
+POINTS = ((0.5, 0.5), (0.3, 0.36))
+"""Clicked one after another, in fractions of the picture; the last one stays in the pictures: a hand."""
 
 SIZE, RATE = (340, 256), 25
 """Shape of the video for the timeline: width and height in pixels, frames a second."""
@@ -41,11 +41,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, serving() as address, sync_playwright() as playwright:
         note = Path(folder) / "holiday.mp4"
         note.write_text("This is not a video.\n" * 20)
+        both = one_behind_the_other(samples, Path(folder) / "two scenes.mp4")
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        recognise(page, address, dancer)
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(address)
+        shown = "[...document.querySelectorAll('#intake .sample video')].every((one) => one.readyState >= 2)"
+        page.wait_for_function(shown, timeout=WITHIN_MS)
+        save(page, "page_empty.jpg")
+        recognise(page, both)
         save(page, "page_recognise.jpg")
+        recognise(page, dancer)
         ask(page)
         save(page, "page_ask.jpg")
         page.get_by_role("tab", name="Folder").click()
@@ -53,13 +59,12 @@ def main() -> None:
         expect(page.locator("#files")).to_contain_text("holiday", timeout=WITHIN_MS)
         page.locator("#folder-start").click()
         expect(page.locator("#folder-status")).to_contain_text("Done", timeout=WITHIN_MS)
-        expect(page.locator("#folder-downloads")).to_be_visible()
         save(page, "page_folder.jpg")
-        both = one_behind_the_other(samples, Path(folder) / "two scenes.mp4")
         timeline(page, both)
         save(page, "page_timeline.jpg")
         phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
-        recognise(phone, address, dancer)
+        phone.goto(address)
+        recognise(phone, dancer)
         ask(phone)
         save(phone, "page_phone.jpg")
         timeline(phone, both)
@@ -67,29 +72,30 @@ def main() -> None:
         browser.close()
 
 
-def recognise(page: Page, address: str, clip: Path) -> None:
-    page.goto(address)
-    page.locator("#clip input[type=file]").set_input_files(clip)
+def recognise(page: Page, clip: Path) -> None:
+    """Give the page a clip, and wait for the answer, its maps, and the moments of a long clip."""
     started = time.perf_counter()
-    page.locator("#recognise:enabled").click(timeout=WITHIN_MS)
-    expect(page.locator("#scores h2")).to_be_visible(timeout=WITHIN_MS)
+    page.locator("#clip-file").set_input_files(clip)
+    expect(page.locator("#stage .headline")).not_to_be_empty(timeout=WITHIN_MS)
     print(f"scores after {time.perf_counter() - started:.2f} s", flush=True)
-    expect(page.locator("#strip img").first).to_be_visible(timeout=WITHIN_MS)
-    page.wait_for_function("document.querySelector('#overlay video').currentTime > 0")
+    page.wait_for_function("document.querySelector('.player.ready .span')?.currentTime > 0", timeout=WITHIN_MS)
+    page.wait_for_timeout(2000)  # the film strip
+    moments = page.locator(".moments")
+    if moments.is_visible():
+        expect(moments.locator(".stop-moments")).to_be_hidden(timeout=WITHIN_MS)
+        moments.locator(".lane.refined").click(position={"x": 60, "y": 10}, force=True)
+        expect(moments.locator(".look-here")).to_be_visible(timeout=WITHIN_MS)
 
 
 def ask(page: Page) -> None:
-    page.locator("#to-ask").click()
-    picture, numbers = page.locator("#sheet img"), page.locator("#numbers")
-    expect(picture).to_be_visible(timeout=WITHIN_MS)
+    """Ask about some points of the picture; the last one stays."""
+    legend = page.locator("#stage .legend")
     for x, y in POINTS:
-        words, before, box = numbers.inner_text(), picture.get_attribute("src"), picture.bounding_box()
+        box = page.locator(".picture").bounding_box()
         assert box is not None
         started = time.perf_counter()
-        picture.click(position={"x": box["width"] * x, "y": box["height"] * y})
-        expect(numbers).not_to_have_text(words, use_inner_text=True, timeout=WITHIN_MS)
-        expect(picture).not_to_have_attribute("src", before or "", timeout=WITHIN_MS)
-        page.wait_for_function("document.querySelector('#sheet img').complete")
+        page.locator(".picture").click(position={"x": box["width"] * x, "y": box["height"] * y})
+        expect(legend).to_contain_text("This point attends", timeout=WITHIN_MS)
         print(f"answer to a click after {time.perf_counter() - started:.2f} s", flush=True)
 
 

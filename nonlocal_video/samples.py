@@ -40,7 +40,7 @@ class Sample:
 
 SAMPLES = (
     Sample(
-        title="A dancer before a blue wall",
+        title="A dancer",
         file_name="dancer.mp4",
         member="musicalgestures/examples/dancer.avi",
         member_sha256="a40f3be55eacad307c1174676e7cc223d1b26ec5b4e773aacd3e085b60bb4483",
@@ -48,7 +48,7 @@ SAMPLES = (
         end_seconds=7.68,
     ),
     Sample(
-        title="A pianist (the default model mistakes the instrument)",
+        title="A pianist (a mistake)",
         file_name="pianist.mp4",
         member="musicalgestures/examples/pianist.avi",
         member_sha256="1b17d27c2aba3a3e52f6bab717cc5afa93b39848e528d3743afb16b34b554d39",

@@ -16,7 +16,7 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.map_check import quick_check
 
-from .. import texts
+from .. import sentences, texts
 from ..components.heat import packed
 from ..messages import words_of
 from .recognise import Recognition
@@ -75,8 +75,8 @@ class Asking:
             "map": packed(maps, legend=texts.QUERY_LEGEND),
             "frame": maps.query_index,
             "dots": dots,
-            "words": texts.attends(maps, targets, total),
-            "numbers": texts.numbers(maps, targets, total),
+            "words": sentences.attends(maps, targets, total),
+            "numbers": sentences.numbers(maps, targets, total),
         }
 
     def check(self, explanation: Explanation, question: Question) -> Reply:
@@ -105,7 +105,7 @@ class Asking:
             return {"state": "gone", "words": texts.EXPIRED}
         explanation = self.recognition.explanations.of(run.identity)
         if explanation is None:
-            return {"state": "gone", "words": texts.EXPIRED}
+            return {"words": texts.NOT_KEPT, "run": run.identity}
         try:
             return {**answer(explanation, question), "run": run.identity}
         except UsageError as error:

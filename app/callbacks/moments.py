@@ -15,7 +15,7 @@ from ..choices import is_long
 from ..messages import words_of
 from ..visits import Run
 from .recognise import Event, Recognition
-from .timeline_run import timeline_updates
+from .timeline_updates import timeline_updates
 
 UPDATE_SECONDS = 0.5
 MIN_TIMED_WINDOWS = 3
@@ -81,14 +81,15 @@ class Moments:
 
     def drawn(self, question: Any) -> Event:
         """Return the other moments that the answer at a time drew on, with their weights."""
-        run = self.recognition.visits.of(question.get("run") if isinstance(question, dict) else None)
-        if run is None or run.timeline is None:
+        about = question if isinstance(question, dict) else {}
+        run, seconds = self.recognition.visits.of(about.get("run")), about.get("seconds")
+        if run is None or run.timeline is None or not isinstance(seconds, int | float):
             return {"state": "gone"}
         timeline = run.timeline
         middle = (timeline.starts + timeline.ends) / 2
-        window = int(abs(middle - float(question["seconds"])).argmin())
+        window = int(abs(middle - seconds).argmin())
         best = timeline.top(window, 1)[0]
-        answer = {
+        answer: Event = {
             "run": run.identity,
             "window": [float(timeline.starts[window]), float(timeline.ends[window])],
             "label": best.label,

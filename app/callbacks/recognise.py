@@ -16,7 +16,7 @@ from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
 from nonlocal_video.models.card import ModelCard
 
-from .. import texts
+from .. import sentences, texts
 from ..choices import FAST, is_averaged, is_long
 from ..components.heat import packed, write_preview
 from ..explanation_store import ExplanationStore
@@ -186,8 +186,8 @@ def _answer(run: Run, prediction: Prediction, card: ModelCard, result: str) -> E
         run,
         "answer",
         result=result,
-        headline=texts.headline(top),
-        confidence=texts.confidence(top),
+        headline=sentences.headline(top),
+        confidence=sentences.confidence(top),
         top=[[scored.label, round(scored.score, 4)] for scored in top],
         video={"end": video.end_seconds, "width": video.width, "height": video.height},
         long=is_long(video.duration_seconds, card),

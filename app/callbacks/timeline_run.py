@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -14,32 +14,26 @@ import gradio as gr
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.inference.sliding import slide
-from nonlocal_video.inference.timeline import Segment, Timeline
+from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.timeline_files import write_timeline
 
 from ..choices import FAST, WIDE, WIDE_TIMES
 from ..components.timeline_plot import plotted
-from ..messages import GONE, plain_errors, refusal, without_folder
+from ..messages import GONE, plain_errors, refusal
+from .timeline_updates import timeline_updates
+from .timeline_words import SHOWN_ROWS, progress_of, row_of, summary_of
 
 HEADERS = ["Start", "End", "Action", "Score"]
-SHOWN_ROWS = 500
-"""Number of segments on the page, the first ones; the downloads contain all."""
 DOWNLOADS = (".json", ".csv", ".vtt")
 UPDATE_SECONDS = 1.0
 MAX_UNFINISHED = 8
 """Maximum number of stored timelines of unfinished runs; one runs at a time, and other visitors have left."""
-UPDATE_SHARE = 10
-"""Inverse of the largest share of time spent on drawing: updates of a very long timeline are rarer."""
-MIN_TIMED_WINDOWS = 5
-"""Number of windows after which the remaining time is shown; the first ones warm up."""
 INVITATION = """**Choose a video, then press Start.** While it is looked at you will see
 
 - the scores of the likeliest actions over time,
 - the segments: what happens from when to when.
 
 A click on either goes to that place of the video."""
-NO_ACTION = "(no action)"
 NO_FILES = gr.update(value=None, visible=False)
 CHOOSE = "Choose a video first."
 NOTHING_YET = "Cancelled before the first window was done."
@@ -68,8 +62,22 @@ class TimelineRuns:
 
     recognizers: Mapping[str, Recognizer]
     """Recognizers by model name."""
+    running: dict[str, object] = field(default_factory=dict)
+    """Identity of each visitor's run in progress; a run that finds another one there says nothing more."""
+    waiting: Counter[str] = field(default_factory=Counter)
+    """Number of presses of each visitor whose run has not begun."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Number of each visitor's waiting runs that were cancelled."""
     unfinished: dict[str, tuple[Timeline, Rule]] = field(default_factory=dict)
     """Timeline on the page for each visitor's run in progress; a cancelled run is written from it."""
+
+    def is_running(self, request: gr.Request) -> bool:
+        """Return whether this visitor's run is in progress."""
+        return request.session_hash in self.running or self.waiting[request.session_hash or ""] > 0
+
+    def press(self, request: gr.Request) -> None:
+        """Note that a run will come when it is its turn."""
+        self.waiting[request.session_hash or ""] += 1
 
     def run(
         self,
@@ -82,26 +90,39 @@ class TimelineRuns:
         request: gr.Request,
     ) -> Iterator[Update]:
         """Yield the growing timeline, then the files to download."""
+        visitor = request.session_hash or ""
+        if self.skipped[visitor]:
+            self.skipped.subtract([visitor])
+            return
+        self.waiting[visitor] = max(self.waiting[visitor] - 1, 0)
         if clip is None:
             raise refusal(CHOOSE)
-        path, rule, visitor = Path(clip), Rule(threshold, min_seconds), request.session_hash or ""
-        with plain_errors(path.parent):
-            if not path.is_file():
-                raise VideoError("not_found", GONE)
-            recognizer = self.recognizers[model]
-            settings = _settings(recognizer, path, window, stride)
-            with closing(timeline_updates(recognizer, path, update_seconds=UPDATE_SECONDS, **settings)) as steps:
-                for timeline in steps:
-                    if timeline.is_complete or timeline.error:
-                        break
-                    self._store(visitor, timeline, rule)
-                    yield _shown(timeline, rule, _progress(timeline))
-            self.unfinished.pop(visitor, None)
-            yield from _ended(timeline, rule, "Done." if timeline.is_complete else "The video broke off.")
+        path, rule = Path(clip), Rule(threshold, min_seconds)
+        identity = self.running[visitor] = object()
+        try:
+            with plain_errors(path.parent):
+                if not path.is_file():
+                    raise VideoError("not_found", GONE)
+                yield reading(path.name)
+                recognizer = self.recognizers[model]
+                settings = _settings(recognizer, path, window, stride)
+                with closing(timeline_updates(recognizer, path, update_seconds=UPDATE_SECONDS, **settings)) as steps:
+                    for timeline in steps:
+                        if self.running.get(visitor) is not identity:
+                            return
+                        if timeline.is_complete or timeline.error:
+                            break
+                        self._store(visitor, timeline, rule)
+                        yield _shown(timeline, rule, progress_of(timeline))
+                self.unfinished.pop(visitor, None)
+                yield from _ended(timeline, rule, "Done." if timeline.is_complete else "The video broke off.")
+        finally:
+            if self.running.get(visitor) is identity:
+                del self.running[visitor]
 
     def cancel(self, request: gr.Request) -> Iterator[Update]:
-        """Yield the partial timeline of this visitor's run, which Gradio has ended."""
-        unfinished = self.unfinished.pop(request.session_hash or "", None)
+        """End this visitor's run, and yield its timeline so far."""
+        unfinished = self._end(request)
         if unfinished is None:
             yield _nothing(NOTHING_YET)
         else:
@@ -113,57 +134,21 @@ class TimelineRuns:
         return _nothing(INVITATION)
 
     def leave(self, request: gr.Request) -> None:
-        """Drop the timeline of a visitor who closed the page."""
-        self.unfinished.pop(request.session_hash or "", None)
+        """End the run of a visitor who closed the page."""
+        self._end(request)
+
+    def _end(self, request: gr.Request) -> tuple[Timeline, Rule] | None:
+        """End a visitor's runs, those that wait too; return what the one in progress has shown."""
+        visitor = request.session_hash or ""
+        self.running.pop(visitor, None)
+        if waiting := self.waiting.pop(visitor, 0):
+            self.skipped[visitor] += waiting
+        return self.unfinished.pop(visitor, None)
 
     def _store(self, visitor: str, timeline: Timeline, rule: Rule) -> None:
         self.unfinished[visitor] = timeline, rule
         while len(self.unfinished) > MAX_UNFINISHED:
             del self.unfinished[next(iter(self.unfinished))]
-
-
-def timeline_updates(
-    recognizer: Recognizer,
-    path: Path,
-    *,
-    update_seconds: float,
-    fast: bool = False,
-    window_seconds: float | None = None,
-    stride_seconds: float | None = None,
-    region: str | None = None,
-) -> Generator[Timeline, None, None]:
-    """Yield the growing timeline from time to time; the last one is complete or has an error.
-
-    Args:
-        recognizer: Recognizer to use.
-        path: Path of the video.
-        update_seconds: Minimum seconds between two timelines.
-        fast: See `slide`.
-        window_seconds: See `slide`.
-        stride_seconds: See `slide`.
-        region: See `slide`.
-
-    Raises:
-        VideoError: Not even the first window can be read.
-    """
-    timeline, due = None, 0.0
-    windows = slide(
-        recognizer, path, fast=fast, window_seconds=window_seconds, stride_seconds=stride_seconds, region=region
-    )
-    with closing(windows):
-        for timeline in windows:
-            timeline = replace(timeline, path=path.name)
-            if timeline.is_complete or timeline.error:
-                break
-            if (now := time.monotonic()) >= due:
-                yield timeline
-                shown = time.monotonic()
-                due = shown + max(update_seconds, UPDATE_SHARE * (shown - now))
-    assert timeline is not None
-    if timeline.error:
-        error = VideoError(timeline.error.code, without_folder(timeline.error.message, path.parent))
-        timeline = replace(timeline, error=error)
-    yield timeline
 
 
 def _settings(recognizer: Recognizer, path: Path, window: str, stride: float) -> dict[str, Any]:
@@ -176,19 +161,9 @@ def _settings(recognizer: Recognizer, path: Path, window: str, stride: float) ->
     return {"window_seconds": WIDE_TIMES * span, "stride_seconds": stride * WIDE_TIMES * span}
 
 
-def short_clock(seconds: float) -> str:
-    """Format seconds as minutes, with hours if there are any: 83.5 -> 1:23.50."""
-    minutes, rest = divmod(round(100 * seconds), 6000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest / 100:05.2f}" if hours else f"{minutes}:{rest / 100:05.2f}"
-
-
-def seconds_of(shown: str) -> float:
-    """Parse the seconds of a time formatted by `short_clock`."""
-    seconds = 0.0
-    for part in shown.split(":"):
-        seconds = 60 * seconds + float(part)
-    return seconds
+def reading(name: str) -> Update:
+    """Return what is shown until the first window is done."""
+    return _nothing(f"Reading {name}, and looking at its first moments.")
 
 
 def _nothing(words: str) -> Update:
@@ -201,7 +176,7 @@ def _shown(timeline: Timeline, rule: Rule, status: str) -> Update:
         status=status,
         results=gr.update(visible=True),
         plot=plotted(timeline, segments),
-        table=[_row(segment) for segment in segments[:SHOWN_ROWS]],
+        table=[row_of(segment) for segment in segments[:SHOWN_ROWS]],
         downloads=NO_FILES,
     )
 
@@ -221,38 +196,5 @@ def _ended(timeline: Timeline, rule: Rule, how: str) -> Iterator[Update]:
             for suffix in DOWNLOADS
         ]
         segments = timeline.segments(threshold=rule.threshold, min_seconds=rule.min_seconds)
-        shown = _shown(timeline, rule, f"{how} {_summary(timeline, len(segments))}")
+        shown = _shown(timeline, rule, f"{how} {summary_of(timeline, len(segments))}")
         yield shown._replace(downloads=gr.update(value=[str(file) for file in files], visible=True))
-
-
-def _row(segment: Segment) -> list[Any]:
-    start, end = short_clock(segment.start_seconds), short_clock(segment.end_seconds)
-    return [start, end, segment.label or NO_ACTION, f"{segment.score:.0%}"]
-
-
-def _progress(timeline: Timeline) -> str:
-    done, planned = len(timeline), timeline.num_planned
-    best = timeline.top(done - 1, 1)[0]
-    words = f"Window {done} of {planned}, up to {short_clock(timeline.ends[-1])}: {best.label} {best.score:.0%}."
-    if done < MIN_TIMED_WINDOWS:
-        return words
-    return f"{words} {_about(timeline.timings.total / done * (planned - done))} left."
-
-
-def _about(seconds: float) -> str:
-    if seconds < 90:
-        return f"About {max(1, round(seconds))} s"
-    return f"About {round(seconds / 60)} minutes" if seconds < 5400 else f"About {seconds / 3600:.1f} hours"
-
-
-def _summary(timeline: Timeline, num_segments: int) -> str:
-    windows = f"{timeline.model} looked at {timeline.summary}, in {timeline.timings.total:.1f} s."
-    if not timeline.is_complete:
-        windows += (
-            f" That is {len(timeline)} of {timeline.num_planned} windows, up to {short_clock(timeline.ends[-1])}."
-        )
-    lines = [windows, *timeline.notes]
-    if timeline.error is not None:
-        lines.insert(0, timeline.error.message)
-    segments = f" The first {SHOWN_ROWS} segments are shown; the files have all."
-    return "\n\n".join(lines) + (segments if num_segments > SHOWN_ROWS else "")

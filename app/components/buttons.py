@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -37,20 +38,39 @@ def start_and_cancel(
     return start, cancel
 
 
-def offer_cancel(start: gr.Button, cancel: gr.Button) -> None:
-    """Enable only "cancel" after a press of "start"; call it before adding the listener that runs, as order counts."""
-    start.click(lambda: [gr.update(interactive=False), gr.update(interactive=True)], None, [start, cancel], **UNQUEUED)
+def offer_cancel(start: gr.Button, cancel: gr.Button, on_press: Callable[[gr.Request], None]) -> None:
+    """Enable only "cancel" after a press of "start"; call it before adding the listener that runs, as order counts.
 
-
-def offer_start(start: gr.Button, cancel: gr.Button, clip: gr.File, run: Dependency) -> None:
-    """Enable only "start" when the run has ended or the clip has changed, if there is a clip.
-
-    A cancelled run ends when Gradio's page reports it: until then it would ignore another press.
+    Args:
+        start: Button that starts.
+        cancel: Button that cancels.
+        on_press: Called with each press, before its run waits for its turn.
     """
-    run.then(_idle, clip, [start, cancel], **UNQUEUED)
-    run.failure(_idle, clip, [start, cancel], **UNQUEUED)  # after an error Gradio 6 sends no "then"
-    clip.change(_idle, clip, [start, cancel], **UNQUEUED)
+
+    def pressed(request: gr.Request) -> list[Any]:
+        on_press(request)
+        return [gr.update(interactive=False), gr.update(interactive=True)]
+
+    start.click(pressed, None, [start, cancel], **UNQUEUED)
 
 
-def _idle(clip: str | None) -> list[Any]:
-    return [gr.update(interactive=clip is not None), gr.update(interactive=False)]
+def offer_start(
+    start: gr.Button, cancel: gr.Button, clip: gr.File, run: Dependency, is_running: Callable[[gr.Request], bool]
+) -> None:
+    """Enable what can be pressed whenever a run has ended or was cancelled, or the clip has changed.
+
+    Args:
+        start: Button that starts.
+        cancel: Button that cancels.
+        clip: The clip, without which nothing starts.
+        run: Run that "start" begins.
+        is_running: Returns whether this visitor has a run: the end of an earlier one says nothing about a later one.
+    """
+
+    def offered(chosen: str | None, request: gr.Request) -> list[Any]:
+        running = is_running(request)
+        return [gr.update(interactive=chosen is not None and not running), gr.update(interactive=running)]
+
+    # After an error Gradio 6 sends no "then".
+    for listener in (run.then, run.failure, clip.change, cancel.click):
+        listener(offered, clip, [start, cancel], trigger_mode="multiple", **UNQUEUED)

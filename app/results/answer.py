@@ -7,7 +7,7 @@ from typing import Any
 from nonlocal_video.attention.map_file import read_maps
 from nonlocal_video.inference.prediction import ScoredLabel
 
-from .. import texts
+from .. import sentences, texts
 from ..components.heat import packed
 from .files import CLIP, SCENE, KeptResult
 
@@ -19,8 +19,8 @@ def answer_of(kept: KeptResult) -> dict[str, Any]:
         "state": "answer",
         "result": kept.id,
         "name": kept.row["path"],
-        "headline": texts.headline(top),
-        "confidence": texts.confidence(top),
+        "headline": sentences.headline(top),
+        "confidence": sentences.confidence(top),
         "top": [[one.label, round(one.score, 4)] for one in top],
         "video": {"end": kept.end_seconds, "width": video["width"], "height": video["height"]},
         "long": False,  # its moments were not kept

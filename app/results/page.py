@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nonlocal_video.inference.prediction import ScoredLabel
 
-from .. import texts, texts_more
+from .. import sentences, texts, texts_more
 from ..components.player import PLAYER_SCRIPTS, PLAYER_STYLE, player_template, player_words, script
 from .files import KeptResult
 
@@ -42,11 +42,11 @@ def result_page(kept: KeptResult, *, keep_seconds: float) -> str:
     life = words["saved"] if kept.is_saved else words["until"].format(time=until)
     keep = "" if kept.is_saved else f'<button type="button" id="save">{words["keep"]}</button>'
     looked = words["looked"].format(model=kept.row["model"], summary=kept.summary)
-    headline = words["unlike"] if kept.row.get("unknown") else texts.headline(top)
+    headline = words["unlike"] if kept.row.get("unknown") else sentences.headline(top)
     body = f"""<main data-id="{kept.id}" data-label="{escape(best["label"])}" data-score="{best["score"]:.4f}">
 <div class="stage">{_player(kept)}</div>
 <div class="answer"><p class="name">{name}</p><h1>{escape(headline)}</h1>
-<p class="sure">{escape(texts.confidence(top))}</p>
+<p class="sure">{escape(sentences.confidence(top))}</p>
 {_bars(kept)}
 <div class="tools"><button type="button" id="copy" data-copied="{words["copied"]}">{words["copy"]}</button>
 {_downloads(kept)}{keep}

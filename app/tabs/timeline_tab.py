@@ -11,7 +11,8 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 
 from ..api import LONG
-from ..callbacks.timeline_run import HEADERS, INVITATION, TimelineRuns, Update, seconds_of
+from ..callbacks.timeline_run import HEADERS, INVITATION, TimelineRuns, Update
+from ..callbacks.timeline_words import seconds_of
 from ..choices import STRIDES, timeline_cost, window_choices
 from ..components.buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
 from ..components.plain_player import player_of
@@ -48,7 +49,7 @@ def timeline_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample
                 shown = Update(
                     status, results, timeline_plot(player="timeline-player", elem_id="timeline-plot"), *_results()
                 )
-    offer_cancel(start, cancel)
+    offer_cancel(start, cancel, runs.press)
     run = start.click(
         runs.run,
         [clip, *choices],
@@ -57,12 +58,11 @@ def timeline_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample
         show_progress="minimal",
         concurrency_id=LONG,
         api_visibility="private",
+        trigger_mode="multiple",
     )
-    cancel.click(None, cancels=run)
-    cancel.click(runs.cancel, None, shown, **UNQUEUED)
-    clip.change(None, cancels=run)
-    clip.change(runs.choose, None, shown, **UNQUEUED)
-    offer_start(start, cancel, clip, run)
+    cancel.click(runs.cancel, None, shown, trigger_mode="multiple", **UNQUEUED)
+    clip.change(runs.choose, None, shown, trigger_mode="multiple", **UNQUEUED)
+    offer_start(start, cancel, clip, run, runs.is_running)
     _seek_from(shown.table)
     return runs
 

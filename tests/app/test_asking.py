@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nonlocal_video.app import texts
+from nonlocal_video.app import sentences, texts
 from nonlocal_video.app.callbacks.asking import Asking
 from nonlocal_video.app.callbacks.moments import Moments
 from nonlocal_video.app.callbacks.recognise import Recognition
@@ -43,10 +43,10 @@ def test_a_point_is_answered_as_the_library_does(recognition: Recognition, expla
     strongest = expected.strongest(8)
     assert [dot["share"] for dot in reply["dots"]] == pytest.approx([one.value / total for one in strongest], abs=1e-3)
     assert [dot["frame"] for dot in reply["dots"]] == [one.index for one in strongest]
-    assert reply["words"] == texts.attends(expected, strongest, total)
+    assert reply["words"] == sentences.attends(expected, strongest, total)
     target = Target(index=7, seconds=seconds + 0.5, x=0.1, y=0.1, value=0.3 * total)
     words = "This point attends most to the upper left, 0.5 s later: 30% of its attention."
-    assert texts.attends(expected, [target], total) == words
+    assert sentences.attends(expected, [target], total) == words
     assert any(f"{expected.entropy_nats:.2f} nats" in line for line in reply["numbers"])
 
 
@@ -83,13 +83,13 @@ def test_a_check_says_what_the_library_measures(
     ],
 )
 def test_places_in_words(x: float, y: float, words: str) -> None:
-    assert texts.place(x, y) == words
+    assert sentences.place(x, y) == words
 
 
 def test_times_and_shares_in_words() -> None:
-    assert texts.when(0.0) == "at the same moment"
-    assert (texts.when(0.62), texts.when(-1.25)) == ("0.6 s later", "1.2 s earlier")
-    assert (texts.percent(0.98), texts.percent(0.998), texts.percent(1.0)) == ("98%", "over 99%", "100%")
+    assert sentences.when(0.0) == "at the same moment"
+    assert (sentences.when(0.62), sentences.when(-1.25)) == ("0.6 s later", "1.2 s earlier")
+    assert (sentences.percent(0.98), sentences.percent(0.998), sentences.percent(1.0)) == ("98%", "over 99%", "100%")
 
 
 @pytest.mark.parametrize("start", [0.31, 0.39])
@@ -111,8 +111,9 @@ def test_looks_are_kept_within_the_bound_and_the_longest_unused_goes_first(expla
     assert explanations.num_bytes == 2 * size
     explanations.keep("eve", explanation)
     assert explanations.num_bytes == 2 * size, "one look a run"
-    for name in ("eve", "nobody", None):
-        explanations.drop(name)
+    explanations.drop("eve")
+    explanations.drop("nobody")
+    explanations.drop(None)
     assert explanations.num_bytes == size
 
 

@@ -53,6 +53,7 @@ def clips(clip_folder: Path, tmp_path: Path) -> list[Path]:
     return own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_is_shown_belongs_to_the_last_choice(recognizer: Recognizer, clips: list[Path], seed: int) -> None:
     """Generators are advanced and their events delivered in any order, late ones of earlier runs among them."""
@@ -82,7 +83,7 @@ def test_whatever_is_shown_belongs_to_the_last_choice(recognizer: Recognizer, cl
         recognition.visits.stop(run)
 
     def reload(browser: Browser) -> None:
-        recognition.forget(SimpleNamespace(session_hash=browser.session))  # type: ignore[arg-type]
+        recognition.forget(SimpleNamespace(session_hash=browser.session))
         browser.session, browser.clip = f"{browser.session}+", None
         browser.choice, browser.run, browser.shown = 0, "", {}
         running[:] = [(other, steps) for other, steps in running if other is not browser]
@@ -175,6 +176,7 @@ def test_nobody_learns_of_others(recognizer: Recognizer, clips: list[Path]) -> N
     number = begun["run"].split(".")[0]
     point = {"seconds": 0.8, "x": 0.5, "y": 0.5}
     ask = Asking(recognition).functions()[3]
-    for identity in (number, f"{number}.", "", None, ["x"], {}):
+    others: list[object] = [number, f"{number}.", "", None, ["x"], {}]
+    for identity in others:
         assert ask({**point, "run": identity})["state"] == "gone"
     assert "map" in ask({**point, "run": begun["run"]})

@@ -39,7 +39,7 @@ def test_the_program_on_the_api_tab_runs(page: Page, small_server: Server, clip_
 def test_the_answer_comes_without_a_press_and_is_in_sight(
     page: Page, small_server: Server, clip_folder: Path, size: dict[str, int], screens: int
 ) -> None:
-    page.set_viewport_size(size)  # type: ignore[arg-type]
+    page.set_viewport_size(size)
     open_page(page, small_server)
     for tab in TABS:
         expect(page.get_by_role("tab", name=tab)).to_be_in_viewport(ratio=1)

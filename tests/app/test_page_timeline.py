@@ -112,7 +112,7 @@ def test_a_timeline_is_shown_and_seeks_the_player(page: Page, server: Server, vi
     expect(page.locator("#timeline-cost")).to_contain_text("300 looks", timeout=WITHIN_MS)
     page.locator("#timeline-start").click()
     status = page.locator("#timeline-status")
-    expect(status).to_contain_text("Done. tiny looked at 37 windows of 0.80 s every 0.20 s", timeout=WITHIN_MS)
+    expect(status).to_contain_text("Done. 37 windows in", timeout=WITHIN_MS)
     expect(page.locator("#timeline-start")).to_be_enabled()
 
     contents = {}

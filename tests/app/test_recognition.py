@@ -107,7 +107,7 @@ def test_a_look_is_kept_until_the_clip_changes(recognition: Recognition, clip: P
     kept = recognition.explanations.of(last["run"])
     assert kept is not None
     assert len(kept.prediction.views) == 3, "the answer that stands on the page"
-    recognition.forget(SimpleNamespace(session_hash="ann"))  # type: ignore[arg-type]
+    recognition.forget(SimpleNamespace(session_hash="ann"))
     assert len(recognition.explanations) == len(recognition.visits) == 0
 
 
@@ -139,7 +139,7 @@ def test_errors_are_one_sentence(
         error = VideoError(error.code, error.message.format(folder=tmp_path))
     elif isinstance(error, RuntimeError):
         error = RuntimeError(str(error).format(folder=tmp_path))
-    recognition = Recognition({"tiny": Broken(error)})  # type: ignore[dict-item]
+    recognition = Recognition({"tiny": Broken(error)})
     with caplog.at_level(logging.ERROR):
         (event,) = events(recognition, clip)
     assert (event["state"], event["words"]) == ("error", message)

@@ -13,16 +13,14 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from nonlocal_video.app.callbacks import timeline_run
+from nonlocal_video.app.callbacks import timeline_run, timeline_updates, timeline_words
 from nonlocal_video.app.callbacks.timeline_run import (
     CHOOSE,
     NOTHING_YET,
     TimelineRuns,
     Update,
-    seconds_of,
-    short_clock,
-    timeline_updates,
 )
+from nonlocal_video.app.callbacks.timeline_words import seconds_of, short_clock
 from nonlocal_video.app.components.timeline_plot import MAX_POINTS, MAX_ROWS, plotted
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline import Timeline
@@ -40,7 +38,7 @@ def runs(recognizer: Recognizer) -> TimelineRuns:
 @pytest.fixture(autouse=True)
 def _every_window_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeline_run, "UPDATE_SECONDS", 0.0)
-    monkeypatch.setattr(timeline_run, "UPDATE_SHARE", 0)
+    monkeypatch.setattr(timeline_updates, "UPDATE_SHARE", 0)
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +64,14 @@ def test_the_timeline_grows_and_ends_as_that_of_the_library(
         if update.downloads.get("value"):
             read = {ending: file.read_text() for ending, file in files_of(update).items()}
             names = [file.name for file in files_of(update).values()]
+    first, *updates = updates
+    assert first.status.startswith("Reading holiday.mp4")
     assert len(updates) == len(expected) == 14
     ends = [update.plot["bounds"][-1] for update in updates]
     assert ends == pytest.approx(expected.ends, abs=1e-3), "with each window"
     last = updates[-1]
-    assert last.status.startswith("Done. tiny looked at 14 windows of 0.80 s every 0.40 s")
+    assert last.status.startswith("Done. 14 windows in ")
+    assert "tiny looked at 14 windows of 0.80 s every 0.40 s" in last.status
     segments = expected.segments()
     assert [row[2] for row in last.table] == [segment.label for segment in segments]
     assert [seconds_of(row[0]) for row in last.table] == pytest.approx([s.start_seconds for s in segments], abs=0.005)
@@ -103,13 +104,16 @@ def test_the_rule_for_segments(runs: TimelineRuns, recognizer: Recognizer, video
 
 def test_a_cancelled_run_leaves_what_there_is(runs: TimelineRuns, video: Path) -> None:
     run = runs.run(str(video), "tiny", "1x1", 0.5, 0.0, 0.0, ANN)
-    for _ in range(3):
+    for _ in range(4):
         shown = next(run)
-    run.close()
+    assert runs.is_running(ANN)
+    assert not runs.is_running(BEN)
     assert next(iter(runs.cancel(BEN))).status == NOTHING_YET, "another visitor has no run"
     cancelled = runs.cancel(ANN)
     update = next(cancelled)
-    assert update.status.startswith("Cancelled. tiny looked at 3 windows")
+    assert update.status.startswith("Cancelled. 3 windows")
+    assert not runs.is_running(ANN), "the buttons change at once"
+    assert list(run) == [], "and the run says nothing more"
     assert "3 of 14 windows, up to 0:01.60" in update.status
     assert update.plot == shown.plot
     assert json.loads(files_of(update)[".json"].read_text())["status"] == "stopped"
@@ -117,11 +121,25 @@ def test_a_cancelled_run_leaves_what_there_is(runs: TimelineRuns, video: Path) -
     assert runs.unfinished == {}
 
 
+def test_a_run_that_waits_is_cancelled_and_the_next_press_counts(runs: TimelineRuns, video: Path) -> None:
+    runs.press(ANN)
+    assert runs.is_running(ANN)
+    assert next(iter(runs.cancel(ANN))).status == NOTHING_YET
+    assert not runs.is_running(ANN)
+    runs.press(ANN)
+    arguments = (str(video), "tiny", "fast", 1.0, 0.0, 0.0, ANN)
+    assert list(runs.run(*arguments)) == [], "the first press was cancelled before its turn"
+    assert list(runs.run(*arguments))[-1].status.startswith("Done.")
+
+
 def test_visitors_who_left_are_forgotten(runs: TimelineRuns, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeline_run, "MAX_UNFINISHED", 2)
+    begun = []  # a generator that nobody has is closed
     for name in ("ann", "ben", "cleo"):
         visitor: Any = SimpleNamespace(session_hash=name)
-        next(iter(runs.run(str(video), "tiny", "1x1", 0.5, 0.0, 0.0, visitor)))
+        run = runs.run(str(video), "tiny", "1x1", 0.5, 0.0, 0.0, visitor)
+        next(run), next(run)
+        begun.append(run)
     assert list(runs.unfinished) == ["ben", "cleo"]
     runs.leave(BEN)
     runs.choose(SimpleNamespace(session_hash="cleo"))
@@ -140,7 +158,7 @@ def test_a_video_that_breaks_off_keeps_what_came_before(
     last = list(runs.run(str(damaged), "tiny", "1x1", 0.5, 0.0, 0.0, ANN))[-1]
     assert last.status.startswith("The video broke off. damaged.mp4: ")
     assert str(tmp_path) not in last.status
-    timeline = list(timeline_updates(recognizer, damaged, update_seconds=0))[-1]
+    timeline = list(timeline_updates.timeline_updates(recognizer, damaged, update_seconds=0))[-1]
     assert timeline.error is not None
     assert 0 < len(timeline) < timeline.num_planned
 
@@ -151,7 +169,7 @@ def test_a_video_that_breaks_off_keeps_what_came_before(
 def test_what_cannot_begin(runs: TimelineRuns, clip_folder: Path, name: str | None, message: str) -> None:
     clip = None if name is None else str(clip_folder / name)
     with pytest.raises(gr.Error, match=message) as raised:
-        next(iter(runs.run(clip, "tiny", "1x1", 0.5, 0.0, 0.0, ANN)))
+        list(runs.run(clip, "tiny", "1x1", 0.5, 0.0, 0.0, ANN))
     assert str(clip_folder) not in raised.value.message
 
 
@@ -175,6 +193,7 @@ def long_timeline(recognizer: Recognizer, video: Path) -> Timeline:
 def test_what_is_left_out_is_segments(long_timeline: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table shows segments, so they are counted, not the windows they are made of."""
     monkeypatch.setattr(timeline_run, "SHOWN_ROWS", 5)
+    monkeypatch.setattr(timeline_words, "SHOWN_ROWS", 5)
     words = "The first 5 segments are shown"
     for threshold, many in ((0.0, True), (1.0, False)):
         rule = timeline_run.Rule(threshold, 0.0)

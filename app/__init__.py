@@ -3,17 +3,18 @@
 Which file draws what:
 
     page.py                   the frame: title, tabs, theme
-    texts*.py, tool_texts.py  the words on the page; sentences.py makes those about an answer
+    texts.py, sentences.py    the words of Recognise and of the frame
+    texts_more.py             the words of Folder, Models and results; tool_texts.py those of Search, Teach and Live
     tabs/                     a file a tab; recognise_tab.py is the main flow
     components/intake         where a clip is dropped, pasted, recorded or picked
     components/stage          the answer: headline, how sure, bars, progress; it drops events of earlier runs
     components/player         the player (player.js), its heat (heat.js), its strip and marks (strip.js)
     components/moments_view   the moments of a long clip
+    components/keep_bar       link, files and recent results; address.js is the address of the page
     components/plain_player, timeline_plot, sample_row, buttons    parts of the Timeline tab
     components/hits           the moments that a search found
     components/teach, live    the tabs Teach and Live; camera opens the browser's camera
     components/*.css          the looks; heat.py packs what the player draws
-    results/                  kept results: their page at /r/ID, their files, what a reload shows again
 
 What happens when somebody acts:
 
@@ -24,6 +25,8 @@ What happens when somebody acts:
     callbacks/timeline_*.py, folder_*.py      the tabs Timeline and Folder
     callbacks/search_*.py, teach_run.py       the tabs Search and Teach; what a visitor has there: visit_folders.py
     live_routes.py            what the script of Live asks for
+    callbacks/model_list.py, comparing.py     the tab Models
+    results/                  kept results: their page at /r/ID, their files, what a reload shows again
     visits.py                 whose run is the current one
     api.py                    the endpoints of `gradio_client`
     application.py            the routes and their doors; server.py starts and ends it

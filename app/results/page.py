@@ -71,8 +71,9 @@ def _document(title: str, body: str) -> str:
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>
 <body><header><a href="/">nonlocal-video</a><a class="again" href="/">{texts_more.KEEP["own"]}</a></header>
 {body}
-<section id="recent" aria-labelledby="recent-title" hidden>
-<h2 id="recent-title">{texts_more.KEEP["recent"]}</h2><ul></ul></section><script>{_SCRIPT}</script></body></html>"""
+<section id="recent" aria-labelledby="recent-title" hidden><h2 id="recent-title">{texts_more.KEEP["recent"]}</h2>
+<ul></ul>
+</section><script>{_SCRIPT}</script></body></html>"""
 
 
 def _player(kept: KeptResult) -> str:

@@ -248,7 +248,7 @@ def view_of(config: Any) -> tuple[int, int]:
 
 def _layout(config: Any) -> TokenLayout:
     num_frames, side = view_of(config)
-    tubelet = getattr(config, "tubelet_size", 1)
+    tubelet: Any = getattr(config, "tubelet_size", 1)
     if config.model_type == "vivit":
         frames, rows, columns = config.tubelet_size
         patch: Axes = (int(frames), int(rows), int(columns))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import typer
 from rich.console import Console
@@ -24,6 +25,9 @@ STATUS_INTERRUPTED = 130
 """Ctrl-C or SIGTERM."""
 
 
+_bars: WeakSet[Progress] = WeakSet()
+
+
 def table_console(width: int = 140) -> Console:
     """Return a console for tables on standard output, with this width in characters if that is no terminal."""
     return Console(width=None if sys.stdout.isatty() else width)
@@ -38,7 +42,9 @@ def progress_bar(*columns: ProgressColumn, shown: bool = True, **options: Any) -
         options: Further options of `rich.progress.Progress`.
     """
     console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal), **options)
+    bar = Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal), **options)
+    _bars.add(bar)
+    return bar
 
 
 @contextmanager
@@ -59,6 +65,10 @@ def telling_runtime() -> Iterator[None]:
 
 class _ToStandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        for bar in list(_bars):
+            if bar.live.is_started:  # above the bar, which would be broken otherwise
+                bar.console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+                return
         typer.echo(record.getMessage(), err=True)
 
 

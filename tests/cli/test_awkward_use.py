@@ -63,7 +63,16 @@ def test_no_name_is_no_export(run: Run, tiny_model: Path) -> None:
 
 def test_what_the_system_refuses_is_one_line(run: Run, tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = run("explain", clip_folder / "a.mp4", "--model", tiny_model, "--output", tmp_path / "file" / "out")
+    done = run(
+        "explain",
+        clip_folder / "a.mp4",
+        "--model",
+        tiny_model,
+        "--runtime",
+        "torch",
+        "--output",
+        tmp_path / "file" / "out",
+    )
     assert done.status == 1
     assert "Not a directory" in done.err
     assert done.err.count("\n") == 1

@@ -52,7 +52,7 @@ def test_help_names_every_verb_and_version_is_printed() -> None:
 
 
 def test_json_rows_have_the_agreed_keys_and_a_bad_file_makes_the_status_1(tiny_model: Path, clip_folder: Path) -> None:
-    done = run("classify", clip_folder, "--model", tiny_model, "--json", "--top-k", 3)
+    done = run("classify", clip_folder, "--model", tiny_model, "--json", "--top-k", 3, "--runtime", "torch")
     assert done.returncode == 1
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 4
@@ -74,13 +74,16 @@ def test_json_rows_have_the_agreed_keys_and_a_bad_file_makes_the_status_1(tiny_m
 def test_the_same_clip_gives_the_same_scores_here_and_in_python(tiny_model: Path, clip_folder: Path) -> None:
     import nonlocal_video as nlv
 
-    done = run("classify", clip_folder / "a.mp4", "--model", tiny_model, "--json", "--top-k", 7)
-    with nlv.load(tiny_model) as recognizer:
+    done = run("classify", clip_folder / "a.mp4", "--model", tiny_model, "--json", "--top-k", 7, "--runtime", "torch")
+    with nlv.load(tiny_model, runtime="torch") as recognizer:
         expected = recognizer.classify(clip_folder / "a.mp4").to_row(7)["top"]
     assert json.loads(done.stdout)["top"] == expected
 
 
-def test_good_clips_give_status_0_and_say_what_was_used(tiny_model: Path, clip_folder: Path) -> None:
+def test_good_clips_give_status_0_and_say_what_was_used(
+    tiny_model: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NONLOCAL_VIDEO_CACHE", str(tmp_path))  # without networks that another process compiled
     done = run("classify", clip_folder / "a.mp4", "--model", tiny_model)
     assert done.returncode == 0
     assert "1x1 view(s) of 8 frames, 48 px, 0.60-1.40 s, decord, cpu" in done.stdout
@@ -213,7 +216,7 @@ def test_doctor_finds_what_works() -> None:
 
 def test_awkward_files_get_a_row_each_and_nothing_else_is_printed(tiny_model: Path, data_folder: Path) -> None:
     folder = data_folder / "awkward"
-    done = run("classify", folder, "--model", tiny_model, "--json", timeout=300)
+    done = run("classify", folder, "--model", tiny_model, "--json", "--runtime", "torch", timeout=300)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert sorted(row["path"] for row in rows) == sorted(str(path) for path in folder.iterdir())
     assert done.returncode == 1

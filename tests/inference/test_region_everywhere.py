@@ -194,7 +194,7 @@ def test_what_looks_at_clips_takes_a_region() -> None:
 
     verbs = typer.main.get_group(app).commands
     takers = {name for name, verb in verbs.items() if any(option.name == "region" for option in verb.params)}
-    assert takers == {"classify", "explain", "timeline", "evaluate", "features"}
+    assert takers == {"classify", "explain", "timeline", "evaluate", "features", "watch"}
 
 
 def test_too_small_a_region_is_refused(recognizer: Recognizer, clip: Path) -> None:

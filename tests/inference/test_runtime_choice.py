@@ -31,6 +31,7 @@ LOG = "nonlocal_video.runtime"
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(logging.getLogger(LOG), "propagate", True)  # a command in another thread may have it to itself
     return tmp_path / "cache" / "openvino"
 
 

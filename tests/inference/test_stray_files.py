@@ -196,7 +196,7 @@ def clips_with_strays(clip_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_classify_passes_them_over_and_says_so(run: Run, tiny_model: Path, clips_with_strays: Path) -> None:
-    command = ("classify", clips_with_strays, "--model", tiny_model, "--device", "cpu", "--json")
+    command = ("classify", clips_with_strays, "--model", tiny_model, "--runtime", "torch", "--json")
     done = run(*command)
     assert done.status == 0
     (row,) = map(json.loads, done.out.splitlines())

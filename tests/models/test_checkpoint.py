@@ -209,7 +209,7 @@ CARD_JSON = json.loads(json.dumps(asdict(CARD)))
         (CARD_JSON | {"input": CARD_JSON["input"] | {"gamma": 1}}, r"does not know \['input\.gamma'\]"),
         (
             CARD_JSON | {"architecture": "vit"},
-            r"architecture 'vit'; this version knows \['inception_i3d', 'resnet3d'\]",
+            r"architecture 'vit'; this version knows \['inception_i3d', 'resnet3d', 'torchvision', 'transformers'\]",
         ),
         (CARD_JSON | {"labels": ["a", "b"]}, "has 2 labels for a network with 3 classes"),
         (CARD_JSON | {"config": CARD_JSON["config"] | {"width": "wide"}}, r"does not describe a resnet3d: width: "),

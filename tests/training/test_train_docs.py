@@ -127,7 +127,7 @@ def test_every_command_works(there: Path, monkeypatch: pytest.MonkeyPatch, capsy
             assert run.best.is_file(), command
             assert run.curves.is_file(), command
     check_results()
-    assert served["model"] == "runs/top"
+    assert served["model"] == ["runs/top"]
 
 
 def check_results() -> None:

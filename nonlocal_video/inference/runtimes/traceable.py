@@ -14,6 +14,7 @@ from nonlocal_video.inference.aggregation import window_logits
 from nonlocal_video.inference.runtimes.answer import answer_of, feature_layer_of
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.folding import fold_batch_norms
+from nonlocal_video.models.token_layout import layout_of
 
 TOLERANCE = 1e-4
 """Largest difference allowed between another runtime's logits and PyTorch's, as a share of the largest logit."""
@@ -41,14 +42,19 @@ def outputs_of(network: nn.Module) -> tuple[Output, ...]:
     """Return what maps and comparisons need beside the logits.
 
     These are the pooled features (B, C) and the output (B, C, T', H', W') of the layer before the classifier, if the
-    network names it, and the input (B, C, T', H', W') of each non-local block.
+    network names it, and the input (B, C, T', H', W') of each non-local block. Maps of networks of tokens come from
+    PyTorch.
 
     Args:
         network: As it was trained; in a folded copy blocks may be missing.
     """
     before_head = feature_layer_of(network)
+    if before_head is not None and layout_of(network, before_head) is not None:
+        return (("pooled", before_head),)
     features: list[Output] = [] if before_head is None else [("pooled", before_head), ("output", before_head)]
-    return (*features, *(("input", name) for name in getattr(network, "nonlocal_layers", dict)()))
+    layers = getattr(network, "nonlocal_layers", dict)()
+    blocks = [name for name, layer in layers.items() if isinstance(layer, NonLocalBlock)]
+    return (*features, *(("input", name) for name in blocks))
 
 
 class TracedAnswer(nn.Module):

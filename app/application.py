@@ -56,7 +56,8 @@ def create_app(
     from .callbacks.folder_rows import FolderRows
     from .folder_routes import add_folder_routes
     from .gradio_bounds import bound_sessions, keep_cleaning
-    from .http_api import HttpApi, add_http_api
+    from .http_api import HttpApi
+    from .http_routes import add_http_api
     from .jobs import Jobs
     from .live_routes import add_live_routes
     from .live_sessions import LiveSessions

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nonlocal_video.inference.recognizer import Recognizer
     from nonlocal_video.models.card import InputSpec, ModelCard
 
 Choice = tuple[str, str]
 """Label on the page, and value for the callback."""
-
-Overlay = Literal["attention", "evidence"]
 
 FAST = "fast"
 ONE_VIEW = "1x1"
@@ -76,17 +73,6 @@ def timeline_cost(card: ModelCard, window: str, stride: float) -> str:
         f"A minute of video takes {looks:.0f} looks at {spec.num_frames} frames, as much as "
         f"{looks * _work(spec) / _work(card.input):.0f} standard looks of Recognise."
     )
-
-
-def overlay_choices(recognizer: Recognizer) -> list[Choice]:
-    """Return the choices of the overlay; attention needs a non-local block.
-
-    Evidence comes first, as it was measured to be the most faithful to the answer (docs/faithfulness.md).
-    """
-    choices: list[Choice] = [("Evidence for the first action", "evidence")]
-    if recognizer.nonlocal_layers():
-        choices.append(("Attention received", "attention"))
-    return choices
 
 
 def _work(spec: InputSpec) -> int:

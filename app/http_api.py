@@ -1,4 +1,4 @@
-"""The plain HTTP API for programs: one request with a clip, one answer; long work as jobs."""
+"""What the HTTP API answers: one request with a clip, one answer; long work as jobs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import anyio.to_thread
-import fastapi
-from fastapi import APIRouter, Form, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi import Form, Request, Response
+from fastapi.responses import JSONResponse
 
 from nonlocal_video.attention.maps import QueryPoint
 from nonlocal_video.errors import UsageError
@@ -24,41 +22,23 @@ from nonlocal_video.inference.timeline import check_segment_rule
 
 from .api import described
 from .choices import FAST
-from .http_errors import ApiError, ApiRoute, api_error
+from .http_errors import ApiError
 from .http_forms import (
     ClassifyForm,
     ClipForm,
-    ErrorBody,
     ExplainForm,
     FeaturesForm,
-    JobBody,
-    RowBody,
     SlidingForm,
     TimelineForm,
     view_count,
 )
 from .http_jobs import features_job, timeline_job
 from .jobs import Job, Jobs
-from .openapi_page import openapi_page
 from .received import ReceivedClip, receive
 from .turns import Turns
 
 PREFIX = "/v1"
 FORM = Form(media_type="multipart/form-data")
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": words}
-    for status, words in {
-        401: "A token or a password is needed.",
-        404: "There is no such file, or no such job.",
-        413: "The clip is too large or too long.",
-        415: "The clip is no video, or the body is no form.",
-        422: "A setting is not allowed, or the clip is damaged.",
-        429: "Too many wrong passwords.",
-        503: "The server is busy, ending, out of disk space, or its device has failed.",
-    }.items()
-}
-_JOB_ERRORS: dict[int | str, dict[str, Any]] = {status: _ERRORS[status] for status in (401, 404, 422, 429, 503)}
-_CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True)
@@ -191,55 +171,6 @@ class HttpApi:
                 f"webhook = {webhook!r} should be an http or https address of a host that the server allows "
                 f"(--allow-webhook HOST): {hosts}."
             )
-
-
-def add_http_api(app: fastapi.FastAPI, api: HttpApi) -> None:
-    """Add the routes, and their description at /v1/openapi.json and /v1/docs.
-
-    Args:
-        app: Application, without a route for everything else yet.
-        api: Handlers.
-    """
-    router = APIRouter(prefix=PREFIX, route_class=ApiRoute, tags=["clips"])
-    how: dict[str, Any] = {"methods": ["POST"], "responses": _ERRORS}
-    router.add_api_route("/classify", api.classify, response_model=RowBody, **how)
-    router.add_api_route("/explain", api.explain, response_model=None, **how)
-    router.add_api_route("/timeline", api.timeline, response_model=JobBody, status_code=202, **how)
-    router.add_api_route("/features", api.features, response_model=JobBody, status_code=202, **how)
-    router.add_api_route("/jobs/{id}", api.job, methods=["GET"], response_model=JobBody, responses=_JOB_ERRORS)
-    router.add_api_route("/jobs/{id}", api.stop_job, methods=["DELETE"], response_model=JobBody, responses=_JOB_ERRORS)
-
-    async def openapi() -> Any:
-        return app.openapi()
-
-    async def docs() -> Any:
-        return HTMLResponse(openapi_page(app.openapi()), headers={"Content-Security-Policy": _CONTENT_SECURITY_POLICY})
-
-    async def nothing_here(request: Request, rest: str) -> Any:
-        # Without this, the page mounted at / would answer what no route takes.
-        allowed = {
-            method
-            for route in router.routes
-            if route is not router.routes[-1] and route.path_regex.match(request.url.path)  # type: ignore[attr-defined]
-            for method in route.methods  # type: ignore[attr-defined]
-        }
-        if allowed:
-            names = ", ".join(sorted(allowed))
-            raise ApiError(
-                405, "method_not_allowed", f"{request.url.path} takes {names}, not {request.method}.", {"Allow": names}
-            )
-        raise ApiError(404, "not_found", f"There is no {request.url.path}; {PREFIX}/docs lists what there is.")
-
-    async def not_here(_: Request, error: Exception) -> Response:
-        return api_error(error).to_response()  # a path with a line break matches no route at all
-
-    app.add_exception_handler(HTTPException, not_here)
-    unlisted: dict[str, Any] = {"include_in_schema": False, "response_model": None}
-    router.add_api_route("/openapi.json", openapi, methods=["GET"], **unlisted)
-    router.add_api_route("/docs", docs, methods=["GET"], **unlisted)
-    others = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-    router.add_api_route("/{rest:path}", nothing_here, methods=others, **unlisted)
-    app.include_router(router)
 
 
 def _query_point(text: str) -> QueryPoint:

@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -92,7 +92,7 @@ def serve(
         signal.signal(signal.SIGTERM, _exit)
         # Uploads are stored in a private folder, which is deleted at the end.
         folder = stack.enter_context(TemporaryDirectory(prefix="nonlocal-video-"))
-        os.environ["GRADIO_TEMP_DIR"] = folder
+        stack.enter_context(_uploads_in(folder))
         limits = DecodeLimits(max_bytes=max_upload_mb * 1024**2)
         recognizers = [
             stack.enter_context(load(name, device=device, runtime=runtime, precision=precision, limits=limits))
@@ -118,6 +118,20 @@ def serve(
             GracefulServer(app, on_signal=app.state.on_signal, on_deadline=app.state.on_deadline).run(
                 sockets=[listener]
             )
+
+
+@contextmanager
+def _uploads_in(folder: str) -> Iterator[None]:
+    """Let Gradio keep uploads in a folder, and as before at the end."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["GRADIO_TEMP_DIR"]
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = before
 
 
 def _listen(host: str, port: int) -> socket.socket:

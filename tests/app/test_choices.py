@@ -9,7 +9,6 @@ import pytest
 from nonlocal_video.app.choices import (
     STRIDES,
     is_averaged,
-    overlay_choices,
     standard_view,
     timeline_cost,
     view_choices,
@@ -23,14 +22,6 @@ SPEC = InputSpec(
 CARD = ModelCard(
     name="any", architecture="any", config={}, input=SPEC, fast_input=replace(SPEC, num_frames=32), labels=("a", "b")
 )
-
-
-class WithBlocks:
-    def __init__(self, *names: str) -> None:
-        self.names = names
-
-    def nonlocal_layers(self) -> dict[str, None]:
-        return dict.fromkeys(self.names)
 
 
 def test_views_come_with_their_cost_and_the_standard_one_comes_first() -> None:
@@ -81,11 +72,3 @@ def test_a_timeline_comes_with_its_cost(window: str, stride: float, words: str) 
 @pytest.mark.parametrize(("views", "averaged"), [("1x1", False), ("fast", False), ("3x1", True), ("10x3", True)])
 def test_is_averaged(views: str, averaged: bool) -> None:
     assert is_averaged(views) == averaged
-
-
-@pytest.mark.parametrize(
-    ("recognizer", "values"),
-    [(WithBlocks("layer3"), ["evidence", "attention"]), (WithBlocks(), ["evidence"])],
-)
-def test_attention_is_offered_where_there_is_a_block(recognizer: WithBlocks, values: list[str]) -> None:
-    assert [value for _, value in overlay_choices(recognizer)] == values

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from gradio import route_utils
 from starlette.routing import Mount
 
-from nonlocal_video.app import server
+from nonlocal_video.app import application
 from nonlocal_video.app.application import create_app
 from nonlocal_video.app.gradio_bounds import MAX_MESSAGES, Mailbox, keep_cleaning
 from nonlocal_video.inference.recognizer import Recognizer
@@ -27,7 +27,7 @@ MAX_SESSIONS = 5
 @pytest.fixture
 def client(recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    monkeypatch.setattr(server, "MAX_SESSIONS", MAX_SESSIONS)
+    monkeypatch.setattr(application, "MAX_SESSIONS", MAX_SESSIONS)
     with TestClient(create_app([recognizer]), base_url="http://127.0.0.1") as client:
         yield client
 

@@ -16,8 +16,9 @@ from fastapi.testclient import TestClient
 
 from nonlocal_video.app import http_jobs
 from nonlocal_video.app.application import create_app
-from nonlocal_video.app.http_api import HttpApi, add_http_api
+from nonlocal_video.app.http_api import HttpApi
 from nonlocal_video.app.http_errors import STATUS_OF_CLIP_ERROR
+from nonlocal_video.app.http_routes import add_http_api
 from nonlocal_video.app.jobs import Jobs
 from nonlocal_video.app.turns import Turns
 from nonlocal_video.errors import ERROR_CODES, DeviceError

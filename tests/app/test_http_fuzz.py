@@ -14,8 +14,9 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nonlocal_video.app.http_api import HttpApi, add_http_api
+from nonlocal_video.app.http_api import HttpApi
 from nonlocal_video.app.http_forms import ErrorBody, RowBody
+from nonlocal_video.app.http_routes import add_http_api
 from nonlocal_video.app.jobs import Jobs
 from nonlocal_video.app.turns import Turns
 from nonlocal_video.errors import ERROR_CODES, VideoError

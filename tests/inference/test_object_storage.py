@@ -59,14 +59,15 @@ def test_storage_that_fails_costs_a_row(bucket: str, monkeypatch: pytest.MonkeyP
     def fail(*_arguments: object, **_options: object) -> None:
         raise RuntimeError("no route to the bucket")
 
-    monkeypatch.setattr(fsspec.filesystem("memory"), "isdir", fail)
-    assert list(find_files([bucket])) == [bucket]
-    monkeypatch.setattr(fsspec.filesystem("memory"), "open", fail)
-    with (
-        pytest.raises(nlv.VideoError, match=r"no route to the bucket.*check the address") as caught,
-        local_copy(f"{bucket}/a.mp4", max_bytes=10**6),
-    ):
-        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(fsspec.filesystem("memory"), "isdir", fail)
+        assert list(find_files([bucket])) == [bucket]
+        patch.setattr(fsspec.filesystem("memory"), "open", fail)
+        with (
+            pytest.raises(nlv.VideoError, match=r"no route to the bucket.*check the address") as caught,
+            local_copy(f"{bucket}/a.mp4", max_bytes=10**6),
+        ):
+            pass
     assert caught.value.code == "not_found"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -222,6 +223,7 @@ def test_a_server_is_ready_before_its_page_opens(
         pass
 
     def create_app(recognizers: list[nlv.Recognizer], **_: object) -> None:
+        assert os.environ["GRADIO_TEMP_DIR"] != str(tmp_path), "uploads have a folder of their own"
         compiled.extend((one.runtime, len(one._engine.runner.by_openvino._compiled)) for one in recognizers)
         raise Ended
 
@@ -233,3 +235,4 @@ def test_a_server_is_ready_before_its_page_opens(
         server.serve(str(tiny_model), device="cpu", port=0)
     assert compiled == [("openvino", 2)]  # the full and the fast view
     assert capsys.readouterr().out == ""
+    assert os.environ["GRADIO_TEMP_DIR"] == str(tmp_path), "the next server of the process finds no deleted folder"

@@ -7,14 +7,18 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 START_WITHIN_SECONDS = 120
 STOP_WITHIN_SECONDS = 30
+CHILDREN_END_WITHIN_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,15 @@ def serving(folder: Path, *arguments: str, environment: Mapping[str, str] | None
             process.kill()
             process.wait()
             raise
+
+
+def only_child(server: Server) -> psutil.Process:
+    """The process that decodes clips for the server, once those that read the moments of long clips have ended."""
+    process, deadline = psutil.Process(server.process.pid), time.monotonic() + CHILDREN_END_WITHIN_SECONDS
+    while len(children := process.children()) != 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (child,) = children
+    return child
 
 
 def _pass_on(stream: IO[str]) -> None:

@@ -119,6 +119,7 @@ def test_a_browser_shows_it(
 ) -> None:
     names = ("text_renamed.mp4", "audio_only.mp4", "truncated_no_moov.mp4", "empty.mp4", "huge.avi")
     page.goto(small_server.url)
+    page.locator("#settings > button").click()
     expect(page.locator("#limits")).to_contain_text("Up to 500 MB, 24 hours and 36 megapixels a frame.")
     for path, error in errors.items():
         if path.name in names:

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from playwright.sync_api import Page, expect
-from serving import Server, serving
+from serving import Server, only_child, serving
 
 from nonlocal_video.app.page import MAX_WAITING
 from nonlocal_video.inference.load import load
@@ -79,7 +79,7 @@ def stopped(small_server: Server, clips: list[Path]) -> Iterator[psutil.Process]
     """The process that decodes for the server; while it stands still, nothing is answered."""
     with Visitor(small_server.url) as visitor:
         visitor.recognise(visitor.upload(clips[0]))
-    (child,) = psutil.Process(small_server.process.pid).children()
+    child = only_child(small_server)
     child.suspend()
     yield child
     child.resume()

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from serving import Server
+from serving import Server, only_child
 from visiting import WITHIN_MS, answered, choose, open_page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 @pytest.fixture
 def decoder(small_server: Server) -> Iterator[psutil.Process]:
     """The process that decodes for recognitions; while it is suspended, they wait for their frames."""
-    (child,) = psutil.Process(small_server.process.pid).children()
+    child = only_child(small_server)
     yield child
     child.resume()
 
@@ -83,7 +83,7 @@ def test_a_folder_run_is_stopped(page: Page, small_server: Server, clip_folder: 
     page.locator("#folder-start").click()
     status = page.locator("#folder-status")
     page.locator("#folder-stop:enabled").click(timeout=WITHIN_MS)
-    expect(status).to_contain_text(re.compile(r"Stopped\. \d+ of 40 files: \d+ ok\."), timeout=WITHIN_MS)
+    expect(status).to_contain_text(re.compile(r"Stopped\. \d+ of 40 files: \d+ read\."), timeout=WITHIN_MS)
     found = re.search(r"(\d+) of 40", status.inner_text())
     assert found is not None
     assert int(found[1]) < 40

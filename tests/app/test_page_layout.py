@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 from serving import Server
-from visiting import DESK, PHONE, answered, choose, open_page
+from visiting import DESK, PHONE, answered, choose, open_page, open_tab, tab_names
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
-TABS = ("Recognise", "Timeline", "Folder", "API")
+TABS = ("Recognise", "Timeline", "Search", "Teach", "Live", "Folder", "Models", "API")
 WORDS_OF_THE_LABORATORY = re.compile(r"view\(s\)|\bnats\b|whitened|\blogit|decord|pyav|1x1", re.IGNORECASE)
 
 
@@ -41,8 +41,13 @@ def test_the_answer_comes_without_a_press_and_is_in_sight(
 ) -> None:
     page.set_viewport_size(size)
     open_page(page, small_server)
-    for tab in TABS:
-        expect(page.get_by_role("tab", name=tab)).to_be_in_viewport(ratio=1)
+    for tab in page.get_by_role("tab").all():
+        expect(tab).to_be_in_viewport(ratio=1)
+    assert tab_names(page) == list(TABS)
+    if size is PHONE:
+        open_tab(page, TABS[-1])
+        expect(page.locator("#api pre code")).to_be_visible()
+        open_tab(page, TABS[0])
     assert page.locator("input[type=file]").first.get_attribute("id") == "clip-file"
     choose(page, clip_folder / "a.mp4")
     answered(page)

@@ -36,3 +36,17 @@ def set_view(page: Page, words: str) -> None:
     gear.click()
     page.get_by_label(words).check()
     gear.click()
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Open a tab; one that has no room in the row stands in the menu beside it."""
+    if name not in page.get_by_role("tab").all_inner_texts():
+        page.get_by_role("button", name="More tabs").click()
+        page.locator(".overflow-dropdown").get_by_role("button", name=name, exact=True).click()
+    else:
+        page.get_by_role("tab", name=name, exact=True).click()
+
+
+def tab_names(page: Page) -> list[str]:
+    """Names of the tabs, those in the menu last."""
+    return [*page.get_by_role("tab").all_inner_texts(), *page.locator(".overflow-dropdown button").all_text_contents()]

@@ -21,6 +21,9 @@ from .choices import ONE_VIEW
 
 FIRST_GUESS_SECONDS: Mapping[Stage, float] = {"reading": 1.0, "network": 3.0}
 """Expected seconds of a stage before one was timed."""
+LATE_SECONDS = 2.0
+"""A choice that comes within this time after its page has closed was on its way then. A browser that only lost its
+connection takes longer to come back."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Visits:
         self._on_end = on_end
         self._runs: dict[str, Run] = {}
         self._numbers = itertools.count(1)
+        self._closed: dict[str, float] = {}
         self._pace: dict[tuple[str, str, Stage], float] = {}
         self._lock = threading.RLock()
 
@@ -82,8 +86,14 @@ class Visits:
             return sum(not (run.is_started or run.is_stopped) for run in self._runs.values())
 
     def begin(self, session: str, path: Path, name: str, how: How, choice: int) -> Run | None:
-        """Make a visitor's new current run; the one before ends. None if a later choice has already come."""
+        """Make a visitor's new current run; the one before ends. None if a later choice has already come.
+
+        None also if the page has just closed: nobody would claim the run, and it would count as waiting for ever.
+        """
         with self._lock:
+            self._drop_old_closings()
+            if session in self._closed:
+                return None
             before = self._runs.get(session)
             if before is not None and before.choice > choice:
                 return None
@@ -121,6 +131,13 @@ class Visits:
         if (run := self.of(identity)) is not None:
             run.is_stopped = True
 
+    def close(self, session: str) -> None:
+        """Forget a visitor whose page has closed; a choice that is still on its way begins nothing."""
+        with self._lock:
+            self._drop_old_closings()
+            self._closed[session] = time.monotonic()
+            self.leave(session)
+
     def leave(self, session: str) -> None:
         """Forget a visitor."""
         with self._lock:
@@ -152,6 +169,10 @@ class Visits:
                 for other in self._runs.values()
                 if other.number < run.number and not (other.is_stopped or other.is_ended)
             ]
+
+    def _drop_old_closings(self) -> None:
+        now = time.monotonic()
+        self._closed = {session: at for session, at in self._closed.items() if now - at < LATE_SECONDS}
 
     def _note_pace(self, run: Run) -> None:
         key, took = (run.how.model, run.how.views, run.stage), time.monotonic() - run.stage_began

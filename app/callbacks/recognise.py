@@ -81,7 +81,7 @@ class Recognition:
 
     def forget(self, request: gr.Request) -> None:
         """Forget a visitor who has left."""
-        self.visits.leave(request.session_hash or "")
+        self.visits.close(request.session_hash or "")
 
     def run(self, session: str) -> Iterator[Event]:
         """Yield the scores of the visitor's current clip as soon as they are known, and then what they rest on.

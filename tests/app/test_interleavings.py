@@ -156,6 +156,18 @@ def test_a_run_is_done_once_however_often_it_is_called(recognizer: Recognizer, c
     assert list(second) == []
 
 
+def test_a_choice_that_comes_after_its_page_has_closed_waits_for_nothing(
+    recognizer: Recognizer, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognition = Recognition({"tiny": recognizer})
+    assert recognition.begin("ann", clips[0], How("tiny"), 1) is not None
+    recognition.forget(SimpleNamespace(session_hash="ann"))  # type: ignore[arg-type]
+    assert recognition.begin("ann", clips[1], How("tiny"), 2) is None
+    assert recognition.visits.waiting == 0
+    monkeypatch.setattr("nonlocal_video.app.visits.LATE_SECONDS", 0.0)
+    assert recognition.begin("ann", clips[1], How("tiny"), 3) is not None, "a page whose connection came back"
+
+
 def test_a_stopped_run_says_nothing_more(recognizer: Recognizer, clips: list[Path]) -> None:
     recognition = Recognition({"tiny": recognizer})
     begun = recognition.begin("ann", clips[0], How("tiny", "fast"), 1)

@@ -52,7 +52,7 @@ def outputs_of(network: nn.Module) -> tuple[Output, ...]:
     if before_head is not None and layout_of(network, before_head) is not None:
         return (("pooled", before_head),)
     features: list[Output] = [] if before_head is None else [("pooled", before_head), ("output", before_head)]
-    layers = getattr(network, "nonlocal_layers", dict)()
+    layers: dict[str, Any] = getattr(network, "nonlocal_layers", dict)()
     blocks = [name for name, layer in layers.items() if isinstance(layer, NonLocalBlock)]
     return (*features, *(("input", name) for name in blocks))
 

@@ -17,10 +17,9 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.timeline_files import write_timeline
 
-from ..choices import FAST, WIDE, WIDE_TIMES
 from ..components.timeline_plot import plotted
 from ..messages import GONE, plain_errors, refusal
-from .timeline_updates import timeline_updates
+from .timeline_updates import timeline_updates, window_settings
 from .timeline_words import SHOWN_ROWS, progress_of, row_of, summary_of
 
 HEADERS = ["Start", "End", "Action", "Score"]
@@ -68,6 +67,8 @@ class TimelineRuns:
     """Number of presses of each visitor whose run has not begun."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Number of each visitor's waiting runs that were cancelled."""
+    cancelled: dict[str, tuple[Timeline, Rule]] = field(default_factory=dict)
+    """Timeline on the page for each visitor's cancelled run that still has to end."""
     unfinished: dict[str, tuple[Timeline, Rule]] = field(default_factory=dict)
     """Timeline on the page for each visitor's run in progress; a cancelled run is written from it."""
 
@@ -105,10 +106,13 @@ class TimelineRuns:
                     raise VideoError("not_found", GONE)
                 yield reading(path.name)
                 recognizer = self.recognizers[model]
-                settings = _settings(recognizer, path, window, stride)
+                settings = window_settings(recognizer, path, window, stride)
                 with closing(timeline_updates(recognizer, path, update_seconds=UPDATE_SECONDS, **settings)) as steps:
                     for timeline in steps:
                         if self.running.get(visitor) is not identity:
+                            # Said again: `cancel` may have overtaken an update on its way to the page.
+                            if (found := self.cancelled.pop(visitor, None)) is not None:
+                                yield from _ended(*found, "Cancelled.")
                             return
                         if timeline.is_complete or timeline.error:
                             break
@@ -117,6 +121,7 @@ class TimelineRuns:
                 self.unfinished.pop(visitor, None)
                 yield from _ended(timeline, rule, "Done." if timeline.is_complete else "The video broke off.")
         finally:
+            self.cancelled.pop(visitor, None)
             if self.running.get(visitor) is identity:
                 del self.running[visitor]
 
@@ -126,6 +131,7 @@ class TimelineRuns:
         if unfinished is None:
             yield _nothing(NOTHING_YET)
         else:
+            self.cancelled[request.session_hash or ""] = unfinished
             yield from _ended(*unfinished, "Cancelled.")
 
     def choose(self, request: gr.Request) -> Update:
@@ -141,6 +147,7 @@ class TimelineRuns:
         """End a visitor's runs, those that wait too; return what the one in progress has shown."""
         visitor = request.session_hash or ""
         self.running.pop(visitor, None)
+        self.cancelled.pop(visitor, None)
         if waiting := self.waiting.pop(visitor, 0):
             self.skipped[visitor] += waiting
         return self.unfinished.pop(visitor, None)
@@ -149,16 +156,6 @@ class TimelineRuns:
         self.unfinished[visitor] = timeline, rule
         while len(self.unfinished) > MAX_UNFINISHED:
             del self.unfinished[next(iter(self.unfinished))]
-
-
-def _settings(recognizer: Recognizer, path: Path, window: str, stride: float) -> dict[str, Any]:
-    """Return the arguments of `slide` for a value of `window_choices` and a stride in windows."""
-    spec = recognizer.card.view(fast=window == FAST)
-    with recognizer.new_reader() as reader:  # a model's own span may depend on the video's rate
-        span = spec.num_frames / spec.rate_in(reader.probe(path).fps)
-    if window != WIDE:
-        return {"fast": window == FAST, "stride_seconds": stride * span}
-    return {"window_seconds": WIDE_TIMES * span, "stride_seconds": stride * WIDE_TIMES * span}
 
 
 def reading(name: str) -> Update:

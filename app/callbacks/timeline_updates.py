@@ -7,12 +7,14 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nonlocal_video.errors import VideoError
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.sliding import slide
 from nonlocal_video.inference.timeline import Timeline
 
+from ..choices import FAST, WIDE, WIDE_TIMES
 from ..messages import without_folder
 
 UPDATE_SHARE = 10
@@ -61,3 +63,13 @@ def timeline_updates(
         error = VideoError(timeline.error.code, without_folder(timeline.error.message, path.parent))
         timeline = replace(timeline, error=error)
     yield timeline
+
+
+def window_settings(recognizer: Recognizer, path: Path, window: str, stride: float) -> dict[str, Any]:
+    """Return the arguments of `timeline_updates` for a value of `window_choices` and a stride in windows."""
+    spec = recognizer.card.view(fast=window == FAST)
+    with recognizer.new_reader() as reader:  # a model's own span may depend on the video's rate
+        span = spec.num_frames / spec.rate_in(reader.probe(path).fps)
+    if window != WIDE:
+        return {"fast": window == FAST, "stride_seconds": stride * span}
+    return {"window_seconds": WIDE_TIMES * span, "stride_seconds": stride * WIDE_TIMES * span}

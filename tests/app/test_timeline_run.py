@@ -113,12 +113,22 @@ def test_a_cancelled_run_leaves_what_there_is(runs: TimelineRuns, video: Path) -
     update = next(cancelled)
     assert update.status.startswith("Cancelled. 3 windows")
     assert not runs.is_running(ANN), "the buttons change at once"
-    assert list(run) == [], "and the run says nothing more"
     assert "3 of 14 windows, up to 0:01.60" in update.status
     assert update.plot == shown.plot
     assert json.loads(files_of(update)[".json"].read_text())["status"] == "stopped"
     assert list(cancelled) == []
-    assert runs.unfinished == {}
+    (last,) = run
+    assert (last.status, last.plot) == (update.status, update.plot), "the run ends with the same, whatever came late"
+    assert runs.unfinished == runs.cancelled == {}
+
+
+def test_a_cancelled_run_says_nothing_about_another_video(runs: TimelineRuns, video: Path) -> None:
+    run = runs.run(str(video), "tiny", "1x1", 0.5, 0.0, 0.0, ANN)
+    for _ in range(4):
+        next(run)
+    next(iter(runs.cancel(ANN)))
+    runs.choose(ANN)
+    assert list(run) == []
 
 
 def test_a_run_that_waits_is_cancelled_and_the_next_press_counts(runs: TimelineRuns, video: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_choice_that_comes_after_its_page_has_closed_waits_for_nothing(
 ) -> None:
     recognition = Recognition({"tiny": recognizer})
     assert recognition.begin("ann", clips[0], How("tiny"), 1) is not None
-    recognition.forget(SimpleNamespace(session_hash="ann"))  # type: ignore[arg-type]
+    recognition.forget(SimpleNamespace(session_hash="ann"))
     assert recognition.begin("ann", clips[1], How("tiny"), 2) is None
     assert recognition.visits.waiting == 0
     monkeypatch.setattr("nonlocal_video.app.visits.LATE_SECONDS", 0.0)

@@ -59,9 +59,12 @@ class Teaching:
             visit.is_busy, visit.says = True, WORDS["learning"]
             yield _shown(visit)
             try:
-                for done, total in told_by(partial(_learn, visit, self.models)):
-                    visit.says = WORDS["looking"].format(done=done, total=total)
-                    yield _shown(visit)
+                learnt = None
+                while learnt != (now := list(visit.examples())):  # what was changed meanwhile is learnt, too
+                    for done, total in told_by(partial(_learn, visit, self.models)):
+                        visit.says = WORDS["looking"].format(done=done, total=total)
+                        yield _shown(visit)
+                    learnt = now
                 visit.says = in_words(visit.report) if visit.clips else WORDS["invitation"]
             except UsageError as error:  # such as a class without a clip that can be read
                 visit.says = _without_folders(str(error), visit)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 def told_by(work: Callable[[Callable[[T], None]], None]) -> Iterator[T]:
     """Yield what work tells, until it ends; raise what it raises.
 
-    If the caller stops listening, the work goes on: give it another way to be stopped.
+    If the caller stops listening, the work continues: give it another way to be stopped.
 
     Args:
         work: Called in a thread, with a function that takes what it tells.

@@ -30,7 +30,7 @@ LIVE = {
     "stop": "Stop",
     "opening": "Opening the camera",
     "looking": "Looking. The first answer needs {seconds} seconds of pictures.",
-    "busy": "The server is busy with other visitors; this goes on by itself.",
+    "busy": "The server is busy with other visitors; this continues by itself.",
     "no_answer": "The server does not answer. Is it still running?",
     "paused": "The camera was switched off while you looked elsewhere.",
     "unknown": "None of the classes",

@@ -42,7 +42,7 @@ class Run:
     """One clip of one visitor, with the settings it is looked at with."""
 
     identity: str
-    """Number and secret; whoever has it may ask about the run."""
+    """Number and secret; anyone who has it may ask about the run."""
     number: int
     session: str
     path: Path

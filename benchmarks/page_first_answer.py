@@ -43,7 +43,7 @@ def first_answer(page: Page, url: str, clip: Path, *, quick: bool = True) -> dic
 
 
 def _with_a_press(page: Page, clip: Path, *, quick: bool) -> dict[str, float]:
-    """The same on a page of a version that waits for a press, for `two_versions.py`; it is pressed at once."""
+    """Time a visit to a page that waits for a press, for `two_versions.py`; it is pressed at once."""
     page.get_by_label("Quick look").set_checked(quick)
     started = time.perf_counter()
     page.locator("#clip input[type=file]").set_input_files(clip)

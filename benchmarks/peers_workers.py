@@ -91,7 +91,7 @@ def torchvision_r3d_18(folder: Path) -> Answer:
 
 
 def ours(case: str, folder: Path) -> Answer:
-    """The same network here, with the defaults."""
+    """Run the network by this project, with the defaults."""
     import nonlocal_video as nlv
     from nonlocal_video.zoo.convert import convert_file
 

@@ -63,7 +63,7 @@ def maps(found: dict[str, Any]) -> str:
 
 
 def chosen(found: dict[str, Any]) -> str:
-    """The same on the clips that were chosen on, where more maps were perturbed."""
+    """Return the table for the clips that were chosen on, where more maps were perturbed."""
     return _maps(found["figures"]["chosen on"], found["share"])
 
 

@@ -63,7 +63,7 @@ def actions() -> str:
 
 
 def new_networks() -> str:
-    """The same for networks that begin with random numbers."""
+    """Return the table for networks that begin with random numbers."""
     names = tuple(name for name in _results("actions")["figures"] if name.endswith("slim18"))
     (machine,) = {json.dumps(run["machine"]) for run in _results("actions")["runs"] if run["student"] in names[0]
                   and run["way"] not in ("head", "top")}  # fmt: skip

@@ -55,7 +55,7 @@ class ExportError(NonlocalVideoError):
 
 
 class TrainingError(NonlocalVideoError):
-    """Training cannot go on: the loss is not finite. What was kept before stays usable."""
+    """Training cannot continue: the loss is not finite. What was kept before stays usable."""
 
 
 class UsageError(NonlocalVideoError, ValueError):

@@ -26,7 +26,7 @@ class RunCount:
     macs: int
     """Multiply-accumulates of convolutions, linear layers and matrix products, each two floating-point operations."""
     macs_by_module: dict[str, int]
-    """The same by dotted module name, children included, without modules that have none."""
+    """Return counts by dotted module name, children included, without modules that have none."""
     peak_bytes: int
     """Peak size of the live tensors: the input, activations and the intermediate tensors of layers, without weights and
     without the scratch space inside operators."""

@@ -123,5 +123,5 @@ class ProgressiveTraining:
         return {"current_epoch": self.current_epoch}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from a stored epoch."""
+        """Resume from a stored epoch."""
         self.current_epoch = state["current_epoch"]

@@ -82,7 +82,7 @@ def refined_rows(
 
 
 def refined_outcomes(outcomes: Sequence[Outcome], card: ModelCard) -> tuple[Outcome, ...]:
-    """The same for outcomes: predictions with the refined scores, failures as they are."""
+    """Refine outcomes: predictions with the refined scores, failures as they are."""
     answered = [outcome for outcome in outcomes if kept_answer(outcome)]
     if not answered:
         return tuple(outcomes)

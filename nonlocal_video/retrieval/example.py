@@ -24,7 +24,7 @@ class SearchExample:
     Without `at`, `start_seconds` and `end_seconds` it is the whole clip.
 
     Raises:
-        UsageError: The moment is given in two ways, or is none.
+        UsageError: The moment is given in two ways, or is not valid.
 
     Example:
         >>> SearchExample("match.mp4", at=12.5)

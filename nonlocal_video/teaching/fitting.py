@@ -131,7 +131,7 @@ def teach_features(
 
     Args:
         examples: At least one of every class, and two classes.
-        former_head: (R, C) first damping of the features; None is none.
+        former_head: (R, C) first damping of the features; None damps nothing.
         background: (B, C) features of unrelated windows, not damped, for where nothing can be left out.
         heads: Kinds of head to choose from; the first is taken unless another one is better.
         heads: Heads to choose from.

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "zoo"))
+from random_networks import needs_openvino
 from transformers_folders import KINDS, LABELS, SIDE, small_folder, transformers
 
 import nonlocal_video as nlv
@@ -170,8 +171,8 @@ def test_a_layers_features_are_means_of_its_tokens(folders: dict[str, Path], cli
     np.testing.assert_allclose(features.features[0], tokens[0].mean(dim=0), rtol=1e-3, atol=1e-4)
 
 
+@needs_openvino
 def test_openvino_runs_it(folders: dict[str, Path], clip: Path) -> None:
-    pytest.importorskip("openvino", reason="pip install openvino")
     for kind in ("videomae", "timesformer"):
         with nlv.load(folders[kind], runtime="openvino") as fast, nlv.load(folders[kind], runtime="torch") as usual:
             expected = usual.classify(clip).logits

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .internals import require
@@ -48,6 +50,15 @@ class LimitedConnection(H11Protocol):
         if not self._is_busy():
             self._wait_for_head()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection that was idle, unless the next request has come and is still unread.
+
+        On a busy server much time passes between the clock and this: closing then resets the connection, and a client
+        whose request is under way gets an error instead of an answer.
+        """
+        if not self._has_unread():
+            super().timeout_keep_alive_handler()
+
     def _is_busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
@@ -61,8 +72,18 @@ class LimitedConnection(H11Protocol):
             self._head_timer = None
 
     def _give_up(self) -> None:
-        if not self._is_busy():
+        if self._is_busy():
+            return
+        has_begun = self.conn.their_state is not h11.IDLE or bool(self.conn.trailing_data[0])
+        if not has_begun and self._has_unread():
+            self._wait_for_head()
+        else:
             self.transport.close()
+
+    def _has_unread(self) -> bool:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.transport.get_extra_info("socket"), selectors.EVENT_READ)
+            return bool(selector.select(0))
 
 
 def check_connections() -> None:
@@ -71,5 +92,11 @@ def check_connections() -> None:
     Raises:
         UsageError: One is missing.
     """
-    for name in ("connection_made", "connection_lost", "handle_events", "on_response_complete"):
+    for name in (
+        "connection_made",
+        "connection_lost",
+        "handle_events",
+        "on_response_complete",
+        "timeout_keep_alive_handler",
+    ):
         require(H11Protocol, name, library="uvicorn", purpose=_PURPOSE)

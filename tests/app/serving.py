@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -66,13 +66,23 @@ def serving(folder: Path, *arguments: str, environment: Mapping[str, str] | None
             raise
 
 
-def only_child(server: Server) -> psutil.Process:
+def only_decoder(server: Server) -> psutil.Process:
     """The process that decodes clips for the server, once those that read the moments of long clips have ended."""
-    process, deadline = psutil.Process(server.process.pid), time.monotonic() + CHILDREN_END_WITHIN_SECONDS
-    while len(children := process.children()) != 1 and time.monotonic() < deadline:
+    deadline = time.monotonic() + CHILDREN_END_WITHIN_SECONDS
+    while len(decoders := _decoders(server)) != 1 and time.monotonic() < deadline:
         time.sleep(0.05)
-    (child,) = children
-    return child
+    (decoder,) = decoders
+    return decoder
+
+
+def _decoders(server: Server) -> list[psutil.Process]:
+    """Children without the one that decodes cameras' pictures, which stays after the first camera."""
+    found = []
+    for child in psutil.Process(server.process.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if "_live_worker" not in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def _pass_on(stream: IO[str]) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 import fastapi
 import pytest
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nonlocal_video.app.connections import LimitedConnection
 
@@ -88,6 +89,30 @@ def test_answers_may_be_slow_and_the_next_request_of_a_connection_not(monkeypatc
         writer.close()
 
     against_a_server(ask, monkeypatch, head_seconds=0.2)
+
+
+@pytest.mark.parametrize("clock", ["timeout_keep_alive_handler", "_give_up"])
+def test_a_request_that_comes_as_the_time_is_up_is_answered(clock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[LimitedConnection] = []
+
+    def begin(connection: LimitedConnection, transport: asyncio.Transport) -> None:
+        begun.append(connection)
+        H11Protocol.connection_made(connection, transport)
+
+    monkeypatch.setattr(LimitedConnection, "connection_made", begin)
+
+    async def ask(connect: Callable[[], Awaitable[Streams]]) -> None:
+        reader, writer = await connect()
+        for _ in range(2):
+            writer.write(REQUEST)  # the loop has not read it
+            for connection in begun:
+                getattr(connection, clock)()
+            assert b"200 OK" in await answer(reader)
+        getattr(begun[0], clock)()
+        assert await reader.read() == b""
+        writer.close()
+
+    against_a_server(ask, monkeypatch)
 
 
 def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from playwright.sync_api import Page, expect
-from serving import Server, only_child, serving
+from serving import Server, only_decoder, serving
 
 from nonlocal_video.app.page import MAX_WAITING
 from nonlocal_video.inference.load import load
@@ -79,10 +79,11 @@ def stopped(small_server: Server, clips: list[Path]) -> Iterator[psutil.Process]
     """The process that decodes for the server; while it stands still, nothing is answered."""
     with Visitor(small_server.url) as visitor:
         visitor.recognise(visitor.upload(clips[0]))
-    child = only_child(small_server)
+    child = only_decoder(small_server)
     child.suspend()
     yield child
-    child.resume()
+    with suppress(psutil.NoSuchProcess):  # replaced meanwhile
+        child.resume()
 
 
 @pytest.mark.browser

@@ -67,7 +67,7 @@ class AttentionPattern:
     share_by_distance: tuple[float, ...]
     """Weight on frames 0, 1, 2, ... feature frames away, over all queries; sums to 1."""
     equal_share_by_distance: tuple[float, ...]
-    """The same for equal weights on all keys: the part that the block's shape alone explains."""
+    """`share_by_distance` if all keys had equal weights: what the block's shape alone explains."""
     sparsity: float
     """Share of keys with less than a tenth of an equal weight."""
     maximum: float

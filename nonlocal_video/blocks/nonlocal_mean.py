@@ -136,7 +136,7 @@ def nonlocal_mean_so_far(
 
 
 def dot_product_mean(values: Tensor, features: Tensor) -> Tensor:
-    """The same with the dot-product kernel (eq. 4), in time that grows with W alone: (W, D), (W, C) -> (W, D).
+    """Compute the mean with the dot-product kernel (eq. 4), in time linear in W: (W, D), (W, C) -> (W, D).
 
     y_i = sum_j (1 + cos(z_i, z_j)) g_j / sum_j (1 + cos(z_i, z_j)). The weights are a product of (z_i, 1) and (z_j, 1),
     so all keys meet in one (C + 1) x (D + 1) matrix, whatever their number. They choose far less than the softmax does.

@@ -38,7 +38,7 @@ def teach(
     ignore_column: options.IgnoreColumn = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Teach the run in --output again with the examples of today; only new are read."),
+        typer.Option("--resume", help="Teach the run in --output again; only new examples are read."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on standard output.")] = False,
     frames_per_second: options.FramesPerSecond = None,

@@ -76,7 +76,7 @@ def report_error(error: Exception) -> int:
     """Print the message of an error that ends a command, and return the exit status.
 
     Raises:
-        Exception: The error itself, if it is none that a user can act on.
+        Exception: The error itself, if a user cannot act on it.
     """
     message, status = str(error), STATUS_FAILED
     if isinstance(error, VideoError):

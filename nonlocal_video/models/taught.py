@@ -61,7 +61,7 @@ class TaughtClasses:
     threshold: float
     """Likeness below which a clip by itself is unknown."""
     folder_threshold: float
-    """The same in the context of a folder, where each side's mean is subtracted first."""
+    """Likeness below which a clip in the context of a folder is unknown; each side's mean is subtracted first."""
 
     def __post_init__(self) -> None:
         if self.num_features < 1:

@@ -54,7 +54,7 @@ def score_moments(
         windows: In the same order.
         allowed: (W,) windows that a moment may have.
         likes: Unit vectors (n, C) of the windows of each positive example; at least one.
-        unlikes: The same of the negative ones.
+        unlikes: Likewise for each negative example; may be empty.
 
     Returns:
         Mean over the positive examples, less half of the mean over the negative ones. A moment has as many windows as

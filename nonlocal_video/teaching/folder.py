@@ -140,7 +140,7 @@ class TaughtFolder:
     def _refuse_occupied(self) -> None:
         if self.config.exists():
             raise UsageError(
-                f"{str(self.path)!r} holds a run already. --resume teaches it again, with the examples of today. Or "
+                f"{str(self.path)!r} holds a run already. --resume teaches it again, with the examples given now. Or "
                 f"choose another folder."
             )
         if self.path.exists() and not self.path.is_dir():

@@ -2,38 +2,13 @@
 // {end, bounds: [N + 1 times], rows: [{label, scores: [N]}], segments: [{start, end, label, score}]}, all times in seconds.
 // Hovering says what was seen when; a click or the arrow keys seek the video in #{props.player}, whose time is marked.
 const SVG = "http://www.w3.org/2000/svg";
-const COLOURS = 8;
-const TICKS = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
 const part = (name) => element.querySelector(`.${name}`);
-const colourOf = new Map(); // label -> number: a class keeps its colour while more of the video is looked at
 let seconds = 0;
 let captions = null;
 
 const video = () => document.querySelector(`#${props.player} video`);
-const percent = (score) => `${Math.round(100 * score)}%`;
 const across = (time) => `${(100 * time) / props.value.end}%`;
 const within = (time) => Math.min(Math.max(time, 0), props.value.end);
-
-function clock(time, digits) {
-    const [minutes, rest] = [Math.floor(time / 60), time % 60];
-    const hours = Math.floor(minutes / 60);
-    const padded = rest.toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
-    return hours ? `${hours}:${String(minutes % 60).padStart(2, "0")}:${padded}` : `${minutes}:${padded}`;
-}
-
-function colour(label) {
-    if (!colourOf.has(label)) {
-        colourOf.set(label, colourOf.size % COLOURS);
-    }
-    return `series-${colourOf.get(label)}`;
-}
-
-function made(tag, className, text = "") {
-    const node = document.createElement(tag);
-    node.className = className;
-    node.textContent = text;
-    return node;
-}
 
 function line(bounds, scores) {
     const points = scores.flatMap((score, i) =>
@@ -129,13 +104,7 @@ function draw() {
         return block;
     });
     part("strip").replaceChildren(...blocks);
-    const step = TICKS.find((tick) => end / tick <= 8) ?? 28800;
-    const ticks = Array.from({ length: Math.floor(end / step) + 1 }, (_, i) => {
-        const tick = made("span", "", clock(i * step, step < 1 ? 1 : 0));
-        tick.style.left = across(i * step);
-        return tick;
-    });
-    part("axis").replaceChildren(...ticks);
+    part("axis").replaceChildren(...ticksUpTo(end, innerWidth < 640 ? 4 : 8));
     part("area").setAttribute("aria-valuemax", end.toFixed(1));
     placeMark(seconds);
 }

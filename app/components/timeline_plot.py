@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,11 +10,12 @@ import numpy as np
 
 from nonlocal_video.inference.timeline import Segment, Timeline
 
+from .player import script
+
 MAX_ROWS = 6
 """Maximum number of classes with a line."""
 MAX_POINTS = 600
 """Maximum number of points per line; longer videos are averaged."""
-_SCRIPT = Path(__file__).with_name("timeline_plot.js").read_text(encoding="utf-8")
 _TEMPLATE = """<div class="legend"></div>
 <div class="area" tabindex="0" role="slider" aria-label="Time in the video" aria-valuemin="0" aria-valuemax="0">
 <div class="grid"><span>100%</span><span>50%</span></div>
@@ -33,7 +33,7 @@ def timeline_plot(*, player: str, elem_id: str) -> gr.HTML:
     return gr.HTML(
         None,
         html_template=_TEMPLATE,
-        js_on_load=_SCRIPT,
+        js_on_load=script("time_axis", "timeline_plot"),
         apply_default_css=False,
         player=player,
         elem_id=elem_id,

@@ -24,7 +24,7 @@ from .tabs.live_tab import live_tab
 from .tabs.models_tab import models_tab
 from .tabs.recognise_tab import recognise_tab
 from .tabs.search_tab import search_tab
-from .tabs.teach_tab import teach_tab
+from .tabs.teach_tab import teach_from, teach_tab
 from .tabs.timeline_tab import timeline_tab
 
 MOST_IN_QUEUE = 2 * MAX_WAITING
@@ -95,15 +95,16 @@ def build_page(
             with gr.Tab(texts.TABS["recognise"], id="recognise"):
                 recognise = recognise_tab(by_name, samples, limits, results=results, max_upload_mb=max_upload_mb)
             with gr.Tab(texts.TABS["timeline"], id="timeline"):
-                timelines = timeline_tab(by_name, samples, limits)
+                timelines = timeline_tab(by_name, samples, limits, max_upload_mb=max_upload_mb)
             with gr.Tab(texts.TABS["search"], id="search"):
-                searches = search_tab(by_name, folder_root, limits)
+                searches = search_tab(by_name, folder_root, limits, max_upload_mb=max_upload_mb)
             with gr.Tab(texts.TABS["teach"], id="teach"):
                 teaching = teach_tab(by_name, recognise.model)
             with gr.Tab(texts.TABS["live"], id="live"):
                 live_tab(by_name)
             with gr.Tab(texts.TABS["folder"], id="folder"):
-                folders = folder_tab(by_name, rows, folder_root, limits)
+                folders = folder_tab(by_name, rows, folder_root, limits, max_upload_mb=max_upload_mb)
+                teach_from(folders.table, rows, teaching)
             with gr.Tab(texts_more.MODELS["tab"], id="models"):
                 models_tab(by_name, results, allow_pull=allow_pull)
             with gr.Tab(texts.TABS["api"], id="api"):
@@ -111,7 +112,7 @@ def build_page(
         add_endpoints(by_name)
         page.unload(recognise.recognition.forget)
         page.unload(timelines.leave)
-        page.unload(folders.leave)
+        page.unload(folders.runs.leave)
         page.unload(searches.forget)
-        page.unload(teaching.forget)
+        page.unload(teaching.teaching.forget)
     return page.queue(max_size=MOST_IN_QUEUE, default_concurrency_limit=1, api_open=False)

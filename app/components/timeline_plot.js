@@ -34,7 +34,7 @@ function seenAt(time) {
 
 function inWords(time) {
     const seen = seenAt(time).map(({ label, score }) => `${label} ${percent(score)}`);
-    return [clock(time, 1), ...(seen.length ? seen : ["not looked at yet"])];
+    return [clock(time, 1), ...(seen.length ? seen : [props.words.not_yet])];
 }
 
 function placeMark(time) {
@@ -79,6 +79,16 @@ function caption() {
     }
 }
 
+function listed({ start, label, score }, rows) {
+    const known = label !== null && rows.some((row) => row.label === label);
+    const [item, button] = [made("li", ""), made("button", known ? colour(label) : "other")];
+    button.type = "button";
+    button.append(made("b", "", clock(start, 1)), made("span", "", label ?? props.words.none), made("i", "", percent(score)));
+    button.addEventListener("click", () => seek(start));
+    item.append(button);
+    return item;
+}
+
 function draw() {
     const found = props.value;
     element.hidden = !found;
@@ -104,6 +114,7 @@ function draw() {
         return block;
     });
     part("strip").replaceChildren(...blocks);
+    part("segments").replaceChildren(...segments.map((segment) => listed(segment, rows)));
     part("axis").replaceChildren(...ticksUpTo(end, innerWidth < 640 ? 4 : 8));
     part("area").setAttribute("aria-valuemax", end.toFixed(1));
     placeMark(seconds);
@@ -129,7 +140,6 @@ area.addEventListener("keydown", (event) => {
     }
 });
 area.addEventListener("blur", () => (part("tip").hidden = true));
-document.addEventListener("timeline-seek", (event) => props.value && seek(event.detail));
 // Media events do not bubble, but they can be caught on their way down.
 document.addEventListener(
     "timeupdate",

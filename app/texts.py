@@ -49,7 +49,10 @@ INTAKE = {
 # States of the answer
 STAGE = {
     "sending": "Sending {name}",
-    "notSent": "The clip did not arrive: {reason}. Try again.",
+    "notSent": "It was not sent: {reason}. Try again.",
+    "notSentTitle": "The clip did not arrive",
+    "tooLargeTitle": "This clip is too large",
+    "goneTitle": "This result has expired",
     "reading": "Reading the clip",
     "readingSize": "Reading the clip: {seconds} s, {width} × {height}",
     "network": "Looking at it",
@@ -72,6 +75,24 @@ STAGE = {
     "why": "a bar shows what speaks for it",
 }
 
+TROUBLES = {
+    "not_found": "This clip is gone",
+    "not_a_video": "This is not a video",
+    "no_video_stream": "This file has no pictures",
+    "corrupt": "This file is damaged",
+    "unsupported_codec": "This kind of video cannot be read",
+    "too_large": "This clip is too large",
+    "too_long": "This clip is too long",
+    "timeout": "This clip takes too long to read",
+    "decoder_crashed": "This file cannot be read",
+    "out_of_memory": "This clip needs too much memory",
+    "setting": "These settings do not fit this clip",
+    "busy": "The server is busy",
+    "expired": "This result has expired",
+    "other": "There is no answer this time",
+}
+"""Headlines of the answer when there is none, by the code of the error; the sentence below says what to do."""
+
 # The player
 PLAYER = {
     "clip": "Clip",
@@ -91,7 +112,7 @@ PLAYER = {
     "escape": "Escape ends the question.",
     "end": "Back",
     "waiting": "What the answer rests on appears here.",
-    "cannot": "Your browser cannot play this kind of file. Everything else works with it.",
+    "cannot": "Your browser cannot play this kind of file. It is shown here once the server has read it.",
     "made": "How is this made?",
     "unseen": "Dim parts of the picture were not seen.",
     "check": "Check this picture",
@@ -115,7 +136,7 @@ NO_BLOCK = "This model has no non-local block, so there is no attention to ask a
 OUTSIDE = "The network did not see that place; click inside the bright part of the picture."
 NOT_DRAWN = "The run was stopped before it was known what the network looked at."
 EXPIRED = STAGE["lost"]
-BUSY = "The server is busy: {count} clips are waiting. Try again in a minute."
+BUSY = "The server is busy: {count} clips are waiting. Try again in a minute; your clip need not be sent again."
 NOT_KEPT = "What this answer was made from is no longer kept, or was too large to keep; look again to ask about it."
 
 # Long clips

@@ -20,7 +20,7 @@ from .. import sentences, texts
 from ..choices import FAST, is_averaged, is_long
 from ..components.heat import packed, write_preview
 from ..explanation_store import ExplanationStore
-from ..messages import GONE, words_of
+from ..messages import GONE, is_of_the_clip, title_of, words_of
 from ..results.store import Results
 from ..visits import How, Run, Visits
 
@@ -50,9 +50,9 @@ class Recognition:
     def begin(self, session: str, path: Path, how: How, choice: int) -> Event | None:
         """Make a clip the visitor's current one and return the first event; None if a later choice has already come."""
         if not path.is_file():
-            return {"choice": choice, "state": "error", "words": GONE}
+            return _no_run(choice, "not_found", GONE, refused=True)
         if self.visits.waiting >= MAX_WAITING:
-            return {"choice": choice, "state": "error", "words": texts.BUSY.format(count=self.visits.waiting)}
+            return _no_run(choice, "busy", texts.BUSY.format(count=self.visits.waiting))
         run = self.visits.begin(session, path, path.name, how, choice)
         return None if run is None else _event(run, "waiting")
 
@@ -60,7 +60,7 @@ class Recognition:
         """Look at the visitor's clip again with other settings."""
         run = self.visits.current(session)
         if run is None:
-            return {"choice": choice, "state": "error", "words": texts.EXPIRED}
+            return _no_run(choice, "expired", texts.EXPIRED, refused=True)
         known = run.timeline if (run.how.model, run.how.region) == (how.model, how.region) else None
         first = self.begin(session, run.path, how, choice)
         if known is not None and known.is_complete and (fresh := self.visits.current(session)) is not None:
@@ -100,14 +100,15 @@ class Recognition:
                 yield event
         except Exception as error:
             if self.visits.is_wanted(run):
-                yield _event(run, "error", words=words_of(error, run.path.parent))
+                words = words_of(error, run.path.parent)
+                yield _event(run, "error", title=title_of(error), words=words, refused=is_of_the_clip(error))
         finally:
             self.visits.end(run)
             self.results.give_up(result, texts.NOT_DRAWN)
 
     def _steps(self, run: Run) -> Iterator[Event]:
         if not run.path.is_file():
-            yield _event(run, "error", words=GONE)
+            yield _event(run, "error", title=texts.TROUBLES["not_found"], words=GONE, refused=True)
             return
         recognizer, how = self.recognizers[run.how.model], run.how
         options = _options(how)
@@ -172,6 +173,17 @@ def first_maps(explanation: Explanation) -> dict[str, Any]:
 
 def _options(how: How) -> dict[str, Any]:
     return {"region": how.region, "start_seconds": how.start_seconds, "end_seconds": how.end_seconds}
+
+
+def _no_run(choice: int, trouble: str, words: str, *, refused: bool = False) -> Event:
+    """Return the event of a choice that begins no run; `refused` if the same clip cannot be tried again."""
+    return {
+        "choice": choice,
+        "state": "error",
+        "title": texts.TROUBLES[trouble],
+        "words": words,
+        "refused": refused,
+    }
 
 
 def _event(run: Run, state: str, **more: Any) -> Event:

@@ -66,7 +66,7 @@ async function open(id) {
     if (id !== address.result()) {
         return; // somebody has gone on meanwhile
     }
-    const detail = answer?.ok ? await answer.json() : { state: "error", words: words.expired };
+    const detail = answer?.ok ? await answer.json() : { state: "error", words: words.expired, refused: true };
     document.dispatchEvent(new CustomEvent("result-opened", { detail }));
 }
 

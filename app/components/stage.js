@@ -11,6 +11,7 @@ let run = ""; // identity of its run, once the server has made one
 let shownState = "empty";
 let loaded = ""; // identity of the run whose maps the player has
 let size = null;
+let sent = null; // what the server needs to begin with the clip
 
 const player = makePlayer(find(".player"), words.player, {
     ask: (seconds, x, y) => question("point", { seconds, x, y }),
@@ -58,7 +59,8 @@ function chooseAnew() {
 function clearAnswer() {
     headline.textContent = confidence.textContent = doing.textContent = "";
     bars.replaceChildren();
-    find(".details").hidden = find(".details").open = false;
+    find(".details").hidden = true;
+    find(".details").open = false;
     find(".part").hidden = true;
     loaded = "";
     document.dispatchEvent(new CustomEvent("run-cleared"));
@@ -70,6 +72,19 @@ function setState(state) {
     element.closest("#flow")?.setAttribute("data-clip", state === "empty" ? "none" : "chosen");
     find(".stop-run").hidden = !["sending", "waiting"].includes(state);
     find(".run-again").hidden = state !== "stopped";
+}
+
+// No answer, and why: the headline says what is wrong, the sentence what to do. Where only another clip helps, the intake
+// has its full size again, below.
+function fail({ title, words: sentence, refused }) {
+    setState("error");
+    clearAnswer();
+    headline.textContent = title ?? words.goneTitle;
+    idle(sentence.replace(`${find(".clip-name").textContent}: `, "")); // the name stands above
+    find(".run-again").hidden = refused;
+    if (refused) {
+        element.closest("#flow")?.setAttribute("data-clip", "refused");
+    }
 }
 
 function busy(text, share = null) {
@@ -87,29 +102,33 @@ function idle(text = "") {
 }
 
 function lost(text) {
-    setState("lost");
-    idle(text ?? words.lost);
+    if (headline.textContent) {
+        setState("lost"); // the answer stays
+        idle(text ?? words.lost);
+    } else {
+        fail({ title: words.goneTitle, words: text ?? words.lost, refused: true });
+    }
 }
 
-document.addEventListener("clip-chosen", async ({ detail: { name, url, sent } }) => {
-    size = null;
+document.addEventListener("clip-chosen", async ({ detail: { name, url, sent: sending } }) => {
+    size = sent = null;
     const mine = chooseAnew();
     find(".clip-name").textContent = name;
     busy(filled(words.sending, { name }));
     player.showClip(url);
     let what;
     try {
-        what = await sent;
+        what = await sending;
     } catch (error) {
-        what = { refused: filled(words.notSent, { reason: error?.message ?? error }) };
+        what = { refused: filled(words.notSent, { reason: error?.message ?? error }), title: words.notSentTitle };
     }
     if (mine !== choice) {
         return;
     }
     if (what.refused) {
-        setState("error");
-        idle(what.refused);
+        fail({ title: what.title ?? words.tooLargeTitle, words: what.refused, refused: true });
     } else {
+        sent = what;
         trigger("begin", { ...what, choice: mine });
     }
 });
@@ -139,9 +158,7 @@ function accept(event) {
         busy(words.reading);
         poll(run);
     } else if (event.state === "error") {
-        setState("error");
-        clearAnswer();
-        idle(event.words);
+        fail(event);
     } else if (event.state === "answer") {
         answer(event);
     }
@@ -174,7 +191,7 @@ function answer(event) {
 function drawBars(top) {
     bars.replaceChildren(
         ...top.map(([label, score], place) => {
-            const percent = score > 0 && score < 0.005 ? "<1%" : `${Math.round(100 * score)}%`;
+            const percent = score < 0.005 ? "<1%" : score >= 0.995 ? ">99%" : `${Math.round(100 * score)}%`;
             const bar = textNode("button", "", "answer-bar");
             bar.type = "button";
             bar.setAttribute("aria-pressed", place === 0);
@@ -226,7 +243,13 @@ find(".stop-run").addEventListener("click", () => {
         server.stop(stopped).catch(() => {});
     }
 });
-find(".run-again").addEventListener("click", () => again({}));
+find(".run-again").addEventListener("click", () => {
+    if (run || !sent) {
+        again({});
+    } else {
+        trigger("begin", { ...sent, choice: chooseAnew() }); // it was refused before there was a run
+    }
+});
 find(".whole-picture").addEventListener("click", () => again({ region: "" }));
 watch("value", () => accept(props.value));
 setState("empty");

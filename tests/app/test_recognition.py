@@ -122,16 +122,17 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("error", "message", "title", "refused"),
     [
-        (VideoError("corrupt", "{folder}/bad <b>.mp4: it is cut off."), "bad <b>.mp4: it is cut off."),
-        (UsageError("views = '0x0' should be CLIPSxCROPS."), "views = '0x0' should be CLIPSxCROPS."),
-        (ModelError("Model 'x' gave nothing."), "Model 'x' gave nothing."),
-        (RuntimeError("{folder}: a secret"), INTERNAL_ERROR),
+        (VideoError("corrupt", "{folder}/bad <b>.mp4: it is cut off."), "bad <b>.mp4: it is cut off.", "corrupt", True),
+        (VideoError("internal", "bad <b>.mp4: try again."), "bad <b>.mp4: try again.", "other", False),
+        (UsageError("views = '0x0' should be CLIPSxCROPS."), "views = '0x0' should be CLIPSxCROPS.", "setting", False),
+        (ModelError("Model 'x' gave nothing."), "Model 'x' gave nothing.", "other", False),
+        (RuntimeError("{folder}: a secret"), INTERNAL_ERROR, "other", False),
     ],
 )
 def test_errors_are_one_sentence(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, message: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, message: str, title: str, refused: bool
 ) -> None:
     clip = tmp_path / "bad <b>.mp4"
     clip.touch()
@@ -143,17 +144,20 @@ def test_errors_are_one_sentence(
     with caplog.at_level(logging.ERROR):
         (event,) = events(recognition, clip)
     assert (event["state"], event["words"]) == ("error", message)
+    assert (event["title"], event["refused"]) == (texts.TROUBLES[title], refused)
     assert bool(caplog.records) == (message == INTERNAL_ERROR), "only what we did not expect is logged"
 
 
 def test_what_is_gone_or_too_much_is_said_at_once(recognition: Recognition, clip: Path, tmp_path: Path) -> None:
     gone = recognition.begin("ann", tmp_path / "gone.mp4", How("tiny"), 1)
-    assert gone == {"choice": 1, "state": "error", "words": GONE}
+    assert (gone["choice"], gone["state"], gone["words"], gone["refused"]) == (1, "error", GONE, True)
     again = recognition.again("ann", How("tiny"), 2)
-    assert again == {"choice": 2, "state": "error", "words": texts.EXPIRED}
+    assert (again["choice"], again["state"], again["words"], again["refused"]) == (2, "error", texts.EXPIRED, True)
     for number in range(MAX_WAITING):
         assert recognition.begin(f"visitor {number}", clip, How("tiny"), 1)["state"] == "waiting"
-    assert "is busy: 32 clips" in recognition.begin("ann", clip, How("tiny"), 3)["words"]
+    busy = recognition.begin("ann", clip, How("tiny"), 3)
+    assert "is busy: 32 clips" in busy["words"]
+    assert not busy["refused"], "the same clip can be tried again"
 
 
 def test_who_waits_hears_how_many_are_before(recognition: Recognition, clip: Path) -> None:

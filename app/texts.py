@@ -54,13 +54,14 @@ STAGE = {
     "tooLargeTitle": "This clip is too large",
     "goneTitle": "This result has expired",
     "reading": "Reading the clip",
-    "readingSize": "Reading the clip: {seconds} s, {width} × {height}",
+    "size": "{seconds} s, {width} × {height}",
     "network": "Looking at it",
     "drawing": "The answer is there; drawing what it rests on",
     "left": "about {seconds} s left",
     "ahead": {
-        "one": "One clip before yours, about {seconds} s",
-        "many": "{count} clips before yours, about {seconds} s",
+        "one": "One clip before yours",
+        "many": "{count} clips before yours",
+        "left": "Your answer in about {seconds} s. Nothing needs to be pressed.",
     },
     "stop": "Stop",
     "stopped": "Stopped. Drop another clip, or look at this one again.",
@@ -132,6 +133,11 @@ PAPER_NAME = "Non-local Neural Networks, the paper"
 EVIDENCE_LEGEND = "Bright places speak for “{label}”."
 ATTENTION_LEGEND = "Bright places are those that the rest of the clip attends to most."
 QUERY_LEGEND = "Bright places are those that the ringed point attends to."
+NO_MAPS = (
+    "There is no picture of what this answer rests on: the network names no layer before its classifier, and has no "
+    "non-local block."
+)
+NO_EVIDENCE = "This network names no layer before its classifier, so it cannot be shown what speaks for an action."
 NO_BLOCK = "This model has no non-local block, so there is no attention to ask about."
 OUTSIDE = "The network did not see that place; click inside the bright part of the picture."
 NOT_DRAWN = "The run was stopped before it was known what the network looked at."

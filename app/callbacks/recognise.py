@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,18 +10,18 @@ from typing import Any
 
 import gradio as gr
 
-from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
 from nonlocal_video.models.card import ModelCard
 
 from .. import sentences, texts
 from ..choices import FAST, is_averaged, is_long
-from ..components.heat import packed, write_preview
+from ..components.heat import first_maps, write_preview
 from ..explanation_store import ExplanationStore
 from ..messages import GONE, is_of_the_clip, title_of, words_of
 from ..results.store import Results
 from ..visits import How, Run, Visits
+from .standing import standing
 
 TOP_K = 5
 MAX_WAITING = 32
@@ -139,36 +138,15 @@ class Recognition:
             # Gradio copies the file before it resumes this generator, which deletes the folder.
             preview = write_preview(explanation, Path(folder) / "preview.mp4")
             self.results.add_maps_soon(answer["result"], explanation)
-            yield {**answer, "player": {**preview, "maps": first_maps(explanation)}}
+            yield {**answer, "player": {**preview, **first_maps(explanation)}}
 
     def standing(self, identity: str) -> Event:
-        """Return how far a run is: the clips before it, or its stage and the seconds left."""
-        run = self.visits.of(identity)
-        if run is None:
-            return {"state": "gone"}
-        expected = self.visits.expected_seconds
-        if not run.is_started:
-            ahead = self.visits.ahead_of(run)
-            seconds = sum(expected(one.how, "reading") + expected(one.how, "network") for one in ahead)
-            return {"state": "ahead", "count": len(ahead), "seconds": round(seconds)}
-        later = expected(run.how, "network") if run.stage == "reading" else 0.0
-        whole = expected(run.how, "reading") + expected(run.how, "network")
-        left = max(expected(run.how, run.stage) - (time.monotonic() - run.stage_began), 0.0) + later
-        return {"state": run.stage, "seconds": round(left), "done": round(1 - min(left / whole, 1.0), 3)}
+        """Return how far a run is."""
+        return standing(self.visits, identity)
 
 
 class Unwanted(Exception):
     """Nobody waits for this run any more."""
-
-
-def first_maps(explanation: Explanation) -> dict[str, Any]:
-    """Return the maps that the player shows first: evidence for the first label and, with a block, attention."""
-    label = explanation.prediction.top(1)[0].label
-    legend = texts.EVIDENCE_LEGEND.format(label=label)
-    maps = {"evidence": packed(explanation.class_evidence(), legend=legend, label=label)}
-    if explanation.block_inputs:
-        maps["attention"] = packed(explanation.attention_received(), legend=texts.ATTENTION_LEGEND)
-    return maps
 
 
 def _options(how: How) -> dict[str, Any]:

@@ -27,7 +27,7 @@ document.addEventListener("run-answered", ({ detail }) => {
         const rows = Object.keys(detail.player.maps).map((name) =>
             row(words.maps[name], ["mp4", "gif", "webp", "png"].map((kind) => [`${name}.${kind}`, kind === "png" ? `PNG ${words.strip}` : kind.toUpperCase()])),
         );
-        files.replaceChildren(...rows, row(words.scores, [["result.json", "JSON"]]), row(words.everything, [["all.zip", "ZIP"]]));
+        files.replaceChildren(...rows, row(words.scores, [["result.json", "JSON"]]), ...(rows.length ? [row(words.everything, [["all.zip", "ZIP"]])] : []));
     }
 });
 

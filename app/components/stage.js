@@ -2,7 +2,9 @@
 // the clip that is shown. props.value is an event of the server; the file that was chosen comes from the intake.
 const words = props.words;
 const find = (selector) => element.querySelector(selector);
-const [headline, confidence, doing, progress, bars] = [".headline", ".confidence", ".doing", ".progress", ".bars"].map(find);
+const [headline, confidence, doing, left, progress, bars] = [
+    ".headline", ".confidence", ".doing", ".left", ".progress", ".bars",
+].map(find);
 const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const numberOf = (identity) => Number(String(identity ?? "").split(".")[0]) || 0;
 
@@ -70,6 +72,7 @@ function setState(state) {
     shownState = state;
     element.closest("#result")?.setAttribute("data-state", state);
     element.closest("#flow")?.setAttribute("data-clip", state === "empty" ? "none" : "chosen");
+    find(".player").hidden = false;
     find(".stop-run").hidden = !["sending", "waiting"].includes(state);
     find(".run-again").hidden = state !== "stopped";
 }
@@ -87,17 +90,19 @@ function fail({ title, words: sentence, refused }) {
     }
 }
 
-function busy(text, share = null) {
+function busy(text, share = null, more = "") {
     doing.textContent = text;
+    left.textContent = more;
     progress.hidden = false;
     progress.classList.toggle("unknown", share === null);
     progress.firstElementChild.style.width = share === null ? "" : `${Math.max(4, 100 * share)}%`;
     share === null ? progress.removeAttribute("aria-valuenow") : progress.setAttribute("aria-valuenow", Math.round(100 * share));
-    progress.setAttribute("aria-label", text);
+    progress.setAttribute("aria-label", [text, more].filter(Boolean).join(", "));
 }
 
 function idle(text = "") {
     doing.textContent = text;
+    left.textContent = "";
     progress.hidden = true;
 }
 
@@ -173,7 +178,8 @@ function answer(event) {
     document.dispatchEvent(new CustomEvent("run-scored", { detail: event }));
     if (!event.player) {
         drawBars(event.top);
-        busy(words.drawing);
+        find(".player").hidden = Boolean(event.words); // a kept result of a network without maps
+        event.words ? idle(event.words) : busy(words.drawing);
         return;
     }
     idle();
@@ -227,10 +233,10 @@ function tell({ state, seconds, count, done }) {
     } else if (state === "offline") {
         busy(words.offline);
     } else if (state === "ahead" && count) {
-        busy(filled(count === 1 ? words.ahead.one : words.ahead.many, { count, seconds }));
+        busy(filled(count === 1 ? words.ahead.one : words.ahead.many, { count }), done, filled(words.ahead.left, { seconds }));
     } else {
-        const doingNow = state === "network" ? words.network : size ? filled(words.readingSize, size) : words.reading;
-        busy(seconds ? `${doingNow}, ${filled(words.left, { seconds })}` : doingNow, done ?? null);
+        const parts = [size && filled(words.size, size), seconds && filled(words.left, { seconds })];
+        busy(state === "network" ? words.network : words.reading, done ?? null, parts.filter(Boolean).join(" · "));
     }
 }
 
@@ -239,6 +245,7 @@ find(".stop-run").addEventListener("click", () => {
     chooseAnew();
     setState("stopped");
     idle(words.stopped);
+    player.say("");
     if (stopped) {
         server.stop(stopped).catch(() => {});
     }

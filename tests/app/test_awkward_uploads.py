@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from page_visitor import Failed, Visitor
 
-from app import texts
+from nonlocal_video.app import texts
 
 pytestmark = pytest.mark.slow
 

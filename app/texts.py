@@ -61,7 +61,7 @@ STAGE = {
     "ahead": {
         "one": "One clip before yours",
         "many": "{count} clips before yours",
-        "left": "Your answer in about {seconds} s. Nothing needs to be pressed.",
+        "left": "Your answer comes by itself in about {seconds} s.",
     },
     "stop": "Stop",
     "stopped": "Stopped. Drop another clip, or look at this one again.",

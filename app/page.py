@@ -12,9 +12,11 @@ from nonlocal_video.samples import Sample
 from nonlocal_video.video.limits import DecodeLimits
 
 from . import texts, texts_more
-from .api import add_endpoints
+from .api import LONG, add_endpoints
 from .callbacks.folder_rows import FolderRows
 from .callbacks.recognise import MAX_WAITING
+from .callbacks.search_run import Searches
+from .callbacks.similar import IDS, Similar
 from .cleanup import KEEP_SECONDS, clean_every_seconds
 from .models import Models
 from .results.store import Results
@@ -22,7 +24,7 @@ from .tabs.api_tab import api_tab
 from .tabs.folder_tab import folder_tab
 from .tabs.live_tab import live_tab
 from .tabs.models_tab import models_tab
-from .tabs.recognise_tab import recognise_tab
+from .tabs.recognise_tab import RecogniseTab, recognise_tab
 from .tabs.search_tab import search_tab
 from .tabs.teach_tab import teach_tab
 from .tabs.timeline_tab import timeline_tab
@@ -108,6 +110,7 @@ def build_page(
                 models_tab(by_name, results, allow_pull=allow_pull)
             with gr.Tab(texts.TABS["api"], id="api"):
                 api_tab(page)
+        _find_from_the_player(page, recognise, searches)
         add_endpoints(by_name)
         page.unload(recognise.recognition.forget)
         page.unload(timelines.leave)
@@ -115,3 +118,16 @@ def build_page(
         page.unload(searches.forget)
         page.unload(teaching.forget)
     return page.queue(max_size=MOST_IN_QUEUE, default_concurrency_limit=1, api_open=False)
+
+
+def _find_from_the_player(page: gr.Blocks, recognise: RecogniseTab, searches: Searches) -> None:
+    """Connect the button below an answer with the components of Search."""
+    parts = {block.elem_id: block for block in page.blocks.values()}
+    recognise.keep.similar(
+        Similar(recognise.recognition, searches).find,
+        None,
+        [parts[name] for name in IDS],
+        show_progress="hidden",
+        concurrency_id=LONG,
+        api_visibility="private",
+    )

@@ -124,6 +124,8 @@ KEEP = {
     "copy": "Copy link",
     "copied": "Copied",
     "save": "Save",
+    "similar": "Find more like this moment",
+    "similar_where": "Choose the clips to search in above; then press **More like this moment**.",
     "strip": "strip",
     "scores": "Scores",
     "everything": "All of it",

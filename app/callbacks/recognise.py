@@ -12,7 +12,6 @@ import gradio as gr
 
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
-from nonlocal_video.models.card import ModelCard
 
 from .. import sentences, texts
 from ..choices import FAST, is_averaged, is_long
@@ -120,12 +119,12 @@ class Recognition:
         try:
             if is_averaged(how.views):
                 prediction = recognizer.classify(run.path, views=how.views, on_stage=on_stage, **options)
-                yield (answer := _answer(run, prediction, recognizer.card, self.results.keep(prediction)))
+                yield (answer := _answer(run, prediction, recognizer, self.results.keep(prediction)))
                 explanation = recognizer.explain_all(run.path, **options)
             else:
                 explanation = recognizer.explain_all(run.path, fast=how.views == FAST, on_stage=on_stage, **options)
                 prediction = explanation.prediction
-                yield (answer := _answer(run, prediction, recognizer.card, self.results.keep(prediction)))
+                yield (answer := _answer(run, prediction, recognizer, self.results.keep(prediction)))
         except Unwanted:
             return
         self.visits.end(run)
@@ -169,9 +168,10 @@ def _event(run: Run, state: str, **more: Any) -> Event:
     return {**shown, "state": state, **more}
 
 
-def _answer(run: Run, prediction: Prediction, card: ModelCard, result: str) -> Event:
+def _answer(run: Run, prediction: Prediction, recognizer: Recognizer, result: str) -> Event:
     top, video = prediction.top(TOP_K), prediction.video
     span = prediction.views[0]
+    has_features = getattr(recognizer.network, "feature_layer", None) is not None  # moments are compared by them
     return _event(
         run,
         "answer",
@@ -180,7 +180,7 @@ def _answer(run: Run, prediction: Prediction, card: ModelCard, result: str) -> E
         confidence=sentences.confidence(top),
         top=[[scored.label, round(scored.score, 4)] for scored in top],
         video={"end": video.end_seconds, "width": video.width, "height": video.height},
-        long=is_long(video.duration_seconds, card),
+        long=is_long(video.duration_seconds, recognizer.card) and has_features,
         span=[round(span.start_seconds, 3), round(span.end_seconds, 3)],
         details=[
             f"{prediction.model}: {prediction.summary}, in {prediction.timings.total:.1f} s.",

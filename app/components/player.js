@@ -69,7 +69,9 @@ function makePlayer(root, words, owner) {
         state.first = state.before = evidence ? "evidence" : attention ? "attention" : "clip";
         find(".mode-evidence").hidden = !evidence;
         find(".mode-attention").hidden = !attention;
-        find(".made").hidden = !evidence && !attention;
+        for (const part of [".made", ".switch", ".slider"]) {
+            find(part).hidden = !evidence && !attention;
+        }
         span.src = data.file.url;
         shape(answer.video.width, answer.video.height);
         root.classList.add("ready");

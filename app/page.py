@@ -12,12 +12,13 @@ from nonlocal_video.samples import Sample
 from nonlocal_video.video.limits import DecodeLimits
 
 from . import texts, texts_more
-from .api import LONG, add_endpoints
+from .api import add_endpoints
 from .callbacks.folder_rows import FolderRows
 from .callbacks.recognise import MAX_WAITING
 from .callbacks.search_run import Searches
-from .callbacks.similar import IDS, Similar
+from .callbacks.similar import OPENED, SEARCHED, Similar
 from .cleanup import KEEP_SECONDS, clean_every_seconds
+from .components.buttons import UNQUEUED
 from .models import Models
 from .results.store import Results
 from .tabs.api_tab import api_tab
@@ -123,11 +124,13 @@ def build_page(
 def _find_from_the_player(page: gr.Blocks, recognise: RecogniseTab, searches: Searches) -> None:
     """Connect the button below an answer with the components of Search."""
     parts = {block.elem_id: block for block in page.blocks.values()}
-    recognise.keep.similar(
-        Similar(recognise.recognition, searches).find,
-        None,
-        [parts[name] for name in IDS],
+    similar, seconds = Similar(recognise.recognition, searches), gr.State(0.0)
+    opened, searched = ([parts[name] for name in names] for names in (OPENED, SEARCHED))
+    recognise.keep.similar(similar.open, None, [*opened, seconds], **UNQUEUED).success(
+        similar.find,
+        seconds,
+        searched,
         show_progress="hidden",
-        concurrency_id=LONG,
+        concurrency_id="similar",  # of its own, or the moments of the clip that is asked about would come first
         api_visibility="private",
     )

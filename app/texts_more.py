@@ -125,6 +125,7 @@ KEEP = {
     "copied": "Copied",
     "save": "Save",
     "similar": "Find more like this moment",
+    "similar_looking": "Looking for moments like the one that was shown.",
     "similar_where": "Choose the clips to search in above; then press **More like this moment**.",
     "strip": "strip",
     "scores": "Scores",

@@ -12,15 +12,23 @@ from .. import texts_more as texts
 from ..messages import GONE, refusal
 from ..visit_folders import address_of
 from .recognise import Recognition
-from .search_index import ROOT, Indexed
-from .search_run import Found, Searches
+from .search_index import ROOT
+from .search_run import Searches
 
 
-class Shown(NamedTuple):
-    """Updates of the components of Search, by the names in `IDS`."""
+class Opened(NamedTuple):
+    """Updates when Search opens."""
 
-    tabs: Any = gr.skip()
-    player: Any = gr.skip()
+    tabs: Any
+    player: Any
+    example: Any
+    results: Any
+    found: Any
+
+
+class Searched(NamedTuple):
+    """Updates while the moments are searched for."""
+
     status: Any = gr.skip()
     example: Any = gr.skip()
     start: Any = gr.skip()
@@ -31,9 +39,8 @@ class Shown(NamedTuple):
     saved: Any = gr.skip()
 
 
-IDS = Shown(
-    tabs="tabs",
-    player="search-player",
+OPENED = Opened("tabs", "search-player", "search-example", "search-results", "search-found")
+SEARCHED = Searched(
     status="search-status",
     example="search-example",
     start="search-index",
@@ -43,46 +50,42 @@ IDS = Shown(
     save="search-save",
     saved="search-saved",
 )
-"""Elements of the components, as their layout names them."""
+"""Elements of the components that are updated, as the layout of the page and of Search names them."""
 
 
 @dataclass(frozen=True)
 class Similar:
-    """The callback of the button below an answer."""
+    """Callbacks of the button below an answer: the first one answers at once, the second one takes its time."""
 
     recognition: Recognition
     """Runs of all visitors."""
     searches: Searches
     """Callbacks of Search."""
 
-    def find(self, request: gr.Request, event: gr.EventData) -> Iterator[Shown]:
-        """Open Search with the visitor's clip as the example, and search for moments like the one at the given time.
-
-        An offered folder that was not looked through is looked through first. Without one, the visitor is asked for the
-        clips to search in.
-        """
+    def open(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        """Open Search with the visitor's clip as the example; the last value is the time to search for, in seconds."""
         asked = event._data
         run = self.recognition.visits.of(asked["run"])
         if run is None or run.session != request.session_hash or not run.path.is_file():
             raise refusal(GONE)
+        self.searches.visits.of(request).example = run.path
+        looking = texts.KEEP["similar_looking"]
+        opened = Opened(gr.Tabs(selected="search"), address_of(run.path), gr.update(value=None), "[]", looking)
+        return (*opened, float(asked["seconds"]))
+
+    def find(self, seconds: float, request: gr.Request) -> Iterator[Searched]:
+        """Search for moments like the one at a time of the example.
+
+        An offered folder that was not looked through is looked through first. Without one, the visitor is asked for the
+        clips to search in.
+        """
         visit = self.searches.visits.of(request)
-        visit.example = run.path
-        opened = gr.Tabs(selected="search")
-        yield Shown(tabs=opened, player=address_of(run.path), example=gr.update(value=None), results="[]", found="")
+        example = visit.example
         if visit.table is None and self.searches.root is not None:
             for indexed in self.searches.index(ROOT, None, request):
-                yield _looking(indexed)
-            visit.example = run.path
+                yield Searched(*indexed)
         if visit.table is None:
-            yield Shown(found=texts.KEEP["similar_where"])
-            return
-        for found in self.searches.like_moment(float(asked["seconds"]), "", request):
-            yield _found(found)
-
-
-def _looking(indexed: Indexed) -> Shown:
-    return Shown(status=indexed.status, example=indexed.example, start=indexed.start, stop=indexed.stop)
-
-
-def _found(found: Found) -> Shown:
-    return Shown(found=found.status, results=found.results, save=found.save, saved=found.saved)
+            yield Searched(found=texts.KEEP["similar_where"])
+        elif visit.example == example:  # else the visitor has chosen another one meanwhile
+            for found in self.searches.like_moment(seconds, "", request):
+                yield Searched(found=found.status, results=found.results, save=found.save, saved=found.saved)

@@ -191,9 +191,9 @@ def test_more_like_the_moment_in_the_player(
     begun = recognition.begin("ann", upload, How("tiny"), 1)
     assert begun is not None
     asked: Any = gr.EventData(None, {"run": begun["run"], "seconds": 0.5})
-    updates = list(similar.find(ANN, asked))
-    assert updates[0].tabs.selected == "search"
-    assert file_at(updates[0].player) == upload
+    tabs, player, *_, seconds = similar.open(ANN, asked)
+    assert (tabs.selected, file_at(player), seconds) == ("search", upload, 0.5)
+    updates = list(similar.find(seconds, ANN))
     looked = [one.status for one in updates if isinstance(one.status, str)]
     assert looked[-1].startswith("6 clips with "), "the offered folder is looked through first"
     shown = updates[-1]
@@ -202,10 +202,11 @@ def test_more_like_the_moment_in_the_player(
     expected = last(searches.like_moment(0.5, "", ANN))
     assert [card["name"] for card in cards(shown)] == [card["name"] for card in cards(expected)]
     assert cards(shown)[0]["name"] in ("red 1.mp4", "more/red 2.mp4")
-    again = list(similar.find(ANN, asked))
+    similar.open(ANN, asked)
+    again = list(similar.find(seconds, ANN))
     assert not [one for one in again if isinstance(one.status, str)], "it is looked through once"
     with pytest.raises(gr.Error, match="no longer on the server"):
-        list(similar.find(BOB, asked))
+        similar.open(BOB, asked)
 
 
 def test_without_an_offered_folder_the_visitor_is_asked_what_to_search_in(
@@ -216,7 +217,9 @@ def test_without_an_offered_folder_the_visitor_is_asked_what_to_search_in(
     begun = recognition.begin("ann", upload, How("tiny"), 1)
     assert begun is not None
     asked: Any = gr.EventData(None, {"run": begun["run"], "seconds": 0.5})
-    assert last(Similar(recognition, searches).find(ANN, asked)).found == texts_more.KEEP["similar_where"]
+    similar = Similar(recognition, searches)
+    similar.open(ANN, asked)
+    assert last(similar.find(0.5, ANN)).found == texts_more.KEEP["similar_where"]
     others = [Path(shutil.copy(colours / "more" / f"{name} 2.mp4", private_folder())) for name in COLOURS]
     last(searches.index(OWN, [str(path) for path in others], ANN))
     found = last(searches.like_moment(0.5, "", ANN))

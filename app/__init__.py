@@ -21,7 +21,9 @@ What happens when somebody acts:
     callbacks/choosing.py     a clip was chosen, or a setting
     callbacks/recognise.py    from a chosen clip to its answer
     callbacks/asking.py       questions of the player
+    callbacks/standing.py     how far a run is, for those who wait
     callbacks/moments.py      the moments of a long clip
+    callbacks/similar.py      from the player to Search
     callbacks/timeline_*.py, folder_*.py      the tabs Timeline and Folder
     callbacks/search_*.py, teach_run.py       the tabs Search and Teach; what a visitor has there: visit_folders.py
     live_routes.py            what the script of Live asks for

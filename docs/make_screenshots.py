@@ -37,11 +37,11 @@ SIZE, RATE = (340, 256), 25
 
 def main() -> None:
     samples = fetch_samples()
-    dancer, pianist = (sample.path for sample in samples)
+    dancer, pianist = (sample.path for sample in samples[:2])
     with tempfile.TemporaryDirectory() as folder, serving() as address, sync_playwright() as playwright:
         note = Path(folder) / "holiday.mp4"
         note.write_text("This is not a video.\n" * 20)
-        both = one_behind_the_other(samples, Path(folder) / "two scenes.mp4")
+        both = one_behind_the_other(samples[:2], Path(folder) / "two scenes.mp4")
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})

@@ -15,10 +15,13 @@ import gradio as gr
 import pytest
 from colour_clips import COLOURS, write_colour
 
-from nonlocal_video.app import visit_folders
+from nonlocal_video.app import texts_more, visit_folders
+from nonlocal_video.app.callbacks.recognise import Recognition
 from nonlocal_video.app.callbacks.search_index import OWN, ROOT
 from nonlocal_video.app.callbacks.search_run import Searches
+from nonlocal_video.app.callbacks.similar import Similar
 from nonlocal_video.app.visit_folders import Visits, private_folder
+from nonlocal_video.app.visits import How
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.retrieval.api import search
 from nonlocal_video.video.decode import VideoReader
@@ -201,3 +204,47 @@ def test_old_visits_are_forgotten_with_their_folders() -> None:
     (folders[1] / "clip.mp4").write_bytes(b"one")
     assert visit_folders.put_in(folders[2], folders[1] / "clip.mp4").name == "clip.mp4"
     assert visit_folders.put_in(folders[2], folders[1] / "clip.mp4").name == "clip 2.mp4"
+
+
+def test_more_like_the_moment_in_the_player(
+    searches: Searches, recognizer: Recognizer, colours: Path, tmp_path: Path
+) -> None:
+    recognition = Recognition({"tiny": recognizer})
+    similar = Similar(recognition, searches)
+    upload = Path(shutil.copy(colours / "red 1.mp4", private_folder()))
+    begun = recognition.begin("ann", upload, How("tiny"), 1)
+    assert begun is not None
+    asked: Any = gr.EventData(None, {"run": begun["run"], "seconds": 0.5})
+    tabs, player, *_, seconds = similar.open(ANN, asked)
+    assert (tabs.selected, file_at(player), seconds) == ("search", upload, 0.5)
+    updates = list(similar.find(seconds, ANN))
+    looked = [one.status for one in updates if isinstance(one.status, str)]
+    assert looked[-1].startswith("6 clips with "), "the offered folder is looked through first"
+    shown = updates[-1]
+    assert "like red 1.mp4, at 0:0" in shown.found
+    searches.visits.of(ANN).example = colours / "red 1.mp4"
+    expected = last(searches.like_moment(0.5, "", ANN))
+    assert [card["name"] for card in cards(shown)] == [card["name"] for card in cards(expected)]
+    assert cards(shown)[0]["name"] in ("red 1.mp4", "more/red 2.mp4")
+    similar.open(ANN, asked)
+    again = list(similar.find(seconds, ANN))
+    assert not [one for one in again if isinstance(one.status, str)], "it is looked through once"
+    with pytest.raises(gr.Error, match="no longer on the server"):
+        similar.open(BOB, asked)
+
+
+def test_without_an_offered_folder_the_visitor_is_asked_what_to_search_in(
+    recognizer: Recognizer, colours: Path
+) -> None:
+    recognition, searches = Recognition({"tiny": recognizer}), Searches(recognizer)
+    upload = Path(shutil.copy(colours / "red 1.mp4", private_folder()))
+    begun = recognition.begin("ann", upload, How("tiny"), 1)
+    assert begun is not None
+    asked: Any = gr.EventData(None, {"run": begun["run"], "seconds": 0.5})
+    similar = Similar(recognition, searches)
+    similar.open(ANN, asked)
+    assert last(similar.find(0.5, ANN)).found == texts_more.KEEP["similar_where"]
+    others = [Path(shutil.copy(colours / "more" / f"{name} 2.mp4", private_folder())) for name in COLOURS]
+    last(searches.index(OWN, [str(path) for path in others], ANN))
+    found = last(searches.like_moment(0.5, "", ANN))
+    assert cards(found)[0]["name"] == "red 2.mp4", "the clip of the player is still the example"

@@ -98,6 +98,7 @@ SEARCH = {
     "progress": "{total} clips, {done} done: {windows} moments",
     "ready": "{files} clips can be searched",
     "next": "Which one do you want more of? Choose it, or drop another.{errors}",
+    "press": "Press “More like this moment”, or choose another clip.{errors}",
     "stopped": "Stopped: {files} clips can be searched",
     "rest": "Looking again does the rest.",
     "errors": " {count} could not be read, or not to their end.",

@@ -142,7 +142,7 @@ class SearchIndexes:
 def ready(visit: SearchVisit, num_errors: int, *, is_stopped: bool) -> dict[str, Any]:
     """Return the headline that says how many clips can be searched."""
     errors = WORDS["errors"].format(count=num_errors) if num_errors else ""
-    doing = WORDS["next"].format(errors=errors)
+    doing = WORDS["next" if visit.example is None else "press"].format(errors=errors)
     head = WORDS["stopped" if is_stopped else "ready"].format(files=len(visit.names))
     return said(STOPPED if is_stopped else DONE, head, f"{doing} {WORDS['rest']}" if is_stopped else doing)
 

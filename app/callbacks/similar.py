@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from .. import texts_more as texts
+from ..components.headline import DONE, WORKING, said
 from ..messages import GONE, refusal
 from ..visit_folders import address_of
 from .recognise import Recognition
@@ -20,32 +21,29 @@ class Opened(NamedTuple):
     """Updates when Search opens."""
 
     tabs: Any
+    said: Any
     player: Any
+    buttons: Any
     example: Any
     results: Any
-    found: Any
 
 
 class Searched(NamedTuple):
     """Updates while the moments are searched for."""
 
-    status: Any = gr.skip()
+    said: Any = gr.skip()
     example: Any = gr.skip()
-    start: Any = gr.skip()
-    stop: Any = gr.skip()
-    found: Any = gr.skip()
+    pick: Any = gr.skip()
     results: Any = gr.skip()
     save: Any = gr.skip()
     saved: Any = gr.skip()
 
 
-OPENED = Opened("tabs", "search-player", "search-example", "search-results", "search-found")
+OPENED = Opened("tabs", "search-said", "search-player", "search-like", "search-example", "search-results")
 SEARCHED = Searched(
-    status="search-status",
+    said="search-said",
     example="search-example",
-    start="search-index",
-    stop="search-stop",
-    found="search-found",
+    pick="search-pick",
     results="search-results",
     save="search-save",
     saved="search-saved",
@@ -69,8 +67,14 @@ class Similar:
         if run is None or run.session != request.session_hash or not run.path.is_file():
             raise refusal(GONE)
         self.searches.visits.of(request).example = run.path
-        looking = texts.KEEP["similar_looking"]
-        opened = Opened(gr.Tabs(selected="search"), address_of(run.path), gr.update(value=None), "[]", looking)
+        opened = Opened(
+            tabs=gr.Tabs(selected="search"),
+            said=said(WORKING, texts.KEEP["similar_looking"], can_stop=False),
+            player=address_of(run.path),
+            buttons=gr.update(visible=True),
+            example=gr.update(value=None),
+            results="[]",
+        )
         return (*opened, float(asked["seconds"]))
 
     def find(self, seconds: float, request: gr.Request) -> Iterator[Searched]:
@@ -85,7 +89,7 @@ class Similar:
             for indexed in self.searches.index(ROOT, None, request):
                 yield Searched(*indexed)
         if visit.table is None:
-            yield Searched(found=texts.KEEP["similar_where"])
+            yield Searched(said(DONE, texts.KEEP["similar_where"], texts.KEEP["similar_then"]))
         elif visit.example == example:  # else the visitor has chosen another one meanwhile
             for found in self.searches.like_moment(seconds, "", request):
-                yield Searched(found=found.status, results=found.results, save=found.save, saved=found.saved)
+                yield Searched(found.said, results=found.results, save=found.save, saved=found.saved)

@@ -9,8 +9,10 @@ from typing import Any
 
 import gradio as gr
 
+from nonlocal_video.errors import VideoError
+
 from .. import texts
-from ..messages import words_of
+from ..messages import title_of, words_of
 from .player import script
 
 EMPTY, WORKING, DONE, STOPPED, ERROR = "empty", "working", "done", "stopped", "error"
@@ -73,4 +75,6 @@ def said(
 
 def failed(error: Exception, folder: Path) -> dict[str, Any]:
     """Return the value of a headline that says why something failed, without the path of this folder."""
+    if isinstance(error, VideoError):
+        return said(ERROR, title_of(error), words_of(error, folder))
     return said(ERROR, words_of(error, folder))

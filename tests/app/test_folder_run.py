@@ -49,7 +49,7 @@ def error_of(updates: Iterator[Update]) -> str:
     """The headline of a run that failed, and shows nothing else."""
     (update,) = updates
     assert (update.said["state"], update.table) == ("error", None)
-    return str(update.said["headline"])
+    return f"{update.said['headline']} {update.said['doing']}".strip()
 
 
 @pytest.fixture

@@ -215,20 +215,20 @@ def test_more_like_the_moment_in_the_player(
     begun = recognition.begin("ann", upload, How("tiny"), 1)
     assert begun is not None
     asked: Any = gr.EventData(None, {"run": begun["run"], "seconds": 0.5})
-    tabs, player, *_, seconds = similar.open(ANN, asked)
+    tabs, _, player, *_, seconds = similar.open(ANN, asked)
     assert (tabs.selected, file_at(player), seconds) == ("search", upload, 0.5)
     updates = list(similar.find(seconds, ANN))
-    looked = [one.status for one in updates if isinstance(one.status, str)]
-    assert looked[-1].startswith("6 clips with "), "the offered folder is looked through first"
+    looked = [one.said["headline"] for one in updates]
+    assert "6 clips can be searched" in looked, "the offered folder is looked through first"
     shown = updates[-1]
-    assert "like red 1.mp4, at 0:0" in shown.found
+    assert "like red 1.mp4, at 0:0" in headline(shown)
     searches.visits.of(ANN).example = colours / "red 1.mp4"
     expected = last(searches.like_moment(0.5, "", ANN))
     assert [card["name"] for card in cards(shown)] == [card["name"] for card in cards(expected)]
     assert cards(shown)[0]["name"] in ("red 1.mp4", "more/red 2.mp4")
     similar.open(ANN, asked)
     again = list(similar.find(seconds, ANN))
-    assert not [one for one in again if isinstance(one.status, str)], "it is looked through once"
+    assert "6 clips can be searched" not in [one.said["headline"] for one in again], "it is looked through once"
     with pytest.raises(gr.Error, match="no longer on the server"):
         similar.open(BOB, asked)
 
@@ -243,7 +243,7 @@ def test_without_an_offered_folder_the_visitor_is_asked_what_to_search_in(
     asked: Any = gr.EventData(None, {"run": begun["run"], "seconds": 0.5})
     similar = Similar(recognition, searches)
     similar.open(ANN, asked)
-    assert last(similar.find(0.5, ANN)).found == texts_more.KEEP["similar_where"]
+    assert headline(last(similar.find(0.5, ANN))).startswith(texts_more.KEEP["similar_where"])
     others = [Path(shutil.copy(colours / "more" / f"{name} 2.mp4", private_folder())) for name in COLOURS]
     last(searches.index(OWN, [str(path) for path in others], ANN))
     found = last(searches.like_moment(0.5, "", ANN))

@@ -191,7 +191,8 @@ def test_a_video_that_breaks_off_keeps_what_came_before(
 def test_what_cannot_begin_is_the_headline(runs: TimelineRuns, clip_folder: Path, video: Path) -> None:
     (update,) = run_of(runs, clip_folder / "b" / "note.mp4")
     assert update.said["state"] == "error"
-    assert update.said["headline"].startswith("note.mp4: it is not a video")
+    assert update.said["headline"] == "This is not a video"
+    assert update.said["doing"].startswith("note.mp4: it is not a video")
     assert update.plot is None
     for name in ("gone.mp4", "/etc/passwd"):
         shown = choose(runs, clip_folder / name)
@@ -202,7 +203,7 @@ def test_what_cannot_begin_is_the_headline(runs: TimelineRuns, clip_folder: Path
     choose(runs, gone)
     gone.unlink()
     (update,) = runs.run("tiny", "1x1", 0.5, 0.0, 0.0, ANN)
-    assert "no longer on the server" in update.said["headline"]
+    assert (update.said["headline"], "no longer on the server" in update.said["doing"]) == ("This clip is gone", True)
 
 
 def test_what_happens_in_a_few_words() -> None:

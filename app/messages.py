@@ -11,7 +11,9 @@ from pathlib import Path
 
 import gradio as gr
 
-from nonlocal_video.errors import DeviceError, NonlocalVideoError
+from nonlocal_video.errors import DeviceError, NonlocalVideoError, UsageError, VideoError
+
+from . import texts
 
 LOGGER = logging.getLogger(__name__)
 
@@ -48,6 +50,18 @@ def words_of(error: Exception, folder: Path) -> str:
         return without_folder(str(error), folder)
     LOGGER.error("A visitor's request failed, on files in %s", folder, exc_info=error)
     return INTERNAL_ERROR
+
+
+def title_of(error: Exception) -> str:
+    """Return the headline of an error: what is wrong, in a few words."""
+    if isinstance(error, VideoError):
+        return texts.TROUBLES.get(error.code, texts.TROUBLES["other"])
+    return texts.TROUBLES["setting" if isinstance(error, UsageError) else "other"]
+
+
+def is_of_the_clip(error: Exception) -> bool:
+    """Return whether another clip has to be chosen, because this one will never be read."""
+    return isinstance(error, VideoError) and error.code != "internal"
 
 
 def without_folder(message: str, folder: Path) -> str:

@@ -15,16 +15,19 @@ from . import texts, texts_more
 from .api import add_endpoints
 from .callbacks.folder_rows import FolderRows
 from .callbacks.recognise import MAX_WAITING
+from .callbacks.search_run import Searches
+from .callbacks.similar import OPENED, SEARCHED, Similar
 from .cleanup import KEEP_SECONDS, clean_every_seconds
+from .components.buttons import UNQUEUED
 from .models import Models
 from .results.store import Results
 from .tabs.api_tab import api_tab
 from .tabs.folder_tab import folder_tab
 from .tabs.live_tab import live_tab
 from .tabs.models_tab import models_tab
-from .tabs.recognise_tab import recognise_tab
+from .tabs.recognise_tab import RecogniseTab, recognise_tab
 from .tabs.search_tab import search_tab
-from .tabs.teach_tab import teach_tab
+from .tabs.teach_tab import teach_from, teach_tab
 from .tabs.timeline_tab import timeline_tab
 
 MOST_IN_QUEUE = 2 * MAX_WAITING
@@ -95,23 +98,40 @@ def build_page(
             with gr.Tab(texts.TABS["recognise"], id="recognise"):
                 recognise = recognise_tab(by_name, samples, limits, results=results, max_upload_mb=max_upload_mb)
             with gr.Tab(texts.TABS["timeline"], id="timeline"):
-                timelines = timeline_tab(by_name, samples, limits)
+                timelines = timeline_tab(by_name, samples, limits, max_upload_mb=max_upload_mb)
             with gr.Tab(texts.TABS["search"], id="search"):
-                searches = search_tab(by_name, folder_root, limits)
+                searches = search_tab(by_name, folder_root, limits, max_upload_mb=max_upload_mb)
             with gr.Tab(texts.TABS["teach"], id="teach"):
                 teaching = teach_tab(by_name, recognise.model)
             with gr.Tab(texts.TABS["live"], id="live"):
                 live_tab(by_name)
             with gr.Tab(texts.TABS["folder"], id="folder"):
-                folders = folder_tab(by_name, rows, folder_root, limits)
+                folders = folder_tab(by_name, rows, folder_root, limits, max_upload_mb=max_upload_mb)
+                teach_from(folders.table, rows, teaching)
             with gr.Tab(texts_more.MODELS["tab"], id="models"):
                 models_tab(by_name, results, allow_pull=allow_pull)
             with gr.Tab(texts.TABS["api"], id="api"):
                 api_tab(page)
+        _find_from_the_player(page, recognise, searches)
         add_endpoints(by_name)
         page.unload(recognise.recognition.forget)
         page.unload(timelines.leave)
-        page.unload(folders.leave)
+        page.unload(folders.runs.leave)
         page.unload(searches.forget)
-        page.unload(teaching.forget)
+        page.unload(teaching.teaching.forget)
     return page.queue(max_size=MOST_IN_QUEUE, default_concurrency_limit=1, api_open=False)
+
+
+def _find_from_the_player(page: gr.Blocks, recognise: RecogniseTab, searches: Searches) -> None:
+    """Connect the button below an answer with the components of Search."""
+    parts = {block.elem_id: block for block in page.blocks.values()}
+    similar, seconds = Similar(recognise.recognition, searches), gr.State(0.0)
+    opened, searched = ([parts[name] for name in names] for names in (OPENED, SEARCHED))
+    recognise.keep.similar(similar.open, None, [*opened, seconds], **UNQUEUED).success(
+        similar.find,
+        seconds,
+        searched,
+        show_progress="hidden",
+        concurrency_id="similar",  # of its own, or the moments of the clip that is asked about would come first
+        api_visibility="private",
+    )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from gradio.utils import get_upload_folder
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import Recognizer
@@ -17,7 +15,7 @@ from nonlocal_video.teaching.report import TeachReport
 from nonlocal_video.teaching.session import TeachingSession
 
 from .tool_texts import TEACH as WORDS
-from .visit_folders import address_of
+from .visit_folders import address_of, uploaded
 
 MAX_CLASSES = 20
 MAX_CLIPS = 200
@@ -27,18 +25,6 @@ MAX_NAME = 60
 MAX_WORST = 3
 
 
-def uploaded(path: object) -> Path:
-    """Return the path of a file that was uploaded, which a browser names.
-
-    Raises:
-        UsageError: It was not uploaded, or is gone.
-    """
-    file, folder = Path(str(path)).resolve(), Path(get_upload_folder()).resolve()
-    if "\0" in str(path) or not file.is_relative_to(folder) or not file.is_file():
-        raise UsageError("This clip is not on the server any more; drop it again.")
-    return file
-
-
 @dataclass
 class TaughtClasses:
     """What a visitor teaches."""
@@ -46,6 +32,8 @@ class TaughtClasses:
     folder: Path
     clips: dict[str, list[Path]] = field(default_factory=dict)
     """Examples of each class, in the order of the page."""
+    taken: dict[str, Path] = field(default_factory=dict)
+    """Examples that came from a folder run, by the file of their row."""
     says: str = WORDS["invitation"]
     is_busy: bool = False
     answer: dict[str, Any] | None = None
@@ -71,6 +59,33 @@ class TaughtClasses:
                 self._add(label, uploaded(path))
         elif what == "remove" and label in self.clips:
             self.clips[label] = [clip for clip in self.clips[label] if str(clip) != change.get("path")]
+        self.answer = None
+
+    def take(self, corrected: Sequence[tuple[str, str]], taken: Callable[[str, Path], Path]) -> None:
+        """Add the clips of a folder run whose labels were put right; one that was taken before gets its label of now.
+
+        Args:
+            corrected: Files and their labels.
+            taken: Returns a file that stays, perhaps a copy in the folder that it is given.
+
+        Raises:
+            UsageError: There is none, or too many; the examples stay as they were.
+            VideoError: One is gone; the examples stay as they were.
+        """
+        if not corrected:
+            raise UsageError(WORDS["none_corrected"])
+        before = self.clips
+        moved = {self.taken[path] for path, _ in corrected if path in self.taken}
+        self.clips = {label: [clip for clip in clips if clip not in moved] for label, clips in before.items()}
+        try:
+            for path, label in corrected:
+                if path not in self.taken or not self.taken[path].is_file():
+                    self.taken[path] = taken(path, self.folder / "examples")
+                self._add(label, self.taken[path])
+        except Exception:
+            self.clips = before
+            raise
+        self.clips = {label: clips for label, clips in self.clips.items() if clips or not before.get(label)}
         self.answer = None
 
     def _name(self, before: str, label: str) -> None:

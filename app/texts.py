@@ -49,15 +49,19 @@ INTAKE = {
 # States of the answer
 STAGE = {
     "sending": "Sending {name}",
-    "notSent": "The clip did not arrive: {reason}. Try again.",
+    "notSent": "It was not sent: {reason}. Try again.",
+    "notSentTitle": "The clip did not arrive",
+    "tooLargeTitle": "This clip is too large",
+    "goneTitle": "This result has expired",
     "reading": "Reading the clip",
-    "readingSize": "Reading the clip: {seconds} s, {width} × {height}",
+    "size": "{seconds} s, {width} × {height}",
     "network": "Looking at it",
     "drawing": "The answer is there; drawing what it rests on",
     "left": "about {seconds} s left",
     "ahead": {
-        "one": "One clip before yours, about {seconds} s",
-        "many": "{count} clips before yours, about {seconds} s",
+        "one": "One clip before yours",
+        "many": "{count} clips before yours",
+        "left": "Your answer comes by itself in about {seconds} s.",
     },
     "stop": "Stop",
     "stopped": "Stopped. Drop another clip, or look at this one again.",
@@ -71,6 +75,24 @@ STAGE = {
     "bars": "Ask why one of these: {label}, {percent}",
     "why": "a bar shows what speaks for it",
 }
+
+TROUBLES = {
+    "not_found": "This clip is gone",
+    "not_a_video": "This is not a video",
+    "no_video_stream": "This file has no pictures",
+    "corrupt": "This file is damaged",
+    "unsupported_codec": "This kind of video cannot be read",
+    "too_large": "This clip is too large",
+    "too_long": "This clip is too long",
+    "timeout": "This clip takes too long to read",
+    "decoder_crashed": "This file cannot be read",
+    "out_of_memory": "This clip needs too much memory",
+    "setting": "These settings do not fit this clip",
+    "busy": "The server is busy",
+    "expired": "This result has expired",
+    "other": "There is no answer this time",
+}
+"""Headlines of the answer when there is none, by the code of the error; the sentence below says what to do."""
 
 # The player
 PLAYER = {
@@ -91,7 +113,7 @@ PLAYER = {
     "escape": "Escape ends the question.",
     "end": "Back",
     "waiting": "What the answer rests on appears here.",
-    "cannot": "Your browser cannot play this kind of file. Everything else works with it.",
+    "cannot": "Your browser cannot play this kind of file. It is shown here once the server has read it.",
     "made": "How is this made?",
     "unseen": "Dim parts of the picture were not seen.",
     "check": "Check this picture",
@@ -111,11 +133,16 @@ PAPER_NAME = "Non-local Neural Networks, the paper"
 EVIDENCE_LEGEND = "Bright places speak for “{label}”."
 ATTENTION_LEGEND = "Bright places are those that the rest of the clip attends to most."
 QUERY_LEGEND = "Bright places are those that the ringed point attends to."
+NO_MAPS = (
+    "There is no picture of what this answer rests on: the network names no layer before its classifier, and has no "
+    "non-local block."
+)
+NO_EVIDENCE = "This network names no layer before its classifier, so it cannot be shown what speaks for an action."
 NO_BLOCK = "This model has no non-local block, so there is no attention to ask about."
 OUTSIDE = "The network did not see that place; click inside the bright part of the picture."
 NOT_DRAWN = "The run was stopped before it was known what the network looked at."
 EXPIRED = STAGE["lost"]
-BUSY = "The server is busy: {count} clips are waiting. Try again in a minute."
+BUSY = "The server is busy: {count} clips are waiting. Try again in a minute; your clip need not be sent again."
 NOT_KEPT = "What this answer was made from is no longer kept, or was too large to keep; look again to ask about it."
 
 # Long clips

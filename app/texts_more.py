@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 FOLDER = {
-    "invitation": "**Choose some clips.** Every file gets a row, also those that cannot be read.",
-    "files": "Several videos",
-    "folder": "Or a folder on the server",
-    "below": "Below {root}: its name, or . for everything.",
+    "drop": "Drop clips here, as many as you like",
+    "advice": "Each gets its answer. Put the wrong ones right, and teach a model with them.",
+    "choose": "Choose clips",
+    "another": "Drop other clips anywhere on this page",
+    "root": "or look at a folder of this server:",
+    "below": "Or a folder on the server",
+    "everything": "all of {root}",
+    "look": "Look at it",
     "view": "How closely to look",
     "model": "Model",
-    "start": "Classify all",
-    "stop": "Stop",
-    "stopping": "Stopping after the clips in hand.",
-    "stopped": "Stopped.",
-    "done": "Done.",
+    "waiting": "Counting the clips",
+    "looking": "Looking at the clips",
+    "done": "{count} recognised",
+    "stopped": "Stopped: {count} recognised",
+    "clip": "1 clip",
+    "clips": "{count} clips",
     "more": "The first {count} rows are shown; the downloads have all.",
-    "downloads": "The whole table",
-    "table": "Clips",
+    "passed": "Passed over: {kinds}.",
+    "downloads": "The whole table:",
 }
 FOLDER_TABLE = {
     "views": {
@@ -39,11 +44,18 @@ FOLDER_TABLE = {
     "gone": "This run has expired. Choose the clips again.",
     "hint": "Enter accepts a label, typing corrects it, and the next row follows.",
     "corrections": "{count} labels put right or accepted.",
-    "download": "Download corrections.csv",
-    "teach": "Teach a model from it, in the folder of the clips:",
+    "download": "corrections.csv",
+    "teach": "Teach with these",
+    "or": "or, with {download}, in the folder of the clips:",
     "command": "nonlocal-video teach corrections.csv --output taught",
 }
 """Words that the script of the folder's table says."""
+
+
+def folder_headline(read: int, *, is_stopped: bool) -> str:
+    """Return in a few words how many clips a run has recognised."""
+    count = FOLDER["clip"] if read == 1 else FOLDER["clips"].format(count=read)
+    return FOLDER["stopped" if is_stopped else "done"].format(count=count)
 
 
 def folder_counts(counts: Mapping[str, int], total: int) -> str:
@@ -124,6 +136,10 @@ KEEP = {
     "copy": "Copy link",
     "copied": "Copied",
     "save": "Save",
+    "similar": "Find more like this moment",
+    "similar_looking": "Looking for moments like the one that was shown",
+    "similar_where": "Now the clips to search in",
+    "similar_then": "Drop them, or choose them above; then press “More like this moment”.",
     "strip": "strip",
     "scores": "Scores",
     "everything": "All of it",

@@ -1,4 +1,4 @@
-"""The words of the tabs for search, teaching and the live camera."""
+"""The words of the tabs for long videos, search, teaching and the live camera."""
 
 from __future__ import annotations
 
@@ -10,6 +10,44 @@ CAMERA = {
     "Open this page there, or drop clips instead.",
     "refused": "The browser was not allowed to use the camera. Allow it in the address bar, and try again.",
     "camera_busy": "The camera could not be started; another program may be using it.",
+}
+
+SENDING_MANY = "Sending {name}, {number} of {count}"
+SEVERAL = "One video at a time here. The Folder tab takes many."
+FLOW_SETTINGS = "Settings"
+
+TIMELINE = {
+    "drop": "Drop a video of any length",
+    "advice": "See what happens when: every action with its time, ready to click and to take along.",
+    "choose": "Choose a video",
+    "another": "Drop another video anywhere on this page",
+    "reading": "Reading {name}",
+    "first": "The first moments take the longest.",
+    "progress": "{planned} windows, {done} done",
+    "left": ", {time} left",
+    "all": "{first} all along",
+    "mostly": "Mostly {first}",
+    "two": "{first} and {second}",
+    "more": "{first}, {second} and {count} more",
+    "nothing": "No action above the bound",
+    "segments": "{count} segments in {time}. Click one, or the curve, to go there.",
+    "one": "One segment in {time}. Click it, or the curve, to go there.",
+    "part": "Stopped at {time}, after {done} of {planned} windows.",
+    "broke": "The video breaks off at {time}. {reason}",
+    "shown": "The first {count} segments are shown; the files have all.",
+    "looked": "{model} looked at {summary}.",
+    "took": "{done} windows in {seconds:.1f} s.",
+    "stopped": "Stopped before the first window was done.",
+    "downloads": "Take it along: JSON, CSV, captions",
+    "list": "Segments",
+    "none": "no action",
+    "not_yet": "not looked at yet",
+    "video": "The video",
+    "area": "Time in the video",
+    "window": "One look takes in",
+    "stride": "The next look begins after",
+    "threshold": "Below this score there is no action",
+    "shortest": "Shorter segments go to their neighbours, seconds",
 }
 
 LIVE_LAYOUT = {
@@ -43,36 +81,43 @@ LIVE = {
 }
 
 SEARCH = {
-    "where": "Search in",
-    "root": "The server's folder {name}",
-    "own": "My own clips",
-    "clips": "Clips to search in",
-    "index": "Look through",
-    "stop": "Stop",
-    "example": "Find moments like one of",
-    "upload": "Or like a clip of yours",
+    "drop": "Drop the clips to search in",
+    "advice": "Play one to the moment that matters, and get the moments most like it, from all of them.",
+    "choose": "Choose clips",
+    "choose_example": "Choose a clip",
+    "another": "Drop more clips anywhere on this page",
+    "root": "or look through the folder of this server:",
+    "index": "Look through “{name}”",
+    "example": "More like one of these",
+    "upload": "Or drop a clip of yours here",
     "moment": "More like this moment",
     "whole": "More like the whole clip",
     "label": "Only moments that look like",
     "label_hint": "Any action",
-    "invitation": "**Find more of the same.** Choose clips, and play one to the moment that you want more of.",
-    "reading": "Looked through {done} of {total} clips: {windows} moments.",
-    "ready": "{files} clips with {windows} moments can be searched.{errors} Choose one, or drop another.",
-    "stopped": "Stopped. {files} clips can be searched; looking through them again does the rest.",
+    "reading": "Looking through the clips",
+    "progress": "{total} clips, {done} done: {windows} moments",
+    "ready": "{files} clips can be searched",
+    "next": "Which one do you want more of? Choose it, or drop another.{errors}",
+    "press": "Press “More like this moment”, or choose another clip.{errors}",
+    "stopped": "Stopped: {files} clips can be searched",
+    "rest": "Looking again does the rest.",
     "errors": " {count} could not be read, or not to their end.",
     "no_clips": "Drop some clips first.",
-    "no_index": "Look through the clips first.",
+    "no_index": "Drop the clips to search in first.",
     "no_example": "Choose a clip, or drop one, to find more like it.",
     "too_many": "At most {most} clips of your own can be searched; --folder-root takes a whole folder.",
-    "found": "{count} moments like {name}, {where}, the most alike first.",
-    "found_none": "There is no other moment{label}.",
+    "play": "Play it to the moment that you want more of",
+    "searching": "Looking for moments like it",
+    "found": "{count} moments like {name}, {where}",
+    "order": "The most alike come first.",
+    "found_none": "There is no other moment{label}",
     "at": "at {seconds}",
     "all": "all of it",
     "save": "Save the chosen ones",
     "save_none": "Tick the moments that you want to save.",
     "saved": "The chosen moments, as MP4 files",
     "more": "More like this",
-    "choose": "Save this one",
+    "choose_one": "Save this one",
     "likeness": "Likeness {score}",
 }
 
@@ -122,5 +167,6 @@ TEACH = {
     "too_many_clips": "At most {most} clips can be taught here; `nonlocal-video teach` takes any number.",
     "too_large": "The clips may have {most} MB together here; `nonlocal-video teach` takes any number.",
     "name_taken": "There is an action {label} already.",
+    "none_corrected": "Put a label right, or accept one, and it can be taught.",
     "no_name": "An action needs a name of 1 to {most} letters.",
 }

@@ -15,6 +15,8 @@ from urllib.parse import quote
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from nonlocal_video.errors import UsageError
+
 Visit = TypeVar("Visit")
 
 MAX_VISITS = 50
@@ -73,6 +75,19 @@ def private_folder() -> Path:
 def address_of(path: Path) -> str:
     """Return the address at which Gradio sends a file below the folder of uploads, relative to the page."""
     return f"gradio_api/file={quote(str(path))}"
+
+
+def uploaded(path: object) -> Path:
+    """Return the path of a file that was uploaded, which a browser names.
+
+    Raises:
+        UsageError: It was not uploaded, or is gone.
+    """
+    if "\0" not in str(path):
+        file, folder = Path(str(path)).resolve(), Path(get_upload_folder()).resolve()
+        if file.is_relative_to(folder) and file.is_file():
+            return file
+    raise UsageError("This clip is not on the server any more; drop it again.")
 
 
 def put_in(folder: Path, upload: str | os.PathLike[str]) -> Path:

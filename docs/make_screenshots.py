@@ -37,11 +37,11 @@ SIZE, RATE = (340, 256), 25
 
 def main() -> None:
     samples = fetch_samples()
-    dancer, pianist = (sample.path for sample in samples)
+    dancer, pianist = (sample.path for sample in samples[:2])
     with tempfile.TemporaryDirectory() as folder, serving() as address, sync_playwright() as playwright:
         note = Path(folder) / "holiday.mp4"
         note.write_text("This is not a video.\n" * 20)
-        both = one_behind_the_other(samples, Path(folder) / "two scenes.mp4")
+        both = one_behind_the_other(samples[:2], Path(folder) / "two scenes.mp4")
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
@@ -54,12 +54,12 @@ def main() -> None:
         recognise(page, dancer)
         ask(page)
         save(page, "page_ask.jpg")
-        page.get_by_role("tab", name="Folder").click()
-        page.locator("#files input[type=file]").set_input_files([dancer, pianist, note])
-        expect(page.locator("#files")).to_contain_text("holiday", timeout=WITHIN_MS)
-        page.locator("#folder-start").click()
-        expect(page.locator("#folder-status")).to_contain_text("Done", timeout=WITHIN_MS)
+        folder_run(page, [dancer, pianist, note])
         save(page, "page_folder.jpg")
+        teach_from_folder(page)
+        save(page, "page_teach.jpg")
+        search(page, [sample.path for sample in samples])
+        save(page, "page_search.jpg")
         timeline(page, both)
         save(page, "page_timeline.jpg")
         phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
@@ -116,15 +116,46 @@ def one_behind_the_other(samples: Sequence[Sample], path: Path) -> Path:
 
 def timeline(page: Page, video: Path) -> None:
     page.get_by_role("tab", name="Timeline").click()
-    page.locator("#timeline-clip input[type=file]").set_input_files(video)
+    page.locator("#timeline-settings > button").click()
     page.get_by_label("Short").check()
-    page.locator("#timeline-start:enabled").click(timeout=WITHIN_MS)
-    expect(page.locator("#timeline-status")).to_contain_text("Done", timeout=WITHIN_MS)
+    page.locator("#timeline-settings > button").click()
+    page.locator("#timeline-clip input[type=file]").set_input_files(video)
+    expect(page.locator("#timeline[data-state=done]")).to_be_visible(timeout=WITHIN_MS)
     area = page.locator("#timeline-plot .area")
     box = area.bounding_box()
     assert box is not None
     area.click(position={"x": box["width"] * 0.2, "y": 60})
     page.wait_for_function("document.querySelector('#timeline-player video').currentTime > 0")
+
+
+def folder_run(page: Page, files: Sequence[Path]) -> None:
+    """Classify some files, and put the label of the first one right."""
+    page.get_by_role("tab", name="Folder").click()
+    page.locator("#files input[type=file]").set_input_files(files)
+    expect(page.locator("#folder[data-state=done]")).to_be_visible(timeout=WITHIN_MS)
+    fields = page.locator("#folder-table input.label")
+    for number, label in enumerate(("stretching", "playing piano")):
+        fields.nth(number).fill(label)
+        fields.nth(number).press("Enter")
+        expect(page.locator("#folder-table .state").nth(number)).not_to_be_empty(timeout=WITHIN_MS)
+
+
+def teach_from_folder(page: Page) -> None:
+    page.locator("#folder-table .teach-these").click()
+    expect(page.locator(".teach-says")).to_contain_text("2 actions", timeout=WITHIN_MS)
+
+
+def search(page: Page, clips: Sequence[Path]) -> None:
+    """Search these clips for moments like one of the first."""
+    page.get_by_role("tab", name="Search").click()
+    page.locator("#search-clips input[type=file]").set_input_files(clips)
+    expect(page.locator("#search[data-state=done]")).to_be_visible(timeout=WITHIN_MS)
+    page.locator("#search-example input").click()
+    page.get_by_role("option", name=clips[0].name).click()
+    page.locator("#search-moment").click(timeout=WITHIN_MS)
+    expect(page.locator("#search-results .moment")).not_to_have_count(0, timeout=WITHIN_MS)
+    playing = "[...document.querySelectorAll('#search-results video')].every((one) => one.readyState >= 2)"
+    page.wait_for_function(playing, timeout=WITHIN_MS)
 
 
 def save(page: Page, name: str) -> None:

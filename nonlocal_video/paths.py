@@ -11,6 +11,7 @@ from nonlocal_video.errors import OutputError, UsageError
 
 CACHE_VARIABLE = "NONLOCAL_VIDEO_CACHE"
 WEIGHTS_VARIABLE = "NONLOCAL_VIDEO_WEIGHTS"
+SAMPLES_VARIABLE = "NONLOCAL_VIDEO_SAMPLES"
 OFFLINE_VARIABLE = "NONLOCAL_VIDEO_OFFLINE"
 _NAME = "nonlocal-video"
 
@@ -31,6 +32,11 @@ def weights_folder() -> Path:
     return _chosen(WEIGHTS_VARIABLE) or cache_folder() / "weights"
 
 
+def samples_folder() -> Path:
+    """Return `$NONLOCAL_VIDEO_SAMPLES`, else `samples` in the cache folder."""
+    return _chosen(SAMPLES_VARIABLE) or cache_folder() / "samples"
+
+
 def is_offline() -> bool:
     """Return whether `$NONLOCAL_VIDEO_OFFLINE` forbids downloads; 0 and an empty value do not."""
     return os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0")
@@ -42,15 +48,26 @@ def make_cache_folder(name: str) -> Path:
     Raises:
         OutputError: It cannot be made, or not be written to.
     """
-    folder = cache_folder() / name
+    return make_folder(cache_folder() / name, CACHE_VARIABLE)
+
+
+def make_folder(folder: Path, variable: str) -> Path:
+    """Make a folder, so that files can be written into it, and return it.
+
+    Args:
+        folder: Folder to make.
+        variable: Name of the environment variable that may name another one.
+
+    Raises:
+        OutputError: It cannot be made, or not be written to.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
         raise OutputError(
-            f"The cache folder {str(folder)!r} cannot be written to: {error.strerror}. {CACHE_VARIABLE} may name "
-            f"another."
+            f"The folder {str(folder)!r} cannot be written to: {error.strerror}. {variable} may name another."
         ) from error
     return folder
 

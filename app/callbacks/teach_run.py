@@ -19,10 +19,12 @@ from nonlocal_video.teaching.lessons import TeachCallback
 
 from ..messages import plain_errors, without_folder
 from ..models import Models
-from ..taught_classes import TaughtClasses, in_words, uploaded
+from ..taught_classes import TaughtClasses, in_words
 from ..told import told_by
 from ..tool_texts import TEACH as WORDS
-from ..visit_folders import Visits
+from ..visit_folders import Visits, uploaded
+from .folder_files import FolderFiles
+from .folder_rows import FolderRows
 
 TOP_K = 5
 MAX_VISITS = 20
@@ -50,6 +52,17 @@ class Teaching:
         visit = self.visits.of(request)
         with plain_errors(visit.folder):
             visit.edit(dict(event._data))
+            return json.dumps(visit.to_json())
+
+    def take(self, rows: FolderRows, event: gr.EventData, request: gr.Request) -> str:
+        """Take the clips of a folder run whose labels were put right as examples; `learn` follows."""
+        visit = self.visits.of(request)
+        with plain_errors(visit.folder):
+            files, corrected = rows.put_right(str(dict(event._data).get("run")), request.session_hash or "")
+            try:
+                visit.take(corrected, files.taken)
+            except VideoError as error:
+                raise VideoError(error.code, _without_root(error.message, files)) from None
             return json.dumps(visit.to_json())
 
     def learn(self, request: gr.Request) -> Iterator[Taught]:
@@ -145,6 +158,10 @@ def _shown(visit: TaughtClasses) -> Taught:
     state = visit.to_json()
     button = gr.update(visible=state["is_ready"])
     return Taught(json.dumps(state), button, button)
+
+
+def _without_root(message: str, files: FolderFiles) -> str:
+    return message if files.root is None else without_folder(message, files.root)
 
 
 def _without_folders(text: str, visit: TaughtClasses) -> str:

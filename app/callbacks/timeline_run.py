@@ -1,9 +1,9 @@
-"""Callbacks of the timeline tab: the growing timeline of a long video, until it ends or is cancelled."""
+"""Callbacks of the timeline tab: the growing timeline of a long video, until it ends or is stopped."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,39 +12,30 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from nonlocal_video.errors import VideoError
+from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline import Timeline
 from nonlocal_video.inference.timeline_files import write_timeline
 
+from ..components.headline import NO_FILES, STOPPED, WORKING, failed, said
 from ..components.timeline_plot import plotted
-from ..messages import GONE, plain_errors, refusal
+from ..messages import GONE
+from ..tool_texts import TIMELINE as WORDS
+from ..visit_folders import address_of, uploaded
 from .timeline_updates import timeline_updates, window_settings
-from .timeline_words import SHOWN_ROWS, progress_of, row_of, summary_of
+from .timeline_words import progress_of, summary_of
 
-HEADERS = ["Start", "End", "Action", "Score"]
 DOWNLOADS = (".json", ".csv", ".vtt")
 UPDATE_SECONDS = 1.0
 MAX_UNFINISHED = 8
 """Maximum number of stored timelines of unfinished runs; one runs at a time, and other visitors have left."""
-INVITATION = """**Choose a video, then press Start.** While it is looked at you will see
-
-- the scores of the likeliest actions over time,
-- the segments: what happens from when to when.
-
-A click on either goes to that place of the video."""
-NO_FILES = gr.update(value=None, visible=False)
-CHOOSE = "Choose a video first."
-NOTHING_YET = "Cancelled before the first window was done."
 
 
 class Update(NamedTuple):
     """Updates of the components, in the order in which the page lists its outputs."""
 
-    status: Any
-    results: Any
+    said: Any
     plot: Any
-    table: Any
     downloads: Any
 
 
@@ -61,34 +52,49 @@ class TimelineRuns:
 
     recognizers: Mapping[str, Recognizer]
     """Recognizers by model name."""
+    samples: Sequence[Path] = ()
+    """Sample clips, by their number on the page."""
+    clips: dict[str, Path] = field(default_factory=dict)
+    """The video that each visitor has chosen."""
     running: dict[str, object] = field(default_factory=dict)
     """Identity of each visitor's run in progress; a run that finds another one there says nothing more."""
     waiting: Counter[str] = field(default_factory=Counter)
-    """Number of presses of each visitor whose run has not begun."""
+    """Number of each visitor's runs that have not begun."""
     skipped: Counter[str] = field(default_factory=Counter)
-    """Number of each visitor's waiting runs that were cancelled."""
+    """Number of each visitor's waiting runs that were stopped."""
     cancelled: dict[str, tuple[Timeline, Rule]] = field(default_factory=dict)
-    """Timeline on the page for each visitor's cancelled run that still has to end."""
+    """Timeline on the page for each visitor's stopped run that still has to end."""
     unfinished: dict[str, tuple[Timeline, Rule]] = field(default_factory=dict)
-    """Timeline on the page for each visitor's run in progress; a cancelled run is written from it."""
+    """Timeline on the page for each visitor's run in progress; a stopped run is written from it."""
 
     def is_running(self, request: gr.Request) -> bool:
         """Return whether this visitor's run is in progress."""
         return request.session_hash in self.running or self.waiting[request.session_hash or ""] > 0
 
-    def press(self, request: gr.Request) -> None:
-        """Note that a run will come when it is its turn."""
-        self.waiting[request.session_hash or ""] += 1
+    def choose(self, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        """Take another video in place of the last one; `run` follows. Returns an update, and the player's address."""
+        visitor, chosen = request.session_hash or "", event._data
+        self.leave(request)
+        try:
+            if "sample" in chosen:
+                clip = self.samples[int(chosen["sample"])]
+            else:
+                (clip,) = map(uploaded, chosen["paths"])
+        except UsageError as error:
+            return *_nothing(failed(error, Path())), ""
+        self.clips[visitor] = clip
+        return *self.again(request), address_of(clip)
+
+    def again(self, request: gr.Request) -> Update:
+        """Note that a run of the video that was chosen comes when it is its turn."""
+        visitor = request.session_hash or ""
+        if (clip := self.clips.get(visitor)) is None:
+            return _nothing(failed(VideoError("not_found", GONE), Path()))
+        self.waiting[visitor] += 1
+        return _nothing(said(WORKING, WORDS["reading"].format(name=clip.name), WORDS["first"]))
 
     def run(
-        self,
-        clip: str | None,
-        model: str,
-        window: str,
-        stride: float,
-        threshold: float,
-        min_seconds: float,
-        request: gr.Request,
+        self, model: str, window: str, stride: float, threshold: float, min_seconds: float, request: gr.Request
     ) -> Iterator[Update]:
         """Yield the growing timeline, then the files to download."""
         visitor = request.session_hash or ""
@@ -96,30 +102,31 @@ class TimelineRuns:
             self.skipped.subtract([visitor])
             return
         self.waiting[visitor] = max(self.waiting[visitor] - 1, 0)
-        if clip is None:
-            raise refusal(CHOOSE)
-        path, rule = Path(clip), Rule(threshold, min_seconds)
-        identity = self.running[visitor] = object()
+        if (path := self.clips.get(visitor)) is None:  # it could not be taken, and the page says so
+            return
+        rule, identity = Rule(threshold, min_seconds), object()
+        self.running[visitor] = identity
         try:
-            with plain_errors(path.parent):
-                if not path.is_file():
-                    raise VideoError("not_found", GONE)
-                yield reading(path.name)
-                recognizer = self.recognizers[model]
-                settings = window_settings(recognizer, path, window, stride)
-                with closing(timeline_updates(recognizer, path, update_seconds=UPDATE_SECONDS, **settings)) as steps:
-                    for timeline in steps:
-                        if self.running.get(visitor) is not identity:
-                            # Said again: `cancel` may have overtaken an update on its way to the page.
-                            if (found := self.cancelled.pop(visitor, None)) is not None:
-                                yield from _ended(*found, "Cancelled.")
-                            return
-                        if timeline.is_complete or timeline.error:
-                            break
-                        self._store(visitor, timeline, rule)
-                        yield _shown(timeline, rule, progress_of(timeline))
-                self.unfinished.pop(visitor, None)
-                yield from _ended(timeline, rule, "Done." if timeline.is_complete else "The video broke off.")
+            if not path.is_file():
+                raise VideoError("not_found", GONE)
+            recognizer = self.recognizers[model]
+            settings = window_settings(recognizer, path, window, stride)
+            with closing(timeline_updates(recognizer, path, update_seconds=UPDATE_SECONDS, **settings)) as steps:
+                for timeline in steps:
+                    if self.running.get(visitor) is not identity:
+                        # Said again: `cancel` may have overtaken an update on its way to the page.
+                        if (found := self.cancelled.pop(visitor, None)) is not None:
+                            yield from _ended(*found)
+                        return
+                    if timeline.is_complete or timeline.error:
+                        break
+                    self._store(visitor, timeline, rule)
+                    yield _shown(timeline, rule)
+            self.unfinished.pop(visitor, None)
+            yield from _ended(timeline, rule)
+        except Exception as error:  # the page says why
+            if self.running.get(visitor) is identity:
+                yield _nothing(failed(error, path.parent))
         finally:
             self.cancelled.pop(visitor, None)
             if self.running.get(visitor) is identity:
@@ -129,19 +136,15 @@ class TimelineRuns:
         """End this visitor's run, and yield its timeline so far."""
         unfinished = self._end(request)
         if unfinished is None:
-            yield _nothing(NOTHING_YET)
+            yield _nothing(said(STOPPED, WORDS["stopped"], can_repeat=True))
         else:
             self.cancelled[request.session_hash or ""] = unfinished
-            yield from _ended(*unfinished, "Cancelled.")
-
-    def choose(self, request: gr.Request) -> Update:
-        """Clear the last timeline when another video is chosen."""
-        self.leave(request)
-        return _nothing(INVITATION)
+            yield from _ended(*unfinished)
 
     def leave(self, request: gr.Request) -> None:
         """End the run of a visitor who closed the page."""
         self._end(request)
+        self.clips.pop(request.session_hash or "", None)
 
     def _end(self, request: gr.Request) -> tuple[Timeline, Rule] | None:
         """End a visitor's runs, those that wait too; return what the one in progress has shown."""
@@ -158,27 +161,16 @@ class TimelineRuns:
             del self.unfinished[next(iter(self.unfinished))]
 
 
-def reading(name: str) -> Update:
-    """Return what is shown until the first window is done."""
-    return _nothing(f"Reading {name}, and looking at its first moments.")
+def _nothing(head: dict[str, Any]) -> Update:
+    return Update(head, None, NO_FILES)
 
 
-def _nothing(words: str) -> Update:
-    return Update(words, gr.update(visible=False), None, [], NO_FILES)
-
-
-def _shown(timeline: Timeline, rule: Rule, status: str) -> Update:
+def _shown(timeline: Timeline, rule: Rule) -> Update:
     segments = timeline.segments(threshold=rule.threshold, min_seconds=rule.min_seconds)
-    return Update(
-        status=status,
-        results=gr.update(visible=True),
-        plot=plotted(timeline, segments),
-        table=[row_of(segment) for segment in segments[:SHOWN_ROWS]],
-        downloads=NO_FILES,
-    )
+    return Update(progress_of(timeline, segments), plotted(timeline, segments), NO_FILES)
 
 
-def _ended(timeline: Timeline, rule: Rule, how: str) -> Iterator[Update]:
+def _ended(timeline: Timeline, rule: Rule) -> Iterator[Update]:
     if not timeline.is_complete and timeline.error is None:
         timeline = timeline.in_context(timeline.context)  # each window so far drew on those before it alone
     with TemporaryDirectory() as folder:
@@ -193,5 +185,5 @@ def _ended(timeline: Timeline, rule: Rule, how: str) -> Iterator[Update]:
             for suffix in DOWNLOADS
         ]
         segments = timeline.segments(threshold=rule.threshold, min_seconds=rule.min_seconds)
-        shown = _shown(timeline, rule, f"{how} {summary_of(timeline, len(segments))}")
-        yield shown._replace(downloads=gr.update(value=[str(file) for file in files], visible=True))
+        downloads = gr.update(value=[str(file) for file in files], visible=True)
+        yield Update(summary_of(timeline, segments), plotted(timeline, segments), downloads)

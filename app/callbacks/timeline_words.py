@@ -1,17 +1,22 @@
-"""The words of the Timeline tab: times, progress, what was looked at."""
+"""The words of the Timeline tab: times, progress, what happens in the video."""
 
 from __future__ import annotations
 
-from html import escape
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from nonlocal_video.inference.timeline import Segment, Timeline
 
-SHOWN_ROWS = 500
-"""Number of segments on the page, the first ones; the downloads contain all."""
+from ..components.headline import DONE, STOPPED, WORKING, said
+from ..components.timeline_plot import SHOWN_SEGMENTS
+from ..texts_more import time_left
+from ..tool_texts import TIMELINE as WORDS
+
 MIN_TIMED_WINDOWS = 5
 """Number of windows after which the remaining time is shown; the first ones warm up."""
-NO_ACTION = "(no action)"
+MOSTLY = 0.7
+"""Share of the time from which on one action is what happens."""
 
 
 def short_clock(seconds: float) -> str:
@@ -21,48 +26,52 @@ def short_clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest / 100:05.2f}" if hours else f"{minutes}:{rest / 100:05.2f}"
 
 
-def seconds_of(shown: str) -> float:
-    """Parse the seconds of a time formatted by `short_clock`."""
-    seconds = 0.0
-    for part in shown.split(":"):
-        seconds = 60 * seconds + float(part)
-    return seconds
+def what_happens(segments: Sequence[Segment]) -> str:
+    """Return in a few words what happens: the actions that take the most time."""
+    seconds: Counter[str] = Counter()
+    for segment in segments:
+        if segment.label is not None:
+            seconds[segment.label] += segment.seconds  # type: ignore[assignment]  # counts may be fractions
+    labels = [label for label, _ in seconds.most_common()]
+    if not labels:
+        return WORDS["nothing"]
+    first, *others = labels
+    if not others:
+        return _capital(WORDS["all"].format(first=first))
+    if seconds[first] >= MOSTLY * seconds.total():
+        return WORDS["mostly"].format(first=first)
+    words = WORDS["two" if len(others) == 1 else "more"]
+    return _capital(words.format(first=first, second=others[0], count=len(others) - 1))
 
 
-def row_of(segment: Segment) -> list[Any]:
-    """Return the row of a segment in the table."""
-    start, end = short_clock(segment.start_seconds), short_clock(segment.end_seconds)
-    return [start, end, segment.label or NO_ACTION, f"{segment.score:.0%}"]
-
-
-def progress_of(timeline: Timeline) -> str:
-    """Return how far a run is, and how long it still takes."""
+def progress_of(timeline: Timeline, segments: Sequence[Segment]) -> dict[str, Any]:
+    """Return the headline of a run: what happens so far, how far it is, and how long it still takes."""
     done, planned = len(timeline), timeline.num_planned
-    best = timeline.top(done - 1, 1)[0]
-    words = f"Window {done} of {planned}, up to {short_clock(timeline.ends[-1])}: {best.label} {best.score:.0%}."
-    if done < MIN_TIMED_WINDOWS:
-        return words
-    return f"{words} {_about(timeline.timings.total / done * (planned - done))} left."
+    doing = WORDS["progress"].format(planned=planned, done=done)
+    if done >= MIN_TIMED_WINDOWS:
+        doing += WORDS["left"].format(time=time_left(timeline.timings.total / done * (planned - done)))
+    return said(WORKING, what_happens(segments), doing, share=done / planned)
 
 
-def _about(seconds: float) -> str:
-    if seconds < 90:
-        return f"About {max(1, round(seconds))} s"
-    return f"About {round(seconds / 60)} minutes" if seconds < 5400 else f"About {seconds / 3600:.1f} hours"
-
-
-def summary_of(timeline: Timeline, num_segments: int) -> str:
-    """Return what was looked at, as Markdown: how much of the video, and the details behind a fold."""
-    lines = []
+def summary_of(timeline: Timeline, segments: Sequence[Segment]) -> dict[str, Any]:
+    """Return the headline of a run that has ended, was stopped, or broke off."""
+    done, at = len(timeline), short_clock(timeline.ends[-1]).rpartition(".")[0]
     if timeline.error is not None:
-        lines.append(timeline.error.message)
-    windows = f"{len(timeline)} windows in {timeline.timings.total:.1f} s."
-    if not timeline.is_complete:
-        windows = (
-            f"{windows} That is {len(timeline)} of {timeline.num_planned} windows, up to "
-            f"{short_clock(timeline.ends[-1])}."
-        )
-    if num_segments > SHOWN_ROWS:
-        windows += f" The first {SHOWN_ROWS} segments are shown; the files have all."
-    details = " ".join([f"{timeline.model} looked at {timeline.summary}.", *timeline.notes])
-    return "\n\n".join([*lines, windows, f"<details><summary>Details</summary>{escape(details)}</details>"])
+        doing = WORDS["broke"].format(time=at, reason=timeline.error.message)
+    elif not timeline.is_complete:
+        doing = WORDS["part"].format(time=at, done=done, planned=timeline.num_planned)
+    else:
+        doing = WORDS["one" if len(segments) == 1 else "segments"].format(count=len(segments), time=at)
+    if len(segments) > SHOWN_SEGMENTS:
+        doing = f"{doing} {WORDS['shown'].format(count=SHOWN_SEGMENTS)}"
+    details = [
+        WORDS["looked"].format(model=timeline.model, summary=timeline.summary),
+        WORDS["took"].format(done=done, seconds=timeline.timings.total),
+        *timeline.notes,
+    ]
+    state = DONE if timeline.is_complete else STOPPED
+    return said(state, what_happens(segments), doing, details=details, can_repeat=True)
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]

@@ -5,7 +5,8 @@ const address = {
     slug: (button) => button.textContent.trim().toLowerCase().replace(/\W+/g, "-"),
     tabs: () => [...document.querySelectorAll("#tabs [role=tab]")],
     showTab() {
-        const tabs = this.tabs();
+        const inMenu = [...document.querySelectorAll("#tabs .overflow-dropdown button")]; // those without room in the row
+        const tabs = [...this.tabs(), ...inMenu];
         const wanted = tabs.find((button) => this.slug(button) === this.tab()) ?? (this.tab() ? null : tabs[0]);
         if (wanted && wanted.getAttribute("aria-selected") !== "true") {
             wanted.click();

@@ -1,7 +1,7 @@
 // The table of a folder run. props.value says which run and how many rows; the rows are fetched as they come.
 const words = props.words;
 const find = (selector) => element.querySelector(selector);
-const [bar, tools, hint, list, none, after] = ["progress", ".tools", ".hint", ".rows", ".none", ".after"].map(find);
+const [tools, hint, list, none, after] = [".tools", ".hint", ".rows", ".none", ".after"].map(find);
 const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 let run = "";
 let rows = []; // with the number of their row, and their element once it was drawn
@@ -106,8 +106,12 @@ function offer(count) {
         href: `/folder/${run}/corrections.csv`,
         download: "corrections.csv",
     });
-    after.replaceChildren(part("p", "", filled(words.corrections, { count })), link, part("p", "", words.teach));
-    after.append(part("code", "", words.command));
+    const teach = Object.assign(part("button", "primary teach-these", words.teach), { type: "button" });
+    teach.addEventListener("click", () => trigger("teach", { run }));
+    const other = part("p", "other-way");
+    const [before, behind] = words.or.split("{download}");
+    other.append(before, link, behind, " ", part("code", "", words.command));
+    after.replaceChildren(part("p", "", filled(words.corrections, { count })), teach, other);
 }
 
 function draw() {
@@ -149,9 +153,6 @@ async function load() {
         view.value = "order";
         filter.value = "";
     }
-    bar.hidden = !value.running;
-    bar.max = value.total || 1;
-    bar.value = value.done || 0;
     tools.hidden = hint.hidden = !value.count;
     while (!fetching && run && rows.length < (props.value?.count ?? 0)) {
         const mine = run;

@@ -11,7 +11,7 @@ import gradio as gr
 from .. import texts_more as texts
 
 _HERE = Path(__file__)
-_TEMPLATE = """<progress hidden></progress><div class="tools" hidden></div><p class="hint" hidden></p>
+_TEMPLATE = """<div class="tools" hidden></div><p class="hint" hidden></p>
 <div class="rows" role="list"></div><p class="none" role="status" hidden></p><div class="after" hidden></div>"""
 
 
@@ -29,4 +29,5 @@ def folder_table(functions: list[Callable[[Any], Any]]) -> gr.HTML:
         server_functions=functions,
         words=texts.FOLDER_TABLE,
         elem_id="folder-table",
+        elem_classes="bare",
     )

@@ -15,6 +15,8 @@ from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.video.encode import write_video
 
+from .. import texts
+
 PREVIEW_SIDE = 640
 """Longer side of the preview, in pixels."""
 PREVIEW_CRF = 24
@@ -44,6 +46,21 @@ def write_preview(explanation: Explanation, path: Path) -> dict[str, Any]:
         "playback": seconds,
         "seen": [round(edge, 4) for edge in explanation.clip.crops[0].seen],
     }
+
+
+def first_maps(explanation: Explanation) -> dict[str, Any]:
+    """Return the maps that the player shows first: evidence for the first label and, with a block, attention.
+
+    A network that names no layer for evidence has no such map; `words` then says why.
+    """
+    label = explanation.prediction.top(1)[0].label
+    maps = {}
+    if explanation.evidence_layer is not None:
+        legend = texts.EVIDENCE_LEGEND.format(label=label)
+        maps["evidence"] = packed(explanation.class_evidence(), legend=legend, label=label)
+    if explanation.block_inputs:
+        maps["attention"] = packed(explanation.attention_received(), legend=texts.ATTENTION_LEGEND)
+    return {"maps": maps} if maps else {"maps": {}, "words": texts.NO_MAPS}
 
 
 def packed(maps: AttentionMaps, *, legend: str, label: str | None = None) -> dict[str, Any]:

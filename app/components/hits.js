@@ -20,7 +20,7 @@ function card(moment, number) {
     Object.assign(video, { muted: true, loop: true, playsInline: true, preload: "metadata" });
     video.setAttribute("aria-label", `${moment.name}, ${moment.when}`);
     if (still.matches) video.controls = true;
-    const more = make("button", "moment-more", words.more), tick = make("input", ""), choose = make("label", "moment-choose");
+    const more = make("button", "moment-more quiet", words.more), tick = make("input", ""), choose = make("label", "moment-choose");
     more.type = "button";
     more.addEventListener("click", () => trigger("more", number));
     tick.type = "checkbox";
@@ -28,7 +28,7 @@ function card(moment, number) {
         const ticked = [...list.querySelectorAll("input")].flatMap((box, index) => (box.checked ? [index] : []));
         trigger("ticked", JSON.stringify(ticked));
     });
-    choose.append(tick, words.choose);
+    choose.append(tick, words.choose_one);
     row.append(more, choose);
     const likeness = make("span", "moment-likeness", words.likeness.replace("{score}", moment.score.toFixed(2)));
     const bar = make("i", "");

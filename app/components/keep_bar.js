@@ -1,15 +1,17 @@
 // Follows the stage: the address and the link of an answer are there with its scores, its files with its maps.
 const words = props.words;
 const find = (selector) => element.querySelector(selector);
-const [bar, link, copy, save, files] = [".keep", ".link", ".copy", ".save", ".files"].map(find);
+const [bar, link, copy, save, files, similar] = [".keep", ".link", ".copy", ".save", ".files", ".similar"].map(find);
 let shown = "";
+let run = ""; // identity of the run that is shown; a result that was kept has none
+let now = 0; // seconds in the clip
 
 function show(id) {
     shown = id;
     bar.hidden = !id;
     link.href = id ? `/r/${id}` : "/";
     save.open = false;
-    save.hidden = true;
+    save.hidden = similar.hidden = true;
 }
 
 document.addEventListener("run-cleared", () => show(""));
@@ -23,11 +25,13 @@ document.addEventListener("run-scored", ({ detail }) => {
 });
 document.addEventListener("run-answered", ({ detail }) => {
     if (detail.result === shown) {
+        run = detail.run;
         save.hidden = false;
+        similar.hidden = run.startsWith("kept.");
         const rows = Object.keys(detail.player.maps).map((name) =>
             row(words.maps[name], ["mp4", "gif", "webp", "png"].map((kind) => [`${name}.${kind}`, kind === "png" ? `PNG ${words.strip}` : kind.toUpperCase()])),
         );
-        files.replaceChildren(...rows, row(words.scores, [["result.json", "JSON"]]), row(words.everything, [["all.zip", "ZIP"]]));
+        files.replaceChildren(...rows, row(words.scores, [["result.json", "JSON"]]), ...(rows.length ? [row(words.everything, [["all.zip", "ZIP"]])] : []));
     }
 });
 
@@ -38,6 +42,27 @@ function row(title, names) {
         line.append(Object.assign(document.createElement("a"), { href: `/r/${shown}/${name}`, download: name, textContent: text }));
     }
     return line;
+}
+
+document.addEventListener("player-time", ({ detail }) => {
+    now = detail;
+});
+similar.addEventListener("click", () => {
+    trigger("similar", { run, seconds: now });
+    address.push(address.result(), "#search");
+    startAt(now, document.querySelector("#search-player video")?.getAttribute("src"));
+});
+
+// The player of Search begins at the moment that was asked about, once it has the clip.
+async function startAt(seconds, before) {
+    for (let tries = 0; tries < 100; tries++) {
+        const video = document.querySelector("#search-player video");
+        if (video?.videoWidth && (tries > 20 || video.getAttribute("src") !== before)) {
+            video.currentTime = seconds;
+            return;
+        }
+        await new Promise((done) => setTimeout(done, 100));
+    }
 }
 
 copy.addEventListener("click", async () => {
@@ -66,7 +91,7 @@ async function open(id) {
     if (id !== address.result()) {
         return; // somebody has gone on meanwhile
     }
-    const detail = answer?.ok ? await answer.json() : { state: "error", words: words.expired };
+    const detail = answer?.ok ? await answer.json() : { state: "error", words: words.expired, refused: true };
     document.dispatchEvent(new CustomEvent("result-opened", { detail }));
 }
 

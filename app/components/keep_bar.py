@@ -14,7 +14,8 @@ def keep_bar() -> gr.HTML:
     template = f"""<div class="keep" role="group" aria-label="{words["bar"]}" hidden>
 <a class="link" href="/">{words["link"]}</a>
 <button type="button" class="copy">{words["copy"]}</button>
-<details class="save"><summary>{words["save"]}</summary><div class="files"></div></details></div>"""
+<details class="save"><summary>{words["save"]}</summary><div class="files"></div></details>
+<button type="button" class="similar" hidden>{words["similar"]}</button></div>"""
     return gr.HTML(
         None,
         html_template=template,

@@ -3,38 +3,11 @@ const words = props.words;
 const find = (selector) => element.querySelector(selector);
 const [section, said, lanes, chips, drew, over] = [".moments", ".said", ".lanes", ".chips", ".drew", ".over"].map(find);
 const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
-const percent = (share) => `${Math.round(100 * share)}%`;
-const COLOURS = 8;
-const TICKS = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
 const MAX_CHIPS = 60;
-const colourOf = new Map();
 let run = ""; // whose moments may be shown
 let shown = null;
 let asked = 0;
 let at = 0;
-
-function clock(time, digits = 0) {
-    const [minutes, rest] = [Math.floor(time / 60), time % 60];
-    const text = rest.toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
-    return minutes >= 60 ? `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${text}` : `${minutes}:${text}`;
-}
-
-function colour(label) {
-    if (label === null) {
-        return "other";
-    }
-    if (!colourOf.has(label)) {
-        colourOf.set(label, colourOf.size % COLOURS);
-    }
-    return `series-${colourOf.get(label)}`;
-}
-
-function made(tag, className, text = "") {
-    const node = document.createElement(tag);
-    node.className = className;
-    node.textContent = text;
-    return node;
-}
 
 const across = (time) => `${(100 * time) / shown.end}%`;
 
@@ -91,14 +64,7 @@ function draw(event) {
     shown = event;
     find(".alone").replaceChildren(...blocks(event.alone));
     find(".refined").replaceChildren(...blocks(event.refined));
-    const step = TICKS.find((tick) => event.end / tick <= (innerWidth < 640 ? 4 : 8)) ?? 14400;
-    find(".axis").replaceChildren(
-        ...Array.from({ length: Math.floor(event.end / step) + 1 }, (_, i) => {
-            const tick = made("span", "", clock(i * step, step < 1 ? 1 : 0));
-            tick.style.left = across(i * step);
-            return tick;
-        }),
-    );
+    find(".axis").replaceChildren(...ticksUpTo(event.end, innerWidth < 640 ? 4 : 8));
     chips.replaceChildren(
         ...event.refined.slice(0, MAX_CHIPS).map(([start, end, label, score]) => {
             const chip = made("button", `chip ${colour(label)}`, "");

@@ -23,6 +23,7 @@ function makePlayer(root, words, owner) {
         say(words.waiting);
         find(".cannot").hidden = true;
         find(".numbers").hidden = true;
+        find(".made").hidden = true;
         draw();
     }
 
@@ -63,16 +64,19 @@ function makePlayer(root, words, owner) {
         state.seen = data.seen;
         state.long = state.canPlay && answer.video.end > 1.3 * data.playback;
         state.label = answer.top[0][0];
-        state.extra = { [`evidence:${state.label}`]: data.maps.evidence };
-        if (data.maps.attention) {
-            state.extra.attention = data.maps.attention;
+        const { evidence, attention } = data.maps;
+        state.extra = { ...(evidence && { [`evidence:${state.label}`]: evidence }), ...(attention && { attention }) };
+        state.first = state.before = evidence ? "evidence" : attention ? "attention" : "clip";
+        find(".mode-evidence").hidden = !evidence;
+        find(".mode-attention").hidden = !attention;
+        for (const part of [".made", ".switch", ".slider"]) {
+            find(part).hidden = !evidence && !attention;
         }
-        find(".mode-attention").hidden = !data.maps.attention;
         span.src = data.file.url;
         shape(answer.video.width, answer.video.height);
         root.classList.add("ready");
         strip.film(data.file.url, data.playback, () => state.data === data);
-        show("evidence");
+        show(state.first);
         start(span);
     }
 
@@ -110,12 +114,12 @@ function makePlayer(root, words, owner) {
             one.checked = one === radio;
         }
         const map = shownMap();
-        say(map?.legend ?? (state.data ? words.clipLegend : words.waiting));
+        say(map?.legend ?? state.data?.words ?? (state.data ? words.clipLegend : words.waiting));
         find(".strength").disabled = !map;
         find(".made p").textContent = words.madeOf[mode] ?? words.madeOf.evidence;
         find(".check").hidden = mode === "clip" || mode === "query";
         find(".checked").textContent = "";
-        strip.curve(map?.curve ?? state.extra[`evidence:${state.label}`]?.curve ?? null, mode === "clip");
+        strip.curve(map?.curve ?? state.extra[`evidence:${state.label}`]?.curve ?? state.extra.attention?.curve ?? null, mode === "clip");
         draw();
     }
 
@@ -223,7 +227,7 @@ function makePlayer(root, words, owner) {
 
     function endQuestion() {
         if (state.point) {
-            show(state.before === "query" ? "evidence" : state.before);
+            show(state.before === "query" ? state.first : state.before);
             forget();
             draw();
         }

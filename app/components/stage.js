@@ -2,7 +2,9 @@
 // the clip that is shown. props.value is an event of the server; the file that was chosen comes from the intake.
 const words = props.words;
 const find = (selector) => element.querySelector(selector);
-const [headline, confidence, doing, progress, bars] = [".headline", ".confidence", ".doing", ".progress", ".bars"].map(find);
+const [headline, confidence, doing, left, progress, bars] = [
+    ".headline", ".confidence", ".doing", ".left", ".progress", ".bars",
+].map(find);
 const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const numberOf = (identity) => Number(String(identity ?? "").split(".")[0]) || 0;
 
@@ -11,6 +13,7 @@ let run = ""; // identity of its run, once the server has made one
 let shownState = "empty";
 let loaded = ""; // identity of the run whose maps the player has
 let size = null;
+let sent = null; // what the server needs to begin with the clip
 
 const player = makePlayer(find(".player"), words.player, {
     ask: (seconds, x, y) => question("point", { seconds, x, y }),
@@ -58,7 +61,8 @@ function chooseAnew() {
 function clearAnswer() {
     headline.textContent = confidence.textContent = doing.textContent = "";
     bars.replaceChildren();
-    find(".details").hidden = find(".details").open = false;
+    find(".details").hidden = true;
+    find(".details").open = false;
     find(".part").hidden = true;
     loaded = "";
     document.dispatchEvent(new CustomEvent("run-cleared"));
@@ -68,48 +72,68 @@ function setState(state) {
     shownState = state;
     element.closest("#result")?.setAttribute("data-state", state);
     element.closest("#flow")?.setAttribute("data-clip", state === "empty" ? "none" : "chosen");
+    find(".player").hidden = false;
     find(".stop-run").hidden = !["sending", "waiting"].includes(state);
     find(".run-again").hidden = state !== "stopped";
 }
 
-function busy(text, share = null) {
+// No answer, and why: the headline says what is wrong, the sentence what to do. Where only another clip helps, the intake
+// has its full size again, below.
+function fail({ title, words: sentence, refused }) {
+    setState("error");
+    clearAnswer();
+    headline.textContent = title ?? words.goneTitle;
+    idle(sentence.replace(`${find(".clip-name").textContent}: `, "")); // the name stands above
+    find(".run-again").hidden = refused;
+    if (refused) {
+        element.closest("#flow")?.setAttribute("data-clip", "refused");
+    }
+}
+
+function busy(text, share = null, more = "") {
     doing.textContent = text;
+    left.textContent = more;
     progress.hidden = false;
     progress.classList.toggle("unknown", share === null);
     progress.firstElementChild.style.width = share === null ? "" : `${Math.max(4, 100 * share)}%`;
     share === null ? progress.removeAttribute("aria-valuenow") : progress.setAttribute("aria-valuenow", Math.round(100 * share));
-    progress.setAttribute("aria-label", text);
+    progress.setAttribute("aria-label", [text, more].filter(Boolean).join(", "));
 }
 
 function idle(text = "") {
     doing.textContent = text;
+    left.textContent = "";
     progress.hidden = true;
 }
 
 function lost(text) {
-    setState("lost");
-    idle(text ?? words.lost);
+    if (headline.textContent) {
+        setState("lost"); // the answer stays
+        idle(text ?? words.lost);
+    } else {
+        fail({ title: words.goneTitle, words: text ?? words.lost, refused: true });
+    }
 }
 
-document.addEventListener("clip-chosen", async ({ detail: { name, url, sent } }) => {
-    size = null;
+document.addEventListener("clip-chosen", async ({ detail: { name, url, sent: sending } }) => {
+    size = sent = null;
     const mine = chooseAnew();
     find(".clip-name").textContent = name;
     busy(filled(words.sending, { name }));
     player.showClip(url);
     let what;
     try {
-        what = await sent;
+        what = await sending;
     } catch (error) {
-        what = { refused: filled(words.notSent, { reason: error?.message ?? error }) };
+        what = { refused: filled(words.notSent, { reason: error?.message ?? error }), title: words.notSentTitle };
     }
     if (mine !== choice) {
         return;
     }
     if (what.refused) {
-        setState("error");
-        idle(what.refused);
+        fail({ title: what.title ?? words.tooLargeTitle, words: what.refused, refused: true });
     } else {
+        sent = what;
         trigger("begin", { ...what, choice: mine });
     }
 });
@@ -139,9 +163,7 @@ function accept(event) {
         busy(words.reading);
         poll(run);
     } else if (event.state === "error") {
-        setState("error");
-        clearAnswer();
-        idle(event.words);
+        fail(event);
     } else if (event.state === "answer") {
         answer(event);
     }
@@ -156,7 +178,8 @@ function answer(event) {
     document.dispatchEvent(new CustomEvent("run-scored", { detail: event }));
     if (!event.player) {
         drawBars(event.top);
-        busy(words.drawing);
+        find(".player").hidden = Boolean(event.words); // a kept result of a network without maps
+        event.words ? idle(event.words) : busy(words.drawing);
         return;
     }
     idle();
@@ -174,7 +197,7 @@ function answer(event) {
 function drawBars(top) {
     bars.replaceChildren(
         ...top.map(([label, score], place) => {
-            const percent = score > 0 && score < 0.005 ? "<1%" : `${Math.round(100 * score)}%`;
+            const percent = score < 0.005 ? "<1%" : score >= 0.995 ? ">99%" : `${Math.round(100 * score)}%`;
             const bar = textNode("button", "", "answer-bar");
             bar.type = "button";
             bar.setAttribute("aria-pressed", place === 0);
@@ -210,10 +233,10 @@ function tell({ state, seconds, count, done }) {
     } else if (state === "offline") {
         busy(words.offline);
     } else if (state === "ahead" && count) {
-        busy(filled(count === 1 ? words.ahead.one : words.ahead.many, { count, seconds }));
+        busy(filled(count === 1 ? words.ahead.one : words.ahead.many, { count }), done, filled(words.ahead.left, { seconds }));
     } else {
-        const doingNow = state === "network" ? words.network : size ? filled(words.readingSize, size) : words.reading;
-        busy(seconds ? `${doingNow}, ${filled(words.left, { seconds })}` : doingNow, done ?? null);
+        const parts = [size && filled(words.size, size), seconds && filled(words.left, { seconds })];
+        busy(state === "network" ? words.network : words.reading, done ?? null, parts.filter(Boolean).join(" · "));
     }
 }
 
@@ -222,11 +245,18 @@ find(".stop-run").addEventListener("click", () => {
     chooseAnew();
     setState("stopped");
     idle(words.stopped);
+    player.say("");
     if (stopped) {
         server.stop(stopped).catch(() => {});
     }
 });
-find(".run-again").addEventListener("click", () => again({}));
+find(".run-again").addEventListener("click", () => {
+    if (run || !sent) {
+        again({});
+    } else {
+        trigger("begin", { ...sent, choice: chooseAnew() }); // it was refused before there was a run
+    }
+});
 find(".whole-picture").addEventListener("click", () => again({ region: "" }));
 watch("value", () => accept(props.value));
 setState("empty");

@@ -25,6 +25,7 @@ def stage(functions: list[Callable[[Any], Any]]) -> gr.HTML:
 <h2 class="headline"></h2>
 <p class="confidence"></p>
 <p class="doing"></p>
+<p class="left"></p>
 <div class="progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" hidden><div></div></div>
 <p class="part" hidden>{words["onlyHere"]}
 <button type="button" class="quiet whole-picture">{words["wholePicture"]}</button></p>

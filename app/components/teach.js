@@ -213,6 +213,7 @@ function showAnswer(isAsking = false) {
 function load() {
     if (!props.value) return show();
     state = JSON.parse(props.value);
+    if (state.classes.length > 1) drafts = drafts.filter((draft) => ![words.first, words.second].includes(draft));
     show();
 }
 

@@ -2,38 +2,13 @@
 // {end, bounds: [N + 1 times], rows: [{label, scores: [N]}], segments: [{start, end, label, score}]}, all times in seconds.
 // Hovering says what was seen when; a click or the arrow keys seek the video in #{props.player}, whose time is marked.
 const SVG = "http://www.w3.org/2000/svg";
-const COLOURS = 8;
-const TICKS = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
 const part = (name) => element.querySelector(`.${name}`);
-const colourOf = new Map(); // label -> number: a class keeps its colour while more of the video is looked at
 let seconds = 0;
 let captions = null;
 
 const video = () => document.querySelector(`#${props.player} video`);
-const percent = (score) => `${Math.round(100 * score)}%`;
 const across = (time) => `${(100 * time) / props.value.end}%`;
 const within = (time) => Math.min(Math.max(time, 0), props.value.end);
-
-function clock(time, digits) {
-    const [minutes, rest] = [Math.floor(time / 60), time % 60];
-    const hours = Math.floor(minutes / 60);
-    const padded = rest.toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
-    return hours ? `${hours}:${String(minutes % 60).padStart(2, "0")}:${padded}` : `${minutes}:${padded}`;
-}
-
-function colour(label) {
-    if (!colourOf.has(label)) {
-        colourOf.set(label, colourOf.size % COLOURS);
-    }
-    return `series-${colourOf.get(label)}`;
-}
-
-function made(tag, className, text = "") {
-    const node = document.createElement(tag);
-    node.className = className;
-    node.textContent = text;
-    return node;
-}
 
 function line(bounds, scores) {
     const points = scores.flatMap((score, i) =>
@@ -59,7 +34,7 @@ function seenAt(time) {
 
 function inWords(time) {
     const seen = seenAt(time).map(({ label, score }) => `${label} ${percent(score)}`);
-    return [clock(time, 1), ...(seen.length ? seen : ["not looked at yet"])];
+    return [clock(time, 1), ...(seen.length ? seen : [props.words.not_yet])];
 }
 
 function placeMark(time) {
@@ -104,6 +79,16 @@ function caption() {
     }
 }
 
+function listed({ start, label, score }, rows) {
+    const known = label !== null && rows.some((row) => row.label === label);
+    const [item, button] = [made("li", ""), made("button", known ? colour(label) : "other")];
+    button.type = "button";
+    button.append(made("b", "", clock(start, 1)), made("span", "", label ?? props.words.none), made("i", "", percent(score)));
+    button.addEventListener("click", () => seek(start));
+    item.append(button);
+    return item;
+}
+
 function draw() {
     const found = props.value;
     element.hidden = !found;
@@ -129,13 +114,8 @@ function draw() {
         return block;
     });
     part("strip").replaceChildren(...blocks);
-    const step = TICKS.find((tick) => end / tick <= 8) ?? 28800;
-    const ticks = Array.from({ length: Math.floor(end / step) + 1 }, (_, i) => {
-        const tick = made("span", "", clock(i * step, step < 1 ? 1 : 0));
-        tick.style.left = across(i * step);
-        return tick;
-    });
-    part("axis").replaceChildren(...ticks);
+    part("segments").replaceChildren(...segments.map((segment) => listed(segment, rows)));
+    part("axis").replaceChildren(...ticksUpTo(end, innerWidth < 640 ? 4 : 8));
     part("area").setAttribute("aria-valuemax", end.toFixed(1));
     placeMark(seconds);
 }
@@ -160,7 +140,6 @@ area.addEventListener("keydown", (event) => {
     }
 });
 area.addEventListener("blur", () => (part("tip").hidden = true));
-document.addEventListener("timeline-seek", (event) => props.value && seek(event.detail));
 // Media events do not bubble, but they can be caught on their way down.
 document.addEventListener(
     "timeupdate",

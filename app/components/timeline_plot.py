@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,18 +10,24 @@ import numpy as np
 
 from nonlocal_video.inference.timeline import Segment, Timeline
 
+from .. import tool_texts
+from .player import script
+
 MAX_ROWS = 6
 """Maximum number of classes with a line."""
 MAX_POINTS = 600
 """Maximum number of points per line; longer videos are averaged."""
-_SCRIPT = Path(__file__).with_name("timeline_plot.js").read_text(encoding="utf-8")
-_TEMPLATE = """<div class="legend"></div>
-<div class="area" tabindex="0" role="slider" aria-label="Time in the video" aria-valuemin="0" aria-valuemax="0">
+SHOWN_SEGMENTS = 500
+"""Number of segments on the page, the first ones; the downloads contain all."""
+WORDS = tool_texts.TIMELINE
+_TEMPLATE = f"""<ol class="segments" aria-label="{WORDS["list"]}"></ol>
+<div class="drawing"><div class="legend"></div>
+<div class="area" tabindex="0" role="slider" aria-label="{WORDS["area"]}" aria-valuemin="0" aria-valuemax="0">
 <div class="grid"><span>100%</span><span>50%</span></div>
 <svg viewBox="0 0 1000 100" preserveAspectRatio="none" aria-hidden="true"><g class="lines"></g></svg>
 <div class="strip" aria-hidden="true"></div><div class="mark"></div><div class="tip" hidden></div>
 </div>
-<div class="axis" aria-hidden="true"></div>"""
+<div class="axis" aria-hidden="true"></div></div>"""
 
 
 def timeline_plot(*, player: str, elem_id: str) -> gr.HTML:
@@ -33,10 +38,12 @@ def timeline_plot(*, player: str, elem_id: str) -> gr.HTML:
     return gr.HTML(
         None,
         html_template=_TEMPLATE,
-        js_on_load=_SCRIPT,
+        js_on_load=script("time_axis", "timeline_plot"),
         apply_default_css=False,
         player=player,
+        words=WORDS,
         elem_id=elem_id,
+        elem_classes="bare",
     )
 
 
@@ -71,6 +78,6 @@ def plotted(timeline: Timeline, segments: Sequence[Segment]) -> dict[str, Any]:
                 "label": segment.label,
                 "score": round(segment.score, 3),
             }
-            for segment in segments
+            for segment in segments[:SHOWN_SEGMENTS]
         ],
     }

@@ -26,7 +26,7 @@ def answer_of(kept: KeptResult) -> dict[str, Any]:
         "long": False,  # its moments were not kept
         "span": [round(second, 3) for second in kept.span],
         "details": [f"{kept.row['model']}: {kept.summary}.", *kept.row["notes"]],
-        **({"player": _player(kept, top[0].label)} if kept.maps else {}),
+        **({"player": _player(kept, top[0].label)} if kept.maps else {"words": kept.words}),
     }
 
 

@@ -18,6 +18,7 @@ from nonlocal_video.attention.maps import AttentionMaps
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.prediction import Prediction
 
+from .. import texts
 from ..messages import INTERNAL_ERROR
 from .files import JSON, SCENE, THUMBNAIL, KeptResult
 from .shelf import Shelf
@@ -25,7 +26,6 @@ from .shelf import Shelf
 LOGGER = logging.getLogger(__name__)
 FRAME_SIDE = 640
 """Longer side of the frames in a result, in pixels."""
-NO_MAPS = "This model does not show what its answer rests on."
 _THUMBNAIL_SIDE = 200
 
 
@@ -67,7 +67,7 @@ class Results(Shelf):
         """Add what the network looked at to a result that was kept; nothing if it was deleted meanwhile."""
         explanation = explanation.lightened(min(FRAME_SIDE, max(explanation.frame(0).shape)))
         maps: dict[str, AttentionMaps] = {}
-        if explanation.feature_layer is not None:
+        if explanation.evidence_layer is not None:
             maps["evidence"] = explanation.class_evidence()
         if explanation.block_inputs:
             maps["attention"] = explanation.attention_received()
@@ -75,7 +75,7 @@ class Results(Shelf):
             folder = self.get(id).folder
             if not maps:
                 with self._lock:
-                    self._kept[id] = replace(self.get(id), words=NO_MAPS)
+                    self._kept[id] = replace(self.get(id), words=texts.NO_MAPS)
                 return
             write_maps(folder / SCENE, maps)
             middle = explanation.frame(len(explanation.frame_of_time) // 2)

@@ -48,6 +48,8 @@ class RecogniseTab(NamedTuple):
     """The answer; its value is the last event."""
     model: gr.Dropdown
     """The choice of a model."""
+    keep: gr.HTML
+    """What to do with an answer; it triggers `similar` with the run and the seconds that the player shows."""
 
 
 def recognise_tab(
@@ -75,7 +77,7 @@ def recognise_tab(
         with gr.Column(elem_id="result"):
             shown = stage(asking.functions())
             with gr.Column(elem_id="keep"):
-                keep_bar()
+                keep = keep_bar()
             below = moments_view(moments.functions())
         recent_results()
     choosing = Choosing(recognition, [sample.path for sample in samples])
@@ -85,7 +87,7 @@ def recognise_tab(
     for typed in (settings.region, settings.start, settings.end):
         typed.submit(None, js=SETTINGS_CHANGED, **AT_ONCE)
     settings.model.change(_views_of(recognizers), settings.model, settings.view, **UNQUEUED)
-    return RecogniseTab(recognition, shown, settings.model)
+    return RecogniseTab(recognition, shown, settings.model, keep)
 
 
 def _connect(settings: Settings, shown: gr.HTML, below: gr.HTML, choosing: Choosing, moments: Moments) -> None:

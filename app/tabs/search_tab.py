@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from nonlocal_video.inference.recognizer import Recognizer
 
 from .. import tool_texts as texts
 from ..api import LONG, NETWORK
-from ..callbacks.search_index import OWN, ROOT, Indexed
-from ..callbacks.search_run import Found, Searches
+from ..callbacks.search_index import OWN, ROOT, Indexed, reading
+from ..callbacks.search_run import Chosen, Found, Searches
 from ..components.buttons import UNQUEUED
-from ..components.plain_player import player_of
+from ..components.drop_zone import Invitation, drop_zone
+from ..components.headline import headline
+from ..components.plain_player import plain_player
 from ..components.player import script
 
 WORDS = texts.SEARCH
@@ -25,38 +28,47 @@ _AT_THE_PLAYERS_TIME = """(seconds, label) => {
 }"""
 
 
-def search_tab(recognizers: Mapping[str, Recognizer], root: Path | None, limits: str) -> Searches:
+def search_tab(
+    recognizers: Mapping[str, Recognizer], root: Path | None, limits: str, *, max_upload_mb: int
+) -> Searches:
     """Lay out the tab and connect its callbacks.
 
     Args:
         recognizers: Recognizers by model name; the first one searches.
         root: Folder that visitors may search, with its subfolders; None offers none.
         limits: Limits of uploads, in words.
+        max_upload_mb: Largest upload, in MB.
     """
     searches = Searches(next(iter(recognizers.values())), root)
-    where, uploads, start, stop = _source(root, limits)
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320):
-            status = gr.Markdown(WORDS["invitation"], container=True, elem_id="search-status")
-            example = gr.Dropdown([], label=WORDS["example"], elem_id="search-example")
-            upload = gr.File(label=WORDS["upload"], height=140, elem_id="search-upload")
-        with gr.Column(scale=3, min_width=320):
-            player = player_of(upload, elem_id="search-player")
-            with gr.Row():
-                moment = gr.Button(WORDS["moment"], variant="primary", elem_id="search-moment")
-                whole = gr.Button(WORDS["whole"], elem_id="search-whole")
-            label = gr.Dropdown(
-                [(WORDS["label_hint"], ""), *searches.recognizer.labels],
-                value="",
-                label=WORDS["label"],
-                elem_id="search-label",
-            )
-    found = Found(gr.Markdown("", elem_id="search-found"), *_results())
+    invitation = Invitation(*(WORDS[name] for name in Invitation._fields))
+    with gr.Column(elem_id="search", elem_classes="tool-flow"):
+        clips = drop_zone(
+            invitation, elem_id="search-clips", max_upload_mb=max_upload_mb, multiple=True, more=_folder_of(root)
+        )
+        label = _settings(searches, limits)
+        with gr.Column(elem_id="search-result", elem_classes="tool-result"):
+            said = headline(elem_id="search-said")
+            with gr.Column(visible=False, elem_id="search-pick") as pick:
+                example = gr.Dropdown([], label=WORDS["example"], elem_id="search-example")
+                upload = drop_zone(
+                    Invitation("", WORDS["upload"], WORDS["choose_example"], ""),
+                    elem_id="search-upload",
+                    max_upload_mb=max_upload_mb,
+                    whole_tab=False,
+                )
+            with gr.Column(elem_id="search-play"):
+                player = plain_player(elem_id="search-player")
+                with gr.Row(visible=False, elem_id="search-like") as buttons:
+                    moment = gr.Button(WORDS["moment"], variant="primary", elem_id="search-moment")
+                    whole = gr.Button(WORDS["whole"], elem_id="search-whole")
+            found = Found(said, *_results())
+    chosen = Chosen(said, player, buttons)
+    _listen(searches, clips, Indexed(said, example, pick))
+    said.stop(searches.stop, None, None, **UNQUEUED)
+    example.input(searches.choose, example, chosen, **UNQUEUED)
+    upload.chosen(searches.choose_upload, None, chosen, **UNQUEUED)
     ticked, seconds = gr.Textbox("[]", visible=False), gr.Number(visible=False)
-    _listen(searches, (where, uploads, start, stop), Indexed(status, example, start, stop))
-    example.input(searches.choose, example, player, **UNQUEUED)
-    upload.change(searches.choose_upload, upload, None, **UNQUEUED)
-    how: dict[str, Any] = {"show_progress_on": found.status, "concurrency_id": NETWORK, "api_visibility": "private"}
+    how: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": NETWORK, "api_visibility": "private"}
     moment.click(searches.like_moment, [seconds, label], found, js=_AT_THE_PLAYERS_TIME, **how)
     whole.click(searches.like_whole, label, found, **how)
     found.results.more(searches.like_hit, label, found, **how)
@@ -65,31 +77,25 @@ def search_tab(recognizers: Mapping[str, Recognizer], root: Path | None, limits:
     return searches
 
 
-def _source(root: Path | None, limits: str) -> tuple[gr.Radio, gr.File, gr.Button, gr.Button]:
-    """Lay out what is searched."""
-    choices = [(WORDS["root"].format(name=root.name), ROOT)] if root else []
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320):
-            where = gr.Radio(
-                [*choices, (WORDS["own"], OWN)],
-                value=choices[0][1] if root else OWN,
-                label=WORDS["where"],
-                visible=root is not None,
-                elem_id="search-where",
-            )
-            with gr.Row():
-                start = gr.Button(WORDS["index"], visible=root is not None, elem_id="search-index")
-                stop = gr.Button(WORDS["stop"], interactive=False, elem_id="search-stop")
-        with gr.Column(scale=3, min_width=320):
-            uploads = gr.File(
-                label=WORDS["clips"],
-                file_count="multiple",
-                height=140,
-                visible=root is None,
-                elem_id="search-clips",
-            )
-            gr.Markdown(limits, elem_id="search-limits", elem_classes="small-print")
-    return where, uploads, start, stop
+def _folder_of(root: Path | None) -> str:
+    """Return the HTML that offers the folder of the server; nothing without one."""
+    if root is None:
+        return ""
+    words = html.escape(WORDS["root"]), html.escape(WORDS["index"].format(name=root.name))
+    return f'<div class="server"><span>{words[0]}</span><button type="button" data-take>{words[1]}</button></div>'
+
+
+def _settings(searches: Searches, limits: str) -> gr.Dropdown:
+    """Lay out what is behind the gear."""
+    with gr.Accordion(texts.FLOW_SETTINGS, open=False, elem_id="search-settings", elem_classes="tab-settings"):
+        label = gr.Dropdown(
+            [(WORDS["label_hint"], ""), *searches.recognizer.labels],
+            value="",
+            label=WORDS["label"],
+            elem_id="search-label",
+        )
+        gr.Markdown(limits, elem_id="search-limits", elem_classes="small-print")
+    return label
 
 
 def _results() -> tuple[gr.HTML, gr.Button, gr.File]:
@@ -100,24 +106,31 @@ def _results() -> tuple[gr.HTML, gr.Button, gr.File]:
         apply_default_css=False,
         words=WORDS,
         elem_id="search-results",
+        elem_classes="bare",
     )
     save = gr.Button(WORDS["save"], visible=False, elem_id="search-save")
-    saved = gr.File(label=WORDS["saved"], interactive=False, visible=False, elem_id="search-saved")
+    saved = gr.File(
+        label=WORDS["saved"], interactive=False, visible=False, elem_id="search-saved", elem_classes="tool-downloads"
+    )
     return results, save, saved
 
 
-def _listen(searches: Searches, source: tuple[gr.Radio, gr.File, gr.Button, gr.Button], indexed: Indexed) -> None:
-    """Look through clips when some are dropped, or at the press of the button."""
-    where, uploads, start, stop = source
-    how: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": LONG, "api_visibility": "private"}
-    for begins in (start.click, uploads.upload):
-        begins(searches.index, [where, uploads], indexed, **how)
-    stop.click(searches.stop, None, None, **UNQUEUED)
-    where.change(
-        lambda chosen: [gr.update(visible=chosen == OWN), gr.update(visible=chosen == ROOT)],
-        where,
-        [uploads, start],
-        **UNQUEUED,
+def _listen(searches: Searches, clips: gr.HTML, indexed: Indexed) -> None:
+    """Look through clips as soon as some are dropped, or the folder of the server is chosen."""
+
+    def index(event: gr.EventData, request: gr.Request) -> Any:
+        chosen = event._data
+        yield from searches.index(ROOT if "folder" in chosen else OWN, chosen.get("paths"), request)
+
+    clips.chosen(reading, None, indexed.said, trigger_mode="multiple", **UNQUEUED)
+    clips.chosen(
+        index,
+        None,
+        indexed,
+        show_progress="hidden",
+        concurrency_id=LONG,
+        api_visibility="private",
+        trigger_mode="multiple",
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.events import Dependency
 
 from .. import tool_texts as texts
 from ..api import LONG, NETWORK
+from ..callbacks.folder_rows import FolderRows
 from ..callbacks.teach_run import Taught, Teaching
 from ..components.buttons import UNQUEUED
 from ..components.player import script
@@ -43,7 +45,18 @@ _TEMPLATE = """
 """
 
 
-def teach_tab(models: Models, choice: gr.Dropdown) -> Teaching:
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+_OPEN = "() => { location.hash = 'teach'; }"
+
+
+class TeachTab(NamedTuple):
+    """What other parts of the page use."""
+
+    teaching: Teaching
+    outputs: Taught
+
+
+def teach_tab(models: Models, choice: gr.Dropdown) -> TeachTab:
     """Lay out the tab and connect its callbacks.
 
     Args:
@@ -60,23 +73,37 @@ def teach_tab(models: Models, choice: gr.Dropdown) -> Teaching:
         elem_id="teach",
         elem_classes="bare",
     )
-    with gr.Row():
+    with gr.Row(elem_classes="tool-buttons"):
         download = gr.Button(WORDS["download"], visible=False, elem_id="teach-download")
         use = gr.Button(WORDS["use"], visible=False, variant="primary", elem_id="teach-use")
     used = gr.Markdown("", elem_id="teach-used")
-    downloaded = gr.File(label=WORDS["downloaded"], interactive=False, visible=False, elem_id="teach-downloaded")
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    edited = shown.edited(teaching.edit, None, shown, **UNQUEUED, trigger_mode="multiple")
-    # Of several changes during a lesson the last one is learnt, with all that came before it.
-    edited.success(
-        teaching.learn,
-        None,
-        Taught(shown, download, use),
-        concurrency_id=LONG,
-        trigger_mode="always_last",
-        **quiet,
+    downloaded = gr.File(
+        label=WORDS["downloaded"],
+        interactive=False,
+        visible=False,
+        elem_id="teach-downloaded",
+        elem_classes="tool-downloads",
     )
-    shown.asked(teaching.ask, None, shown, concurrency_id=NETWORK, **quiet)
+    tab = TeachTab(teaching, Taught(shown, download, use))
+    edited = shown.edited(teaching.edit, None, shown, **UNQUEUED, trigger_mode="multiple")
+    _learn_after(edited, tab)
+    shown.asked(teaching.ask, None, shown, concurrency_id=NETWORK, **QUIET)
     download.click(teaching.download, None, downloaded, concurrency_id=LONG, api_visibility="private")
     use.click(teaching.use, None, [choice, used], concurrency_id=LONG, api_visibility="private")
-    return teaching
+    return tab
+
+
+def teach_from(table: gr.HTML, rows: FolderRows, tab: TeachTab) -> None:
+    """Let the table of a folder run teach: its corrected clips become examples, and the tab opens."""
+
+    def take(event: gr.EventData, request: gr.Request) -> str:
+        return tab.teaching.take(rows, event, request)
+
+    taken = table.teach(take, None, tab.outputs.shown, **UNQUEUED)
+    taken.success(None, None, None, js=_OPEN, **UNQUEUED)
+    _learn_after(taken, tab)
+
+
+def _learn_after(changed: Dependency, tab: TeachTab) -> None:
+    # Of several changes during a lesson the last one is learnt, with all that came before it.
+    changed.success(tab.teaching.learn, None, tab.outputs, concurrency_id=LONG, trigger_mode="always_last", **QUIET)

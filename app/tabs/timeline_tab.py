@@ -1,4 +1,4 @@
-"""Layout of the tab for long videos."""
+"""Layout of the tab for long videos: a video, what happens in it, and when."""
 
 from __future__ import annotations
 
@@ -10,84 +10,86 @@ import gradio as gr
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.samples import Sample
 
+from .. import texts
+from .. import tool_texts as more
 from ..api import LONG
-from ..callbacks.timeline_run import HEADERS, INVITATION, TimelineRuns, Update
-from ..callbacks.timeline_words import seconds_of
+from ..callbacks.timeline_run import TimelineRuns, Update
 from ..choices import STRIDES, timeline_cost, window_choices
-from ..components.buttons import UNQUEUED, offer_cancel, offer_start, start_and_cancel
-from ..components.plain_player import player_of
-from ..components.sample_row import sample_row
+from ..components.buttons import UNQUEUED
+from ..components.drop_zone import Invitation, drop_zone
+from ..components.headline import headline
+from ..components.plain_player import plain_player
 from ..components.timeline_plot import timeline_plot
 
-_SEEK = "(seconds) => document.dispatchEvent(new CustomEvent('timeline-seek', {detail: seconds}))"
+WORDS = more.TIMELINE
 
 
-def timeline_tab(recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], limits: str) -> TimelineRuns:
+def timeline_tab(
+    recognizers: Mapping[str, Recognizer], samples: Sequence[Sample], limits: str, *, max_upload_mb: int
+) -> TimelineRuns:
     """Lay out the tab and connect its callbacks.
 
     Args:
         recognizers: Recognizers by model name; the first is the default.
         samples: Sample clips; without any, their row is left out.
         limits: Limits of uploads, in words.
+        max_upload_mb: Largest upload, in MB.
     """
-    runs = TimelineRuns(recognizers)
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320):
-            clip = gr.File(label="A long video of any kind", height=160, elem_id="timeline-clip")
-            sample_row(samples, clip, elem_id="timeline-samples")
-            start, cancel = start_and_cancel(
-                ("Start", "Cancel"), elem_ids=("timeline-start", "timeline-cancel"), answers_in="timeline-status"
+    runs = TimelineRuns(recognizers, [sample.path for sample in samples])
+    invitation = Invitation(*(WORDS[name] for name in Invitation._fields))
+    with gr.Column(elem_id="timeline", elem_classes="tool-flow"):
+        clip = drop_zone(invitation, elem_id="timeline-clip", max_upload_mb=max_upload_mb, samples=samples)
+        settings = _settings(recognizers, limits)
+        with gr.Column(elem_id="timeline-result", elem_classes="tool-result"):
+            said = headline(elem_id="timeline-said")
+            player = plain_player(elem_id="timeline-player")
+            plot = timeline_plot(player="timeline-player", elem_id="timeline-plot")
+            downloads = gr.File(
+                label=WORDS["downloads"],
+                file_count="multiple",
+                interactive=False,
+                visible=False,
+                elem_id="timeline-downloads",
+                elem_classes="tool-downloads",
             )
-            gr.Markdown(limits, elem_id="timeline-limits", elem_classes="small-print")
-            choices = _choices(recognizers)
-        with gr.Column(scale=3, min_width=320):
-            status = gr.Markdown(
-                INVITATION, container=True, min_height=60, elem_id="timeline-status", elem_classes="status"
-            )
-            player_of(clip, elem_id="timeline-player")
-            with gr.Column(visible=False, elem_id="timeline-results") as results:
-                shown = Update(
-                    status, results, timeline_plot(player="timeline-player", elem_id="timeline-plot"), *_results()
-                )
-    offer_cancel(start, cancel, runs.press)
-    run = start.click(
-        runs.run,
-        [clip, *choices],
-        shown,
-        show_progress_on=shown.status,
-        show_progress="minimal",
-        concurrency_id=LONG,
-        api_visibility="private",
-        trigger_mode="multiple",
-    )
-    cancel.click(runs.cancel, None, shown, trigger_mode="multiple", **UNQUEUED)
-    clip.change(runs.choose, None, shown, trigger_mode="multiple", **UNQUEUED)
-    offer_start(start, cancel, clip, run, runs.is_running)
-    _seek_from(shown.table)
+    shown = Update(said, plot, downloads)
+    at_once: dict[str, Any] = {**UNQUEUED, "trigger_mode": "multiple"}
+    chosen = clip.chosen(runs.choose, None, [*shown, player], **at_once)
+    again = said.again(runs.again, None, shown, **at_once)
+    for begun in (chosen, again):
+        begun.then(
+            runs.run,
+            settings,
+            shown,
+            show_progress="hidden",
+            concurrency_id=LONG,
+            api_visibility="private",
+            trigger_mode="multiple",
+        )
+    said.stop(runs.cancel, None, shown, **at_once)
     return runs
 
 
-def _choices(recognizers: Mapping[str, Recognizer]) -> list[gr.Component]:
+def _settings(recognizers: Mapping[str, Recognizer], limits: str) -> list[gr.Component]:
     """Lay out model, window, stride, threshold and shortest segment, the arguments of `TimelineRuns.run`."""
     first = next(iter(recognizers.values())).card
     windows = window_choices(first)
-    window = gr.Radio(windows, value=windows[0][1], label="One look takes in", elem_id="timeline-window")
-    stride = gr.Radio(STRIDES, value=STRIDES[0][1], label="The next look begins after", elem_id="timeline-stride")
-    cost = gr.Markdown(
-        timeline_cost(first, windows[0][1], STRIDES[0][1]), elem_id="timeline-cost", elem_classes="small-print"
-    )
-    with gr.Accordion("Segments", open=False, elem_id="timeline-rule"):
-        threshold = gr.Slider(0, 1, 0, step=0.05, label="Below this score there is no action", elem_id="threshold")
-        shortest = gr.Slider(
-            0, 30, 0, step=0.5, label="Shorter ones go to their neighbours, seconds", elem_id="shortest"
+    with gr.Accordion(more.FLOW_SETTINGS, open=False, elem_id="timeline-settings", elem_classes="tab-settings"):
+        model = gr.Dropdown(
+            list(recognizers),
+            value=first.name,
+            label=texts.MODEL,
+            visible=len(recognizers) > 1,
+            elem_id="timeline-model",
         )
-    model = gr.Dropdown(
-        list(recognizers),
-        value=first.name,
-        label="Model",
-        visible=len(recognizers) > 1,
-        elem_id="timeline-model",
-    )
+        window = gr.Radio(windows, value=windows[0][1], label=WORDS["window"], elem_id="timeline-window")
+        stride = gr.Radio(STRIDES, value=STRIDES[0][1], label=WORDS["stride"], elem_id="timeline-stride")
+        cost = gr.Markdown(
+            timeline_cost(first, windows[0][1], STRIDES[0][1]), elem_id="timeline-cost", elem_classes="small-print"
+        )
+        threshold = gr.Slider(0, 1, 0, step=0.05, label=WORDS["threshold"], elem_id="threshold")
+        shortest = gr.Slider(0, 30, 0, step=0.5, label=WORDS["shortest"], elem_id="shortest")
+        gr.Markdown(limits, elem_id="timeline-limits", elem_classes="small-print")
 
     def offer(name: str) -> Any:
         return gr.update(choices=window_choices(recognizers[name].card), value=windows[0][1])
@@ -98,35 +100,3 @@ def _choices(recognizers: Mapping[str, Recognizer]) -> list[gr.Component]:
     model.change(offer, model, window, **UNQUEUED)
     gr.on([model.change, window.change, stride.change], count, [model, window, stride], cost, **UNQUEUED)
     return [model, window, stride, threshold, shortest]
-
-
-def _results() -> tuple[gr.Dataframe, gr.File]:
-    table = gr.Dataframe(
-        headers=HEADERS,
-        datatype="str",
-        column_widths=["24%", "24%", "32%", "20%"],
-        value=[],
-        interactive=False,
-        wrap=True,
-        max_height=360,
-        label="Segments",
-        elem_id="timeline-table",
-    )
-    downloads = gr.File(
-        label="The whole timeline",
-        file_count="multiple",
-        interactive=False,
-        visible=False,
-        elem_id="timeline-downloads",
-    )
-    return table, downloads
-
-
-def _seek_from(table: gr.Dataframe) -> None:
-    """Seek to the start of a segment when it is clicked."""
-
-    def begin(event: gr.SelectData) -> float:
-        return seconds_of(event.row_value[0])
-
-    seconds = gr.Number(visible=False)
-    table.select(begin, None, seconds, **UNQUEUED).then(None, seconds, None, js=_SEEK, **UNQUEUED)

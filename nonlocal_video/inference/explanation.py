@@ -74,6 +74,12 @@ class Explanation:
         return self.shared.network
 
     @property
+    def evidence_layer(self) -> str | None:
+        """Dotted name of the layer that `class_evidence` shows by default; None if the network names none."""
+        name: str | None = getattr(self.network, "evidence_layer", self.feature_layer)
+        return name
+
+    @property
     def seconds(self) -> NDArray[np.float64]:
         """Time of each sampled frame in seconds from the start of the file, (T,)."""
         return self.clip.seconds[self.frame_of_time]
@@ -171,7 +177,7 @@ class Explanation:
             layer: Dotted name of a layer; None is the input of the head.
         """
         target = self._class(label)
-        name = getattr(self.network, "evidence_layer", self.feature_layer) if layer is None else layer
+        name = self.evidence_layer if layer is None else layer
         if name is None:
             raise UsageError(
                 f"The layer before the head of this network is unknown; give a layer. {self._layers_help()}"

@@ -20,6 +20,8 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from page_visitor import Failed, Visitor
 
+from nonlocal_video.app import texts
+
 pytestmark = pytest.mark.slow
 
 WITHIN_MS = 60_000
@@ -124,7 +126,16 @@ def test_a_browser_shows_it(
     for path, error in errors.items():
         if path.name in names:
             page.locator("#clip-file").set_input_files(path)
-            expect(page.locator("#stage .doing")).to_contain_text(error["message"], timeout=WITHIN_MS)
-            expect(page.locator("#stage .headline")).to_be_empty()
+            words = error["message"].removeprefix(f"{path.name}: ")
+            expect(page.locator("#stage .doing")).to_have_text(words, timeout=WITHIN_MS)
+            expect(page.locator("#stage .clip-name")).to_have_text(path.name)
+            expect(page.locator("#stage .headline")).to_have_text(texts.TROUBLES[error["code"]])
+            expect(page.get_by_text("Your browser cannot play")).to_be_hidden()
+            for hidden in (".player", ".details", ".run-again"):
+                expect(page.locator(f"#stage {hidden}")).to_be_hidden()
+            expect(page.locator("#intake .big")).to_be_in_viewport()
     page.locator("#clip-file").set_input_files(clip_folder / "a.mp4")
-    expect(page.locator("#stage .headline")).not_to_be_empty(timeout=WITHIN_MS)
+    expect(page.locator("#stage .player")).to_have_class("player ready", timeout=WITHIN_MS)
+    expect(page.locator("#stage .headline")).to_contain_text("action")
+    expect(page.locator("#stage .doing")).to_be_empty()
+    expect(page.locator("#intake .big")).to_be_hidden()

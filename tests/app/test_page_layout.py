@@ -85,3 +85,18 @@ def test_words_of_the_laboratory_stand_behind_folds(page: Page, small_server: Se
     assert not WORDS_OF_THE_LABORATORY.search(seen), seen
     page.locator("#stage .details summary").click()
     expect(page.locator("#stage .details")).to_contain_text("8 frames, 48 px")
+
+
+@pytest.mark.parametrize("size", [DESK, {"width": 360, "height": 800}], ids=["desk", "phone"])
+def test_every_tab_begins_with_what_to_do_and_fits(page: Page, small_server: Server, size: dict[str, int]) -> None:
+    page.set_viewport_size(size)
+    open_page(page, small_server)
+    for tab, zone in (("Timeline", "#timeline-clip"), ("Search", "#search-clips"), ("Folder", "#files")):
+        open_tab(page, tab)
+        for part in (".big", ".small", ".choose"):
+            expect(page.locator(f"{zone} {part}")).to_be_in_viewport(ratio=1)
+        expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+        page.locator(".tab-settings > button:visible").click()
+        expect(page.get_by_text("Up to 500 MB").locator("visible=true")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], tab
+        page.locator(".tab-settings > button:visible").click()

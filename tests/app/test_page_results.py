@@ -38,7 +38,7 @@ def test_a_reload_and_back_keep_the_result(page: Page, small_server: Server, cli
 
     page.get_by_role("tab", name="Folder").click()
     page.reload()
-    expect(page.locator("#folder-start")).to_be_visible(timeout=WITHIN_MS)
+    expect(page.locator("#files .choose")).to_be_visible(timeout=WITHIN_MS)
 
     page.goto(f"{small_server.url}{link}")
     expect(page.locator(".player")).to_have_class("player ready", timeout=WITHIN_MS)
@@ -52,9 +52,9 @@ def test_a_reload_and_back_keep_the_result(page: Page, small_server: Server, cli
 def test_labels_of_a_folder_are_put_right_by_keyboard(page: Page, small_server: Server) -> None:
     page.goto(f"{small_server.url}/#folder")
     page.get_by_label("Or a folder on the server").fill(".")
-    page.locator("#folder-start").click()
+    page.get_by_role("button", name="Look at it").click()
     rows = page.locator("#folder-table .row")
-    expect(page.locator("#folder-status")).to_contain_text("Done.", timeout=WITHIN_MS)
+    expect(page.locator("#folder[data-state=done]")).to_be_visible(timeout=WITHIN_MS)
     expect(rows).to_have_count(4)
     page.locator("#folder-table select").select_option("check")
     expect(rows).to_have_count(3)
@@ -69,8 +69,15 @@ def test_labels_of_a_folder_are_put_right_by_keyboard(page: Page, small_server: 
     expect(page.locator("#folder-table .after")).to_contain_text("2 labels put right or accepted.")
     expect(page.locator("#folder-table .row .state").nth(1)).to_contain_text("was ")
     with page.expect_download() as download:
-        page.get_by_role("link", name="Download corrections.csv").click()
+        page.get_by_role("link", name="corrections.csv").click()
     assert "waving" in Path(download.value.path()).read_text()
     with page.context.expect_page() as opened:  # a visitor who leaves the table takes its results along
         page.locator("#folder-table a.open").first.click()
     expect(opened.value.locator(".player")).to_have_class("player ready", timeout=WITHIN_MS)
+    page.locator("#folder-table .teach-these").click()
+    expect(page.get_by_role("tab", name="Teach")).to_have_attribute("aria-selected", "true", timeout=WITHIN_MS)
+    expect(page).to_have_url(re.compile("#teach$"))
+    expect(page.locator(".teach-clips .teach-clip")).to_have_count(2)
+    names = page.get_by_label("Name of this action").evaluate_all("fields => fields.map(field => field.value)")
+    assert names[1] == "waving"
+    expect(page.locator(".teach-says")).to_contain_text("2 actions, one clip each", timeout=WITHIN_MS)

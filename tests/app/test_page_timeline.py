@@ -79,12 +79,19 @@ def unplayable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def choose(page: Page, server: Server, clip: Path) -> None:
+def open_timeline(page: Page, server: Server) -> None:
     page.goto(server.url)
     page.get_by_role("tab", name="Timeline").click()
-    expect(page.locator("#timeline-start")).to_be_disabled()
+    expect(page.locator("#timeline[data-state=empty]")).to_be_visible(timeout=WITHIN_MS)
+
+
+def drop(page: Page, clip: Path) -> None:
+    """Give the tab a video; nothing is pressed."""
     page.locator("#timeline-clip input[type=file]").set_input_files(clip)
-    expect(page.locator("#timeline-start")).to_be_enabled(timeout=WITHIN_MS)
+
+
+def ended(page: Page, state: str = "done") -> None:
+    expect(page.locator(f"#timeline[data-state={state}]")).to_be_visible(timeout=WITHIN_MS)
 
 
 def seconds_of_player(page: Page) -> float:
@@ -106,14 +113,18 @@ def point_at(page: Page, share: float, *, click: bool) -> str:
 
 
 def test_a_timeline_is_shown_and_seeks_the_player(page: Page, server: Server, video: Path) -> None:
-    choose(page, server, video)
+    open_timeline(page, server)
+    expect(page.locator("#timeline-player")).to_be_hidden()
+    gear = page.locator("#timeline-settings > button")
+    gear.click()
     expect(page.locator("#timeline-cost")).to_contain_text("A minute of video takes 150 looks at 8 frames")
     page.get_by_label("A quarter").check()
     expect(page.locator("#timeline-cost")).to_contain_text("300 looks", timeout=WITHIN_MS)
-    page.locator("#timeline-start").click()
-    status = page.locator("#timeline-status")
-    expect(status).to_contain_text("Done. 37 windows in", timeout=WITHIN_MS)
-    expect(page.locator("#timeline-start")).to_be_enabled()
+    gear.click()
+    drop(page, video)
+    ended(page)
+    expect(page.locator("#timeline-said .details")).to_contain_text("37 windows in")
+    expect(page.get_by_role("button", name="Look again")).to_be_visible()
 
     contents = {}
     for ending in ("json", "csv", "vtt"):
@@ -129,9 +140,9 @@ def test_a_timeline_is_shown_and_seeks_the_player(page: Page, server: Server, vi
     labels = {segment["label"] for segment in segments}
     assert len(labels) > 1, "a video in which something changes"
     expect(page.locator("#timeline-plot .legend span")).to_have_count(len(labels))
-    table = page.locator("#timeline-table")
-    for label in labels:
-        expect(table).to_contain_text(label)
+    listed = page.locator("#timeline-plot .segments button")
+    assert listed.locator("span").all_inner_texts() == [segment["label"] for segment in segments]
+    assert page.locator("#timeline-said .headline").inner_text().lower().startswith(tuple(labels | {"mostly"}))
 
     page.wait_for_function(f"document.querySelector('{PLAYER}').readyState >= 1")
     tip = point_at(page, 0.5, click=False)
@@ -142,7 +153,7 @@ def test_a_timeline_is_shown_and_seeks_the_player(page: Page, server: Server, vi
     assert marked_seconds(page) == pytest.approx(4, abs=0.1)
     point_at(page, 0.9, click=True)
     assert seconds_of_player(page) == pytest.approx(7.2, abs=0.1)
-    table.get_by_text(segments[1]["label"], exact=True).first.click()
+    listed.nth(1).click()
     begin = segments[1]["start_seconds"]
     page.wait_for_function(f"Math.abs(document.querySelector('{PLAYER}').currentTime - {begin}) < 0.05")
 
@@ -158,10 +169,9 @@ def test_a_timeline_is_shown_and_seeks_the_player(page: Page, server: Server, vi
     captions = page.evaluate(f"[...document.querySelector('{PLAYER}').textTracks[0].cues].map(cue => cue.text)")
     assert captions == [f"{segment['label']} {segment['score']:.0%}" for segment in segments]
 
-    page.locator("#timeline-clip").get_by_label("Clear").click()
-    expect(page.locator("#timeline-results")).to_be_hidden()
-    expect(page.locator("#timeline-player")).to_be_hidden()
-    expect(page.locator("#timeline-start")).to_be_disabled()
+    drop(page, video)  # another one takes its place
+    expect(page.locator("#timeline[data-state=working]")).to_be_visible(timeout=WITHIN_MS)
+    ended(page)
 
 
 def test_the_players_clock_is_that_of_the_timeline(page: Page, server: Server, video: Path, tmp_path: Path) -> None:
@@ -169,15 +179,15 @@ def test_the_players_clock_is_that_of_the_timeline(page: Page, server: Server, v
     sound = ["-f", "lavfi", "-i", "sine=440:duration=8", "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac"]
     path = tmp_path / "late.mp4"
     subprocess.run(["ffmpeg", "-v", "error", "-itsoffset", "0.7", "-i", str(video), *sound, str(path)], check=True)
-    choose(page, server, path)
+    open_timeline(page, server)
+    drop(page, path)
+    ended(page)
     first = f"""new Promise(shown => {{
         const player = document.querySelector('{PLAYER}');
         player.requestVideoFrameCallback((_, picture) => shown(picture.mediaTime));
         player.currentTime = 0.71;
     }})"""
     assert page.evaluate(first) == pytest.approx(0.7, abs=0.01)
-    page.locator("#timeline-start").click()
-    expect(page.locator("#timeline-status")).to_contain_text("Done.", timeout=WITHIN_MS)
     page.locator("#timeline-plot .area").focus()
     page.keyboard.press("End")
     assert marked_seconds(page) == seconds_of_player(page) == pytest.approx(8.7, abs=0.06)
@@ -188,24 +198,25 @@ def test_the_players_clock_is_that_of_the_timeline(page: Page, server: Server, v
     assert page.evaluate(cues)[0] == pytest.approx(0.7, abs=0.01)
 
 
-def test_results_come_while_a_video_is_looked_at_and_cancel_stops_the_work(
+def test_results_come_while_a_video_is_looked_at_and_stop_ends_the_work(
     page: Page, server: Server, long_video: Path
 ) -> None:
     process = psutil.Process(server.process.pid)
     before = set(process.children(recursive=True))
-    choose(page, server, long_video)
-    page.locator("#timeline-start").click()
-    expect(page.locator("#timeline-start")).to_be_disabled()
-    status = page.locator("#timeline-status")
-    expect(status).to_contain_text(re.compile(r"Window \d+ of 1499.* left\."), timeout=WITHIN_MS)
+    open_timeline(page, server)
+    drop(page, long_video)
+    doing = page.locator("#timeline-said .doing")
+    expect(doing).to_contain_text(re.compile(r"1499 windows, \d+ done, about .* left"), timeout=WITHIN_MS)
+    expect(page.locator("#timeline-said [role=progressbar]")).to_have_attribute("aria-valuenow", re.compile(r"\d+"))
     expect(page.locator("#timeline-plot polyline").first).to_be_attached()
     tip = point_at(page, 0.99, click=False)
     assert "not looked at yet" in tip
     expect(page.locator("#timeline-downloads")).to_be_hidden()
 
-    page.locator("#timeline-cancel").click()
-    expect(status).to_contain_text(re.compile(r"Cancelled\. .* \d+ of 1499 windows"), timeout=WITHIN_MS)
-    expect(page.locator("#timeline-cancel")).to_be_disabled(timeout=WITHIN_MS)
+    stop = page.locator("#timeline-said .stop-run")
+    stop.click()
+    expect(stop).to_be_hidden(timeout=1_000)
+    expect(doing).to_contain_text(re.compile(r"Stopped at .*, after \d+ of 1499 windows"), timeout=WITHIN_MS)
     with page.expect_download() as download:
         page.locator("#timeline-downloads a").first.click()
     assert json.loads(download.value.path().read_text())["status"] == "stopped"
@@ -214,25 +225,28 @@ def test_results_come_while_a_video_is_looked_at_and_cancel_stops_the_work(
     )
     assert not alive, "the process that decoded this video is gone"
 
-    page.locator("#timeline-start:enabled").click(timeout=WITHIN_MS)
-    expect(status).to_contain_text("Window ", timeout=WITHIN_MS)
-    page.locator("#timeline-cancel").click()
-    expect(status).to_contain_text("Cancelled.", timeout=WITHIN_MS)
+    page.get_by_role("button", name="Look again").click()
+    expect(doing).to_contain_text("1499 windows, ", timeout=WITHIN_MS)
+    stop.click()
+    ended(page, "stopped")
 
 
 def test_what_the_browser_cannot_play_is_said_and_answered(page: Page, server: Server, unplayable: Path) -> None:
-    choose(page, server, unplayable)
-    expect(page.locator("#timeline-player")).to_contain_text("cannot play this kind of file")
+    open_timeline(page, server)
+    drop(page, unplayable)
+    expect(page.locator("#timeline-player")).to_contain_text("cannot play this kind of file", timeout=WITHIN_MS)
     expect(page.locator(PLAYER)).to_be_hidden()
-    page.locator("#timeline-start").click()
-    expect(page.locator("#timeline-status")).to_contain_text("Done.", timeout=WITHIN_MS)
+    ended(page)
     assert re.match(r"0:02\.0\naction", point_at(page, 0.5, click=True))
     assert marked_seconds(page) == pytest.approx(2, abs=0.05)
 
 
-def test_a_file_that_is_no_video_is_said(page: Page, server: Server, clip_folder: Path) -> None:
-    choose(page, server, clip_folder / "b" / "note.mp4")
-    page.locator("#timeline-start").click()
-    expect(page.locator(".toast-body")).to_contain_text("note.mp4: it is not a video", timeout=WITHIN_MS)
-    expect(page.locator("#timeline-start")).to_be_enabled()
-    expect(page.locator("#timeline-cancel")).to_be_disabled()
+def test_a_file_that_is_no_video_is_the_headline(page: Page, server: Server, clip_folder: Path) -> None:
+    open_timeline(page, server)
+    drop(page, clip_folder / "b" / "note.mp4")
+    ended(page, "error")
+    expect(page.locator("#timeline-said .headline")).to_have_text("This is not a video")
+    expect(page.locator("#timeline-said .doing")).to_contain_text("note.mp4: it is not a video")
+    expect(page.locator("#timeline-said [role=progressbar]")).to_be_hidden()
+    expect(page.locator("#timeline-said .stop-run")).to_be_hidden()
+    expect(page.locator("#timeline-clip .choose")).to_be_visible()

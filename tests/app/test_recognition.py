@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,16 +12,20 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
+import torch
 
 from nonlocal_video.app import texts
+from nonlocal_video.app.callbacks.asking import Asking
 from nonlocal_video.app.callbacks.choosing import Choosing
 from nonlocal_video.app.callbacks.recognise import MAX_WAITING, Recognition
 from nonlocal_video.app.components.heat import packed
 from nonlocal_video.app.messages import GONE, INTERNAL_ERROR
+from nonlocal_video.app.results.answer import answer_of
 from nonlocal_video.app.visits import How
 from nonlocal_video.errors import ModelError, UsageError, VideoError
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.video.decode import VideoReader
 
 
@@ -122,16 +127,17 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("error", "message", "title", "refused"),
     [
-        (VideoError("corrupt", "{folder}/bad <b>.mp4: it is cut off."), "bad <b>.mp4: it is cut off."),
-        (UsageError("views = '0x0' should be CLIPSxCROPS."), "views = '0x0' should be CLIPSxCROPS."),
-        (ModelError("Model 'x' gave nothing."), "Model 'x' gave nothing."),
-        (RuntimeError("{folder}: a secret"), INTERNAL_ERROR),
+        (VideoError("corrupt", "{folder}/bad <b>.mp4: it is cut off."), "bad <b>.mp4: it is cut off.", "corrupt", True),
+        (VideoError("internal", "bad <b>.mp4: try again."), "bad <b>.mp4: try again.", "other", False),
+        (UsageError("views = '0x0' should be CLIPSxCROPS."), "views = '0x0' should be CLIPSxCROPS.", "setting", False),
+        (ModelError("Model 'x' gave nothing."), "Model 'x' gave nothing.", "other", False),
+        (RuntimeError("{folder}: a secret"), INTERNAL_ERROR, "other", False),
     ],
 )
 def test_errors_are_one_sentence(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, message: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, message: str, title: str, refused: bool
 ) -> None:
     clip = tmp_path / "bad <b>.mp4"
     clip.touch()
@@ -143,17 +149,20 @@ def test_errors_are_one_sentence(
     with caplog.at_level(logging.ERROR):
         (event,) = events(recognition, clip)
     assert (event["state"], event["words"]) == ("error", message)
+    assert (event["title"], event["refused"]) == (texts.TROUBLES[title], refused)
     assert bool(caplog.records) == (message == INTERNAL_ERROR), "only what we did not expect is logged"
 
 
 def test_what_is_gone_or_too_much_is_said_at_once(recognition: Recognition, clip: Path, tmp_path: Path) -> None:
     gone = recognition.begin("ann", tmp_path / "gone.mp4", How("tiny"), 1)
-    assert gone == {"choice": 1, "state": "error", "words": GONE}
+    assert (gone["choice"], gone["state"], gone["words"], gone["refused"]) == (1, "error", GONE, True)
     again = recognition.again("ann", How("tiny"), 2)
-    assert again == {"choice": 2, "state": "error", "words": texts.EXPIRED}
+    assert (again["choice"], again["state"], again["words"], again["refused"]) == (2, "error", texts.EXPIRED, True)
     for number in range(MAX_WAITING):
         assert recognition.begin(f"visitor {number}", clip, How("tiny"), 1)["state"] == "waiting"
-    assert "is busy: 32 clips" in recognition.begin("ann", clip, How("tiny"), 3)["words"]
+    busy = recognition.begin("ann", clip, How("tiny"), 3)
+    assert "is busy: 32 clips" in busy["words"]
+    assert not busy["refused"], "the same clip can be tried again"
 
 
 def test_who_waits_hears_how_many_are_before(recognition: Recognition, clip: Path) -> None:
@@ -164,6 +173,50 @@ def test_who_waits_hears_how_many_are_before(recognition: Recognition, clip: Pat
     recognition.visits.stop(runs[1])
     assert recognition.standing(runs[2])["count"] == 0
     assert recognition.standing("1.guess") == {"state": "gone"}
+
+
+def test_who_waits_hears_when_the_own_answer_comes(recognition: Recognition, clip: Path) -> None:
+    how, pace = How("tiny", "fast"), 10.0
+    for stage in ("reading", "network"):
+        recognition.visits._pace["tiny", "fast", stage] = pace
+    ann, bob, eve = (recognition.begin(name, clip, how, 1)["run"] for name in ("ann", "bob", "eve"))
+    recognition.visits.claim("ann").stage_began -= 4  # 16 s of its 20 s are left
+    assert recognition.standing(ann)["seconds"] == 16
+    recognition.visits.of(eve).stage_began -= 56  # waited for this long
+    waits = [recognition.standing(run) for run in (bob, eve)]
+    assert [(one["count"], one["seconds"]) for one in waits] == [(1, 16 + 20), (2, 16 + 20 + 20)]
+    assert [one["done"] for one in waits] == pytest.approx([0, 0.5], abs=0.05)
+
+
+class Mean(torch.nn.Module):
+    """A network of somebody's own, which says nothing of itself."""
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return 10 * clips.mean(dim=(2, 3, 4))
+
+
+def test_a_network_without_maps_answers_and_says_why_there_are_none(clip: Path, tmp_path: Path) -> None:
+    spec = InputSpec(num_frames=4, frames_per_second=10, short_side=32, crop=32, mean=(0, 0, 0), std=(1, 1, 1))
+    card = ModelCard(name="tiny", architecture="", config={}, input=spec, labels=("red", "green", "blue"))
+    with Recognizer(Mean(), card, device="cpu") as mean:
+        recognition = Recognition({"tiny": mean})
+        scores, last = events(recognition, clip)
+        assert scores["top"] == last["top"]
+        assert not last["long"], "its moments cannot be compared"
+        assert sum(score for _, score in last["top"]) == pytest.approx(1, abs=1e-3)
+        assert (last["player"]["maps"], last["player"]["words"]) == ({}, texts.NO_MAPS)
+        assert last["player"]["file"]
+        asking = {function.__name__: function for function in Asking(recognition).functions()}
+        question = {"run": last["run"], "label": "red", "seconds": 0.8, "x": 0.5, "y": 0.5}
+        assert asking["evidence"](question)["words"] == texts.NO_EVIDENCE
+        assert asking["point"](question)["words"] == texts.NO_BLOCK
+        kept = recognition.results.get(last["result"])
+        deadline = time.monotonic() + 20
+        while not kept.words and time.monotonic() < deadline:
+            time.sleep(0.02)
+            kept = recognition.results.get(last["result"])
+        shown = answer_of(kept)
+        assert ("player" in shown, shown["words"]) == (False, texts.NO_MAPS)
 
 
 def test_a_part_of_the_picture_is_looked_at_alone(recognition: Recognition, clip: Path) -> None:

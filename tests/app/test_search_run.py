@@ -15,10 +15,13 @@ import gradio as gr
 import pytest
 from colour_clips import COLOURS, write_colour
 
-from nonlocal_video.app import visit_folders
+from nonlocal_video.app import texts_more, visit_folders
+from nonlocal_video.app.callbacks.recognise import Recognition
 from nonlocal_video.app.callbacks.search_index import OWN, ROOT
 from nonlocal_video.app.callbacks.search_run import Searches
+from nonlocal_video.app.callbacks.similar import Similar
 from nonlocal_video.app.visit_folders import Visits, private_folder
+from nonlocal_video.app.visits import How
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.retrieval.api import search
 from nonlocal_video.video.decode import VideoReader
@@ -46,12 +49,28 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def uploads(colours: Path, tmp_path: Path) -> Path:
+    """The folder of uploads, with the clips in it."""
+    return Path(shutil.copytree(colours, tmp_path / "gradio" / "0123abc"))
+
+
+@pytest.fixture
 def searches(recognizer: Recognizer, colours: Path, tmp_path: Path) -> Searches:
     return Searches(recognizer, Path(shutil.copytree(colours, tmp_path / "offered")))
 
 
 def last(updates: Iterator[Any]) -> Any:
     return list(updates)[-1]
+
+
+def headline(update: Any, state: str = "done") -> str:
+    """What the headline of a tab in this state says, with the line below it."""
+    assert update.said["state"] == state
+    return f"{update.said['headline']}. {update.said['doing']}"
+
+
+def upload(path: Path | str) -> Any:
+    return SimpleNamespace(_data={"paths": [str(path)]})
 
 
 def cards(found: Any) -> list[dict[str, Any]]:
@@ -66,11 +85,11 @@ def test_the_folder_is_searched_like_the_command_does(searches: Searches) -> Non
     indexed = last(searches.index(ROOT, None, ANN))
     names = [f"{place}{name} {number}.mp4" for place, number in (("", 1), ("more/", 2)) for name in COLOURS]
     assert indexed.example["choices"] == sorted(names)
-    assert "1 could not be read" in indexed.status
-    assert indexed.status.startswith("6 clips with ")
-    address = searches.choose("red 1.mp4", ANN)
+    assert headline(indexed).startswith("6 clips can be searched. ")
+    assert "1 could not be read" in headline(indexed)
+    address = searches.choose("red 1.mp4", ANN).player
     assert file_at(address).read_bytes() == (searches.root / "red 1.mp4").read_bytes()
-    first, *_, found = list(searches.like_moment(0.7, None, ANN))
+    _, first, *_, found = list(searches.like_moment(0.7, None, ANN))
     assert [card["url"] for card in cards(first)] == [""] * len(cards(first)), "words first, previews then"
     visit = searches.visits.of(ANN)
     expected = search(
@@ -85,7 +104,7 @@ def test_the_folder_is_searched_like_the_command_does(searches: Searches) -> Non
     ]
     own = [card for card in cards(found) if card["name"] == "red 1.mp4"]
     assert not [card for card in own if card["start"] < 0.7 < card["end"]], "not the moment itself"
-    assert "red 1.mp4, at 0:00." in found.status
+    assert "red 1.mp4, at 0:00." in headline(found)
     with VideoReader() as reader:
         info = reader.probe(file_at(cards(found)[0]["url"]))
     assert info.duration_seconds == pytest.approx(cards(found)[0]["end"] - cards(found)[0]["start"], abs=0.11)
@@ -97,7 +116,7 @@ def test_more_like_a_moment_that_was_found_and_only_of_a_class(searches: Searche
     before = cards(last(searches.like_whole(None, ANN)))
     event: Any = SimpleNamespace(_data=0)
     after = last(searches.like_hit(None, ANN, event))
-    assert before[0]["name"] in after.status
+    assert before[0]["name"] in headline(after)
     assert (before[0]["name"], before[0]["start"]) not in [(card["name"], card["start"]) for card in cards(after)]
     label = searches.recognizer.classify(searches.visits.of(ANN).hits[0].path).top1.label
     assert 0 < len(cards(last(searches.like_whole(label, ANN)))) <= len(before)
@@ -106,11 +125,12 @@ def test_more_like_a_moment_that_was_found_and_only_of_a_class(searches: Searche
             last(searches.like_hit(None, ANN, SimpleNamespace(_data=numbers)))
 
 
-def test_own_clips_are_searched_and_saved_as_files(searches: Searches, colours: Path) -> None:
-    uploads = [str(colours / "red 1.mp4"), str(colours / "more" / "red 2.mp4"), str(colours / "blue 1.mp4")]
-    indexed = last(searches.index(OWN, uploads, ANN))
+def test_own_clips_are_searched_and_saved_as_files(searches: Searches, uploads: Path) -> None:
+    dropped = [str(uploads / "red 1.mp4"), str(uploads / "more" / "red 2.mp4"), str(uploads / "blue 1.mp4")]
+    indexed = last(searches.index(OWN, dropped, ANN))
     assert indexed.example["choices"] == ["blue 1.mp4", "red 1.mp4", "red 2.mp4"]
-    searches.choose_upload(str(colours / "green 1.mp4"), ANN)  # not among them
+    chosen = searches.choose_upload(upload(uploads / "green 1.mp4"), ANN)  # not among them
+    assert file_at(chosen.player) == uploads / "green 1.mp4"
     found = last(searches.like_whole(None, ANN))
     assert len(cards(found)) == 3
     for update in searches.save("[0, 2]", ANN):
@@ -130,19 +150,25 @@ def test_own_clips_are_searched_and_saved_as_files(searches: Searches, colours: 
     assert not folder.exists()
 
 
-def test_visitors_are_apart_and_nothing_else_is_read(searches: Searches, colours: Path, tmp_path: Path) -> None:
-    last(searches.index(OWN, [str(colours / "red 1.mp4")], ANN))
+def test_visitors_are_apart_and_nothing_else_is_read(
+    searches: Searches, colours: Path, uploads: Path, tmp_path: Path
+) -> None:
+    last(searches.index(OWN, [str(uploads / "red 1.mp4")], ANN))
     for wrong in ("red 1.mp4", "../red 1.mp4", "/etc/passwd"):
-        with pytest.raises(gr.Error, match="no longer on the server"):
-            searches.choose(wrong, BOB)
-    with pytest.raises(gr.Error, match="Choose a clip"):
-        last(searches.like_whole(None, BOB))
-    searches.choose_upload(str(colours / "red 1.mp4"), BOB)
-    with pytest.raises(gr.Error, match="Look through the clips first"):
-        last(searches.like_whole(None, BOB))
-    for uploads, words in ((None, "Drop some clips"), ([str(tmp_path / "gone.mp4")], "no longer"), (["x"] * 51, "50")):
-        with pytest.raises(gr.Error, match=words):
-            last(searches.index(OWN, uploads, BOB))
+        refused = searches.choose(wrong, BOB)
+        assert "no longer on the server" in headline(refused, "error")
+        assert refused.player == ""
+    assert "Choose a clip" in headline(last(searches.like_whole(None, BOB)), "error")
+    assert "drop it again" in headline(searches.choose_upload(upload(colours / "red 1.mp4"), BOB), "error")
+    searches.choose_upload(upload(uploads / "red 1.mp4"), BOB)
+    assert "Drop the clips to search in" in headline(last(searches.like_whole(None, BOB)), "error")
+    for dropped, words in (
+        (None, "Drop some clips"),
+        ([str(tmp_path / "gone.mp4")], "drop it again"),
+        ([str(colours / "red 1.mp4")], "drop it again"),
+        (["x"] * 51, "At most 50"),
+    ):
+        assert words in headline(last(searches.index(OWN, dropped, BOB)), "error")
 
 
 def test_links_out_of_the_folder_are_not_read(searches: Searches, colours: Path, tmp_path: Path) -> None:
@@ -156,16 +182,17 @@ def test_links_out_of_the_folder_are_not_read(searches: Searches, colours: Path,
     # One that becomes a link after it was looked through is not copied either.
     (searches.root / "red 1.mp4").unlink()
     (searches.root / "red 1.mp4").symlink_to(tmp_path / "private" / "secret.mp4")
-    with pytest.raises(gr.Error, match="links are not followed"):
-        searches.choose("red 1.mp4", ANN)
+    refused = searches.choose("red 1.mp4", ANN)
+    assert "links are not followed" in headline(refused, "error")
+    assert refused.player == ""
 
 
 def test_a_stop_keeps_what_is_done(searches: Searches) -> None:
     updates = searches.index(ROOT, None, ANN)
     next(updates)
     searches.stop(ANN)
-    assert list(updates)[-1].status.startswith("Stopped. ")
-    assert last(searches.index(ROOT, None, ANN)).status.startswith("6 clips")
+    assert headline(list(updates)[-1], "stopped").startswith("Stopped: ")
+    assert headline(last(searches.index(ROOT, None, ANN))).startswith("6 clips")
 
 
 def test_old_visits_are_forgotten_with_their_folders() -> None:
@@ -177,3 +204,47 @@ def test_old_visits_are_forgotten_with_their_folders() -> None:
     (folders[1] / "clip.mp4").write_bytes(b"one")
     assert visit_folders.put_in(folders[2], folders[1] / "clip.mp4").name == "clip.mp4"
     assert visit_folders.put_in(folders[2], folders[1] / "clip.mp4").name == "clip 2.mp4"
+
+
+def test_more_like_the_moment_in_the_player(
+    searches: Searches, recognizer: Recognizer, colours: Path, tmp_path: Path
+) -> None:
+    recognition = Recognition({"tiny": recognizer})
+    similar = Similar(recognition, searches)
+    upload = Path(shutil.copy(colours / "red 1.mp4", private_folder()))
+    begun = recognition.begin("ann", upload, How("tiny"), 1)
+    assert begun is not None
+    asked: Any = gr.EventData(None, {"run": begun["run"], "seconds": 0.5})
+    tabs, _, player, *_, seconds = similar.open(ANN, asked)
+    assert (tabs.selected, file_at(player), seconds) == ("search", upload, 0.5)
+    updates = list(similar.find(seconds, ANN))
+    looked = [one.said["headline"] for one in updates]
+    assert "6 clips can be searched" in looked, "the offered folder is looked through first"
+    shown = updates[-1]
+    assert "like red 1.mp4, at 0:0" in headline(shown)
+    searches.visits.of(ANN).example = colours / "red 1.mp4"
+    expected = last(searches.like_moment(0.5, "", ANN))
+    assert [card["name"] for card in cards(shown)] == [card["name"] for card in cards(expected)]
+    assert cards(shown)[0]["name"] in ("red 1.mp4", "more/red 2.mp4")
+    similar.open(ANN, asked)
+    again = list(similar.find(seconds, ANN))
+    assert "6 clips can be searched" not in [one.said["headline"] for one in again], "it is looked through once"
+    with pytest.raises(gr.Error, match="no longer on the server"):
+        similar.open(BOB, asked)
+
+
+def test_without_an_offered_folder_the_visitor_is_asked_what_to_search_in(
+    recognizer: Recognizer, colours: Path
+) -> None:
+    recognition, searches = Recognition({"tiny": recognizer}), Searches(recognizer)
+    upload = Path(shutil.copy(colours / "red 1.mp4", private_folder()))
+    begun = recognition.begin("ann", upload, How("tiny"), 1)
+    assert begun is not None
+    asked: Any = gr.EventData(None, {"run": begun["run"], "seconds": 0.5})
+    similar = Similar(recognition, searches)
+    similar.open(ANN, asked)
+    assert headline(last(similar.find(0.5, ANN))).startswith(texts_more.KEEP["similar_where"])
+    others = [Path(shutil.copy(colours / "more" / f"{name} 2.mp4", private_folder())) for name in COLOURS]
+    last(searches.index(OWN, [str(path) for path in others], ANN))
+    found = last(searches.like_moment(0.5, "", ANN))
+    assert cards(found)[0]["name"] == "red 2.mp4", "the clip of the player is still the example"

@@ -2,7 +2,8 @@
 
     python benchmarks/imports.py --other OTHER_TREE --output benchmarks/results/imports.json
 
-OTHER_TREE is a checkout of an earlier commit, whose commands are run in turn with this one's.
+OTHER_TREE is a checkout of an earlier commit with an environment in `.venv` (`git worktree add ../other COMMIT`, then
+`make .venv/.installed-dev` there), whose commands are run in turn with this one's. docs/speed.md is made from the file.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from packaging.requirements import Requirement
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.models.checkpoint import build_network, save_checkpoint
+from nonlocal_video.paths import CACHE_VARIABLE
 from nonlocal_video.video.encode import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,10 +65,10 @@ print(time.perf_counter() - started)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--other", type=Path, required=True, help="checkout of an earlier commit")
-    parser.add_argument("--runs", type=int, default=5, help="processes for each figure; the median counts")
+    parser.add_argument("--runs", type=int, default=3, help="processes for each figure; the median counts")
     options = parser.parse_args()
     trees = {"this": ROOT, "other": options.other.resolve()}
     with tempfile.TemporaryDirectory() as name:
@@ -74,7 +76,9 @@ def main() -> None:
         verbs = verbs_on(folder)
         runs: dict[str, dict[str, list[Run]]] = {verb: {tree: [] for tree in trees} for verb in verbs}
         seconds: dict[str, list[float]] = {package: [] for package in IMPORTS if size_mb([package])}
-        for _ in range(options.runs):  # in turn, so that other work on the machine meets all alike
+        load_before = os.getloadavg()[0]
+        for number in range(options.runs):  # in turn, so that other work on the machine meets all alike
+            print(f"run {number + 1} of {options.runs}", flush=True)
             for verb, arguments in verbs.items():
                 for tree, path in trees.items():
                     runs[verb][tree].append(run_verb(arguments, path, folder))
@@ -82,7 +86,7 @@ def main() -> None:
                 found.append(float(python(IMPORT, IMPORTS[package], cwd=folder).stdout))
     results = {
         "machine": describe_machine(),
-        "load_average": os.getloadavg()[0],
+        "load_average": [round(load_before, 1), round(os.getloadavg()[0], 1)],
         "runs": options.runs,
         "other_commit": commit_of(options.other),
         "verbs": {
@@ -154,10 +158,15 @@ def verbs_on(folder: Path) -> dict[str, list[str]]:
 
 
 def python(code: str, *arguments: str, cwd: Path, tree: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, with the project of a checkout."""
-    environment = os.environ | {"PYTHONPATH": str(tree)}
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd, env=environment)
+    """Run code in a process of its own, in the environment of a checkout."""
+    executable = sys.executable if tree == ROOT else str(tree / ".venv" / "bin" / "python")
+    environment = os.environ | {CACHE_VARIABLE: str(cwd / "cache")}
+    done = subprocess.run(
+        [executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd, env=environment
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} in {tree}:\n{done.stderr}")
+    return done
 
 
 def run_verb(arguments: list[str], tree: Path, folder: Path) -> Run:

@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
     "r3d_18": {
         "peer": "torchvision, preset of R3D_18",
         "install": ["torch", "torchvision", "av"],
-        "leaves_out": "decoding (PyAV, every frame, as in its own examples); child process with limits",
+        "leaves_out": "decoding (here PyAV reads all frames); child process with limits",
     },
     "video_features": {
         "peer": "video_features",
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=2, help="answers of each side for each clip, and for the folder")
     parser.add_argument("--num-clips", type=int, default=8)
-    parser.add_argument("--warm-seconds", type=float, default=12, help="time of each side before anything counts")
+    parser.add_argument("--warm-seconds", type=float, default=15, help="time of each side before anything counts")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     options = parser.parse_args()

@@ -21,7 +21,7 @@ import torch
 
 Answer = Callable[[list[str]], Any]
 """Gives the scores of clips."""
-PACKAGES = ("torch", "torchvision", "pytorchvideo", "transformers", "torchcodec", "av", "decord", "openvino")
+PACKAGES = ("torch", "torchvision", "pytorchvideo", "transformers", "av", "decord", "openvino")
 
 
 def frames_by_pyav(path: str) -> torch.Tensor:

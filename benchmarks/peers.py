@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, required=True, help="folder for the peers' environments")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=2, help="answers of each side for each clip, and for the folder")
-    parser.add_argument("--num-clips", type=int, default=8)
+    parser.add_argument("--num-clips", type=int, default=6)
     parser.add_argument("--warm-seconds", type=float, default=15, help="time of each side before anything counts")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))

@@ -137,7 +137,7 @@ def sizes(results: dict[str, Any]) -> str:
 
 def start(results: dict[str, Any]) -> str:
     """The first answers of a process by each runtime."""
-    rows = [["", "first answer, s", "processor, s", "second answer, s", "processor, s"]]
+    rows = [["runtime", "first answer, s", "processor, s", "second answer, s", "processor, s"]]
     names = ("first_answer_seconds", "first_answer_cpu_seconds", "second_answer_seconds", "second_answer_cpu_seconds")
     found = {case: figures for case, figures in results["start"].items() if case != "entry_bytes"}
     rows += [[case, *(f"{figures[name]:.1f}" for name in names)] for case, figures in found.items()]
@@ -175,7 +175,7 @@ def coarse(results: dict[str, Any]) -> str:
         "float32's top-1 among the first five",
         "same first five",
     ]
-    rows = [["", "view", "quantised layers", *agreement, "logits differ, median and largest", "speed"]]
+    rows = [["arithmetic", "view", "quantised layers", *agreement, "logits differ, median and largest", "speed"]]
     passing: list[str] = []
     for view, of_view in results.items():
         for mode, name in MODES.items():

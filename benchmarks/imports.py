@@ -2,7 +2,8 @@
 
     python benchmarks/imports.py --other OTHER_TREE --output benchmarks/results/imports.json
 
-OTHER_TREE is a checkout of an earlier commit, whose commands are run in turn with this one's.
+OTHER_TREE is a checkout of an earlier commit with an environment in `.venv` (`git worktree add ../other COMMIT`, then
+`make .venv/.installed-dev` there), whose commands are run in turn with this one's. docs/speed.md is made from the file.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ import numpy as np
 from packaging.requirements import Requirement
 
 from nonlocal_video.benchmark.machine import describe_machine
-from nonlocal_video.models.card import InputSpec, ModelCard
-from nonlocal_video.models.checkpoint import build_network, save_checkpoint
+from nonlocal_video.paths import CACHE_VARIABLE
 from nonlocal_video.video.encode import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,12 +43,23 @@ IMPORTS = {
     "transformers": "transformers.models.auto.modeling_auto",
 }
 """Packages and the module of each that this project, or an earlier version of it, imports."""
+MODEL = """
+from nonlocal_video.models.card import InputSpec, ModelCard
+from nonlocal_video.models.checkpoint import build_network, save_checkpoint
+spec = InputSpec(num_frames=4, frames_per_second=8, short_side=40, crop=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+config = {"num_classes": 3, "width": 4, "blocks_per_stage": [1, 1, 1, 1]}
+card = ModelCard("tiny", "resnet3d", config, spec, labels=("run", "jump", "throw"))
+save_checkpoint("tiny.safetensors", build_network(card), card)
+"""
 RUN = """
-import contextlib, sys, time
+import sys, time
 started = time.perf_counter()
 from nonlocal_video.cli.main import main
-with contextlib.suppress(SystemExit):
+try:
     main()
+except SystemExit as end:
+    if end.code:
+        raise
 names = {name.partition(".")[0] for name in sys.modules}
 print(time.perf_counter() - started, len(sys.modules), *sorted(names), file=sys.stderr)
 """
@@ -63,26 +74,30 @@ print(time.perf_counter() - started)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--other", type=Path, required=True, help="checkout of an earlier commit")
-    parser.add_argument("--runs", type=int, default=5, help="processes for each figure; the median counts")
+    parser.add_argument("--other-evidence", default="gradcam", help="its name for `--method evidence`")
+    parser.add_argument("--runs", type=int, default=3, help="processes for each figure; the median counts")
     options = parser.parse_args()
     trees = {"this": ROOT, "other": options.other.resolve()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        verbs = verbs_on(folder)
-        runs: dict[str, dict[str, list[Run]]] = {verb: {tree: [] for tree in trees} for verb in verbs}
+        evidence = {"this": "evidence", "other": options.other_evidence}
+        verbs = {tree: verbs_on(folder / tree, path, evidence[tree]) for tree, path in trees.items()}
+        runs: dict[str, dict[str, list[Run]]] = {verb: {tree: [] for tree in trees} for verb in verbs["this"]}
         seconds: dict[str, list[float]] = {package: [] for package in IMPORTS if size_mb([package])}
-        for _ in range(options.runs):  # in turn, so that other work on the machine meets all alike
-            for verb, arguments in verbs.items():
+        load_before = os.getloadavg()[0]
+        for number in range(options.runs):  # in turn, so that other work on the machine meets all alike
+            print(f"run {number + 1} of {options.runs}", flush=True)
+            for verb, of_trees in runs.items():
                 for tree, path in trees.items():
-                    runs[verb][tree].append(run_verb(arguments, path, folder))
+                    of_trees[tree].append(run_verb(verbs[tree][verb], path, folder))
             for package, found in seconds.items():
                 found.append(float(python(IMPORT, IMPORTS[package], cwd=folder).stdout))
     results = {
         "machine": describe_machine(),
-        "load_average": os.getloadavg()[0],
+        "load_average": [round(load_before, 1), round(os.getloadavg()[0], 1)],
         "runs": options.runs,
         "other_commit": commit_of(options.other),
         "verbs": {
@@ -134,12 +149,16 @@ def dependencies(tree: Path) -> list[str]:
     return [canonical(one.name) for one in required if one.marker is None or one.marker.evaluate()]
 
 
-def verbs_on(folder: Path) -> dict[str, list[str]]:
-    """Write a clip and a tiny network into a folder, and return the command lines that are measured on them."""
-    spec = InputSpec(num_frames=4, frames_per_second=8, short_side=40, crop=32, mean=(0.5,) * 3, std=(0.5,) * 3)
-    config = {"num_classes": 3, "width": 4, "blocks_per_stage": [1, 1, 1, 1]}
-    card = ModelCard("tiny", "resnet3d", config, spec, labels=("run", "jump", "throw"))
-    save_checkpoint(folder / "tiny.safetensors", build_network(card), card)
+def verbs_on(folder: Path, tree: Path, evidence: str) -> dict[str, list[str]]:
+    """Write a clip and a tiny network into a folder, and return the command lines that are measured on them.
+
+    Args:
+        folder: The folder.
+        tree: Checkout whose format the network's file has.
+        evidence: The name of class evidence for `--method`.
+    """
+    folder.mkdir()
+    python(MODEL, cwd=folder, tree=tree)
     frames = np.random.default_rng(0).integers(0, 256, (10, 48, 64, 3), np.uint8)
     write_video(folder / "clip.mp4", iter(frames), fps=10)
     clip, model = str(folder / "clip.mp4"), ["--model", str(folder / "tiny.safetensors")]
@@ -148,16 +167,21 @@ def verbs_on(folder: Path) -> dict[str, list[str]]:
         "weights list": ["weights", "list"],
         "classify": ["classify", clip, *model, "--json"],
         "classify --views 3x1": ["classify", clip, *model, "--views", "3x1", "--json"],
-        "explain": ["explain", clip, *model, "--method", "evidence", "--output", str(folder / "maps")],
+        "explain": ["explain", clip, *model, "--method", evidence, "--output", str(folder / "maps")],
         "timeline": ["timeline", clip, *model, "--json"],
     }
 
 
 def python(code: str, *arguments: str, cwd: Path, tree: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, with the project of a checkout."""
-    environment = os.environ | {"PYTHONPATH": str(tree)}
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd, env=environment)
+    """Run code in a process of its own, in the environment of a checkout."""
+    executable = sys.executable if tree == ROOT else str(tree / ".venv" / "bin" / "python")
+    environment = os.environ | {CACHE_VARIABLE: str(cwd / "cache")}
+    done = subprocess.run(
+        [executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd, env=environment
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} in {tree}:\n{done.stderr}")
+    return done
 
 
 def run_verb(arguments: list[str], tree: Path, folder: Path) -> Run:

@@ -1,4 +1,4 @@
-"""One side of benchmarks/peers.py: reads paths of clips on stdin, and prints the seconds to each clip's scores.
+"""One side of benchmarks/peers.py: reads lists of paths on stdin, and prints the seconds to the clips' scores.
 
     python peers_workers.py CASE peer|ours FOLDER
 
@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-Answer = Callable[[str], Any]
-PACKAGES = ("torch", "torchvision", "pytorchvideo", "transformers", "torchcodec", "av", "decord", "openvino")
+Answer = Callable[[list[str]], Any]
+"""Gives the scores of clips."""
+PACKAGES = ("torch", "torchvision", "pytorchvideo", "transformers", "av", "decord", "openvino")
 
 
 def frames_by_pyav(path: str) -> torch.Tensor:
@@ -56,7 +57,7 @@ def pytorchvideo_slow_r50(folder: Path) -> Answer:
         top, left = (size[0] - 256) // 2, (size[1] - 256) // 2
         return network(resized[None, :, :, top : top + 256, left : left + 256]).softmax(dim=1)
 
-    return answer
+    return lambda paths: [answer(path) for path in paths]
 
 
 def transformers_videomae(folder: Path) -> Answer:
@@ -68,7 +69,7 @@ def transformers_videomae(folder: Path) -> Answer:
     transformers.VideoMAEForVideoClassification(config).save_pretrained(folder / "videomae")
     transformers.VideoMAEVideoProcessor().save_pretrained(folder / "videomae")
     pipeline = transformers.pipeline("video-classification", model=str(folder / "videomae"), device="cpu")
-    return lambda path: pipeline(path, num_frames=16)
+    return lambda paths: pipeline(paths, num_frames=16)
 
 
 def torchvision_r3d_18(folder: Path) -> Answer:
@@ -87,11 +88,11 @@ def torchvision_r3d_18(folder: Path) -> Answer:
         chosen = frames[(first + step * torch.arange(16)).clamp(max=len(frames) - 1)]
         return network(preset(chosen.permute(0, 3, 1, 2))[None]).softmax(dim=1)
 
-    return answer
+    return lambda paths: [answer(path) for path in paths]
 
 
-def ours(case: str, folder: Path) -> Answer:
-    """Run the network by this project, with the defaults."""
+def ours(case: str, folder: Path) -> tuple[Answer, Callable[[], str]]:
+    """Run the network by this project, with the defaults; also return what tells the runtime that ran last."""
     import nonlocal_video as nlv
     from nonlocal_video.zoo.convert import convert_file
 
@@ -102,7 +103,15 @@ def ours(case: str, folder: Path) -> Answer:
         model = folder / f"{case}.safetensors"
         convert_file(published, model, name=rows[case])
     recognizer = nlv.load(model, device="cpu")
-    return lambda path: recognizer.classify(path).top(5)
+
+    def answer(paths: list[str]) -> None:
+        if len(paths) == 1:
+            recognizer.classify(paths[0]).top(5)
+        else:
+            rows = list(recognizer.classify_folder(paths))
+            assert [row["status"] for row in rows] == ["ok"] * len(paths)
+
+    return answer, lambda: recognizer.runtime
 
 
 PEERS: dict[str, Callable[[Path], Answer]] = {
@@ -115,7 +124,7 @@ PEERS: dict[str, Callable[[Path], Answer]] = {
 def main() -> None:
     case, side, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    answer = PEERS[case](folder) if side == "peer" else ours(case, folder)
+    answer, runtime = (PEERS[case](folder), lambda: "torch") if side == "peer" else ours(case, folder)
     versions = {}
     for package in PACKAGES:
         try:
@@ -126,8 +135,9 @@ def main() -> None:
     for line in sys.stdin:
         started = time.perf_counter()
         with torch.inference_mode():
-            answer(line.rstrip("\n"))
-        print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
+            answer(json.loads(line))
+        taken = time.perf_counter() - started
+        print(json.dumps({"seconds": taken, "runtime": runtime()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Compare two versions of the project on a CPU: a folder, a timeline, one clip, and the page's first answer, in turn.
+"""Compare two versions of the project on a CPU, in turn: folder, timeline, one clip, its maps, the page's first answer.
 
     python benchmarks/two_versions.py OTHER_TREE CLIPS VIDEO --output benchmarks/results/two_versions.json
 
 OTHER_TREE is a checkout of another commit with an environment in `.venv` (`git worktree add ../other COMMIT`, then
 `make .venv/.installed-dev` there). CLIPS is a folder to classify, VIDEO a longer file for the timeline. Both versions
-run each command in turn, after one run that is not counted; the ratios are those of neighbouring runs.
+run each command in turn, after one run that is not counted; the ratios are those of neighbouring runs. A run of some
+`--cases` keeps the others that are in the output.
 
 What a version keeps in the cache folder it finds in the counted runs; before the first run that folder is empty.
 
@@ -34,6 +35,7 @@ from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.paths import CACHE_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
+CASES = ("folder", "timeline", "clip", "maps", "page")
 Figures = dict[str, float]
 
 
@@ -87,13 +89,17 @@ def main() -> None:
     parser.add_argument("clips", type=Path)
     parser.add_argument("video", type=Path)
     parser.add_argument("--runs", type=int, default=3, help="counted runs of each version")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     trees = [ROOT, arguments.other.resolve()]
     clips, video = str(arguments.clips.resolve()), str(arguments.video.resolve())
     first_clip = min(path for path in arguments.clips.resolve().rglob("*") if path.is_file())
     load_before = os.getloadavg()[0]
-    cases: dict[str, object] = {}
+    known = json.loads(arguments.output.read_text("utf-8")) if arguments.output.exists() else {}
+    commits = {"this_commit": commit_of(trees[0]), "other_commit": commit_of(trees[1])}
+    is_same = all(known.get(name) == commit for name, commit in commits.items())
+    cases: dict[str, object] = known["cases"] if is_same else {}
     with tempfile.TemporaryDirectory(prefix="nonlocal-video-") as name:
         folder = Path(name)
         os.environ[CACHE_VARIABLE] = str(folder / "cache")
@@ -107,28 +113,21 @@ def main() -> None:
         def one_clip(tree: Path) -> Callable[[int], Figures]:
             return lambda _: command(tree, "classify", str(first_clip))
 
-        for case, run in (("folder", table), ("timeline", timeline), ("clip", one_clip)):
-            print(case, flush=True)
-            cases[case] = compare(run(trees[0]), run(trees[1]), arguments.runs)
-        print("page", flush=True)
-        temporary = [folder / f"server {number}" for number in range(2)]
-        for path in temporary:
-            path.mkdir()
-        with (
-            serving(temporary=temporary[0]) as (this_url, _),
-            serving(temporary=temporary[1], tree=trees[1]) as (other_url, _),
-        ):
-            made = [folder / f"clip {number}.mp4" for number in range(1 + arguments.runs)]
-            for seed, path in enumerate(made):
-                make_clip(path, seed=seed)
-            cases["page"] = compare(
-                lambda n: visit(this_url, made[n]), lambda n: visit(other_url, made[n]), arguments.runs
+        def maps(tree: Path) -> Callable[[int], Figures]:
+            return lambda n: command(
+                tree, "explain", str(first_clip), "--output", str(folder / f"{tree.name} {n} maps")
             )
-    found = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=trees[1], check=True, capture_output=True, text=True
-    ).stdout.strip()
+
+        for case, run in (("folder", table), ("timeline", timeline), ("clip", one_clip), ("maps", maps)):
+            if case in arguments.cases:
+                print(case, flush=True)
+                cases[case] = compare(run(trees[0]), run(trees[1]), arguments.runs)
+        if "page" in arguments.cases:
+            print("page", flush=True)
+            cases["page"] = page(folder, trees, arguments.runs)
     figures = {
-        "other_commit": found,
+        **commits,
+        "runtimes": {"this": default_runtime(trees[0]), "other": default_runtime(trees[1])},
         "num_clips": sum(path.is_file() for path in arguments.clips.rglob("*")),
         "runs": arguments.runs,
         "cases": cases,
@@ -136,8 +135,35 @@ def main() -> None:
         "machine": describe_machine(),
     }
     print(json.dumps(figures, indent=1))
-    if arguments.output is not None:
-        arguments.output.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    arguments.output.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+
+
+def page(folder: Path, trees: list[Path], runs: int) -> dict[str, object]:
+    """Compare the pages of two trees, each visited with a new clip each time."""
+    temporary = [folder / f"server {number}" for number in range(2)]
+    for path in temporary:
+        path.mkdir()
+    with (
+        serving(temporary=temporary[0]) as (this_url, _),
+        serving(temporary=temporary[1], tree=trees[1]) as (other_url, _),
+    ):
+        made = [folder / f"clip {number}.mp4" for number in range(1 + runs)]
+        for seed, path in enumerate(made):
+            make_clip(path, seed=seed)
+        return compare(lambda n: visit(this_url, made[n]), lambda n: visit(other_url, made[n]), runs)
+
+
+def commit_of(tree: Path) -> str:
+    """Return the commit that a tree is of."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tree, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def default_runtime(tree: Path) -> str:
+    """Return what runs the network in a tree's version if nothing is asked for."""
+    code = "import inspect, nonlocal_video as n; print(inspect.signature(n.load).parameters['runtime'].default)"
+    done = subprocess.run([tree / ".venv/bin/python", "-c", code], cwd=tree, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

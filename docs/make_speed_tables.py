@@ -51,6 +51,7 @@ def versions(results: dict[str, Any]) -> str:
         "folder": {"seconds": "a folder, by the clock", "cpu_seconds": "a folder, processor time"},
         "timeline": {"seconds": "a timeline, by the clock", "cpu_seconds": "a timeline, processor time"},
         "clip": {"seconds": "one clip, by the clock", "cpu_seconds": "one clip, processor time"},
+        "maps": {"seconds": "maps of one clip, by the clock", "cpu_seconds": "maps of one clip, processor time"},
         "page": {
             "scores_seconds": "the page, until the scores",
             "overlay_seconds": "the page, until the overlay plays",
@@ -66,7 +67,10 @@ def versions(results: dict[str, Any]) -> str:
     return (
         f"{_table(*rows)}\n\n{results['num_clips']} clips, one video of 10 s, the page's clip of 10 s; each version "
         f"{results['runs']} times after one that does not count, on {machine['cores']} cores of {machine['processor']} "
-        f"with nothing else to do. Before is commit {results['other_commit'][:7]}."
+        f"(load average {results['load_of_the_machine_before']:.1f} before). Before is commit "
+        f"{results['other_commit'][:7]}, now "
+        f"{results['this_commit'][:7]}; the default runtime was `{results['runtimes']['other']}` before and "
+        f"is `{results['runtimes']['this']}` now."
     )
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 RESULTS = json.loads((ROOT / "benchmarks" / "results" / "model_cpu.json").read_text("utf-8"))
 
 
-@pytest.fixture(scope="module")
-def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("speed_tables", ROOT / "docs" / "make_speed_tables.py")
+def script(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -28,8 +28,19 @@ def tables() -> ModuleType:
     return module
 
 
-def test_tables_are_the_results(tables: ModuleType) -> None:
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    return script("docs/make_speed_tables.py")
+
+
+@pytest.fixture(scope="module")
+def comparisons() -> ModuleType:
+    return script("docs/make_comparison_tables.py")
+
+
+def test_tables_are_the_results(tables: ModuleType, comparisons: ModuleType) -> None:
     assert tables.page_with_tables(PAGE) == PAGE
+    assert comparisons.page_with_tables(PAGE) == PAGE
     assert all(f"<!-- {marker} -->\n| view |" in PAGE for marker in ("views", "folder"))
     assert "<!-- precision -->\n|  | logits |" in PAGE
 
@@ -60,3 +71,44 @@ def test_the_tolerance_is_the_codes() -> None:
 def test_the_commands_exist() -> None:
     for script in re.findall(r"python (\S+\.py)", PAGE):
         assert (ROOT / script).is_file(), script
+
+
+def test_the_page_opens_with_the_peers() -> None:
+    assert PAGE.index("<!-- peers -->") < PAGE.index("\n## ")
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(2.3, "reached (x2.30)"), (1.94, "not reached (x1.94)")])
+def test_peers_whose_speed_is_told_or_who_could_not_be_run(comparisons: ModuleType, ratio: float, said: str) -> None:
+    def measured(ratio: float) -> dict[str, Any]:
+        return {"peer_seconds": 3.0, "our_seconds": 1.5, "ratio": ratio, "smallest_and_largest": [1.25, 2.75]}
+
+    about = {"peer": {"torch": "2.9"}, "ours": {"torch": "2.9", "openvino": "2026.4"}}
+    slow = {"single": measured(ratio), "folder": measured(2.6), "our_runtime": "openvino", "versions": about}
+    machine = {"cores": 2, "threads": 2, "processor": "Some CPU"}
+    cases = {
+        "slow_r50": {**slow, "peer": "PyTorchVideo", "leaves_out": "much"},
+        "lost": {"error": "fatal: no such place", "peer": "another", "leaves_out": ""},
+    }
+    results = {"machine": machine, "load_average": [0.1, 2.0], "rounds": 2, "num_clips": 8, "cases": cases}
+    text = comparisons.peers(results)
+    assert f"| `slow_r50` | PyTorchVideo | 3.00 | 1.50 | **x{ratio:.2f}** (1.25 to 2.75) | 3.00 | 1.50 |" in text
+    assert f"one after another: {said}; and 2.5 times for a folder: reached (x2.60)." in text
+    assert "another could not be run: `fatal: no such place`." in text
+
+
+@pytest.mark.parametrize(("top1", "said"), [(291, "bfloat16 passed."), (290, "Nothing passed.")])
+def test_the_rule_decides_what_passes(comparisons: ModuleType, top1: int, said: str) -> None:
+    def count(number: int) -> dict[str, Any]:
+        return {"count": number, "interval": [0.9, 0.99]}
+
+    found = {
+        "clips": 300, "same_top1": count(top1), "top1_in_top5": count(297), "same_top5": count(150),
+        "where_sure": {"clips": 80, "same_top1": 80}, "logits": {"median": 0.01, "largest": 0.1},
+        "cpu_speed": 2.0, "layers": 58, "quantised_layers": 0,
+    }  # fmt: skip
+    machine = {"cores": 2, "processor": "Some CPU", "instructions": ["amx_bf16"]}
+    about = {"calibration": 100, "control": 50, "rounds": 5, "openvino": "1", "nncf": "2", "load_average": [0.0, 1.0]}
+    text = comparisons.coarse({"fast": {**about, "machine": machine, "modes": {"float32": {}, "bf16": found}}})
+    assert text.endswith(said)
+    assert f"{top1 / 300:.1%} of 300" in text
+    assert script("benchmarks/int8.py").NEEDED == comparisons.NEEDED

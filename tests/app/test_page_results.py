@@ -81,3 +81,27 @@ def test_labels_of_a_folder_are_put_right_by_keyboard(page: Page, small_server: 
     names = page.get_by_label("Name of this action").evaluate_all("fields => fields.map(field => field.value)")
     assert names[1] == "waving"
     expect(page.locator(".teach-says")).to_contain_text("2 actions, one clip each", timeout=WITHIN_MS)
+
+
+def test_more_like_the_moment_that_the_player_shows(page: Page, small_server: Server, clip_folder: Path) -> None:
+    """Search opens with this clip, at this time, and with what it found."""
+    open_page(page, small_server)
+    choose(page, clip_folder / "a.mp4")
+    answered(page)
+    similar = page.get_by_role("button", name="Find more like this moment")
+    page.locator("#stage .play").click()  # it stands still
+    seconds = float(page.locator("#stage .clock").inner_text().removesuffix(" s"))
+    similar.click()
+    expect(page.get_by_role("tab", name="Search")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#search-said")).to_contain_text("moments like a.mp4, at", timeout=WITHIN_MS)
+    expect(page.locator("#search-results .moment")).not_to_have_count(0)
+    page.wait_for_function("document.querySelector('#search-player video').currentTime > 0")
+    assert page.evaluate("document.querySelector('#search-player video').currentTime") == pytest.approx(
+        seconds, abs=0.1
+    )
+    page.go_back()
+    expect(page.locator("#stage .headline")).to_be_visible()
+    page.reload()
+    expect(page.locator("#stage .headline")).not_to_be_empty(timeout=WITHIN_MS)
+    expect(page.locator("#keep-bar .save")).to_be_visible(timeout=WITHIN_MS)
+    expect(similar).to_be_hidden()  # a kept result has no clip

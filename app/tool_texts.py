@@ -43,6 +43,7 @@ TIMELINE = {
     "none": "no action",
     "not_yet": "not looked at yet",
     "video": "The video",
+    "cannot": "Your browser cannot play this kind of file. Everything else works with it.",
     "area": "Time in the video",
     "window": "One look takes in",
     "stride": "The next look begins after",

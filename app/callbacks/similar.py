@@ -87,7 +87,7 @@ class Similar:
         example = visit.example
         if visit.table is None and self.searches.root is not None:
             for indexed in self.searches.index(ROOT, None, request):
-                yield Searched(*indexed, found=indexed.status)  # where the visitor looks
+                yield Searched(*indexed)
         if visit.table is None:
             yield Searched(said(DONE, texts.KEEP["similar_where"], texts.KEEP["similar_then"]))
         elif visit.example == example:  # else the visitor has chosen another one meanwhile

@@ -59,7 +59,7 @@ async function startAt(seconds, before) {
         const video = document.querySelector("#search-player video");
         if (video?.videoWidth && (tries > 20 || video.getAttribute("src") !== before)) {
             video.currentTime = seconds;
-            document.querySelector("#search-said")?.scrollIntoView({ block: "center" });
+            document.querySelector("#search-said")?.scrollIntoView({ block: "nearest" });
             return;
         }
         await new Promise((done) => setTimeout(done, 100));

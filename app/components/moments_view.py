@@ -41,5 +41,5 @@ aria-valuenow="0">
         server_functions=functions,
         words=words,
         elem_id="moments",
-        elem_classes="bare",
+        elem_classes=["bare", "strip-colours"],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from .. import texts, tool_texts
+from ..tool_texts import TIMELINE as WORDS
 from .player import script
 
 
@@ -15,8 +15,8 @@ def plain_player(*, elem_id: str) -> gr.HTML:
     """
     return gr.HTML(
         "",
-        html_template=f'<video controls playsinline preload="metadata" aria-label="{tool_texts.TIMELINE["video"]}" '
-        f"hidden></video>\n<p hidden>{texts.PLAYER['cannot']}</p>",
+        html_template=f'<video controls playsinline preload="metadata" aria-label="{WORDS["video"]}" '
+        f"hidden></video>\n<p hidden>{WORDS['cannot']}</p>",
         js_on_load=script("plain_player"),
         apply_default_css=False,
         elem_id=elem_id,

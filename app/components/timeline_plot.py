@@ -43,7 +43,7 @@ def timeline_plot(*, player: str, elem_id: str) -> gr.HTML:
         player=player,
         words=WORDS,
         elem_id=elem_id,
-        elem_classes="bare",
+        elem_classes=["bare", "strip-colours"],
     )
 
 

@@ -59,6 +59,7 @@ def test_no_serious_finding(
     expect(page.locator("#timeline[data-state=done]")).to_be_visible(timeout=WITHIN_MS)
     page.locator("#timeline-settings > button").click()
     assert not serious_findings(page), "Timeline, after a run"
+    page.locator("#timeline-settings > button").click()
 
     open_tab(page, "Search")
     page.locator("#search-clips input[type=file]").set_input_files([clip_folder / "a.mp4", clip_folder / "b" / "c.mp4"])

@@ -141,7 +141,7 @@ NO_EVIDENCE = "This network names no layer before its classifier, so it cannot b
 NO_BLOCK = "This model has no non-local block, so there is no attention to ask about."
 OUTSIDE = "The network did not see that place; click inside the bright part of the picture."
 NOT_DRAWN = "The run was stopped before it was known what the network looked at."
-EXPIRED = STAGE["lost"]
+EXPIRED = str(STAGE["lost"])
 BUSY = "The server is busy: {count} clips are waiting. Try again in a minute; your clip need not be sent again."
 NOT_KEPT = "What this answer was made from is no longer kept, or was too large to keep; look again to ask about it."
 

@@ -117,7 +117,7 @@ def one_behind_the_other(samples: Sequence[Sample], path: Path) -> Path:
 def timeline(page: Page, video: Path) -> None:
     page.get_by_role("tab", name="Timeline").click()
     page.locator("#timeline-settings > button").click()
-    page.get_by_label("Short").check()
+    page.get_by_label("Short:").check()
     page.locator("#timeline-settings > button").click()
     page.locator("#timeline-clip input[type=file]").set_input_files(video)
     expect(page.locator("#timeline[data-state=done]")).to_be_visible(timeout=WITHIN_MS)

@@ -82,7 +82,7 @@ def test_make_targets_exist() -> None:
 
 
 @pytest.mark.parametrize("name", ["demo.webp", "visit.webp"])
-def test_a_moving_picture_moves_and_is_small(name: str) -> None:
+def test_the_moving_pictures_move_and_are_small(name: str) -> None:
     assert f"(docs/images/{name})" in README
     path = ROOT / "docs" / "images" / name
     assert path.stat().st_size < 2_000_000

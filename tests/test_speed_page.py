@@ -99,7 +99,7 @@ def test_peers_whose_speed_is_told_or_who_could_not_be_run(comparisons: ModuleTy
 @pytest.mark.parametrize(
     ("top1", "low", "said"),
     [
-        (291, 0.95, "bfloat16 (on these clips; the intervals reach below the rule) passed."),
+        (291, 0.95, "bfloat16 passed. The intervals of bfloat16 reach below the rule."),
         (300, 0.99, "bfloat16 passed."),
         (290, 0.95, "Nothing passed."),
     ],

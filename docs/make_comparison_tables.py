@@ -125,7 +125,7 @@ def imports(results: dict[str, Any]) -> str:
 
 def sizes(results: dict[str, Any]) -> str:
     """What packages cost that some commands load, or loaded once."""
-    rows = [["package", "import after PyTorch, s", "MB installed"]]
+    rows = [["package", "import after PyTorch, s", "its own files, MB"]]
     rows += [[name, f"{found['seconds']:.1f}", f"{found['mb']:,.0f}"] for name, found in results["packages"].items()]
     before, now = results["installation_mb"]["other"], results["installation_mb"]["this"]
     return (

@@ -22,9 +22,9 @@ NEEDED = {"same_top1": 0.97, "top1_in_top5": 0.99}
 """Agreement with float32 from which on a precision is offered."""
 MODES = {
     "bf16": "bfloat16",
-    "int8": "int8, all layers",
-    "int8_ends_float": "int8, first and last layer float32",
-    "int8_controlled": "int8, accuracy control",
+    "int8": "int8 in all layers",
+    "int8_ends_float": "int8 but for the first and the last layer",
+    "int8_controlled": "int8 with accuracy control",
 }
 
 
@@ -125,7 +125,7 @@ def imports(results: dict[str, Any]) -> str:
 
 def sizes(results: dict[str, Any]) -> str:
     """What packages cost that some commands load, or loaded once."""
-    rows = [["package", "import after PyTorch, s", "MB installed"]]
+    rows = [["package", "import after PyTorch, s", "its own files, MB"]]
     rows += [[name, f"{found['seconds']:.1f}", f"{found['mb']:,.0f}"] for name, found in results["packages"].items()]
     before, now = results["installation_mb"]["other"], results["installation_mb"]["this"]
     return (
@@ -177,6 +177,7 @@ def coarse(results: dict[str, Any]) -> str:
     ]
     rows = [["arithmetic", "view", "quantised layers", *agreement, "logits differ, median and largest", "speed"]]
     passing: list[str] = []
+    unsure: list[str] = []
     for view, of_view in results.items():
         for mode, name in MODES.items():
             found = of_view["modes"].get(mode, {})
@@ -188,19 +189,28 @@ def coarse(results: dict[str, Any]) -> str:
             differ = f"{found['logits']['median']:.1%}, {found['logits']['largest']:.0%}"
             rows.append([name, view, layers, *shares, differ, f"x{found['cpu_speed']:.2f}"])
             if view == "fast" and all(found[kind]["count"] / found["clips"] >= least for kind, least in NEEDED.items()):
+                surely = all(found[kind]["interval"][0] >= least for kind, least in NEEDED.items())
                 passing.append(name)
+                unsure += [] if surely else [name]
     fast = results["fast"]
     machine = fast["machine"]
+    missing = [name for mode, name in MODES.items() if "clips" not in fast["modes"].get(mode, {})]
+    not_yet = f"Not measured yet: {_and(missing)}. " if missing else ""
+    below = f" The intervals of {_and(unsure)} reach below the rule." if unsure else ""
     return (
-        f"{_table(*rows)}\n\nThe default model on unlabelled clips, one view each; in brackets 95% intervals "
-        f"(Clopper-Pearson). {fast['calibration']} other clips were for the calibration, {fast['control']} for the "
-        f"accuracy control. Speed is the processor time of OpenVINO's float32 by that of the same view, medians of "
-        f"{fast['rounds']} in turn, on {_cores(fast)} "
+        f"{_table(*rows)}\n\n{not_yet}The default model on unlabelled clips, one view each; in brackets 95% intervals "
+        f"(Clopper-Pearson). For int8 {fast['calibration']} other clips are for the calibration and {fast['control']} "
+        f"for the accuracy control. Speed is the processor time of OpenVINO's float32 divided by that of the "
+        f"same view, medians of {fast['rounds']} in turn, on {_cores(fast)} "
         f"({', '.join(machine['instructions']) or 'no instructions for coarse arithmetic'}); openvino "
         f"{fast['openvino']}, nncf {fast['nncf']}.\n\nThe rule: top-1 agreement of at least {NEEDED['same_top1']:.0%}, "
         f"and float32's top-1 among the first five for at least {NEEDED['top1_in_top5']:.0%} of the clips at the fast "
-        f"view. {' and '.join(passing) or 'Nothing'} passed."
+        f"view. {_and(passing) or 'Nothing'} passed.{below}"
     )
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join([part for part in (", ".join(names[:-1]), *names[-1:]) if part])
 
 
 def _share(found: dict[str, Any], total: int) -> str:

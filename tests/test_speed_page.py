@@ -96,10 +96,17 @@ def test_peers_whose_speed_is_told_or_who_could_not_be_run(comparisons: ModuleTy
     assert "another could not be run: `fatal: no such place`." in text
 
 
-@pytest.mark.parametrize(("top1", "said"), [(291, "bfloat16 passed."), (290, "Nothing passed.")])
-def test_the_rule_decides_what_passes(comparisons: ModuleType, top1: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("top1", "low", "said"),
+    [
+        (291, 0.95, "bfloat16 passed. The intervals of bfloat16 reach below the rule."),
+        (300, 0.99, "bfloat16 passed."),
+        (290, 0.95, "Nothing passed."),
+    ],
+)
+def test_the_rule_decides_what_passes(comparisons: ModuleType, top1: int, low: float, said: str) -> None:
     def count(number: int) -> dict[str, Any]:
-        return {"count": number, "interval": [0.9, 0.99]}
+        return {"count": number, "interval": [low, 1.0]}
 
     found = {
         "clips": 300, "same_top1": count(top1), "top1_in_top5": count(297), "same_top5": count(150),

@@ -1,7 +1,8 @@
-"""`benchmarks/few_clips.py`: nobody who is asked is taught, and heads differ in nothing else."""
+"""`benchmarks/few_clips.py`: nobody who is asked is taught, heads differ in nothing else, docs say what results say."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import few_clips
-from few_clips import COUNTS, TITLES, Outcome, Settings, people_lesson, places_lesson
+from few_clips import COUNTS, RESULTS, TITLES, Outcome, Settings, people_lesson, places_lesson
 from few_clips_data import Clips
 from few_clips_heads import Head, Kind, make_block, pooled, prepared, train
 
@@ -155,3 +156,8 @@ def test_right_answers_count_before_their_cross_entropy() -> None:
     better, worse = Outcome(np.ones(2), np.full(2, 0.6), group), Outcome(np.array([1.0, 0.0]), np.full(2, 0.1), group)
     assert few_clips.badness([better]) < few_clips.badness([worse])
     assert few_clips.badness([better]) < few_clips.badness([Outcome(np.ones(2), np.full(2, 0.7), group)])
+
+
+def test_docs_have_the_results() -> None:
+    page = few_clips.DOCS.read_text("utf-8")
+    assert few_clips.page_with_tables(page, json.loads(RESULTS.read_text("utf-8"))) == page

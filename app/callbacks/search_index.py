@@ -44,6 +44,13 @@ class SearchVisit:
     example: Path | None = None
     hits: tuple[Hit, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event)
+    shown: object = None
+    """Identity of what the headline is about."""
+
+    def begin(self) -> Callable[[], bool]:
+        """Begin what is shown from now on; the function returned says whether it still is, or something later."""
+        mine = self.shown = object()
+        return lambda: self.shown is mine
 
 
 class Indexed(NamedTuple):
@@ -71,6 +78,7 @@ class SearchIndexes:
         visit = self.visits.of(request)
         visit.stop.set()  # what was looked through before this
         stop = visit.stop = threading.Event()
+        is_shown = visit.begin()
         try:
             folder, table, within = self._place(where, uploads, visit)
             total = sum(1 for _ in find_files([str(folder)], within=within))
@@ -85,14 +93,18 @@ class SearchIndexes:
             is_stopped = False
             try:
                 for files, windows in told_by(look):
-                    yield Indexed(reading(files, total, windows), gr.skip(), gr.skip())
+                    if is_shown():
+                        yield Indexed(reading(files, total, windows), gr.skip(), gr.skip())
             except KeyboardInterrupt:
                 is_stopped = True
             finally:
                 stop.set()  # if the visitor has left
             if visit.stop is stop:  # otherwise other clips were chosen meanwhile
-                yield self._ready(visit, table, folder, is_stopped=is_stopped)
+                ready = self._ready(visit, table, folder, is_stopped=is_stopped)
+                yield ready if is_shown() else ready._replace(said=gr.skip())
         except Exception as error:  # the page says why
+            if not is_shown():
+                return
             folder = self.root if where == ROOT and self.root else visit.folder
             yield Indexed(failed(error, folder), gr.skip(), gr.skip())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from nonlocal_video.errors import UsageError, VideoError
-from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.segment_files import cut_clip
-from nonlocal_video.retrieval.api import search
+from nonlocal_video.retrieval.api import SearchResult, search
 from nonlocal_video.retrieval.example import SearchExample
 from nonlocal_video.retrieval.hit import Hit
 from nonlocal_video.retrieval.result_files import cut_hits
@@ -26,6 +25,7 @@ from ..components.headline import DONE, WORKING, failed, said
 from ..messages import GONE, plain_errors, refusal
 from ..received import receive
 from ..visit_folders import address_of, put_in, uploaded
+from .search_hits import cards_of, hits_of, shown_name, span_of
 from .search_index import WORDS, SearchIndexes, SearchVisit
 from .timeline_words import short_clock
 
@@ -57,6 +57,7 @@ class Searches(SearchIndexes):
     def choose(self, name: str | None, request: gr.Request) -> Chosen:
         """Take a clip of the index as the example; the player gets a copy of it."""
         visit = self.visits.of(request)
+        visit.begin()
         if not name:
             return Chosen(gr.skip(), "", gr.update(visible=False))
         folder = visit.folder
@@ -72,12 +73,14 @@ class Searches(SearchIndexes):
 
     def choose_upload(self, event: gr.EventData, request: gr.Request) -> Chosen:
         """Take an upload as the example."""
+        visit = self.visits.of(request)
+        visit.begin()
         try:
-            (clip,) = map(uploaded, event._data["paths"])
+            (visit.example,) = map(uploaded, event._data["paths"])
         except UsageError as error:
             return Chosen(failed(error, Path()), "", gr.update(visible=False))
-        self.visits.of(request).example = clip
-        return Chosen(said(DONE, WORDS["play"], clip.name), address_of(clip), gr.update(visible=True))
+        words = said(DONE, WORDS["play"], visit.example.name)
+        return Chosen(words, address_of(visit.example), gr.update(visible=True))
 
     def like_moment(self, seconds: float | None, label: str | None, request: gr.Request) -> Iterator[Found]:
         """Yield the moments most like one of the example, then their previews."""
@@ -92,19 +95,19 @@ class Searches(SearchIndexes):
     def like_hit(self, label: str | None, request: gr.Request, event: gr.EventData) -> Iterator[Found]:
         """Yield the moments most like one that was found."""
         visit = self.visits.of(request)
-        (hit,) = _hits_of(visit, [event._data])
+        (hit,) = hits_of(visit, [event._data])
         yield from self._find(visit, SearchExample(hit.path, None, hit.start_seconds, hit.end_seconds), label)
 
     def save(self, chosen: str, request: gr.Request) -> Iterator[Any]:
         """Yield an archive of the chosen moments, each as an MP4 file."""
         visit = self.visits.of(request)
-        hits = _hits_of(visit, json.loads(chosen or "[]"))
+        hits = hits_of(visit, json.loads(chosen or "[]"))
         if not hits:
             raise refusal(WORDS["save_none"])
         # Not in the visitor's folder: Gradio copies no file that lies among the uploads, and this one is deleted.
         with plain_errors(visit.folder), TemporaryDirectory() as folder:
             copies = [
-                Hit(hit.rank, str(self._copied(Path(hit.path), Path(folder) / str(hit.rank))), *_span(hit))
+                Hit(hit.rank, str(self._copied(Path(hit.path), Path(folder) / str(hit.rank))), *span_of(hit))
                 for hit in hits
             ]
             broken: list[VideoError] = []
@@ -118,6 +121,7 @@ class Searches(SearchIndexes):
             yield gr.update(value=str(target), visible=True)  # copied before this is resumed
 
     def _find(self, visit: SearchVisit, example: SearchExample | None, label: str | None) -> Iterator[Found]:
+        is_shown = visit.begin()
         try:
             if example is None:
                 raise UsageError(WORDS["no_example"])
@@ -126,39 +130,39 @@ class Searches(SearchIndexes):
             if not Path(example.path).is_file():
                 raise VideoError("not_found", GONE)
             yield Found(said(WORKING, WORDS["searching"], can_stop=False), gr.skip(), gr.skip(), gr.skip())
-            yield from self._found(visit, visit.table, example, label)
+            labels = [label] if label else []
+            result = search(visit.table, like=example, top_k=TOP_K, labels=labels, model=self.recognizer)
+            if is_shown():
+                yield from self._found(visit, result, self._words(visit, result, example, label), is_shown)
         except Exception as error:  # the page says why
+            if not is_shown():
+                return
             folder = visit.folder if example is None else Path(example.path).parent
             yield Found(failed(error, folder), gr.skip(), gr.skip(), gr.skip())
 
-    def _found(self, visit: SearchVisit, table: Path, example: SearchExample, label: str | None) -> Iterator[Found]:
-        result = search(table, like=example, top_k=TOP_K, labels=[label] if label else [], model=self.recognizer)
-        visit.hits = result.hits
-        ((_, start, end),) = result.examples
-        name = _shown(visit, str(example.path))
-        where = WORDS["all"] if example.is_whole else WORDS["at"].format(seconds=short_clock((start + end) / 2))
-        head = said(DONE, WORDS["found"].format(count=len(result), name=name, where=where), WORDS["order"])
+    def _words(self, visit: SearchVisit, result: SearchResult, example: SearchExample, label: str | None) -> Any:
         if not result:
-            head = said(DONE, WORDS["found_none"].format(label=f" of {label}" if label else ""))
-        cards = [
-            {
-                "name": _shown(visit, hit.path),
-                "start": hit.start_seconds,
-                "end": hit.end_seconds,
-                "when": f"{short_clock(hit.start_seconds)} - {short_clock(hit.end_seconds)}",
-                "score": hit.score,
-                "url": "",
-            }
-            for hit in result
-        ]
-        shown = Found(head, json.dumps(cards), gr.update(visible=bool(cards)), gr.update(visible=False))
-        yield shown
+            return said(DONE, WORDS["found_none"].format(label=f" of {label}" if label else ""))
+        ((_, start, end),) = result.examples
+        where = WORDS["all"] if example.is_whole else WORDS["at"].format(seconds=short_clock((start + end) / 2))
+        name = shown_name(visit, str(example.path))
+        return said(DONE, WORDS["found"].format(count=len(result), name=name, where=where), WORDS["order"])
+
+    def _found(
+        self, visit: SearchVisit, result: SearchResult, head: Any, is_shown: Callable[[], bool]
+    ) -> Iterator[Found]:
+        visit.hits = result.hits
+        cards = cards_of(visit, result)
+        yield Found(head, json.dumps(cards), gr.update(visible=bool(cards)), gr.update(visible=False))
         previews = visit.folder / "previews" / secrets.token_urlsafe(8)
         previews.mkdir(parents=True)
         with self.recognizer.new_reader() as reader:
             for card, hit in zip(cards, result, strict=True):
+                if visit.hits is not result.hits:  # others were found meanwhile
+                    return
                 card["url"] = self._preview(reader, hit, previews)
-                yield shown._replace(results=json.dumps(cards), save=gr.skip(), saved=gr.skip())
+                head = head if is_shown() else gr.skip()
+                yield Found(head, json.dumps(cards), gr.skip(), gr.skip())
 
     def _preview(self, reader: VideoReader, hit: Hit, folder: Path) -> str:
         """Write a small copy of a moment, and return its address; nothing if its video cannot be read any more."""
@@ -181,20 +185,3 @@ class Searches(SearchIndexes):
         limit = self.recognizer.options.limits.max_bytes
         with receive(None, path.relative_to(root).as_posix(), root=root, max_bytes=limit) as clip:
             return put_in(folder, clip.path)
-
-
-def _shown(visit: SearchVisit, path: str) -> str:
-    known = next((name for name, file in visit.names.items() if str(file) == path), None)
-    return known or printable(Path(path).name)
-
-
-def _hits_of(visit: SearchVisit, numbers: Any) -> list[Hit]:
-    """Return the moments with these numbers, which a browser sent."""
-    try:
-        return [visit.hits[int(number)] for number in numbers if 0 <= int(number) < len(visit.hits)]
-    except (TypeError, ValueError):
-        raise refusal(WORDS["save_none"]) from None
-
-
-def _span(hit: Hit) -> tuple[float, float, float, float]:
-    return hit.start_seconds, hit.end_seconds, hit.score, hit.best_seconds

@@ -187,6 +187,27 @@ def test_links_out_of_the_folder_are_not_read(searches: Searches, colours: Path,
     assert refused.player == ""
 
 
+def test_a_search_says_nothing_over_what_came_after_it(searches: Searches) -> None:
+    ready = last(searches.index(ROOT, None, ANN))
+    first, second, third = (choice for choice in sorted(ready.example["choices"])[:3])
+    searches.choose(first, ANN)
+    early = searches.like_whole("", ANN)
+    assert next(early).said["state"] == "working"
+    searches.choose(second, ANN)  # before it has found anything
+    assert list(early) == []
+    before = searches.like_whole("", ANN)
+    moments = [next(before) for _ in range(2)][-1]
+    searches.choose(third, ANN)
+    *_, played = before  # its moments stay on the page, and their previews still come
+    assert played.said == gr.skip()
+    assert [card["when"] for card in cards(played)] == [card["when"] for card in cards(moments)]
+    assert all(card["url"] for card in cards(played))
+    late = searches.like_whole("", ANN)
+    next(late), next(late)
+    last(searches.like_whole("", ANN))
+    assert list(late) == []  # other moments are shown
+
+
 def test_a_stop_keeps_what_is_done(searches: Searches) -> None:
     updates = searches.index(ROOT, None, ANN)
     next(updates)

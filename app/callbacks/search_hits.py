@@ -1,0 +1,52 @@
+"""Moments that were found, as the page names and shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nonlocal_video.inference.prediction import printable
+from nonlocal_video.retrieval.hit import Hit
+
+from ..messages import refusal
+from .search_index import WORDS, SearchVisit
+from .timeline_words import short_clock
+
+
+def shown_name(visit: SearchVisit, path: str) -> str:
+    """Return the name under which the visitor knows a file."""
+    known = next((name for name, file in visit.names.items() if str(file) == path), None)
+    return known or printable(Path(path).name)
+
+
+def cards_of(visit: SearchVisit, hits: Iterable[Hit]) -> list[dict[str, Any]]:
+    """Return what the page shows of each moment; `url` is filled in when its preview is there."""
+    return [
+        {
+            "name": shown_name(visit, hit.path),
+            "start": hit.start_seconds,
+            "end": hit.end_seconds,
+            "when": f"{short_clock(hit.start_seconds)} - {short_clock(hit.end_seconds)}",
+            "score": hit.score,
+            "url": "",
+        }
+        for hit in hits
+    ]
+
+
+def hits_of(visit: SearchVisit, numbers: Any) -> list[Hit]:
+    """Return the moments with these numbers, which a browser sent.
+
+    Raises:
+        gr.Error: They are no numbers.
+    """
+    try:
+        return [visit.hits[int(number)] for number in numbers if 0 <= int(number) < len(visit.hits)]
+    except (TypeError, ValueError):
+        raise refusal(WORDS["save_none"]) from None
+
+
+def span_of(hit: Hit) -> tuple[float, float, float, float]:
+    """Return the arguments of a copy of a moment that lies elsewhere."""
+    return hit.start_seconds, hit.end_seconds, hit.score, hit.best_seconds

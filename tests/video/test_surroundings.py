@@ -71,10 +71,15 @@ def test_any_interpreter_options(clips: Path, tmp_path: Path, options: tuple[str
     assert read_elsewhere(clip, tmp_path / "answer", options=options, env=environment) == "decord 1"
 
 
-def test_a_working_folder_that_is_gone_or_read_only(clips: Path, tmp_path: Path) -> None:
+def test_a_read_only_working_folder(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir(mode=0o555)
+    assert read_elsewhere(clips / "h264.mp4", tmp_path / "answer", cwd=tmp_path / "here") == "decord 1"
+
+
+@pytest.mark.skipif(sys.version_info[:3] == (3, 13, 0), reason="there even `import numpy` fails")
+def test_a_working_folder_that_is_gone(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
     answer = tmp_path / "answer"
-    assert read_elsewhere(clips / "h264.mp4", answer, cwd=tmp_path / "here") == "decord 1"
 
     def leave() -> None:
         os.chdir(tmp_path / "here")

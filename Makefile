@@ -46,16 +46,16 @@ serve: $(VENV)/.installed
 
 # Two at a time, each file's tests together: many of them start processes, and wait for them.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 # Without the tests marked slow: under three minutes on two cores.
 test-quick: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses=2 --dist=loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 # The same PyTorch, beside it the newest versions of today, or the lowest that pyproject.toml allows.
 test-newest test-lowest: test-%: $(VENV)/.installed-dev
 	.ci/environment $* .venv-$*
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest --numprocesses=2 --dist=loadfile $(COMPATIBILITY_TESTS)
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(COMPATIBILITY_TESTS)
 
 # To be committed once all tests pass with it.
 constraints: $(VENV)/.installed-dev

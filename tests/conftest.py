@@ -32,6 +32,12 @@ def data_folder() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests: processes that share the files then end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests that need an NVIDIA GPU on a machine without one; with REQUIRE_CUDA=1 that is a failure."""
     if item.get_closest_marker("cuda") is not None and not torch.cuda.is_available():

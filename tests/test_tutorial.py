@@ -267,6 +267,7 @@ def test_complexity() -> None:
     assert analyzer.analysis_results["complexity"] is found
 
 
+@pytest.mark.slow
 def test_receptive_field(net: nlv.NonLocalNet) -> None:
     network = copy.deepcopy(net)
     for block in network.nonlocal_blocks.values():

@@ -56,6 +56,7 @@ def test_receptive_field(config: Path, tmp_path: Path) -> None:
     assert "layer2.nonlocal0" in table.splitlines()[-1]  # said to add nothing
 
 
+@pytest.mark.slow
 def test_attention(tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
     table, picture = tmp_path / "patterns.csv", tmp_path / "patterns.png"
     clips = [clip_folder / "a.mp4", clip_folder / "b" / "note.mp4", clip_folder / "b" / "c.mp4"]

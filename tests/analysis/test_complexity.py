@@ -49,6 +49,7 @@ TYPES: tuple[NonLocalType, ...] = ("gaussian", "embedded_gaussian", "dot_product
         ("r3d-18-k400-torchvision", (16, 112, 112), 40.70, 33_371_472),
     ],
 )
+@pytest.mark.slow
 def test_published_networks(name: str, size: tuple[int, ...], gmacs: float, parameters: int) -> None:
     with torch.device("meta"):
         network = Video3DResNet.from_config(entry(name).network_config)

@@ -56,6 +56,7 @@ def test_endpoints_are_documented(client: Client) -> None:
     assert all("clip" in endpoint["description"] for endpoint in endpoints.values())
 
 
+@pytest.mark.slow
 def test_a_region_can_be_looked_at_alone(client: Client, recognizer: Recognizer, clip_folder: Path) -> None:
     """The last argument of all three; callers that leave it out look at the whole picture."""
     clip, region = clip_folder / "a.mp4", "0.25,0,1,0.75"
@@ -203,6 +204,7 @@ FORMS = ["{private}", "file://{private}", "{uploads}/../{name}", "{uploads}/x/..
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
 def test_no_file_outside_of_the_uploads_is_read(small_server: Server, uploads: Path, form: str) -> None:
     path = form.format(private=small_server.temporary / "private.mp4", uploads=uploads, name="private.mp4")
     ways: list[dict[str, Any]] = [

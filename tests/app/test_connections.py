@@ -92,6 +92,7 @@ def test_answers_may_be_slow_and_the_next_request_of_a_connection_not(monkeypatc
 
 
 @pytest.mark.parametrize("clock", ["timeout_keep_alive_handler", "_give_up"])
+@pytest.mark.slow
 def test_a_request_that_comes_as_the_time_is_up_is_answered(clock: str, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[LimitedConnection] = []
 

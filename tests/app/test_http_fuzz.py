@@ -72,6 +72,7 @@ def document(client: TestClient) -> dict[str, Any]:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
+@pytest.mark.slow
 def test_every_answer_is_as_the_document_says(
     client: TestClient, document: dict[str, Any], data: st.DataObject
 ) -> None:

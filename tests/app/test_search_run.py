@@ -110,6 +110,7 @@ def test_the_folder_is_searched_like_the_command_does(searches: Searches) -> Non
     assert info.duration_seconds == pytest.approx(cards(found)[0]["end"] - cards(found)[0]["start"], abs=0.11)
 
 
+@pytest.mark.slow
 def test_more_like_a_moment_that_was_found_and_only_of_a_class(searches: Searches) -> None:
     last(searches.index(ROOT, None, ANN))
     searches.choose("red 1.mp4", ANN)
@@ -227,6 +228,7 @@ def test_old_visits_are_forgotten_with_their_folders() -> None:
     assert visit_folders.put_in(folders[2], folders[1] / "clip.mp4").name == "clip 2.mp4"
 
 
+@pytest.mark.slow
 def test_more_like_the_moment_in_the_player(
     searches: Searches, recognizer: Recognizer, colours: Path, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def ask(teaching: Teaching, path: Path, visitor: Any = ANN) -> dict[str, Any]:
     return dict(json.loads(teaching.ask(SimpleNamespace(_data={"path": str(path)}), visitor))["answer"])
 
 
+@pytest.mark.slow
 def test_from_two_names_to_a_model_of_ones_own(teaching: Teaching, uploads: Path, recognizer: Recognizer) -> None:
     for name in ("red", "blue"):
         edit(teaching, do="name", before="", label=name)

@@ -103,6 +103,7 @@ def test_the_timeline_grows_and_ends_as_that_of_the_library(
     ("window", "stride", "window_seconds", "stride_seconds"),
     [("1x1", 0.25, 0.8, 0.2), ("fast", 1.0, 0.4, 0.4), ("wide", 0.5, 3.2, 1.6)],
 )
+@pytest.mark.slow
 def test_choices_of_windows(
     runs: TimelineRuns, video: Path, window: str, stride: float, window_seconds: float, stride_seconds: float
 ) -> None:
@@ -156,6 +157,7 @@ def test_a_run_that_waits_is_stopped_and_the_next_choice_counts(runs: TimelineRu
     assert list(runs.run(*arguments))[-1].said["state"] == "done"
 
 
+@pytest.mark.slow
 def test_visitors_who_left_are_forgotten(runs: TimelineRuns, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeline_run, "MAX_UNFINISHED", 2)
     begun = []  # a generator that nobody has is closed

@@ -85,6 +85,7 @@ RESNET_WITHOUT_LAST_STRIDES = ResNet3DConfig(
         (lambda: InceptionI3D(InceptionI3DConfig(num_classes=2)), "Mixed_4b", 6.0),
     ],
 )
+@pytest.mark.slow
 def test_class_evidence_lights_up_where_the_square_is(make, layer, tolerance, row, column) -> None:
     first, count = 8, 12
     with recognizer(make()) as light:

@@ -332,6 +332,7 @@ def test_differences_are_paired_and_resample_scenes() -> None:
     assert low < mean < high
 
 
+@pytest.mark.slow
 def test_files_to_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: list[Sample], trunk: Trunk) -> None:
     for name in ("stills", "clips"):
         (tmp_path / name).mkdir()

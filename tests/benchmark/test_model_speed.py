@@ -83,6 +83,7 @@ def test_every_case_runs_in_every_round(tiny_model: Path, monkeypatch: pytest.Mo
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_runtimes_take_turns_and_name_what_they_run(tiny_model: Path) -> None:
     network, card = load_checkpoint(tiny_model)
     (block,) = nonlocal_blocks(network).values()

@@ -46,6 +46,7 @@ def test_peak_is_that_of_the_run_alone() -> None:
     assert naive.seconds > 0
 
 
+@pytest.mark.slow
 def test_a_case_that_fails_says_why() -> None:
     with pytest.raises(NonlocalVideoError, match=r"measures the memory of OpCase\(kernel='dot'.*should be one of"):
         measure_peak(OpCase("dot", 4, (1, 2, 2)), "ours", threads=1)

@@ -10,6 +10,7 @@ import nonlocal_video as nlv
 from nonlocal_video.benchmark.pipeline import benchmark_pipeline
 
 
+@pytest.mark.slow
 def test_all_three_are_measured_in_every_round(tiny_model: Path, clip_folder: Path) -> None:
     said: list[str] = []
     with nlv.load(tiny_model, device="cpu") as recognizer:

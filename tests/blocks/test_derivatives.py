@@ -113,6 +113,7 @@ def test_transforms(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in KERNELS if name != "fused"])
+@pytest.mark.slow
 def test_second_derivatives(name: str) -> None:
     kernel, _ = KERNELS[name]
     inputs = tuple(tensor.requires_grad_() for tensor in rows(9, 11))

@@ -100,6 +100,7 @@ def test_identity_until_trained_and_gone_when_removed(
 
 
 @EVERY_NETWORK
+@pytest.mark.slow
 def test_copies_files_and_folded_networks_have_the_blocks(
     make: Callable[[], nn.Module], at: list[str], shape: tuple[int, ...], channels: list[int]
 ) -> None:

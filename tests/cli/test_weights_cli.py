@@ -83,6 +83,7 @@ def test_list_has_every_name_and_says_what_it_costs_to_use(run: Run) -> None:
     assert " 47 MB " in table
 
 
+@pytest.mark.slow
 def test_a_file_put_there_by_hand_becomes_weights_that_verify(run: Run, folder: Path, published: Path) -> None:
     status, out, err = run("pull", NAME)
     place = folder / "downloads" / f"{NAME}.pkl"
@@ -121,6 +122,7 @@ def test_a_file_put_there_by_hand_becomes_weights_that_verify(run: Run, folder: 
     assert "mc3-18-k400-torchvision is not here" in err
 
 
+@pytest.mark.slow
 def test_convert_and_export_state_are_each_other_s_opposite(run: Run, published: Path, tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.pyth"
     status, out, _ = run("convert", published, "--as", NAME, "--output", ours)

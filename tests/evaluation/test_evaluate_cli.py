@@ -148,6 +148,7 @@ def test_resume_keeps_the_answers_and_refuses_other_clips(run: Run, tiny_model, 
     assert "labelled_clips_sha256 was" in other.err
 
 
+@pytest.mark.slow
 def test_published_protocol_takes_the_cards_views_and_shows_its_figures(
     run: Run, tiny_model, labelled, tmp_path
 ) -> None:

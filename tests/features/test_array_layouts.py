@@ -157,6 +157,7 @@ def test_a_video_that_begins_late_keeps_its_seconds() -> None:
     assert arrange(found, "actionformer", dtype="float16").array.dtype == np.float16
 
 
+@pytest.mark.slow
 def test_folders_are_kept_and_no_array_takes_the_place_of_another(recognizer, clips: Path, tmp_path: Path) -> None:
     shutil.copy(clips / "a.mp4", clips / "a.mov")
     shutil.copy(clips / "a.mp4", clips / "b" / "a.mp4")

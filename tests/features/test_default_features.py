@@ -21,6 +21,7 @@ def logits_from(recognizer: Recognizer, features: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=[needs_openvino, pytest.mark.slow])])
+@pytest.mark.slow
 def test_logits_follow_from_the_features(clip_folder: Path, runtime: str) -> None:
     """Random weights for a network like the default, whose head does not average its frames of features equally."""
     card = inception_card()

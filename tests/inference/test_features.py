@@ -26,6 +26,7 @@ def loaded(recognizer: Recognizer, path: Path, views: str) -> LoadedClip:
 
 @pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=needs_openvino)])
 @pytest.mark.parametrize("views", ["1x1", "2x3"])
+@pytest.mark.slow
 def test_they_are_the_means_of_the_layer_before_the_classifier(
     unsure_model: Path, clip_folder: Path, runtime: str, views: str
 ) -> None:

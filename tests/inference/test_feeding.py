@@ -56,6 +56,7 @@ def received(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
+@pytest.mark.slow
 def test_a_part_of_the_frames_is_that_part(clip_folder: Path, received: list[int], decoder: Any) -> None:
     path, times = clip_folder / "a.mp4", [0.0, 0.3, 0.1]
     with VideoReader(decoder=decoder) as reader:

@@ -22,6 +22,7 @@ def recognizer(tiny_model: Path) -> Iterator[nlv.Recognizer]:
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(1, 1), (2, 1), (1, 3), (3, 2)])
+@pytest.mark.slow
 def test_outcomes_keep_the_order_and_the_scores(recognizer, clip_folder, workers, batch_size) -> None:
     files = [str(clip_folder / name) for name in ("a.mp4", "b/note.mp4", "b/c.mp4", "gone.mp4", "z with space.mp4")]
     outcomes = list(classify_files(recognizer, files, ClipRequest(), workers=workers, batch_size=batch_size))

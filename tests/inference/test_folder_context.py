@@ -68,6 +68,7 @@ def test_in_python(recognizer: Recognizer, clip_folder: Path, alone: list[Any]) 
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.slow
 def test_tables_cut_off_and_continued(
     recognizer: Recognizer, clip_folder: Path, alone: list[Any], tmp_path: Path, ending: str
 ) -> None:

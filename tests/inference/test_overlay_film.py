@@ -89,6 +89,7 @@ def film_of(recognizer: Recognizer, clip: Path, tmp_path: Path) -> tuple[float, 
 
 
 @pytest.mark.parametrize("rate", [1, 5, Fraction(15000, 1001), 25, 60])
+@pytest.mark.slow
 def test_at_any_rate_the_film_lasts_as_long_as_the_view(recognizer: Recognizer, tmp_path: Path, rate: Fraction) -> None:
     count = max(4, round(3 * rate))
     write_video(tmp_path / "clip.mp4", (grey(GREYS[k % len(GREYS)]) for k in range(count)), fps=rate)
@@ -114,6 +115,7 @@ def test_a_short_clip_is_shown_as_the_network_saw_it(tiny_model: Path, tmp_path:
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.3, 1000.0])
+@pytest.mark.slow
 def test_no_rate_is_too_slow_or_too_fast_for_a_film(tiny_model: Path, tmp_path: Path, rate: float) -> None:
     """A network that takes every frame of the clip: a view of 8 frames lasts 8000 s, 26.7 s or 8 ms."""
     write_video(tmp_path / "clip.mp4", (grey(GREYS[k]) for k in range(12)), fps=rate)
@@ -130,6 +132,7 @@ def test_the_rules_of_other_projects_do_not_change_it(tiny_model: Path, tmp_path
     assert maps.playback_seconds == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_reported_clip(recognizer: Recognizer, data_folder: Path, tmp_path: Path) -> None:
     """5 frames a second for a network that looks at 64 frames in 2.56 s, and for a small one."""
     clip = data_folder / "reports" / "rate5.mp4"

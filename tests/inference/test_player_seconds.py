@@ -93,6 +93,7 @@ def test_a_span_is_asked_for_in_the_players_seconds(recognizer: Recognizer, clip
 
 
 @pytest.mark.parametrize("part", [{}, {"start_seconds": 0.0}, {"start_seconds": 1.3, "end_seconds": 3.0}])
+@pytest.mark.slow
 def test_windows_begin_with_the_first_picture(
     recognizer: Recognizer, clip: Path, late: Path, part: dict[str, float]
 ) -> None:
@@ -146,6 +147,7 @@ def test_tables_have_the_second(
     assert value == pytest.approx(DELAY, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_training_sees_the_same_pictures(clip: Path, late: Path) -> None:
     """A manifest counts from the first picture, and the views of both clips are the same."""
     outcomes = list(check_clips([LabelledClip(str(path), "a", None, None) for path in (clip, late)], [VideoReader()]))

@@ -30,6 +30,7 @@ def clip(colour_clip: Callable[[int], Path]) -> Path:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.slow
 def test_later_windows_are_decoded_while_the_network_is_busy(recognizer, clip: Path, monkeypatch, batch_size) -> None:
     expected = recognizer.timeline(clip, batch_size=batch_size)
     resize, predict, num_read, further = windows.resize_region, recognizer.predict, [0], threading.Event()

@@ -81,6 +81,7 @@ def test_without_the_package_it_is_pytorch(
         assert recognizer.classify(clip_folder / "a.mp4").runtime == "torch"
 
 
+@pytest.mark.slow
 def test_a_short_work_is_pytorchs_and_imports_no_openvino(tiny_model: Path, clip_folder: Path) -> None:
     code = (
         "import sys, nonlocal_video as nlv\n"
@@ -92,6 +93,7 @@ def test_a_short_work_is_pytorchs_and_imports_no_openvino(tiny_model: Path, clip
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_work_that_is_worth_it_compiles_once_and_the_next_start_takes_it_from_the_cache(
     worth_it: None,
     tiny_model: Path,
@@ -125,6 +127,7 @@ def test_work_that_is_worth_it_compiles_once_and_the_next_start_takes_it_from_th
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_a_damaged_entry_is_compiled_again(
     worth_it: None, tiny_model: Path, clip_folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,6 +170,7 @@ def test_what_openvino_cannot_do_is_pytorchs_with_one_warning(
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_a_layer_that_only_pytorch_gives(worth_it: None, recognizer: nlv.Recognizer, clip_folder: Path) -> None:
     clip = clip_folder / "a.mp4"
     recognizer.prepare()
@@ -177,6 +181,7 @@ def test_a_layer_that_only_pytorch_gives(worth_it: None, recognizer: nlv.Recogni
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_the_command_line_names_the_choice_on_standard_error_alone(
     run: Run, tiny_model: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def damaged(clip: Path) -> Path:
     [{}, {"fast": True, "stride_seconds": 0.35}, {"start_seconds": 1.1, "end_seconds": 3.3, "stride_seconds": 0.8}],
     ids=str,
 )
+@pytest.mark.slow
 def test_a_window_has_the_scores_that_classify_gives_for_its_span(recognizer, clip, options) -> None:
     timeline = recognizer.timeline(clip, **options)
     fast = options.get("fast", False)
@@ -183,6 +184,7 @@ def test_windows_may_share_a_forward_pass(recognizer, clip: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.slow
 def test_windows_before_the_damage_are_kept(recognizer, clip: Path, damaged: Path, batch_size: int) -> None:
     *before, timeline = slide(recognizer, damaged, batch_size=batch_size)
     assert before[-1].logits.tobytes() == timeline.logits.tobytes()

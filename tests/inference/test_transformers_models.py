@@ -172,6 +172,7 @@ def test_a_layers_features_are_means_of_its_tokens(folders: dict[str, Path], cli
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_openvino_runs_it(folders: dict[str, Path], clip: Path) -> None:
     for kind in ("videomae", "timesformer"):
         with nlv.load(folders[kind], runtime="openvino") as fast, nlv.load(folders[kind], runtime="torch") as usual:
@@ -237,6 +238,7 @@ def test_what_it_is_not_is_said(folders: dict[str, Path], tmp_path: Path) -> Non
         nlv.build(folders["videomae"])
 
 
+@pytest.mark.slow
 def test_without_the_library_the_extra_is_named(folders: dict[str, Path]) -> None:
     code = (
         "import sys; sys.modules['transformers'] = None\n"

@@ -118,6 +118,7 @@ def server(clip_folder: Path) -> Iterator[Server]:
     "address",
     ["plain/clip.mp4", "ranges/clip.mp4", "nolength/clip", "moved/clip.mp4", "plain/clip.mp4?key=a/b.c&d=.xyz"],
 )
+@pytest.mark.slow
 def test_python_takes_the_address_that_the_command_line_takes(
     server: Server, tiny_model: Path, clip_folder: Path, run: Callable[..., Any], address: str
 ) -> None:

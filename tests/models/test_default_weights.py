@@ -45,6 +45,7 @@ def reference_clip(num_frames: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("num_frames", [16, 20])
+@pytest.mark.slow
 def test_logits_are_those_of_the_original_code(default, num_frames: int) -> None:
     reference = json.loads((DATA / "i3d_reference_logits.json").read_text(encoding="utf-8"))
     expected = np.array(reference["logits_by_num_frames"][str(num_frames)])

@@ -82,6 +82,7 @@ def test_a_moment_finds_the_others_like_it_and_not_itself(
     assert "1 files could not be read" in found.notes[0]
 
 
+@pytest.mark.slow
 def test_a_clip_outside_of_the_archive_is_seen_as_the_archive_was(
     table: Path, archive: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

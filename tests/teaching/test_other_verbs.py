@@ -27,6 +27,7 @@ def test_the_timeline_of_a_taught_run_has_its_classes(run: TaughtRun, examples: 
     assert timeline.top(0)[0].label == "red"
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_it_writes(examples: Path, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "examples").mkdir()
     for name in COLOURS:

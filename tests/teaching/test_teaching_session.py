@@ -22,6 +22,7 @@ def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
         yield recognizer
 
 
+@pytest.mark.slow
 def test_examples_one_by_one_teach_what_the_folder_teaches(
     recognizer: Recognizer, examples: Path, run: TaughtRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def wary(examples: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFact
     return teach(folder, output=tmp_path_factory.mktemp("runs") / "wary", model=tiny_model, device="cpu")
 
 
+@pytest.mark.slow
 def test_evaluate_measures_what_is_not_known(wary: TaughtRun, tiny_model: Path, tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     for number, (label, colour) in enumerate(COLOURS.items()):
@@ -65,6 +66,7 @@ def test_evaluate_measures_what_is_not_known(wary: TaughtRun, tiny_model: Path, 
         nlv.evaluate(clips, model=tiny_model, device="cpu")
 
 
+@pytest.mark.slow
 def test_the_timeline_says_which_windows_are_not_known(wary: TaughtRun, examples: Path, tmp_path: Path) -> None:
     write_colour(tmp_path / "none.mp4", NONE, 7)
     with VideoReader() as reader:

@@ -166,6 +166,7 @@ def test_the_list_of_clips_is_not_overwritten(run: Run, tmp_path: Path) -> None:
     assert clips.read_text() == "path,label\nbad.mp4,wave\n"
 
 
+@pytest.mark.slow
 def test_stray_files_are_counted_and_spoil_nothing(run: Run, good_clips: Path, tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     shutil.copytree(good_clips, clips)

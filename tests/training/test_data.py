@@ -67,6 +67,7 @@ def test_without_augmentation_it_is_what_classify_sees(manifest: Manifest, tmp_p
     dataset.close()
 
 
+@pytest.mark.slow
 def test_views_depend_on_seed_epoch_and_place_and_not_on_workers(dataset: ClipDataset) -> None:
     alone = every_view(dataset)
     assert_same(every_view(dataset, workers=2), alone)  # forked while this process has a decoding child
@@ -83,6 +84,7 @@ def test_views_depend_on_seed_epoch_and_place_and_not_on_workers(dataset: ClipDa
     other_seed.close()
 
 
+@pytest.mark.slow
 def test_the_cache_changes_no_pixel_and_its_statistics_are_true(dataset: ClipDataset, tmp_path: Path) -> None:
     plain = [every_view(dataset, epoch=epoch) for epoch in range(3)]
     assert (dataset.statistics.from_cache, dataset.statistics.put_in_cache) == (0, 0)
@@ -104,6 +106,7 @@ def test_the_cache_changes_no_pixel_and_its_statistics_are_true(dataset: ClipDat
     misses.close()
 
 
+@pytest.mark.slow
 def test_speed_start_and_loops_show_the_frames_that_they_should(tmp_path: Path, manifest: Manifest) -> None:
     """Frames whose grey is their number, without changes in space, so that each view tells its times."""
     path = tmp_path / "ramp.mp4"

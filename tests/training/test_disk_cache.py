@@ -66,6 +66,7 @@ def test_the_bound_holds_for_several_processes_together(tmp_path: Path) -> None:
     assert on_disk(tmp_path) == DiskCache(tmp_path).num_bytes == 12 * 3172  # the most that 40,000 holds
 
 
+@pytest.mark.slow
 def test_whatever_is_damaged_is_made_again_with_a_line_of_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

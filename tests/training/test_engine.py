@@ -154,6 +154,7 @@ class TestResume:
         return {name: (path / name).read_bytes() for name in ("metrics.csv", "best.safetensors", "last.safetensors")}
 
     @pytest.mark.parametrize("stop", [1, 2, 5])
+    @pytest.mark.slow
     def test_stopped_and_resumed_it_ends_with_the_same_bytes(
         self, tmp_path: Path, whole: dict[str, bytes], stop: int
     ) -> None:
@@ -265,6 +266,7 @@ class TestCannotGoOn:
     ],
     ids=lambda changes: next(iter(changes)),
 )
+@pytest.mark.slow
 def test_options_learn_what_can_be_learnt(tmp_path: Path, changes: dict[str, object]) -> None:
     config = replace(PLAIN, epochs=6, **{"optimizer": "adamw", "learning_rate": 3e-3, **changes})
     result = run(training(tmp_path / "run", tiny_network(tiny_card()), tiny_card(), config, train=SameClips(12)))

@@ -104,6 +104,7 @@ def test_unlabelled_clips_are_seen_as_labelled_ones_are(manifest: Manifest, tmp_
     unlabelled.close()
 
 
+@pytest.mark.slow
 def test_parts_come_one_after_another(
     parts: tuple[ClipDataset, UnlabelledClips, ImageDataset],
 ) -> None:

@@ -25,6 +25,7 @@ class Heard(nlv.TrainCallback):
         self.sentences.append(sentence)
 
 
+@pytest.mark.slow
 def test_a_run_is_told_of_and_loads(divided_clips: Path, model: Path, tmp_path: Path) -> None:
     heard = Heard()
     settings = {"augmentation.flip": 0.0}
@@ -41,6 +42,7 @@ def test_a_run_is_told_of_and_loads(divided_clips: Path, model: Path, tmp_path: 
         assert recognizer.labels == ("jump", "wave")
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_stops_and_continues(divided_clips: Path, model: Path, tmp_path: Path) -> None:
     arguments = {"model": model, "epochs": 2, "batch_size": 4, **QUIET}
     heard = Heard()

@@ -30,6 +30,7 @@ def probe(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (720, 1280), (63, 97)])
+@pytest.mark.slow
 def test_red_stays_red(tmp_path: Path, reader: VideoReader, height: int, width: int) -> None:
     """SD is BT.601 and HD is BT.709, both tagged; a player that heeds tags and one that guesses agree."""
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (128, 128, 128), (200, 120, 40)]
@@ -89,6 +90,7 @@ def test_odd_sizes_get_a_copy_of_their_edge(tmp_path: Path) -> None:
     assert shown[0, :30, :48].max() < 16
 
 
+@pytest.mark.slow
 def test_frames_go_out_one_by_one(tmp_path: Path) -> None:
     """300 frames of 1.2 MB are 350 MB; x264 keeps a few dozen."""
     script = (

@@ -70,6 +70,7 @@ def test_the_words_tell_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.slow
 def test_a_child_that_is_killed_at_work(clips: Path, tmp_path: Path, monkeypatch, number: signal.Signals) -> None:
     (tmp_path / "decord.py").write_text(
         "import time\nclass DECORDError(Exception): pass\nclass logging: INFO, set_level = 0, print\n"
@@ -88,6 +89,7 @@ def test_a_child_that_is_killed_at_work(clips: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+@pytest.mark.slow
 def test_a_child_that_dies_idle_costs_the_next_file_nothing(clips: Path, reader, number: signal.Signals) -> None:
     for waits in (0.0, 0.3):  # it may be dead already, or be about to die
         reader.probe(clips / "h264.mp4")

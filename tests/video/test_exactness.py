@@ -29,6 +29,7 @@ def middles(pts_seconds: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("decoder", ["auto", "pyav"])
 @pytest.mark.parametrize("name", numbered_clips.ALL)
+@pytest.mark.slow
 def test_frames_are_those_of_ffmpeg(clips: Path, readers: dict[str, VideoReader], name: str, decoder: str) -> None:
     reader, path = readers[decoder], clips / name
     expected = numbered_clips.reference(path)

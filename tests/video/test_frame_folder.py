@@ -66,6 +66,7 @@ def test_frames_come_in_natural_order_at_the_rate(tmp_path: Path, reading: Video
             other.probe(tmp_path / "clip")
 
 
+@pytest.mark.slow
 def test_what_is_no_clip_is_an_error_with_a_code(tmp_path: Path, reading: VideoReader) -> None:
     save(tmp_path / "sizes")
     Image.new("RGB", (32, 48)).save(tmp_path / "sizes" / "13.jpg")

@@ -249,6 +249,7 @@ def test_a_stream_holds_its_reader_until_it_is_closed(clips: Path, reader: Video
     assert reader.probe(clips / "h264.mp4").num_frames == numbered_clips.NUM_FRAMES
 
 
+@pytest.mark.slow
 def test_a_busy_caller_is_not_a_slow_decoder(clips: Path) -> None:
     """The child waits for a caller that takes its time, and the limit does not count that."""
     times = np.arange(numbered_clips.NUM_FRAMES) / 25 + 0.01

@@ -122,6 +122,7 @@ def test_a_clip_that_fits_but_for_rounding_is_not_looped() -> None:
 
 
 @pytest.mark.parametrize("rate", ["24000/1001", "25", "30000/1001", "30"])
+@pytest.mark.slow
 def test_a_video_at_the_networks_rate_gives_each_frame_once(tmp_path: Path, reader: VideoReader, rate: str) -> None:
     frames = [numbered_clips.picture(number) for number in range(40)]
     for name in ("clip.mp4", "clip.mkv"):  # Matroska rounds times to milliseconds

@@ -81,6 +81,7 @@ def test_frames_are_those_of_the_pipe(
 
 
 @pytest.mark.parametrize("region", [None, Region(0.1, 0.05, 0.9, 0.95)])
+@pytest.mark.slow
 def test_tensors_are_those_of_the_pipe(
     region: Region | None, large_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

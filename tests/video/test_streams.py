@@ -77,6 +77,7 @@ def joined(folder: Path, name: str, *inputs: str, options: str = "") -> Path:
         ("still_first.avi", ("still.jpg", "film.mp4"), "", 12, "number 2 is read"),
     ],
 )
+@pytest.mark.slow
 def test_a_choice_is_made_and_said(
     parts: Path, reader: VideoReader, name: str, inputs: tuple[str, ...], options: str, num_frames: int, which: str
 ) -> None:

@@ -71,6 +71,7 @@ def test_names_are_unique() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_rows(name: str) -> None:
     row = entry(name)
     built = on_meta(name)
@@ -109,6 +110,7 @@ def counted_gmacs(name: str) -> float:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if entry(name).gmacs and not name.endswith("-v0")])
+@pytest.mark.slow
 def test_stated_multiply_accumulates(name: str) -> None:
     assert counted_gmacs(name) == pytest.approx(entry(name).gmacs, rel=0.01)
 

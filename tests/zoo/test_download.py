@@ -157,6 +157,7 @@ def test_a_busy_server_is_asked_again(publisher: Publisher) -> None:
 
 
 @pytest.mark.parametrize("silent_after", [-1, 0, 200_000])
+@pytest.mark.slow
 def test_a_silent_server_is_given_up(publisher: Publisher, silent_after: int) -> None:
     publisher.silent_after = [silent_after, 0, 0]
     with pytest.raises(ModelError, match=r"timed out \(3 attempts"):

@@ -75,6 +75,7 @@ def clip(tmp_path: Path) -> str:
     return str(tmp_path / "clip.mp4")
 
 
+@pytest.mark.slow
 def test_a_published_model_is_fetched_and_shown(
     publisher: Publisher, clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,7 @@ def test_each_source_has_three_lines() -> None:
 
 @pytest.mark.usefixtures("thin_catalogue")
 @pytest.mark.parametrize("line", THREE_LINES)
+@pytest.mark.slow
 def test_three_lines_of_each_source(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = shlex.split(line)

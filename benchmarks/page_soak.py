@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import tempfile
 import time
 from collections import Counter
@@ -90,14 +91,18 @@ def _free_box(content: bytes) -> bytes:
     return (8 + len(content)).to_bytes(4, "big") + b"free" + content
 
 
+def files_in(folder: Path) -> list[Path]:
+    """Files below a folder, whatever is deleted meanwhile (`rglob` fails at a folder that is gone)."""
+    return [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
+
+
 def held_by(server: psutil.Process, folder: Path) -> dict[str, float]:
     """What a server's process holds now, and what lies in its folder for temporary files."""
     children = server.children(recursive=True)
     sizes = []
-    for path in folder.rglob("*"):
+    for path in files_in(folder):
         with suppress(FileNotFoundError):  # the server deletes meanwhile
-            if path.is_file():
-                sizes.append(path.stat().st_size)
+            sizes.append(path.stat().st_size)
     return {
         "server_mib": round(server.memory_info().rss / MIB, 1),
         "children": len(children),
@@ -135,7 +140,7 @@ def main() -> None:
             seconds = time.perf_counter() - started
             time.sleep(60 * KEEP_MINUTES * 1.5)
             at_rest = held_by(server, temporary)
-        left = [path for path in temporary.rglob("*") if path.is_file()]
+        left = files_in(temporary)
     half = len(held) // 2
     figures = {
         "visits": outcomes.total(),

@@ -75,6 +75,12 @@ def only_decoder(server: Server) -> psutil.Process:
     return decoder
 
 
+def files_of(server: Server, ending: str) -> set[Path]:
+    """Files of the server with this ending, whatever it deletes meanwhile (`rglob` fails at a folder that is gone)."""
+    found = (Path(parent) / name for parent, _, names in os.walk(server.temporary) for name in names)
+    return {path for path in found if path.name.endswith(ending)}
+
+
 def _decoders(server: Server) -> list[psutil.Process]:
     """Children without the one that decodes cameras' pictures, which stays after the first camera."""
     found = []

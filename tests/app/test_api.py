@@ -12,7 +12,7 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from serving import Server
+from serving import Server, files_of
 
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
 from nonlocal_video.inference.recognizer import Recognizer
@@ -192,7 +192,10 @@ def test_a_raw_post_may_leave_out_what_has_a_default(small_server: Server, clip_
 def uploads(client: Client, small_server: Server, clip_folder: Path) -> Path:
     """The server's upload folder, with a file and a link out of it; beside it are a clip and a text of the server's."""
     client.predict(handle_file(clip_folder / "a.mp4"), api_name="/classify")
-    (folder,) = (folder for folder in small_server.temporary.iterdir() if list(folder.rglob("a.mp4")))
+    (folder,) = {
+        small_server.temporary / file.relative_to(small_server.temporary).parts[0]
+        for file in files_of(small_server, "a.mp4")
+    }
     (small_server.temporary / "private.mp4").write_bytes((clip_folder / "a.mp4").read_bytes())
     (small_server.temporary / "private.txt").write_text(SECRET)
     for name in ("private.mp4", "private.txt"):

@@ -23,7 +23,7 @@ from nonlocal_video.video.encode import write_video
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from page_soak import held_by, soak
+from page_soak import files_in, held_by, soak
 from page_visitor import Refused, Visitor, make_clip
 
 pytestmark = pytest.mark.slow
@@ -140,6 +140,6 @@ def test_many_visits_leave_nothing_behind_but_the_samples(tmp_path: Path, tiny_m
         deadline = time.monotonic() + DELETED_WITHIN_SECONDS
         while time.monotonic() < deadline and held_by(server, temporary)["temporary_files"]:
             time.sleep(0.2)
-        assert not [path for path in temporary.rglob("*") if path.is_file()]
+        assert not files_in(temporary)
         with Visitor(small.url) as visitor:
             assert visitor.recognise({"sample": 0})["top"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
-from serving import Server
+from serving import Server, files_of
 from visiting import WITHIN_MS, answered, choose, open_page
 
 from nonlocal_video.video.encode import write_video
@@ -115,7 +115,7 @@ def test_a_long_clip_has_its_moments_in_the_same_flow(page: Page, small_server: 
 
 
 def test_a_recording_is_recognised_like_an_upload(page: Page, small_server: Server) -> None:
-    earlier = set(small_server.temporary.rglob("*.webm"))
+    earlier = files_of(small_server, ".webm")
     page.context.grant_permissions(["camera"])  # and no microphone
     open_page(page, small_server)
     page.get_by_role("button", name="Record").click()
@@ -123,7 +123,7 @@ def test_a_recording_is_recognised_like_an_upload(page: Page, small_server: Serv
     page.get_by_role("button", name="Stop").first.click()
     answered(page)
     expect(page.locator("#stage .clip-name")).to_have_text("recording.webm")
-    (recording,) = set(small_server.temporary.rglob("*.webm")) - earlier
+    (recording,) = files_of(small_server, ".webm") - earlier
     assert b"V_VP" in recording.read_bytes()[:4096], "VP8 or VP9"
 
 

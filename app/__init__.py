@@ -12,8 +12,9 @@ Which file draws what:
     components/player         the player (player.js), its heat (heat.js), its strip and marks (strip.js)
     components/moments_view   the moments of a long clip
     components/keep_bar       link, files and recent results; address.js is the address of the page
-    components/drop_zone      what Timeline, Search and Folder begin with; tools.css is their look
+    components/drop_zone      what Timeline, Search and Folder begin with; the intake has its look, drop_zone.css
     components/headline       what they do and have found, how far and how long still
+    components/sample_row, downloads    the samples below a drop zone, and the files of a run
     components/plain_player, timeline_plot    the player of Timeline and Search, and the curves of Timeline
     components/time_axis      colours, times and ticks of moments_view and timeline_plot
     components/hits           the moments that a search found

@@ -65,7 +65,7 @@ class Settings:
 
     directions: int = 48
     learning_rates: tuple[float, ...] = (1e-3, 1e-2)
-    """Of what stands before the classifier."""
+    """Learning rates of the block before the classifier."""
     steps: tuple[int, ...] = (10, 30)
     lessons_to_choose: int = 4
     lessons: int = 6

@@ -21,30 +21,32 @@ from torch import Tensor, nn
 from nonlocal_video.blocks import NonLocalBlock
 from nonlocal_video.blocks.kernels import softmax_kernel
 from nonlocal_video.blocks.nonlocal_block import Rows
+from nonlocal_video.errors import UsageError
 from nonlocal_video.models.inception3d import InceptionI3D
 
 Kind = Literal["linear", "itself", "residual", "shuffled", "embedded_gaussian", "dot_product"]
 CLASSIFIER_RATE, MOMENTUM, WEIGHT_DECAY = 1.0, 0.9, 1e-2
 
 
-class _Itself:
+class _WithoutMap:
+    """A variant of the block as a control: it mixes the values in another way, and there is no attention to draw."""
+
+    def rows(self, rows: Rows, theta: Tensor, phi: Tensor) -> Tensor:
+        raise UsageError("A control of this study has no attention map; ask a block without a variant.")
+
+
+class _Itself(_WithoutMap):
     """Each position sees only itself."""
 
     def kernel(self, rows: Rows, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         return g
 
-    def rows(self, rows: Rows, theta: Tensor, phi: Tensor) -> Tensor:
-        raise NotImplementedError("no map is asked for")
 
-
-class _Shuffled:
+class _Shuffled(_WithoutMap):
     """Each weight goes to the value of another position, drawn anew each time."""
 
     def kernel(self, rows: Rows, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         return softmax_kernel(theta, phi, g[:, torch.randperm(g.shape[1])])
-
-    def rows(self, rows: Rows, theta: Tensor, phi: Tensor) -> Tensor:
-        raise NotImplementedError("no map is asked for")
 
 
 class _Residual(nn.Module):

@@ -51,7 +51,7 @@ def page_with_tables(text: str, results: Path = RESULTS) -> str:
 
 
 def peers(results: dict[str, Any]) -> str:
-    """The same networks here and by others."""
+    """Return the table of networks that run here and in other projects."""
     of_clip, of_folder = "a clip: theirs, s", "a folder: theirs, s a clip"
     rows = [["network", "beside", of_clip, "here, s", "speed", of_folder, "here, s", "speed", "what it leaves out"]]
     notes = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from typing import NamedTuple
-from urllib.parse import quote
 
 import gradio as gr
 
@@ -13,6 +12,7 @@ from nonlocal_video.samples import Sample
 
 from .. import texts, tool_texts
 from .player import script
+from .sample_row import sample_row
 
 KINDS = "video/*,image/gif,image/webp,.avi,.mkv,.ts,.flv,.wmv,.mts,.m2ts"
 
@@ -52,13 +52,6 @@ def drop_zone(
         whole_tab: Whether what is dropped or pasted anywhere while the tab is shown is meant for it.
     """
     said = Invitation(*map(html.escape, words))
-    buttons = "".join(
-        f'<button type="button" class="sample" data-sample="{number}" data-name="{html.escape(sample.file_name)}">'
-        f'<video src="gradio_api/file={quote(str(sample.path))}" muted loop playsinline preload="metadata" '
-        f'tabindex="-1"></video><span>{html.escape(sample.title)}</span></button>'
-        for number, sample in enumerate(samples)
-    )
-    row = f'<div class="samples"><p>{texts.INTAKE["samples"]}</p><div>{buttons}</div></div>' if samples else ""
     return gr.HTML(
         None,
         html_template=f"""<div class="drop">
@@ -68,7 +61,7 @@ def drop_zone(
 <div class="buttons"><button type="button" class="choose primary">{said.choose}</button></div>
 {more}
 </div>
-{row}""",
+{sample_row(samples)}""",
         js_on_load=script("drop_zone"),
         apply_default_css=False,
         words={

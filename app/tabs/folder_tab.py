@@ -17,6 +17,7 @@ from ..callbacks.folder_rows import FolderRows
 from ..callbacks.folder_run import FolderRuns, Update
 from ..choices import view_choices
 from ..components.buttons import UNQUEUED
+from ..components.downloads import files_to_download
 from ..components.drop_zone import Invitation, drop_zone
 from ..components.folder_table import folder_table
 from ..components.headline import headline
@@ -68,14 +69,7 @@ def folder_tab(
         with gr.Column(elem_id="folder-result", elem_classes="tool-result"):
             said = headline(elem_id="folder-said")
             table = folder_table(rows.functions())
-            downloads = gr.File(
-                label=WORDS["downloads"],
-                file_count="multiple",
-                interactive=False,
-                visible=False,
-                elem_id="folder-downloads",
-                elem_classes="tool-downloads",
-            )
+            downloads = files_to_download(WORDS["downloads"], elem_id="folder-downloads")
     shown = Update(said, table, downloads)
     at_once: dict[str, Any] = {**UNQUEUED, "trigger_mode": "multiple"}
     for begun in (files.chosen(runs.choose, None, shown, **at_once), said.again(runs.again, None, shown, **at_once)):

@@ -16,6 +16,7 @@ from ..api import LONG
 from ..callbacks.timeline_run import TimelineRuns, Update
 from ..choices import STRIDES, timeline_cost, window_choices
 from ..components.buttons import UNQUEUED
+from ..components.downloads import files_to_download
 from ..components.drop_zone import Invitation, drop_zone
 from ..components.headline import headline
 from ..components.plain_player import plain_player
@@ -44,14 +45,7 @@ def timeline_tab(
             said = headline(elem_id="timeline-said")
             player = plain_player(elem_id="timeline-player")
             plot = timeline_plot(player="timeline-player", elem_id="timeline-plot")
-            downloads = gr.File(
-                label=WORDS["downloads"],
-                file_count="multiple",
-                interactive=False,
-                visible=False,
-                elem_id="timeline-downloads",
-                elem_classes="tool-downloads",
-            )
+            downloads = files_to_download(WORDS["downloads"], elem_id="timeline-downloads")
     shown = Update(said, plot, downloads)
     at_once: dict[str, Any] = {**UNQUEUED, "trigger_mode": "multiple"}
     chosen = clip.chosen(runs.choose, None, [*shown, player], **at_once)

@@ -10,6 +10,7 @@ from nonlocal_video.inference.timeline import Segment, Timeline
 
 from ..components.headline import DONE, STOPPED, WORKING, said
 from ..components.timeline_plot import SHOWN_SEGMENTS
+from ..sureness import LEAST_LEAD
 from ..texts_more import time_left
 from ..tool_texts import TIMELINE as WORDS
 
@@ -27,21 +28,26 @@ def short_clock(seconds: float) -> str:
 
 
 def what_happens(segments: Sequence[Segment]) -> str:
-    """Return in a few words what happens: the actions that take the most time."""
+    """Return in a few words what happens: the actions that take the most time, and whether they are worth believing."""
+    named = [segment for segment in segments if segment.label is not None]
     seconds: Counter[str] = Counter()
-    for segment in segments:
-        if segment.label is not None:
-            seconds[segment.label] += segment.seconds  # type: ignore[assignment]  # counts may be fractions
+    for segment in named:
+        seconds[str(segment.label)] += segment.seconds  # type: ignore[assignment]  # counts may be fractions
     labels = [label for label, _ in seconds.most_common()]
     if not labels:
         return WORDS["nothing"]
     first, *others = labels
     if not others:
-        return _capital(WORDS["all"].format(first=first))
-    if seconds[first] >= MOSTLY * seconds.total():
-        return WORDS["mostly"].format(first=first)
-    words = WORDS["two" if len(others) == 1 else "more"]
-    return _capital(words.format(first=first, second=others[0], count=len(others) - 1))
+        words = WORDS["all"].format(first=first)
+    elif seconds[first] >= MOSTLY * seconds.total():
+        words = WORDS["mostly"].format(first=first)
+    else:
+        words = WORDS["two" if len(others) == 1 else "more"]
+        words = words.format(first=first, second=others[0], count=len(others) - 1)
+    # No label leads by more than its score.
+    if sum(segment.score * segment.seconds for segment in named) < LEAST_LEAD * seconds.total():
+        words = WORDS["not_sure"].format(words=words)
+    return words[:1].upper() + words[1:]
 
 
 def progress_of(timeline: Timeline, segments: Sequence[Segment]) -> dict[str, Any]:
@@ -71,7 +77,3 @@ def summary_of(timeline: Timeline, segments: Sequence[Segment]) -> dict[str, Any
     ]
     state = DONE if timeline.is_complete else STOPPED
     return said(state, what_happens(segments), doing, details=details, can_repeat=True)
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]

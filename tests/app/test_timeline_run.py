@@ -216,6 +216,9 @@ def test_what_happens_in_a_few_words() -> None:
     assert happens(dancing=8.0, diving=2.0) == "Mostly dancing"
     assert happens(diving=4.0, dancing=6.0) == "Dancing and diving"
     assert happens(diving=4.0, dancing=6.0, yoga=1.0, golf=1.0) == "Dancing, diving and 2 more"
+    unsure = [Segment(0.0, 3.0, "dancing", 0, 0.1), Segment(3.0, 4.0, "diving", 1, 0.3)]
+    assert what_happens(unsure) == "Not sure: perhaps mostly dancing"
+    assert what_happens([*unsure, Segment(4.0, 8.0, "dancing", 0, 0.9)]) == "Mostly dancing"
     assert what_happens([Segment(0.0, 1.0, None, None, 0.1)]) == "No action above the bound"
 
 

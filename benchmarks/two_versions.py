@@ -33,6 +33,7 @@ from playwright.sync_api import sync_playwright
 
 from nonlocal_video.benchmark.machine import describe_machine
 from nonlocal_video.paths import CACHE_VARIABLE
+from nonlocal_video.video import VideoReader
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ("folder", "timeline", "clip", "maps", "page")
@@ -128,6 +129,7 @@ def main() -> None:
     figures = {
         **commits,
         "runtimes": {"this": default_runtime(trees[0]), "other": default_runtime(trees[1])},
+        "video_seconds": round(VideoReader().probe(video).duration_seconds),
         "num_clips": sum(path.is_file() for path in arguments.clips.rglob("*")),
         "runs": arguments.runs,
         "cases": cases,

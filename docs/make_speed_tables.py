@@ -65,9 +65,9 @@ def versions(results: dict[str, Any]) -> str:
             rows.append([name, f"{found['other']:.1f}", f"{found['this']:.1f}", f"x{found['ratio']:.2f}", pairs])
     machine = results["machine"]
     return (
-        f"{_table(*rows)}\n\n{results['num_clips']} clips, one video of 10 s, the page's clip of 10 s; each version "
-        f"{results['runs']} times after one that does not count, on {machine['cores']} cores of {machine['processor']} "
-        f"(load average {results['load_of_the_machine_before']:.1f} before). Before is commit "
+        f"{_table(*rows)}\n\n{results['num_clips']} clips, one video of {results['video_seconds']} s, the page's clip "
+        f"of 10 s; each version {results['runs']} times after one that does not count, "
+        f"on {machine['cores']} cores of {machine['processor']} (load average {results['load_of_the_machine_before']:.1f} before). Before is commit "
         f"{results['other_commit'][:7]}, now "
         f"{results['this_commit'][:7]}; the default runtime was `{results['runtimes']['other']}` before and "
         f"is `{results['runtimes']['this']}` now."

@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from nonlocal_video.models.meta import meta_copy
+from nonlocal_video.models.meta import OperatorMode, meta_copy
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def _matrix_vector_flops(matrix: Sequence[int], _vector: Sequence[int], **_: Any
     return 2 * math.prod(matrix)
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(OperatorMode):
     """Counter of the bytes of storages that operators created and that are still alive.
 
     Args:

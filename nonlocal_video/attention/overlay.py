@@ -15,11 +15,11 @@ UNSEEN_BRIGHTNESS = 0.45
 
 
 @cache
-def _colours() -> NDArray[np.float32]:
+def _colours() -> NDArray[np.uint8]:
     """Return a perceptually uniform colour map (256, 3), RGB 0-255, from purple on: darker colours would only dim."""
     from matplotlib import colormaps
 
-    return (colormaps["inferno"](np.linspace(0.35, 1, 256))[:, :3] * 255).astype(np.float32)
+    return (colormaps["inferno"](np.linspace(0.35, 1, 256))[:, :3] * 255 + 0.5).astype(np.uint8)
 
 
 def tint(
@@ -38,11 +38,13 @@ def tint(
     low, high = value_range
     unseen = np.isnan(values)
     strength = np.clip((np.nan_to_num(values) - low) / (high - low), 0, 1)
-    colour = _colours()[(strength * 255).astype(np.uint8)]
-    alpha = (STRONGEST_TINT * strength)[..., None]
-    drawn = frame * (1 - alpha) + colour * alpha
-    drawn[unseen] = frame[unseen] * UNSEEN_BRIGHTNESS
-    return (drawn + 0.5).astype(np.uint8)
+    colour = _colours()[(strength * 255 + 0.5).astype(np.uint8)]
+    opacity = (strength * (255 * STRONGEST_TINT) + 0.5).astype(np.uint8)
+    colour[unseen] = 0
+    opacity[unseen] = round(255 * (1 - UNSEEN_BRIGHTNESS))
+    picture = Image.fromarray(frame)
+    picture.paste(Image.fromarray(colour), mask=Image.fromarray(opacity))
+    return np.asarray(picture)
 
 
 def draw(

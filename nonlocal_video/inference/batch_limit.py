@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from nonlocal_video.models.meta import meta_copy
+from nonlocal_video.models.meta import OperatorMode, meta_copy, run_for_shapes
 
 MAX_ELEMENTS = 2**31 - 1
 """Largest number of elements that a signed 32-bit index reaches, as convolution and pooling kernels of GPUs use."""
@@ -52,7 +51,7 @@ def largest_tensor(network: nn.Module, view_shape: tuple[int, ...]) -> int:
     return recorder.elements
 
 
-class _LargestTensor(TorchDispatchMode):
+class _LargestTensor(OperatorMode):
     """Records the largest result of all operations."""
 
     def __init__(self) -> None:
@@ -60,7 +59,7 @@ class _LargestTensor(TorchDispatchMode):
         self.elements = 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = run_for_shapes(func, args, kwargs or {})
         for tensor in result if isinstance(result, tuple | list) else (result,):
             # An expanded tensor takes no additional memory.
             if isinstance(tensor, Tensor) and 0 not in tensor.stride():

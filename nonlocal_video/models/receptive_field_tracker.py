@@ -16,11 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nonlocal_video.blocks import NonLocalBlock
 from nonlocal_video.errors import ModelError
-from nonlocal_video.models.meta import meta_copy
+from nonlocal_video.models.meta import OperatorMode, meta_copy, run_for_shapes
 
 Span = tuple[float, float]
 """First and last input coordinate, both included; -inf and inf stand for the whole axis."""
@@ -92,7 +91,7 @@ def _track(
     return found
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(OperatorMode):
     """Follows feature maps from operator to operator, below autograd, where operators have one name each."""
 
     def __init__(self, num_axes: int) -> None:
@@ -136,7 +135,7 @@ class _Operators(TorchDispatchMode):
         self.set(result, replace(before, field=tuple(field)))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = run_for_shapes(func, args, kwargs or {})
         sources = [tensor for tensor in _tensors([*args, *(kwargs or {}).values()]) if id(tensor) in self._maps]
         if sources:
             for tensor in _tensors([result]):

@@ -67,7 +67,8 @@ def versions(results: dict[str, Any]) -> str:
     return (
         f"{_table(*rows)}\n\n{results['num_clips']} clips, one video of {results['video_seconds']} s, the page's clip "
         f"of 10 s; each version {results['runs']} times after one that does not count, "
-        f"on {machine['cores']} cores of {machine['processor']} (load average {results['load_of_the_machine_before']:.1f} before). Before is commit "
+        f"on {machine['cores']} cores of {machine['processor']} (load average "
+        f"{results['load_of_the_machine_before']:.1f} before). Before is commit "
         f"{results['other_commit'][:7]}, now "
         f"{results['this_commit'][:7]}; the default runtime was `{results['runtimes']['other']}` before and "
         f"is `{results['runtimes']['this']}` now."

@@ -51,10 +51,10 @@ def entries() -> dict[str, CatalogueEntry]:
 @lru_cache
 def recommended() -> dict[str, str]:
     """Return which models to take, the likeliest first: name -> why, in one or two sentences."""
-    import yaml
+    from nonlocal_video.zoo.catalogue_file import read_yaml
 
     text = (files("nonlocal_video.weights") / "catalogue.yaml").read_text("utf-8")
-    return {row["name"]: row["why"] for row in yaml.safe_load(text)["recommended"]}
+    return {row["name"]: row["why"] for row in read_yaml(text)["recommended"]}
 
 
 def entry(name: str) -> CatalogueEntry:

@@ -13,6 +13,13 @@ from typing import Any
 _LIKE = "like"
 
 
+def read_yaml(text: str) -> Any:
+    """Parse YAML with libyaml where PyYAML has it: the catalogue is read at every start, and it takes a seventh."""
+    import yaml
+
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def read_rows(text: str) -> list[dict[str, Any]]:
     """Return the rows of a catalogue, each with the fields of `CatalogueEntry` as plain values.
 
@@ -24,9 +31,7 @@ def read_rows(text: str) -> list[dict[str, Any]]:
     Raises:
         ValueError: If a row refers to a part that does not exist.
     """
-    import yaml
-
-    document = yaml.safe_load(text)
+    document = read_yaml(text)
     trunks = _resolved(document["trunks"], "trunks")
     blocks = _resolved(document["nonlocal_blocks"], "nonlocal_blocks")
     inputs = _resolved(document["inputs"], "inputs")

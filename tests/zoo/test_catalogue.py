@@ -21,6 +21,7 @@ from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.models.torchvision_network import TorchvisionNetwork
 from nonlocal_video.zoo import catalogue
 from nonlocal_video.zoo.catalogue import entries, entry
+from nonlocal_video.zoo.catalogue_file import read_yaml
 from nonlocal_video.zoo.entry import CatalogueEntry, Download
 from nonlocal_video.zoo.labels import read_labels
 
@@ -62,6 +63,15 @@ def on_meta(name: str) -> Any:
     config = json.dumps(entry(name).config, sort_keys=True)
     first = next(other for other in NAMES if json.dumps(entry(other).config, sort_keys=True) == config)
     return network(config, first)
+
+
+def test_both_yaml_parsers_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libyaml is taken where PyYAML has it, and PyYAML alone elsewhere."""
+    text = (Path(__file__).parents[2] / "weights" / "catalogue.yaml").read_text("utf-8")
+    by_default = read_yaml(text)
+    monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    assert read_yaml(text) == by_default == yaml.safe_load(text)
+
 
 
 def test_names_are_unique() -> None:

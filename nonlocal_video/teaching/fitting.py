@@ -134,7 +134,6 @@ def teach_features(
         former_head: (R, C) first damping of the features; None damps nothing.
         background: (B, C) features of unrelated windows, not damped, for where nothing can be left out.
         heads: Kinds of head to choose from; the first is taken unless another one is better.
-        heads: Heads to choose from.
     """
     if former_head is None:
         former_head = np.empty((0, examples.features.shape[1]))

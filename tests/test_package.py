@@ -54,6 +54,34 @@ def test_only_one_package_lands_in_the_environment(installed: Path) -> None:
         assert (installed / "nonlocal_video" / name).is_file(), name
 
 
+def test_every_file_of_the_packages_is_installed(installed: Path) -> None:
+    """A package that is missing from the list in pyproject.toml is missed by no test that runs in a checkout."""
+    source = installed.parent / "source"
+    for folder, inside in (("nonlocal_video", ""), ("app", "app"), ("weights", "weights")):
+        files = {path.relative_to(source / folder) for path in (source / folder).rglob("*") if path.is_file()}
+        missing = {file for file in files if not (installed / "nonlocal_video" / inside / file).is_file()}
+        assert missing == {file for file in files if file.parts[0] == "recipes"}  # as docs/train.md says
+
+
+def test_every_verb_and_the_page_are_importable(installed: Path, tmp_path: Path) -> None:
+    code = """
+import importlib, pkgutil, nonlocal_video
+names = [module.name for module in pkgutil.walk_packages(nonlocal_video.__path__, "nonlocal_video.")]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+print(nonlocal_video.__file__, len(names))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(installed)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    file, number = done.stdout.split()[-2:]
+    assert Path(file).is_relative_to(installed)
+    assert int(number) > 300
+
+
 def test_it_classifies_with_the_embedded_default_from_anywhere(
     installed: Path, clip_folder: Path, tmp_path: Path
 ) -> None:

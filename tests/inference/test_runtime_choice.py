@@ -213,6 +213,22 @@ def test_processes_and_clusters_decide_by_themselves() -> None:
         assert (job.options.runtime, job.uses_gpus) == ("auto", uses_gpus)
 
 
+@pytest.mark.slow
+def test_nothing_is_said_of_triton_where_it_is_left_out() -> None:
+    """As in the Docker image."""
+    code = """
+import sys
+sys.modules["triton"] = None
+import torch
+from nonlocal_video.inference.runtimes.traceable import trace
+torch.version.cuda = "13.0"
+trace(torch.nn.Conv3d(3, 1, 1), (1, 3, 2, 2, 2))
+assert "torch.utils.flop_counter" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "triton" not in done.stderr
+
+
 @needs_openvino
 @pytest.mark.slow
 def test_a_server_is_ready_before_its_page_opens(

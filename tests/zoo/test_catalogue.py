@@ -73,7 +73,6 @@ def test_both_yaml_parsers_read_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     assert read_yaml(text) == by_default == yaml.safe_load(text)
 
 
-
 def test_names_are_unique() -> None:
     rows = yaml.safe_load((Path(__file__).parents[2] / "weights" / "catalogue.yaml").read_text("utf-8"))["checkpoints"]
     assert [row["name"] for row in rows] == NAMES

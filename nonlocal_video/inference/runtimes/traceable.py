@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -125,6 +126,8 @@ def traceable(network: nn.Module, *, for_pytorch: bool) -> tuple[nn.Module, tupl
 
 def trace(network: nn.Module, shape: tuple[int | None, ...]) -> torch.export.ExportedProgram:
     """Trace the operations of a network on clips of a shape (B, 3, T, S, S); B may be None for any number."""
+    # PyTorch's import for this warns where Triton is left out, as in the Docker image; nothing here needs it.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     any_batch = shape[0] is None
     # A dimension that is to be any number must not be 0 or 1 in the example.
     example = torch.zeros([2 if side is None else side for side in shape])

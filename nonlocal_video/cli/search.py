@@ -87,6 +87,7 @@ def search(
         float | None,
         typer.Option(help="Seconds from one window of a folder's table to the next (default: half a window)."),
     ] = None,
+    region: options.Region = None,
     no_csv_escape: options.NoCsvEscape = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Query and moments as one JSON object on standard output.")
@@ -117,6 +118,7 @@ def search(
         "precision": precision.value,
         "fast": fast,
         "stride_seconds": stride_seconds,
+        "region": region,
     }
     with GracefulInterrupt() as stop, ExitStack() as stack:
         bar = stack.enter_context(_bar(source)) if Path(source).is_dir() else None

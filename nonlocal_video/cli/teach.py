@@ -29,6 +29,7 @@ def teach(
         str, typer.Option(help="Views of each example, CLIPSx1, as those of the later `classify`; 1x1 is the middle.")
     ] = "1x1",
     fast: options.Fast = False,
+    region: options.Region = None,
     device: options.Device = "auto",
     runtime: options.Runtime = options.RuntimeChoice.auto,
     decoder: options.Decoder = options.DecoderChoice.auto,
@@ -55,6 +56,7 @@ def teach(
                 model=model,
                 views=views,
                 fast=fast,
+                region=region,
                 device=device,
                 runtime=runtime.value,
                 decoder=decoder.value,

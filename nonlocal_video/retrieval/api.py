@@ -30,6 +30,7 @@ from nonlocal_video.retrieval.query import FoundExample, find_example
 from nonlocal_video.retrieval.refine import MAX_WINDOWS, refined
 from nonlocal_video.retrieval.result import SearchResult
 from nonlocal_video.retrieval.windows import Windows
+from nonlocal_video.video.region import Region, RegionLike
 
 Examples = ClipPath | SearchExample | Sequence[ClipPath | SearchExample]
 
@@ -57,6 +58,7 @@ def search(
     precision: Precision = "float32",
     fast: bool = False,
     stride_seconds: float | None = None,
+    region: RegionLike = None,
     callback: IndexCallback | None = None,
 ) -> SearchResult:
     """Find the moments of an archive that are most like a clip, or a moment of it.
@@ -84,6 +86,7 @@ def search(
         precision: As for `load`.
         fast: Use the model card's cheaper input for a folder's features.
         stride_seconds: Seconds from one window of a folder's features to the next; None is half a window.
+        region: Part of the frame, of a folder's features and of the examples: as for `classify`.
         callback: Told about the work on a folder's table.
 
     Returns:
@@ -105,6 +108,7 @@ def search(
         raise UsageError(f"top_k = {top_k} should be a whole number, at least 1.")
     if min_score is not None and not math.isfinite(min_score):
         raise UsageError(f"min_score = {min_score} should be a number.")
+    region = Region.parse(region)
     source = os.fspath(source)
     if is_remote(source):
         raise UsageError(f"{source!r} is an address, and searched are tables and folders on this machine. Copy it.")
@@ -119,11 +123,17 @@ def search(
         notes: list[str] = []
         if os.path.isdir(source):
             table = update_index(
-                recognizer(), source, index, fast=fast, stride_seconds=stride_seconds, callback=callback
+                recognizer(),
+                source,
+                index,
+                fast=fast,
+                stride_seconds=stride_seconds,
+                region=region,
+                callback=callback,
             )
             archive = open_archive(table).seen_from(os.path.realpath(source), source)
         else:
-            _refuse_folder_options(index, fast, stride_seconds)
+            _refuse_folder_options(index, fast, stride_seconds, region)
             archive = open_archive(source)
         if archive.num_errors:
             notes.append(
@@ -233,8 +243,15 @@ def _parsed(examples: Examples) -> list[SearchExample]:
     return [SearchExample.parse(one) for one in examples]
 
 
-def _refuse_folder_options(index: ClipPath | None, fast: bool, stride_seconds: float | None) -> None:
-    given = {"index": index is not None, "fast": fast, "stride_seconds": stride_seconds is not None}
+def _refuse_folder_options(
+    index: ClipPath | None, fast: bool, stride_seconds: float | None, region: Region | None
+) -> None:
+    given = {
+        "index": index is not None,
+        "fast": fast,
+        "stride_seconds": stride_seconds is not None,
+        "region": region is not None,
+    }
     if any(given.values()):
         names = ", ".join(name for name, is_given in given.items() if is_given)
         raise UsageError(f"{names}: only for a folder, whose table is made here; this one is made already.")

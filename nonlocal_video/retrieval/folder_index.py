@@ -14,6 +14,7 @@ from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.window_features import FeatureRequest
 from nonlocal_video.inference.windows import WindowRequest
 from nonlocal_video.paths import make_cache_folder
+from nonlocal_video.video.region import Region, RegionLike
 
 
 class IndexCallback:
@@ -37,6 +38,7 @@ def update_index(
     *,
     fast: bool = False,
     stride_seconds: float | None = None,
+    region: RegionLike = None,
     within: Path | None = None,
     callback: IndexCallback | None = None,
 ) -> Path:
@@ -50,6 +52,7 @@ def update_index(
         index: The table, .parquet; None is one in the cache folder for this folder, model and these settings.
         fast: As for `extract_features`.
         stride_seconds: As for `extract_features`.
+        region: As for `extract_features`.
         within: Folder that no link may leave, as for `extract_features`.
         callback: Told about it.
 
@@ -63,7 +66,9 @@ def update_index(
     """
     callback = callback or IndexCallback()
     real = os.path.realpath(folder)
-    index = index_of(recognizer, folder, fast=fast, stride_seconds=stride_seconds) if index is None else Path(index)
+    if index is None:
+        index = index_of(recognizer, folder, fast=fast, stride_seconds=stride_seconds, region=region)
+    index = Path(index)
     if index.suffix.lower() != ".parquet":
         raise UsageError(f"index = {str(index)!r} should end in .parquet.")
     if index.exists():
@@ -76,6 +81,7 @@ def update_index(
         drop_missing=True,
         fast=fast,
         stride_seconds=stride_seconds,
+        region=region,
         within=within,
         should_stop=callback.should_stop,
         on_progress=callback.on_progress,
@@ -88,7 +94,14 @@ def update_index(
     return index
 
 
-def index_of(recognizer: Recognizer, folder: str, *, fast: bool = False, stride_seconds: float | None = None) -> Path:
+def index_of(
+    recognizer: Recognizer,
+    folder: str,
+    *,
+    fast: bool = False,
+    stride_seconds: float | None = None,
+    region: RegionLike = None,
+) -> Path:
     """Return the table in the cache folder for a folder, a model and settings; it may not be there yet.
 
     Args:
@@ -96,9 +109,10 @@ def index_of(recognizer: Recognizer, folder: str, *, fast: bool = False, stride_
         folder: The folder.
         fast: As for `extract_features`.
         stride_seconds: As for `extract_features`.
+        region: As for `extract_features`.
     """
     real = os.path.realpath(folder)
-    request = FeatureRequest(WindowRequest(stride_seconds=stride_seconds), None, fast)
+    request = FeatureRequest(WindowRequest(stride_seconds=stride_seconds, region=Region.parse(region)), None, fast)
     told = json.dumps([real, feature_settings(recognizer, request)], sort_keys=True)
     digest = hashlib.sha256(os.fsencode(told)).hexdigest()[:16]
     return make_cache_folder("search") / f"{os.path.basename(real) or 'root'}-{digest}.parquet"

@@ -24,6 +24,7 @@ from nonlocal_video.teaching.lessons import (
 )
 from nonlocal_video.teaching.report import TeachReport
 from nonlocal_video.video.decode import DecoderChoice
+from nonlocal_video.video.region import Region, RegionLike
 from nonlocal_video.zoo.catalogue import DEFAULT
 
 _Path = str | os.PathLike[str]
@@ -56,6 +57,7 @@ def teach(
     model: _Path = "default",
     views: str = "1x1",
     fast: bool = False,
+    region: RegionLike = None,
     device: str = "auto",
     runtime: RuntimeOption = "auto",
     decoder: DecoderChoice = "auto",
@@ -80,6 +82,7 @@ def teach(
         model: What to start from: a catalogue name, a weights file, or a run's folder.
         views: Views of an example, CLIPSx1, as those that `classify` will be asked with; 1x1 is the middle.
         fast: Teach for the model's cheaper view.
+        region: Part of the frame that is looked at, as for `classify`, which has to be asked with the same.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         runtime: As for `load`.
         decoder: As for `load`.
@@ -110,13 +113,14 @@ def teach(
     count = ViewCount.parse(views)
     if count.num_crops != 1:
         raise UsageError(f"views = {views!r}: an example is taught by views of one crop, such as 1x1 or 3x1.")
+    region = Region.parse(region)
     found = read_examples(source, all_files=all_files, ignore_columns=ignore_columns)
     callback.on_source(found)
     name = model if isinstance(model, str) else Path(model)
     with load(name, device=device, runtime=runtime, decoder=decoder) as recognizer:
         recognizer.card.view(fast=fast)  # refuses `fast`, if it has to, before anything is written
         directions = directions_of_head(recognizer)
-        settings = run_settings(recognizer, str(model), views=str(count), fast=fast)
+        settings = run_settings(recognizer, str(model), views=str(count), fast=fast, region=region)
         with TaughtFolder(output).open(settings, command=sys.argv, resume=resume) as folder:
             seen = see_examples(
                 recognizer,
@@ -124,11 +128,12 @@ def teach(
                 folder,
                 num_views=count.num_clips,
                 fast=fast,
+                region=region,
                 workers=workers,
                 batch_size=batch_size,
                 callback=callback,
                 should_stop=should_stop,
             )
             lesson, report = learn(seen, found, directions, is_default=recognizer.card.name == DEFAULT)
-            write_run(folder, recognizer, name, lesson, report, found, seen, views=str(count), fast=fast)
+            write_run(folder, recognizer, name, lesson, report, found, seen, views=str(count), fast=fast, region=region)
     return TaughtRun(folder.path, report)

@@ -30,6 +30,7 @@ from nonlocal_video.teaching.prior import background_features
 from nonlocal_video.teaching.report import TeachReport, make_report
 from nonlocal_video.teaching.views import ExampleViews, find_views
 from nonlocal_video.training.initialization import initialize
+from nonlocal_video.video.region import Region
 
 Array = NDArray[np.float64]
 
@@ -47,9 +48,17 @@ class TeachCallback:
         """Take a sentence about what was found or decided."""
 
 
-def run_settings(recognizer: Recognizer, model: str, *, views: str, fast: bool) -> dict[str, object]:
+def run_settings(
+    recognizer: Recognizer, model: str, *, views: str, fast: bool, region: Region | None = None
+) -> dict[str, object]:
     """Return all settings that the features and the head of a run depend on."""
-    return {"model": model, "weights_sha256": recognizer.weights_sha256(), "views": views, "fast": fast}
+    told: dict[str, object] = {
+        "model": model,
+        "weights_sha256": recognizer.weights_sha256(),
+        "views": views,
+        "fast": fast,
+    }
+    return told if region is None else told | {"region": str(region)}
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ def see_examples(
     *,
     num_views: int,
     fast: bool,
+    region: Region | None = None,
     workers: int | None,
     batch_size: int | None,
     callback: TeachCallback,
@@ -103,6 +113,7 @@ def see_examples(
         output=folder.features,
         resume=any(path.exists() for path in FeatureFile.files_of(folder.features)),
         fast=fast,
+        region=region,
         workers=workers,
         batch_size=batch_size,
         drop_missing=True,
@@ -215,6 +226,7 @@ def write_run(
     *,
     views: str,
     fast: bool,
+    region: Region | None = None,
 ) -> None:
     """Write what makes a folder a run: examples, weights, report, model card.
 
@@ -225,7 +237,7 @@ def write_run(
     folder.write_examples(seen.views)
     card = save_weights(folder, model, lesson, found, seen, directions, fast=fast)
     folder.write(folder.report, report.to_json())
-    folder.write(folder.readme, readme(folder, card, recognizer.card, report, views=views))
+    folder.write(folder.readme, readme(folder, card, recognizer.card, report, views=views, region=region))
 
 
 def save_weights(

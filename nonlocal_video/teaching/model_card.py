@@ -9,9 +9,18 @@ from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.hub_front_matter import front_matter
 from nonlocal_video.teaching.folder import TaughtFolder
 from nonlocal_video.teaching.report import TeachReport
+from nonlocal_video.video.region import Region
 
 
-def readme(folder: TaughtFolder, card: ModelCard, start: ModelCard, report: TeachReport, *, views: str) -> str:
+def readme(
+    folder: TaughtFolder,
+    card: ModelCard,
+    start: ModelCard,
+    report: TeachReport,
+    *,
+    views: str,
+    region: Region | None = None,
+) -> str:
     """Return the README as Markdown, with front matter for the Hugging Face Hub.
 
     Args:
@@ -20,7 +29,9 @@ def readme(folder: TaughtFolder, card: ModelCard, start: ModelCard, report: Teac
         start: Card of the network that it started from.
         report: What teaching found.
         views: Views of each example.
+        region: Part of the frame in which the examples were seen; None is the whole of it.
     """
+    asked = "" if region is None else f" --region {region}"
     run = shlex.quote(printable(str(folder.path)))
     metrics = {} if report.accuracy is None else {"accuracy": report.accuracy}
     measured_on = f"{report.num_measured} examples, each left out with its group"
@@ -30,10 +41,11 @@ def readme(folder: TaughtFolder, card: ModelCard, start: ModelCard, report: Teac
         f"Recognises {len(card.labels)} actions and says when a clip shows none of them. Taught by "
         f"`nonlocal-video teach` from {report.num_examples} examples (`examples.csv`): a new linear head "
         f"({report.head}) on the features of `{start.name}`, whose other layers are unchanged. It sees "
-        f"{card.input.span_seconds:.2f} s of a clip a view; the examples were seen in {views} views.",
+        f"{card.input.span_seconds:.2f} s of a clip a view; the examples were seen in {views} views"
+        + ("." if region is None else f", in the part {region} of the frame only: ask with the same `--region`."),
         "## How to use it",
-        f"```sh\nnonlocal-video classify clip.mp4 --model {run}\nnonlocal-video serve --model {run}\n```\n\nIn Python: "
-        f"`nonlocal_video.load({str(folder.path)!r})`.",
+        f"```sh\nnonlocal-video classify clip.mp4 --model {run}{asked}\nnonlocal-video serve --model {run}\n```\n\n"
+        f"In Python: `nonlocal_video.load({str(folder.path)!r})`.",
         "## How good it is",
         accuracy_in_words(report),
         "## Classes",

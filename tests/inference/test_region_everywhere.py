@@ -15,6 +15,7 @@ from PIL import Image
 
 from nonlocal_video.cli.main import app
 from nonlocal_video.errors import UsageError
+from nonlocal_video.features.table import read_features
 from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.ray.engine import ClusterJob, _load_clips, _Network
 from nonlocal_video.inference.recognizer import Recognizer
@@ -188,13 +189,53 @@ def test_an_evaluation_looks_at_the_region(
     assert "region was" in refused.err
 
 
+def test_examples_are_taught_by_the_region(run: Run, unsure_model: Path, clip: Path, tmp_path: Path) -> None:
+    for label, part in (("left", np.s_[:, :, :64]), ("right", np.s_[:, :, 64:])):
+        (tmp_path / "examples" / label).mkdir(parents=True)
+        with VideoReader() as reader:
+            frames = reader.read(clip, (np.arange(24) + 0.5) / 10).frames_thwc
+        write_video(tmp_path / "examples" / label / "clip.mp4", np.tile(frames[part], (1, 1, 2, 1)), fps=10)
+    output, table = tmp_path / "run", tmp_path / "table.parquet"
+    command = ("teach", tmp_path / "examples", "--output", output, "--model", unsure_model, "--region", REGION)
+    done = run(*command)
+    assert done.status == 0, done.err
+    assert f"--region {REGION}" in (output / "README.md").read_text("utf-8")
+    of_table = ("--output", table, "--model", unsure_model, "--region", REGION)
+    assert run("features", tmp_path / "examples", *of_table).status == 0
+    taught, seen = read_features(output / "features.parquet"), read_features(table)
+    for path, feature in zip(taught.paths, taught.features, strict=True):  # of the middle, which is a window, too
+        of_clip = [row for row, other in enumerate(seen.paths) if path.startswith(other)]
+        assert min(np.abs(feature - seen.features[row]).max() for row in of_clip) < 1e-5
+    refused = run("teach", tmp_path / "examples", "--output", output, "--model", unsure_model, "--resume")
+    assert refused.status == 2
+    assert "region" in refused.err
+
+
+def test_a_folder_is_searched_in_the_region(run: Run, unsure_model: Path, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    for number in range(2):
+        shutil.copy(clip, tmp_path / "archive" / f"{number}.mp4")
+    table, wanted = tmp_path / "index.parquet", tmp_path / "table.parquet"
+    command = ("search", tmp_path / "archive", "--like", clip, "--model", unsure_model, "--index", table, "--json")
+    done = run(*command, "--region", REGION)
+    assert done.status == 0, done.err
+    of_table = ("--output", wanted, "--model", unsure_model, "--region", REGION)
+    assert run("features", tmp_path / "archive", *of_table).status == 0
+    np.testing.assert_allclose(read_features(table).features, read_features(wanted).features, atol=1e-6)
+    hits = json.loads(done.out)["hits"]
+    assert hits[0]["score"] == pytest.approx(1.0, abs=1e-3)  # the example is looked at in the same region
+    other = run(*command)
+    assert other.status == 2
+    assert "region" in other.err
+
+
 def test_what_looks_at_clips_takes_a_region() -> None:
     """No verb that looks at the user's clips is forgotten."""
     import typer
 
     verbs = typer.main.get_group(app).commands
     takers = {name for name, verb in verbs.items() if any(option.name == "region" for option in verb.params)}
-    assert takers == {"classify", "explain", "timeline", "evaluate", "features", "watch"}
+    assert takers == {"classify", "explain", "timeline", "evaluate", "features", "watch", "search", "teach"}
 
 
 def test_too_small_a_region_is_refused(recognizer: Recognizer, clip: Path) -> None:

@@ -137,34 +137,58 @@ def sizes(results: dict[str, Any]) -> str:
 
 def start(results: dict[str, Any]) -> str:
     """The first answers of a process by each runtime."""
+    measured = results["start"]
     rows = [["runtime", "first answer, s", "processor, s", "second answer, s", "processor, s"]]
     names = ("first_answer_seconds", "first_answer_cpu_seconds", "second_answer_seconds", "second_answer_cpu_seconds")
-    found = {case: figures for case, figures in results["start"].items() if case != "entry_bytes"}
+    found = {case: figures for case, figures in measured["cases"].items() if case != "entry_bytes"}
     rows += [[case, *(f"{figures[name]:.1f}" for name in names)] for case, figures in found.items()]
     by_torch, cached = (found[case]["first_answer_seconds"] for case in ("torch", "openvino, from the cache"))
     order = "earlier" if cached < by_torch else "later"
     return (
-        f"{_table(*rows)}\n\nThe default model, one {results['view']} view, in new processes in turn, after the "
-        f"imports; medians of {results['rounds']} on {_cores(results)}. The cache's entry has "
-        f"{results['start']['entry_bytes'] / 1e6:.0f} MB. From the cache OpenVINO's first answer came "
+        f"{_table(*rows)}\n\nThe default model, one {measured['view']} view, in new processes in turn, after the "
+        f"imports; medians of {measured['rounds']} on {_cores(measured)}. The cache's entry has "
+        f"{measured['cases']['entry_bytes'] / 1e6:.0f} MB. From the cache OpenVINO's first answer came "
         f"{abs(by_torch - cached):.1f} s {order} than PyTorch's."
     )
 
 
 def batches(results: dict[str, Any]) -> str:
-    """Views by themselves and in a batch."""
-    found = {case: figures for case, figures in results["batches"].items() if case != "refused"}
-    rows = [["network run by", "s a view", "processor, s"]]
-    rows += [
-        [case, f"{figures['seconds']:.2f}", f"{figures['cpu_seconds']:.2f}"]
-        for case, figures in found.items()
-        if not case.endswith(", first")
+    """Views by themselves and in a batch, files as well, and the network compiled by inductor."""
+    measured = results["batches"]
+    seconds = ["speed", "processor, s", "speed"]
+    rows = [["view", "network run by", "s a view", *seconds]]
+    for view, found in measured["cases"].items():
+        rows += _speeds(view, found)
+    folder = results["folder"]
+    files = [["view", "a folder of files", "s a file", *seconds], *_speeds("fast", folder["cases"])]
+    notes = [
+        f"In turn, medians of {measured['rounds']} on {_cores(measured)}; speeds beside one view at a time.",
+        f"In turn, medians of {folder['rounds']} on {_cores(folder)}; one decoding process beside the network.",
     ]
-    refused = [f"{case} could not be run: `{error}`." for case, error in results["batches"]["refused"].items()]
-    inductor = found.get("torch.compile, 1 at a time, first")
-    if inductor is not None:
-        refused.append(f"`torch.compile` took {inductor['seconds']:.0f} s for the first view.")
-    return " ".join([f"{_table(*rows)}\n\nIn turn, medians of {results['rounds']}.", *refused])
+    inductor = results["compile"]
+    if "refused" in inductor:
+        notes.append(f"`torch.compile` could not be run: `{inductor['refused']}`.")
+    else:
+        by_torch, found = (inductor["cases"][case]["seconds"] for case in ("torch", "torch.compile"))
+        first = inductor["cases"]["torch.compile, first"]["seconds"]
+        notes.append(
+            f"Compiled by `torch.compile` a fast view takes {found:.2f} s where it takes {by_torch:.2f} s otherwise, "
+            f"and the first {first:.0f} s: medians of {inductor['rounds']} on {_cores(inductor)}."
+        )
+    tables = [f"{_table(*of)}\n\n{note}" for of, note in zip((rows, files), notes, strict=False)]
+    return "\n\n".join([*tables, *notes[2:]])
+
+
+def _speeds(view: str, found: dict[str, Any]) -> list[list[str]]:
+    """Rows of what was measured some at a time, beside one at a time."""
+    rows = []
+    for case, figures in found.items():
+        if not case.endswith(", first"):
+            single = found[f"{case.partition(',')[0]}, 1 at a time"]
+            names = ("seconds", "cpu_seconds")
+            cells = [(f"{figures[name]:.2f}", f"x{single[name] / figures[name]:.2f}") for name in names]
+            rows.append([view, case, *(cell for pair in cells for cell in pair)])
+    return rows
 
 
 def coarse(results: dict[str, Any]) -> str:

@@ -90,8 +90,6 @@ def train(
     frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Train a model on labelled clips, or continue an interrupted run."""
-    _check_installed()
-
     from nonlocal_video.cli.train_text import TrainProgress, print_result
     from nonlocal_video.training.api import train as train_model
 
@@ -136,14 +134,6 @@ def train(
         print_result(run)
     if not run.result.finished:
         raise typer.Exit(STATUS_INTERRUPTED)
-
-
-def _check_installed() -> None:
-    try:
-        import lightning.fabric  # noqa: F401
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"Training needs {error.name}: pip install 'nonlocal-video[train]'") from error
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:

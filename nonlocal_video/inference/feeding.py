@@ -10,6 +10,10 @@ from nonlocal_video.models.card import InputSpec
 
 MAX_WORKERS = 16
 MAX_BATCH = 32
+CPU_VIEWS = 2
+"""Views in a forward pass of PyTorch on a CPU. Two take two thirds of the time of one and one, as PyTorch gives
+convolutions of a single small input to a slower kernel than oneDNN's. More gain nothing, and each takes memory.
+OpenVINO gains nothing (`benchmarks/runtime_start.py`)."""
 _BYTES_PER_PIXEL = 256
 """Assumed bytes of memory per input pixel of a view: three times those of the default network (86 measured), to leave
 room for wider networks."""
@@ -31,18 +35,19 @@ def default_workers(device: torch.device) -> int:
     return min(MAX_WORKERS, cores() if device.type == "cuda" else max(1, cores() // 4))
 
 
-def default_batch_size(device: torch.device, spec: InputSpec) -> int:
-    """Return the default number of views per forward pass: a power of two on a GPU, 1 on the CPU.
+def default_batch_size(device: torch.device, spec: InputSpec, *, only_torch: bool = False) -> int:
+    """Return the default number of views per forward pass, over several files: a power of two on a GPU, 1 on the CPU.
 
-    It uses at most half of the free memory and keeps the first feature map below 2^31 elements. If it still does not
-    fit, the engine halves it.
+    On the CPU it is `CPU_VIEWS` where nothing but PyTorch will run the network. On a GPU it uses at most half of the
+    free memory and keeps the first feature map below 2^31 elements. If it still does not fit, the engine halves it.
 
     Args:
         device: Device of the network.
         spec: Input of the network.
+        only_torch: Whether PyTorch will run the network to the end, as OpenVINO cannot or may not.
     """
     if device.type != "cuda":
-        return 1
+        return CPU_VIEWS if only_torch else 1
     pixels = spec.num_frames * spec.crop**2
     free, _ = torch.cuda.mem_get_info(device)
     fitting = min(MAX_BATCH, free // 2 // (pixels * _BYTES_PER_PIXEL), (2**31 - 1) // (pixels * _FEATURES_PER_PIXEL))

@@ -21,7 +21,7 @@ from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.config import MAY_DIFFER
-from nonlocal_video.training.distributed import make_fabric, waiting_for_all
+from nonlocal_video.training.distributed import check_installed, make_fabric, waiting_for_all
 from nonlocal_video.training.engine import TrainingProgress, TrainResult
 from nonlocal_video.training.images import ImageRow, check_images
 from nonlocal_video.training.request import VALIDATION_SHARE, VALIDATION_SPLIT, TrainRequest, viewed_input
@@ -149,6 +149,7 @@ def train(
         >>> nlv.load(run).classify("clip.mp4").top1.label
         'waving'
     """
+    check_installed()  # before all clips are checked
     named = {"stage": stage, "epochs": epochs, "learning_rate": learning_rate, "seed": seed, "workers": workers}
     values = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
     if batch_size is not None:

@@ -6,18 +6,32 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy
 from torch import nn
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.runtimes.device import choose_device
 from nonlocal_video.training.config import TrainConfig
 
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
 _MAX_WAIT = timedelta(days=7)
+
+
+def check_installed() -> None:
+    """Check that the packages of the extra `train` are installed.
+
+    Raises:
+        UsageError: One is not; the message has the command that installs it.
+    """
+    try:
+        import lightning.fabric  # noqa: F401
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"Training needs {error.name}: pip install 'nonlocal-video[train]'") from error
 
 
 def check_device(device: str, config: TrainConfig) -> torch.device:
@@ -41,6 +55,9 @@ def make_fabric(device: str, config: TrainConfig) -> Fabric:
     Raises:
         UsageError: As for `check_device`.
     """
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies import DDPStrategy
+
     chosen = check_device(device, config)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))

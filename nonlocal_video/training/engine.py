@@ -6,11 +6,10 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -27,6 +26,9 @@ from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
 from nonlocal_video.training.optim import learning_rate, make_optimizer, moving_average, set_learning_rate
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.validation import validate
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 VALIDATION = "validation/"
 

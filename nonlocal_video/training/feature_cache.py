@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 
 from nonlocal_video.errors import OutputError, UsageError
@@ -17,6 +17,9 @@ from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.training.disk_cache import TensorTable
 from nonlocal_video.training.loading import BatchLoader, EveryClip, TrainingData, as_input, loaded
 from nonlocal_video.training.objective import Batch
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 
 class FeatureCache:

@@ -6,10 +6,9 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 
 from nonlocal_video.datasets.manifest import VALIDATION
@@ -40,6 +39,9 @@ from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.unlabelled import UnlabelledClips
 from nonlocal_video.zoo.catalogue import find
 
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -67,13 +69,8 @@ class RunSettings:
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
         """Make settings from the values of `to_dict`."""
         model = values["model"]
-        return cls(
-            **{
-                **values,
-                "model": model if isinstance(model, str) else read_new_model(model, "config.json"),
-                "train": make_config(values["train"]),
-            }
-        )
+        model = model if isinstance(model, str) else read_new_model(model, "config.json")
+        return cls(**{**values, "model": model, "train": make_config(values["train"])})
 
 
 def train_run(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nonlocal_video.training.loading import as_input, loaded
 from nonlocal_video.training.objective import Batch, Objective, one_hot
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 TOP_K = 5
 

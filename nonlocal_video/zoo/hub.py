@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://([\w-][\w.-]*/[\w-][\w.-]*)(?:@([^\s@]+))?")
-_FETCHED = ("*.safetensors", "*.safetensors.index.json", "config.json", "preprocessor_config.json", "README.md")
+_PRESETS = ("video_preprocessor_config.json", "preprocessor_config.json", "processor_config.json")
+"""Names under which versions of transformers have written the preset of a processor."""
+_FETCHED = ("*.safetensors", "*.safetensors.index.json", "config.json", *_PRESETS, "README.md")
 """Patterns of the files in a repository's top folder that are fetched."""
 _RUN_WEIGHTS = "best.safetensors"  # of a run that `weights push` uploaded; last.safetensors beside it is not needed
 _SECONDS = 10.0

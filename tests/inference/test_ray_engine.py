@@ -160,6 +160,19 @@ def test_wrong_use_says_what_is_allowed(tmp_path: Path) -> None:
         Cluster(cpus_per_actor=-1)
 
 
+def test_without_ray_the_extra_is_named_before_an_output_is_begun(
+    tiny_model: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nonlocal_video.cli.options import Engine
+
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    options = {"engine": Engine.ray, "model": str(tiny_model), "output": str(tmp_path / "out.parquet")}
+    for use in (Cluster, lambda: run_verb(clip_folder, **options)):
+        with pytest.raises(nlv.UsageError, match=r"needs Ray Data: pip install 'nonlocal-video\[ray\]'"):
+            use()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
 def test_a_numbered_card_means_nothing_inside_an_actor(device: str, job: ClusterJob) -> None:
     with pytest.raises(nlv.UsageError, match=f"device = '{device}' with engine = 'ray'.*Use auto, cpu or cuda"):

@@ -43,6 +43,15 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(params=["gradient", pytest.param("real", marks=pytest.mark.slow)])
+def any_clip(request: pytest.FixtureRequest) -> Path:
+    """The clip of a gradient, and a real one."""
+    if request.param == "gradient":
+        made: Path = request.getfixturevalue("clip")
+        return made
+    return next((request.getfixturevalue("data_folder") / "clips" / "playing_basketball").iterdir())
+
+
 def every_frame(clip: Path) -> np.ndarray:
     with av.open(str(clip)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
@@ -59,13 +68,13 @@ def library_input(folder: Path, clip: Path) -> tuple[Any, dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_scores_are_those_of_the_library(kind: str, folders: dict[str, Path], clip: Path) -> None:
-    model, given = library_input(folders[kind], clip)
+def test_scores_are_those_of_the_library(kind: str, folders: dict[str, Path], any_clip: Path) -> None:
+    model, given = library_input(folders[kind], any_clip)
     with torch.inference_mode():
         expected = model(**given).logits[0].numpy()
     with nlv.load(folders[kind], device="cpu") as recognizer:
-        prediction = recognizer.classify(clip)
-        seen = recognizer.preprocess(clip)
+        prediction = recognizer.classify(any_clip)
+        seen = recognizer.preprocess(any_clip)
     (pixels,) = given.values()
     torch.testing.assert_close(seen, pixels.transpose(1, 2), rtol=0, atol=1e-5)
     assert np.abs(prediction.logits - expected).max() < 1e-4 * np.abs(expected).max()
@@ -82,7 +91,7 @@ def test_a_folder_with_the_older_name_of_the_preset_is_the_same(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_librarys_own_pipeline_gives_the_same_answer(kind: str, folders: dict[str, Path], clip: Path) -> None:
+def test_the_librarys_own_pipeline_gives_the_same_answer(kind: str, folders: dict[str, Path], any_clip: Path) -> None:
     """Its sampling, preset, network and scores; only the frames are read by PyAV, as it needs torchcodec for files."""
 
     def read(path: str, sample_indices_fn: Any) -> tuple[list[torch.Tensor], list[Any]]:
@@ -93,8 +102,8 @@ def test_the_librarys_own_pipeline_gives_the_same_answer(kind: str, folders: dic
     pipeline = transformers.pipeline("video-classification", model=str(folders[kind]), device="cpu")
     pipeline.video_processor.fetch_videos = lambda videos, sample_indices_fn: read(videos[0], sample_indices_fn)
     with nlv.load(folders[kind]) as recognizer:
-        expected = pipeline(str(clip), num_frames=recognizer.card.input.num_frames, top_k=5)
-        found = recognizer.classify(clip).top(5)
+        expected = pipeline(str(any_clip), num_frames=recognizer.card.input.num_frames, top_k=5)
+        found = recognizer.classify(any_clip).top(5)
     assert [one.label for one in found] == [one["label"] for one in expected]
     assert [one.score for one in found] == pytest.approx([one["score"] for one in expected], abs=1e-4)
 

@@ -24,9 +24,10 @@ import os, socket, sys, time
 from datetime import timedelta
 from functools import partial
 
+import lightning.fabric.strategies as strategies
+
 import nonlocal_video.cli.main as cli
 import nonlocal_video.training.api as api
-import nonlocal_video.training.distributed as processes
 from nonlocal_video.training.engine import TrainResult
 
 def check_slowly(*given):
@@ -34,7 +35,7 @@ def check_slowly(*given):
     return labelled(*given)
 
 labelled, api._labelled = api._labelled, check_slowly
-processes.DDPStrategy = partial(processes.DDPStrategy, timeout=timedelta(seconds=2))
+strategies.DDPStrategy = partial(strategies.DDPStrategy, timeout=timedelta(seconds=2))
 best = {"epoch": 0, "train/loss": 0, "validation/loss": 0}
 api.train_run = lambda *given, **named: TrainResult(0, best, True, False, 0.0, 0)
 with socket.create_server(("127.0.0.1", 0)) as server:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,4 +66,28 @@ def test_asked_to_stop_while_clips_are_checked_it_writes_nothing(good_clips: Pat
 def test_wrong_settings_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(nlv.UsageError, match="nonsense"):
         nlv.train("no/such/folder", output=tmp_path / "run", settings={"nonsense": 1})
+    assert not list(tmp_path.iterdir())
+
+
+WITHOUT_LIGHTNING = """
+import sys
+sys.modules["lightning"] = None
+import nonlocal_video as nlv
+for name in ("train", "TrainCallback", "TrainedRun"):
+    getattr(nlv, name)
+try:
+    nlv.train("clips/", output="run", callback=nlv.TrainCallback())
+except nlv.UsageError as error:
+    print(error)
+from nonlocal_video.cli.main import main
+sys.argv = ["nonlocal-video", "train", "clips/", "--output", "run"]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_without_lightning_python_and_the_command_name_the_extra(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_LIGHTNING], capture_output=True, text=True, cwd=tmp_path)
+    sentence = "Training needs lightning.fabric: pip install 'nonlocal-video[train]'"
+    assert (done.returncode, done.stdout.strip(), done.stderr.strip()) == (2, sentence, sentence)
     assert not list(tmp_path.iterdir())

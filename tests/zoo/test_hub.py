@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import SpaceCard, constants
@@ -121,6 +122,26 @@ def test_pickles_and_code_are_never_fetched(hub: Hub, run: Path) -> None:
     with nlv.load(f"hf://a/mixed@{sha}", device="cpu") as recognizer:  # a revision stays what it was
         assert len(recognizer.labels) == 7
     assert not [request for request in hub.requests if ".bin" in request or ".py" in request or "sub/" in request]
+
+
+@pytest.mark.slow
+def test_models_of_transformers_answer_as_from_their_folder(hub: Hub, tmp_path: Path) -> None:
+    from tests.zoo.transformers_folders import KINDS, small_folder  # skips where transformers is absent
+
+    kinds = {kind: small_folder(tmp_path / kind, kind) for kind in KINDS}
+    kinds["older"] = small_folder(tmp_path / "older", legacy=True)
+    kinds["nested"] = small_folder(tmp_path / "nested")  # one file for all parts of a processor
+    preset = kinds["nested"] / "video_preprocessor_config.json"
+    nested = {"processor_class": "VideoMAEProcessor", "video_processor": json.loads(preset.read_text())}
+    (kinds["nested"] / "processor_config.json").write_text(json.dumps(nested))
+    preset.unlink()
+    frames = np.random.default_rng(0).integers(0, 256, (11, 50, 70, 3), np.uint8)
+    for kind, folder in kinds.items():
+        hub.commit(f"me/{kind}", {path.name: path.read_bytes() for path in folder.iterdir()})
+        with nlv.load(folder, device="cpu") as given, nlv.load(f"hf://me/{kind}", device="cpu") as fetched:
+            assert fetched.card.input == given.card.input, kind
+            expected, found = (one.classify(frames, frames_per_second=5) for one in (given, fetched))
+        np.testing.assert_array_equal(found.logits, expected.logits, err_msg=kind)
 
 
 def test_damage_and_refusals_are_sentences(hub: Hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

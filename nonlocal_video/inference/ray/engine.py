@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow
     import ray.data
 
+_NO_RAY = "engine = 'ray' needs Ray Data: pip install 'nonlocal-video[ray]'"
 _FILES_PER_TASK = 64
 """Files per decoding task; the start of its decoding process takes a third of a second."""
 _MAX_TASKS = 10_000
@@ -57,6 +59,8 @@ class Cluster:
     """Number of parallel decoding tasks; None is the number of free CPUs."""
 
     def __post_init__(self) -> None:
+        if find_spec("ray") is None:  # said before an output is begun
+            raise UsageError(_NO_RAY)
         for name in ("actors", "decoders"):
             number = getattr(self, name)
             if number is not None and number < 1:
@@ -122,7 +126,7 @@ def connect(cluster: Cluster) -> None:
         import ray
         import ray.data
     except ImportError as error:
-        raise UsageError("--engine ray needs Ray Data: pip install 'nonlocal-video[ray]'") from error
+        raise UsageError(_NO_RAY) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = _BLOCK_BYTES

@@ -56,11 +56,16 @@ def no_memory(device: torch.device | str, needed: str) -> VideoError:
     return VideoError("out_of_memory", f"{device} has no room for {needed}; use --fast or --device cpu.")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type if there is none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def device_failed(device: torch.device | str, error: BaseException) -> DeviceError:
     """Return the error that ends a run after a device failed."""
-    lines = str(error).strip().splitlines()
     return DeviceError(
-        f"The device {device} failed: {lines[0] if lines else type(error).__name__}. Unfinished files have no row. "
+        f"The device {device} failed: {first_line(error)}. Unfinished files have no row. "
         f"Run the same command with --resume; if it fails again, run `nonlocal-video doctor` or use another "
         f"--device."
     )

@@ -2,7 +2,7 @@
 # What has to hold on a machine with a GPU, in one run of at most 8 minutes; docs/gpu.md says what is checked.
 #
 #   benchmarks/gpu.sh [--device cuda|cpu] [--out FOLDER] [--packages FOLDER] [--seconds N] [--only CHECK]...
-#   benchmarks/gpu.sh --prepare FOLDER     gather what a bare machine lacks; needs the package index
+#   benchmarks/gpu.sh --prepare FOLDER     pack the tree and gather what a bare machine lacks; needs the package index
 #
 # The machine needs Python with torch for CUDA. What else is missing it takes from wheels in --packages. Nothing is
 # installed into its Python: packages go to a temporary folder, as does the project, by links.

@@ -1,19 +1,24 @@
-"""`benchmarks/gpu.sh --prepare FOLDER`: the wheels that a bare machine with PyTorch lacks, within a size."""
+"""`benchmarks/gpu.sh --prepare FOLDER`: the source tree and the wheels that a bare machine lacks, within a size."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 MEGABYTE = 1_000_000
+DEFAULT_LIMIT_MB = 60.0
+UNUSED = ("docs/images", "benchmarks/results")
+"""Folders of the repository that the run on the machine does not need."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64",
              "manylinux2010_x86_64", "manylinux1_x86_64")  # fmt: skip
 
@@ -35,17 +40,21 @@ WANTED = (
 
 
 def main() -> None:
-    """Gather the wheels; the exit status is 1 if what nothing runs without does not fit."""
+    """Pack the tree and gather the wheels; the exit status is 1 if what nothing runs without does not fit."""
     parser = argparse.ArgumentParser(prog="gpu.sh --prepare", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--limit-mb", type=float, default=60.0, help="of the source tree and the wheels together")
+    parser.add_argument(
+        "--limit-mb", type=float, default=DEFAULT_LIMIT_MB, help="of the packed tree and the wheels together"
+    )
     parser.add_argument("--python-version", default="3.12", help="of the bare machine")
     asked = parser.parse_args()
-    tree = tree_bytes(REPOSITORY, leave_out=asked.folder)
+    if asked.folder.resolve() in (REPOSITORY.resolve(), *REPOSITORY.resolve().parents):
+        parser.error(f"{asked.folder} holds the source tree; name a folder that does not.")
     wheels = asked.folder / "wheels"
     if wheels.exists():
         parser.error(f"{wheels} exists; name another folder, or delete it first.")
     wheels.mkdir(parents=True)
+    tree = pack_tree(REPOSITORY, asked.folder / "tree.tar.gz")
     with tempfile.TemporaryDirectory() as name:
         groups = [
             (wanted, download(wanted.packages, Path(name) / str(number), asked.python_version))
@@ -105,15 +114,20 @@ def tested_version(package: str) -> str:
     sys.exit(f"constraints.txt has no version of {package}.")
 
 
-def tree_bytes(repository: Path, *, leave_out: Path) -> int:
-    """Return the size of all files that git has or would add, less those in a folder."""
+def pack_tree(repository: Path, archive: Path) -> int:
+    """Pack the files that git has or would add, less `UNUSED` and the archive's folder; return the size in bytes."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=repository, capture_output=True, check=True,
     ).stdout  # fmt: skip
-    paths = {repository / name.decode() for name in listed.split(b"\0") if name}
-    outside = [path for path in paths if leave_out.resolve() not in path.resolve().parents]
-    return sum(path.lstat().st_size for path in outside if path.is_file() or path.is_symlink())
+    left_out = {archive.parent.resolve(), *((repository / name).resolve() for name in UNUSED)}
+    with tarfile.open(archive, "w:gz", compresslevel=6) as tar:
+        for name in sorted({name.decode() for name in listed.split(b"\0") if name}):
+            path = repository / name
+            # A deleted file is still listed.
+            if os.path.lexists(path) and not left_out.intersection(Path(os.path.abspath(path)).parents):
+                tar.add(path, f"nonlocal-video/{name}", recursive=False)
+    return archive.stat().st_size
 
 
 if __name__ == "__main__":

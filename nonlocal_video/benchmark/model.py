@@ -17,7 +17,8 @@ from torch import nn
 from nonlocal_video.analysis.counting import count_run
 from nonlocal_video.analysis.networks import nonlocal_blocks
 from nonlocal_video.benchmark.machine import describe_machine
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.device_errors import failure_of
 from nonlocal_video.inference.load import load
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.runtimes.choice import Runtime
@@ -190,20 +191,28 @@ def _cases(recognizers: Mapping[Backend, Recognizer], weights: Weights, batch_si
 
 def _warm_up(case: _Case) -> None:
     """Run a case once to see whether it fits, and on a GPU again for its memory."""
-    device = case.recognizer.device
     try:
-        case.first_seconds = _timed(case)
-        if device.type == "cuda":
-            inputs = _inputs(case)
-            torch.cuda.reset_peak_memory_stats(device)
-            held = torch.cuda.memory_allocated(device)
-            case.run(inputs)
-            torch.cuda.synchronize(device)
-            case.peak_bytes = torch.cuda.max_memory_allocated(device) - held
-    except torch.OutOfMemoryError:
+        _first_passes(case)
+    except (RuntimeError, MemoryError, VideoError) as error:
+        # The recognizer tells it as a VideoError, `eager` as PyTorch does.
+        code = error.code if isinstance(error, VideoError) else failure_of(error)
+        if code != "out_of_memory":
+            raise
         case.fits = False
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+    if not case.fits and case.recognizer.device.type == "cuda":
+        torch.cuda.empty_cache()  # after the except clause: the exception holds the tensors of the failed pass
+
+
+def _first_passes(case: _Case) -> None:
+    device = case.recognizer.device
+    case.first_seconds = _timed(case)
+    if device.type == "cuda":
+        inputs = _inputs(case)
+        torch.cuda.reset_peak_memory_stats(device)
+        held = torch.cuda.memory_allocated(device)
+        case.run(inputs)
+        torch.cuda.synchronize(device)
+        case.peak_bytes = torch.cuda.max_memory_allocated(device) - held
 
 
 def _timed(case: _Case) -> float:

@@ -14,8 +14,15 @@ Failure = Literal["out_of_memory", "device"]
 
 _NO_MEMORY = (  # CUDA, cuDNN, cuBLAS and PyTorch's CPU allocator, which have no exception type
     "out of memory",
-    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",  # up to cuDNN 8
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    # How PyTorch ends a convolution after the workspace of every algorithm was too large. It drops the allocator's
+    # errors on the way; the other cause, a GPU that cuDNN does not support, fails for a single view as well.
+    "was unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm to run convolution",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # its handle needs memory beside PyTorch's allocator
     "can't allocate memory",
     "not enough memory",
 )
@@ -49,11 +56,16 @@ def no_memory(device: torch.device | str, needed: str) -> VideoError:
     return VideoError("out_of_memory", f"{device} has no room for {needed}; use --fast or --device cpu.")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type if there is none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def device_failed(device: torch.device | str, error: BaseException) -> DeviceError:
     """Return the error that ends a run after a device failed."""
-    lines = str(error).strip().splitlines()
     return DeviceError(
-        f"The device {device} failed: {lines[0] if lines else type(error).__name__}. Unfinished files have no row. "
+        f"The device {device} failed: {first_line(error)}. Unfinished files have no row. "
         f"Run the same command with --resume; if it fails again, run `nonlocal-video doctor` or use another "
         f"--device."
     )

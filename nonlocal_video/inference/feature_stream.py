@@ -310,7 +310,7 @@ def _in_order(
     def read(reading: _Reading) -> None:
         reader = readers.get()
         try:
-            with open_windows(reader, reading.path, spec, request) as windows:
+            with open_windows(reader, reading.path, spec, request, pinned=device.type == "cuda") as windows:
                 put(reading, windows.plan)
                 for clip in windows.clips:
                     if stop.is_set():

@@ -88,7 +88,8 @@ def _slide(
     batch_size = default_batch_size(predictor.device, spec) if batch_size is None else batch_size
     if batch_size < 1:
         raise UsageError(f"batch-size = {batch_size} should be at least 1.")
-    with predictor.new_reader() as reader, open_windows(reader, path, spec, request) as windows:
+    pinned = predictor.device.type == "cuda"
+    with predictor.new_reader() as reader, open_windows(reader, path, spec, request, pinned=pinned) as windows:
         plan, info = windows.plan, windows.info
         scores = np.empty((len(plan.starts), len(predictor.card.labels)), dtype=np.float32)
         logits = np.empty_like(scores)

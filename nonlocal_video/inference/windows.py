@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -171,7 +171,9 @@ class OpenWindows:
 
 
 @contextmanager
-def open_windows(reader: VideoReader, path: str, spec: InputSpec, request: WindowRequest) -> Iterator[OpenWindows]:
+def open_windows(
+    reader: VideoReader, path: str, spec: InputSpec, request: WindowRequest, *, pinned: bool = False
+) -> Iterator[OpenWindows]:
     """Give the windows of a video; its frames are decoded once, in order, as the clips are taken.
 
     A frame is dropped when no later window needs it. When the block ends the decoding stops.
@@ -181,6 +183,7 @@ def open_windows(reader: VideoReader, path: str, spec: InputSpec, request: Windo
         path: A video file, its URL, or a part of it as `fragment.with_part` names it.
         spec: The model's input.
         request: Which windows.
+        pinned: Whether to put clips into pinned memory, for asynchronous copies to a CUDA device.
 
     Raises:
         VideoError: The video cannot be read; from `clips` where it breaks later.
@@ -209,13 +212,19 @@ def open_windows(reader: VideoReader, path: str, spec: InputSpec, request: Windo
         # One frame a chunk: where a video breaks, no sound frame before the damage is lost with it.
         with (
             reader.stream(local, plan.times.ravel().tolist(), chunk_frames=1, box=centre.region_box) as stream,
-            closing(_clips(path, stream, plan, spec, centre, request)) as clips,
+            closing(_clips(path, stream, plan, spec, centre, request, pinned)) as clips,
         ):
             yield OpenWindows(info, plan, clips)
 
 
 def _clips(
-    path: str, stream: FrameStream, plan: WindowPlan, spec: InputSpec, centre: SpatialView, request: WindowRequest
+    path: str,
+    stream: FrameStream,
+    plan: WindowPlan,
+    spec: InputSpec,
+    centre: SpatialView,
+    request: WindowRequest,
+    pinned: bool,
 ) -> Generator[LoadedClip, None, None]:
     """Yield each window as a clip, as soon as its last frame is decoded."""
     frame_of_time = stream.frame_of_time.reshape(plan.times.shape)
@@ -224,7 +233,7 @@ def _clips(
     _check_held(frame_of_time, last_window, spec, plan, request.num_crops)
     seconds = stream.pts_seconds
     places = _ten_crops(centre) if request.num_crops == TEN_CROPS else ((centre, False),)
-    held: dict[int, list[torch.Tensor]] = {}  # number of a frame -> of each crop uint8 (crop, crop, 3)
+    held: dict[int, list[NDArray[np.uint8]]] = {}  # number of a frame -> of each crop (crop, crop, 3)
     num_read, started, transform = 0, time.perf_counter(), 0.0
     for window, frames_of_window in enumerate(frame_of_time):
         while num_read <= frames_of_window.max():
@@ -234,9 +243,7 @@ def _clips(
             resized = resize_region(frames, centre, antialias=spec.antialias, is_cut_out=True)
             # A view would keep the whole resized frame; NumPy copies in this thread.
             squares = [(cut(resized, place)[0].numpy(), is_mirrored) for place, is_mirrored in places]
-            held[num_read] = [
-                torch.from_numpy((square[:, ::-1] if is_mirrored else square).copy()) for square, is_mirrored in squares
-            ]
+            held[num_read] = [(square[:, ::-1] if is_mirrored else square).copy() for square, is_mirrored in squares]
             num_read += 1
             transform += time.perf_counter() - before
         needed, position_of_time = np.unique(frames_of_window, return_inverse=True)
@@ -246,7 +253,9 @@ def _clips(
             input=spec,
             views=(plan.view(window),),
             crops=tuple(place for place, _ in places),
-            squares=tuple(torch.stack(crop) for crop in zip(*(held[frame] for frame in needed.tolist()), strict=True)),
+            squares=tuple(
+                _stacked(crop, pinned) for crop in zip(*(held[frame] for frame in needed.tolist()), strict=True)
+            ),
             seconds=seconds[needed],
             frame_of_time=position_of_time.reshape(1, -1),
             decode_seconds=time.perf_counter() - started - transform,
@@ -257,6 +266,18 @@ def _clips(
         for frame in [frame for frame in held if last_window[frame] <= window]:
             del held[frame]
         started, transform = time.perf_counter(), 0.0
+
+
+def _stacked(frames: Sequence[NDArray[np.uint8]], pinned: bool) -> torch.Tensor:
+    """Return frames as one tensor (K, crop, crop, 3).
+
+    NumPy copies in this thread; PyTorch would start a team of threads in every thread that reads windows.
+    """
+    if not pinned:
+        return torch.from_numpy(np.stack(frames))
+    room = torch.empty(len(frames), *frames[0].shape, dtype=torch.uint8, pin_memory=True)
+    np.stack(frames, out=room.numpy())
+    return room
 
 
 def _check_held(

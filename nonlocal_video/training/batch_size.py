@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.device_errors import failure_of
 
 CPU_SHARE = 0.5
 """Share of the free memory to use; the rest is for decoding processes and the page cache."""
@@ -110,7 +111,9 @@ def _peak_on_cuda(step: Step, size: int, device: torch.device) -> int | None:
         step(size)
         torch.cuda.synchronize(device)
         peak = torch.cuda.max_memory_reserved(device)
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if failure_of(error) != "out_of_memory":
+            raise
         peak = None
     _release(device)  # after the except clause: the exception holds the tensors of the failed step
     return peak

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from nonlocal_video.errors import TrainingError
 from nonlocal_video.models.card import ModelCard
@@ -23,7 +22,7 @@ from nonlocal_video.training.freezing import Gates, set_training, with_absorbed_
 from nonlocal_video.training.loading import BatchLoader, EpochBatches, EveryClip, TrainingData, as_input, loaded
 from nonlocal_video.training.metrics import MetricsWriter
 from nonlocal_video.training.objective import Batch, Losses, Objective, one_hot
-from nonlocal_video.training.optim import learning_rate, make_optimizer, moving_average, set_learning_rate
+from nonlocal_video.training.optim import AveragedWeights, learning_rate, make_optimizer, set_learning_rate
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.validation import validate
 
@@ -105,11 +104,7 @@ class Training:
         self._clip_name, self._frozen = clip_name, frozen
         self.objective = objective.to(fabric.device)
         self._gates = Gates(objective.network, config.progressive)
-        self._averaged: AveragedModel | None = None
-        if config.ema_decay is not None:
-            # Statistics of batch norms are means already, and are copied: averaged once more they would stay those of a
-            # new network for a thousand steps.
-            self._averaged = AveragedModel(objective, multi_avg_fn=moving_average(config.ema_decay))
+        self._averaged = None if config.ema_decay is None else AveragedWeights(objective, config.ema_decay)
         module: torch.nn.Module = torch.compile(objective) if config.compile else objective  # type: ignore[assignment]
         self.optimizer = make_optimizer(objective, config)
         self._wrapped, self._optimizer = fabric.setup(module, self.optimizer)
@@ -260,7 +255,7 @@ class Training:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._averaged is not None:
-            self._averaged.update_parameters(self.objective)
+            self._averaged.update(self.objective)
         self.step += 1
         return self._batches.batch_size * config.accumulate, stopped
 

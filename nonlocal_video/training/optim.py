@@ -5,8 +5,9 @@ The learning rate is a function of the step alone, so a saved state needs no sch
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -53,17 +54,44 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
         group["lr"] = value
 
 
-def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """Return an update rule for `AveragedModel`: a <- d a + (1 - d) w, with d = min(decay, (1 + n) / (10 + n)).
+class AveragedWeights:
+    """The moving average of a module's parameters: a <- d a + (1 - d) w, with d = min(decay, (1 + n) / (10 + n)).
 
     n is the number of steps done. With a constant d, the first averages would be little more than the initial weights.
+    PyTorch's `AveragedModel` hands n to its rule as a tensor on the device; to read it is to wait for the device.
+
+    Attributes:
+        module: The averaged module. Its buffers are copies of the latest: statistics of batch norms are means already,
+            and averaged once more they would stay those of a new network for a thousand steps.
     """
 
-    @torch.no_grad()
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
-        done = int(steps)
-        weight = 1 - min(decay, (1 + done) / (10 + done))
-        for old, new in zip(averaged, current, strict=True):
-            old.lerp_(new, weight)
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(module)
+        self._decay = decay
+        self._steps = 0
 
-    return update
+    @torch.no_grad()
+    def update(self, latest: nn.Module) -> None:
+        """Add the parameters after a step; the first ones are the first average."""
+        averages: list[Tensor] = list(self.module.parameters())
+        parameters: list[Tensor] = list(latest.parameters())
+        if self._steps:
+            weight = 1 - min(self._decay, (1 + self._steps) / (10 + self._steps))
+            torch._foreach_lerp_(averages, parameters, weight)
+        else:
+            torch._foreach_copy_(averages, parameters)
+        for kept, buffer in zip(self.module.buffers(), latest.buffers(), strict=True):
+            kept.copy_(buffer)
+        self._steps += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state, with the keys of an `AveragedModel`."""
+        averages = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        return {"n_averaged": torch.tensor(self._steps), **averages}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the state of `state_dict`, or of an `AveragedModel`."""
+        self._steps = int(state["n_averaged"])
+        self.module.load_state_dict(
+            {name.removeprefix("module."): tensor for name, tensor in state.items() if name != "n_averaged"}
+        )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nonlocal_video.datasets.manifest import VALIDATION
 from nonlocal_video.errors import ModelError, TrainingError, UsageError
+from nonlocal_video.inference.device_errors import failure_of, first_line
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training.batch_size import find_batch_size, max_batch_size_per_process
 from nonlocal_video.training.config import TrainConfig, make_config, resolved
@@ -115,11 +116,14 @@ def train_run(
     except (UsageError, ModelError):
         folder.discard()
         raise
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if failure_of(error) != "out_of_memory":
+            raise
         folder.discard()
         raise TrainingError(
-            f"The memory of {fabric.device} is too small: {str(error).splitlines()[0]} Start another run with a lower "
-            f"--batch-size or --batch-size auto, --set gradient_checkpointing=true, or --set precision=bf16-mixed."
+            f"The memory of {fabric.device} is too small: {first_line(error).rstrip('.')}. Start another run with a "
+            f"lower --batch-size or --batch-size auto, --set gradient_checkpointing=true, or --set "
+            f"precision=bf16-mixed."
         ) from error
 
 

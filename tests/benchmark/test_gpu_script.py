@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -258,3 +259,31 @@ def test_every_package_to_bring_has_a_tested_version() -> None:
     for wanted in prepare.WANTED:
         for package in wanted.packages:
             assert prepare.tested_version(package).startswith(f"{package}==")
+
+
+class TestTree:
+    def test_it_leaves_room_for_the_wheels_that_nothing_runs_without(self, tmp_path: Path) -> None:
+        """Those of `WANTED[0]` take less than 3 MB."""
+        size = prepare.pack_tree(REPOSITORY, tmp_path / "tree.tar.gz")
+        assert size == (tmp_path / "tree.tar.gz").stat().st_size
+        assert size / prepare.MEGABYTE + 3 <= prepare.DEFAULT_LIMIT_MB
+
+    def test_it_has_what_git_has_but_what_the_run_does_not_need(self, tmp_path: Path) -> None:
+        repository = tmp_path / "repository"
+        kept = ("benchmarks/gpu.sh", "docs/gpu.md", "new.py", "tests/test_a.py")
+        for name in (*kept, "docs/images/a.png", "benchmarks/results/a.json", "out/log.txt", "gone.py"):
+            (repository / name).parent.mkdir(parents=True, exist_ok=True)
+            (repository / name).write_text(name)
+        (repository / ".gitignore").write_text("*.log\n")
+        (repository / "a.log").write_text("ignored")
+        (repository / "benchmarks/gpu.sh").chmod(0o755)
+        subprocess.run(["git", "init", "-q"], cwd=repository, check=True)
+        subprocess.run(["git", "add", "docs", "tests", "gone.py"], cwd=repository, check=True)
+        (repository / "gone.py").unlink()
+        prepare.pack_tree(repository, repository / "out" / "tree.tar.gz")
+        with tarfile.open(repository / "out" / "tree.tar.gz") as tar:
+            tar.extractall(tmp_path, filter="data")
+        unpacked = tmp_path / "nonlocal-video"
+        found = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
+        assert found == {*kept, ".gitignore"}
+        assert os.access(unpacked / "benchmarks/gpu.sh", os.X_OK)

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nonlocal_video as nlv
 from nonlocal_video.analysis.networks import nonlocal_blocks, without_blocks
-from nonlocal_video.benchmark.model import _Case, benchmark_model, multiply_accumulates, open_model
+from nonlocal_video.benchmark.model import Backend, _Case, benchmark_model, multiply_accumulates, open_model
 from nonlocal_video.cli.benchmark_text import model_table
 from nonlocal_video.inference.preprocessing import ClipLoader
 from nonlocal_video.inference.recognizer import Recognizer
@@ -136,22 +136,45 @@ def test_a_block_that_adds_zero_is_not_counted(tiny_model: Path) -> None:
     assert multiply_accumulates(recognizer.inference_network, card.input) == counter.get_total_flops() / 2
 
 
-def test_a_batch_that_does_not_fit_says_so(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = Recognizer.forward
+@pytest.mark.parametrize("runtime", ["torch", "eager"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("too much"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=("torch", "cudnn", "cublas"),
+)
+def test_a_batch_that_does_not_fit_says_so(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, runtime: Backend
+) -> None:
+    convolve = torch.nn.Conv3d.forward
 
-    def small(self: Recognizer, inputs: Tensor) -> Tensor:
+    def small(self: torch.nn.Conv3d, inputs: Tensor) -> Tensor:
         if len(inputs) > 1:
-            raise torch.OutOfMemoryError("too much")
-        return forward(self, inputs)
+            raise error
+        return convolve(self, inputs)
 
-    monkeypatch.setattr(Recognizer, "forward", small)
-    results = benchmark_model([str(tiny_model)], device="cpu", batch_sizes=(2, 1), rounds=1)
+    monkeypatch.setattr(torch.nn.Conv3d, "forward", small)
+    results = benchmark_model([str(tiny_model)], device="cpu", runtimes=(runtime,), batch_sizes=(2, 1), rounds=1)
     assert [row["fits"] for row in results["rows"]] == [False, True, False, True]
     assert results["rows"][0]["seconds"] == []
     assert results["rows"][1]["views_per_second"] > 0
     assert results["rows"][1]["time_of_first_row"] is None  # which did not run
     assert list(model_table(results).columns[7].cells)[::2] == ["out of memory"] * 2
     assert json.dumps(results)
+
+
+def test_another_error_of_a_pass_is_not_taken_for_one_of_memory(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Recognizer, inputs: Tensor) -> Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Recognizer, "forward", broken)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        benchmark_model([str(tiny_model)], device="cpu", rounds=1)
 
 
 def test_command(tiny_model: Path, tmp_path: Path, run) -> None:

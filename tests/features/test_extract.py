@@ -66,9 +66,9 @@ def resumed(recognizer: Recognizer, clips: Path, output: Path, monkeypatch, **se
     read: list[str] = []
     open_windows = feature_stream.open_windows
 
-    def noted(reader, path, *arguments):
+    def noted(reader, path, *arguments, **options):
         read.append(os.path.basename(path))
-        return open_windows(reader, path, *arguments)
+        return open_windows(reader, path, *arguments, **options)
 
     monkeypatch.setattr(feature_stream, "open_windows", noted)
     run = extract_features(recognizer, clips, output=output, resume=True, **settings)

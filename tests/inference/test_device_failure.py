@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import mmap
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +33,13 @@ NO_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     torch.AcceleratorError("CUDA error: out of memory"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("FIND was unable to find an engine to execute this computation"),
+    RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried ..."),
     MemoryError(),
 ]
@@ -70,13 +77,28 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Exception], list[
     [
         *((error, "out_of_memory") for error in NO_MEMORY),
         *((error, "device") for error in DEAD),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasSgemm( handle)`"), "device"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED_CUDART"), "device"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_UNEXPECTED_VALUE"), None),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
         (ValueError("CUDA error"), None),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=lambda value: str(value)[:70],
 )
 def test_one_place_tells_what_happened(error: Exception, failure: str | None) -> None:
     assert failure_of(error) == failure
+
+
+def test_cudnns_names_are_those_of_the_installed_one() -> None:
+    """A renamed status would turn a full device into an internal error."""
+    graph = Path(torch.__file__).parents[1] / "nvidia" / "cudnn" / "lib" / "libcudnn_graph.so.9"
+    if not graph.is_file():
+        pytest.skip("PyTorch is installed without cuDNN 9")
+    with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:
+        for place in ("HOST", "DEVICE"):
+            name = f"CUDNN_STATUS_INTERNAL_ERROR_{place}_ALLOCATION_FAILED"
+            assert failure_of(RuntimeError(f"cuDNN error: {name}")) == "out_of_memory"
+            assert library.find(f"\0{name}\0".encode()) > 0, f"cuDNN has no {name}"
 
 
 @pytest.mark.parametrize("error", DEAD, ids=["accelerator", "runtime"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -170,6 +172,44 @@ def test_on_a_gpu_the_last_that_ran_with_room_to_spare_is_taken(
     found = module._on_cuda(lambda num_clips: None, 1, 80, torch.device("cuda:0"), 0)  # 71.1 GiB may be taken
     assert found.size == size
     assert ended in found.explanation
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("FIND was unable to find an engine to execute this computation"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    ],
+    ids=("torch", "cudnn", "engine", "cublas", "other"),
+)
+def test_on_a_gpu_any_allocation_that_fails_ends_the_search_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    made: list[weakref.ref[Tensor]] = []
+    alive: list[bool] = []
+
+    def step(num_clips: int) -> None:
+        clips = torch.zeros(num_clips)
+        made.append(weakref.ref(clips))
+        if num_clips > 4:
+            raise type(error)(str(error))  # a new one, which this test does not keep alive
+
+    monkeypatch.setattr(module, "_release", lambda device: alive.append(any(one() is not None for one in made)))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**30))
+    for name in ("memory_reserved", "reset_peak_memory_stats", "synchronize", "max_memory_reserved"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
+    search = partial(module._on_cuda, step, 1, 80, torch.device("cuda:0"), 0)
+    if "mat1" in str(error):
+        with pytest.raises(RuntimeError, match="mat1"):
+            search()
+        return
+    found = search()
+    assert found.size == 4
+    assert "; 8 run out of memory." in found.explanation
+    assert alive == [False] * 8
 
 
 @pytest.mark.cuda

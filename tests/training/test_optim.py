@@ -9,11 +9,19 @@ from typing import Literal
 import pytest
 import torch
 from engine_parts import tiny_card, tiny_network
+from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.swa_utils import AveragedModel
 
 from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.freezing import freeze
-from nonlocal_video.training.optim import learning_rate, make_optimizer, set_learning_rate, state_bytes
+from nonlocal_video.training.optim import (
+    AveragedWeights,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+    state_bytes,
+)
 
 
 def test_linear_warm_up_then_half_a_cosine() -> None:
@@ -77,3 +85,34 @@ def test_what_training_takes_besides_gradients(optimizer: Literal["adamw", "sgd"
     assert state_bytes(network, config) == expected > 0
     averaged = state_bytes(network, replace(config, ema_decay=0.9)) - expected
     assert averaged == sum(parameter.nbytes for parameter in network.parameters())
+
+
+@torch.no_grad()
+def test_averages_have_the_bits_of_pytorchs_model_and_go_on_from_its_state(all_devices: str) -> None:
+    def one_by_one(averages: list[Tensor], parameters: list[Tensor], steps: Tensor) -> None:
+        for average, parameter in zip(averages, parameters, strict=True):
+            average.lerp_(parameter, 1 - min(0.5, (1 + int(steps)) / (10 + int(steps))))
+
+    network = tiny_network(tiny_card()).to(all_devices)
+    theirs = AveragedModel(network, multi_avg_fn=one_by_one)
+    ours = AveragedWeights(network, 0.5)
+
+    def step() -> None:
+        for tensor in (*network.parameters(), *network.buffers()):
+            tensor.add_(torch.randn_like(tensor) if tensor.is_floating_point() else 1)
+
+    def agree(averages: AveragedWeights) -> bool:
+        state, expected = averages.state_dict(), theirs.state_dict()
+        return state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in state)
+
+    for _ in range(10):  # from the eighth on the weight is the same
+        step()
+        theirs.update_parameters(network)
+        ours.update(network)
+        assert agree(ours)
+    resumed = AveragedWeights(tiny_network(tiny_card()).to(all_devices), 0.5)
+    resumed.load_state_dict(theirs.state_dict())
+    step()
+    theirs.update_parameters(network)
+    resumed.update(network)
+    assert agree(resumed)

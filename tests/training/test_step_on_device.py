@@ -168,22 +168,35 @@ def counted_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             yield found
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_step_reads_from_the_device_once(accumulate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("accumulate", "ema_decay"), [(1, None), (3, None), (1, 0.9)])
+def test_a_step_reads_from_the_device_once(
+    accumulate: int, ema_decay: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card = tiny_card(blocks=True)
     config = TrainConfig(
-        stage="all", epochs=2, batch_size=2, accumulate=accumulate, clip_norm=1.0, optimizer="sgd", workers=0
+        stage="all",
+        epochs=2,
+        batch_size=2,
+        accumulate=accumulate,
+        clip_norm=1.0,
+        ema_decay=ema_decay,
+        optimizer="sgd",
+        workers=0,
     )
-    made = training(tmp_path, tiny_network(card), card, config, train=PixelClips(12), validation=PixelClips(2))
+    made = training(tmp_path, tiny_network(card), card, config, train=PixelClips(16), validation=PixelClips(2))
     batches = iter(made._loader)
     made._one_step(batches, 0, lambda: False)
+    made._one_step(batches, 0, lambda: False)  # the second one begins to average
     with counted_waits(monkeypatch) as found:
         made._one_step(batches, 0, lambda: False)
     assert found == ["tolist"]
 
 
 @pytest.mark.cuda
-def test_cuda_synchronises_once_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_cuda_synchronises_once_a_step(
+    ema_decay: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def on_cuda(precision: Any = "32-true") -> Fabric:
         made = Fabric(accelerator="cuda", devices=1, precision=precision)
         made.launch()
@@ -191,10 +204,13 @@ def test_cuda_synchronises_once_a_step(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("engine_parts.fabric", on_cuda)
     card = tiny_card(blocks=True)
-    config = TrainConfig(stage="all", epochs=2, batch_size=2, clip_norm=1.0, optimizer="sgd", workers=0)
+    config = TrainConfig(
+        stage="all", epochs=2, batch_size=2, clip_norm=1.0, ema_decay=ema_decay, optimizer="sgd", workers=0
+    )
     made = training(tmp_path, tiny_network(card), card, config, train=PixelClips(12), validation=PixelClips(2))
     batches = iter(made._loader)
-    made._one_step(batches, 0, lambda: False)
+    for _ in range(2):  # the second one begins to average
+        made._one_step(batches, 0, lambda: False)
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as found:

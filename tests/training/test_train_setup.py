@@ -53,18 +53,50 @@ class TestRefused:
         assert len(json.loads((tmp_path / "run" / "config.json").read_text())["starts"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nA long explanation."),
+            "CUDA out of memory. Tried to allocate 9 GiB.",
+        ),
+        (
+            RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED\nShapes."),
+            "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED.",
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`.",
+        ),
+        (MemoryError(), "MemoryError."),
+    ],
+    ids=("torch", "cudnn", "cublas", "host"),
+)
 def test_too_little_memory_says_what_helps_and_leaves_no_folder(
-    train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, told: str
 ) -> None:
     def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nA long explanation.")
+        raise error
 
     monkeypatch.setattr(engine.Training, "_one_step", full)
     done = train(divided_clips, "--stage", "all")
     assert done.status == 1
     assert done.err.endswith("--set gradient_checkpointing=true, or --set precision=bf16-mixed.\n")
-    assert "is too small: CUDA out of memory. Tried to allocate 9 GiB. Start another run" in done.err
+    assert "The memory of cpu is too small: " in done.err
+    assert f"{told} Start another run" in done.err
     assert not (tmp_path / "run").exists()
+
+
+def test_another_error_of_a_step_is_not_taken_for_one_of_memory(
+    train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(engine.Training, "_one_step", broken)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        train(divided_clips, "--stage", "all")
+    assert (tmp_path / "run").exists()
 
 
 class TestDeterministic:

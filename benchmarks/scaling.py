@@ -3,12 +3,13 @@
     python benchmarks/scaling.py files --output benchmarks/results/scaling.json
     python benchmarks/scaling.py cores CLIPS --output benchmarks/results/scaling.json
 
-Each run is `nonlocal-video classify FOLDER --output TABLE.parquet` in a process of its own, whose rows are timed as they
-are printed: from its start to the first row, from the first to the last, and on to its end. Peak memory is the highest
-resident set that the system has recorded (`VmHWM`), of the command and of the largest of its decoding processes.
+Each run is `nonlocal-video classify FOLDER --output TABLE.parquet` in a process of its own, whose rows are timed as
+they are printed: from its start to the first row, from the first to the last, and on to its end. Peak memory is the
+highest resident set that the system has recorded (`VmHWM`), of the command and of the largest decoding process.
 
-files: hard links to small H.264 clips and a tiny network (of this module, run by PyTorch), so that decoding and the
-run's own work are what is measured; then the finished run once more with `--resume`.
+files: hard links to small H.264 clips and a tiny network (of this module, run by PyTorch in one thread: several would
+spend most of the time on waiting for each other), so that decoding and the run's own work are what is measured; then
+the finished run once more with `--resume`.
 
 cores: the default model on the first clips of a folder, by both runtimes on 1 and 2 cores in turn (`taskset`), the
 compiled networks in the cache. Each part replaces its own part of the output.
@@ -88,18 +89,20 @@ class Run:
         return found
 
 
-def run(arguments: Sequence[str], *, cores: Sequence[int] = (), cache: Path) -> Run:
-    """Classify in a process of its own, on some cores or all."""
+def run(arguments: Sequence[str], *, cores: Sequence[int] = (), threads: int | None = None, cache: Path) -> Run:
+    """Classify in a process of its own, on some cores or all, with as many threads as suit them or some."""
     command = [sys.executable, "-m", "nonlocal_video", "classify", "--device", "cpu", "--json", *arguments]
     if cores:
         command = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
-    path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, CACHE_VARIABLE: str(cache)}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
     before = os.times()
     found = Run(time.perf_counter())
     with subprocess.Popen(
-        command, cwd=HERE, env={**os.environ, "PYTHONPATH": path, CACHE_VARIABLE: str(cache)},
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
+        command, cwd=HERE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         over = threading.Event()
         looking = threading.Thread(target=look, args=(psutil.Process(process.pid), found, over))
         looking.start()
@@ -157,10 +160,10 @@ def grow(folder: Path, sizes: Sequence[int], repeats: int) -> dict[str, Any]:
         for repeat in range(repeats if size <= 100 else 1):
             table = folder / f"{size} {repeat}.parquet"
             arguments = [str(taken), "--model", "scaling:network", "--runtime", "torch", "--output", str(table)]
-            done = run(arguments, cache=folder / "cache")
+            done = run(arguments, threads=1, cache=folder / "cache")
             assert len(done.rows) == size
             times.append(done.figures())
-            again = run([*arguments, "--resume"], cache=folder / "cache")
+            again = run([*arguments, "--resume"], threads=1, cache=folder / "cache")
             assert not again.rows
             resumed.append(again.figures())
         rows.append(

@@ -5,7 +5,7 @@
 
 Each run is `nonlocal-video classify FOLDER --output TABLE.parquet` in a process of its own, whose rows are timed as
 they are printed: from its start to the first row, from the first to the last, and on to its end. Peak memory is the
-highest resident set that the system has recorded (`VmHWM`), of the command and of the largest decoding process.
+highest resident set that the system has recorded, of the command and of the largest decoding process.
 
 files: hard links to small H.264 clips and a tiny network (of this module, run by PyTorch in one thread: several would
 spend most of the time on waiting for each other), so that decoding and the run's own work are what is measured; then
@@ -46,7 +46,7 @@ HERE = Path(__file__).resolve().parent
 SIZES = (10, 100, 1_000, 10_000)
 DISTINCT_CLIPS = 10
 LOOK_SECONDS = 0.2
-"""Time between two looks at the memory, which the system records at its highest."""
+"""Time between two looks at the memory of the decoding processes, which the system records at its highest."""
 
 
 def network() -> tuple[nn.Module, nlv.ModelCard]:
@@ -98,34 +98,33 @@ def run(arguments: Sequence[str], *, cores: Sequence[int] = (), threads: int | N
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
-    before = os.times()
     found = Run(time.perf_counter())
     with subprocess.Popen(
         command, cwd=HERE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         over = threading.Event()
-        looking = threading.Thread(target=look, args=(psutil.Process(process.pid), found, over))
+        looking = threading.Thread(target=look, args=(psutil.Process(process.pid), found.children_bytes, over))
         looking.start()
         assert process.stdout is not None
         found.rows.extend(time.perf_counter() for _ in process.stdout)
-        process.wait()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
         found.ended = time.perf_counter()
         over.set()
         looking.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}.")
-    after = os.times()
-    found.cpu_seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    found.cpu_seconds = usage.ru_utime + usage.ru_stime  # those of its decoding processes are among them
+    found.parent_bytes = 1024 * usage.ru_maxrss
     return found
 
 
-def look(process: psutil.Process, found: Run, over: threading.Event) -> None:
-    """Keep the highest memory of a process and of each of its children."""
+def look(process: psutil.Process, peaks: dict[int, int], over: threading.Event) -> None:
+    """Keep the highest memory of each child of a process."""
     while not over.wait(LOOK_SECONDS):
-        found.parent_bytes = max(found.parent_bytes, peak(process.pid))
         with suppress(psutil.NoSuchProcess):
             for child in process.children(recursive=True):
-                found.children_bytes[child.pid] = max(found.children_bytes.get(child.pid, 0), peak(child.pid))
+                peaks[child.pid] = max(peaks.get(child.pid, 0), peak(child.pid))
 
 
 def peak(pid: int) -> int:

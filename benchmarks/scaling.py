@@ -120,11 +120,11 @@ def run(arguments: Sequence[str], *, cores: Sequence[int] = (), threads: int | N
 
 
 def look(process: psutil.Process, peaks: dict[int, int], over: threading.Event) -> None:
-    """Keep the highest memory of each child of a process."""
+    """Keep the last known peak of each child of a process: of one that has just been forked it is still the parent's."""
     while not over.wait(LOOK_SECONDS):
         with suppress(psutil.NoSuchProcess):
             for child in process.children(recursive=True):
-                peaks[child.pid] = max(peaks.get(child.pid, 0), peak(child.pid))
+                peaks[child.pid] = peak(child.pid) or peaks.get(child.pid, 0)
 
 
 def peak(pid: int) -> int:
@@ -185,18 +185,19 @@ def compare_cores(folder: Path, clips: Path, num_clips: int, rounds: int) -> dic
     """Classify the first clips of a folder on 1 and 2 cores by both runtimes, in turn."""
     taken = folder / "clips"
     taken.mkdir()
-    for path in sorted(clips.resolve().rglob("*.mp4"))[:num_clips]:
-        (taken / f"{len(list(taken.iterdir()))}{path.suffix}").symlink_to(path)
+    for number, path in enumerate(sorted(clips.rglob("*.mp4"))[:num_clips]):
+        shutil.copy(path, taken / f"{number}.mp4")  # and so they need not be read from the disk
     available = sorted(os.sched_getaffinity(0))
     cases = [(runtime, cores) for runtime in ("torch", "openvino") for cores in (1, 2)]
     found: dict[tuple[str, int], list[dict[str, float]]] = {case: [] for case in cases}
-    for number in range(1 + rounds):  # the first is not counted: OpenVINO's compiles, and files are read from the disk
+    for number in range(1 + rounds):  # the first is not counted: OpenVINO compiles, for each number of threads
         for runtime, cores in cases if number % 2 else reversed(cases):
-            arguments = [str(taken), "--runtime", runtime, "--output", str(folder / f"{runtime} {cores} {number}.csv")]
+            table = folder / f"{runtime} {cores} {number}.parquet"
+            arguments = [str(taken if number else taken / "0.mp4"), "--runtime", runtime, "--output", str(table)]
             figures = run(arguments, cores=available[:cores], cache=folder / "cache").figures()
             print(number, runtime, cores, json.dumps(figures), flush=True)
             if number:
-                found[runtime, cores].append(figures)
+                found[runtime, cores].append({name: round(figure, 4) for name, figure in figures.items()})
     rows = [{"runtime": runtime, "cores": cores, "runs": found[runtime, cores]} for runtime, cores in cases]
     return {"clips": len(list(taken.iterdir())), "rounds": rounds, "cases": rows}
 

@@ -120,7 +120,7 @@ def run(arguments: Sequence[str], *, cores: Sequence[int] = (), threads: int | N
 
 
 def look(process: psutil.Process, peaks: dict[int, int], over: threading.Event) -> None:
-    """Keep the last known peak of each child of a process: of one that has just been forked it is still the parent's."""
+    """Keep the last known peak of each child of a process: of one that was just forked it is the parent's."""
     while not over.wait(LOOK_SECONDS):
         with suppress(psutil.NoSuchProcess):
             for child in process.children(recursive=True):

@@ -190,7 +190,7 @@ def compare_cores(folder: Path, clips: Path, num_clips: int, rounds: int) -> dic
     available = sorted(os.sched_getaffinity(0))
     cases = [(runtime, cores) for runtime in ("torch", "openvino") for cores in (1, 2)]
     found: dict[tuple[str, int], list[dict[str, float]]] = {case: [] for case in cases}
-    for number in range(1 + rounds):  # the first is not counted: OpenVINO compiles, for each number of threads
+    for number in range(1 + rounds):  # the first is not counted: OpenVINO compiles
         for runtime, cores in cases if number % 2 else reversed(cases):
             table = folder / f"{runtime} {cores} {number}.parquet"
             arguments = [str(taken if number else taken / "0.mp4"), "--runtime", runtime, "--output", str(table)]

@@ -17,6 +17,7 @@ PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "benchmarks" / "results" / "model_cpu.json"
 PRECISION = ROOT / "benchmarks" / "results" / "precision.json"
 VERSIONS = ROOT / "benchmarks" / "results" / "two_versions.json"
+SCALING = ROOT / "benchmarks" / "results" / "scaling.json"
 WAYS = {
     "eager": "PyTorch, the network as it was trained",
     "torch": "PyTorch, as `--runtime torch` runs it",
@@ -29,11 +30,14 @@ def page_with_tables(text: str) -> str:
     results = json.loads(RESULTS.read_text("utf-8"))
     of_precision = json.loads(PRECISION.read_text("utf-8"))
     of_versions = json.loads(VERSIONS.read_text("utf-8"))
+    of_scaling = json.loads(SCALING.read_text("utf-8"))
     tables = (
         ("views", views(results)),
         ("folder", folder(results)),
         ("precision", precision(of_precision)),
         ("versions", versions(of_versions)),
+        ("growth", growth(of_scaling["files"])),
+        ("cores", by_cores(of_scaling["cores"])),
     )
     for marker, table in tables:
         text = re.sub(
@@ -72,6 +76,66 @@ def versions(results: dict[str, Any]) -> str:
         f"{results['other_commit'][:7]}, now "
         f"{results['this_commit'][:7]}; the default runtime was `{results['runtimes']['other']}` before and "
         f"is `{results['runtimes']['this']}` now."
+    )
+
+
+def growth(results: dict[str, Any]) -> str:
+    """Folder runs of more and more files."""
+    rows = [
+        [
+            "files", "until the first row, s", "then a file, ms", "processor, ms a file", "after the last row, s",
+            "command's peak, MiB", "a decoding process's", "table, KB", "journal, KB", "`--resume`, s", "its peak, MiB",
+        ]
+    ]  # fmt: skip
+    for size in results["sizes"]:
+        resume = size["resume"]
+        rows.append(
+            [
+                f"{size['files']:,}", f"{size['start_seconds']:.1f}", f"{1000 * size['seconds_a_file']:.0f}",
+                processor(results["sizes"][0], size), f"{size['end_seconds']:.1f}", f"{size['peak_mib']:.0f}",
+                f"{size['child_peak_mib']:.0f}", f"{size['table_bytes'] / 1000:,.0f}",
+                f"{size['journal_bytes'] / 1000:,.0f}", f"{resume['seconds']:.1f}", f"{resume['peak_mib']:.0f}",
+            ]
+        )  # fmt: skip
+    several = [size for size in results["sizes"] if size["runs"] > 1]
+    return (
+        f"{_table(*rows)}\n\nClips of 1 s and {results['clip_bytes'] / 1000:.0f} KB, a tiny network, one decoding "
+        f"process at a time, `--output TABLE.parquet`; medians of {several[0]['runs']} runs up to "
+        f"{several[-1]['files']:,} files, then one. Processor time is what a run took more than that of "
+        f"{results['sizes'][0]['files']} files, by the files more. {_machine(results)}"
+    )
+
+
+def processor(smallest: dict[str, Any], size: dict[str, Any]) -> str:
+    """Return the processor time that each file more than those of the smallest run took, ms; empty for that run."""
+    more = size["files"] - smallest["files"]
+    return f"{1000 * (size['cpu_seconds'] - smallest['cpu_seconds']) / more:.0f}" if more else ""
+
+
+def by_cores(results: dict[str, Any]) -> str:
+    """The same clips on 1 and 2 cores."""
+    rows = [["runtime", "cores", "a clip, s", "each round's", "processor, s", "speed against 1 core"]]
+    cases = {(case["runtime"], case["cores"]): case["runs"] for case in results["cases"]}
+    for (runtime, cores), runs in cases.items():
+        seconds, alone = ([run["seconds_a_file"] for run in some] for some in (runs, cases[runtime, 1]))
+        ratio = statistics.median(one / many for one, many in zip(alone, seconds, strict=True))
+        cpu = statistics.median(run["cpu_seconds"] for run in runs) / results["clips"]
+        each = ", ".join(f"{one:.2f}" for one in seconds)
+        rows.append(
+            [f"`{runtime}`", str(cores), f"{statistics.median(seconds):.2f}", each, f"{cpu:.1f}", f"x{ratio:.2f}"]
+        )
+    return (
+        f"{_table(*rows)}\n\nThe default model, {results['clips']} clips, after the first; all cases in turn, "
+        f"{results['rounds']} times after one that does not count, OpenVINO from its cache. Processor time is the "
+        f"whole command's, by the clips. {_machine(results)}"
+    )
+
+
+def _machine(results: dict[str, Any]) -> str:
+    machine, (before, after) = results["machine"], results["load_average"]
+    return (
+        f"{machine['cores']} cores of {machine['processor']} (load average {before:.1f} before, {after:.1f} after), "
+        f"commit {results['commit'][:7]}."
     )
 
 

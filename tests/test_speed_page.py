@@ -59,6 +59,32 @@ def test_everything_took_turns() -> None:
     ]
 
 
+def test_time_and_memory_grow_as_the_page_says(tables: ModuleType) -> None:
+    sizes = json.loads((ROOT / "benchmarks" / "results" / "scaling.json").read_text("utf-8"))["files"]["sizes"]
+    assert [size["files"] for size in sizes] == [10, 100, 1_000, 10_000]
+    smallest, *_, thousand, largest = sizes
+    assert largest["journal_bytes"] / 10_000 == pytest.approx(thousand["journal_bytes"] / 1_000, rel=0.05)
+    first, last = (float(tables.processor(smallest, size)) for size in (thousand, largest))
+    assert last < 1.2 * first
+    assert largest["child_peak_mib"] < 1.1 * smallest["child_peak_mib"]
+    (grown,) = re.findall(r"peak grew by (\S+)%", PAGE)
+    assert grown == f"{100 * (largest['peak_mib'] / smallest['peak_mib'] - 1):.1f}"
+    assert largest["resume"]["cpu_seconds"] - smallest["resume"]["cpu_seconds"] < 9_990 * 0.1e-3
+    (told,) = re.findall(r"10,000 files took the processor (\d+) ms each", PAGE)
+    assert float(told) == last
+
+
+def test_cores_took_turns(tables: ModuleType) -> None:
+    cores = json.loads((ROOT / "benchmarks" / "results" / "scaling.json").read_text("utf-8"))["cores"]
+    cases = [(case["runtime"], case["cores"]) for case in cores["cases"]]
+    assert cases == [("torch", 1), ("torch", 2), ("openvino", 1), ("openvino", 2)]
+    assert all(len(case["runs"]) == cores["rounds"] >= 2 for case in cores["cases"])
+    made = [{"runtime": "torch", "cores": 1, "runs": [{"seconds_a_file": 4.0, "cpu_seconds": 30.0}] * 2}]
+    made += [{"runtime": "torch", "cores": 2, "runs": [{"seconds_a_file": 2.5, "cpu_seconds": 40.0}] * 2}]
+    table = tables.by_cores({**cores, "clips": 8, "cases": made})
+    assert "| `torch` | 2 | 2.50 | 2.50, 2.50 | 5.0 | x1.60 |" in table
+
+
 def test_the_readme_has_the_same_figure(tables: ModuleType) -> None:
     (told,) = re.findall(r"`--runtime openvino` does the network's part (\S+) times as fast", README)
     assert told == f"{tables.speed(RESULTS, 'full', 'openvino'):.1f}"

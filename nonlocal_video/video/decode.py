@@ -21,8 +21,10 @@ from nonlocal_video.video.info import FrameChunk, Frames, VideoInfo
 from nonlocal_video.video.limits import DecodeLimits
 from nonlocal_video.video.region import PixelBox
 
-_MAX_FILES_A_PROCESS = 200
-"""Number of files after which a process is replaced: libraries leak, and a new process costs a third of a second."""
+_MAX_REQUESTS_A_PROCESS = 400
+"""Number of requests after which a process is replaced: libraries leak, and a new process costs a third of a second.
+
+A file of a folder run takes two, one for its properties and one for its frames."""
 _REPLACED_ABOVE_BYTES = 1 << 30
 """Resident memory after a file above which a process is replaced, on Linux."""
 
@@ -68,7 +70,7 @@ class VideoReader:
         self._lock = threading.Lock()
         self._session_thread: int | None = None
         self._process: DecoderProcess | None = None
-        self._process_files = 0
+        self._process_requests = 0
         self._pid = os.getpid()
 
     def probe(self, path: VideoPath) -> VideoInfo:
@@ -204,13 +206,13 @@ class VideoReader:
 
     def _child(self) -> DecoderProcess:
         if self._process is not None and (
-            self._process_files >= _MAX_FILES_A_PROCESS or self._process.resident_bytes() > _REPLACED_ABOVE_BYTES
+            self._process_requests >= _MAX_REQUESTS_A_PROCESS or self._process.resident_bytes() > _REPLACED_ABOVE_BYTES
         ):
             self.close()
         if self._process is None:
             self._process = DecoderProcess(self.limits)
-            self._process_files = 0
-        self._process_files += 1
+            self._process_requests = 0
+        self._process_requests += 1
         return self._process
 
 

@@ -168,8 +168,18 @@ def test_the_child_cannot_take_more_memory_than_allowed(clips: Path, tmp_path: P
         assert reader.probe(clips / "hevc.mp4").num_frames == numbered_clips.NUM_FRAMES
 
 
-def test_one_child_serves_many_files_and_is_renewed(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nonlocal_video.video.decode._MAX_FILES_A_PROCESS", 5)
+def test_one_child_serves_two_hundred_files(clips: Path) -> None:
+    path, children = clips / "h264.mp4", []
+    with VideoReader() as reader:
+        for _ in range(201):
+            reader.probe(path)
+            reader.read(path, [0.0])
+            children.append(child_of(reader))
+    assert [children.count(child) for child in dict.fromkeys(children)] == [200, 1]
+
+
+def test_one_child_serves_many_requests_and_is_renewed(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nonlocal_video.video.decode._MAX_REQUESTS_A_PROCESS", 5)
     children = []
     with VideoReader() as reader:
         for _ in range(12):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -86,3 +88,28 @@ def test_ci_tries_other_versions_only_where_they_are_others(
     expected = ["lint", "demo", "docs", "test"]
     expected += ["test-newest"] * newest_differ + ["test-lowest"] * project_changed
     assert (tmp_path / "goals").read_text().split() == expected
+
+
+def lowest_versions() -> dict[str, str]:
+    bounds = {}
+    for one in map(Requirement, PROJECT["dependencies"]):
+        bounds[one.name] = re.search(r">=([\d.]+)", str(one.specifier))[1]
+    return bounds
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({}, ""),
+        ({"torch": "99"}, ""),
+        ({"safetensors": "0.8.0"}, "safetensors would be 0.8.0"),
+        ({"huggingface_hub": "1.31.0", "rich": "15"}, "huggingface-hub would be 1.31.0"),
+    ],
+)
+def test_the_lowest_run_has_the_lowest_versions(tmp_path: Path, changed: dict[str, str], sentence: str) -> None:
+    versions = tmp_path / "versions.txt"
+    versions.write_text("".join(f"{name}=={version}\n" for name, version in (lowest_versions() | changed).items()))
+    command = [sys.executable, ROOT / ".ci" / "check_lowest.py", versions]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stderr.startswith(sentence)) == (1 if sentence else 0, True)
+    assert len(done.stderr.splitlines()) == len(changed.keys() - {"torch"})

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_NOT_CLIPS = {
-    ".csv", ".json", ".txt", ".md", ".zip", ".rar", ".tar", ".gz", ".tgz", ".html", ".pdf", ".py", ".pkl", ".npy",
-    ".jpg", ".jpeg", ".png",
-}  # fmt: skip
+from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.file_kinds import HIDDEN, SYSTEM
+from nonlocal_video.inference.walk import is_frame_folder, walk
 
 
 class ClipFiles:
     """The clips below a folder by name, whatever their ending: data sets are often encoded again.
 
+    What may be a clip is decided as in every folder run, by `file_kinds`.
+
     Attributes:
+        others: Paths of the files that are not clips by name, sorted; hidden ones and those of systems are left out.
         repeated: Names that were looked for and that several files have; the first of those in name order is taken.
     """
 
@@ -24,16 +26,22 @@ class ClipFiles:
         Args:
             root: The folder.
             ignore_case: Take names for equal that differ in upper and lower case only.
+
+        Raises:
+            UsageError: A folder below it cannot be read.
         """
         self._ignore_case = ignore_case
         self._by_stem: dict[str, list[str]] = {}
         self.repeated: set[str] = set()
-        for folder, folders, names in os.walk(root):
-            folders.sort()
-            for name in sorted(names):
-                stem, ending = os.path.splitext(name)
-                if ending.casefold() not in _NOT_CLIPS and not name.startswith("."):
-                    self._by_stem.setdefault(self._key(stem), []).append(os.path.join(folder, name))
+        self.others: list[str] = []
+        for path, kind in sorted(walk(str(root)), key=lambda found: found[0]):
+            if kind is None:
+                if os.path.isdir(path) and not is_frame_folder(path):
+                    raise UsageError(f"The folder {path!r} cannot be read; get the right to read it, or move it away.")
+                stem = os.path.splitext(os.path.basename(path))[0]
+                self._by_stem.setdefault(self._key(stem), []).append(path)
+            elif kind not in (HIDDEN, SYSTEM) and os.path.isfile(path):
+                self.others.append(path)
 
     def find(self, name: str) -> str | None:
         """The clip that a list calls by its name, or by its folder and name, with or without an ending."""

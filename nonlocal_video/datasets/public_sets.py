@@ -168,7 +168,7 @@ def _hmdb51(root: Path, split: int) -> PublicSet:
     files = ClipFiles(root)
     found = PublicSet(files)
     ending = f"_test_split{split}.txt"
-    lists = sorted(path for path in root.rglob("*.txt") if path.name.endswith(ending))
+    lists = [path for path in map(Path, files.others) if path.name.endswith(ending)]
     unused = 0
     for path in lists:
         label = path.name.removesuffix(ending)
@@ -201,7 +201,9 @@ def _kinetics(root: Path, split: int) -> PublicSet:
     files = ClipFiles(root)
     found = PublicSet(files)
     num_lists = 0
-    for path in sorted(root.rglob("*.csv")):
+    for path in map(Path, files.others):
+        if path.suffix != ".csv":
+            continue
         with open_text(path) as file:
             rows = csv.DictReader(file)
             if not {"youtube_id", "time_start", "time_end"} <= set(rows.fieldnames or ()):

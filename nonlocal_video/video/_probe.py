@@ -54,7 +54,7 @@ class _Packets:
     """Summary of a stream's packets, in file order."""
 
     num_packets: int
-    pts: NDArray[np.int64]  # of the packets that are shown and wholly there
+    pts: NDArray[np.int64]  # of the packets that are shown, wholly there and not lost at a change of the size
     last_duration: int
     first_dts: int | None
     key_pts: list[int]
@@ -198,6 +198,7 @@ def _read_packets(
     one_to_one = codec in _ONE_FRAME_A_PACKET and not is_unordered
     in_decoding_order = codec in _REORDERING_CODECS and stream.codec_context.has_b_frames
     partial_pts: list[int | None] = []
+    lost_pts: list[int] = []
     early = EarlyBlocks(source, container)
     allowed_ticks = source.limits.max_duration_seconds / float(stream.time_base)
     try:
@@ -208,7 +209,8 @@ def _read_packets(
             if packet.pts is None:
                 early.add(packet)
             first_packet = first_packet or bytes(packet)
-            watch.see(packet)
+            if watch.see(packet):
+                lost_pts.append(highest_pts)
             if packet.is_corrupt:
                 partial_pts.append(packet.pts)
             else:  # only damage at the very end is a cut; elsewhere the decoder has to judge the picture
@@ -245,7 +247,7 @@ def _read_packets(
     pts = np.sort(np.frombuffer(shown, dtype=np.int64))
     return _Packets(
         num_packets=num_packets - len(partial_pts),
-        pts=pts[~np.isin(pts, [p for p in partial_pts if p is not None])],
+        pts=pts[~np.isin(pts, [*lost_pts, *(p for p in partial_pts if p is not None)])],
         last_duration=last_duration,
         first_dts=first_dts,
         key_pts=key_pts,

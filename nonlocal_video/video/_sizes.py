@@ -16,6 +16,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 _MAX_KEPT_PACKETS = 8
+_LOSES_HELD_PICTURE = {"mpeg1video", "mpeg2video"}
+"""Codecs whose decoder in FFmpeg starts anew for another size, and throws away the picture that it holds."""
 _START_CODE = b"\0\0\1"
 _SEARCHED_BYTES = 1 << 16  # headers come before the picture
 
@@ -31,16 +33,24 @@ class SizeWatch:
         self._headers = _headers_of(codec.codec.canonical_name, self._extradata or b"")
         self._seen = set(self._headers(self._extradata)) if self._extradata else set()
         self._kept: list[Packet] = []
+        self._loses_held_picture = codec.codec.canonical_name in _LOSES_HELD_PICTURE
+        self._latest: bytes | None = None
 
-    def see(self, packet: Packet) -> None:
-        """Register the next packet in file order."""
-        is_new = packet.has_sidedata("new_extradata")
+    def see(self, packet: Packet) -> bool:
+        """Register the next packet in file order, and return whether its size makes the decoder lose a picture.
+
+        The lost one is the last that is shown of those before, which the decoder still holds, as others may refer to
+        it. Other changes in a header, such as that of the pixels' shape, lose none.
+        """
+        is_new, previous = packet.has_sidedata("new_extradata"), self._latest
         if packet.is_keyframe:
             for header in self._headers(bytes(memoryview(packet)[:_SEARCHED_BYTES])):
                 is_new |= header not in self._seen
                 self._seen.add(header)
+                self._latest = header
         if is_new and len(self._kept) < _MAX_KEPT_PACKETS:
             self._kept.append(packet)
+        return self._loses_held_picture and previous is not None and self._latest != previous
 
     def sizes(self) -> set[tuple[int, int]]:
         """Return the widths and heights behind the headers."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nonlocal_video.cli.main import main
+from nonlocal_video.datasets.clip_files import ClipFiles
 from nonlocal_video.datasets.labelled import read_source
 from nonlocal_video.datasets.public_sets import PUBLIC_SETS, PublicClip, read_public_set, write_clip_list
 from nonlocal_video.errors import UsageError
@@ -146,6 +149,47 @@ def test_kinetics_without_lists(tmp_path: Path) -> None:
         ("train/tai_chi/aaaaaaaaaaa_000001_000011.mp4", "tai chi", "aaaaaaaaaaa", "train"),
         ("val/tai chi/-bbbbbbbbbb.mp4", "tai chi", "-bbbbbbbbbb", "validation"),
     }
+
+
+def test_files_beside_the_clips_are_no_clips(tmp_path: Path) -> None:
+    """Subtitles, sound and what systems leave, with names as the clips have them and earlier in name order."""
+    name = "train/tai chi/aaaaaaaaaaa_000001_000011"
+    strays = ("Thumbs.db", "desktop.ini", "talk.wav", "__MACOSX/b.mp4", ".Trash/aaaaaaaaaaa_000001_000011.avi")
+    lay_out(tmp_path, *(f"{name}.{ending}" for ending in ("ass", "mp4", "srt", "wav")), *strays)
+    expected = {(f"{name}.mp4", "tai chi", "aaaaaaaaaaa", "train")}
+    assert ClipFiles(tmp_path).all() == [str(tmp_path / f"{name}.mp4")]
+    assert rows(read_public_set("kinetics", tmp_path).clips, tmp_path) == expected
+    text(tmp_path, "train.csv", "label,youtube_id,time_start,time_end\ntai chi,aaaaaaaaaaa,1,11\n")
+    for resource_fork in ("__MACOSX/._train.csv", "._train.csv"):
+        (tmp_path / resource_fork).write_bytes(b"\0\5\x16\7\0\2\0\0\xff")
+    found = read_public_set("kinetics", tmp_path)
+    assert rows(found.clips, tmp_path) == expected
+    assert found.notes == []
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    lay_out(tmp_path / "disk", "tai chi/aaaaaaaaaaa_000001_000011.mp4")
+    text(tmp_path / "disk", "train.csv", "label,youtube_id,time_start,time_end\ntai chi,aaaaaaaaaaa,1,11\n")
+    (tmp_path / "set").mkdir()
+    os.symlink(tmp_path / "disk", tmp_path / "set/train")
+    os.symlink(tmp_path / "set", tmp_path / "disk/round")
+    (clip,) = read_public_set("kinetics", tmp_path / "set").clips
+    assert clip.path == str(tmp_path / "set/train/tai chi/aaaaaaaaaaa_000001_000011.mp4")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the right is taken away here."""
+    lay_out(tmp_path, "train/tai chi/aaaaaaaaaaa_000001_000011.mp4")
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("tai chi"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UsageError, match="tai chi' cannot be read"):
+        read_public_set("kinetics", tmp_path)
 
 
 def test_ssv2_classes_are_templates_without_brackets(tmp_path: Path) -> None:

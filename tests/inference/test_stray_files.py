@@ -157,6 +157,11 @@ def test_the_guide_names_every_kind_and_the_system_names() -> None:
     assert all(map(kind_of_file, quoted))
 
 
+def test_the_reliability_page_counts_them_right() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reliability.md").read_text("utf-8")
+    assert f"{len(STRAYS)} kinds of stray files beside {len(CLIPS)} clips: {len(CLIPS)} rows" in page
+
+
 def test_folders_have_no_endings() -> None:
     assert [kind_of_folder(name) for name in ("clips.zip", "notes.txt", ".x", "lost+found")] == [
         None, None, "hidden", "system files",

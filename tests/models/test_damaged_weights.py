@@ -181,6 +181,8 @@ def test_random_damage(good: Path, tmp_path: Path) -> None:
         for _ in range(dice.choice((1, 3, 20))):
             changed[dice.randrange(8 + length)] = dice.randrange(256)
         damaged.append(bytes(changed))
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reliability.md").read_text("utf-8")
+    assert f"{len(damaged)} mutants of headers, cuts and lengths, three readers each" in page
     for content in damaged:
         path.write_bytes(content)
         for ask in (load_checkpoint, read_card, read_weights_file):

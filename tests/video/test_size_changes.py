@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numbered_clips
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from nonlocal_video.errors import VideoError
 from nonlocal_video.video import VideoReader
 
 pytestmark = pytest.mark.slow
@@ -61,6 +64,66 @@ def test_every_codec(tmp_path: Path, reader: VideoReader, name: str) -> None:
     check(reader, path)
     if name != "av1.ivf":  # noticed only when it is decoded
         assert NOTE in reader.probe(path).notes
+
+
+def join(folder: Path, kind: str, arguments: str) -> Path:
+    """Join 96 x 64, 192 x 128 and 96 x 64 again, 12 pictures each, by ffmpeg's concat demuxer, which adjusts times."""
+    listed = ""
+    for number, size in enumerate(("96:64", "192:128", "96:64")):
+        pictures = [numbered_clips.picture(12 * number + frame) for frame in range(12)]
+        numbered_clips.encode(folder / f"{number}.{kind}", pictures, f"-vf scale={size}:flags=neighbor {arguments}")
+        listed += f"file {number}.{kind}\n"
+    (folder / "list.txt").write_text(listed)
+    path = folder / f"joined.{kind}"
+    numbered_clips.ffmpeg("-f", "concat", "-i", str(folder / "list.txt"), "-c", "copy", str(path))
+    return path
+
+
+def shown_by_ffmpeg(path: Path) -> NDArray[np.uint8]:
+    """All pictures that the ffmpeg program decodes, scaled to one size by it."""
+    output = [
+        "-fps_mode",
+        "passthrough",
+        "-vf",
+        "scale=96:64:flags=neighbor",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-",
+    ]
+    return np.frombuffer(numbered_clips.ffmpeg("-i", str(path), *output), np.uint8).reshape(-1, 64, 96, 3)
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+@pytest.mark.parametrize("kind", ["ts", "mpg", "mkv"])
+def test_what_the_decoder_of_mpeg_loses_is_not_in_the_index(
+    tmp_path: Path, reader: VideoReader, kind: str, codec: str, b_frames: int
+) -> None:
+    path = join(tmp_path, kind, f"-c:v {codec} -q:v 2 -g 6 -bf {b_frames}")
+    expected = [numbered_clips.number_in(frame) for frame in shown_by_ffmpeg(path)]
+    assert expected == [number for number in range(36) if number not in (11, 23)]
+    info = reader.probe(path)
+    assert (info.width, info.height, info.num_frames) == (96, 64, len(expected))
+    frames = reader.read(path, np.linspace(0, info.duration_seconds, 40_000).tolist())
+    assert [numbered_clips.number_in(frame) for frame in frames.frames_thwc] == expected
+    assert frames.info.notes.count(NOTE) == 1
+
+
+def test_damage_at_a_change_is_still_an_error(tmp_path: Path, reader: VideoReader) -> None:
+    path = join(tmp_path, "mkv", "-c:v mpeg2video -q:v 2 -g 6 -bf 0")
+    with av.open(str(path)) as container:
+        packet = bytes(list(container.demux(video=0))[6])  # the last keyframe before the change
+    broken = packet[:100] + np.random.default_rng(0).bytes(len(packet) - 100)
+    data = path.read_bytes()
+    assert data.count(packet) == 1
+    path.write_bytes(data.replace(packet, broken))
+    for number in (6, 10):
+        with pytest.raises(VideoError, match=f"the frame at {number / 25:.2f} s is damaged"):
+            reader.read(path, [number / 25])
+    for number in (5, 12):
+        assert numbered_clips.number_in(reader.read(path, [number / 25]).frames_thwc[0]) == number
 
 
 @pytest.mark.parametrize("kind", ["mkv", "mp4", "mov", "flv"])

@@ -39,7 +39,8 @@ def add_http_api(app: fastapi.FastAPI, api: HttpApi) -> None:
     """
     router = APIRouter(prefix=PREFIX, route_class=ApiRoute, tags=["clips"])
     how: dict[str, Any] = {"methods": ["POST"], "responses": _ERRORS}
-    router.add_api_route("/classify", api.classify, response_model=RowBody, **how)
+    # A row has no key but those of the command's: `unknown` is of taught models alone.
+    router.add_api_route("/classify", api.classify, response_model=RowBody, response_model_exclude_unset=True, **how)
     router.add_api_route("/explain", api.explain, response_model=None, **how)
     router.add_api_route("/timeline", api.timeline, response_model=JobBody, status_code=202, **how)
     router.add_api_route("/features", api.features, response_model=JobBody, status_code=202, **how)

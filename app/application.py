@@ -115,6 +115,7 @@ def create_app(
         keep_seconds=keep_seconds,
         folder_root=folder_root,
         allow_pull=allow_pull,
+        others=lambda: turns.waiting,
     )
     # Only on launched pages, Gradio checks that a file named by a client was uploaded, and a mounted page is not
     # launched: without this line, any file of the server could be read.

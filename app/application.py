@@ -22,6 +22,7 @@ from .graceful_shutdown import BEGIN
 from .hosts import OwnHosts
 from .internals import missing, require
 from .login import Login
+from .texts import ENDING
 
 DEFAULT_MAX_UPLOAD_MB = 500
 MAX_FILES = 20
@@ -55,7 +56,7 @@ def create_app(
 
     from .callbacks.folder_rows import FolderRows
     from .folder_routes import add_folder_routes
-    from .gradio_bounds import bound_sessions, keep_cleaning
+    from .gradio_bounds import bound_sessions, end_all, keep_cleaning
     from .http_api import HttpApi
     from .http_routes import add_http_api
     from .jobs import Jobs
@@ -83,7 +84,12 @@ def create_app(
         title="nonlocal-video", version=__version__, description=API, openapi_url=None, lifespan=lifespan
     )
     turns = Turns(MAX_WAITING, others=lambda: len(page._queue))
-    app.state.on_signal, app.state.on_deadline, app.state.results = jobs.end, turns.end, results
+
+    def on_deadline() -> None:
+        turns.end()
+        end_all(page, ENDING)
+
+    app.state.on_signal, app.state.on_deadline, app.state.results = jobs.end, on_deadline, results
     names = [recognizer.card.name for recognizer in recognizers]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"Two models are called {', '.join(sorted(repeated))}; visitors choose by name, so give one.")
@@ -115,6 +121,7 @@ def create_app(
         keep_seconds=keep_seconds,
         folder_root=folder_root,
         allow_pull=allow_pull,
+        others=lambda: turns.waiting,
     )
     # Only on launched pages, Gradio checks that a file named by a client was uploaded, and a mounted page is not
     # launched: without this line, any file of the server could be read.

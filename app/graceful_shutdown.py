@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .connections import LimitedConnection, check_connections
 from .internals import require
 
-DRAIN_WITHIN_SECONDS = 8
+DRAIN_WITHIN_SECONDS = 7
 """Maximum seconds to finish requests; with the time to close and to leave Python, less than 15 on a busy machine."""
 SETTLE_SECONDS = 1.0
 """Seconds to wait after the last request, as a page fetches the images of its answer at once."""

@@ -1,4 +1,4 @@
-"""Bounds on what Gradio remembers of visitors, and a cleaner that does not stop."""
+"""Bounds on what Gradio remembers of visitors, a cleaner that does not stop, and an end that visitors are told of."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 from gradio import queueing, route_utils
+from gradio.server_messages import ProcessCompletedMessage
 from gradio.utils import LRUCache
 
 from .internals import require
@@ -45,11 +46,28 @@ def bound_sessions(page: gr.Blocks, max_sessions: int) -> None:
     require(page, "state_session_capacity", library="gradio", purpose=purpose)
     require(page, "_queue", library="gradio", purpose=purpose)
     require(queueing, "AsyncQueue", library="gradio", purpose=purpose)
+    for name in ("event_queue_per_concurrency_id", "active_jobs", "send_message"):
+        require(page._queue, name, library="gradio", purpose="to tell visitors that the server is ending")
     page.state_session_capacity = max_sessions
     queueing.AsyncQueue = Mailbox  # type: ignore[misc]
     for name in ("pending_messages_per_session", "pending_event_ids_session"):
         require(page._queue, name, library="gradio", purpose=purpose)
         setattr(page._queue, name, LRUCache(max_sessions))
+
+
+def end_all(page: gr.Blocks, words: str) -> None:
+    """End all that visitors wait for with a sentence, which the page shows; call this in the event loop.
+
+    The work itself goes on until the process ends: its threads cannot be ended.
+
+    Args:
+        page: Page with its queue.
+        words: The sentence.
+    """
+    queued = [event for waiting in page._queue.event_queue_per_concurrency_id.values() for event in waiting.queue]
+    running = [event for job in page._queue.active_jobs if job is not None for event in job]
+    for event in (*running, *queued):
+        page._queue.send_message(event, ProcessCompletedMessage(output={"error": words}, success=False))
 
 
 def keep_cleaning() -> None:

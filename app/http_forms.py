@@ -161,6 +161,7 @@ class RowBody(BaseModel):
     status: Literal["ok", "error"]
     model: str
     top: list[ScoredBody]
+    unknown: Annotated[bool, Field(description="Of a taught model alone: whether no class is like the clip.")] = False
     error: ErrorBody | None
     video: VideoBody | None
     seconds: TimingsBody | None

@@ -17,16 +17,21 @@ from .openapi_page import openapi_page
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": words}
     for status, words in {
+        400: "The form is damaged, or has two files.",
         401: "A token or a password is needed.",
+        403: "Another name than the server's, or a page of another site.",
         404: "There is no such file, or no such job.",
+        408: "Nothing came for a minute.",
         413: "The clip is too large or too long.",
         415: "The clip is no video, or the body is no form.",
         422: "A setting is not allowed, or the clip is damaged.",
         429: "Too many wrong passwords.",
+        500: "Something went wrong inside; the server's log has more.",
         503: "The server is busy, ending, out of disk space, or its device has failed.",
     }.items()
 }
-_JOB_ERRORS: dict[int | str, dict[str, Any]] = {status: _ERRORS[status] for status in (401, 404, 422, 429, 503)}
+_OF_A_BODY = (400, 408, 415)
+_JOB_ERRORS = {status: error for status, error in _ERRORS.items() if status not in _OF_A_BODY}
 _CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -39,7 +44,8 @@ def add_http_api(app: fastapi.FastAPI, api: HttpApi) -> None:
     """
     router = APIRouter(prefix=PREFIX, route_class=ApiRoute, tags=["clips"])
     how: dict[str, Any] = {"methods": ["POST"], "responses": _ERRORS}
-    router.add_api_route("/classify", api.classify, response_model=RowBody, **how)
+    # A row has no key but those of the command's: `unknown` is of taught models alone.
+    router.add_api_route("/classify", api.classify, response_model=RowBody, response_model_exclude_unset=True, **how)
     router.add_api_route("/explain", api.explain, response_model=None, **how)
     router.add_api_route("/timeline", api.timeline, response_model=JobBody, status_code=202, **how)
     router.add_api_route("/features", api.features, response_model=JobBody, status_code=202, **how)

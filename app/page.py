@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gradio as gr
@@ -73,6 +73,7 @@ def build_page(
     samples: Sequence[Sample] = (),
     folder_root: Path | None = None,
     allow_pull: bool = False,
+    others: Callable[[], int] = lambda: 0,
 ) -> gr.Blocks:
     """Build the page.
 
@@ -85,6 +86,7 @@ def build_page(
         samples: Sample clips; without any, their row is left out.
         folder_root: Folder of the server that visitors may classify, with its subfolders; None offers none.
         allow_pull: Whether visitors may download the recommended published models.
+        others: Returns how many programs wait for the same network.
     """
     limits = limits_in_words(recognizers[0].new_reader().limits, max_upload_mb, keep_seconds)
     by_name = Models(recognizers)
@@ -96,7 +98,9 @@ def build_page(
         gr.Markdown(f"# {texts.TITLE}\n{texts.INTRODUCTION}", elem_id="title")
         with gr.Tabs(selected="recognise", elem_id="tabs"):
             with gr.Tab(texts.TABS["recognise"], id="recognise"):
-                recognise = recognise_tab(by_name, samples, limits, results=results, max_upload_mb=max_upload_mb)
+                recognise = recognise_tab(
+                    by_name, samples, limits, results=results, max_upload_mb=max_upload_mb, others=others
+                )
             with gr.Tab(texts.TABS["timeline"], id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits, max_upload_mb=max_upload_mb)
             with gr.Tab(texts.TABS["search"], id="search"):

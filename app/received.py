@@ -8,7 +8,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -82,6 +82,18 @@ def receive(file: UploadFile | None, path: str | None, *, root: Path | None, max
         raise UsageError("This server offers no folder (--folder-root); send the clip itself as file.")
     with open_inside(root, path) as source:
         return _copy(source, Path(path).name, path, max_bytes)
+
+
+def receive_found(path: str, *, root: Path, max_bytes: int) -> ReceivedClip:
+    """Copy a file that was found in the offered folder; a link to another file of the folder is that file.
+
+    Raises:
+        VideoError: `not_found` or `too_large`; also for links out of the folder, and links to themselves.
+    """
+    top, real = Path(os.path.realpath(root)), Path(os.path.realpath(path))
+    if not real.is_relative_to(top):
+        raise VideoError("not_found", f"{path} is a link out of the folder that the server offers.")
+    return replace(receive(None, real.relative_to(top).as_posix(), root=top, max_bytes=max_bytes), name=path)
 
 
 def open_inside(root: Path, path: str) -> BinaryIO:

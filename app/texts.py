@@ -143,6 +143,7 @@ OUTSIDE = "The network did not see that place; click inside the bright part of t
 NOT_DRAWN = "The run was stopped before it was known what the network looked at."
 EXPIRED = str(STAGE["lost"])
 BUSY = "The server is busy: {count} clips are waiting. Try again in a minute; your clip need not be sent again."
+ENDING = "The server is ending, and this was not finished. Look again when it is back."
 NOT_KEPT = "What this answer was made from is no longer kept, or was too large to keep; look again to ask about it."
 
 # Long clips

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nonlocal_video.errors import UsageError, VideoError
@@ -15,7 +15,7 @@ from nonlocal_video.inference.prediction import Failure
 from nonlocal_video.inference.recognizer import Recognizer
 
 from ..messages import GONE
-from ..received import MAX_PATH_BYTES, ReceivedClip, receive, short
+from ..received import MAX_PATH_BYTES, ReceivedClip, receive_found, short
 from ..visit_folders import put_in
 
 NOTHING = "Choose some files, or name a folder."
@@ -72,13 +72,7 @@ class FolderFiles:
             VideoError: `not_found` or `too_large`; also for links out of the folder, and links to themselves.
         """
         assert self.root is not None
-        root, real = Path(os.path.realpath(self.root)), Path(os.path.realpath(path))
-        if not real.is_relative_to(root):
-            raise VideoError("not_found", f"{path} is a link out of the folder that the server offers.")
-        clip = receive(
-            None, real.relative_to(root).as_posix(), root=root, max_bytes=self.recognizer.options.limits.max_bytes
-        )
-        return replace(clip, name=path)
+        return receive_found(path, root=self.root, max_bytes=self.recognizer.options.limits.max_bytes)
 
     def explain(self, path: str, *, fast: bool) -> Explanation:
         """Return what an answer rests on, read from the file again."""

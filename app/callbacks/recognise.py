@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from .standing import standing
 
 TOP_K = 5
 MAX_WAITING = 32
-"""Maximum number of clips that wait for their turn; further ones are refused."""
+"""Maximum number of clips that wait for their turn, those of the HTTP API included; further ones are refused."""
 Event = dict[str, Any]
 """One state of the answer. It has the identity of its run and all that is to be shown, so one may be missed."""
 
@@ -39,6 +39,8 @@ class Recognition:
     """Store of the results that visitors have links to."""
     explanations: ExplanationStore = field(default_factory=ExplanationStore)
     """Explanations by the identity of their run."""
+    others: Callable[[], int] = lambda: 0
+    """Returns how many wait elsewhere for the same network."""
     visits: Visits = field(init=False)
     """The current run of every visitor."""
 
@@ -49,8 +51,9 @@ class Recognition:
         """Make a clip the visitor's current one and return the first event; None if a later choice has already come."""
         if not path.is_file():
             return _no_run(choice, "not_found", GONE, refused=True)
-        if self.visits.waiting >= MAX_WAITING:
-            return _no_run(choice, "busy", texts.BUSY.format(count=self.visits.waiting))
+        waiting = self.visits.waiting + self.others()
+        if waiting >= MAX_WAITING:
+            return _no_run(choice, "busy", texts.BUSY.format(count=waiting))
         run = self.visits.begin(session, path, path.name, how, choice)
         return None if run is None else _event(run, "waiting")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.feature_stream import OpenFile
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.recognizer import Recognizer
@@ -22,6 +23,7 @@ from nonlocal_video.retrieval.hit import Hit
 
 from .. import tool_texts as texts
 from ..components.headline import DONE, STOPPED, WORKING, failed, said
+from ..received import receive_found
 from ..told import told_by
 from ..visit_folders import Visits, put_in, uploaded
 
@@ -86,9 +88,17 @@ class SearchIndexes:
 
             def look(tell: Callable[[tuple[int, int]], None]) -> None:
                 lock = self.looking if where == ROOT else nullcontext()
+                open_file: OpenFile = self._copied_file if where == ROOT else nullcontext
                 with lock:
-                    work = _Index(tell, stop)
-                    update_index(self.recognizer, str(folder), table, fast=self._is_fast, within=within, callback=work)
+                    update_index(
+                        self.recognizer,
+                        str(folder),
+                        table,
+                        fast=self._is_fast,
+                        within=within,
+                        open_file=open_file,
+                        callback=_Index(tell, stop),
+                    )
 
             is_stopped = False
             try:
@@ -116,6 +126,14 @@ class SearchIndexes:
         """Stop and delete what is done for a visitor who closed the page."""
         if (visit := self.visits.forget(request)) is not None:
             visit.stop.set()
+
+    @contextmanager
+    def _copied_file(self, path: str) -> Iterator[str]:
+        """Give a private copy of a file of the offered folder, whose name may lead elsewhere by now."""
+        assert self.root is not None
+        limit = self.recognizer.options.limits.max_bytes
+        with receive_found(path, root=self.root, max_bytes=limit) as clip, clip.plain_errors():
+            yield str(clip.path)
 
     @property
     def _is_fast(self) -> bool:

@@ -6,7 +6,7 @@ import json
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ import gradio as gr
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.inference.segment_files import cut_clip
 from nonlocal_video.retrieval.api import SearchResult, search
-from nonlocal_video.retrieval.example import SearchExample
+from nonlocal_video.retrieval.archive import open_archive
+from nonlocal_video.retrieval.example import SearchExample, file_number
 from nonlocal_video.retrieval.hit import Hit
 from nonlocal_video.retrieval.result_files import cut_hits
 from nonlocal_video.video.decode import VideoReader
@@ -130,8 +131,11 @@ class Searches(SearchIndexes):
             if not Path(example.path).is_file():
                 raise VideoError("not_found", GONE)
             yield Found(said(WORKING, WORDS["searching"], can_stop=False), gr.skip(), gr.skip(), gr.skip())
-            labels = [label] if label else []
-            result = search(visit.table, like=example, top_k=TOP_K, labels=labels, model=self.recognizer)
+            labels, archive = [label] if label else [], open_archive(visit.table)
+            with TemporaryDirectory() as copies:
+                if file_number(example.path, archive.windows) is None:  # it is read, and its name may lead elsewhere
+                    example = replace(example, path=self._copied(Path(example.path), Path(copies)))
+                result = search(archive, like=example, top_k=TOP_K, labels=labels, model=self.recognizer)
             if is_shown():
                 yield from self._found(visit, result, self._words(visit, result, example, label), is_shown)
         except Exception as error:  # the page says why

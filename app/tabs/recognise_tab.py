@@ -59,6 +59,7 @@ def recognise_tab(
     *,
     results: Results,
     max_upload_mb: int,
+    others: Callable[[], int] = lambda: 0,
 ) -> RecogniseTab:
     """Lay out the tab and connect its callbacks.
 
@@ -68,8 +69,9 @@ def recognise_tab(
         limits: Limits of uploads, in words.
         results: Store of the results.
         max_upload_mb: Largest upload, in MB.
+        others: Returns how many wait elsewhere for the same network.
     """
-    recognition = Recognition(recognizers, results)
+    recognition = Recognition(recognizers, results, others=others)
     asking, moments = Asking(recognition), Moments(recognition)
     with gr.Column(elem_id="flow"):
         intake(samples, max_upload_mb=max_upload_mb)

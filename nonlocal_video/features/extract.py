@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nonlocal_video.errors import DeviceError, UsageError, VideoError
 from nonlocal_video.features.store import FeatureFile
 from nonlocal_video.features.table import DTYPES, Dtype
-from nonlocal_video.inference.feature_stream import stream_features
+from nonlocal_video.inference.feature_stream import OpenFile, stream_features
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection, find_files
 from nonlocal_video.inference.folder import as_video_error
@@ -89,6 +89,7 @@ def extract_features(
     batch_size: int | None = None,
     selection: Selection | None = None,
     within: Path | None = None,
+    open_file: OpenFile = nullcontext,
     drop_missing: bool = False,
     devices: Sequence[str] = (),
     cluster: Cluster | None = None,
@@ -116,6 +117,8 @@ def extract_features(
         batch_size: Windows in one forward pass; None is as many as suit the device.
         selection: Which of the files count; None is all of them.
         within: Folder that no link may leave: of files that lead out of it, no row is made.
+        open_file: Gives what is read of each path, in this process alone: a name may lead elsewhere after the check of
+            `within`, and a private copy does not.
         drop_missing: Leave out the rows of files of earlier runs that are no longer among the files.
         devices: Devices of this machine that share the work, a process each; none is the recognizer's own.
         cluster: Ray cluster that does the work; this process writes the table. `devices` is then the one of its
@@ -160,6 +163,7 @@ def extract_features(
             counts,
             workers=workers,
             batch_size=batch_size,
+            open_file=open_file,
             devices=devices,
             cluster=cluster,
             should_stop=should_stop,
@@ -182,6 +186,7 @@ def run_features(
     *,
     workers: int | None = None,
     batch_size: int | None = None,
+    open_file: OpenFile = nullcontext,
     devices: Sequence[str] = (),
     cluster: Cluster | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -195,7 +200,8 @@ def run_features(
         output: Keeps the features.
         counts: Counts the files, by `ok` or the error's code.
         workers: As for `extract_features`.
-        batch_size: As for `extract_features`, as are the following three.
+        batch_size: As for `extract_features`, as are the following four.
+        open_file: Gives what is read of each path.
         devices: Devices of this machine.
         cluster: Ray cluster.
         should_stop: Asked before each file.
@@ -208,7 +214,7 @@ def run_features(
             if output.is_to_do(path):
                 yield path
 
-    with closing(_results(recognizer, wanted(), request, workers, batch_size, devices, cluster)) as results:
+    with closing(_results(recognizer, wanted(), request, workers, batch_size, open_file, devices, cluster)) as results:
         for path, found in results:
             if isinstance(found, DeviceError):
                 raise found
@@ -225,6 +231,7 @@ def _results(
     request: FeatureRequest,
     workers: int | None,
     batch_size: int | None,
+    open_file: OpenFile,
     devices: Sequence[str],
     cluster: Cluster | None,
 ) -> Generator[tuple[str, WindowFeatures | Exception], None, None]:
@@ -237,7 +244,9 @@ def _results(
     elif len(devices) > 1:
         yield from features_on_devices(recognizer, files, request, devices, workers=workers, batch_size=batch_size)
     else:
-        yield from stream_features(recognizer, files, request, workers=workers, batch_size=batch_size)
+        yield from stream_features(
+            recognizer, files, request, workers=workers, batch_size=batch_size, open_file=open_file
+        )
 
 
 def feature_settings(recognizer: Recognizer, request: FeatureRequest) -> dict[str, Any]:

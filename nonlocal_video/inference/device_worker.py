@@ -55,11 +55,13 @@ def _serve(connection: Connection, job: DeviceJob) -> None:
 
 def _outcomes(recognizer: Recognizer, files: Iterator[str], job: DeviceJob) -> Generator[Any, None, None]:
     """Yield what the job asks of each file, in order."""
-    share = {"workers": job.workers, "batch_size": job.batch_size}
+    workers, batch_size = job.workers, job.batch_size
     if isinstance(job.request, ClipRequest):
-        yield from classify_files(recognizer, files, job.request, **share, device=recognizer.device)
+        yield from classify_files(
+            recognizer, files, job.request, workers=workers, batch_size=batch_size, device=recognizer.device
+        )
         return
-    for path, found in stream_features(recognizer, files, job.request, **share):
+    for path, found in stream_features(recognizer, files, job.request, workers=workers, batch_size=batch_size):
         if isinstance(found, DeviceError):
             raise found
         # Other exceptions may not survive the way to another process.

@@ -8,9 +8,9 @@ import queue
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.1
 _BATCHES_AHEAD = 4
 """Windows that the workers may together read ahead of the network, in batches."""
+OpenFile = Callable[[str], AbstractContextManager[str]]
+"""Gives, for a path, the one to read in its place until the end of the block, such as that of a private copy."""
 _Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
 _Event = WindowPlan | LoadedClip | Exception | None
 """What a file gives in turn: its plan, its clips, and why it ends; None is its end."""
@@ -104,6 +106,7 @@ def stream_features(
     *,
     workers: int | None = None,
     batch_size: int | None = None,
+    open_file: OpenFile = nullcontext,
 ) -> Generator[tuple[str, WindowFeatures | Exception], None, None]:
     """Yield each file with its features, or with the error for which there are none, in order, as they are done.
 
@@ -115,6 +118,7 @@ def stream_features(
         request: What to compute of each.
         workers: Number of decoding processes, one file each; None is as many as suit the device.
         batch_size: Windows in one forward pass; None is as many as suit the device.
+        open_file: Gives what is read of each path; its errors are those of the file.
 
     Raises:
         UsageError: An argument has a value that is not allowed for any file.
@@ -136,7 +140,7 @@ def stream_features(
             one = in_hand.popleft()
             yield one.path, one.result(recognizer, spec, layer, weights)
 
-    with closing(_in_order(recognizer, files, spec, request.windows, workers, batch_size)) as events:
+    with closing(_in_order(recognizer, files, spec, request.windows, workers, batch_size, open_file)) as events:
         for path, event in events:
             if not in_hand or in_hand[-1].has_ended:
                 in_hand.append(_Gathered(path))
@@ -290,7 +294,13 @@ class _Reading:
 
 
 def _in_order(
-    recognizer: Recognizer, files: Iterable[str], spec: InputSpec, request: WindowRequest, workers: int, batch_size: int
+    recognizer: Recognizer,
+    files: Iterable[str],
+    spec: InputSpec,
+    request: WindowRequest,
+    workers: int,
+    batch_size: int,
+    open_file: OpenFile,
 ) -> Generator[tuple[str, _Event], None, None]:
     """Yield the events of all files, one file after another, while others are read ahead."""
     device = recognizer.device
@@ -310,7 +320,10 @@ def _in_order(
     def read(reading: _Reading) -> None:
         reader = readers.get()
         try:
-            with open_windows(reader, reading.path, spec, request, pinned=device.type == "cuda") as windows:
+            with (
+                open_file(reading.path) as path,
+                open_windows(reader, path, spec, request, pinned=device.type == "cuda") as windows,
+            ):
                 put(reading, windows.plan)
                 for clip in windows.clips:
                     if stop.is_set():

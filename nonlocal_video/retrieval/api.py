@@ -38,7 +38,7 @@ Allowed = NDArray[np.bool_]
 
 
 def search(
-    source: ClipPath,
+    source: ClipPath | Archive,
     *,
     like: Examples,
     at: float | None = None,
@@ -65,7 +65,8 @@ def search(
 
     Args:
         source: Table of `features --output`; or a folder of videos, whose features are kept in a table that this call
-            makes or brings up to date: new and changed files are read, and files that are gone leave it.
+            makes or brings up to date: new and changed files are read, and files that are gone leave it. Or a table
+            that `open_archive` has opened.
         like: Clips that the moments should be like, one or several; a part of one as `SearchExample`, or by name as
             `match.mp4#t=12.5,15`. One that is in the archive is not read again, and its own place is not found.
         at: Middle of the moment that counts, in seconds of the player, if `like` is one clip.
@@ -109,7 +110,8 @@ def search(
     if min_score is not None and not math.isfinite(min_score):
         raise UsageError(f"min_score = {min_score} should be a number.")
     region = Region.parse(region)
-    source = os.fspath(source)
+    opened = source if isinstance(source, Archive) else None
+    source = os.fspath(source.table if isinstance(source, Archive) else source)
     if is_remote(source):
         raise UsageError(f"{source!r} is an address, and searched are tables and folders on this machine. Copy it.")
     with ExitStack() as stack:
@@ -134,7 +136,7 @@ def search(
             archive = open_archive(table).seen_from(os.path.realpath(source), source)
         else:
             _refuse_folder_options(index, fast, stride_seconds, region)
-            archive = open_archive(source)
+            archive = opened or open_archive(source)
         if archive.num_errors:
             notes.append(
                 f"{archive.num_errors} files could not be read, or not to their end; their moments are missing."

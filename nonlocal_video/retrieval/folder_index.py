@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 from nonlocal_video.errors import UsageError
 from nonlocal_video.features.extract import FeatureProgress, FeatureRun, extract_features, feature_settings
+from nonlocal_video.inference.feature_stream import OpenFile
 from nonlocal_video.inference.prediction import path_of_printable
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.window_features import FeatureRequest
@@ -40,6 +42,7 @@ def update_index(
     stride_seconds: float | None = None,
     region: RegionLike = None,
     within: Path | None = None,
+    open_file: OpenFile = nullcontext,
     callback: IndexCallback | None = None,
 ) -> Path:
     """Make the table of a folder's videos, or bring it up to date: new and changed files are read, gone ones leave it.
@@ -54,6 +57,7 @@ def update_index(
         stride_seconds: As for `extract_features`.
         region: As for `extract_features`.
         within: Folder that no link may leave, as for `extract_features`.
+        open_file: As for `extract_features`.
         callback: Told about it.
 
     Returns:
@@ -83,6 +87,7 @@ def update_index(
         stride_seconds=stride_seconds,
         region=region,
         within=within,
+        open_file=open_file,
         should_stop=callback.should_stop,
         on_progress=callback.on_progress,
     )

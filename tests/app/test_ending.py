@@ -7,14 +7,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
-from serving import STOP_WITHIN_SECONDS, Server, serving
+from pressing import SESSION, messages, press
+from serving import Server, serving
 
 from nonlocal_video.app import graceful_shutdown
 from nonlocal_video.app.jobs import CLOSE_SECONDS
+from nonlocal_video.app.texts import ENDING
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +38,7 @@ def test_the_time_to_end_is_less_than_fifteen_seconds() -> None:
 
 
 def test_everybody_is_told(server: Server, clip_folder: Path) -> None:
-    """A clip whose decoding stands still, and a job that waits for nobody."""
+    """A clip whose decoding stands still, a visitor of the page who waits for it, and a job that waits for nobody."""
 
     def post(route: str) -> httpx.Response:
         with (clip_folder / "a.mp4").open("rb") as file:
@@ -44,14 +47,24 @@ def test_everybody_is_told(server: Server, clip_folder: Path) -> None:
     assert post("classify").status_code == 200
     (child,) = psutil.Process(server.process.pid).children()
     child.suspend()
+
+    def visit() -> list[dict[str, Any]]:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            assert press(client, clip_folder / "a.mp4").status_code == 200
+            with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": SESSION}) as stream:
+                return list(messages(stream))
+
     with ThreadPoolExecutor() as pool:
         held = pool.submit(post, "classify")
-        time.sleep(1)
+        seen = pool.submit(visit)
+        time.sleep(2)
         job = post("timeline").json()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(STOP_WITHIN_SECONDS) == 0
+        assert server.process.wait(END_WITHIN_SECONDS) == 0
         answer = held.result()
     assert (answer.status_code, answer.json()["code"]) == (503, "busy")
     assert "The server is ending" in answer.json()["message"]
     assert job["status"] == "waiting"
+    (told,) = [message for message in seen.result() if message["msg"] == "process_completed"]
+    assert (told["success"], told["output"]["error"]) == (False, ENDING)
     assert not list(server.temporary.rglob("*.mp4"))

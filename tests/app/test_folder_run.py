@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
-from nonlocal_video.app.callbacks import folder_files, folder_run
+from nonlocal_video.app import received
+from nonlocal_video.app.callbacks import folder_run
 from nonlocal_video.app.callbacks.folder_files import NOTHING, OUTSIDE
 from nonlocal_video.app.callbacks.folder_rows import ROWS_AT_ONCE, FolderRows
 from nonlocal_video.app.callbacks.folder_run import FolderRuns, Update
@@ -154,7 +155,7 @@ def test_a_file_that_becomes_a_link_after_the_check_leads_nowhere(
             (root / path).symlink_to(tmp_path / "private.mp4")
         return receive(file, path, **how)
 
-    monkeypatch.setattr(folder_files, "receive", exchanged_and_received)
+    monkeypatch.setattr(received, "receive", exchanged_and_received)
     last = list(run_of(runs, None, "b"))[-1]
     (row,) = [row for row in shown(runs, last) if row[0] == "b/c.mp4"]
     assert row[1] == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import re
 import signal
@@ -11,19 +10,16 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import fastapi
 import httpx
 import pytest
+from pressing import SESSION, messages, press
 from serving import STOP_WITHIN_SECONDS, Server, serving
 
 from nonlocal_video.app import graceful_shutdown
 
 pytestmark = pytest.mark.slow
-
-SESSION = "visitor"
-CHOICES = itertools.count(1)
 
 
 @pytest.fixture
@@ -36,32 +32,6 @@ def server(tmp_path: Path, tiny_model: Path) -> Iterator[Server]:
 def client(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
-
-
-def press(client: httpx.Client, clip: Path) -> httpx.Response:
-    """Upload a clip and begin its run, as the page does."""
-    (path,) = client.post("/gradio_api/upload", files={"files": (clip.name, clip.read_bytes())}).json()
-    config = client.get("/config").json()
-    components = {component["id"]: component["props"] for component in config["components"]}
-    (stage,) = [number for number, props in components.items() if props.get("elem_id") == "stage"]
-    (begin,) = [listener for listener in config["dependencies"] if [stage, "begin"] in listener["targets"]]
-    (run,) = [listener for listener in config["dependencies"] if listener["trigger_after"] == begin["id"]]
-    client.post(
-        "/gradio_api/run/predict",
-        json={
-            "data": [components[number].get("value") for number in begin["inputs"]],
-            "fn_index": begin["id"],
-            "session_hash": SESSION,
-            "event_data": {"path": path, "choice": next(CHOICES)},
-        },
-    ).raise_for_status()
-    return client.post("/gradio_api/queue/join", json={"data": [], "fn_index": run["id"], "session_hash": SESSION})
-
-
-def messages(stream: httpx.Response) -> Iterator[dict[str, Any]]:
-    for line in stream.iter_lines():
-        if line.startswith("data:"):
-            yield json.loads(line.removeprefix("data:"))
 
 
 def test_a_recognition_in_progress_is_answered_and_no_new_one_begun(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import fastapi
 import pytest
 from fastapi.testclient import TestClient
@@ -101,3 +105,32 @@ def test_the_server_checks_names_and_sites(
         assert "access-control-allow-origin" not in client.get("/config", headers=other).headers
         for route in ("/gradio_api/cancel", "/gradio_api/queue/join", "/gradio_api/upload", "/v1/classify"):
             assert client.post(route, headers=other).json()["code"] == "cross_site"
+
+
+@pytest.mark.parametrize("way", ["options", "variable"])
+def test_several_names_are_allowed(
+    run: Callable[..., Any],
+    recognizer: Recognizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    """From the command line to the door of the application."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr("nonlocal_video.app.serve", lambda **how: given.append(how), raising=False)
+    names = ["a.example", "B.example"]
+    if way == "variable":
+        monkeypatch.setenv("NONLOCAL_VIDEO_ALLOWED_HOST", " ".join(names))
+        done = run("serve")
+    else:
+        done = run("serve", "--allowed-host", names[0], "--allowed-host", names[1])
+    assert done.status == 0, done.err
+    allowed = given[0]["allowed_hosts"]
+    assert list(allowed) == names
+    with TestClient(create_app([recognizer], allowed_hosts=allowed), base_url="http://127.0.0.1") as client:
+        statuses = {
+            name: client.get("/healthz", headers={"Host": name}).status_code
+            for name in ("a.example:7860", "b.example", "c.example", "a.example.evil.example")
+        }
+    assert list(statuses.values()) == [200, 200, 403, 403]

@@ -13,6 +13,7 @@ import fastapi
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
+from pressing import choose
 
 from nonlocal_video.app import http_jobs
 from nonlocal_video.app.application import create_app
@@ -392,6 +393,18 @@ def test_those_who_wait_at_the_page_count(recognizer: Recognizer, clip_folder: P
     add_http_api(app, HttpApi({"tiny": recognizer}, Turns(3, others=lambda: 3), jobs, max_upload_bytes=10**6))
     response = post(TestClient(app), "classify", clip_folder / "a.mp4")
     assert (response.status_code, response.json()["code"]) == (503, "busy")
+
+
+def test_those_who_wait_here_count_at_the_page(
+    recognizer: Recognizer, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    with TestClient(create_app([recognizer]), base_url=ADDRESS) as client:
+        event, _ = choose(client, clip_folder / "a.mp4")
+        assert event["state"] == "waiting"
+        monkeypatch.setattr(Turns, "waiting", property(lambda _: 31))  # and one at the page
+        event, _ = choose(client, clip_folder / "a.mp4", session="another")
+        assert "32 clips are waiting" in event["words"]
 
 
 def test_the_server_has_it_beside_the_page(

@@ -66,6 +66,16 @@ def test_scores_are_those_of_the_recognizer(
     assert last["top"] == first["top"]
 
 
+def test_those_who_wait_at_the_api_count(recognizer: Recognizer, clip: Path) -> None:
+    recognition = Recognition({"tiny": recognizer}, others=lambda: MAX_WAITING - 1)
+    first = recognition.begin("ann", clip, How("tiny"), 1)
+    assert first is not None
+    assert first["state"] == "waiting"
+    refused = recognition.begin("ben", clip, How("tiny"), 1)
+    assert refused is not None
+    assert refused["words"] == texts.BUSY.format(count=MAX_WAITING)
+
+
 def test_the_player_gets_the_span_that_was_seen_and_maps_over_it(recognition: Recognition, clip: Path) -> None:
     steps = iter_of(recognition, clip)
     next(steps)

@@ -22,6 +22,7 @@ from nonlocal_video.app.callbacks.search_run import Searches
 from nonlocal_video.app.callbacks.similar import Similar
 from nonlocal_video.app.visit_folders import Visits, private_folder
 from nonlocal_video.app.visits import How
+from nonlocal_video.features.store import FeatureFile
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.retrieval.api import search
 from nonlocal_video.video.decode import VideoReader
@@ -186,6 +187,36 @@ def test_links_out_of_the_folder_are_not_read(searches: Searches, colours: Path,
     refused = searches.choose("red 1.mp4", ANN)
     assert "links are not followed" in headline(refused, "error")
     assert refused.player == ""
+
+
+def test_a_file_that_becomes_a_link_while_the_folder_is_looked_through_leads_nowhere(
+    searches: Searches, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, is_to_do = Path(shutil.copy(colours / "blue 1.mp4", tmp_path / "secret.mp4")), FeatureFile.is_to_do
+
+    def exchanged(table: FeatureFile, path: str) -> bool:
+        """Every file was checked before this is asked, and is opened after it."""
+        if Path(path).name == "red 1.mp4":
+            Path(path).unlink()
+            Path(path).symlink_to(secret)
+        return is_to_do(table, path)
+
+    monkeypatch.setattr(FeatureFile, "is_to_do", exchanged)
+    indexed = last(searches.index(ROOT, None, ANN))
+    assert len(indexed.example["choices"]) == 5
+    assert "red 1.mp4" not in indexed.example["choices"]
+    assert "2 could not be read" in headline(indexed)
+
+
+def test_an_example_that_becomes_a_link_leads_nowhere(searches: Searches, colours: Path, tmp_path: Path) -> None:
+    assert searches.root is not None
+    last(searches.index(ROOT, None, ANN))
+    searches.choose("red 1.mp4", ANN)
+    secret = Path(shutil.copy(colours / "blue 1.mp4", tmp_path / "secret.mp4"))
+    (searches.root / "red 1.mp4").unlink()
+    (searches.root / "red 1.mp4").symlink_to(secret)
+    last(searches.index(ROOT, None, BOB))  # the table of both has it no more, so that it would be read
+    assert "links are not followed" in headline(last(searches.like_whole(None, ANN)), "error")
 
 
 def test_a_search_says_nothing_over_what_came_after_it(searches: Searches) -> None:

@@ -69,8 +69,7 @@ class RunSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
         """Make settings from the values of `to_dict`."""
-        model = values["model"]
-        model = model if isinstance(model, str) else read_new_model(model, "config.json")
+        model = values["model"] if isinstance(values["model"], str) else read_new_model(values["model"], "config.json")
         return cls(**{**values, "model": model, "train": make_config(values["train"])})
 
 

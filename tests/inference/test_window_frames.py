@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,7 +104,7 @@ def test_windows_for_a_cuda_device_are_pinned(
     monkeypatch.setattr(feature_stream, "open_windows", opened)
     with pytest.raises(UsageError, match="enough"):
         next(sliding.slide(predictor, clip, batch_size=1))
-    with closing(feature_stream._in_order(predictor, [str(clip)], SPEC, WindowRequest(), 1, 1)) as events:
+    with closing(feature_stream._in_order(predictor, [str(clip)], SPEC, WindowRequest(), 1, 1, nullcontext)) as events:
         _, error = next(events)
     assert isinstance(error, UsageError)
     assert asked == [pinned, pinned]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from nonlocal_video.blocks import NonLocalBlock, VideoNonLocalBlock, insert_nonlocal
-from nonlocal_video.models.folding import _pairs, fold_batch_norms
-from nonlocal_video.models.inception3d import ConvUnit
+from nonlocal_video.models.folding import _pairs, fold_batch_norms, with_onednn
+from nonlocal_video.models.inception3d import ConvUnit, InceptionI3D, InceptionI3DConfig
 from nonlocal_video.models.resnet2d import NonLocalNet
 from nonlocal_video.models.resnet3d import Video3DResNet, stagewise_config
 from nonlocal_video.zoo.catalogue import entry
@@ -176,3 +178,38 @@ def test_a_block_inserted_between_convolution_and_batch_norm_stays_there(place: 
     network.eval()
     with torch.inference_mode():
         torch.testing.assert_close(fold_batch_norms(network)(clip), network(clip))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"padding": 1}, {"stride": (1, 2, 2)}, {"dilation": 2, "bias": False}, {"groups": 2, "kernel_size": 1}]
+)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+def test_onednn_gives_pytorchs_values_and_gradients(
+    settings: dict[str, Any], memory_format: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(4, 6, **{"kernel_size": 3, **settings}), nn.Conv3d(6, 2, 1))
+    other = with_onednn(copy.deepcopy(network))
+    clips = [torch.randn(1, 4, 5, 6, 7).contiguous(memory_format=memory_format).requires_grad_() for _ in range(2)]
+    clips[1].data.copy_(clips[0].data)
+    outputs = [network(clips[0]), other(clips[1])]
+    torch.testing.assert_close(outputs[1], outputs[0])
+    for output in outputs:
+        output.square().sum().backward()
+    torch.testing.assert_close(clips[1].grad, clips[0].grad)
+    for one, two in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+def test_no_convolution_of_one_view_is_left_to_the_slow_kernel() -> None:
+    network = fold_batch_norms(InceptionI3D(InceptionI3DConfig(num_classes=5)).eval())
+    clip = torch.randn(1, 3, 16, 64, 64)
+
+    def kernels(network: nn.Module) -> set[str]:
+        with torch.inference_mode(), torch.profiler.profile() as profile:
+            network(clip)
+        return {event.name for event in profile.events()}
+
+    assert "aten::slow_conv3d_forward" in kernels(network)  # or there is nothing to do any more
+    assert "aten::slow_conv3d_forward" not in kernels(with_onednn(network))

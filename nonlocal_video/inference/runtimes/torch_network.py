@@ -13,7 +13,7 @@ from nonlocal_video.errors import ModelError
 from nonlocal_video.inference.precision import Precision, arithmetic
 from nonlocal_video.inference.runtimes.answer import NetworkAnswer, answer_of
 from nonlocal_video.models.card import ModelCard
-from nonlocal_video.models.folding import fold_batch_norms, with_channels_last
+from nonlocal_video.models.folding import fold_batch_norms, with_channels_last, with_onednn
 
 
 class TorchNetwork:
@@ -28,7 +28,7 @@ class TorchNetwork:
     @cached_property
     def folded(self) -> nn.Module:
         """The copy."""
-        return with_channels_last(fold_batch_norms(self._network))
+        return with_onednn(with_channels_last(fold_batch_norms(self._network)))
 
     def __call__(
         self,

@@ -154,6 +154,7 @@ MOMENTS = {
     "stop": "Stop",
     "stopped": "Stopped. The first {done} windows are below.",
     "broke": "The video breaks off here. The first {done} windows are below.",
+    "cut": "The first {count} segments are shown; the Timeline tab's files have all.",
     "alone": "Each moment alone",
     "refined": "With the moments like it",
     "legend": "Click a moment to play it and to see which other moments its answer drew on.",

@@ -111,6 +111,7 @@ def shown(run: Run, timeline: Timeline, state: str) -> Event:
     done, left = len(timeline), None
     if state == "working" and done >= MIN_TIMED_WINDOWS:
         left = round(timeline.timings.total / done * (timeline.num_planned - done))
+    refined, alone = timeline.segments(), timeline.in_context("none").segments()
     return {
         "run": run.identity,
         "state": state,
@@ -120,8 +121,9 @@ def shown(run: Run, timeline: Timeline, state: str) -> Event:
         "words": timeline.error.message if timeline.error else None,
         "end": max(float(timeline.ends[-1]), timeline.info.end_seconds),
         "reached": float(timeline.ends[-1]),
-        "refined": _rows(timeline.segments()),
-        "alone": _rows(timeline.in_context("none").segments()),
+        "refined": _rows(refined),
+        "alone": _rows(alone),
+        "cut": MAX_SEGMENTS if max(len(refined), len(alone)) > MAX_SEGMENTS else None,
     }
 
 

@@ -56,7 +56,9 @@ function accept(event) {
     find(".progress").firstElementChild.style.width = percent(event.done / event.planned);
     const progress = filled(words.progress, event);
     const left = event.left ? `, ${filled(words.left, { seconds: event.left })}` : "";
+    const cut = event.cut ? ` ${filled(words.cut, { count: event.cut })}` : "";
     said.textContent = { working: progress + left, stopped: filled(words.stopped, event), broke: filled(words.broke, event) }[event.state] ?? "";
+    said.textContent = (said.textContent + cut).trim();
     draw(event);
 }
 

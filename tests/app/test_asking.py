@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nonlocal_video.app import sentences, texts
+from nonlocal_video.app.callbacks import moments as moments_of_a_clip
 from nonlocal_video.app.callbacks.asking import Asking
 from nonlocal_video.app.callbacks.moments import Moments
 from nonlocal_video.app.callbacks.recognise import Recognition
@@ -155,3 +156,12 @@ def test_the_moments_of_a_long_clip_are_its_timeline(recognition: Recognition, r
     recognition.again("ann", How("tiny", "fast"), 2)
     list(recognition.run("ann"))
     assert [event["state"] for event in moments.run("ann")] == ["done"]
+
+
+def test_moments_that_are_left_out_are_said(recognition: Recognition, monkeypatch: pytest.MonkeyPatch) -> None:
+    for most, said in ((0, 0), (300, None)):  # the clip has a segment or two
+        monkeypatch.setattr(moments_of_a_clip, "MAX_SEGMENTS", most)
+        *_, last = Moments(recognition).run("ann")
+        assert last["cut"] == said
+        assert max(len(last["alone"]), len(last["refined"])) <= most
+    assert texts.MOMENTS["cut"].format(count=300).startswith("The first 300 segments")

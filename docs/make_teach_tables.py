@@ -1,4 +1,4 @@
-"""Write the tables of docs/teach.md from benchmarks/results/teach.json.
+"""Write the tables of docs/teach.md from benchmarks/results/teach.json and teach_3_views.json.
 
 python docs/make_teach_tables.py
 """
@@ -6,13 +6,12 @@ python docs/make_teach_tables.py
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "teach.md"
-RESULTS = ROOT / "benchmarks" / "results" / "teach.json"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main() -> None:
@@ -21,20 +20,27 @@ def main() -> None:
 
 def page_with_tables() -> str:
     """Return docs/teach.md with the tables of the results."""
-    found = json.loads(RESULTS.read_text("utf-8"))
-    part = "\n".join(["<!-- measured -->", *lines(found), "<!-- /measured -->"])
     text = PAGE.read_text("utf-8")
-    return re.sub(r"<!-- measured -->.*?<!-- /measured -->", lambda _: part, text, flags=re.DOTALL)
+    for mark, file in (("measured", "teach.json"), ("three views", "teach_3_views.json")):
+        before, after = text.split(f"<!-- {mark} -->")[0], text.split(f"<!-- /{mark} -->")[1]
+        found = json.loads((RESULTS / file).read_text("utf-8"))
+        text = before + "\n".join([f"<!-- {mark} -->", *lines(found), f"<!-- /{mark} -->"]) + after
+    return text
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     """Return the measured part of the page."""
     shots = list(found["actions"])
+    seen = (
+        "One view a clip, as `classify` has it."
+        if found["views"] == "1x1"
+        else f"Taught and asked with `--views {found['views']}`, from the beginning of a clip to its end."
+    )
     rows = [
         "",
         f"Six yoga poses by 16 people in one room ({found['clips']['actions']} phone clips). In each of "
         f"{found['episodes']} episodes k examples of each pose are taught, and all clips of all people of whom there "
-        "is no example are asked. One view a clip, as `classify` has it. Mean of the episodes, and its 95% interval.",
+        f"is no example are asked. {seen} Mean of the episodes, and its 95% interval.",
         "",
         f"| | {' | '.join(f'{k} a class' for k in shots)} |",
         f"| --- |{' ---: |' * len(shots)}",

@@ -11,9 +11,8 @@ from nonlocal_video.models.card import InputSpec
 MAX_WORKERS = 16
 MAX_BATCH = 32
 CPU_VIEWS = 2
-"""Views in a forward pass of PyTorch on a CPU. Two take two thirds of the time of one and one, as PyTorch gives
-convolutions of a single small input to a slower kernel than oneDNN's. More gain nothing, and each takes memory.
-OpenVINO gains nothing (`benchmarks/runtime_start.py`)."""
+"""Views in a forward pass of PyTorch on a CPU, which take less time than one and one. More gain nothing, and each takes
+memory. OpenVINO gains nothing (`benchmarks/runtime_start.py`)."""
 _BYTES_PER_PIXEL = 256
 """Assumed bytes of memory per input pixel of a view: three times those of the default network (86 measured), to leave
 room for wider networks."""

@@ -58,7 +58,7 @@ def bound_sessions(page: gr.Blocks, max_sessions: int) -> None:
 def end_all(page: gr.Blocks, words: str) -> None:
     """End all that visitors wait for with a sentence, which the page shows; call this in the event loop.
 
-    The work itself goes on until the process ends: its threads cannot be ended.
+    The work itself continues until the process ends: its threads cannot be ended.
 
     Args:
         page: Page with its queue.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 NOT_SURE = "not sure"
 WORDS = ("very sure", "fairly sure", "a guess", NOT_SURE)
-"""From the surest to the least sure."""
+"""Degrees of certainty, the surest first."""
 VERY_SURE_FROM = 0.94
 FAIRLY_SURE_FROM = 0.8
 LEAST_LEAD = 0.2

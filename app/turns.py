@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 class Turns:
     """Lets one request at a time use the network, in order of arrival; a bounded number waits.
 
-    The page has its own queue in Gradio, and whoever comes first at the free network is next. Those who wait there
+    The page has its own queue in Gradio, and the first of both to reach the free network is next. Those who wait there
     count here, and those who wait here count there.
     """
 

@@ -50,7 +50,7 @@ def test_the_constraints_leave_pytorch_open_and_fit_the_project() -> None:
 
 
 def test_new_constraints_leave_pytorch_out(tmp_path: Path) -> None:
-    """With a uv that answers with the packages that it was not told to leave out."""
+    """Run with a stub `uv` that prints the packages it was not told to leave out."""
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
     names = "numpy torch torchvision triton nvidia-nccl-cu12 cuda-bindings"
     told = '[[ " $* " = *" --no-emit-package $name "* ]] || echo "$name==1"'
@@ -69,7 +69,7 @@ def test_malicious_releases_are_excluded() -> None:
 def test_ci_tries_other_versions_only_where_they_are_others(
     tmp_path: Path, newest_differ: bool, project_changed: bool
 ) -> None:
-    """In a repository of its own, with a `make` that writes down its goals."""
+    """Run in a small repository, with a stub `make` that records its goals."""
     top, programs = tmp_path / "top", tmp_path / "programs"
     script(top / ".ci" / "run", (ROOT / ".ci" / "run").read_text("utf-8"))
     script(top / ".ci" / "constraints", "echo numpy==2")

@@ -1,4 +1,4 @@
-"""From a chosen clip to its answer: what happens when a visitor drops one, changes a setting, or stops."""
+"""Answer a chosen clip: what happens when a visitor drops one, changes a setting, or stops."""
 
 from __future__ import annotations
 

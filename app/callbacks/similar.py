@@ -1,4 +1,4 @@
-"""From the player to Search: more moments like the one that is shown."""
+"""Find more moments like the one in the player, in the Search tab."""
 
 from __future__ import annotations
 

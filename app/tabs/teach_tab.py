@@ -105,5 +105,5 @@ def teach_from(table: gr.HTML, rows: FolderRows, tab: TeachTab) -> None:
 
 
 def _learn_after(changed: Dependency, tab: TeachTab) -> None:
-    # Of several changes during a lesson the last one is learnt, with all that came before it.
+    # When several changes arrive during a lesson, the next lesson covers all of them.
     changed.success(tab.teaching.learn, None, tab.outputs, concurrency_id=LONG, trigger_mode="always_last", **QUIET)

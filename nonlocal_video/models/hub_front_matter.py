@@ -32,7 +32,7 @@ def front_matter(
             the model's own is `unknown` if there are none.
         tags: Tags beside those that every model has.
         metrics: Name and value of each figure, fractions as fractions.
-        measured_on: What they were measured on, in a few words.
+        measured_on: The data behind the metrics, in a few words.
 
     Example:
         >>> print(front_matter(card, [start], metrics={"top-1": 0.93}, measured_on="15 validation clips"))

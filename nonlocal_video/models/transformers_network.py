@@ -177,7 +177,7 @@ def wrapped(model: Any) -> TransformersNetwork:
     """Put a model of the library behind the protocol.
 
     Raises:
-        ModelError: It is of no kind that is known here.
+        ModelError: Its architecture is not supported.
     """
     config = model.config
     check_kind(config.model_type)

@@ -73,7 +73,7 @@ class SearchExample:
 def file_number(path: ClipPath, windows: Windows) -> int | None:
     """Return the number of a file in an archive; None if it is not in it.
 
-    Only files of the same name are compared on the disk, so that a large archive is not gone through file by file.
+    Only files of the same name are compared on the disk, so that a large archive is not scanned file by file.
     """
     path = os.fspath(path)
     name = os.path.basename(path)

@@ -177,7 +177,7 @@ def ask_for(small_server: Server, path: str, **how: Any) -> dict[str, Any]:
 
 
 def test_a_raw_post_may_leave_out_what_has_a_default(small_server: Server, clip_folder: Path) -> None:
-    """By name, unlike the list of values, which Gradio wants whole."""
+    """Pass values by name; Gradio wants a list of values whole."""
     with httpx.Client(base_url=small_server.url, timeout=60) as http:
         with (clip_folder / "a.mp4").open("rb") as file:
             (path,) = http.post("/gradio_api/upload", files={"files": ("a.mp4", file)}).json()

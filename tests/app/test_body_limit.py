@@ -158,7 +158,7 @@ def test_a_disk_that_becomes_full_is_said(error: Exception, status: int) -> None
 
 
 class Outermost:
-    """A server that goes on when an application fails."""
+    """A server that keeps running when an application fails."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

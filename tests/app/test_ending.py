@@ -1,4 +1,4 @@
-"""A server that is told to end while work goes on that does not end by itself."""
+"""Shutdown of a server while work is running that does not finish by itself."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_a_folder_named_as_a_clip_does_not_end_the_cleaner(tmp_path: Path) -> No
             route_utils.delete_files_on_schedule(SimpleNamespace(get_blocks=lambda: blocks), 0.01, 0)
         )
         await asyncio.sleep(0.1)
-        assert not task.done(), "it goes on"
+        assert not task.done(), "it keeps running"
         later.touch()
         files.add(str(later))
         while later.exists():

@@ -115,7 +115,7 @@ def test_several_names_are_allowed(
     monkeypatch: pytest.MonkeyPatch,
     way: str,
 ) -> None:
-    """From the command line to the door of the application."""
+    """Pass names from the command line to the application's host check."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     given: list[dict[str, Any]] = []
     monkeypatch.setattr("nonlocal_video.app.serve", lambda **how: given.append(how), raising=False)

@@ -45,7 +45,7 @@ class Browser:
 
 @pytest.fixture
 def clips(clip_folder: Path, tmp_path: Path) -> list[Path]:
-    """Three clips and a file that is none."""
+    """Three clips and a file that is not a clip."""
     names = ("a.mp4", "z with space.mp4", "b/note.mp4")
     own = [tmp_path / f"{number} {Path(name).name}" for number, name in enumerate(names)]
     for path, name in zip(own, names, strict=True):

@@ -103,7 +103,7 @@ def test_what_is_no_picture_is_refused(client: TestClient, content: bytes, statu
     address = f"/live/{client.post('/live', json={}).json()['id']}/pictures"
     refused = client.post(address, content=content)
     assert (refused.status_code, refused.json()["code"]) == (status, code)
-    assert client.post(address, content=body(FRAMES[:1])).status_code == 200, "the camera goes on"
+    assert client.post(address, content=body(FRAMES[:1])).status_code == 200, "the camera continues"
 
 
 def test_cameras_are_bounded_and_forgotten(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:

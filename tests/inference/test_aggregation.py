@@ -77,7 +77,7 @@ def test_the_recogniser_averages_the_probabilities_of_windows(tiny_model: Path, 
 
 @pytest.mark.parametrize("window", [(1, 2, 2), (1, 1, 1), (2, 1, 2), None])
 def test_the_evidence_sums_to_the_logit_whatever_the_windows(tiny_model: Path, clip_folder: Path, window) -> None:
-    """To the mean of the windows' logits, from a loop over them; and the words say which of the two it is."""
+    """Compare with the mean of the windows' logits, from a loop; the summary says which of the two it is."""
     network, card = load_checkpoint(tiny_model)
     clip = clip_folder / "a.mp4"
     with nlv.Recognizer(network, replace(card, head_window=window), device="cpu") as recognizer:

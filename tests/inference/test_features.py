@@ -43,7 +43,7 @@ def test_they_are_the_means_of_the_layer_before_the_classifier(
     np.testing.assert_allclose(found.features, expected.mean(dim=0), atol=1e-5 * float(expected.max()))
     if views == "1x1":
         np.testing.assert_allclose(found.logits, logits[0], atol=1e-5 * float(logits.abs().max()))
-    # Of several views logits are those whose softmax the averaged scores are.
+    # With several views, the logits are those whose softmax gives the averaged scores.
     np.testing.assert_allclose(torch.from_numpy(found.logits).softmax(0), found.scores, atol=1e-6)
 
 

@@ -46,7 +46,7 @@ def begun(scores: list[float], *, gap_seconds: float = 0.0, every: float = 0.5) 
         ([0.9, 0.7, 0.9, 0.41, 0.9], 0, [0]),  # wavers, and stays above half of the threshold
         ([0.9, 0.39, 0.9], 0, [0, 2]),
         ([0.9, 0.1, 0.9, 0.1, 0.9], 2.0, [0, 4]),  # 1 s after the first is too early
-        ([0.9, 0.1, 0.9, 0.9, 0.9], 2.0, [0, 4]),  # and begins when it may, as it still goes on
+        ([0.9, 0.1, 0.9, 0.9, 0.9], 2.0, [0, 4]),  # and begins when it may, as the action still lasts
         ([0.79, 0.79], 0, []),
     ],
 )

@@ -48,7 +48,7 @@ def tiny_card(*, blocks: bool = False, dropout: float = 0.0) -> ModelCard:
 
 
 def tiny_network(card: ModelCard, *, seed: int = 1) -> Video3DResNet:
-    """With statistics of batch norm, gains and biases that are not plain 0 and 1; blocks stay the identity."""
+    """Return a network with random batch norm statistics, gains and biases, whose blocks are the identity."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(card)
@@ -129,7 +129,7 @@ def training(
     validation: TrainingData | None = None,
     sees_features: bool = False,
 ) -> Training:
-    """In a new folder, or one that holds a run of this process."""
+    """Return a training in a new folder, or in one that holds a run of this process."""
     config = resolved(config, has_weights=True)
     frozen = last_frozen_layer(network, config.stage)
     freeze(network, frozen)
@@ -151,14 +151,14 @@ def training(
 
 
 def run(of: Training, *, resume_step: int | None = None, **calls: Any) -> TrainResult:
-    """With its log."""
+    """Return the result with its log."""
     log = MetricsWriter(of.folder.metrics, of.folder.tensorboard, resume_step=resume_step)
     with torch.random.fork_rng(devices=[]), log:
         return of.run(log, **calls)
 
 
 def stop_after(steps: int) -> Callable[[], bool]:
-    """For `should_stop`: true from the so manieth time on."""
+    """Return a `should_stop` that is true from a given call on."""
     asked = 0
 
     def should_stop() -> bool:

@@ -87,7 +87,7 @@ def _run(job: dict[str, Any], at_moment: signal.Signals | None) -> None:
 
 
 def _signal_in(place: str, call: int, number: signal.Signals) -> None:
-    """Send this process a signal as soon as `module:Class.method` is called for the so manieth time."""
+    """Send this process a signal at the given call of `module:Class.method`, counted from 1."""
     module, _, name = place.partition(":")
     *owners, last = name.split(".")
     owner: Any = importlib.import_module(module)

@@ -31,7 +31,7 @@ def write(folder: Path, steps: range, **how: object) -> bytes:
 
 
 def points(folder: Path, name: str) -> list[tuple[int, float]]:
-    """As TensorBoard shows them."""
+    """Return the values as TensorBoard shows them."""
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     return [(event.step, event.value) for event in events.Scalars(name)]
 

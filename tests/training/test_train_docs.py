@@ -196,7 +196,7 @@ def test_the_tables_of_settings_are_the_programs(prefix: str, kind: type[Any]) -
 
 
 def plain(value: Any) -> Any:
-    """As YAML knows it, numbers with four places."""
+    """Return a value as YAML writes it, numbers with four decimals."""
     if isinstance(value, tuple):
         return [round(part, 4) if isinstance(part, float) else part for part in value]
     return value

@@ -90,11 +90,7 @@ Workers = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        help="Views per forward pass (default: as many as fit on a GPU, at most 32; on the CPU 1, and 2 where PyTorch "
-        "classifies).",
-    ),
+    typer.Option(min=1, help="Views per forward pass (default: as many as fit on a GPU, at most 32; 1 on the CPU)."),
 ]
 Decoder = Annotated[
     DecoderChoice, typer.Option(help="Decoder; auto uses for each file one that was measured to be exact.")

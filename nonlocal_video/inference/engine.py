@@ -13,7 +13,6 @@ from nonlocal_video.attention.capture import Captured
 from nonlocal_video.inference.aggregation import average_logits, average_scores
 from nonlocal_video.inference.batch_limit import views_at_once
 from nonlocal_video.inference.device_errors import failure_of, no_memory, translated
-from nonlocal_video.inference.feeding import CPU_VIEWS
 from nonlocal_video.inference.precision import Precision, check_precision
 from nonlocal_video.inference.prediction import Prediction, StageTimings
 from nonlocal_video.inference.preprocessing import LoadedClip
@@ -90,21 +89,21 @@ class Engine:
     def answer(
         self,
         clips: Sequence[LoadedClip],
-        batch_size: int | None,
+        batch_size: int,
         *,
         num_ahead: int = 0,
         pooled_layer: str | None = None,
         inputs_of: Sequence[str] = (),
         outputs_of: Sequence[str] = (),
     ) -> tuple[list[Prediction], Captured]:
-        """Answer for clips, some views at a time.
+        """Answer for clips, `batch_size` views at a time.
 
         Where memory runs out the batch is halved; what fitted is remembered for inputs of that size. It is split, too,
         where a feature map would have more elements than 32 bits can index (`batch_limit`).
 
         Args:
             clips: Loaded clips; several may share a forward pass.
-            batch_size: Views in one forward pass, at most; None is as many as suit what runs the network.
+            batch_size: Views in one forward pass, at most.
             num_ahead: Number of views that will come after these, as far as it is known; it counts in the choice of a
                 runtime.
             pooled_layer: Dotted name of the layer whose pooled output is the predictions' `features`; None is the one
@@ -136,8 +135,7 @@ class Engine:
             clips = [on_device(clip, self.device) for clip in clips]
             while position < len(views):
                 spec = clips[views[position][0]].input
-                wanted = self._default_batch() if batch_size is None else batch_size
-                size = self._at_most(min(wanted, len(views)), spec.num_frames, spec.crop)
+                size = self._at_most(min(batch_size, len(views)), spec.num_frames, spec.crop)
                 batch = views[position : position + size]
                 started = time.perf_counter()
                 answered = self._batch(
@@ -167,10 +165,6 @@ class Engine:
             self._prediction(clip, torch.cat(logits), features, forward_seconds, runtime, is_last=pooled_layer is None)
             for clip, logits, features, forward_seconds in zip(clips, logits_of, pooled_of, seconds, strict=True)
         ], kept
-
-    def _default_batch(self) -> int:
-        """Return how many views go through the network together where nobody said how many."""
-        return CPU_VIEWS if self.device.type == "cpu" and self.runner.runtime == "torch" else 1
 
     def _at_most(self, views: int, num_frames: int, crop: int) -> int:
         """Return the number of views, at most `views`, that the network gets at a time."""

@@ -10,9 +10,6 @@ from nonlocal_video.models.card import InputSpec
 
 MAX_WORKERS = 16
 MAX_BATCH = 32
-CPU_VIEWS = 2
-"""Views in a forward pass of PyTorch on a CPU, which take less time than one and one. More gain nothing, and each takes
-memory. OpenVINO gains nothing (`benchmarks/runtime_start.py`)."""
 _BYTES_PER_PIXEL = 256
 """Assumed bytes of memory per input pixel of a view: three times those of the default network (86 measured), to leave
 room for wider networks."""
@@ -34,19 +31,18 @@ def default_workers(device: torch.device) -> int:
     return min(MAX_WORKERS, cores() if device.type == "cuda" else max(1, cores() // 4))
 
 
-def default_batch_size(device: torch.device, spec: InputSpec, *, only_torch: bool = False) -> int:
-    """Return the default number of views per forward pass, over several files: a power of two on a GPU, 1 on the CPU.
+def default_batch_size(device: torch.device, spec: InputSpec) -> int:
+    """Return the default number of views per forward pass: a power of two on a GPU, 1 on the CPU.
 
-    On the CPU it is `CPU_VIEWS` where nothing but PyTorch will run the network. On a GPU it uses at most half of the
-    free memory and keeps the first feature map below 2^31 elements. If it still does not fit, the engine halves it.
+    It uses at most half of the free memory and keeps the first feature map below 2^31 elements. If it still does not
+    fit, the engine halves it.
 
     Args:
         device: Device of the network.
         spec: Input of the network.
-        only_torch: Whether PyTorch will run the network to the end, as OpenVINO cannot or may not.
     """
     if device.type != "cuda":
-        return CPU_VIEWS if only_torch else 1
+        return 1
     pixels = spec.num_frames * spec.crop**2
     free, _ = torch.cuda.mem_get_info(device)
     fitting = min(MAX_BATCH, free // 2 // (pixels * _BYTES_PER_PIXEL), (2**31 - 1) // (pixels * _FEATURES_PER_PIXEL))

@@ -18,7 +18,6 @@ from nonlocal_video.inference.prediction import Failure, Outcome, Prediction
 from nonlocal_video.inference.predictor import Predictor
 from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
 from nonlocal_video.inference.request import ClipRequest
-from nonlocal_video.inference.runtimes.choice import choose_runtime
 from nonlocal_video.inference.upload import on_device
 from nonlocal_video.video._messages import printable_name
 
@@ -43,23 +42,17 @@ def classify_files(
         files: Paths, possibly endless; only a few are consumed ahead of time. A failure among them is its own outcome.
         request: How to look, the same for all files.
         workers: Number of decoding processes, one file each; None is `default_workers`.
-        batch_size: Views per forward pass, over several files; None is `default_batch_size`, and on the CPU what the
-            predictor takes of a file.
+        batch_size: Views per forward pass, over several files; None is `default_batch_size`.
         device: Device of the predictor, to which clips are copied while the network is busy.
     """
     spec = predictor.card.view(fast=request.fast)
     workers = default_workers(device) if workers is None else workers
-    over_files = batch_size
-    if over_files is None:
-        options = predictor.options
-        last = choose_runtime(options.runtime, device=device, precision=options.precision, seconds_by_torch=math.inf)
-        over_files = default_batch_size(device, spec, only_torch=last.runtime == "torch")
-        batch_size = None if device.type == "cpu" else over_files
-    for name, number in (("workers", workers), ("batch-size", over_files)):
+    batch_size = default_batch_size(device, spec) if batch_size is None else batch_size
+    for name, number in (("workers", workers), ("batch-size", batch_size)):
         if number < 1:
             raise UsageError(f"{name} = {number} should be at least 1.")
     num_views = request.views.num_clips * request.views.num_crops
-    group_size = math.ceil(over_files / num_views)
+    group_size = math.ceil(batch_size / num_views)
     loaders: queue.SimpleQueue[ClipLoader] = queue.SimpleQueue()
     readers = [predictor.new_reader() for _ in range(workers)]
     for reader in readers:
@@ -113,7 +106,7 @@ def classify_files(
 def answer(
     predictor: Predictor,
     group: Sequence[tuple[str, LoadedClip | Failure | Exception]],
-    batch_size: int | None,
+    batch_size: int,
     *,
     num_ahead: int = 0,
 ) -> Iterator[Outcome]:
@@ -122,7 +115,7 @@ def answer(
     Args:
         predictor: Classifies the clips.
         group: Path of each file, with its clip or the error from loading it.
-        batch_size: Views per forward pass; None is what the predictor takes by default.
+        batch_size: Views per forward pass.
         num_ahead: Number of views of other files that are known to come.
     """
     outcomes: dict[int, Outcome] = {}
@@ -149,7 +142,7 @@ def answer(
 
 
 def _finish(
-    predictor: Predictor, pending: Sequence[_Pending], batch_size: int | None, device: torch.device, num_ahead: int
+    predictor: Predictor, pending: Sequence[_Pending], batch_size: int, device: torch.device, num_ahead: int
 ) -> list[Outcome]:
     group: list[tuple[str, LoadedClip | Failure | Exception]] = []
     for path, loading in pending:

@@ -132,18 +132,13 @@ class Predictor:
                 self._engine.prepare(spec, num_ahead=_MANY)
 
     def predict(
-        self,
-        clips: Sequence[LoadedClip],
-        *,
-        batch_size: int | None = None,
-        layer: str | None = None,
-        num_ahead: int = 0,
+        self, clips: Sequence[LoadedClip], *, batch_size: int = 1, layer: str | None = None, num_ahead: int = 0
     ) -> list[Prediction]:
         """Run the network on loaded clips; clips may share a forward pass.
 
         Args:
             clips: Loaded clips.
-            batch_size: Views in one forward pass; None is two where PyTorch runs the network on a CPU, else one.
+            batch_size: Views in one forward pass.
             layer: Dotted name of the layer whose pooled output becomes `Prediction.features`; PyTorch computes another
                 than the one before the classifier, whatever the runtime.
             num_ahead: Number of views that will come after these, as far as it is known. With the runtime `auto`,

@@ -23,7 +23,6 @@ import torch
 from nonlocal_video.errors import VideoError
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.folder import classify_files
-from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.results import ResultFile
 from nonlocal_video.models.card import ModelCard
@@ -227,7 +226,6 @@ class _NoReader:
 class _NoNetwork:
     def __init__(self, card: ModelCard) -> None:
         self.card = card
-        self.options = RunOptions(device="cpu", runtime="torch")
 
     def new_reader(self) -> _NoReader:
         return _NoReader()

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from random_networks import needs_openvino
 from torch import Tensor
 
 import nonlocal_video as nlv
@@ -22,8 +21,6 @@ from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.prediction import Failure, Prediction
 from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
 from nonlocal_video.inference.request import ClipRequest
-from nonlocal_video.inference.runtimes.openvino import OpenVINONetwork
-from nonlocal_video.inference.runtimes.torch_network import TorchNetwork
 from nonlocal_video.inference.upload import on_device
 from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
@@ -298,95 +295,6 @@ def test_a_gpu_gets_as_many_views_as_its_memory_holds(
     spec = replace(SPEC, num_frames=frames, crop=crop, short_side=crop)
     assert feeding.default_batch_size(torch.device("cuda", 0), spec) == batch
     assert feeding.default_batch_size(torch.device("cpu"), spec) == 1
-    assert feeding.default_batch_size(torch.device("cpu"), spec, only_torch=True) == 2
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """What ran, and how many views it was given, for each forward pass."""
-    found: list[tuple[str, int]] = []
-
-    def watch(kind: type, name: str) -> None:
-        run = kind.__call__
-
-        def watched(self: Any, views: Tensor, **options: Any) -> Any:
-            found.append((name, len(views)))
-            return run(self, views, **options)
-
-        monkeypatch.setattr(kind, "__call__", watched)
-
-    watch(TorchNetwork, "torch")
-    watch(OpenVINONetwork, "openvino")
-    return found
-
-
-def test_views_of_a_clip_share_a_pass_of_pytorch_on_a_cpu(
-    tiny_model: Path, clip_folder: Path, passes: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clip = clip_folder / "a.mp4"
-    with nlv.load(tiny_model, device="cpu", runtime="torch") as loaded:
-        together = loaded.classify(clip, views="3x1")
-        assert [size for _, size in passes] == [2, 1]
-        monkeypatch.setattr("nonlocal_video.inference.engine.CPU_VIEWS", 1)
-        one_by_one = loaded.classify(clip, views="3x1")
-        assert [size for _, size in passes] == [2, 1, 1, 1, 1]
-    largest = np.abs(one_by_one.logits).max()
-    np.testing.assert_allclose(together.logits, one_by_one.logits, rtol=0, atol=1e-4 * largest)
-    np.testing.assert_allclose(together.scores, one_by_one.scores, atol=1e-5)
-    np.testing.assert_allclose(together.features, one_by_one.features, rtol=1e-4, atol=1e-5)
-
-
-@needs_openvino
-@pytest.mark.slow
-def test_views_of_a_clip_come_one_by_one_to_openvino(
-    tiny_model: Path, clip_folder: Path, passes: list[tuple[str, int]]
-) -> None:
-    with nlv.load(tiny_model, device="cpu", runtime="openvino") as loaded:
-        loaded.classify(clip_folder / "a.mp4", views="3x1")
-    assert passes[-3:] == [("openvino", 1)] * 3
-
-
-def test_two_views_that_do_not_fit_come_one_by_one(
-    tiny_model: Path, clip_folder: Path, passes: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = TorchNetwork.__call__
-
-    def small(self: TorchNetwork, views: Tensor, **options: Any) -> Any:
-        if len(views) > 1:
-            raise MemoryError
-        return run(self, views, **options)
-
-    monkeypatch.setattr(TorchNetwork, "__call__", small)
-    with nlv.load(tiny_model, device="cpu", runtime="torch") as loaded:
-        assert loaded.classify(clip_folder / "a.mp4", views="3x1").views
-    assert [size for _, size in passes] == [1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("runtime", "views", "batch_size", "expected"),
-    [
-        ("torch", ViewCount(1, 1), None, [2, 2]),
-        ("torch", ViewCount(1, 1), 1, [1, 1, 1, 1]),
-        ("torch", ViewCount(3, 1), None, [2, 1] * 4),
-        ("torch", ViewCount(3, 1), 3, [3] * 4),
-        ("auto", ViewCount(3, 1), None, [2, 1] * 4),  # as long as PyTorch runs it
-        pytest.param("auto", ViewCount(1, 1), None, [1, 1, 1, 1], marks=needs_openvino),
-    ],
-)
-def test_a_folder_on_a_cpu_has_the_batch_that_is_faster_or_asked_for(
-    tiny_model: Path,
-    clip_folder: Path,
-    passes: list[tuple[str, int]],
-    runtime: Any,
-    views: ViewCount,
-    batch_size: int | None,
-    expected: list[int],
-) -> None:
-    files = [str(clip_folder / "a.mp4")] * 4
-    with nlv.load(tiny_model, device="cpu", runtime=runtime) as loaded:
-        outcomes = list(classify_files(loaded, files, ClipRequest(views), batch_size=batch_size))
-    assert [type(outcome) for outcome in outcomes] == [Prediction] * 4
-    assert passes == [("torch", size) for size in expected]
 
 
 @pytest.mark.parametrize(("cores", "gpu", "cpu"), [(1, 1, 1), (2, 2, 1), (8, 8, 2), (64, 16, 16)])
@@ -400,10 +308,10 @@ def test_what_the_user_says_goes_before_the_defaults(
     recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder, "default_workers", lambda device: 3)
-    monkeypatch.setattr(folder, "default_batch_size", lambda device, spec, *, only_torch: 2)
+    monkeypatch.setattr(folder, "default_batch_size", lambda device, spec: 2)
     predict, new_reader, sizes, readers = recognizer.predict, recognizer.new_reader, [], []
 
-    def watched(clips: Sequence[LoadedClip], **options: Any) -> list[Prediction]:
+    def watched(clips: Sequence[LoadedClip], **options: int) -> list[Prediction]:
         sizes.append(options["batch_size"])
         return predict(clips, **options)
 
@@ -411,8 +319,8 @@ def test_what_the_user_says_goes_before_the_defaults(
     monkeypatch.setattr(recognizer, "new_reader", lambda: readers.append(1) or new_reader())
     files = [str(clip_folder / "a.mp4")] * 2
     list(classify_files(recognizer, files, ClipRequest()))
-    assert (sizes, len(readers)) == ([None], 3), "both files in a group, and the engine knows what suits"
+    assert (sizes, len(readers)) == ([2], 3)
     list(classify_files(recognizer, files, ClipRequest(), workers=1, batch_size=1))
-    assert (sizes, len(readers)) == ([None, 1, 1], 4)
+    assert (sizes, len(readers)) == ([2, 1, 1], 4)
     assert len(recognizer.classify_folder(clip_folder, workers=2)) == 4
     assert len(readers) == 6

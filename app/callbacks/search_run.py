@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,7 +84,7 @@ class Searches(SearchIndexes):
         return Chosen(words, address_of(visit.example), gr.update(visible=True))
 
     def like_moment(self, seconds: float | None, label: str | None, request: gr.Request) -> Iterator[Found]:
-        """Yield the moments most like one of the example, then their previews."""
+        """Yield the moments most like one of the example; `previews` shows them."""
         visit = self.visits.of(request)
         example = None if visit.example is None else SearchExample(visit.example, at=seconds)
         yield from self._find(visit, example, label)
@@ -137,7 +137,10 @@ class Searches(SearchIndexes):
                     example = replace(example, path=self._copied(Path(example.path), Path(copies)))
                 result = search(archive, like=example, top_k=TOP_K, labels=labels, model=self.recognizer)
             if is_shown():
-                yield from self._found(visit, result, self._words(visit, result, example, label), is_shown)
+                visit.hits = result.hits
+                cards = cards_of(visit, result)
+                words = self._words(visit, result, example, label)
+                yield Found(words, json.dumps(cards), gr.update(visible=bool(cards)), gr.update(visible=False))
         except Exception as error:  # the page says why
             if not is_shown():
                 return
@@ -152,21 +155,21 @@ class Searches(SearchIndexes):
         name = shown_name(visit, str(example.path))
         return said(DONE, WORDS["found"].format(count=len(result), name=name, where=where), WORDS["order"])
 
-    def _found(
-        self, visit: SearchVisit, result: SearchResult, head: Any, is_shown: Callable[[], bool]
-    ) -> Iterator[Found]:
-        visit.hits = result.hits
-        cards = cards_of(visit, result)
-        yield Found(head, json.dumps(cards), gr.update(visible=bool(cards)), gr.update(visible=False))
-        previews = visit.folder / "previews" / secrets.token_urlsafe(8)
-        previews.mkdir(parents=True)
+    def previews(self, request: gr.Request) -> Iterator[str]:
+        """Yield the moments that were found, each time with one more preview."""
+        visit = self.visits.of(request)
+        hits = visit.hits
+        if not hits:
+            return
+        cards = cards_of(visit, hits)
+        folder = visit.folder / "previews" / secrets.token_urlsafe(8)
+        folder.mkdir(parents=True)
         with self.recognizer.new_reader() as reader:
-            for card, hit in zip(cards, result, strict=True):
-                if visit.hits is not result.hits:  # others were found meanwhile
+            for card, hit in zip(cards, hits, strict=True):
+                if visit.hits is not hits or not folder.is_dir():  # others were found meanwhile, or the visitor left
                     return
-                card["url"] = self._preview(reader, hit, previews)
-                head = head if is_shown() else gr.skip()
-                yield Found(head, json.dumps(cards), gr.skip(), gr.skip())
+                card["url"] = self._preview(reader, hit, folder)
+                yield json.dumps(cards)
 
     def _preview(self, reader: VideoReader, hit: Hit, folder: Path) -> str:
         """Write a small copy of a moment, and return its address; nothing if its video cannot be read any more."""
@@ -175,7 +178,7 @@ class Searches(SearchIndexes):
             with TemporaryDirectory(dir=folder) as copies:
                 copy = self._copied(Path(hit.path), Path(copies))
                 cut_clip(reader, str(copy), hit.start_seconds, hit.end_seconds, target, max_side=PREVIEW_SIDE)
-        except (VideoError, UsageError):
+        except (VideoError, UsageError, OSError):  # OSError: the visitor left, and their folder is gone
             return ""
         return address_of(target)
 

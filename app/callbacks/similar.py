@@ -93,3 +93,5 @@ class Similar:
         elif visit.example == example:  # else the visitor has chosen another one meanwhile
             for found in self.searches.like_moment(seconds, "", request):
                 yield Searched(found.said, results=found.results, save=found.save, saved=found.saved)
+            for results in self.searches.previews(request):
+                yield Searched(results=results)

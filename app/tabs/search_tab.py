@@ -68,10 +68,15 @@ def search_tab(
     example.input(searches.choose, example, chosen, **UNQUEUED)
     upload.chosen(searches.choose_upload, None, chosen, **UNQUEUED)
     ticked, seconds = gr.Textbox("[]", visible=False), gr.Number(visible=False)
-    how: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": NETWORK, "api_visibility": "private"}
-    moment.click(searches.like_moment, [seconds, label], found, js=_AT_THE_PLAYERS_TIME, **how)
-    whole.click(searches.like_whole, label, found, **how)
-    found.results.more(searches.like_hit, label, found, **how)
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    how = quiet | {"concurrency_id": NETWORK, "trigger_mode": "multiple"}
+    for asked in (
+        moment.click(searches.like_moment, [seconds, label], found, js=_AT_THE_PLAYERS_TIME, **how),
+        whole.click(searches.like_whole, label, found, **how),
+        found.results.more(searches.like_hit, label, found, **how),
+    ):
+        # They need no network, and others wait for it.
+        asked.then(searches.previews, None, found.results, concurrency_id="previews", trigger_mode="multiple", **quiet)
     found.results.ticked(_ticked, None, ticked, **UNQUEUED)
     found.save.click(searches.save, ticked, found.saved, concurrency_id=LONG, api_visibility="private")
     return searches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -35,9 +36,12 @@ def serious_findings(page: Page) -> list[tuple[str, str, str]]:
 def test_no_serious_finding(
     browser: Browser, small_server: Server, clip_folder: Path, colours: Literal["light", "dark"]
 ) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 900}, color_scheme=colours)
-    page = context.new_page()
-    page.goto(small_server.url)
+    with closing(browser.new_context(viewport={"width": 390, "height": 900}, color_scheme=colours)) as context:
+        look_everywhere(context.new_page(), small_server, clip_folder)
+
+
+def look_everywhere(page: Page, server: Server, clip_folder: Path) -> None:
+    page.goto(server.url)
     page.add_style_tag(content=UNQUEUED)
     expect(page.locator("#intake .choose")).to_be_visible(timeout=WITHIN_MS)
     tabs = tab_names(page)
@@ -82,4 +86,3 @@ def test_no_serious_finding(
     page.locator("#stage .numbers summary").click()
     expect(page.locator(".moments .chip").first).to_be_visible(timeout=WITHIN_MS)
     assert not serious_findings(page), "Recognise, with a question and moments"
-    context.close()

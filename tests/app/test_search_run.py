@@ -90,8 +90,9 @@ def test_the_folder_is_searched_like_the_command_does(searches: Searches) -> Non
     assert "1 could not be read" in headline(indexed)
     address = searches.choose("red 1.mp4", ANN).player
     assert file_at(address).read_bytes() == (searches.root / "red 1.mp4").read_bytes()
-    _, first, *_, found = list(searches.like_moment(0.7, None, ANN))
-    assert [card["url"] for card in cards(first)] == [""] * len(cards(first)), "words first, previews then"
+    found = last(searches.like_moment(0.7, None, ANN))
+    assert [card["url"] for card in cards(found)] == [""] * len(cards(found)), "words first, previews then"
+    *_, played = searches.previews(ANN)
     visit = searches.visits.of(ANN)
     expected = search(
         visit.table,
@@ -107,7 +108,7 @@ def test_the_folder_is_searched_like_the_command_does(searches: Searches) -> Non
     assert not [card for card in own if card["start"] < 0.7 < card["end"]], "not the moment itself"
     assert "red 1.mp4, at 0:00." in headline(found)
     with VideoReader() as reader:
-        info = reader.probe(file_at(cards(found)[0]["url"]))
+        info = reader.probe(file_at(json.loads(played)[0]["url"]))
     assert info.duration_seconds == pytest.approx(cards(found)[0]["end"] - cards(found)[0]["start"], abs=0.11)
 
 
@@ -227,17 +228,28 @@ def test_a_search_says_nothing_over_what_came_after_it(searches: Searches) -> No
     assert next(early).said["state"] == "working"
     searches.choose(second, ANN)  # before it has found anything
     assert list(early) == []
-    before = searches.like_whole("", ANN)
-    moments = [next(before) for _ in range(2)][-1]
+    moments = last(searches.like_whole("", ANN))
+    before = searches.previews(ANN)
+    next(before)
     searches.choose(third, ANN)
     *_, played = before  # its moments stay on the page, and their previews still come
-    assert played.said == gr.skip()
-    assert [card["when"] for card in cards(played)] == [card["when"] for card in cards(moments)]
-    assert all(card["url"] for card in cards(played))
-    late = searches.like_whole("", ANN)
-    next(late), next(late)
+    assert [card["when"] for card in json.loads(played)] == [card["when"] for card in cards(moments)]
+    assert all(card["url"] for card in json.loads(played))
+    late = searches.previews(ANN)
+    next(late)
     last(searches.like_whole("", ANN))
     assert list(late) == []  # other moments are shown
+
+
+def test_previews_end_with_the_visit(searches: Searches) -> None:
+    ready = last(searches.index(ROOT, None, ANN))
+    searches.choose(ready.example["choices"][0], ANN)
+    assert list(searches.previews(ANN)) == [], "nothing was found yet"
+    last(searches.like_whole("", ANN))
+    shown = searches.previews(ANN)
+    next(shown)
+    searches.forget(ANN)
+    assert list(shown) == []
 
 
 def test_a_stop_keeps_what_is_done(searches: Searches) -> None:
@@ -272,9 +284,10 @@ def test_more_like_the_moment_in_the_player(
     tabs, _, player, *_, seconds = similar.open(ANN, asked)
     assert (tabs.selected, file_at(player), seconds) == ("search", upload, 0.5)
     updates = list(similar.find(seconds, ANN))
-    looked = [one.said["headline"] for one in updates]
+    told = [one for one in updates if "headline" in one.said]
+    looked = [one.said["headline"] for one in told]
     assert "6 clips can be searched" in looked, "the offered folder is looked through first"
-    shown = updates[-1]
+    shown = told[-1]
     assert "like red 1.mp4, at 0:0" in headline(shown)
     searches.visits.of(ANN).example = colours / "red 1.mp4"
     expected = last(searches.like_moment(0.5, "", ANN))
@@ -282,7 +295,7 @@ def test_more_like_the_moment_in_the_player(
     assert cards(shown)[0]["name"] in ("red 1.mp4", "more/red 2.mp4")
     similar.open(ANN, asked)
     again = list(similar.find(seconds, ANN))
-    assert "6 clips can be searched" not in [one.said["headline"] for one in again], "it is looked through once"
+    assert "6 clips can be searched" not in str([one.said for one in again]), "it is looked through once"
     with pytest.raises(gr.Error, match="no longer on the server"):
         similar.open(BOB, asked)
 

@@ -92,7 +92,7 @@ class Explanation:
     @property
     def num_bytes(self) -> int:
         """Size in memory in bytes, without the network."""
-        tensors = [*self.block_inputs.values(), *self.clip.squares, self.features, self.network_input]
+        tensors = [*self.block_inputs.values(), self.clip.frames, self.features, self.network_input]
         return sum(frame.nbytes for frame in self.originals) + sum(
             tensor.nbytes for tensor in tensors if tensor is not None
         )

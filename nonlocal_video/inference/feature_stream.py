@@ -22,12 +22,12 @@ from nonlocal_video.inference.device_errors import device_failed, failure_of
 from nonlocal_video.inference.feeding import default_batch_size, default_workers
 from nonlocal_video.inference.folder import as_video_error
 from nonlocal_video.inference.preprocessing import LoadedClip
-from nonlocal_video.inference.upload import on_device
 from nonlocal_video.inference.window_features import FeatureRequest, WindowFeatures
 from nonlocal_video.inference.windows import WindowPlan, WindowRequest, open_windows
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video._messages import printable_name
 from nonlocal_video.video.decode import VideoReader
+from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region, RegionLike
 
 if TYPE_CHECKING:
@@ -169,7 +169,9 @@ class _Gathered:
     plan: WindowPlan | None = None
     answers: list[_Answer] = field(default_factory=list)
     """Features and logits of each window."""
-    last_clip: LoadedClip | None = None
+    info: VideoInfo | None = None
+    """As of the last window with an answer."""
+    region: Region | None = None
     num_pending: int = 0
     """Windows that are read and not computed."""
     has_ended: bool = False
@@ -200,10 +202,10 @@ class _Gathered:
     ) -> WindowFeatures | Exception:
         """Return the features, or why there are none."""
         error = self.failure or self.ending
-        if self.plan is None or self.last_clip is None:
+        if self.plan is None or self.info is None:
             return error or VideoError("internal", f"{printable_name(self.path)}: it gave no window.")
         features, logits = (np.stack(arrays) for arrays in zip(*self.answers, strict=True))
-        region, plan, done = self.last_clip.region, self.plan, len(self.answers)
+        plan, done = self.plan, len(self.answers)
         return WindowFeatures(
             path=self.path,
             model=recognizer.card.name,
@@ -213,13 +215,13 @@ class _Gathered:
             ends=plan.ends[:done],
             features=features,
             logits=logits,
-            info=self.last_clip.info,
+            info=self.info,
             window_frames=spec.num_frames,
             window_seconds=plan.window_seconds,
             frames_per_second=spec.num_frames / plan.window_seconds,
             stride_seconds=plan.stride_seconds,
             num_planned=len(plan.starts),
-            notes=(*self.last_clip.info.notes, *plan.notes, *([] if region is None else [region.note])),
+            notes=(*self.info.notes, *plan.notes, *([] if self.region is None else [self.region.note])),
             error=None if error is None else as_video_error(self.path, error),
         )
 
@@ -248,7 +250,7 @@ def _compute(
             gathered.failure = gathered.failure or answer
         elif gathered.failure is None:
             gathered.answers.append(answer)
-            gathered.last_clip = replace(clip, squares=())
+            gathered.info, gathered.region = clip.info, clip.region
 
 
 def _alone(recognizer: Recognizer, clip: LoadedClip, layer: str | None) -> _Answer | Exception:
@@ -265,9 +267,9 @@ def _answers(
 ) -> list[_Answer]:
     """Features (C,), or (10, C) of ten crops, and logits (classes,) of each window."""
     of_crop = [
-        replace(clip, crops=(crop,), squares=(square,))
+        replace(clip, crops=(crop,), positions=(position,))
         for clip in clips
-        for crop, square in zip(clip.crops, clip.squares, strict=True)
+        for crop, position in zip(clip.crops, clip.positions, strict=True)
     ]
     predictions = iter(recognizer.predict(of_crop, batch_size=batch_size, layer=layer, num_ahead=num_ahead))
     found = []
@@ -322,13 +324,13 @@ def _in_order(
         try:
             with (
                 open_file(reading.path) as path,
-                open_windows(reader, path, spec, request, pinned=device.type == "cuda") as windows,
+                open_windows(reader, path, spec, request, device=device) as windows,
             ):
                 put(reading, windows.plan)
                 for clip in windows.clips:
                     if stop.is_set():
                         return
-                    put(reading, on_device(clip, device))
+                    put(reading, clip)
             put(reading, None)
         except Exception as error:  # this file has no more windows, and the others continue
             put(reading, device_failed(device, error) if failure_of(error) == "device" else error)

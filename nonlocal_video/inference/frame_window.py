@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nonlocal_video.inference.crop_layout import CropPosition
 from nonlocal_video.inference.preprocessing import LoadedClip, check_not_too_elongated, crops_of
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.info import VideoInfo
@@ -135,7 +136,8 @@ class FrameWindow:
             input=self._spec,
             views=(view,),
             crops=(held[-1].crop,),
-            squares=(torch.from_numpy(np.stack([held[index].square for index in needed.tolist()])),),
+            frames=torch.from_numpy(np.stack([held[index].square for index in needed.tolist()])),
+            positions=(CropPosition(0, 0, self._spec.crop),),
             seconds=times[needed],
             frame_of_time=frame_of_time.reshape(1, -1),
             decode_seconds=0.0,

@@ -187,7 +187,7 @@ def watch(
     windows = WindowRequest(window_seconds, every_seconds, request.start_seconds, request.end_seconds, request.region)
     with (
         predictor.new_reader() as reader,
-        open_windows(reader, name, spec, windows) as opened,
+        open_windows(reader, name, spec, windows, device=predictor.device) as opened,
         closing(read_ahead(opened.clips, 1)) as clips,
     ):
         for clip in _paced(clips, every_seconds, should_stop) if realtime else clips:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.inference.crop_layout import CropLayout, CropPosition
 from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.object_storage import is_remote, local_copy
 from nonlocal_video.inference.request import ClipRequest
@@ -25,7 +26,6 @@ from nonlocal_video.video.region import PixelBox, Region
 from nonlocal_video.video.sampling import FILLED, TemporalView, plan_views
 from nonlocal_video.video.transforms import (
     SpatialView,
-    cut,
     normalise,
     resize_region,
     resize_short_side,
@@ -52,9 +52,11 @@ class LoadedClip:
     input: InputSpec
     views: tuple[TemporalView, ...]
     crops: tuple[SpatialView, ...]
-    squares: tuple[torch.Tensor, ...]
-    """For each crop the K distinct frames, uint8 (K, crop, crop, 3): all that the network can see of them; on the CPU,
-    or on the device that `upload.on_device` took them to."""
+    frames: torch.Tensor
+    """The K distinct frames, uint8 (K, H, W, 3), packed (`CropLayout`): all that the network can see of them, once; on
+    the CPU, or on the device that `upload.on_device` took them to."""
+    positions: tuple[CropPosition, ...]
+    """Position of each crop in `frames`."""
     seconds: NDArray[np.float64]  # (K,) counted from the beginning of the file
     frame_of_time: NDArray[np.int64]  # (len(views), num_frames) -> K
     decode_seconds: float
@@ -63,10 +65,14 @@ class LoadedClip:
     region: Region | None = None
     """Part of the picture in which the crops lie; None is all of it."""
 
+    def crop_frames(self, crop: int) -> torch.Tensor:
+        """Return one crop of the distinct frames, uint8 (K, crop, crop, 3)."""
+        return self.positions[crop].cut_out(self.frames)
+
     def network_input(self, view: int, crop: int, *, device: torch.device | str = "cpu") -> torch.Tensor:
         """(1, 3, num_frames, crop, crop) float32, normalised: one temporal view and one of its crops."""
-        square = self.squares[crop]
-        frames = square[torch.from_numpy(self.frame_of_time[view]).to(square.device)]  # indexed where the frames are
+        index = torch.from_numpy(self.frame_of_time[view]).to(self.frames.device)  # indexed where the frames are
+        frames = self.crop_frames(crop).index_select(0, index)
         return normalise(frames.to(device), self.input.mean, self.input.std)[None]
 
 
@@ -112,6 +118,7 @@ class ClipLoader:
             info = clip.probe()
             views = views_of(info, spec, request)
             crops = crops_of(info, spec, num_crops=request.views.num_crops, region=request.region)
+            layout = CropLayout.of(crops)
             check_not_too_elongated(path, info, crops[0])
             times = [seconds for view in views for seconds in view.times_seconds]
             # Only the region leaves the decoding child, unless whole frames are to be drawn on. It is resized here, not
@@ -120,18 +127,15 @@ class ClipLoader:
             box = crops[0].region_box if originals is None else None
             transform_seconds, position = 0.0, 0
             with clip.stream(times, chunk_frames=_chunk_frames(info, crops[0]), box=box) as stream:
-                squares = [self._room(len(stream), crop.size) for crop in crops]
+                packed = self._room(len(stream), layout)
                 for chunk in stream:
                     before = time.perf_counter()
                     frames = torch.from_numpy(chunk.frames_thwc)
                     if originals is not None:
                         originals.extend(_for_drawing(frames).numpy())
                     resized = resize_region(frames, crops[0], antialias=spec.antialias, is_cut_out=box is not None)
-                    part = slice(position, position + len(frames))
-                    for crop, square in zip(crops, squares, strict=True):
-                        # NumPy copies in this thread; PyTorch would start a team of threads in every loading thread.
-                        square.numpy()[part] = cut(resized, crop).numpy()
-                    position = part.stop
+                    layout.pack(resized, packed.numpy()[position : position + len(frames)])
+                    position += len(frames)
                     transform_seconds += time.perf_counter() - before
             elapsed = time.perf_counter() - started
         info = stream.info
@@ -151,7 +155,8 @@ class ClipLoader:
             input=spec,
             views=views,
             crops=crops,
-            squares=tuple(squares),
+            frames=packed,
+            positions=layout.positions,
             seconds=stream.pts_seconds,
             frame_of_time=np.asarray(stream.frame_of_time).reshape(len(views), spec.num_frames),
             decode_seconds=elapsed - transform_seconds,
@@ -160,8 +165,8 @@ class ClipLoader:
             region=request.region,
         )
 
-    def _room(self, num_frames: int, size: int) -> torch.Tensor:
-        return torch.empty(num_frames, size, size, 3, dtype=torch.uint8, pin_memory=self._pinned)
+    def _room(self, num_frames: int, layout: CropLayout) -> torch.Tensor:
+        return torch.empty(num_frames, layout.height, layout.width, 3, dtype=torch.uint8, pin_memory=self._pinned)
 
     def probe(self, source: ClipSource, frames_per_second: float) -> VideoInfo:
         """Return the information on a clip before decoding; the rate applies to frames given as an array."""

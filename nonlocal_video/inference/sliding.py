@@ -22,7 +22,6 @@ from nonlocal_video.inference.preprocessing import LoadedClip
 from nonlocal_video.inference.read_ahead import read_ahead
 from nonlocal_video.inference.request import ClipRequest, SpanOptions, lists_options
 from nonlocal_video.inference.timeline import Timeline
-from nonlocal_video.inference.upload import on_device
 from nonlocal_video.inference.windows import WindowRequest, open_windows
 
 
@@ -88,15 +87,14 @@ def _slide(
     batch_size = default_batch_size(predictor.device, spec) if batch_size is None else batch_size
     if batch_size < 1:
         raise UsageError(f"batch-size = {batch_size} should be at least 1.")
-    pinned = predictor.device.type == "cuda"
-    with predictor.new_reader() as reader, open_windows(reader, path, spec, request, pinned=pinned) as windows:
+    device = predictor.device
+    with predictor.new_reader() as reader, open_windows(reader, path, spec, request, device=device) as windows:
         plan, info = windows.plan, windows.info
         scores = np.empty((len(plan.starts), len(predictor.card.labels)), dtype=np.float32)
         logits = np.empty_like(scores)
         features: NDArray[np.float32] | None = None
         done, spent = 0, StageTimings(0.0, 0.0, 0.0)
-        ready = (on_device(clip, predictor.device) for clip in windows.clips)
-        with closing(read_ahead(ready, batch_size)) as clips:
+        with closing(read_ahead(windows.clips, batch_size)) as clips:
             for batch in _batches(clips, batch_size):
                 before, info = done, batch[-1].info  # which another decoder may have taken over
                 runtime = predictor.runtime
@@ -132,7 +130,7 @@ def _slide(
                     num_planned=len(plan.starts),
                     num_frames=spec.num_frames,
                     crop=spec.crop,
-                    device=str(predictor.device),
+                    device=str(device),
                     runtime=runtime,
                     precision=predictor.precision,
                     timings=spent,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from nonlocal_video.inference.device_errors import device_failed, failure_of
 from nonlocal_video.inference.preprocessing import LoadedClip
@@ -23,14 +25,24 @@ def on_device(clip: LoadedClip, device: torch.device) -> LoadedClip:
     Raises:
         DeviceError: The device has failed.
     """
-    if all(square.device == device for square in clip.squares):
+    if clip.frames.device == device:
         return clip
+    frames = if_room(device, lambda: clip.frames.to(device, non_blocking=True))
+    return clip if frames is None else replace(clip, frames=frames)
+
+
+def if_room(device: torch.device, make: Callable[[], Tensor]) -> Tensor | None:
+    """Return what a function makes on a device; None if memory runs out.
+
+    Raises:
+        DeviceError: The device has failed.
+    """
     try:
-        return replace(clip, squares=tuple(square.to(device, non_blocking=True) for square in clip.squares))
+        return make()
     except (RuntimeError, MemoryError) as error:
         failure = failure_of(error)
         if failure == "device":
             raise device_failed(device, error) from None
         if failure is None:
             raise
-    return clip
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,20 +14,22 @@ import torch
 from numpy.typing import NDArray
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.crop_layout import CropLayout
 from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.object_storage import is_remote, local_copy
 from nonlocal_video.inference.preprocessing import LoadedClip, check_not_too_elongated, crops_of
+from nonlocal_video.inference.window_frames import WindowFrames
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.decode import FrameStream, VideoReader
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region
 from nonlocal_video.video.sampling import FILLED, ShortClips, TemporalView, plan_views
-from nonlocal_video.video.transforms import SpatialView, cut, resize_region
+from nonlocal_video.video.transforms import SpatialView, resize_region
 
 MAX_TIMES = 5_000_000
 """Maximum number of windows times frames per window; a day at 25 frames per second and the default stride fits."""
 MAX_HELD_BYTES = 1 << 30
-"""Memory limit for the resized frames that overlapping windows share, in bytes."""
+"""Memory limit for the resized frames that overlapping windows share, in bytes; on a GPU they take as much again."""
 TEN_CROPS = 10
 _SAME_SECONDS = Fraction(1, 1000)  # lengths that differ by less are the same to sampling, too
 
@@ -172,7 +174,7 @@ class OpenWindows:
 
 @contextmanager
 def open_windows(
-    reader: VideoReader, path: str, spec: InputSpec, request: WindowRequest, *, pinned: bool = False
+    reader: VideoReader, path: str, spec: InputSpec, request: WindowRequest, *, device: torch.device
 ) -> Iterator[OpenWindows]:
     """Give the windows of a video; its frames are decoded once, in order, as the clips are taken.
 
@@ -183,10 +185,11 @@ def open_windows(
         path: A video file, its URL, or a part of it as `fragment.with_part` names it.
         spec: The model's input.
         request: Which windows.
-        pinned: Whether to put clips into pinned memory, for asynchronous copies to a CUDA device.
+        device: Device of the network, to which each frame is copied once as its first window is taken.
 
     Raises:
         VideoError: The video cannot be read; from `clips` where it breaks later.
+        DeviceError: From `clips`, if the device fails.
         UsageError: An argument has a value that is not allowed.
     """
     video, span = split_part(path)
@@ -212,7 +215,7 @@ def open_windows(
         # One frame a chunk: where a video breaks, no sound frame before the damage is lost with it.
         with (
             reader.stream(local, plan.times.ravel().tolist(), chunk_frames=1, box=centre.region_box) as stream,
-            closing(_clips(path, stream, plan, spec, centre, request, pinned)) as clips,
+            closing(_clips(path, stream, plan, spec, centre, request, device)) as clips,
         ):
             yield OpenWindows(info, plan, clips)
 
@@ -224,16 +227,16 @@ def _clips(
     spec: InputSpec,
     centre: SpatialView,
     request: WindowRequest,
-    pinned: bool,
+    device: torch.device,
 ) -> Generator[LoadedClip, None, None]:
     """Yield each window as a clip, as soon as its last frame is decoded."""
     frame_of_time = stream.frame_of_time.reshape(plan.times.shape)
     last_window = np.zeros(len(stream), dtype=np.int64)  # that needs a frame
     np.maximum.at(last_window, frame_of_time, np.arange(len(plan.times))[:, None])
-    _check_held(frame_of_time, last_window, spec, plan, request.num_crops)
+    layout = _ten_crops(centre) if request.num_crops == TEN_CROPS else CropLayout.of([centre])
+    _check_held(frame_of_time, last_window, plan, layout)
     seconds = stream.pts_seconds
-    places = _ten_crops(centre) if request.num_crops == TEN_CROPS else ((centre, False),)
-    held: dict[int, list[NDArray[np.uint8]]] = {}  # number of a frame -> of each crop (crop, crop, 3)
+    held = WindowFrames(device)
     num_read, started, transform = 0, time.perf_counter(), 0.0
     for window, frames_of_window in enumerate(frame_of_time):
         while num_read <= frames_of_window.max():
@@ -241,9 +244,9 @@ def _clips(
             before = time.perf_counter()
             frames = torch.from_numpy(chunk.frames_thwc)
             resized = resize_region(frames, centre, antialias=spec.antialias, is_cut_out=True)
-            # A view would keep the whole resized frame; NumPy copies in this thread.
-            squares = [(cut(resized, place)[0].numpy(), is_mirrored) for place, is_mirrored in places]
-            held[num_read] = [(square[:, ::-1] if is_mirrored else square).copy() for square, is_mirrored in squares]
+            packed = np.empty((1, layout.height, layout.width, 3), dtype=np.uint8)
+            layout.pack(resized, packed)
+            held.add(num_read, packed[0])
             num_read += 1
             transform += time.perf_counter() - before
         needed, position_of_time = np.unique(frames_of_window, return_inverse=True)
@@ -252,10 +255,9 @@ def _clips(
             info=stream.info,
             input=spec,
             views=(plan.view(window),),
-            crops=tuple(place for place, _ in places),
-            squares=tuple(
-                _stacked(crop, pinned) for crop in zip(*(held[frame] for frame in needed.tolist()), strict=True)
-            ),
+            crops=layout.crops,
+            frames=held.window(needed.tolist()),
+            positions=layout.positions,
             seconds=seconds[needed],
             frame_of_time=position_of_time.reshape(1, -1),
             decode_seconds=time.perf_counter() - started - transform,
@@ -263,46 +265,32 @@ def _clips(
             notes=stream.info.notes,
             region=request.region,
         )
-        for frame in [frame for frame in held if last_window[frame] <= window]:
-            del held[frame]
+        held.drop(needed[last_window[needed] == window].tolist())
         started, transform = time.perf_counter(), 0.0
 
 
-def _stacked(frames: Sequence[NDArray[np.uint8]], pinned: bool) -> torch.Tensor:
-    """Return frames as one tensor (K, crop, crop, 3).
-
-    NumPy copies in this thread; PyTorch would start a team of threads in every thread that reads windows.
-    """
-    if not pinned:
-        return torch.from_numpy(np.stack(frames))
-    room = torch.empty(len(frames), *frames[0].shape, dtype=torch.uint8, pin_memory=True)
-    np.stack(frames, out=room.numpy())
-    return room
-
-
 def _check_held(
-    frame_of_time: NDArray[np.int64], last_window: NDArray[np.int64], spec: InputSpec, plan: WindowPlan, num_crops: int
+    frame_of_time: NDArray[np.int64], last_window: NDArray[np.int64], plan: WindowPlan, layout: CropLayout
 ) -> None:
     num_read = np.maximum.accumulate(frame_of_time.max(axis=1)) + 1
     num_done_with = np.bincount(last_window, minlength=len(frame_of_time))
     held = int((num_read - (np.cumsum(num_done_with) - num_done_with)).max())
-    bytes_each = num_crops * 3 * spec.crop**2
-    if held * bytes_each > MAX_HELD_BYTES:
+    if held * layout.nbytes > MAX_HELD_BYTES:
         raise UsageError(
             f"windows of {plan.window_seconds:g} s every {plan.stride_seconds:g} s share {held} frames at a time, and "
-            f"{MAX_HELD_BYTES // bytes_each} fit in memory; take a longer stride or shorter windows."
+            f"{MAX_HELD_BYTES // layout.nbytes} fit in memory; take a longer stride or shorter windows."
         )
 
 
-def _ten_crops(centre: SpatialView) -> tuple[tuple[SpatialView, bool], ...]:
-    """The crops of `WindowRequest.num_crops` = 10 as places in the frame, and whether each is mirrored."""
+def _ten_crops(centre: SpatialView) -> CropLayout:
+    """Return the crops of `WindowRequest.num_crops` = 10."""
     bottom, right = centre.resized_height - centre.size, centre.resized_width - centre.size
     top_left, top_right, bottom_left, bottom_right = (
         replace(centre, top=top, left=left) for top in (0, bottom) for left in (0, right)
     )
     plain = (top_left, top_right, bottom_left, bottom_right, centre)
     mirrored = (top_right, top_left, bottom_right, bottom_left, centre)  # left in the mirrored frame is right here
-    return (*((place, False) for place in plain), *((place, True) for place in mirrored))
+    return CropLayout.of((*plain, *mirrored), mirrored=[False] * len(plain) + [True] * len(mirrored))
 
 
 def _above_zero(name: str, value: float | None) -> Fraction | None:

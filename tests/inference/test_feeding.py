@@ -17,6 +17,7 @@ import nonlocal_video as nlv
 from nonlocal_video.errors import DeviceError
 from nonlocal_video.inference import feeding, folder
 from nonlocal_video.inference import preprocessing as loading
+from nonlocal_video.inference.crop_layout import CropLayout
 from nonlocal_video.inference.folder import classify_files
 from nonlocal_video.inference.prediction import Failure, Prediction
 from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
@@ -96,7 +97,8 @@ def test_squares_are_cut_out_of_whole_frames_bit_for_bit(
     assert len(whole) == len(clip.seconds)
     crops = spatial_views(height, width, short_side=40, crop=32, num_crops=3, region=region)
     assert clip.crops == crops
-    for square, same, crop in zip(clip.squares, kept.squares, crops, strict=True):
+    for number, crop in enumerate(crops):
+        square, same = clip.crop_frames(number), kept.crop_frames(number)
         for frame, got in zip(whole, square, strict=True):  # one by one: as many at a time as fit make no difference
             resized = resize_region(frame[None], crop, antialias=antialias)
             assert torch.equal(cut(resized, crop)[0], got)
@@ -130,7 +132,7 @@ def test_logits_are_those_of_views_made_one_by_one(recognizer: nlv.Recognizer, c
     views = []
     for view in range(3):
         for crop in range(3):
-            frames = clip.squares[crop][torch.from_numpy(clip.frame_of_time[view])]
+            frames = clip.crop_frames(crop)[torch.from_numpy(clip.frame_of_time[view])]
             std = torch.tensor(spec.std).view(3, 1, 1, 1)
             shift = -torch.tensor(spec.mean).view(3, 1, 1, 1) / std
             floats = frames.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
@@ -168,7 +170,8 @@ def test_each_distinct_frame_is_taken_to_the_device_once(
     views = [there.network_input(view, crop, device=device) for view in range(3) for crop in range(3)]
     assert all(view.device == device and view.shape == (1, 3, 8, 48, 48) for view in views)
     pictures = [(numel, beside) for dtype, numel, beside in moved if dtype == torch.uint8]
-    assert pictures == [(square.numel(), True) for square in clip.squares]
+    assert clip.frames.shape == (len(clip.seconds), 48, 85, 3), "all three crops of frames of 64 x 85"
+    assert pictures == [(clip.frames.numel(), True)]
     assert {numel for dtype, numel, _ in moved if dtype != torch.uint8} == {8}, "the numbers of a view's frames"
 
 
@@ -236,13 +239,13 @@ def test_no_memory_for_the_frames_is_that_files_row(
     recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
 ) -> None:
     room = ClipLoader._room
-    asked = []
+    asked: list[CropLayout] = []
 
-    def full(self: ClipLoader, num_frames: int, size: int) -> Tensor:
-        asked.append(size)
+    def full(self: ClipLoader, num_frames: int, layout: CropLayout) -> Tensor:
+        asked.append(layout)
         if len(asked) == 1:
             raise error
-        return room(self, num_frames, size)
+        return room(self, num_frames, layout)
 
     monkeypatch.setattr(ClipLoader, "_room", full)
     first, second = classify_files(recognizer, [str(clip_folder / "a.mp4")] * 2, ClipRequest())
@@ -255,7 +258,7 @@ def test_no_memory_for_the_frames_is_that_files_row(
 def test_a_device_that_fails_while_a_clip_is_taken_there_ends_the_run(
     recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dying(self: ClipLoader, num_frames: int, size: int) -> Tensor:
+    def dying(self: ClipLoader, num_frames: int, layout: CropLayout) -> Tensor:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(ClipLoader, "_room", dying)

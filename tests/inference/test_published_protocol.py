@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 import nonlocal_video as nlv
 from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
@@ -174,9 +175,9 @@ def test_squares_of_frames_that_leave_five_pixels_free(name: str, lefts: list[in
     """ceil(5 / 2) and all 5, or 5 // 2 once and twice."""
     one = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (1, 256, 261, 3), np.uint8))
     loaded = load(name, one, num_crops=3)
-    for square, left in zip(loaded.squares, lefts, strict=True):
-        assert torch.equal(square, one[:, :, left : left + 256])
-    assert torch.equal(load(name, one).squares[0], loaded.squares[1])
+    for crop, left in enumerate(lefts):
+        assert torch.equal(loaded.crop_frames(crop), one[:, :, left : left + 256])
+    assert torch.equal(load(name, one).crop_frames(0), loaded.crop_frames(1))
 
 
 @pytest.mark.parametrize(
@@ -186,8 +187,8 @@ def test_squares_of_frames_that_leave_five_pixels_free(name: str, lefts: list[in
 def test_a_longer_side_of_455_and_eight_tenths(name: str, width: int, left: int) -> None:
     """641 x 256 / 360 = 455.82; the centre of 199 or 200 free pixels."""
     one = torch.from_numpy(np.random.default_rng(2).integers(0, 256, (1, 360, 641, 3), np.uint8))
-    resized = torchvision.transforms.v2.functional.resize(one.permute(0, 3, 1, 2), [256, width], antialias=False)
-    (square,) = load(name, one).squares
+    resized = functional.resize(one.permute(0, 3, 1, 2), [256, width], antialias=False)
+    square = load(name, one).crop_frames(0)
     assert torch.equal(square, resized[:, :, :, left : left + 256].permute(0, 2, 3, 1))
 
 
@@ -204,7 +205,7 @@ def test_twenty_frames_where_a_view_spans_sixty_four(name: str, indices: list[li
     """linspace(0, 63) held at 19, linspace(0, 19), every eighth frame modulo 20 from 0 and 10, every second one."""
     grey = torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 256, 256, 3).contiguous()
     loaded = load(name, grey, num_clips=2)
-    shown = [loaded.squares[0][torch.from_numpy(rows), 0, 0, 0].tolist() for rows in loaded.frame_of_time]
+    shown = [loaded.frames[torch.from_numpy(rows), 0, 0, 0].tolist() for rows in loaded.frame_of_time]
     assert shown == indices
     assert loaded.notes == (f"The clip (0.67 s) is shorter than a view (2.13 s) and was {filled}.",)
     plan = plan_windows(loaded.info, entry(name).card.input)

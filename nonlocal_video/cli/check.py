@@ -50,6 +50,7 @@ def check(
         int | None, typer.Option(help="Number of cross-validation folds for clips without a split.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the split.")] = 0,
+    region: options.Region = None,
     every_frame: Annotated[
         bool, typer.Option("--every-frame", help="Decode every frame of each clip instead of a few.")
     ] = False,
@@ -68,6 +69,7 @@ def check(
     from nonlocal_video.datasets.splits import SplitPlan
     from nonlocal_video.video.decode import VideoReader
     from nonlocal_video.video.limits import DecodeLimits
+    from nonlocal_video.video.region import Region
     from nonlocal_video.zoo.catalogue import card_of
 
     if output is not None:
@@ -78,6 +80,7 @@ def check(
     split_requested = validation_share is not None or folds is not None
     plan = SplitPlan(validation_share if split_requested else _DEFAULT_SHARE, folds, seed)
     limits = DecodeLimits.parse(limit or ())
+    part = Region.parse(region)
     spec = card_of(model).input
     found = read_source(source, all_files=all_files, ignore_columns=ignore_column or ()).to_divide()
     clips = found.clips
@@ -88,7 +91,7 @@ def check(
     started = time.perf_counter()
     readers = [VideoReader(decoder=decoder.value, limits=limits) for _ in range(min(workers, len(clips)))]
     checked = check_with_progress(clips, readers, every_frame=every_frame)
-    report = make_report(checked, spec, plan)
+    report = make_report(checked, spec, plan, region=part)
     check_notes = report.notes
     report = replace(report, notes=(*found.notes, *check_notes), passed_over=found.passed_over.counts)
     if output is not None:
@@ -96,6 +99,7 @@ def check(
     seconds = time.perf_counter() - started
     if as_json:
         about = {"source": source, "model": model, "every_frame": every_frame, "seed": seed}
+        about |= {} if part is None else {"region": str(part)}
         typer.echo(json.dumps({**about, **report.summary(), "check_seconds": round(seconds, 3)}))
     else:
         from nonlocal_video.cli.check_text import print_report

@@ -38,6 +38,8 @@ EXTRA_OF_PACKAGE = {
     "ray": "ray",
     "lightning": "train",
     "transformers": "transformers",
+    "manimgx-fonts": "fonts",
+    "noto-cjk-sans-jp-regular": "fonts",
 }
 
 

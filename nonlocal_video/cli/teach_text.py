@@ -85,4 +85,5 @@ def print_report(run: TaughtRun) -> None:
     for note in report.notes:
         line(note)
     typer.echo(f"Written to {run.path}: best.safetensors, report.json, README.md and more.")
-    typer.echo(f"Try it: nonlocal-video classify CLIP --model {run.path}")
+    asked = "" if run.region is None else f" --region {run.region}"
+    typer.echo(f"Try it: nonlocal-video classify CLIP --model {run.path}{asked}")

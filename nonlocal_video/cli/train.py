@@ -75,6 +75,7 @@ def train(
     validation_share: Annotated[
         float, typer.Option(help="Fraction of clips held out for validation, if they have no split.")
     ] = VALIDATION_SHARE,
+    region: options.Region = None,
     fast: options.Fast = False,
     new_weights: Annotated[
         bool, typer.Option("--new-weights", help="Start from random weights instead of the model's.")
@@ -105,6 +106,7 @@ def train(
                 epochs=epochs,
                 batch_size=None if batch_size is None else _batch_size(batch_size),
                 learning_rate=learning_rate,
+                region=region,
                 seed=seed,
                 workers=workers,
                 settings=_values_of(setting),

@@ -92,7 +92,8 @@ def print_result(run: TrainedRun) -> None:
         typer.echo("Stopped early, for lack of improvement.")
     typer.echo(f"Best after epoch {result.best['epoch']:g}: {_in_words(result.best)}")
     typer.echo(f"Written to {folder.path}: {folder.best.name}, {folder.curves.name}, {folder.readme.name} and more.")
-    typer.echo(f"Try it: nonlocal-video classify CLIP --model {folder.path}")
+    asked = "" if run.region is None else f" --region {run.region}"
+    typer.echo(f"Try it: nonlocal-video classify CLIP --model {folder.path}{asked}")
 
 
 def _in_words(metrics: Mapping[str, float]) -> str:

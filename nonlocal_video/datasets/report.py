@@ -11,16 +11,16 @@ import numpy as np
 
 from nonlocal_video.datasets.check import CheckedClip
 from nonlocal_video.datasets.duplicates import same_content, sameness
+from nonlocal_video.datasets.frame_size import is_enlarged, size_problem
 from nonlocal_video.datasets.labelled import alike_names
 from nonlocal_video.datasets.manifest import Manifest, ManifestRow
 from nonlocal_video.datasets.splits import SplitPlan, assign_splits, groups_in_two_splits
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.fragment import split_part
 from nonlocal_video.inference.prediction import printable
-from nonlocal_video.inference.preprocessing import MAX_RESIZED_PIXELS
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.info import VideoInfo
-from nonlocal_video.video.transforms import resized_size
+from nonlocal_video.video.region import Region
 
 IMBALANCE = 3.0
 """Ratio of clips in the largest and the smallest class from which classes are reported as unequal."""
@@ -58,7 +58,7 @@ class CheckReport:
     short: tuple[str, ...]
     """Clips shorter than the model's view."""
     small: tuple[str, ...]
-    """Clips whose frames are enlarged for the model."""
+    """Clips whose frames, or the region of them, are enlarged for the model."""
     file_notes: tuple[tuple[str, str], ...]
     """Notes of the decoder on usable clips, such as a missing end."""
     split_groups: tuple[tuple[str, tuple[str, ...]], ...]
@@ -152,13 +152,16 @@ class CheckReport:
         }
 
 
-def make_report(checked: Sequence[CheckedClip], spec: InputSpec, plan: SplitPlan) -> CheckReport:
+def make_report(
+    checked: Sequence[CheckedClip], spec: InputSpec, plan: SplitPlan, *, region: Region | None = None
+) -> CheckReport:
     """Compare clips with each other and with the model's input, and split the usable ones.
 
     Args:
         checked: All checked clips.
         spec: Input of the model.
         plan: How to split clips without a given split; if that is impossible, they have no split in the report.
+        region: Part of the frames that the model will look at; None is all of them.
     """
     readable = [index for index, one in enumerate(checked) if one.error is None]
     content = dict(zip(readable, _contents([checked[index] for index in readable]), strict=True))
@@ -171,8 +174,8 @@ def make_report(checked: Sequence[CheckedClip], spec: InputSpec, plan: SplitPlan
     for index, one in enumerate(checked):
         if one.error is not None:
             problems[index] = f"{one.error.code}: {one.error.message}"
-        elif _is_too_elongated(_info(one), spec):
-            problems[index] = "too_large: its frames are too elongated for the model; crop the video to what matters."
+        elif (problem := size_problem(_info(one), spec, region)) is not None:
+            problems[index] = problem
         elif same[content[index]].contradictory:
             problems[index] = _contradiction(one, [checked[other] for other in members[content[index]]])
     usable = [index for index in range(len(checked)) if index not in problems]
@@ -201,7 +204,7 @@ def make_report(checked: Sequence[CheckedClip], spec: InputSpec, plan: SplitPlan
         manifest=Manifest(tuple(rows)),
         same=tuple(one for one in same.values() if len(one.paths) > 1),
         short=tuple(clips[index].path for index in usable if _is_short(_info(checked[index]), spec)),
-        small=tuple(clips[index].path for index in usable if _is_small(_info(checked[index]), spec)),
+        small=tuple(clips[index].path for index in usable if is_enlarged(_info(checked[index]), spec, region)),
         file_notes=tuple((clips[index].path, note) for index in usable for note in _info(checked[index]).notes),
         split_groups=tuple((str(group), tuple(names)) for group, names in split_groups_found.items()),
         undivided=undivided,
@@ -264,13 +267,3 @@ def _info(one: CheckedClip) -> VideoInfo:
 def _is_short(info: VideoInfo, spec: InputSpec) -> bool:
     """Return whether a clip is shorter than a view, up to rounding of a millisecond, as in `plan_views`."""
     return spec.num_frames / spec.rate_in(info.fps) - info.duration_seconds > 0.001
-
-
-def _is_too_elongated(info: VideoInfo, spec: InputSpec) -> bool:
-    """Return whether `ClipLoader` would reject the frames as too elongated."""
-    height, width = spec.resize_to or resized_size(info.height, info.width, spec.short_side, spec.longer_side)
-    return height * width > MAX_RESIZED_PIXELS
-
-
-def _is_small(info: VideoInfo, spec: InputSpec) -> bool:
-    return min(info.width, info.height) < spec.crop

@@ -36,6 +36,8 @@ class TaughtRun:
 
     path: Path
     report: TeachReport
+    region: Region | None = None
+    """Part of the frame in which the examples were seen; None is all of it."""
 
     @property
     def accuracy(self) -> float | None:
@@ -136,4 +138,4 @@ def teach(
             )
             lesson, report = learn(seen, found, directions, is_default=recognizer.card.name == DEFAULT)
             write_run(folder, recognizer, name, lesson, report, found, seen, views=str(count), fast=fast, region=region)
-    return TaughtRun(folder.path, report)
+    return TaughtRun(folder.path, report, region)

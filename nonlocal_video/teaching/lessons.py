@@ -235,7 +235,7 @@ def write_run(
     """
     directions = directions_of_head(recognizer)
     folder.write_examples(seen.views)
-    card = save_weights(folder, model, lesson, found, seen, directions, fast=fast)
+    card = save_weights(folder, model, lesson, found, seen, directions, fast=fast, region=region)
     folder.write(folder.report, report.to_json())
     folder.write(folder.readme, readme(folder, card, recognizer.card, report, views=views, region=region))
 
@@ -249,11 +249,13 @@ def save_weights(
     former_head: Array,
     *,
     fast: bool,
+    region: Region | None,
 ) -> ModelCard:
     """Write the network with its new head, and return its card."""
     start = initialize(model, found.labels, name=folder.path.name or "taught", fast=fast)
     assert start.parent is not None
-    card = replace(start.card, source=f"taught from {start.parent.name}", taught=lesson.classes)
+    notes = () if region is None else (region.model_note,)
+    card = replace(start.card, source=f"taught from {start.parent.name}", taught=lesson.classes, notes=notes)
     weight, bias = head_weights(lesson.linear, seen.features, former_head)
     layer = head_of(start.network, card)
     with torch.no_grad():

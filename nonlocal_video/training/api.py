@@ -19,6 +19,7 @@ from nonlocal_video.datasets.splits import SplitPlan
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PassedOver
 from nonlocal_video.inference.files import Selection
+from nonlocal_video.inference.prediction import printable
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.training.config import MAY_DIFFER
 from nonlocal_video.training.distributed import check_installed, make_fabric, waiting_for_all
@@ -26,10 +27,11 @@ from nonlocal_video.training.engine import TrainingProgress, TrainResult
 from nonlocal_video.training.images import ImageRow, check_images
 from nonlocal_video.training.request import VALIDATION_SHARE, VALIDATION_SPLIT, TrainRequest, viewed_input
 from nonlocal_video.training.run import RunSettings, train_run
-from nonlocal_video.training.run_data import RunData, check_clips_fit
+from nonlocal_video.training.run_data import RunData, check_clips_fit, without_misfits
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.unlabelled import check_unlabelled
 from nonlocal_video.video.decode import VideoReader
+from nonlocal_video.video.region import Region, RegionLike
 
 _NUM_READERS = 2
 _Path = str | os.PathLike[str]
@@ -66,6 +68,8 @@ class TrainedRun:
 
     path: Path
     result: TrainResult
+    region: Region | None = None
+    """Part of the frame that it was trained on; None is all of it."""
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -86,6 +90,7 @@ def train(
     epochs: int | None = None,
     batch_size: int | Literal["auto"] | None = None,
     learning_rate: float | None = None,
+    region: RegionLike = None,
     seed: int | None = None,
     workers: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -115,6 +120,7 @@ def train(
         epochs: Number of epochs (default: 20).
         batch_size: Clips in one forward pass, or `auto` for as many as fit into memory (default: 8).
         learning_rate: Peak learning rate (default: 0.001).
+        region: Part of the frame of all clips that is seen, as for `classify`, which has to be asked with the same.
         seed: Random seed (default: 0).
         workers: Processes that load clips (default: 2).
         settings: Any other setting by its dotted name, such as `{"augmentation.flip": 0}`.
@@ -154,6 +160,9 @@ def train(
     values = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
     if batch_size is not None:
         values["batch_size"] = None if batch_size == "auto" else batch_size
+    if region is not None:
+        seen = Region.parse(region)
+        values["region"] = None if seen is None else str(seen)
     request = TrainRequest(
         source=_text(source),
         model=_text(model),
@@ -207,7 +216,7 @@ def train(
             notify=callback.notify,
             should_stop=should_stop,
         )
-    return TrainedRun(folder.path, result)
+    return TrainedRun(folder.path, result, of_run.train.seen_region)
 
 
 def _text(path: _Path | None) -> str | None:
@@ -221,10 +230,10 @@ def _checked_clips(
     if settings.train.distillation is None and (request.unlabelled or request.images):
         raise UsageError("Unlabelled clips and stills want a teacher that says what they show: --teacher.")
     spec = viewed_input(settings)
-    labelled = Manifest(())
+    region, labelled = settings.train.seen_region, Manifest(())
     if request.source is not None:
         labelled = _labelled(request, request.source, spec, settings, callback, should_stop)
-    clips = RunData(labelled, _unlabelled(request, spec, labelled, callback), _images(request, callback))
+    clips = RunData(labelled, _unlabelled(request, spec, region, labelled, callback), _images(request, callback))
     check_clips_fit(settings.train, clips, validation=settings.validation)
     return clips
 
@@ -245,8 +254,9 @@ def _labelled(
     clips = [] if found is None else found.clips
     if request.validation_share != VALIDATION_SHARE and all(clip.split for clip in clips):
         raise UsageError(f"The clips of {source!r} are divided already; omit --validation-share.")
+    region = settings.train.seen_region
     if found is None:
-        return read_manifest(source)
+        return _fitting(read_manifest(source), spec, region, callback)
     callback.on_source(found)
     callback.notify(f"Checking {source} first; `nonlocal-video check` shows more and can be run before.")
     checked: list[CheckedClip] = []
@@ -256,14 +266,26 @@ def _labelled(
             callback.on_check(clip, len(checked), len(clips))
             if should_stop():
                 raise KeyboardInterrupt
-    report = make_report(checked, spec, SplitPlan(request.validation_share, None, settings.train.seed))
+    plan = SplitPlan(request.validation_share, None, settings.train.seed)
+    report = make_report(checked, spec, plan, region=region)
     callback.on_report(report, spec)
     if report.undivided:
         raise UsageError(f"{source!r} cannot be divided into a training set and a validation set: {report.undivided}")
     return report.manifest
 
 
-def _unlabelled(request: TrainRequest, spec: InputSpec, labelled: Manifest, callback: TrainCallback) -> Manifest:
+def _fitting(manifest: Manifest, spec: InputSpec, region: Region | None, callback: TrainCallback) -> Manifest:
+    """Leave out clips of a manifest that the model cannot see, and name them."""
+    fitting = without_misfits(manifest, spec, region)
+    for before, row in zip(manifest.rows, fitting.rows, strict=True):
+        if row is not before:
+            callback.notify(f"not used: {printable(row.path)}: {row.problem}")
+    return fitting
+
+
+def _unlabelled(
+    request: TrainRequest, spec: InputSpec, region: Region | None, labelled: Manifest, callback: TrainCallback
+) -> Manifest:
     if not request.unlabelled:
         return Manifest(())
     passed_over = PassedOver()
@@ -274,6 +296,7 @@ def _unlabelled(request: TrainRequest, spec: InputSpec, labelled: Manifest, call
         selection=Selection(all_files=request.all_files),
         passed_over=passed_over,
         labelled=labelled.usable,
+        region=region,
     )
     rows = report.manifest.rows
     callback.on_unlabelled(len(rows), [(row.path, row.problem) for row in rows if row.problem], passed_over)

@@ -12,6 +12,7 @@ from nonlocal_video.errors import UsageError
 from nonlocal_video.models.checkpoint import typed
 from nonlocal_video.training.augment import Augmentation
 from nonlocal_video.training.distillation.objective import DistillConfig
+from nonlocal_video.video.region import Region
 
 Stage = Literal["head", "top", "all"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -69,6 +70,9 @@ class TrainConfig:
     """Random seed."""
     deterministic: bool = False
     """Use only algorithms that give the same bits every time: slower on GPUs, an error if PyTorch has none."""
+    region: str | None = None
+    """Part of the frame of all clips that is seen, X0,Y0,X1,Y1 in fractions of width and height; none for the whole
+    frame. Images are seen whole."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Random changes to the training clips."""
     progressive: ProgressiveSchedule | None = None
@@ -99,6 +103,8 @@ class TrainConfig:
                 raise UsageError(f"{name} = {value} should be a finite number, 0 or above.")
         if self.clip_norm is not None and not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
             raise UsageError(f"clip_norm = {self.clip_norm} should be a finite number above 0, or none for no bound.")
+        seen = Region.parse(self.region)
+        object.__setattr__(self, "region", None if seen is None else str(seen))
         for name in ("momentum", "label_smoothing", "ema_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
@@ -122,6 +128,11 @@ class TrainConfig:
             raise UsageError(
                 "Teacher outputs cannot be cached for clips mixed by mixup or cutmix; set teacher_views = 0."
             )
+
+    @property
+    def seen_region(self) -> Region | None:
+        """Part of the frame that is seen; None for all of it."""
+        return Region.parse(self.region)
 
     @property
     def caches_features(self) -> bool:

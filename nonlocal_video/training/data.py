@@ -26,6 +26,7 @@ from nonlocal_video.training.loading_statistics import LoadingCounter, LoadingSt
 from nonlocal_video.video.decode import DecoderChoice, VideoReader
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.limits import DecodeLimits
+from nonlocal_video.video.region import Region
 from nonlocal_video.video.transforms import SpatialView, cut, normalise, resize
 
 GRID = 2
@@ -55,6 +56,7 @@ class ClipDataset:
         spec: InputSpec,
         *,
         augmentation: Augmentation | None = None,
+        region: Region | None = None,
         seed: int = 0,
         cache: DiskCache | None = None,
         decoder: DecoderChoice = "auto",
@@ -67,6 +69,7 @@ class ClipDataset:
             labels: Classes of the network, in the order of its outputs.
             spec: Input of the network.
             augmentation: Strength of the augmentation; None for validation.
+            region: Part of the frame that replaces it, as for `classify`; None is the whole frame.
             seed: Seed of the random views.
             cache: Cache of decoded, resized frames.
             decoder: As in `VideoReader`.
@@ -85,12 +88,12 @@ class ClipDataset:
                 raise UsageError(f"{row.path!r} has the class {row.label!r}; the network has {', '.join(labels)}.")
         if augmentation is not None:
             augmentation.check_classes(tuple(labels))
-        self.rows, self.labels, self.spec, self.seed = tuple(rows), tuple(labels), spec, seed
+        self.rows, self.labels, self.spec, self.region, self.seed = tuple(rows), tuple(labels), spec, region, seed
         self.classes = torch.tensor([index_of[row.label] for row in rows])
         self.cache = cache
         self._augmenter = ClipAugmenter(augmentation, spec.crop) if augmentation is not None else None
         self._decoder, self._limits = decoder, limits
-        self._digest = hashlib.sha256(repr((spec, decoder, GRID)).encode()).hexdigest()[:16]
+        self._digest = hashlib.sha256(repr((spec, decoder, GRID, region)).encode()).hexdigest()[:16]
         self._reader: VideoReader | None = None
         self._counts = LoadingCounter()
 
@@ -153,7 +156,7 @@ class ClipDataset:
         cached = self._from_cache(name, None)
         if cached is not None:
             return cached
-        info = _info_of(row)
+        info = info_of(row)
         (view,) = views_of(info, self.spec, ClipRequest())
         frames, shown = self._decode(row, np.asarray(view.times_seconds))
         seen = cut(frames, self._place(row))[shown]
@@ -162,7 +165,7 @@ class ClipDataset:
 
     def _random_view(self, row: ManifestRow, augmenter: ClipAugmenter) -> Tensor:
         """Return a random view, uint8 (T, S, S, 3)."""
-        info = _info_of(row)
+        info = info_of(row)
         speed, start = augmenter.draw_time()
         rate = self.spec.rate_in(info.fps)
         grid = _grid(info, rate)
@@ -182,11 +185,11 @@ class ClipDataset:
             return augmenter(frames, row.label)
 
     def _place(self, row: ManifestRow) -> SpatialView:
-        (place,) = crops_of(_info_of(row), self.spec)
+        (place,) = crops_of(info_of(row), self.spec, region=self.region)
         return place
 
     def _decode(self, row: ManifestRow, times: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.int64]]:
-        """Return distinct frames at the model's short side, uint8 (K, H, W, 3), and their index at each time."""
+        """Return distinct frames, resized as a view, uint8 (K, H, W, 3), and their index at each time."""
         started = time.perf_counter()
         if self._reader is None:
             self._reader = VideoReader(decoder=self._decoder, limits=self._limits)
@@ -200,7 +203,8 @@ class ClipDataset:
             if (found.num_frames, found.height, found.width) != (row.num_frames, row.height, row.width):
                 raise VideoError("corrupt", "the video has changed since it was checked.")
             times = found.start_seconds + times  # of the file, not of its pictures
-            with self._reader.stream(path, times.tolist(), chunk_frames=chunk_frames(found)) as stream:
+            num, box = chunk_frames(found), place.region_box  # only the region leaves the decoding child
+            with self._reader.stream(path, times.tolist(), chunk_frames=num, box=box) as stream:
                 frames = [
                     resize(torch.from_numpy(chunk.frames_thwc), size, antialias=self.spec.antialias) for chunk in stream
                 ]
@@ -244,7 +248,7 @@ def name_view(*depends: object, augmentation: Augmentation | None = None) -> str
     return hashlib.sha256(repr((depends, augmentation)).encode()).hexdigest()
 
 
-def _info_of(row: ManifestRow) -> VideoInfo:
+def info_of(row: ManifestRow) -> VideoInfo:
     """Return the information from the check, to plan a view without a probe; times count from the first frame."""
     # Every usable row has them.
     assert row.width is not None

@@ -17,6 +17,7 @@ from nonlocal_video.training.curves import is_accuracy
 from nonlocal_video.training.metrics import EPOCH, STEP, MetricsRow
 from nonlocal_video.training.provenance import flatten_settings
 from nonlocal_video.training.run_folder import RunFolder
+from nonlocal_video.video.region import Region
 
 FEW_CLIPS = 100
 """Number of validation clips below which the card warns that percentages are coarse."""
@@ -44,6 +45,8 @@ class RunModelCard:
     """Rows of its `metrics.csv`."""
     best_step: int | None
     """Step of the row that describes `best.safetensors`."""
+    region: Region | None = None
+    """Part of the frame that it was trained on; None is all of it."""
     chosen_by: str = "validation/top1"
     """Column by which the best weights were chosen."""
     notes: Sequence[str] = field(default_factory=tuple)
@@ -113,13 +116,14 @@ class RunModelCard:
 
     def _use(self) -> str:
         run, manifest = (shlex.quote(printable(str(path))) for path in (self.folder, RunFolder(self.folder).manifest))
+        asked = "" if self.region is None else f" --region {self.region}"
         commands = [
-            f"nonlocal-video classify clip.mp4 --model {run}",
-            f"nonlocal-video explain clip.mp4 --model {run}",
+            f"nonlocal-video classify clip.mp4 --model {run}{asked}",
+            f"nonlocal-video explain clip.mp4 --model {run}{asked}",
             f"nonlocal-video serve --model {run}",
         ]
         if self.validation is not None:
-            commands.append(f"nonlocal-video evaluate {manifest} --split {self.validation} --model {run}")
+            commands.append(f"nonlocal-video evaluate {manifest} --split {self.validation} --model {run}{asked}")
         return "```sh\n" + "\n".join(commands) + f"\n```\n\nIn Python: `nonlocal_video.load({str(self.folder)!r})`."
 
     def _classes(self) -> str:
@@ -191,10 +195,11 @@ class RunModelCard:
     def _limits(self) -> str:
         train_rows, _ = self._train_val
         few = sorted(label for label, count in Counter(row.label for row in train_rows).items() if count < 10)
+        part = "the frame" if self.region is None else f"the region {self.region} of the frame"
         lines = [
             f"- It always predicts one of its {len(self.card.labels)} classes, even for clips that show none of them.",
-            f"- It sees {self.card.input.span_seconds:.2f} s in one square crop of the frame, and nothing before, "
-            "after or outside it.",
+            f"- It sees {self.card.input.span_seconds:.2f} s in one square crop of {part}, and nothing before, after "
+            "or outside it.",
             "- It was trained on the people, rooms and cameras of its clips. It has not been evaluated elsewhere.",
             "- Do not use it to judge or identify people, or where a wrong answer causes harm.",
         ]

@@ -18,7 +18,6 @@ from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training.batch_size import find_batch_size, max_batch_size_per_process
 from nonlocal_video.training.config import TrainConfig, make_config, resolved
 from nonlocal_video.training.curves import draw_curves
-from nonlocal_video.training.data import ClipDataset
 from nonlocal_video.training.determinism import deterministic_algorithms
 from nonlocal_video.training.disk_cache import GIBIBYTE, MAX_CLIP_BYTES, DiskCache
 from nonlocal_video.training.distillation.alignment import viewing_spec
@@ -27,7 +26,6 @@ from nonlocal_video.training.distillation.teacher import AnswerCache, Teacher
 from nonlocal_video.training.engine import Training, TrainingProgress, TrainResult
 from nonlocal_video.training.feature_cache import FeatureCache, bytes_needed, check_room, feature_shape, frozen_part
 from nonlocal_video.training.freezing import Gates, checkpoint_activations, freeze, last_frozen_layer, share_statistics
-from nonlocal_video.training.images import ImageDataset
 from nonlocal_video.training.initialization import Initialization, NewModel, check_trainable, initialize, read_new_model
 from nonlocal_video.training.loading import TrainingData
 from nonlocal_video.training.metrics import MetricsWriter, read_metrics
@@ -36,8 +34,8 @@ from nonlocal_video.training.model_card import RunModelCard
 from nonlocal_video.training.objective import Batch, CrossEntropy, Objective, one_hot
 from nonlocal_video.training.optim import state_bytes
 from nonlocal_video.training.run_data import RunData, classes_of, split_unlabelled
+from nonlocal_video.training.run_datasets import make_datasets
 from nonlocal_video.training.run_folder import RunFolder
-from nonlocal_video.training.unlabelled import UnlabelledClips
 from nonlocal_video.zoo.catalogue import find
 
 if TYPE_CHECKING:
@@ -249,33 +247,18 @@ class _Run:
             seed=settings.train.seed,
         )
         check_trainable(start)
+        if (region := settings.train.seen_region) is not None:
+            start = replace(start, card=replace(start.card, notes=(region.model_note,)))
         return start
 
     def _data(self) -> tuple[MixedDataset, MixedDataset]:
         """Return the training and the validation set, as views of the clips."""
-        config, labels = self.config, self.start.card.labels
-        cache = None
+        config, cache = self.config, None
         if config.cache_gib and not config.caches_features:
             limit = _bytes(config.cache_gib)
             cache = DiskCache(self.folder.cache / "clips", max_bytes=limit, max_clip_bytes=min(limit, MAX_CLIP_BYTES))
-        shared: dict[str, Any] = {"seed": config.seed, "cache": cache}
-        train_parts: list[Any] = []
-        val_parts: list[Any] = []
-        if self.clips.labelled.usable:
-            train_rows, validation_rows = self.clips.labelled.train_val_split(self.settings.validation)
-            train_parts.append(ClipDataset(train_rows, labels, self.spec, augmentation=config.augmentation, **shared))
-            val_parts.append(ClipDataset(validation_rows, labels, self.spec, **shared))
-        if self.clips.unlabelled.usable:
-            train_rows, validation_rows = split_unlabelled(self.clips.unlabelled, divide=not val_parts)
-            train_parts.append(UnlabelledClips(train_rows, self.spec, augmentation=config.augmentation, **shared))
-            if validation_rows:
-                val_parts.append(UnlabelledClips(validation_rows, self.spec, **shared))
-        images = self.clips.usable_images
-        if images:
-            train_parts.append(ImageDataset(images, self.spec, augmentation=config.augmentation, seed=config.seed))
-        if not val_parts:
-            raise UsageError("There is no validation clip: give labelled or unlabelled clips besides images.")
-        return MixedDataset(train_parts, views=config.teacher_views or None), MixedDataset(val_parts)
+        validation = self.settings.validation
+        return make_datasets(self.clips, self.start.card.labels, self.spec, config, validation=validation, cache=cache)
 
     def _answer_caches(self) -> list[AnswerCache]:
         """Return the teacher's answer caches for the training and the validation set; none without cached views."""
@@ -440,6 +423,7 @@ class _Run:
             settings=replace(self.settings, train=self.config).to_dict(),
             rows=rows,
             best_step=best_step,
+            region=self.config.seen_region,
             chosen_by="validation/top1" if "validation/top1" in rows[-1] else "validation/loss",
             notes=notes,
         )

@@ -6,14 +6,18 @@ import json
 import os
 from dataclasses import asdict, dataclass, field, replace
 
+from nonlocal_video.datasets.frame_size import size_problem
 from nonlocal_video.datasets.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.object_storage import is_remote
+from nonlocal_video.models.card import InputSpec
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training.config import TrainConfig
+from nonlocal_video.training.data import info_of
 from nonlocal_video.training.images import ImageRow
 from nonlocal_video.training.run_folder import RunFolder
 from nonlocal_video.training.unlabelled import NO_LABEL
+from nonlocal_video.video.region import Region
 from nonlocal_video.zoo.catalogue import find
 
 
@@ -69,6 +73,21 @@ class RunData:
             read_manifest(folder.unlabelled) if folder.unlabelled.is_file() else Manifest(()),
             tuple(ImageRow(**row) for row in images),
         )
+
+
+def without_misfits(manifest: Manifest, spec: InputSpec, region: Region | None) -> Manifest:
+    """Give a problem to the usable clips whose frames the model cannot see: `check` may not have known the region.
+
+    Args:
+        manifest: Checked clips.
+        spec: Input of the model.
+        region: Part of the frames that is seen; None is all of them.
+    """
+    rows = []
+    for row in manifest.rows:
+        problem = size_problem(info_of(row), spec, region) if row.usable else None
+        rows.append(row if problem is None else replace(row, problem=problem, split=None))
+    return replace(manifest, rows=tuple(rows))
 
 
 def check_clips_fit(config: TrainConfig, clips: RunData, *, validation: str) -> None:

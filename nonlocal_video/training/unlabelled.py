@@ -23,6 +23,7 @@ from nonlocal_video.training.disk_cache import DiskCache
 from nonlocal_video.training.objective import UNLABELLED
 from nonlocal_video.video.decode import DecoderChoice, VideoReader
 from nonlocal_video.video.limits import DecodeLimits
+from nonlocal_video.video.region import Region
 
 NO_LABEL = "unlabelled"
 """Value of the manifest's column `label` for unlabelled clips."""
@@ -37,6 +38,7 @@ def check_unlabelled(
     selection: Selection = _ALL_CLIPS,
     passed_over: PassedOver | None = None,
     labelled: Iterable[ManifestRow] = (),
+    region: Region | None = None,
     every_frame: bool = False,
 ) -> CheckReport:
     """Check unlabelled clips, as `check` does labelled ones.
@@ -48,6 +50,7 @@ def check_unlabelled(
         selection: Which files to take; in folders, files that are not videos by name are skipped.
         passed_over: Counts the skipped files.
         labelled: Labelled clips of the run; files among them are marked as unusable here.
+        region: Part of the frames that is seen; None is all of them.
         every_frame: Whether to decode whole clips.
 
     Returns:
@@ -58,7 +61,7 @@ def check_unlabelled(
         for path in find_files(paths, selection=selection, passed_over=passed_over)
     )
     with closing(check_clips(clips, readers, every_frame=every_frame)) as checked:
-        report = make_report(list(checked), spec, SplitPlan())
+        report = make_report(list(checked), spec, SplitPlan(), region=region)
     known = {row.sha256: row.path for row in labelled if row.sha256}
     rows = tuple(
         replace(row, split=None, problem=f"labelled: it is the labelled clip {known[row.sha256]!r}.")
@@ -83,6 +86,7 @@ class UnlabelledClips(ClipDataset):
         spec: InputSpec,
         *,
         augmentation: Augmentation | None = None,
+        region: Region | None = None,
         seed: int = 0,
         cache: DiskCache | None = None,
         decoder: DecoderChoice = "auto",
@@ -96,6 +100,7 @@ class UnlabelledClips(ClipDataset):
             (NO_LABEL,),
             spec,
             augmentation=augmentation,
+            region=region,
             seed=seed,
             cache=cache,
             decoder=decoder,

@@ -84,6 +84,11 @@ class Region:
             f"from the left, {self.y0:.0%} to {self.y1:.0%} of its height from the top."
         )
 
+    @property
+    def model_note(self) -> str:
+        """Sentence for the card of a model that was trained in this region alone."""
+        return f"Trained on the region {self} of the frame only: give the same region, --region {self}, to use it."
+
     def pixels(self, height: int, width: int) -> PixelBox:
         """Return the region in pixels.
 

@@ -200,6 +200,9 @@ def test_examples_are_taught_by_the_region(run: Run, unsure_model: Path, clip: P
     done = run(*command)
     assert done.status == 0, done.err
     assert f"--region {REGION}" in (output / "README.md").read_text("utf-8")
+    assert f"Try it: nonlocal-video classify CLIP --model {output} --region {REGION}" in done.out
+    (note,) = read_card(output / "best.safetensors").notes
+    assert f"--region {REGION}" in note
     of_table = ("--output", table, "--model", unsure_model, "--region", REGION)
     assert run("features", tmp_path / "examples", *of_table).status == 0
     taught, seen = read_features(output / "features.parquet"), read_features(table)
@@ -235,7 +238,18 @@ def test_what_looks_at_clips_takes_a_region() -> None:
 
     verbs = typer.main.get_group(app).commands
     takers = {name for name, verb in verbs.items() if any(option.name == "region" for option in verb.params)}
-    assert takers == {"classify", "explain", "timeline", "evaluate", "features", "watch", "search", "teach"}
+    assert takers == {
+        "classify",
+        "explain",
+        "timeline",
+        "evaluate",
+        "features",
+        "watch",
+        "search",
+        "teach",
+        "train",
+        "check",
+    }
 
 
 def test_too_small_a_region_is_refused(recognizer: Recognizer, clip: Path) -> None:

@@ -38,7 +38,7 @@ class CropLayout:
 
     crops: tuple[SpatialView, ...]
     positions: tuple[CropPosition, ...]
-    """Of each crop in the array."""
+    """Position of each crop in the array."""
     height: int
     width: int
 

@@ -170,7 +170,7 @@ class _Gathered:
     answers: list[_Answer] = field(default_factory=list)
     """Features and logits of each window."""
     info: VideoInfo | None = None
-    """As of the last window with an answer."""
+    """Description of the video, from the last window with an answer."""
     region: Region | None = None
     num_pending: int = 0
     """Windows that are read and not computed."""

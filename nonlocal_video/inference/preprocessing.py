@@ -122,8 +122,8 @@ class ClipLoader:
             check_not_too_elongated(path, info, crops[0])
             times = [seconds for view in views for seconds in view.times_seconds]
             # Only the region leaves the decoding child, unless whole frames are to be drawn on. It is resized here, not
-            # there: PyTorch would take 3.6 GB of a child's 4 GiB of address space, 0.7 GB of memory and 3 s of each,
-            # and NumPy takes several times as long for the same bits as it takes to hand a frame over.
+            # there: PyTorch would take most of a child's address space, and NumPy takes 30 times as long for the same
+            # bits as it takes to hand a frame over (`benchmarks/resize_in_child.py`).
             box = crops[0].region_box if originals is None else None
             transform_seconds, position = 0.0, 0
             with clip.stream(times, chunk_frames=_chunk_frames(info, crops[0]), box=box) as stream:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import nonlocal_video as nlv
 from nonlocal_video.errors import VideoError
+from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.preprocessing import ClipLoader, LoadedClip
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.request import ClipRequest
@@ -45,6 +46,23 @@ def test_the_default_gives_the_logits_of_float64(all_devices: str) -> None:
         found = recognizer.forward(clip)
     assert found.device.type == all_devices
     assert (found[0].cpu().double() - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(
+    ("precision", "least", "most"), [("float32", 0.0, 1e-4), ("tf32", 1e-6, 1e-2), ("bf16", 1e-4, 5e-2)]
+)
+def test_a_gpu_computes_in_the_precision_that_is_asked_for(
+    precision: Precision, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever PyTorch's own switch says: differences from float64 as a part of the largest logit."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", precision == "float32")
+    clip = torch.randn(1, 3, 16, 96, 96)
+    network, _ = load_network("default")
+    with nlv.load("default", device="cuda", precision=precision) as recognizer, torch.inference_mode():
+        wanted = network.eval().double()(clip.double())
+        found = recognizer.forward(clip)[0].cpu().double()
+    assert least <= float((found - wanted).abs().max() / wanted.abs().max()) <= most
 
 
 def test_a_clip_answers_in_a_batch_as_alone(all_devices: str, tiny_model: Path) -> None:

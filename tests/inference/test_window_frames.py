@@ -156,7 +156,9 @@ def features_of_ten_crops(recognizer: Recognizer, clip: Path) -> list[Any]:
     return features(recognizer, clip, num_crops=10)
 
 
-@pytest.mark.parametrize("answer", [timeline, watched, features, features_of_ten_crops])
+@pytest.mark.parametrize(
+    "answer", [timeline, watched, features, pytest.param(features_of_ten_crops, marks=pytest.mark.slow)]
+)
 def test_every_frame_of_a_video_goes_to_the_device_once(
     recognizer: Recognizer,
     clip: Path,

@@ -97,6 +97,7 @@ def create_app(
     cameras = LiveSessions(by_name, turns)
 
     # Not in a thread: those may all be busy with uploads.
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz(response: fastapi.Response) -> dict[str, object]:
         for recognizer in recognizers:
@@ -127,7 +128,6 @@ def create_app(
     # launched: without this line, any file of the server could be read.
     require(page, "has_launched", library="gradio", purpose="to read uploads and no other file")
     page.has_launched = True
-    bound_sessions(page, MAX_SESSIONS)
     keep_cleaning()
     add_http_api(
         app,
@@ -162,6 +162,7 @@ def create_app(
     gradio_app: Any
     (gradio_app,) = [route.app for route in mounted.routes if isinstance(route, Mount)]
     _require_routes(gradio_app.routes)
+    bound_sessions(gradio_app, MAX_SESSIONS)
     if auth is not None:
         for name in ("tokens", "cookie_id"):
             require(gradio_app, name, library="gradio", purpose="to know who has signed in")

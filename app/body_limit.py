@@ -55,8 +55,12 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._limit(scope)
-        announced = Headers(scope=scope).get("content-length", "0")
+        limit, headers = self._limit(scope), Headers(scope=scope)
+        announced = headers.get("content-length", "0")
+        if "content-length" in headers and "transfer-encoding" in headers:  # another reader may take the other one
+            words = "The body has a Content-Length and a Transfer-Encoding; send one of them."
+            await _refusal(400, "invalid_request", words)(scope, receive, send)
+            return
         if not (announced.isascii() and announced.isdigit()) or len(announced) > 20 or int(announced) > limit:
             await _too_large(limit)(scope, receive, send)
             return
@@ -117,7 +121,12 @@ class _Body:
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass on an answer; one of status 500 is held until it is known what it was about."""
+        """Pass on an answer; one of status 500 is held until it is known what it was about.
+
+        The server ends the connection after it, so it says so: a client would else send the next request there.
+        """
+        if message.get("status") == 500:
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
         if self._held or message.get("status") == 500:
             self._held.append(message)
         elif self.refusal is None or self.has_answered:

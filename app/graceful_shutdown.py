@@ -11,7 +11,7 @@ import uvicorn
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .connections import LimitedConnection, check_connections
+from .connections import LimitedConnection, check_connections, fit_connections
 from .internals import require
 
 DRAIN_WITHIN_SECONDS = 7
@@ -45,6 +45,7 @@ class GracefulServer(uvicorn.Server):
         """
         self._on_signal, self._on_deadline = on_signal, on_deadline
         check_connections()
+        LimitedConnection.max_connections = fit_connections()
         require(uvicorn.Server, "shutdown", library="uvicorn", purpose="to end no answer half-way")
         self._app = app
         self._num_in_progress = 0

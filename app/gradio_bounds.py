@@ -2,57 +2,84 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import os
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import gradio as gr
-from gradio import queueing, route_utils
+from gradio import queueing, route_utils, routes
 from gradio.server_messages import ProcessCompletedMessage
 from gradio.utils import LRUCache
 
 from .internals import require
+from .remembered import Mailbox, Mailboxes, Recent, RecentOfEach, Remembered, Signals
 
-MAX_MESSAGES = 500
-"""Maximum number of messages that wait for one visitor to listen; the oldest are dropped."""
+LOGGER = logging.getLogger(__name__)
 
-
-class Mailbox(asyncio.Queue[Any]):
-    """Messages for one visitor; when nobody listens, the oldest are dropped."""
-
-    def put_nowait(self, item: Any) -> None:
-        """Add a message."""
-        if self.qsize() >= MAX_MESSAGES:
-            self.get_nowait()
-        super().put_nowait(item)
+MAX_SIGN_INS = 10_000
+"""Maximum number of sign-ins that are remembered, at about 0.2 kB each."""
 
 
-def bound_sessions(page: gr.Blocks, max_sessions: int) -> None:
+def under_way(page: gr.Blocks) -> set[str]:
+    """Return the sessions that wait in Gradio's queue, or for which it does something."""
+    return {event.session_hash for event in list(page._queue.event_ids_to_events.values())}
+
+
+def bound_sessions(gradio_app: Any, max_sessions: int) -> None:
     """Keep states, messages and events of at most this many visitors, the last ones.
 
-    By default Gradio keeps the messages of 2000 visitors who never listen, any number of them for each, and the numbers
-    of their events for ever.
+    By default Gradio keeps the messages of 2000 visitors who never listen, any number of them for each, the numbers of
+    their events, uploads and sign-ins for ever, names of sessions of any length, and the last 10,000 events of all.
+    Who is forgotten has left, also for the page's own callbacks.
 
     Args:
-        page: Page with its queue.
+        gradio_app: Gradio's application, with its page.
         max_sessions: Maximum number of visitors, those who have left included.
 
     Raises:
         UsageError: This release of Gradio keeps them elsewhere.
     """
     purpose = "to forget visitors that are gone"
-    require(page, "state_session_capacity", library="gradio", purpose=purpose)
-    require(page, "_queue", library="gradio", purpose=purpose)
-    require(queueing, "AsyncQueue", library="gradio", purpose=purpose)
+    page = gradio_app.get_blocks()
+    queue, holder, uploads = page._queue, gradio_app.state_holder, routes.file_upload_statuses
+    names = {
+        queueing: ("AsyncQueue",),
+        queue: (
+            *("pending_messages_per_session", "pending_event_ids_session", "event_ids_to_events"),
+            *("event_analytics", "ANALYTICS_MAX_EVENTS"),
+        ),
+        holder: ("session_data", "capacity"),
+        uploads: ("_statuses", "_signals"),
+        gradio_app: ("tokens", "iterators_to_reset"),
+    }
+    for owner, needed in names.items():
+        for name in needed:
+            require(owner, name, library="gradio", purpose=purpose)
     for name in ("event_queue_per_concurrency_id", "active_jobs", "send_message"):
-        require(page._queue, name, library="gradio", purpose="to tell visitors that the server is ending")
-    page.state_session_capacity = max_sessions
-    queueing.AsyncQueue = Mailbox  # type: ignore[misc]
-    for name in ("pending_messages_per_session", "pending_event_ids_session"):
-        require(page._queue, name, library="gradio", purpose=purpose)
-        setattr(page._queue, name, LRUCache(max_sessions))
+        require(queue, name, library="gradio", purpose="to tell visitors that the server is ending")
+    busy = partial(under_way, page)
+    queueing.AsyncQueue = Mailbox  # type: ignore[assignment,misc]
+    queue.pending_messages_per_session = Mailboxes(max_sessions, under_way=busy)
+    queue.pending_event_ids_session = RecentOfEach(max_sessions, under_way=busy)
+    queue.ANALYTICS_MAX_EVENTS = 0  # its tables are computed anew after each event, and one bad name breaks them
+    holder.capacity = max_sessions
+    holder.session_data = Remembered(max_sessions + 1, under_way=busy, on_forget=partial(_leave, page))
+    uploads._statuses = Remembered(max_sessions)
+    uploads._signals = Signals(max_sessions)  # type: ignore[assignment]
+    gradio_app.tokens = LRUCache(MAX_SIGN_INS)
+    gradio_app.iterators_to_reset = Recent()
+
+
+def _leave(page: gr.Blocks, session: str) -> None:
+    """Call what the page calls when a visitor closes it."""
+    for function in page.fns.values():
+        if function.fn is not None and any(event == "unload" for _, event in function.targets):
+            try:
+                function.fn(gr.Request(session_hash=session))
+            except Exception:
+                LOGGER.exception("A visitor could not be forgotten")
 
 
 def end_all(page: gr.Blocks, words: str) -> None:

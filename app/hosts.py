@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ _SAFE_METHODS = ("GET", "HEAD")
 _CHANGING_GETS = ("/logout",)
 """Paths that change something by GET."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"([\w.-]+|\[[\w:.%]+\])(:\d{0,5})?", re.ASCII)
+"""A name or an address, with a port. Readers differ about the name of anything longer, such as one with a user."""
 
 
 class OwnHosts:
@@ -57,6 +60,8 @@ class OwnHosts:
         await self._app(scope, receive, without_permissions)
 
     def _is_own(self, host: str) -> bool:
+        if not _HOST.fullmatch(host):
+            return False
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
         except ValueError:

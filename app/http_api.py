@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import anyio.to_thread
 from fastapi import Form, Request, Response
@@ -32,10 +31,12 @@ from .http_forms import (
     TimelineForm,
     view_count,
 )
+from .http_job_answer import job_response
 from .http_jobs import features_job, timeline_job
 from .jobs import Job, Jobs
 from .received import ReceivedClip, receive
 from .turns import Turns
+from .webhooks import check_webhook
 
 PREFIX = "/v1"
 FORM = Form(media_type="multipart/form-data")
@@ -97,13 +98,13 @@ class HttpApi:
 
     async def job(self, id: str) -> Any:
         """Return a job: its status, its progress and, at the end, its result or its error."""
-        return await anyio.to_thread.run_sync(self.jobs.get(id).to_json)
+        return await anyio.to_thread.run_sync(job_response, self.jobs.get(id))
 
     async def stop_job(self, id: str) -> Any:
         """Stop a job after its current step; what there is stays as its result."""
         job = self.jobs.get(id)
         job.stop.set()
-        return await anyio.to_thread.run_sync(job.to_json)
+        return await anyio.to_thread.run_sync(job_response, job)
 
     async def _started(
         self,
@@ -113,7 +114,8 @@ class HttpApi:
         response: Response,
     ) -> Any:
         """Queue long work on a clip, and answer with the job."""
-        self._check_webhook(form.webhook)
+        if form.webhook is not None:
+            check_webhook(form.webhook, self.webhook_hosts)
         recognizer = self._recognizer(form.model)
         self.jobs.check_room()
         clip = await self._received(form)
@@ -156,21 +158,6 @@ class HttpApi:
         if model not in self.recognizers:
             raise UsageError(f"model = {model!r} should be one of {', '.join(self.recognizers)}.")
         return self.recognizers[model]
-
-    def _check_webhook(self, webhook: str | None) -> None:
-        if webhook is None:
-            return
-        try:
-            address = urlsplit(webhook)
-            is_allowed = address.scheme in ("http", "https") and address.hostname in self.webhook_hosts
-        except ValueError:
-            is_allowed = False
-        if not is_allowed:
-            hosts = ", ".join(self.webhook_hosts) or "none"
-            raise UsageError(
-                f"webhook = {webhook!r} should be an http or https address of a host that the server allows "
-                f"(--allow-webhook HOST): {hosts}."
-            )
 
 
 def _query_point(text: str) -> QueryPoint:

@@ -36,6 +36,8 @@ STATUS_OF_CLIP_ERROR: Mapping[ErrorCode, int] = {
 """HTTP status for each error code of a row."""
 DISK_FULL = "The server's disk is full; try again later."
 MAX_FIELDS = 32
+MAX_FIELD_NAME = 80
+"""Maximum number of characters of a field's name in a message."""
 RETRY_SECONDS = 10
 """Seconds after which a client may try a busy server again."""
 _FORM = "multipart/form-data"
@@ -111,5 +113,5 @@ class _SmallForm(Request):
 
 
 def _in_words(error: Any) -> str:
-    field = ".".join(str(part) for part in error["loc"] if part != "body")
+    field = ".".join(str(part)[:MAX_FIELD_NAME] for part in error["loc"] if part != "body")
     return f"{field}: {error['msg']}" if field else error["msg"]

@@ -17,6 +17,11 @@ from .choices import FAST
 MAX_TOP_K = 400
 MAX_VIEWS = 30
 """Maximum number of views of one request, that of the paper's protocol (10x3)."""
+MAX_LENGTH = 300
+"""Maximum number of characters of a setting."""
+MAX_ADDRESS = 2_000
+"""Maximum number of characters of a webhook's address."""
+Text = Annotated[str, Field(max_length=MAX_LENGTH)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=MAX_TOP_K, description="Number of classes, the likeliest first.")]
 
@@ -30,9 +35,9 @@ class ClipForm(BaseModel):
     path: Annotated[
         str | None, Field(description="In place of file: a path below the server's --folder-root, such as b/c.mp4.")
     ] = None
-    model: Annotated[str | None, Field(description="Name of a model of this server; by default its first.")] = None
+    model: Annotated[Text | None, Field(description="Name of a model of this server; by default its first.")] = None
     region: Annotated[
-        str | None, Field(description="X0,Y0,X1,Y1: the part of the picture to look at, in fractions of its size.")
+        Text | None, Field(description="X0,Y0,X1,Y1: the part of the picture to look at, in fractions of its size.")
     ] = None
 
 
@@ -42,7 +47,7 @@ class ClassifyForm(ClipForm):
     top_k: Count = 5
 
     views: Annotated[
-        str, Field(description="CLIPSxCROPS, such as 1x1, 3x1 or the paper's 10x3, or fast for the cheap view.")
+        Text, Field(description="CLIPSxCROPS, such as 1x1, 3x1 or the paper's 10x3, or fast for the cheap view.")
     ] = "1x1"
     context: Annotated[Literal["none"], Field(description="What else the answer draws on: one clip has no others.")] = (
         "none"
@@ -60,10 +65,10 @@ class ExplainForm(ClipForm):
         Field(description="By default query with a point, evidence with a label, else attention; gradcam is evidence."),
     ] = None
     query: Annotated[
-        str | None, Field(description="SECONDS,X,Y: a point of the clip, in seconds and fractions of the picture.")
+        Text | None, Field(description="SECONDS,X,Y: a point of the clip, in seconds and fractions of the picture.")
     ] = None
-    label: Annotated[str | None, Field(description="Class whose evidence is shown.")] = None
-    layer: Annotated[str | None, Field(description="Dotted name of a non-local block, or of a layer.")] = None
+    label: Annotated[Text | None, Field(description="Class whose evidence is shown.")] = None
+    layer: Annotated[Text | None, Field(description="Dotted name of a non-local block, or of a layer.")] = None
     output: Annotated[Literal["json", "overlay"], Field(description="overlay answers with the video, in H.264.")] = (
         "json"
     )
@@ -78,7 +83,8 @@ class SlidingForm(ClipForm):
     webhook: Annotated[
         str | None,
         Field(
-            description="Address that the ended job is posted to, on a host that the server's --allow-webhook names."
+            max_length=MAX_ADDRESS,
+            description="Address that the ended job is posted to, on a host that the server's --allow-webhook names.",
         ),
     ] = None
 

@@ -8,6 +8,8 @@ import fastapi
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import Scope
 
 from .http_api import PREFIX, HttpApi
 from .http_errors import ApiError, ApiRoute, api_error
@@ -33,6 +35,15 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 _OF_A_BODY = (400, 408, 415)
 _JOB_ERRORS = {status: error for status, error in _ERRORS.items() if status not in _OF_A_BODY}
 _CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+class _EveryMethod(ApiRoute):
+    """Route that also answers methods it does not know, such as FOO; the page at / would otherwise."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return whether the path matches."""
+        match, child = super().matches(scope)
+        return (Match.FULL if match is Match.PARTIAL else match), child
 
 
 def add_http_api(app: fastapi.FastAPI, api: HttpApi) -> None:
@@ -81,5 +92,6 @@ def add_http_api(app: fastapi.FastAPI, api: HttpApi) -> None:
     router.add_api_route("/openapi.json", openapi, methods=["GET"], **unlisted)
     router.add_api_route("/docs", docs, methods=["GET"], **unlisted)
     others = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-    router.add_api_route("/{rest:path}", nothing_here, methods=others, **unlisted)
+    every: dict[str, Any] = {"route_class_override": _EveryMethod, "methods": others}
+    router.add_api_route("/{rest:path}", nothing_here, **every, **unlisted)
     app.include_router(router)

@@ -15,16 +15,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import anyio.to_thread
-import requests
 
 from .http_errors import ApiError, api_error, busy
+from .webhooks import post_json
 
 LOGGER = logging.getLogger(__name__)
 
 MAX_JOBS = 200
 """Maximum number of remembered jobs, ended ones included."""
-WEBHOOK_SECONDS = 10
-"""Maximum seconds for a webhook to answer."""
 CLOSE_SECONDS = 1.0
 """Seconds to wait for a stopped job at the end; `end` waits longer."""
 Status = Literal["waiting", "running", "done", "stopped", "failed"]
@@ -55,6 +53,10 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """Return the job as the API shows it; its result is read from disk."""
+        return self.without_result() | {"result": None if self.result is None else json.loads(self.result.read_bytes())}
+
+    def without_result(self) -> dict[str, Any]:
+        """Return the job as the API shows it, except for its result."""
         return {
             "id": self.id,
             "kind": self.kind,
@@ -62,8 +64,8 @@ class Job:
             "status": self.status,
             "created": self.created.isoformat(timespec="seconds"),
             "progress": {"done": self.done, "planned": self.planned},
-            "result": None if self.result is None else json.loads(self.result.read_bytes()),
             "error": None if self.error is None else {"code": self.error.code, "message": self.error.message},
+            "result": None,
         }
 
 
@@ -173,7 +175,7 @@ class Jobs:
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="nonlocal-video-jobs-")
         path = Path(self._folder.name) / f"{job.id}.json"
-        path.write_text(json.dumps(result), "utf-8")
+        path.write_text(json.dumps(result, allow_nan=False), "utf-8")
         return path
 
     def _tell(self, job: Job) -> None:
@@ -187,12 +189,3 @@ class Jobs:
         self._jobs.pop(job.id, None)
         if job.result is not None:
             job.result.unlink(missing_ok=True)
-
-
-def post_json(url: str, value: Any) -> None:
-    """Post an object as JSON; a redirect is not followed, as it would lead to a host that nobody allowed.
-
-    Raises:
-        requests.RequestException: The host cannot be reached, or does not answer in time.
-    """
-    requests.post(url, json=value, timeout=WEBHOOK_SECONDS, allow_redirects=False).close()

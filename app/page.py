@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -19,6 +20,7 @@ from .callbacks.search_run import Searches
 from .callbacks.similar import OPENED, SEARCHED, Similar
 from .cleanup import KEEP_SECONDS, clean_every_seconds
 from .components.buttons import UNQUEUED
+from .gradio_bounds import under_way
 from .models import Models
 from .results.store import Results
 from .tabs.api_tab import api_tab
@@ -99,7 +101,13 @@ def build_page(
         with gr.Tabs(selected="recognise", elem_id="tabs"):
             with gr.Tab(texts.TABS["recognise"], id="recognise"):
                 recognise = recognise_tab(
-                    by_name, samples, limits, results=results, max_upload_mb=max_upload_mb, others=others
+                    by_name,
+                    samples,
+                    limits,
+                    results=results,
+                    max_upload_mb=max_upload_mb,
+                    others=others,
+                    queued=partial(under_way, page),
                 )
             with gr.Tab(texts.TABS["timeline"], id="timeline"):
                 timelines = timeline_tab(by_name, samples, limits, max_upload_mb=max_upload_mb)

@@ -7,7 +7,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -144,16 +144,34 @@ def short(name: str) -> str:
     return repr(name if len(name) <= 80 else f"{name[:77]}...")
 
 
-def _copy(source: BinaryIO, file_name: str, name: str, max_bytes: int) -> ReceivedClip:
-    source.seek(0, os.SEEK_END)
-    if (size := source.tell()) > max_bytes:
+def _check_size(size: int, name: str, max_bytes: int) -> None:
+    if size > max_bytes:
         raise VideoError("too_large", f"{name} has {size} bytes, and {max_bytes} are allowed here.")
+
+
+class _AtMost:
+    """A file that is refused as soon as more bytes come than are allowed: it may still be written, or have no size."""
+
+    def __init__(self, source: BinaryIO, name: str, max_bytes: int) -> None:
+        self._source, self._name, self._max_bytes, self._size = source, name, max_bytes, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        part = self._source.read(size)
+        self._size += len(part)
+        _check_size(self._size, self._name, self._max_bytes)
+        return part
+
+
+def _copy(source: BinaryIO, file_name: str, name: str, max_bytes: int) -> ReceivedClip:
+    with suppress(OSError):  # some files have no end before they are read
+        source.seek(0, os.SEEK_END)
+        _check_size(source.tell(), name, max_bytes)
     source.seek(0)
     folder: TemporaryDirectory[str] = TemporaryDirectory(prefix="nonlocal-video-clip-")
     try:
         path = Path(folder.name) / file_name
         with path.open("xb") as target:
-            shutil.copyfileobj(source, target, 1024**2)
+            shutil.copyfileobj(_AtMost(source, name, max_bytes), target, 1024**2)
     except BaseException:
         folder.cleanup()
         raise

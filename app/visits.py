@@ -10,7 +10,7 @@ import itertools
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from .choices import ONE_VIEW
 
 FIRST_GUESS_SECONDS: Mapping[Stage, float] = {"reading": 1.0, "network": 3.0}
 """Expected seconds of a stage before one was timed."""
+JOIN_SECONDS = 10.0
+"""Time in which a page queues the run of its choice. One that has not come then counts no more: its page is gone."""
 LATE_SECONDS = 2.0
 """A choice that comes within this time after its page has closed was on its way then. A browser that only lost its
 connection takes longer to come back."""
@@ -63,13 +65,18 @@ class Run:
 class Visits:
     """The current run of every visitor, in the order in which they came."""
 
-    def __init__(self, on_end: Callable[[str], None] = lambda identity: None) -> None:
+    def __init__(
+        self,
+        on_end: Callable[[str], None] = lambda identity: None,
+        queued: Callable[[], Collection[str]] = lambda: (),
+    ) -> None:
         """Make an empty store.
 
         Args:
             on_end: Called with the identity of each run that is no longer anybody's current one.
+            queued: Returns the sessions whose runs are queued.
         """
-        self._on_end = on_end
+        self._on_end, self._queued = on_end, queued
         self._runs: dict[str, Run] = {}
         self._numbers = itertools.count(1)
         self._closed: dict[str, float] = {}
@@ -83,7 +90,7 @@ class Visits:
     def waiting(self) -> int:
         """Number of runs that have not begun."""
         with self._lock:
-            return sum(not (run.is_started or run.is_stopped) for run in self._runs.values())
+            return len(self._waiting())
 
     def begin(self, session: str, path: Path, name: str, how: How, choice: int) -> Run | None:
         """Make a visitor's new current run; the one before ends. None if a later choice has already come.
@@ -164,11 +171,22 @@ class Visits:
     def ahead_of(self, run: Run) -> list[Run]:
         """Return the runs that are answered before this one."""
         with self._lock:
+            begun = [other for other in self._runs.values() if other.is_started]
             return [
                 other
-                for other in self._runs.values()
+                for other in [*begun, *self._waiting()]
                 if other.number < run.number and not (other.is_stopped or other.is_ended)
             ]
+
+    def _waiting(self) -> list[Run]:
+        """Return the runs that have not begun and will: they are queued, or may still come."""
+        queued, now = self._queued(), time.monotonic()
+        return [
+            run
+            for run in self._runs.values()
+            if not (run.is_started or run.is_stopped)
+            and (run.session in queued or now - run.stage_began < JOIN_SECONDS)
+        ]
 
     def _drop_old_closings(self) -> None:
         now = time.monotonic()

@@ -12,8 +12,9 @@ bounded. The time is divided into four equal phases:
   which start later, inherit that;
 - free again: both are lifted.
 
-Given are the answers of each phase by status and code, the median seconds, and what the server held at its end. An
-answer without a sentence, or no answer, is listed as `broken`.
+Given are the answers of each phase by status and code, the median seconds, and what the server held at its end; what it
+held every minute; and the answers of `/healthz`, which is asked every second. An answer without a sentence, or no
+answer, is listed as `broken`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ FULL = 0.95
 HEADROOM_MIB = 200
 """Less than the server keeps for the work in progress, so that it accepts no further clip."""
 ANSWER_WITHIN_SECONDS = 300.0
+HELD_EVERY_SECONDS = 60.0
 
 
 class Program(threading.Thread):
@@ -79,6 +81,26 @@ class Program(threading.Thread):
             return f"{answer.status_code} {found['code']}"
         except (httpx.HTTPError, ValueError, KeyError, AssertionError) as error:
             return f"broken: {type(error).__name__}"
+
+
+class Health(threading.Thread):
+    """Asks `/healthz` every second until it is told to stop."""
+
+    def __init__(self, url: str, stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self._url, self._stop_asked = url, stop
+        self.answers: Counter[str] = Counter()
+        self.slowest_seconds = 0.0
+
+    def run(self) -> None:
+        """Ask, pause."""
+        while not self._stop_asked.wait(1.0):
+            started = time.monotonic()
+            try:
+                self.answers[str(httpx.get(f"{self._url}/healthz", timeout=ANSWER_WITHIN_SECONDS).status_code)] += 1
+            except httpx.HTTPError as error:
+                self.answers[f"broken: {type(error).__name__}"] += 1
+            self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)
 
 
 @contextmanager
@@ -132,19 +154,26 @@ def measure(url: str, server: psutil.Process, folder: Path, clip: Path, seconds:
     }
     stop = threading.Event()
     programs = [Program(url, clip, stop) for _ in range(PROGRAMS)]
-    for program in programs:
-        program.start()
+    health = Health(url, stop)
+    for thread in (*programs, health):
+        thread.start()
     ends: dict[str, float] = {}
     held: dict[str, dict[str, float]] = {}
+    every_minute = []
+    began = time.monotonic()
     for name, phase in phases.items():
         with phase:
-            time.sleep(seconds)
+            end = time.monotonic() + seconds
+            while (left := end - time.monotonic()) > 0:
+                time.sleep(min(left, HELD_EVERY_SECONDS))
+                minutes = round((time.monotonic() - began) / 60, 1)
+                every_minute.append({"phase": name, "minutes": minutes, **held_by(server, folder)})
+                print(every_minute[-1], flush=True)
             held[name] = held_by(server, folder)
         ends[name] = time.monotonic()
-        print(name, held[name], flush=True)
     stop.set()
-    for program in programs:
-        program.join(ANSWER_WITHIN_SECONDS)
+    for thread in (*programs, health):
+        thread.join(ANSWER_WITHIN_SECONDS)
     found: dict[str, Any] = {}
     begins = -1.0
     for name, end in ends.items():
@@ -160,7 +189,11 @@ def measure(url: str, server: psutil.Process, folder: Path, clip: Path, seconds:
             "held_at_its_end": held[name],
         }
         begins = end
-    return found
+    return {
+        "phases": found,
+        "health": {"answers": dict(health.answers), "slowest_seconds": round(health.slowest_seconds, 2)},
+        "held": every_minute,
+    }
 
 
 def main() -> None:
@@ -177,7 +210,7 @@ def main() -> None:
             folder_of_its_own(temporary, DISK_MIB),
             serving("--keep-minutes", "1", "--model", arguments.model, temporary=temporary) as (url, pid),
         ):
-            phases = measure(url, psutil.Process(pid), temporary, clip, 60 * arguments.minutes / 4)
+            measured = measure(url, psutil.Process(pid), temporary, clip, 60 * arguments.minutes / 4)
     figures = {
         "minutes": arguments.minutes,
         "model": Path(arguments.model).stem,
@@ -185,7 +218,7 @@ def main() -> None:
         "pause_seconds": PAUSE_SECONDS,
         "disk_mib": DISK_MIB,
         "memory_headroom_mib": HEADROOM_MIB,
-        "phases": phases,
+        **measured,
         "machine": describe_machine(),
     }
     print(json.dumps(figures, indent=1))

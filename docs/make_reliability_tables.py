@@ -36,9 +36,21 @@ def _pressure(results: dict[str, Any]) -> str:
         answers = ", ".join(f"{count:,} × {what}" for what, count in phase["answers"].items())
         seconds = "" if phase["median_seconds"] is None else f"{phase['median_seconds']:.2f}"
         rows.append([name, answers, seconds, f"{held['server_mib']:.0f}", str(held["temporary_files"])])
+    free = results["phases"]["free"]["held_at_its_end"], results["phases"]["free again"]["held_at_its_end"]
+    broken = sum(
+        count
+        for phase in results["phases"].values()
+        for what, count in phase["answers"].items()
+        if what.startswith("broken")
+    )
+    health = results["health"]
+    asked = sum(health["answers"].values())
     return (
         f"{_table(*rows)}\n\n{results['minutes']:g} minutes in all, {results['programs']} programs, a small model, on "
-        f"a machine that was busy with other work."
+        f"a machine that was busy with other work. Answers lost or without a sentence: {broken}. The server held "
+        f"{free[0]['server_mib']:,.0f} MiB after the first phase and {free[1]['server_mib']:,.0f} at the end, with "
+        f"{free[0]['open_files']} and {free[1]['open_files']} open files. `/healthz` was asked {asked:,} times: "
+        f"{health['answers'].get('200', 0):,} × 200, the slowest after {health['slowest_seconds']:.1f} s."
     )
 
 

@@ -28,6 +28,20 @@ def test_nothing_unexpected_was_measured() -> None:
     assert results["soak"]["outcomes"] == {"ok": results["soak"]["files"]}
 
 
+def test_an_hour_under_pressure_lost_nothing_and_left_nothing() -> None:
+    results = json.loads((ROOT / "benchmarks/results/server_pressure.json").read_text("utf-8"))
+    assert results["minutes"] >= 60
+    answers = {name: set(phase["answers"]) for name, phase in results["phases"].items()}
+    assert answers["free"] == answers["free again"] == {"answered"}
+    assert answers["disk"] <= {"503 disk_full", "answered"}
+    assert answers["memory"] <= {"503 busy", "answered"}
+    assert set(results["health"]["answers"]) == {"200"}
+    first, last = (results["phases"][name]["held_at_its_end"] for name in ("free", "free again"))
+    assert last["server_mib"] < 1.02 * first["server_mib"]
+    for held in ("open_files", "threads", "children", "temporary_files"):
+        assert last[held] <= first[held] + 2
+
+
 def test_the_tests_that_it_names_exist() -> None:
     there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     for folder, name in re.findall(r"`(tests/\w+/)?(test_\w+\.py)`", PAGE):

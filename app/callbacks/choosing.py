@@ -10,9 +10,13 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from .. import texts
+from ..messages import refusal
 from ..visits import How
 from .recognise import Event, Recognition
 
+MAX_REGION = 100
+"""Maximum number of characters of a part of the picture."""
 FAR_AWAY = Path("/nonexistent")
 """Stands for a file that a visitor may not name."""
 
@@ -54,7 +58,10 @@ class Choosing:
     ) -> list[Any]:
         """Look at the same clip again: with these settings, at another part of the picture, or around another time."""
         changes, session = event._data, request.session_hash or ""
-        how = How(model, views, str(changes.get("region", region) or ""), start, end)
+        part = str(changes.get("region", region) or "")
+        if len(part) > MAX_REGION:
+            raise refusal(texts.REGION_TOO_LONG.format(most=MAX_REGION))
+        how = How(model, views, part, start, end)
         if (seconds := changes.get("seconds")) is not None:
             begin, stop = self.recognition.span_around(session, how, float(seconds))
             how = replace(how, start_seconds=begin, end_seconds=stop)

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.utils import LRUCache
 
 from nonlocal_video.inference.batch_run import BatchRun
 from nonlocal_video.inference.file_kinds import PassedOver
@@ -55,8 +56,8 @@ class FolderRuns:
     """Rows of the last runs."""
     root: Path | None = None
     """Folder that visitors may classify, with its subfolders; None offers none."""
-    chosen: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What each visitor has chosen: `paths` of uploads, or a `folder`."""
+    chosen: dict[str, Mapping[str, Any]] = field(default_factory=lambda: LRUCache(100))
+    """What each of the last visitors has chosen: `paths` of uploads, up to 1 MB of them, or a `folder`."""
     waiting: set[str] = field(default_factory=set)
     """Visitors whose choice was not looked at yet."""
     stops: dict[str, threading.Event] = field(default_factory=dict)
@@ -92,7 +93,7 @@ class FolderRuns:
         if visitor not in self.waiting:  # a run before this one has taken the last choice
             return
         self.waiting.remove(visitor)
-        chosen, recognizer = self.chosen[visitor], self.recognizers[model]
+        chosen, recognizer = self.chosen.get(visitor, {}), self.recognizers[model]
         stop_event = self.stops[visitor] = threading.Event()
         try:
             uploads = [str(uploaded(path)) for path in chosen.get("paths") or ()]
@@ -154,12 +155,7 @@ class FolderRuns:
             )
 
     def _row(
-        self,
-        files: FolderFiles,
-        reader: VideoReader,
-        fast: bool,
-        shown: FolderRun,
-        outcome: Outcome,
+        self, files: FolderFiles, reader: VideoReader, fast: bool, shown: FolderRun, outcome: Outcome
     ) -> dict[str, Any]:
         """Return the row of `classify --json`, with a path that is meaningful to the visitor, and show it."""
         read, row = Path(outcome.path), outcome.to_row(TOP_K)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,11 +41,13 @@ class Recognition:
     """Explanations by the identity of their run."""
     others: Callable[[], int] = lambda: 0
     """Returns how many wait elsewhere for the same network."""
+    queued: Callable[[], Collection[str]] = lambda: ()
+    """Returns the sessions whose runs are queued."""
     visits: Visits = field(init=False)
     """The current run of every visitor."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "visits", Visits(on_end=self.explanations.drop))
+        object.__setattr__(self, "visits", Visits(on_end=self.explanations.drop, queued=self.queued))
 
     def begin(self, session: str, path: Path, how: How, choice: int) -> Event | None:
         """Make a clip the visitor's current one and return the first event; None if a later choice has already come."""

@@ -74,7 +74,8 @@ class TimelineRuns:
     def choose(self, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         """Take another video in place of the last one; `run` follows. Returns an update, and the player's address."""
         visitor, chosen = request.session_hash or "", event._data
-        self.leave(request)
+        self._end(request)
+        self.clips.pop(visitor, None)
         try:
             if "sample" in chosen:
                 clip = self.samples[int(chosen["sample"])]
@@ -103,6 +104,7 @@ class TimelineRuns:
             return
         self.waiting[visitor] = max(self.waiting[visitor] - 1, 0)
         if (path := self.clips.get(visitor)) is None:  # it could not be taken, and the page says so
+            del self.waiting[visitor]
             return
         rule, identity = Rule(threshold, min_seconds), object()
         self.running[visitor] = identity
@@ -144,7 +146,8 @@ class TimelineRuns:
     def leave(self, request: gr.Request) -> None:
         """End the run of a visitor who closed the page."""
         self._end(request)
-        self.clips.pop(request.session_hash or "", None)
+        for known in (self.clips, self.skipped):  # what still waits finds no video
+            known.pop(request.session_hash or "", None)
 
     def _end(self, request: gr.Request) -> tuple[Timeline, Rule] | None:
         """End a visitor's runs, those that wait too; return what the one in progress has shown."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -60,6 +60,7 @@ def recognise_tab(
     results: Results,
     max_upload_mb: int,
     others: Callable[[], int] = lambda: 0,
+    queued: Callable[[], Collection[str]] = lambda: (),
 ) -> RecogniseTab:
     """Lay out the tab and connect its callbacks.
 
@@ -70,8 +71,9 @@ def recognise_tab(
         results: Store of the results.
         max_upload_mb: Largest upload, in MB.
         others: Returns how many wait elsewhere for the same network.
+        queued: Returns the sessions whose runs are queued.
     """
-    recognition = Recognition(recognizers, results, others=others)
+    recognition = Recognition(recognizers, results, others=others, queued=queued)
     asking, moments = Asking(recognition), Moments(recognition)
     with gr.Column(elem_id="flow"):
         intake(samples, max_upload_mb=max_upload_mb)

@@ -77,6 +77,13 @@ def test_lengths_that_are_none_are_refused(client: TestClient, read: list[int], 
     assert (response.status_code, read) == (413, [])
 
 
+def test_two_ways_to_say_a_length_are_refused(client: TestClient, read: list[int]) -> None:
+    headers = {"Content-Length": "2", "Transfer-Encoding": "chunked"}
+    response = client.post("/x", content=b"{}", headers=headers)
+    assert (response.status_code, response.json()["code"], read) == (400, "invalid_request", [])
+    assert response.headers["connection"] == "close"
+
+
 def test_a_large_body_is_refused_before_it_comes() -> None:
     """Neither the application nor the check reads anything."""
     sent: list[Message] = []
@@ -155,6 +162,7 @@ def test_a_disk_that_becomes_full_is_said(error: Exception, status: int) -> None
     response = client.post("/gradio_api/upload")
     assert response.status_code == status
     assert (status == 500) == (response.text == "Internal Server Error")
+    assert response.headers["connection"] == "close", "or a client would send the next request there"
 
 
 class Outermost:

@@ -18,7 +18,8 @@ from starlette.routing import Mount
 
 from nonlocal_video.app import application
 from nonlocal_video.app.application import create_app
-from nonlocal_video.app.gradio_bounds import MAX_MESSAGES, Mailbox, keep_cleaning
+from nonlocal_video.app.gradio_bounds import keep_cleaning
+from nonlocal_video.app.remembered import MAX_MESSAGES, Mailbox
 from nonlocal_video.inference.recognizer import Recognizer
 
 MAX_SESSIONS = 5

@@ -33,6 +33,7 @@ def client() -> TestClient:
 @pytest.mark.parametrize(
     "host",
     ["localhost", "LOCALHOST:7860", "app.localhost", "127.0.0.1:7860", "192.0.2.4", "[::1]:7860", "[2001:db8::1]",
+     "[::ffff:127.0.0.1]", "127.0.0.1.", "localhost:",
      "video.example.org", "video.example.org.:443"],
 )  # fmt: skip
 def test_own_names(client: TestClient, host: str) -> None:
@@ -44,6 +45,10 @@ def test_own_names(client: TestClient, host: str) -> None:
     ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil.example", "notlocalhost", "",
      "video.example.org.evil.example", "www.video.example.org", "[::1", "127.0.0.1@evil.example",
      "evil.example#localhost",
+     # readers differ about which part of these is the name
+     "evil.example@127.0.0.1", "user:word@localhost", "localhost#evil", "localhost/evil", "localhost?evil",
+     "localhost\\evil", "[::1]evil", "localhost:port", "localhost:123456", "127.0.0.1, evil.example",
+     "127.1", "0x7f.1", "2130706433",
      "x" * 5000],
 )  # fmt: skip
 @pytest.mark.parametrize("header", ["Host", "X-Forwarded-Host"])

@@ -166,6 +166,24 @@ def test_wrong_settings_are_said(
     assert list(response.json()) == ["code", "message"]
 
 
+@pytest.mark.parametrize(
+    ("route", "field"),
+    [
+        *(("classify", field) for field in ("model", "region", "views")),
+        *(("explain", field) for field in ("query", "label", "layer", "method")),
+        ("timeline", "webhook"),
+        ("classify", "x" * 3000),  # a field that does not exist
+    ],
+)
+def test_long_settings_are_refused_and_not_repeated(
+    client: TestClient, clip_folder: Path, route: str, field: str
+) -> None:
+    response = post(client, route, clip_folder / "a.mp4", **{field: "1," * 300_000})
+    assert response.status_code == 422
+    assert field[:20] in response.json()["message"]
+    assert len(response.text) < 400
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "..", "a\0b"])
 def test_a_name_that_no_file_can_have(client: TestClient, clip_folder: Path, name: str) -> None:
     body = (
@@ -332,6 +350,8 @@ def test_routes_that_are_not_there(client: TestClient) -> None:
     assert client.put("/v1/jobs/x").headers["allow"] == "DELETE, GET"
     response = client.get("/v1/nothing")
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    response = client.request("FOO", "/v1/jobs/x")
+    assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
 
 
 def test_the_document_has_whole_paths_and_the_page_names_no_other_host(client: TestClient) -> None:
@@ -414,6 +434,7 @@ def test_the_server_has_it_beside_the_page(
     with TestClient(create_app([recognizer]), base_url=ADDRESS) as client:
         assert post(client, "classify", clip_folder / "a.mp4").json()["status"] == "ok"
         assert "offers no folder" in client.post("/v1/classify", files={"path": (None, "a")}).json()["message"]
+        assert client.head("/healthz").status_code == 200, "as some monitors ask"
         assert {"/healthz", "/v1/classify"} <= {*client.get("/v1/openapi.json").json()["paths"]}
         assert "gradio" in client.get("/").text
         assert "ADDRESSv1/classify" in client.get("/config").text, "the API tab says so"

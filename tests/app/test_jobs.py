@@ -11,11 +11,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import fastapi
 import pytest
+from fastapi.testclient import TestClient
 
 from nonlocal_video.app import jobs as jobs_module
 from nonlocal_video.app.http_errors import ApiError
-from nonlocal_video.app.jobs import Job, Jobs, post_json
+from nonlocal_video.app.http_job_answer import job_response
+from nonlocal_video.app.jobs import Job, Jobs
+from nonlocal_video.app.webhooks import post_json
 
 WITHIN_SECONDS = 30
 
@@ -157,3 +161,19 @@ def test_a_webhook_gets_json_and_leads_nowhere_else() -> None:
         server.shutdown()
         thread.join()
     assert received == [("/hook", {"status": "done"})]
+
+
+def test_the_result_of_a_job_is_sent_as_it_lies_on_the_disk(tmp_path: Path) -> None:
+    """That of 5,000 windows has 60 MB: read, checked and written anew for each who asks, it would stop the server."""
+    path = tmp_path / "result.json"
+    path.write_text('{"rows":   [1,2]}')
+    job = Job("features", 'a "clip".mp4', status="done", done=2, planned=2, result=path)
+    response = job_response(job)
+    app = fastapi.FastAPI()
+    app.add_api_route("/", lambda: response)
+    answer = TestClient(app).get("/")
+    assert '"rows":   [1,2]' in answer.text
+    assert answer.json() == job.to_json()
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    waiting = Job("timeline", "b.mp4")
+    assert json.loads(bytes(job_response(waiting).body)) == waiting.to_json()

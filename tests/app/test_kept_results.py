@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -175,6 +177,38 @@ def test_the_page_of_a_result(make: MakeResults, explanation: Explanation) -> No
     for method, path in (("GET", f"/r/{id}/evidence.mp4"), ("DELETE", f"/r/{id}"), ("POST", f"/r/{id}/save")):
         answer = client.request(method, path)
         assert (answer.status_code, answer.json()["message"]) == (404, GONE)
+
+
+def test_no_answer_of_a_result_names_a_path(make: MakeResults, explanation: Explanation, tmp_path: Path) -> None:
+    """Neither the page, nor a download, its headers and its parts, nor what is said of a result that is gone."""
+    app, results = fastapi.FastAPI(), make()
+    add_result_routes(app, results)
+    client = TestClient(app)
+    id = keep(results, replace(explanation, prediction=replace(explanation.prediction, path="/secret/folder/a b.mp4")))
+    names = [*results.get(id).files, "answer.json"]
+    paths = [f"/r/{id}", f"/r?ids={id}", *(f"/r/{id}/{name}" for name in names)]
+    others = [
+        "..%2fresult.json",
+        "%2e%2e",
+        "maps.zip",
+        "part-clip.mp4",
+        "x" * 5000,
+        "%00",
+        "result.json%00",
+        "a%0d%0ab",
+    ]
+    answers = [client.get(path) for path in paths]
+    assert {answer.status_code for answer in answers} == {200}
+    answers += [client.get(f"/r/{id}/{name}") for name in others]
+    answers += [client.get(f"/r/{id}/clip.mp4", headers={"Range": each}) for each in ("bytes=9-", "bytes=x", "x")]
+    with zipfile.ZipFile(io.BytesIO(client.get(f"/r/{id}/all.zip").content)) as archive:
+        inside = [archive.read(name) for name in archive.namelist()]
+        assert all(name.startswith("a b ") for name in archive.namelist())
+    answers += [client.post(f"/r/{id}/save"), client.get(f"/r/{id}"), client.delete(f"/r/{id}"), client.get(f"/r/{id}")]
+    answers += [client.get(path) for path in paths]
+    told = [*inside, *(answer.content for answer in answers), *(str(answer.headers).encode() for answer in answers)]
+    private = ["/secret", "folder", str(tmp_path), *(part for part in Path(tempfile.gettempdir()).parts if part != "/")]
+    assert not [(word, one[:200]) for word in private for one in told if word.encode() in one]
 
 
 def test_a_result_is_behind_the_login_and_other_sites_get_nothing(

@@ -31,6 +31,7 @@ MAX_SESSIONS = 500
 """Maximum number of sessions that Gradio remembers, including closed ones, at about 0.1 MB each."""
 API = "The likeliest actions of a clip, where the network looked, and what happens when in a long video."
 PROCESS_RECORDING = "/gradio_api/process_recording"
+NOT_OFFERED = ("/gradio_api/dev/reload", "/gradio_api/deep_link")
 
 
 def create_app(
@@ -106,10 +107,14 @@ def create_app(
                 return {"status": "failed", "models": names, "error": str(recognizer.failed)}
         return {"status": "ok", "models": names}
 
-    # Gradio's own route for screen recordings runs ffmpeg on any posted data.
-    @app.post(PROCESS_RECORDING, include_in_schema=False)
-    def process_recording() -> fastapi.Response:
+    # Routes of Gradio that this page does not use: one runs ffmpeg on any posted data, one looks for changes of the
+    # page twenty times a second for each who asks, and one writes what a visitor has seen into a file.
+    async def not_offered() -> fastapi.Response:
         return fastapi.Response(status_code=404)
+
+    app.add_api_route(PROCESS_RECORDING, not_offered, methods=["POST"], include_in_schema=False)
+    for path in NOT_OFFERED:
+        app.add_api_route(path, not_offered, include_in_schema=False)
 
     # A copy in the upload folder would be deleted like an upload, while the page still offers it.
     gr.set_static_paths([str(sample.path) for sample in samples])

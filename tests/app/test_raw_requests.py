@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from serving import Server
 
@@ -18,6 +20,8 @@ NEXT = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 CHUNKED = "Transfer-Encoding: chunked"
 WITHIN_SECONDS = 30
 FORM = b"--x--\r\n"
+FIELD = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
+BOMB = gzip.compress(bytes(50_000_000))
 
 
 def ask(server: Server, request: bytes) -> list[tuple[int, str]]:
@@ -117,3 +121,72 @@ def test_a_head_that_is_no_http_is_refused(small_server: Server, head: str, stat
 def test_a_method_that_nobody_knows(small_server: Server, method: str) -> None:
     request = f"{method} /v1/docs HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     assert ask(small_server, request.encode()) == [(405, "method_not_allowed")]
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET /healthz HTTP/1.0", 200),
+        ("GET /%68ealthz HTTP/1.1", 200),
+        ("GET http://evil.example/healthz HTTP/1.1", 404),
+        ("GET //evil.example/healthz HTTP/1.1", 404),
+        ("GET /v1/../healthz HTTP/1.1", 404),
+        ("GET /assets/..%2f..%2fconfig HTTP/1.1", 403),
+        ("GET /static/%2e%2e/%2e%2e/etc/passwd HTTP/1.1", 403),
+        ("GET /HEALTHZ HTTP/1.1", 404),
+        ("GET /healthz%00 HTTP/1.1", 404),
+        ("GET /healthz%0d%0aX:y HTTP/1.1", 404),
+        ("OPTIONS * HTTP/1.1", 404),
+        ("CONNECT evil.example:443 HTTP/1.1", 404),
+        ("GET /healthz HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13", 200),
+        ("GET /healthz HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c", 200),
+        ("GET /healthz HTTP/1.1\r\nExpect: 200-ok", 200),
+        ("GET /healthz HTTP/1.1\r\nX-Original-URL: /config\r\nForwarded: host=evil.example", 200),
+        ("GET /healthz HTTP/1.1" + "".join(f"\r\nCookie: a{number}=b" for number in range(1000)), 200),
+        ("GET /healthz HTTP/1.1\r\nX: " + "y" * 60_000, 200),
+    ],
+)
+def test_odd_heads_lead_nowhere_else(small_server: Server, head: str, status: int) -> None:
+    line, _, rest = head.partition("\r\n")
+    request = "\r\n".join([line, "Host: 127.0.0.1", *([rest] if rest else []), "Connection: close", "", ""])
+    (answer,) = ask(small_server, request.encode())
+    assert answer[0] == status
+    assert "passwd" not in str(answer[1])
+
+
+def test_requests_one_after_another_are_answered_in_order(small_server: Server) -> None:
+    two = b"".join(
+        NEXT.replace(b"Connection: close\r\n", b"").replace(b"/healthz", path) for path in (b"/healthz", b"/x")
+    )
+    answers = ask(small_server, 100 * two + NEXT)
+    assert [status for status, _ in answers] == [200, 404] * 100 + [200]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "content", "statuses"),
+    [
+        ("/v1/classify", "multipart/form-data; boundary=x", 10_000 * FIELD + FORM, [400]),
+        ("/v1/classify", "multipart/form-data; boundary=x", FIELD, [422]),
+        ("/v1/classify", "multipart/form-data; boundary=" + "x" * 5000, b"--" + b"x" * 5000 + b"--\r\n", [400]),
+        ("/v1/classify", "multipart/form-data; boundary=x; charset=utf-16", FIELD + FORM, [422]),
+        ("/v1/classify", "multipart/form-data; boundary=x", BOMB, [400]),
+        ("/gradio_api/queue/join", "application/json", BOMB, [400]),
+        *(
+            (path, "application/json", content, [400, 422])
+            for path in ("/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/call/classify")
+            for content in (b"[" * 500_000 + b"]" * 500_000, b'{"data":[' + b"9" * 900_000 + b"]}", b"\xff", b"null")
+        ),
+    ],
+)
+def test_hostile_bodies_are_refused(
+    small_server: Server, path: str, kind: str, content: bytes, statuses: list[int]
+) -> None:
+    headers = {"Content-Type": kind, **({"Content-Encoding": "gzip"} if content == BOMB else {})}
+    response = httpx.post(f"{small_server.url}{path}", content=content, headers=headers, timeout=WITHIN_SECONDS)
+    assert response.status_code in statuses
+    assert len(response.content) < 1000
+
+
+def test_nobody_follows_the_changes_of_a_page_that_does_not_change(small_server: Server) -> None:
+    """Gradio would look for them twenty times a second for each who asks, for as long as the connection lasts."""
+    assert httpx.get(f"{small_server.url}/gradio_api/dev/reload", timeout=5).status_code == 404

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,18 @@ def test_a_file_that_grows_while_it_is_copied_is_cut(tmp_path: Path, monkeypatch
         receive(None, name, root=Path("/proc"), max_bytes=1000)
     assert error.value.code == "too_large"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["fifo", "socket", "chain", "circle", "out/passwd", "b\\a.mp4", "a.mp4\n", "A.MP4"])
+def test_what_is_no_plain_file_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A FIFO would be waited for, and links could lead out of the folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    os.mkfifo(tmp_path / "fifo")
+    for link, target in {"link": "a.mp4", "chain": "link", "circle": "circle", "out": "/etc"}.items():
+        (tmp_path / link).symlink_to(target)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")  # its whole path may be too long
+        with pytest.raises(VideoError, match="links are not followed") as error:
+            receive(None, name, root=tmp_path, max_bytes=1000)
+    assert error.value.code == "not_found"

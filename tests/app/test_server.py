@@ -114,6 +114,7 @@ def test_nothing_is_public_but_the_page_and_three_endpoints(start: StartClient) 
     client = start()
     assert list(client.get("/gradio_api/info").json()["named_endpoints"]) == ["/classify", "/explain", "/timeline"]
     assert client.post("/gradio_api/process_recording", files={"video": b"\0"}).status_code == 404
+    assert client.get("/gradio_api/deep_link", params={"session_hash": "x"}).status_code == 404
     assert client.get("/docs").status_code == 404
 
 

@@ -17,7 +17,7 @@ from nonlocal_video.inference.request import ClipRequest
 
 @pytest.fixture(scope="module")
 def recognizer(tiny_model: Path) -> Iterator[nlv.Recognizer]:
-    with nlv.load(tiny_model, device="cpu") as loaded:
+    with nlv.load(tiny_model, device="cpu", runtime="torch") as loaded:
         yield loaded
 
 

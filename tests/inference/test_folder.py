@@ -69,6 +69,8 @@ def test_one_clip_that_breaks_the_network_does_not_take_its_batch_along(recogniz
 def test_out_of_memory_halves_the_batch(recognizer, clip_folder, monkeypatch) -> None:
     import torch
 
+    files = [str(clip_folder / "a.mp4")] * 4
+    list(classify_files(recognizer, files, ClipRequest(), batch_size=4))  # its first view only prepares the network
     sizes = []
     forward = recognizer._engine.folded.forward
 
@@ -79,7 +81,6 @@ def test_out_of_memory_halves_the_batch(recognizer, clip_folder, monkeypatch) ->
         return forward(x)
 
     monkeypatch.setattr(recognizer._engine.folded, "forward", small)
-    files = [str(clip_folder / "a.mp4")] * 4
     outcomes = list(classify_files(recognizer, files, ClipRequest(), batch_size=4))
     assert all(isinstance(outcome, Prediction) for outcome in outcomes)
     assert sizes == [4, 2, 2]

@@ -70,7 +70,7 @@ def test_out_of_memory_halves_the_batch(recognizer, clip_folder, monkeypatch) ->
     import torch
 
     files = [str(clip_folder / "a.mp4")] * 4
-    list(classify_files(recognizer, files, ClipRequest(), batch_size=4))  # its first view only prepares the network
+    list(classify_files(recognizer, files, ClipRequest(), batch_size=4))  # its shapes are known from here on
     sizes = []
     forward = recognizer._engine.folded.forward
 

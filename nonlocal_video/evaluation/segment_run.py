@@ -38,7 +38,7 @@ class SegmentEvaluation:
     notes: tuple[str, ...]
 
     def summary(self) -> dict[str, Any]:
-        """As `evaluate --segments --json` prints it."""
+        """Return the figures that `evaluate --segments --json` prints."""
         figures = asdict(self.scores)
         figures |= figures.pop("f1") | figures.pop("mean_average_precision")
         return {

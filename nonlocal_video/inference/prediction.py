@@ -114,8 +114,8 @@ class Prediction:
     region: Region | None = None
     """Requested region of the frame; None is the whole frame."""
     seen: tuple[tuple[float, float, float, float], ...] = ()
-    """For each crop what the network saw of the picture: left, top, right and bottom edge, in fractions of its width
-    and height."""
+    """Part of the picture that the network saw, for each crop: left, top, right and bottom edge, in fractions of its
+    width and height."""
     logits: NDArray[np.float32] | None = None
     """(classes,) whose softmax the scores are: of a single view the network's own."""
     features: NDArray[np.float32] | None = None

@@ -80,7 +80,7 @@ def last_of(steps: Iterator[Timeline]) -> Timeline:
 def _slide(
     predictor: Predictor, path: str, request: WindowRequest, batch_size: int | None, context: Context, *, fast: bool
 ) -> Generator[Timeline, None, None]:
-    """As `slide`, but a break is raised after the timelines before it, and windows only draw on those before them."""
+    """Do what `slide` does, but raise a break after the timelines before it; windows draw on earlier ones only."""
     spec, region = predictor.card.view(fast=fast), request.region
     check_context(context)
     check_has_features(predictor.network, predictor.card.name, context)

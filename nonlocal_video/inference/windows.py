@@ -166,7 +166,7 @@ class OpenWindows:
     """The windows of a video whose decoding has begun."""
 
     info: VideoInfo
-    """As probed; a clip's own says what decoded it in the end."""
+    """Description from probing; that of a clip says what decoded it in the end."""
     plan: WindowPlan
     clips: Generator[LoadedClip, None, None]
     """One a window, in order of time, each with `WindowRequest.num_crops` crops."""

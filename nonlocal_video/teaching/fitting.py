@@ -111,7 +111,7 @@ class Lesson:
     scale: float
     """Factor that calibrates the head's logits."""
     linear: LinearHead
-    """For such features as the examples'; its softmax is calibrated."""
+    """Head for features of the examples' kind; its softmax is calibrated."""
     accuracies: Mapping[HeadName, float | None]
     """Mean class accuracy of each head on groups left out; None if nothing could be."""
     left_out: LeftOut

@@ -80,14 +80,14 @@ def test_a_length_that_is_wrong_is_refused_and_the_connection_ends(
 
 
 def test_what_is_longer_than_its_length_is_the_next_request(small_server: Server) -> None:
-    """As HTTP says: the first answer does not see it, and it has to be a request itself."""
+    """The first answer does not see it (RFC 9112, 6.3), and it has to be a request itself."""
     request = post("/v1/classify", f"Content-Length: {len(FORM)}", body=FORM)
     assert [status for status, _ in ask(small_server, request + NEXT)] == [422, 200]
     assert ask(small_server, request + b"more of it\r\n\r\n") == [(422, "invalid_argument"), (400, "invalid_request")]
 
 
 def test_what_is_shorter_than_its_length_is_waited_for_and_never_answered(small_server: Server) -> None:
-    """For 60 s, see test_body_limit; a sender who says that nothing more comes is left at once."""
+    """The server waits 60 s (see test_body_limit); a sender who says that nothing more comes is left at once."""
     address = urlsplit(small_server.url)
     with socket.create_connection((address.hostname, address.port), timeout=WITHIN_SECONDS) as connection:
         connection.sendall(post("/v1/classify", "Content-Length: 100", body=FORM))

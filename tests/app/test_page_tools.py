@@ -6,6 +6,7 @@ import io
 import zipfile
 from pathlib import Path
 
+import av
 import pytest
 from playwright.sync_api import Page, expect
 from serving import Server
@@ -44,6 +45,26 @@ def test_search_finds_plays_and_saves_moments(page: Page, small_server: Server) 
     name = moments.first.locator("strong").inner_text()
     moments.first.get_by_role("button", name="More like this").click()
     expect(said).to_contain_text(f"like {name}", timeout=WITHIN_MS)
+
+
+def test_search_takes_an_example_that_the_browser_cannot_play(
+    page: Page, small_server: Server, clip_folder: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old.avi"
+    with av.open(str(clip_folder / "a.mp4")) as source, av.open(str(old), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10, width=96, height=72)
+        for frame in source.decode(video=0):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
+        container.mux(stream.encode())
+    open_tab(page, small_server, "Search")
+    page.get_by_role("button", name="Look through").click()
+    said = page.locator("#search-said")
+    expect(said).to_contain_text("3 clips can be searched", timeout=WITHIN_MS)
+    page.locator("#search-upload input[type=file]").set_input_files(old)
+    expect(page.locator("#search-player")).to_contain_text("cannot play this kind of file", timeout=WITHIN_MS)
+    expect(page.locator("#search-moment")).to_be_hidden()
+    page.locator("#search-whole").click()
+    expect(said).to_contain_text("moments like old.avi", timeout=WITHIN_MS)
 
 
 def test_teach_by_dropped_and_recorded_clips(page: Page, small_server: Server, clip_folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -18,6 +19,7 @@ from nonlocal_video.features.extract import extract_features
 from nonlocal_video.features.folder import extract_arrays
 from nonlocal_video.inference.many_devices import _Process
 from nonlocal_video.inference.recognizer import Recognizer
+from nonlocal_video.video.encode import write_video
 
 pytestmark = pytest.mark.slow
 TWO = ["cpu", "cpu"]
@@ -81,9 +83,12 @@ def test_what_a_lost_process_did_not_do_is_done_by_the_next_run(
 def test_ray_writes_the_same_rows(
     running_ray: None, recognizer: Recognizer, many: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
+    long = (np.full((72, 96, 3), number % 256, np.uint8) for number in range(900))
+    write_video(many / "a.mp4", long, fps=10)  # the first file, and the last to be done
     extract_features(recognizer, many, output=tmp_path / "one.parquet")
     output = tmp_path / "verb.parquet"
-    arguments = ["features", str(many), "--output", str(output), "--model", str(tiny_model), "--engine", "ray"]
+    arguments = ["features", str(many), "--output", str(output), "--model", str(tiny_model)]
+    arguments += ["--engine", "ray", "--ray-actors", "2"]
     verb = CliRunner().invoke(app, arguments)
     assert verb.exit_code == 1, verb.output  # the file that is no video
     assert pq.read_table(output).to_pylist() == rows(tmp_path / "one.parquet")

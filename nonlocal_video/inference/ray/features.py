@@ -66,9 +66,8 @@ def features_on_ray(
     dataset = names_on_ray(files, cluster)
     if dataset is None:
         return
-    import ray
-
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    # The data set's own copy: today's context was copied when it was made, and is the caller's.
+    dataset.context.execution_options.preserve_order = True
     job = _Job(predictor.source, options, request, batch_size, cluster.decoders or 1)
     found = dataset.map_batches(
         _Features, fn_constructor_args=(job,), batch_size=None, **actor_resources(options, cluster)

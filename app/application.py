@@ -18,6 +18,7 @@ from nonlocal_video.samples import Sample
 
 from .body_limit import BodyLimit
 from .cleanup import KEEP_SECONDS
+from .event_stream import EventStreams
 from .graceful_shutdown import BEGIN
 from .hosts import OwnHosts
 from .internals import missing, require
@@ -168,6 +169,7 @@ def create_app(
     (gradio_app,) = [route.app for route in mounted.routes if isinstance(route, Mount)]
     _require_routes(gradio_app.routes)
     bound_sessions(gradio_app, MAX_SESSIONS)
+    mounted.add_middleware(EventStreams, under_way=page._queue.pending_event_ids_session)
     if auth is not None:
         for name in ("tokens", "cookie_id"):
             require(gradio_app, name, library="gradio", purpose="to know who has signed in")

@@ -1,0 +1,138 @@
+"""A visitor's stream of events: the next event is heard, whenever it begins."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import fastapi
+import gradio as gr
+import httpx
+import pytest
+import uvicorn
+from playwright.sync_api import Page, expect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nonlocal_video.app import event_stream
+from nonlocal_video.app.event_stream import BEGIN, STREAM, EventStreams
+
+SLOW_NEWS_SECONDS = 0.15
+
+
+class SlowNews:
+    """A network on which the news of a stream's end takes longer than everything else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.under_way = threading.Event()
+        """Set once the news has left the server."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_later(message: Message) -> None:
+            if b"close_stream" in message.get("body", b""):
+                self.under_way.set()
+                await asyncio.sleep(SLOW_NEWS_SECONDS)
+            await send(message)
+
+        await self._app(scope, receive, send_later)
+
+
+def hurried_page() -> gr.Blocks:
+    with gr.Blocks() as page:
+        first, second = gr.Button("First"), gr.Button("Second")
+        heard = gr.Textbox(label="Heard")
+        first.click(lambda: "first", None, heard)
+        second.click(lambda: "second", None, heard)
+    return page
+
+
+@contextmanager
+def serving(*, guarded: bool = True) -> Iterator[tuple[str, SlowNews]]:
+    """A page with two buttons on that network, and its address."""
+    page = hurried_page()
+    app: ASGIApp = gr.mount_gradio_app(fastapi.FastAPI(), page, path="/", ssr_mode=False)
+    if guarded:
+        app = EventStreams(app, under_way=page._queue.pending_event_ids_session)
+    network = SlowNews(app)
+    server = uvicorn.Server(uvicorn.Config(network, log_level="warning", timeout_graceful_shutdown=1))
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}", network
+        finally:
+            server.should_exit = True
+            thread.join(30)
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    with serving() as (url, _), httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+def begin(client: httpx.Client, function: int) -> str:
+    answer = client.post(BEGIN, json={"data": [], "fn_index": function, "session_hash": "visitor"})
+    return str(answer.raise_for_status().json()["event_id"])
+
+
+def messages(response: httpx.Response) -> Iterator[dict[str, object]]:
+    for line in response.iter_lines():
+        if line.startswith("data: "):
+            yield json.loads(line.removeprefix("data: "))
+
+
+def test_an_event_that_begins_at_the_end_of_another_is_told_on_the_same_stream(client: httpx.Client) -> None:
+    first = begin(client, 0)
+    completed, told = [], []
+    with client.stream("GET", STREAM, params={"session_hash": "visitor"}) as response:
+        for message in messages(response):
+            told.append(message["msg"])
+            if message["msg"] == "process_completed":
+                completed.append(message["event_id"])
+                if len(completed) < 3:
+                    begin(client, 1)
+    assert completed[0] == first
+    assert len(set(completed)) == 3
+    assert told.count("close_stream") == 1
+    assert told[-1] == "close_stream"
+
+
+def test_no_event_is_confirmed_before_the_end_of_the_stream_is_known(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "SETTLE_SECONDS", 1.0)
+    for _ in range(2):  # also with an earlier end remembered
+        begin(client, 0)
+        with client.stream("GET", STREAM, params={"session_hash": "visitor"}) as response:
+            assert list(messages(response))[-1]["msg"] == "close_stream"
+        ended = time.monotonic()
+        begin(client, 1)
+        assert time.monotonic() - ended > 0.8
+        with client.stream("GET", STREAM, params={"session_hash": "visitor"}) as response:
+            assert "process_completed" in [message["msg"] for message in messages(response)]
+        other = {"data": [], "fn_index": 0, "session_hash": "other"}
+        began = time.monotonic()
+        client.post(BEGIN, json=other).raise_for_status()
+        assert time.monotonic() - began < 0.8
+
+
+@pytest.mark.parametrize("when", ["at once", "at the end"])
+def test_a_browser_hears_an_event_that_begins_before_it_knows_of_the_end(page: Page, when: str) -> None:
+    """Without `EventStreams`, the second event is never told."""
+    with serving() as (url, network):
+        page.goto(url)
+        heard = page.get_by_label("Heard")
+        for _ in range(3):
+            network.under_way.clear()
+            page.get_by_role("button", name="First").click()
+            expect(heard).to_have_value("first")
+            if when == "at the end":
+                assert network.under_way.wait(10)
+            page.get_by_role("button", name="Second").click()
+            expect(heard).to_have_value("second")

@@ -5,9 +5,10 @@
 CLIPS are folders with a folder of clips for each Kinetics-400 class, its name with underscores. A run that was cut off
 continues with the clips that are not in the output.
 
-bf16 is `--precision bf16` on the CPU. TF32 is emulated, as it needs a GPU: every convolution and matrix product gets
-its inputs and weights rounded to TF32's 10 bits after the point, to the nearest (as NVIDIA's libraries convert them)
-or cut off (as the hardware reads what was not converted), and adds in float32. docs/speed.md is made from the file.
+bf16 is `--precision bf16 --runtime torch` on the CPU. TF32 is emulated, as it needs a GPU: every convolution and matrix
+product gets its inputs and weights rounded to TF32's 10 bits after the point, to the nearest (as NVIDIA's libraries
+convert them) or cut off (as the hardware reads what was not converted), and adds in float32. docs/speed.md is made from
+the file.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def main() -> None:
     done = {(row["set"], row["class"], row["clip"]) for row in rows}
     with (
         nlv.load(options.model, device="cpu", runtime="torch") as exact,
-        nlv.load(options.model, device="cpu", precision="bf16") as bf16,
+        nlv.load(options.model, device="cpu", runtime="torch", precision="bf16") as bf16,
     ):
         modes: dict[str, tuple[Recognizer, Any]] = {
             "tf32": (exact, lambda: EmulatedTF32(nearest=True)),

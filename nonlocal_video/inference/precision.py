@@ -1,4 +1,4 @@
-"""Numeric precision in which PyTorch runs the network. Weights and results are always float32."""
+"""Numeric precision in which the network runs. Weights and results are always float32."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference.runtimes.openvino import has_bfloat16
 
 Precision = Literal["float32", "tf32", "bf16"]
 """Precision of the factors in convolutions and matrix products: 24, 11 (CUDA devices only) or 8 bits."""
@@ -34,13 +35,12 @@ def check_precision(precision: Precision, device: torch.device | str, *, runtime
         raise UsageError(f"precision = {precision!r} should be one of {', '.join(get_args(Precision))}.")
     if precision == "float32":
         return
-    if runtime == "openvino":
-        raise UsageError(
-            f"precision = {precision!r}, but runtime = {runtime!r} computes in float32. Use --precision float32, or "
-            f"--runtime torch."
-        )
     kind = str(device).partition(":")[0]
-    if precision == "tf32" and kind == "cpu":
+    if runtime == "openvino" and precision == "bf16" and not has_bfloat16():
+        raise UsageError(
+            "precision = 'bf16', but OpenVINO has no bfloat16 on this CPU. Use --precision float32, or --runtime torch."
+        )
+    if precision == "tf32" and (kind == "cpu" or runtime == "openvino"):
         raise UsageError(
             "precision = 'tf32' needs an NVIDIA GPU, and the device is the CPU. Use --precision float32 or bf16."
         )

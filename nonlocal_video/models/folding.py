@@ -82,10 +82,11 @@ class OneDnnConv3d(nn.Conv3d):
 
     On a CPU PyTorch itself gives a convolution with N C T H <= 20,480 values, one view and kernels of up to 3 x 3 to an
     older kernel of its own (`slow_conv3d`), which takes several times as long: 17 of Inception-I3D's at 64 frames.
+    Under autocast PyTorch does it all: it converts what it is given, and this call would not.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        is_one_view = input.ndim == 5 and input.shape[0] == 1
+        is_one_view = input.ndim == 5 and input.shape[0] == 1 and not torch.is_autocast_enabled("cpu")
         if is_one_view and input.device.type == "cpu" and input.dtype == torch.float32:
             assert not isinstance(self.padding, str)  # `with_onednn` leaves these out
             return torch.mkldnn_convolution(input, weight, bias, self.padding, self.stride, self.dilation, self.groups)

@@ -113,6 +113,7 @@ def test_the_key_is_that_of_the_same_network_alone() -> None:
     assert entry_key(same, card, SHAPE) == key
 
     others = [entry_key(network, card, (3, 4, 36, 36)), entry_key(random_network(card), card, SHAPE)]
+    others.append(entry_key(network, card, SHAPE, bfloat16=True))
     block = same.get_submodule("layer3.nonlocal0")
     block.gate = 0.5  # neither a weight nor in `repr`
     others.append(entry_key(same, card, SHAPE))
@@ -120,7 +121,7 @@ def test_the_key_is_that_of_the_same_network_alone() -> None:
     same.get_submodule("layer2.0.conv1.conv").stride = (1, 1, 1)
     others.append(entry_key(same, card, SHAPE))
     assert None not in others
-    assert len({key, *others}) == 5
+    assert len({key, *others}) == 6
 
 
 @needs_openvino

@@ -15,19 +15,23 @@ from random_networks import needs_openvino
 
 import nonlocal_video as nlv
 from nonlocal_video.errors import UsageError
+from nonlocal_video.inference import precision as precision_module
 from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.precision import arithmetic, check_precision
 from nonlocal_video.inference.ray.engine import ClusterJob
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.request import ClipRequest
+from nonlocal_video.inference.runtimes.openvino import has_bfloat16
 from nonlocal_video.models.checkpoint import read_card
+from nonlocal_video.paths import CACHE_VARIABLE
 
 CUDA = torch.device("cuda", 0)
 FRAMES = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
 
 
-def test_bf16_is_pytorchs_autocast_and_gives_float32(unsure_model: Path) -> None:
-    clips = torch.randn(2, 3, 8, 48, 48)
+@pytest.mark.parametrize("num_views", [1, 2])
+def test_bf16_is_pytorchs_autocast_and_gives_float32(unsure_model: Path, num_views: int) -> None:
+    clips = torch.randn(num_views, 3, 8, 48, 48)
     with nlv.load(unsure_model, device="cpu") as exact, nlv.load(unsure_model, device="cpu", precision="bf16") as fast:
         wanted, found = exact.forward(clips), fast.forward(clips)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -122,9 +126,31 @@ def _labelled(folder: Path) -> Path:
 
 
 @needs_openvino
-def test_openvino_computes_in_float32_alone(tiny_model: Path) -> None:
-    with pytest.raises(UsageError, match=r"'bf16', but runtime = 'openvino'.*--precision float32, or --runtime torch"):
+def test_openvino_refuses_what_it_has_not(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision_module, "has_bfloat16", lambda: False)
+    with pytest.raises(UsageError, match=r"no bfloat16 on this CPU. Use --precision float32, or --runtime torch"):
         nlv.load(tiny_model, device="cpu", runtime="openvino", precision="bf16")
+    with pytest.raises(UsageError, match="'tf32' needs an NVIDIA GPU"):
+        nlv.load(tiny_model, runtime="openvino", precision="tf32")
+
+
+@needs_openvino
+def test_openvino_computes_in_bfloat16(
+    unsure_model: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_bfloat16():
+        pytest.skip("OpenVINO has no bfloat16 on this CPU")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    clips = torch.randn(2, 3, 8, 48, 48)
+    with nlv.load(unsure_model, device="cpu", runtime="torch") as exact:
+        wanted = exact.forward(clips)
+    with nlv.load(unsure_model, runtime="openvino", precision="bf16") as fast:
+        found = fast.forward(clips)
+        assert "cpu (openvino, bf16)" in fast.classify(clip_folder / "a.mp4").summary
+    difference = float((found - wanted).abs().max() / wanted.abs().max())
+    assert 1e-5 < difference < 0.05
+    with nlv.load(unsure_model, runtime="openvino") as again:  # the compiled network of the other precision is kept
+        assert float((again.forward(clips) - wanted).abs().max() / wanted.abs().max()) < 1e-5
 
 
 def test_an_unknown_precision_is_refused(tiny_model: Path) -> None:

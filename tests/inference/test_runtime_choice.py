@@ -56,7 +56,7 @@ def recognizer(tiny_model: Path) -> Iterator[nlv.Recognizer]:
         ("auto", {"seconds_by_torch": WORTH_SECONDS}, "openvino", "worth compiling"),
         ("auto", {"is_compiled": lambda: True}, "openvino", "is in the cache"),
         ("auto", {"is_compiled": lambda: True, "device": CUDA}, "torch", "the device is cuda:1, and OpenVINO runs on"),
-        ("auto", {"is_compiled": lambda: True, "precision": "bf16"}, "torch", "the precision is bf16"),
+        ("auto", {"is_compiled": lambda: True, "precision": "bf16"}, "openvino", "is in the cache"),
         ("auto", {"is_compiled": lambda: True, "problem": "It broke."}, "torch", "OpenVINO was given up: It broke"),
         ("torch", {"seconds_by_torch": 1e9, "is_compiled": lambda: True}, "torch", "asked for"),
         ("openvino", {"problem": "It broke."}, "openvino", "asked for"),
@@ -66,9 +66,17 @@ def test_the_table(
     option: Any, how: dict[str, Any], runtime: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino_module, "find_spec", lambda name: object())
+    monkeypatch.setattr(choice_module, "has_bfloat16", lambda: True)
     found = choose_runtime(option, **({"device": CPU, "precision": "float32"} | how))
     assert found.runtime == runtime
     assert reason in found.reason
+
+
+def test_bfloat16_is_pytorchs_where_openvino_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_module, "find_spec", lambda name: object())
+    monkeypatch.setattr(choice_module, "has_bfloat16", lambda: False)
+    found = choose_runtime("auto", device=CPU, precision="bf16", seconds_by_torch=1e9, is_compiled=lambda: True)
+    assert (found.runtime, "no bfloat16 on this CPU" in found.reason) == ("torch", True)
 
 
 def test_without_the_package_it_is_pytorch(

@@ -201,6 +201,16 @@ def test_onednn_gives_pytorchs_values_and_gradients(
         torch.testing.assert_close(two.grad, one.grad)
 
 
+def test_a_single_view_is_of_autocasts_precision_with_onednn_too() -> None:
+    torch.manual_seed(0)
+    network = nn.Conv3d(4, 6, 3)
+    clip = torch.randn(1, 4, 5, 6, 7)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected, found = network(clip), with_onednn(copy.deepcopy(network))(clip)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
 def test_no_convolution_of_one_view_is_left_to_the_slow_kernel() -> None:
     network = fold_batch_norms(InceptionI3D(InceptionI3DConfig(num_classes=5)).eval())

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from nonlocal_video.inference.precision import Precision
-from nonlocal_video.inference.runtimes.openvino import is_installed
+from nonlocal_video.inference.runtimes.openvino import has_bfloat16, is_installed
 
 Runtime = Literal["torch", "openvino"]
 """What runs the network: PyTorch on any device, or OpenVINO on the CPU."""
@@ -58,10 +58,10 @@ def choose_runtime(
         return RuntimeChoice(option, "it was asked for")
     if device.type != "cpu":
         return RuntimeChoice("torch", f"the device is {device}, and OpenVINO runs on the CPU")
-    if precision != "float32":
-        return RuntimeChoice("torch", f"OpenVINO computes in float32, and the precision is {precision}")
     if not is_installed():
         return RuntimeChoice("torch", "openvino is not installed (pip install openvino)")
+    if precision == "bf16" and not has_bfloat16():
+        return RuntimeChoice("torch", "OpenVINO has no bfloat16 on this CPU, and the precision is bf16")
     if problem is not None:
         return RuntimeChoice("torch", f"OpenVINO was given up: {problem.rstrip('.')}")
     if is_compiled():

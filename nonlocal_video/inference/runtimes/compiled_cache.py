@@ -112,7 +112,7 @@ class CompiledCache:
                     path.unlink(missing_ok=True)
 
 
-def entry_key(network: nn.Module, card: ModelCard, shape: tuple[int, ...]) -> str | None:
+def entry_key(network: nn.Module, card: ModelCard, shape: tuple[int, ...], *, bfloat16: bool = False) -> str | None:
     """Return the key of a network that is compiled for views of a shape; None if it should not be kept.
 
     The key covers all that decides what the compiled network computes: weights and settings of all modules, the card's
@@ -123,9 +123,10 @@ def entry_key(network: nn.Module, card: ModelCard, shape: tuple[int, ...]) -> st
         network: The network, on the CPU.
         card: Its model card.
         shape: (3, T, S, S).
+        bfloat16: Whether it computes in bfloat16 in place of float32.
     """
     digest = hashlib.sha256()
-    about = [torch.__version__, version("openvino"), _program(), _cpu(), shape, card.head_window]
+    about = [torch.__version__, version("openvino"), _program(), _cpu(), shape, card.head_window, bfloat16]
     digest.update(json.dumps(about).encode())
     for name, module in network.named_modules():
         kind = type(module)

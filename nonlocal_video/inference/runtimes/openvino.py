@@ -19,6 +19,8 @@ from nonlocal_video.inference.runtimes.compiled_cache import CompiledCache, entr
 from nonlocal_video.inference.runtimes.traceable import TOLERANCE, TracedAnswer, outputs_of, trace, traceable
 from nonlocal_video.models.card import ModelCard
 
+BFLOAT16_TOLERANCE = 0.1
+"""Largest difference from PyTorch allowed in bfloat16, as a share of the largest value; seen were 3% of the logits."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,14 +56,26 @@ def convert(program: torch.export.ExportedProgram, shape: tuple[int | None, ...]
     return model
 
 
-def compiled(model: Any, num_threads: int) -> Any:
-    """Compile a model, or a file with one, for the CPU in float32; return an `openvino.CompiledModel`."""
-    return _core().compile_model(model, "CPU", _settings(num_threads))
+def has_bfloat16() -> bool:
+    """Return whether OpenVINO is installed and computes in bfloat16 on this CPU; this imports it."""
+    return is_installed() and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _settings(num_threads: int) -> dict[str, Any]:
+def compiled(model: Any, num_threads: int, *, bfloat16: bool = False) -> Any:
+    """Compile a model, or a file with one, for the CPU; return an `openvino.CompiledModel`.
+
+    Args:
+        model: `openvino.Model`, or the path of a file with one.
+        num_threads: Number of threads.
+        bfloat16: Whether to round the factors of convolutions and matrix products to bfloat16; else it is float32.
+    """
+    return _core().compile_model(model, "CPU", _settings(num_threads, bfloat16=bfloat16))
+
+
+def _settings(num_threads: int, *, bfloat16: bool) -> dict[str, Any]:
     return {
-        "INFERENCE_PRECISION_HINT": "f32",  # CPUs with bfloat16 arithmetic would be given it otherwise
+        # CPUs with bfloat16 arithmetic would be given it without a word.
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": num_threads,
         "ENABLE_CPU_PINNING": False,  # it binds the threads of every process to the same cores
     }
@@ -79,7 +93,7 @@ def _core() -> Any:
 
 
 class OpenVINONetwork:
-    """A copy of a network that OpenVINO runs on the CPU, in float32 on as many threads as PyTorch has.
+    """A copy of a network that OpenVINO runs on the CPU, on as many threads as PyTorch has.
 
     Frames and pixels are fixed where a network is compiled, the number of views is not. So it is compiled for each
     shape of view, and what was compiled is kept, in memory and in the cache on disk, only if it gives PyTorch's answer
@@ -90,16 +104,17 @@ class OpenVINONetwork:
         outputs_of: Dotted names of the layers whose outputs it gives: the one before the classifier.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, cache: CompiledCache) -> None:
+    def __init__(self, network: nn.Module, card: ModelCard, cache: CompiledCache, *, bfloat16: bool = False) -> None:
         """Compile nothing yet.
 
         Args:
             network: In eval mode, on the CPU; it is read when a shape is compiled.
             card: The network's.
             cache: Where compiled networks are kept on disk.
+            bfloat16: Whether to compute in bfloat16 in place of float32, where `has_bfloat16`.
         """
         self.card = card
-        self._network, self._cache = network, cache
+        self._network, self._cache, self._bfloat16 = network, cache, bfloat16
         self._compiled: dict[torch.Size, Any] = {}
         self._keys: dict[torch.Size, str | None] = {}
         self._outputs = outputs_of(network)
@@ -117,12 +132,13 @@ class OpenVINONetwork:
         """
         if shape in self._compiled or shape in self._keys:
             return shape in self._compiled
-        key = self._keys[shape] = entry_key(self._network, self.card, tuple(shape))
+        key = self._keys[shape] = entry_key(self._network, self.card, tuple(shape), bfloat16=self._bfloat16)
         blob = None if key is None else self._cache.get(key)
         if blob is None:
             return False
         try:
-            self._compiled[shape] = _core().import_model(blob, "CPU", _settings(torch.get_num_threads()))
+            settings = _settings(torch.get_num_threads(), bfloat16=self._bfloat16)
+            self._compiled[shape] = _core().import_model(blob, "CPU", settings)
         except Exception as error:  # of another build with the same version, for one; it is compiled again
             _log.warning("the compiled network in the cache cannot be used: %s", error)
             return False
@@ -175,10 +191,11 @@ class OpenVINONetwork:
 
     def _check(self, what: str, found: Tensor, expected: Tensor) -> None:
         difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
-        if not difference <= TOLERANCE * largest:
+        tolerance = BFLOAT16_TOLERANCE if self._bfloat16 else TOLERANCE
+        if not difference <= tolerance * largest:
             raise ModelError(
                 f"With OpenVINO the {what} of model {self.card.name!r} differ by up to {difference:.3g} from "
-                f"PyTorch's, the largest of which is {largest:.3g}; {TOLERANCE:.0e} of it is allowed. Use --runtime "
+                f"PyTorch's, the largest of which is {largest:.3g}; {tolerance:g} of it is allowed. Use --runtime "
                 f"torch, or another version of openvino."
             )
 
@@ -188,7 +205,7 @@ class OpenVINONetwork:
                 network = traceable(self._network, for_pytorch=False)[0].eval().requires_grad_(False)
                 answer = TracedAnswer(network, self.card, self._outputs).eval()
                 model = convert(trace(answer, (None, *shape)), (None, *shape))
-            return compiled(model, torch.get_num_threads())
+            return compiled(model, torch.get_num_threads(), bfloat16=self._bfloat16)
         except NonlocalVideoError:
             raise
         except Exception as error:

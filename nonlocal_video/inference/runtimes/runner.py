@@ -39,7 +39,7 @@ class NetworkRunner:
         self, network: nn.Module, card: ModelCard, *, device: torch.device, option: RuntimeOption, precision: Precision
     ) -> None:
         self.by_torch = TorchNetwork(network, card, device, precision)
-        self.by_openvino = OpenVINONetwork(network, card, CompiledCache())
+        self.by_openvino = OpenVINONetwork(network, card, CompiledCache(), bfloat16=precision == "bf16")
         self.runtime: Runtime = "openvino" if option == "openvino" else "torch"
         self._option, self._device, self._precision = option, device, precision
         self._problem: str | None = None

@@ -121,7 +121,7 @@ def _ended(jobs: list[dict[str, Any]]) -> list[list[int]]:
         [sys.executable, str(script), json.dumps(jobs)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=480,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr

@@ -154,6 +154,8 @@ class LimitedConnection(H11Protocol):
             self._read_timer = None
 
     def _has_unread(self) -> bool:
+        if self.transport.is_closing():  # its socket may be gone, and the news of that still on its way
+            return False
         with selectors.DefaultSelector() as selector:
             selector.register(self.transport.get_extra_info("socket"), selectors.EVENT_READ)
             return bool(selector.select(0))

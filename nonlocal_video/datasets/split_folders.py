@@ -83,8 +83,8 @@ def class_folders(top: str, folders: Sequence[str], *, all_files: bool) -> list[
         if with_classes and (shared := shared_subfolders([*with_classes, *with_clips], all_files=all_files)):
             raise UsageError(
                 f"In {top!r}, {names} is named like a split and contains {listed(shared)}, as "
-                f"{os.path.basename(with_clips[0])!r} next to it does. If these are the classes, give {with_classes[0]!r} "
-                f"or move the other folders away; otherwise give a CSV path,label,group,split."
+                f"{os.path.basename(with_clips[0])!r} next to it does. If these are the classes, give "
+                f"{with_classes[0]!r} or move the other folders away; otherwise give a CSV path,label,group,split."
             )
         return _splits_below(folders, all_files=all_files)
     if with_clips:

@@ -18,7 +18,7 @@ from nonlocal_video.samples import Sample
 
 from .body_limit import BodyLimit
 from .cleanup import KEEP_SECONDS
-from .event_stream import EventStreams
+from .event_stream import STREAM, EventStreams
 from .graceful_shutdown import BEGIN
 from .hosts import OwnHosts
 from .internals import missing, require
@@ -32,7 +32,7 @@ MAX_SESSIONS = 500
 """Maximum number of sessions that Gradio remembers, including closed ones, at about 0.1 MB each."""
 API = "The likeliest actions of a clip, where the network looked, and what happens when in a long video."
 PROCESS_RECORDING = "/gradio_api/process_recording"
-NOT_OFFERED = ("/gradio_api/dev/reload", "/gradio_api/deep_link")
+RELOAD, DEEP_LINK = "/gradio_api/dev/reload", "/gradio_api/deep_link"
 
 
 def create_app(
@@ -114,7 +114,7 @@ def create_app(
         return fastapi.Response(status_code=404)
 
     app.add_api_route(PROCESS_RECORDING, not_offered, methods=["POST"], include_in_schema=False)
-    for path in NOT_OFFERED:
+    for path in (RELOAD, DEEP_LINK):
         app.add_api_route(path, not_offered, include_in_schema=False)
 
     # A copy in the upload folder would be deleted like an upload, while the page still offers it.
@@ -190,11 +190,14 @@ def _user_of(gradio_app: Any, cookies: Mapping[str, str]) -> str | None:
 
 
 def _require_routes(routes: Sequence[BaseRoute]) -> None:
-    """Check that Gradio's routes that this server blocks or counts still have the expected paths."""
-    for path, purpose in (
-        (PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),
-        (f"/gradio_api{BEGIN}", "to end no recognition half-way"),
+    """Check that Gradio's routes that this server blocks, counts or wraps still have the expected paths."""
+    for method, path, purpose in (
+        ("POST", PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),
+        ("GET", RELOAD, "to close a route that looks for changes of the page all the time"),
+        ("GET", DEEP_LINK, "to close a route that writes files"),
+        ("POST", f"/gradio_api{BEGIN}", "to end no recognition half-way"),
+        ("GET", STREAM, "to end no stream of answers too early"),
     ):
-        posted = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": []}
-        if all(route.matches(posted)[0] != Match.FULL for route in routes):
+        asked = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
+        if all(route.matches(asked)[0] != Match.FULL for route in routes):
             raise missing(f"route {path}", library="gradio", purpose=purpose)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ ANIMATION_SIDE = 400
 """Longer side of an animation, in pixels."""
 _GAP = 4
 _LEAST_MILLISECONDS = 50  # shorter ones are slowed down by some viewers; frames are left out instead
+_TICK_MILLISECONDS = {".gif": 10, ".webp": 1}
+_MAX_TICKS = {".gif": (1 << 16) - 1, ".webp": (1 << 24) - 1}  # of one frame
 _WEBP_QUALITY = 80
 _TEXT_LINES = 16  # in a frame's height: still legible at this size
 
@@ -62,8 +65,10 @@ def write_animation(maps: AttentionMaps, path: str | os.PathLike[str]) -> Path:
     milliseconds = 1000 * maps.playback_seconds / len(maps)
     step = max(1, int(np.ceil(_LEAST_MILLISECONDS / milliseconds - 1e-6)))
     chosen = range(0, len(maps), step)
-    # The last one is shown for what is left of the clip.
-    durations = [round(milliseconds * min(step, len(maps) - index)) for index in chosen]
+    # The last one is shown for what is left of the clip. Times are rounded, not durations, whose errors would add up.
+    tick = _TICK_MILLISECONDS[kind]
+    times = [tick * round(milliseconds * index / tick) for index in (*chosen, len(maps))]
+    durations = [min(end - start, tick * _MAX_TICKS[kind]) for start, end in itertools.pairwise(times)]
     frames = [_drawn(maps, index, ANIMATION_SIDE) for index in chosen]
     options: dict[str, Any] = {"quality": _WEBP_QUALITY, "method": 2} if kind == ".webp" else {"optimize": False}
     frames[0].save(

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nonlocal_video.datasets.labelled_clip import LabelledClip, LabelledSource
-from nonlocal_video.datasets.split_folders import TEST, TRAIN, VALIDATION, ClassFolder, class_folders
+from nonlocal_video.datasets.split_folders import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    ClassFolder,
+    class_folders,
+    listed,
+    shared_subfolders,
+)
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver, kind_of_file, kind_of_folder
 from nonlocal_video.inference.prediction import printable
@@ -91,6 +99,11 @@ def read_class_tree(top: str, *, all_files: bool) -> LabelledSource:
             notes.append(f"{path!r} is a link to a folder that contains it; it was not followed.")
         elif is_folder:
             folders.append(path)
+        elif not os.path.exists(path):
+            raise UsageError(
+                f"{printable(path)!r} is a link to {printable(os.readlink(path))!r}, which does not exist. "
+                f"Restore the folder, or remove the link."
+            )
         else:
             raise UsageError(
                 f"{printable(path)!r} is in no class folder and so has no label. Move it into the folder of its class."
@@ -108,7 +121,12 @@ def read_class_tree(top: str, *, all_files: bool) -> LabelledSource:
         for folder, one in zip(classes, found, strict=True)
         for path in one.clips
     ]
-    notes += [*_splits_note(classes, found), *_empty_class_notes(classes, found), *_frames_note(found)]
+    notes += [
+        *_splits_note(classes, found),
+        *_parts_note(classes, all_files=all_files),
+        *_empty_class_notes(classes, found),
+        *_frames_note(found),
+    ]
     return LabelledSource(tuple(clips), tuple(notes), passed_over, splits_of_folders=any(one.split for one in classes))
 
 
@@ -205,6 +223,17 @@ def _splits_note(classes: Sequence[ClassFolder], found: Sequence[_Found]) -> lis
     purpose = {TRAIN: "for training", VALIDATION: "for validation", TEST: "held out"}
     words = [f"{split} ({number[split]} clips, {purpose[split]})" for split in purpose if split in number]
     return [f"The folders are read as the splits of a data set: {', '.join(words)}."]
+
+
+def _parts_note(classes: Sequence[ClassFolder], *, all_files: bool) -> list[str]:
+    """Return a note if the classes may be parts of a data set, which contain the classes."""
+    paths = [folder.path for folder in classes if folder.split is None]
+    if len(paths) < len(classes) or not (shared := shared_subfolders(paths, all_files=all_files)):
+        return []
+    return [
+        f"The classes are {listed([folder.label for folder in classes])}, and each of these folders contains "
+        f"{listed(shared)}. If those are the classes, give one of the folders, or a CSV path,label,group,split."
+    ]
 
 
 def _empty_class_notes(classes: Sequence[ClassFolder], found: Sequence[_Found]) -> list[str]:

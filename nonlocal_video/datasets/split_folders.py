@@ -78,9 +78,15 @@ def class_folders(top: str, folders: Sequence[str], *, all_files: bool) -> list[
     inside = {folder: _contents_of(folder, all_files=all_files) for folder in splits}
     with_classes = [folder for folder in splits if inside[folder].folders and not inside[folder].has_files]
     with_clips = [folder for folder in others if _has_clip(folder, all_files=all_files)]
-    if with_clips and len(with_classes) < 2:
-        return _splits_below(folders, all_files=all_files)
     names = " and ".join(repr(os.path.relpath(folder, top)) for folder in with_classes or splits)
+    if with_clips and len(with_classes) < 2:
+        if with_classes and (shared := shared_subfolders([*with_classes, *with_clips], all_files=all_files)):
+            raise UsageError(
+                f"In {top!r}, {names} is named like a split and contains {listed(shared)}, as "
+                f"{os.path.basename(with_clips[0])!r} next to it does. If these are the classes, give "
+                f"{with_classes[0]!r} or move the other folders away; otherwise give a CSV path,label,group,split."
+            )
+        return _splits_below(folders, all_files=all_files)
     if with_clips:
         raise UsageError(
             f"In {top!r}, {names} contain class folders, as splits of a data set do, and "
@@ -100,6 +106,25 @@ def class_folders(top: str, folders: Sequence[str], *, all_files: bool) -> list[
         for split in splits
         for folder in inside[split].folders
     ]
+
+
+def shared_subfolders(folders: Sequence[str], *, all_files: bool) -> list[str]:
+    """Return the names of subfolders that all folders have, if there are several of each and no clips beside them.
+
+    They may be the classes, and the folders parts of a data set: `fold1/jump`, `fold1/run`, `fold2/jump`, `fold2/run`.
+    """
+    if len(folders) < 2:
+        return []
+    inside = [_contents_of(folder, all_files=all_files) for folder in folders]
+    names = [{os.path.basename(inner) for inner in contents.folders} for contents in inside]
+    shared = set.intersection(*names)
+    return sorted(shared) if len(shared) > 1 and not any(contents.has_files for contents in inside) else []
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names of a list, and how many others there are."""
+    shown = ", ".join(map(repr, names[:3]))
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def _wrapped_splits(folders: Sequence[str], *, all_files: bool) -> list[str]:

@@ -48,7 +48,10 @@ def decoded_frames(
             frames = packet.decode()
         except (av.error.MemoryError, av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
             raise map_error(error, source.name, "decoding") from None
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            # Ogg repeats a picture by a packet of no bytes, which decoders refuse and players pass over.
+            if isinstance(error, av.error.ArgumentError) and packet.size == 0 and packet.pts is not None:
+                continue
             damage.failed()
             continue
         for frame in frames:

@@ -49,8 +49,9 @@ def without_the_mark_of_a_launched_page(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("nonlocal_video.app.page.build_page", lambda *_, **__: Page())
 
 
-def without_the_route_of_recordings(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(application, "PROCESS_RECORDING", "/gradio_api/process_recording_as_it_was_once_called")
+def without_the_route(constant: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """As it was once called."""
+    return lambda patch: patch.setattr(application, constant, f"{getattr(application, constant)}_once")
 
 
 def without_the_cleaner(patch: pytest.MonkeyPatch) -> None:
@@ -70,7 +71,10 @@ def without_the_messages_of_visitors(patch: pytest.MonkeyPatch) -> None:
         (with_a_download_of_its_own, r"gradio \S+ has no one function for all downloads"),
         (with_a_download_that_waits, r"gradio \S+ has no one function for all downloads"),
         (without_the_mark_of_a_launched_page, r"gradio \S+ has no Page\.has_launched"),
-        (without_the_route_of_recordings, r"gradio \S+ has no route /gradio_api/process_recording_as"),
+        (without_the_route("PROCESS_RECORDING"), r"gradio \S+ has no route /gradio_api/process_recording_once"),
+        (without_the_route("RELOAD"), r"gradio \S+ has no route /gradio_api/dev/reload_once"),
+        (without_the_route("DEEP_LINK"), r"gradio \S+ has no route /gradio_api/deep_link_once"),
+        (without_the_route("STREAM"), r"gradio \S+ has no route /gradio_api/queue/data_once"),
     ],
 )
 def test_the_server_does_not_start_unprotected(

@@ -122,6 +122,33 @@ def test_what_is_neither_splits_nor_classes_is_refused(tmp_path: Path, names: tu
         read_source(tree(tmp_path, *names))
 
 
+@pytest.mark.parametrize("other", ["unlabeled", "train_a", "more"])
+def test_a_split_beside_another_folder_of_the_same_classes_is_refused(tmp_path: Path, other: str) -> None:
+    names = [f"{top}/{label}/{top}.mp4" for top in ("train", other) for label in ("jump", "wave")]
+    with pytest.raises(
+        UsageError, match=f"'train' is named like a split and contains 'jump', 'wave', as '{other}' next"
+    ):
+        read_source(tree(tmp_path, *names))
+
+
+@pytest.mark.parametrize("tops", [("fold1", "fold2", "fold3"), ("split1_train", "split1_test"), ("tr", "te")])
+def test_folders_that_all_contain_the_same_folders_are_named(tmp_path: Path, tops: tuple[str, ...]) -> None:
+    names = [f"{top}/{label}/{top}.mp4" for top in tops for label in ("jump", "wave")]
+    found = read_source(tree(tmp_path, *names))
+    assert {label for label, _ in clips_of(found, tmp_path).values()} == set(tops)  # subjects below classes look alike
+    (note,) = found.notes
+    assert "each of these folders contains 'jump', 'wave'. If those are the classes, give one of the folders" in note
+    one = tree(tmp_path / "one", "jump/ann/a.mp4", "wave/ann/b.mp4", "wave/bob/c.mp4")
+    assert not read_source(one).notes
+
+
+def test_a_link_to_nothing_is_called_that(tmp_path: Path) -> None:
+    top = tree(tmp_path, "jump/a.mp4", "wave/b.mp4")
+    (top / "run").symlink_to("/disk/that/is/not/mounted")
+    with pytest.raises(UsageError, match="run' is a link to '/disk/that/is/not/mounted', which does not exist"):
+        read_source(top)
+
+
 def test_without_a_folder_to_measure_on_a_part_of_the_training_is(tmp_path: Path) -> None:
     found = read_source(tree(tmp_path, "train/jump/a.mp4", "test/jump/b.mp4"))
     divided = found.to_divide()

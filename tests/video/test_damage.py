@@ -121,3 +121,15 @@ def test_a_file_cut_anywhere_gives_whole_frames_or_an_error(
         counts.append(found.info.num_frames)
     assert counts == sorted(counts)
     assert counts[0] < counts[-1] <= numbered_clips.NUM_FRAMES
+
+
+def test_pictures_that_ogg_repeats_are_not_damaged(tmp_path: Path, reader: VideoReader) -> None:
+    """Its packets of no bytes say: the picture before once more."""
+    greys, path = [40] * 8 + [200] * 8 + [120] * 8, tmp_path / "repeated.ogv"
+    pictures = [np.full((64, 96, 3), grey, np.uint8) for grey in greys]
+    numbered_clips.encode(path, pictures, "-c:v libtheora -b:v 200k")
+    with av.open(str(path)) as container:
+        assert sum(packet.size == 0 and packet.pts is not None for packet in container.demux(video=0)) > 8
+    frames = reader.read(path, [(number + 0.5) / 25 for number in range(18)])
+    shown = frames.frames_thwc[frames.frame_of_time].mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(shown, greys[:18], atol=4)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nonlocal_video.inference.recognizer import Stage
 from nonlocal_video.inference.timeline import Timeline
@@ -60,6 +61,8 @@ class Run:
     stage_began: float = field(default_factory=time.monotonic)
     timeline: Timeline | None = None
     """The clip's windows so far, if it is longer than one view."""
+    last_event: dict[str, Any] | None = None
+    """The last thing that was said of it, for a browser that has not heard it."""
 
 
 class Visits:

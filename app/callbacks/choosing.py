@@ -13,7 +13,8 @@ from gradio.utils import get_upload_folder
 from .. import texts
 from ..messages import refusal
 from ..visits import How
-from .recognise import Event, Recognition
+from .events import Event
+from .recognise import Recognition
 
 MAX_REGION = 100
 """Maximum number of characters of a part of the picture."""

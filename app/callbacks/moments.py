@@ -14,7 +14,8 @@ from nonlocal_video.inference.timeline import Segment, Timeline
 from ..choices import is_long
 from ..messages import words_of
 from ..visits import Run
-from .recognise import Event, Recognition
+from .events import Event
+from .recognise import Recognition
 from .timeline_updates import timeline_updates
 
 UPDATE_SECONDS = 0.5

@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
 
-from nonlocal_video.inference.prediction import Prediction
 from nonlocal_video.inference.recognizer import Recognizer, Stage
 
-from .. import sentences, texts
-from ..choices import FAST, is_averaged, is_long
-from ..components.heat import first_maps, write_preview
+from .. import texts
+from ..choices import FAST, is_averaged
 from ..explanation_store import ExplanationStore
 from ..messages import GONE, is_of_the_clip, title_of, words_of
 from ..results.store import Results
 from ..visits import How, Run, Visits
+from .events import Event, answer_of, event_of, no_run, with_player
 from .standing import standing
 
-TOP_K = 5
 MAX_WAITING = 32
 """Maximum number of clips that wait for their turn, those of the HTTP API included; further ones are refused."""
-Event = dict[str, Any]
-"""One state of the answer. It has the identity of its run and all that is to be shown, so one may be missed."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +47,18 @@ class Recognition:
     def begin(self, session: str, path: Path, how: How, choice: int) -> Event | None:
         """Make a clip the visitor's current one and return the first event; None if a later choice has already come."""
         if not path.is_file():
-            return _no_run(choice, "not_found", GONE, refused=True)
+            return no_run(choice, "not_found", GONE, refused=True)
         waiting = self.visits.waiting + self.others()
         if waiting >= MAX_WAITING:
-            return _no_run(choice, "busy", texts.BUSY.format(count=waiting))
+            return no_run(choice, "busy", texts.BUSY.format(count=waiting))
         run = self.visits.begin(session, path, path.name, how, choice)
-        return None if run is None else _event(run, "waiting")
+        return None if run is None else event_of(run, "waiting")
 
     def again(self, session: str, how: How, choice: int) -> Event | None:
         """Look at the visitor's clip again with other settings."""
         run = self.visits.current(session)
         if run is None:
-            return _no_run(choice, "expired", texts.EXPIRED, refused=True)
+            return no_run(choice, "expired", texts.EXPIRED, refused=True)
         known = run.timeline if (run.how.model, run.how.region) == (how.model, how.region) else None
         first = self.begin(session, run.path, how, choice)
         if known is not None and known.is_complete and (fresh := self.visits.current(session)) is not None:
@@ -100,18 +95,22 @@ class Recognition:
                 result = event.get("result", "")
                 if not self.visits.is_wanted(run):
                     return
+                run.last_event = {name: value for name, value in event.items() if name != "player"}
                 yield event
         except Exception as error:
             if self.visits.is_wanted(run):
                 words = words_of(error, run.path.parent)
-                yield _event(run, "error", title=title_of(error), words=words, refused=is_of_the_clip(error))
+                run.last_event = event_of(
+                    run, "error", title=title_of(error), words=words, refused=is_of_the_clip(error)
+                )
+                yield run.last_event
         finally:
             self.visits.end(run)
             self.results.give_up(result, texts.NOT_DRAWN)
 
     def _steps(self, run: Run) -> Iterator[Event]:
         if not run.path.is_file():
-            yield _event(run, "error", title=texts.TROUBLES["not_found"], words=GONE, refused=True)
+            yield event_of(run, "error", title=texts.TROUBLES["not_found"], words=GONE, refused=True)
             return
         recognizer, how = self.recognizers[run.how.model], run.how
         options = _options(how)
@@ -124,12 +123,12 @@ class Recognition:
         try:
             if is_averaged(how.views):
                 prediction = recognizer.classify(run.path, views=how.views, on_stage=on_stage, **options)
-                yield (answer := _answer(run, prediction, recognizer, self.results.keep(prediction)))
+                yield (answer := answer_of(run, prediction, recognizer, self.results.keep(prediction)))
                 explanation = recognizer.explain_all(run.path, **options)
             else:
                 explanation = recognizer.explain_all(run.path, fast=how.views == FAST, on_stage=on_stage, **options)
                 prediction = explanation.prediction
-                yield (answer := _answer(run, prediction, recognizer, self.results.keep(prediction)))
+                yield (answer := answer_of(run, prediction, recognizer, self.results.keep(prediction)))
         except Unwanted:
             return
         self.visits.end(run)
@@ -138,11 +137,19 @@ class Recognition:
         if not self.visits.is_wanted(run):  # it may have ended while this was kept
             self.explanations.drop(run.identity)
             return
-        with TemporaryDirectory() as folder:
-            # Gradio copies the file before it resumes this generator, which deletes the folder.
-            preview = write_preview(explanation, Path(folder) / "preview.mp4")
-            self.results.add_maps_soon(answer["result"], explanation)
-            yield {**answer, "player": {**preview, **first_maps(explanation)}}
+        self.results.add_maps_soon(answer["result"], explanation)
+        yield from with_player(answer, explanation)
+
+    def unheard(self, session: str) -> Iterator[Event]:
+        """Yield once more what was last said of the visitor's current run: the browser still waits for it."""
+        run = self.visits.current(session)
+        if run is None or run.last_event is None or run.is_stopped:
+            return
+        explanation = self.explanations.of(run.identity)
+        if run.last_event["state"] == "error" or explanation is None:
+            yield run.last_event
+        else:
+            yield from with_player(run.last_event, explanation)
 
     def standing(self, identity: str) -> Event:
         """Return how far a run is."""
@@ -155,40 +162,3 @@ class Unwanted(Exception):
 
 def _options(how: How) -> dict[str, Any]:
     return {"region": how.region, "start_seconds": how.start_seconds, "end_seconds": how.end_seconds}
-
-
-def _no_run(choice: int, trouble: str, words: str, *, refused: bool = False) -> Event:
-    """Return the event of a choice that begins no run; `refused` if the same clip cannot be tried again."""
-    return {
-        "choice": choice,
-        "state": "error",
-        "title": texts.TROUBLES[trouble],
-        "words": words,
-        "refused": refused,
-    }
-
-
-def _event(run: Run, state: str, **more: Any) -> Event:
-    shown = {"run": run.identity, "choice": run.choice, "name": run.name, "region": run.how.region}
-    return {**shown, "state": state, **more}
-
-
-def _answer(run: Run, prediction: Prediction, recognizer: Recognizer, result: str) -> Event:
-    top, video = prediction.top(TOP_K), prediction.video
-    span = prediction.views[0]
-    has_features = getattr(recognizer.network, "feature_layer", None) is not None  # moments are compared by them
-    return _event(
-        run,
-        "answer",
-        result=result,
-        headline=sentences.headline(top),
-        confidence=sentences.confidence(top),
-        top=[[scored.label, round(scored.score, 4)] for scored in top],
-        video={"end": video.end_seconds, "width": video.width, "height": video.height},
-        long=is_long(video.duration_seconds, recognizer.card) and has_features,
-        span=[round(span.start_seconds, 3), round(span.end_seconds, 3)],
-        details=[
-            f"{prediction.model}: {prediction.summary}, in {prediction.timings.total:.1f} s.",
-            *prediction.notes,
-        ],
-    )

@@ -13,11 +13,14 @@ def standing(visits: Visits, identity: str) -> dict[str, Any]:
 
     Returns:
         `state` is "gone", "ahead" (with `count` clips before it), or the stage it is in. `seconds` is the expected time
-        until its own answer, and `done` the share of the whole time that is over, from 0 to 1.
+        until its own answer, and `done` the share of the whole time that is over, from 0 to 1. Once it was answered,
+        `said` is True.
     """
     run = visits.of(identity)
     if run is None:
         return {"state": "gone"}
+    if run.last_event is not None:
+        return {"state": run.stage, "said": True}
     if run.is_started:
         left = _left(visits, run)
         return {"state": run.stage, "seconds": round(left), "done": round(1 - min(left / _whole(visits, run), 1.0), 3)}

@@ -6,6 +6,7 @@ const [headline, confidence, doing, left, progress, bars] = [
     ".headline", ".confidence", ".doing", ".left", ".progress", ".bars",
 ].map(find);
 const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+const UNHEARD_POLLS = 5;
 const numberOf = (identity) => Number(String(identity ?? "").split(".")[0]) || 0;
 
 let choice = 0; // number of the last choice; events of earlier ones are dropped
@@ -159,6 +160,9 @@ function accept(event) {
         find(".part").hidden = !event.region;
     }
     if (event.state === "waiting") {
+        if (shownState !== "sending") {
+            return; // its answer was faster
+        }
         setState("waiting");
         busy(words.reading);
         poll(run);
@@ -217,11 +221,17 @@ function drawBars(top) {
     );
 }
 
+// An answer that the server has given and that is still not here after some polls was lost on its way: it is asked for
+// again.
 async function poll(identity) {
-    while (run === identity && shownState === "waiting") {
+    for (let unheard = 0; run === identity && shownState === "waiting"; ) {
         const standing = await server.standing(identity).catch(() => ({ state: "offline" }));
         if (run === identity && shownState === "waiting") {
             tell(standing);
+            unheard = standing.said ? unheard + 1 : 0;
+            if (unheard % UNHEARD_POLLS === UNHEARD_POLLS - 1) {
+                trigger("unheard", {});
+            }
         }
         await new Promise((done) => setTimeout(done, 400));
     }

@@ -14,8 +14,9 @@ from .. import texts
 from ..api import LONG, NETWORK
 from ..callbacks.asking import Asking
 from ..callbacks.choosing import Choosing
+from ..callbacks.events import Event
 from ..callbacks.moments import Moments
-from ..callbacks.recognise import Event, Recognition
+from ..callbacks.recognise import Recognition
 from ..choices import standard_view, view_choices
 from ..components.buttons import UNQUEUED
 from ..components.intake import intake
@@ -100,6 +101,9 @@ def _connect(settings: Settings, shown: gr.HTML, below: gr.HTML, choosing: Choos
     def run(request: gr.Request) -> Iterator[Event]:
         yield from choosing.recognition.run(request.session_hash or "")
 
+    def unheard(request: gr.Request) -> Iterator[Event]:
+        yield from choosing.recognition.unheard(request.session_hash or "")
+
     def long_clip(request: gr.Request) -> Iterator[Event]:
         yield from moments.run(request.session_hash or "")
 
@@ -112,6 +116,7 @@ def _connect(settings: Settings, shown: gr.HTML, below: gr.HTML, choosing: Choos
     for listener, function in ((shown.begin, choosing.begin), (shown.again, choosing.again)):
         chosen = listener(function, list(settings), outputs, **AT_ONCE)
         chosen.then(run, None, shown, concurrency_id=NETWORK, **in_turn)
+    shown.unheard(unheard, None, shown, concurrency_id="unheard", **in_turn)
     shown.long(long_clip, None, below, concurrency_id=LONG, **in_turn)
 
 

@@ -30,6 +30,18 @@ WATCH = """() => {
 }"""
 """Notes each pair of a clip's name and the span that was looked at, whenever anything changes."""
 
+LOSE = """() => {
+    const fetched = window.fetch;
+    const nothing = () => new Response('data: {"msg": "close_stream"}\\n\\n');
+    window.fetch = (input, init) => {
+        if (!String(input.url ?? input).includes("/queue/data")) return fetched(input, init);
+        window.fetch = fetched;
+        window.lost = true;
+        return Promise.resolve(nothing());
+    };
+}"""
+"""Loses the next stream of answers."""
+
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
@@ -100,3 +112,15 @@ def test_what_is_shown_belongs_to_the_clip_that_is_shown(
     assert {(name, span) for name, span in pairs} <= set(spans.items())
     expect(page.locator(".toast-body")).to_have_count(0)
     expect(page.locator("#stage .stop-run")).to_be_hidden(timeout=WITHIN_MS)
+
+
+def test_an_answer_that_is_lost_on_its_way_is_asked_for_again(
+    page: Page, small_server: Server, clips: list[Path]
+) -> None:
+    open_page(page, small_server)
+    page.evaluate(LOSE)
+    page.locator("#clip-file").set_input_files(clips[0])
+    answered(page)
+    assert page.evaluate("window.lost")
+    expect(page.locator("#stage .stop-run")).to_be_hidden()
+    expect(page.locator(".toast-body")).to_have_count(0)

@@ -261,3 +261,30 @@ def test_only_what_was_sent_may_be_named(
     ):
         assert begun(10 + number, path=path) == "error"
     assert begun(20, sample=1) == begun(21, sample=-1) == begun(22) == "error"
+
+
+def test_an_answer_that_was_not_heard_is_said_once_more(recognition: Recognition, clip: Path) -> None:
+    begun = recognition.begin("ann", clip, How("tiny"), 1)
+    assert begun is not None
+    assert list(recognition.unheard("ann")) == []
+    assert "said" not in recognition.standing(begun["run"])
+    steps = recognition.run("ann")
+    first = next(steps)
+    assert list(recognition.unheard("ann")) == [first]
+    last = next(steps)
+    assert next(steps, None) is None
+    assert recognition.standing(begun["run"])["said"]
+    (again,) = recognition.unheard("ann")
+    assert again["player"].pop("file") != last["player"].pop("file")
+    assert again == last
+    recognition.visits.stop(begun["run"])
+    assert list(recognition.unheard("ann")) == []
+    assert list(recognition.unheard("ben")) == []
+
+
+def test_an_error_that_was_not_heard_is_said_once_more(recognition: Recognition, tmp_path: Path) -> None:
+    path = tmp_path / "text.mp4"
+    path.write_text("no video\n" * 100)
+    (error,) = events(recognition, path)
+    assert error["state"] == "error"
+    assert list(recognition.unheard("ann")) == [error]

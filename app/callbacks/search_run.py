@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.errors import OutputError, UsageError, VideoError
 from nonlocal_video.inference.segment_files import cut_clip
 from nonlocal_video.retrieval.api import SearchResult, search
 from nonlocal_video.retrieval.archive import open_archive
@@ -178,7 +178,7 @@ class Searches(SearchIndexes):
             with TemporaryDirectory(dir=folder) as copies:
                 copy = self._copied(Path(hit.path), Path(copies))
                 cut_clip(reader, str(copy), hit.start_seconds, hit.end_seconds, target, max_side=PREVIEW_SIDE)
-        except (VideoError, UsageError, OSError):  # OSError: the visitor left, and their folder is gone
+        except (VideoError, UsageError, OutputError, OSError):  # the last two: the visitor left, their folder is gone
             return ""
         return address_of(target)
 

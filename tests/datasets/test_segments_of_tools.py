@@ -50,9 +50,7 @@ def test_every_reader_takes_it(ending: str, tmp_path: Path, video: Path) -> None
     assert len(listed([file, "other.mp4"])) == 5
 
 
-def test_a_table_of_boris_is_told_by_its_columns(
-    tmp_path: Path, video: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_table_of_boris_is_told_by_its_columns(tmp_path: Path, video: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = ["Observation id,Media duration (s),Subject,Behavior,Behavior type,Start (s),Stop (s),Media file name"]
     lines += [f"day,10.0,No focal subject,{label},STATE,{start},{end},day.mp4" for start, end, label in ROWS]
     table = tmp_path / "bouts.csv"

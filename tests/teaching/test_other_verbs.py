@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,8 @@ def test_an_uploaded_taught_run_names_no_example(run: TaughtRun, examples: Path)
         assert str(examples).encode() not in content
         assert str(run.path).encode() not in content
     assert b"hf://me/colours" in sent["README.md"].path_or_fileobj
-    assert HubCard(sent["README.md"].path_or_fileobj.decode()).data.tags[-1] == "few-shot"
+    front_matter: Any = HubCard(sent["README.md"].path_or_fileobj.decode()).data
+    assert front_matter.tags[-1] == "few-shot"
     assert set(json.loads(sent["config.json"].path_or_fileobj)["card"]["labels"]) == set(COLOURS)
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from nonlocal_video.errors import DeviceError, ErrorCode, UsageError, VideoError
+from nonlocal_video.errors import DeviceError, ErrorCode, OutputError, UsageError, VideoError
 
 from .messages import DEVICE_FAILED, INTERNAL_ERROR
 
@@ -78,7 +78,10 @@ def api_error(error: Exception) -> ApiError:
         case HTTPException():
             code = _CODES.get(error.status_code, HTTPStatus(error.status_code).phrase.lower().replace(" ", "_"))
             return ApiError(error.status_code, code, str(error.detail), error.headers)
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+        case (
+            OSError(errno=errno.ENOSPC | errno.EDQUOT)
+            | OutputError(__cause__=OSError(errno=errno.ENOSPC | errno.EDQUOT))
+        ):
             return ApiError(503, "disk_full", DISK_FULL, {"Retry-After": str(RETRY_SECONDS)})
     LOGGER.error("a request failed", exc_info=error)
     return ApiError(500, "internal", INTERNAL_ERROR)

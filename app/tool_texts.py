@@ -118,6 +118,7 @@ SEARCH = {
     "save": "Save the chosen ones",
     "save_none": "Tick the moments that you want to save.",
     "saved": "The chosen moments, as MP4 files",
+    "too_old": "These moments were found too long ago; search again.",
     "more": "More like this",
     "choose_one": "Save this one",
     "likeness": "Likeness {score}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 
 from nonlocal_video.errors import UsageError
 
@@ -11,6 +12,7 @@ RATE_VARIABLE = "NONLOCAL_VIDEO_FRAMES_PER_SECOND"
 """Environment variable with the rate, which the option `--frames-per-second` sets for a command and its processes."""
 _JPEGS = (".jpg", ".jpeg")
 _MOST = 1000.0
+_NUMBER = re.compile(r"(\d+)")
 
 
 def checked_rate(value: float) -> float:
@@ -42,3 +44,8 @@ def rate_of_frame_folders() -> float | None:
 def is_jpeg(name: str) -> bool:
     """Return whether a file is a JPEG by its name; hidden files are not."""
     return name.lower().endswith(_JPEGS) and not name.startswith(".")
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """Return a key by which 9.jpg comes before 10.jpg."""
+    return [int(part) if part.isdecimal() else part for part in _NUMBER.split(name)], name

@@ -21,9 +21,10 @@ def shown_name(visit: SearchVisit, path: str) -> str:
 
 
 def cards_of(visit: SearchVisit, hits: Iterable[Hit]) -> list[dict[str, Any]]:
-    """Return what the page shows of each moment; `url` is filled in when its preview is there."""
+    """Return what the page shows of each moment of the last search; `url` is filled in when its preview is there."""
     return [
         {
+            "search": visit.number,
             "name": shown_name(visit, hit.path),
             "start": hit.start_seconds,
             "end": hit.end_seconds,
@@ -35,16 +36,17 @@ def cards_of(visit: SearchVisit, hits: Iterable[Hit]) -> list[dict[str, Any]]:
     ]
 
 
-def hits_of(visit: SearchVisit, numbers: Any) -> list[Hit]:
-    """Return the moments with these numbers, which a browser sent.
+def hits_of(visit: SearchVisit, chosen: Any) -> list[Hit]:
+    """Return the moments that a browser names: the number of a search, and the numbers of moments that it found.
 
     Raises:
-        gr.Error: They are no numbers.
+        gr.Error: They are no such numbers, or the search is too long ago.
     """
     try:
-        return [visit.hits[int(number)] for number in numbers if 0 <= int(number) < len(visit.hits)]
-    except (TypeError, ValueError):
-        raise refusal(WORDS["save_none"]) from None
+        hits = visit.found[int(chosen["search"])]
+        return [hits[int(number)] for number in chosen["moments"] if 0 <= int(number) < len(hits)]
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise refusal(WORDS["too_old"]) from None
 
 
 def span_of(hit: Hit) -> tuple[float, float, float, float]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from nonlocal_video.errors import UsageError, VideoError
+from nonlocal_video.errors import OutputError, UsageError, VideoError
 from nonlocal_video.inference.segment_files import cut_clip
 from nonlocal_video.retrieval.api import SearchResult, search
 from nonlocal_video.retrieval.archive import open_archive
@@ -96,13 +96,17 @@ class Searches(SearchIndexes):
     def like_hit(self, label: str | None, request: gr.Request, event: gr.EventData) -> Iterator[Found]:
         """Yield the moments most like one that was found."""
         visit = self.visits.of(request)
-        (hit,) = hits_of(visit, [event._data])
-        yield from self._find(visit, SearchExample(hit.path, None, hit.start_seconds, hit.end_seconds), label)
+        hits = hits_of(visit, event._data)
+        if len(hits) != 1:
+            raise refusal(WORDS["too_old"])
+        yield from self._find(
+            visit, SearchExample(hits[0].path, None, hits[0].start_seconds, hits[0].end_seconds), label
+        )
 
     def save(self, chosen: str, request: gr.Request) -> Iterator[Any]:
         """Yield an archive of the chosen moments, each as an MP4 file."""
         visit = self.visits.of(request)
-        hits = hits_of(visit, json.loads(chosen or "[]"))
+        hits = hits_of(visit, json.loads(chosen)) if chosen else []
         if not hits:
             raise refusal(WORDS["save_none"])
         # Not in the visitor's folder: Gradio copies no file that lies among the uploads, and this one is deleted.
@@ -137,7 +141,7 @@ class Searches(SearchIndexes):
                     example = replace(example, path=self._copied(Path(example.path), Path(copies)))
                 result = search(archive, like=example, top_k=TOP_K, labels=labels, model=self.recognizer)
             if is_shown():
-                visit.hits = result.hits
+                visit.keep(result.hits)
                 cards = cards_of(visit, result)
                 words = self._words(visit, result, example, label)
                 yield Found(words, json.dumps(cards), gr.update(visible=bool(cards)), gr.update(visible=False))
@@ -178,7 +182,7 @@ class Searches(SearchIndexes):
             with TemporaryDirectory(dir=folder) as copies:
                 copy = self._copied(Path(hit.path), Path(copies))
                 cut_clip(reader, str(copy), hit.start_seconds, hit.end_seconds, target, max_side=PREVIEW_SIDE)
-        except (VideoError, UsageError, OSError):  # OSError: the visitor left, and their folder is gone
+        except (VideoError, UsageError, OutputError, OSError):  # the last two: the visitor left, their folder is gone
             return ""
         return address_of(target)
 

@@ -22,11 +22,11 @@ function card(moment, number) {
     if (still.matches) video.controls = true;
     const more = make("button", "moment-more quiet", words.more), tick = make("input", ""), choose = make("label", "moment-choose");
     more.type = "button";
-    more.addEventListener("click", () => trigger("more", number));
+    more.addEventListener("click", () => trigger("more", { search: moment.search, moments: [number] }));
     tick.type = "checkbox";
     tick.addEventListener("change", () => {
-        const ticked = [...list.querySelectorAll("input")].flatMap((box, index) => (box.checked ? [index] : []));
-        trigger("ticked", JSON.stringify(ticked));
+        const moments = [...list.querySelectorAll("input")].flatMap((box, index) => (box.checked ? [index] : []));
+        trigger("ticked", moments.length ? JSON.stringify({ search: moment.search, moments }) : "");
     });
     choose.append(tick, words.choose_one);
     row.append(more, choose);
@@ -42,11 +42,11 @@ let shown = [];
 function show() {
     const moments = JSON.parse(props.value || "[]");
     const isSame = moments.length === shown.length
-        && moments.every((one, index) => one.name === shown[index].name && one.start === shown[index].start);
+        && moments.every((one, index) => one.search === shown[index].search);
     if (!isSame) {
         seen.disconnect();
         list.replaceChildren(...moments.map(card));
-        trigger("ticked", "[]");
+        trigger("ticked", "");
     }
     moments.forEach((moment, index) => {
         const video = list.children[index].querySelector("video");

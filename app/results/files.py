@@ -10,6 +10,7 @@ from typing import Any
 
 from nonlocal_video.attention.map_file import map_names, read_maps
 from nonlocal_video.attention.pictures import write_animation, write_strip
+from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.prediction import Prediction, printable
 from nonlocal_video.video.encode import write_video
 
@@ -72,7 +73,12 @@ class KeptResult:
             if not self.folder.is_dir():
                 raise FileNotFoundError(self.folder)
             part = path.with_name(f"part-{name}")
-            self._make(name, part)
+            try:
+                self._make(name, part)
+            except (OutputError, UsageError) as error:  # of writers whose folder has vanished
+                if not self.folder.is_dir():
+                    raise FileNotFoundError(self.folder) from error
+                raise
             os.replace(part, path)
         return path
 

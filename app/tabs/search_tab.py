@@ -67,7 +67,7 @@ def search_tab(
     said.stop(searches.stop, None, None, **UNQUEUED)
     example.input(searches.choose, example, chosen, **UNQUEUED)
     upload.chosen(searches.choose_upload, None, chosen, **UNQUEUED)
-    ticked, seconds = gr.Textbox("[]", visible=False), gr.Number(visible=False)
+    ticked, seconds = gr.Textbox("", visible=False), gr.Number(visible=False)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     how = quiet | {"concurrency_id": NETWORK, "trigger_mode": "multiple"}
     for asked in (

@@ -127,8 +127,9 @@ def _video(key: str, folder: Path, options: ReadOptions) -> str:
     inside = options.media_folder if options.media_folder is not None else str(folder)
     for stem in (f"v_{key}", key):
         for suffix in VIDEO_SUFFIXES:
-            if os.path.isfile(path := os.path.join(inside, stem + suffix)):
-                return path
+            for name in (stem + suffix, stem + suffix.upper()):
+                if os.path.isfile(path := os.path.join(inside, name)):
+                    return path
     return os.path.join(inside, key)
 
 

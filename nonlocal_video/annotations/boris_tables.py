@@ -47,7 +47,7 @@ def read_boris_table(path: Path, options: ReadOptions) -> Annotations:
     num_modified = 0
     for name, lines in observations.items():
         media = list(dict.fromkeys(values.get(medium or "", "") for _, values in lines))
-        if len(media) > 1 and options.media is None:
+        if len(media) > 1:
             found.problems.append(
                 f"observation {name!r} has {len(media)} media files on one clock; convert the .boris project, which "
                 f"has their lengths."

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree.ElementTree import Element
 
 from nonlocal_video.annotations.documents import as_number, read_xml
-from nonlocal_video.annotations.options import ReadOptions
+from nonlocal_video.annotations.options import ReadOptions, base_name
 from nonlocal_video.annotations.segment import Annotations, Collector, counted, listed
 from nonlocal_video.errors import UsageError
 
@@ -52,7 +53,7 @@ def read_eaf(path: Path, options: ReadOptions) -> Annotations:
         raise UsageError(f"{str(path)!r} is XML, but no file of ELAN: it begins with {root.tag!r}.")
     header = root.find("HEADER")
     unit = _unit_seconds(path, header)
-    media = _media(header)
+    media = _media(header, options)
     video = options.video(path.parent, media.get("RELATIVE_MEDIA_URL", ""), media.get("MEDIA_URL", ""))
     offset = (as_number(media.get("TIME_ORIGIN", "0")) or 0.0) * 0.001
     times = {slot.get("TIME_SLOT_ID", ""): as_number(slot.get("TIME_VALUE")) for slot in root.iter("TIME_SLOT")}
@@ -107,11 +108,18 @@ def _unit_seconds(path: Path, header: Element | None) -> float:
     return _UNIT_SECONDS[unit]
 
 
-def _media(header: Element | None) -> Mapping[str, str]:
-    """The first linked video, else the first linked file; files of old versions name it in the header."""
+def _media(header: Element | None, options: ReadOptions) -> Mapping[str, str]:
+    """The linked file that is asked for, else the first linked video, else the first linked file.
+
+    Each has a time origin of its own. Files of old versions name their only one in the header.
+    """
     if header is None:
         return {}
     linked = [element.attrib for element in header.iter("MEDIA_DESCRIPTOR")]
+    for media in linked if options.media is not None else ():
+        names = {base_name(unquote(media.get(name, ""))) for name in ("RELATIVE_MEDIA_URL", "MEDIA_URL")}
+        if base_name(options.media or "") in names:
+            return media
     videos = [media for media in linked if media.get("MIME_TYPE", "").startswith("video")]
     return next(iter([*videos, *linked]), {"MEDIA_URL": header.get("MEDIA_FILE", "")})
 

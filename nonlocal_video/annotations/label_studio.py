@@ -37,6 +37,8 @@ from nonlocal_video.errors import UsageError, VideoError
 DEFAULT_RATE = 24.0
 _WRITTEN_RATE = 25.0
 _KIND = "timelinelabels"
+_MINIMAL = frozenset({"annotation_id", "annotator", "lead_time"})
+"""Keys that tasks of JSON-MIN have beside their data, and without any result, too."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class _Range:
 def is_label_studio(document: Any) -> bool:
     """Whether JSON looks like this format."""
     tasks = document if isinstance(document, list) else [document]
-    return bool(tasks) and all(isinstance(task, dict) and ("data" in task or _flat_results(task)) for task in tasks)
+    return bool(tasks) and all(
+        isinstance(task, dict) and ("data" in task or _flat_results(task) or task.keys() & _MINIMAL) for task in tasks
+    )
 
 
 def read_label_studio(path: Path, options: ReadOptions) -> Annotations:

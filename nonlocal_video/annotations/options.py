@@ -139,6 +139,8 @@ def _candidate(name: str) -> str:
     """A name of an annotation file as a path: addresses of files and of Label Studio's storage become paths."""
     if name.startswith("file:"):
         path = unquote(name[5:])
+        if re.match(r"/+\.\.?/", path):  # as old versions of ELAN write relative paths
+            return path.lstrip("/")
         path = "/" + path.lstrip("/") if path.startswith("/") else path
         return path[1:] if re.match(r"/[A-Za-z]:[/\\]", path) else path
     address = urlsplit(name) if name.startswith("/data/") else None

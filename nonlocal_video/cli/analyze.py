@@ -151,6 +151,7 @@ def attention(
     output: Annotated[list[Path] | None, typer.Option(help="Table (.csv) or plot (.png) to write; repeatable.")] = None,
     no_csv_escape: options.NoCsvEscape = False,
     as_json: AsJson = False,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Measure how wide, how far in time and how strong the attention of each block is, over clips."""
     outputs = output or []

@@ -62,6 +62,7 @@ def watch(
     region: options.Region = None,
     top_k: options.TopK = 5,
     decoder: options.Decoder = options.DecoderChoice.auto,
+    frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Recognise what a camera sees, continuously: a JSON line an answer, and an action once an event."""
     from nonlocal_video.errors import UsageError

@@ -62,7 +62,7 @@ def holds_segments(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     if path.suffix.lower() in ANNOTATION_ENDINGS:
         return True
-    return path.suffix.lower() in TABLE_ENDINGS and (is_segment_header(path) or _is_table_of_tool(path))
+    return path.suffix.lower() in TABLE_ENDINGS and (is_segment_header(path) or is_table_of_tool(path))
 
 
 def read_segments(
@@ -87,7 +87,7 @@ def read_segments(
         )
     rows: Iterable[_Row]
     notes: tuple[str, ...]
-    if path.suffix.lower() in ANNOTATION_ENDINGS or _is_table_of_tool(path):
+    if path.suffix.lower() in ANNOTATION_ENDINGS or is_table_of_tool(path):
         rows, notes = _rows_of_tool(path)
     else:
         needed = (*_NEEDED, *(["split"] if split is not None else []))
@@ -152,7 +152,7 @@ def _rows_of_tool(path: Path) -> tuple[list[_Row], tuple[str, ...]]:
     return rows, (*found.notes, *left_out)
 
 
-def _is_table_of_tool(path: Path) -> bool:
+def is_table_of_tool(path: Path) -> bool:
     """Return whether a CSV or TSV is a table of BORIS; those of this project have a column `path`."""
     return path.suffix.lower() in TABLE_ENDINGS and not has_path_column(path) and is_boris_table(read_table(path))
 

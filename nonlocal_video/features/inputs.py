@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nonlocal_video.datasets.labelled import read_source
-from nonlocal_video.datasets.segment_table import ANNOTATION_ENDINGS, TABLE_ENDINGS
+from nonlocal_video.datasets.segment_table import ANNOTATION_ENDINGS, TABLE_ENDINGS, is_table_of_tool
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ def listed(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     for path in [os.fspath(given) for given in paths]:
         if Path(path).suffix.lower() in (*TABLE_ENDINGS, *ANNOTATION_ENDINGS) and os.path.isfile(path):
             source = read_source(path)
-            for note in source.notes if Path(path).suffix.lower() in ANNOTATION_ENDINGS else ():
+            is_of_tool = Path(path).suffix.lower() in ANNOTATION_ENDINGS or is_table_of_tool(Path(path))
+            for note in source.notes if is_of_tool else ():
                 _log.warning("%s: %s", path, note)
             found.extend(clip.path for clip in source.clips)
         else:

@@ -122,7 +122,7 @@ def cut_clip(
 
     Raises:
         VideoError: The video cannot be read, or breaks.
-        OSError: The file cannot be written.
+        OutputError: The file cannot be written.
     """
     info = reader.probe(video)
     times, rate = frame_times(start_seconds, end_seconds, info.fps)

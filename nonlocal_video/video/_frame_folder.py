@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nonlocal_video.errors import VideoError
-from nonlocal_video.frame_folders import is_jpeg
+from nonlocal_video.frame_folders import is_jpeg, natural_order
 from nonlocal_video.video._messages import printable_name
 from nonlocal_video.video.limits import DecodeLimits
 
@@ -92,7 +92,7 @@ class FrameFolder:
             size = f"{num_bytes:,} bytes are more than the {self.limits.max_bytes:,} allowed"
             raise VideoError("too_large", f"{self.name}: {size}; raise max_bytes.")
         status_of_all = (folder.st_dev, folder.st_ino, folder.st_mtime_ns, len(names), num_bytes, newest)
-        return sorted(names, key=_natural), status_of_all
+        return sorted(names, key=natural_order), status_of_all
 
     def _common_size(self) -> tuple[int, int]:
         first: tuple[int, int] | None = None
@@ -146,8 +146,3 @@ class FrameFolder:
     def _too_many_pixels(self, name: str, width: int, height: int) -> VideoError:
         size = f"{name} is {width} x {height} but {self.limits.max_pixels:,} pixels are allowed"
         return VideoError("too_large", f"{self.name}: {size}; scale it down or raise max_pixels.")
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Return a key by which 9.jpg comes before 10.jpg."""
-    return [int(part) if part.isdecimal() else part for part in _NUMBER.split(name)], name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from types import TracebackType
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import OutputError, UsageError
 
 # From this height on, players take unmarked video for BT.709; it is marked, but not every player reads the mark.
 _HD_HEIGHT = 720
@@ -80,6 +80,7 @@ class VideoWriter:
 
         Raises:
             UsageError: If the frame is not uint8, or differs in shape from the first.
+            OutputError: If the file cannot be written: the folder has vanished, the disk is full.
         """
         if frame_hwc.dtype != np.uint8 or frame_hwc.ndim != 3 or frame_hwc.shape[2] != 3:
             raise UsageError(f"frame_hwc is {frame_hwc.dtype} {frame_hwc.shape}, should be uint8 (H, W, 3).")
@@ -103,13 +104,15 @@ class VideoWriter:
 
         Raises:
             UsageError: If no frame was written.
+            OutputError: If the file cannot be written.
         """
         if self._container is None:
             raise UsageError(f"No frame was written to {os.path.basename(self._path)!r}; a video has at least one.")
         self._mux(None)
-        self._container.close()
-        self._container = None
-        os.replace(self._temporary_path, self._path)
+        with self._writing():
+            self._container.close()
+            self._container = None
+            os.replace(self._temporary_path, self._path)
         self._temporary_path = ""
 
     def discard(self) -> None:
@@ -145,7 +148,19 @@ class VideoWriter:
         for packet in self._stream.encode(frame):
             # Without a duration the last frame would last as long as the one before, and a single frame no time.
             packet.duration = max(1, round(self._ticks_a_frame))
-            self._container.mux(packet)
+            with self._writing():
+                self._container.mux(packet)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn errors of the disk into this project's own; the message has no path, as visitors of the page see it."""
+        try:
+            yield
+        except OSError as error:
+            name = os.path.basename(self._path)
+            raise OutputError(
+                f"{name!r} cannot be written: {error.strerror or error}. Make room, or use another folder."
+            ) from error
 
     def _open(self, shape: tuple[int, ...]) -> None:
         import av
@@ -155,7 +170,8 @@ class VideoWriter:
         if not os.path.isdir(folder):
             raise UsageError(f"path = {self._path!r} lies in a folder that does not exist; make it first.")
         self._temporary_path = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.part")
-        self._container = av.open(self._temporary_path, "w", format="mp4", options={"movflags": "+faststart"})
+        with self._writing():
+            self._container = av.open(self._temporary_path, "w", format="mp4", options={"movflags": "+faststart"})
         options = {"crf": str(self._crf), "preset": "veryfast"}
         if self._tick * self._ticks_a_frame > 1:
             options["bf"] = "0"  # MP4 has 31 bits for the time between decoding and display of a frame
@@ -178,7 +194,12 @@ def write_video(
     fps: float | Fraction,
     crf: float = 20,
 ) -> None:
-    """Write RGB frames (H, W, 3) as H.264 in MP4; see `VideoWriter`."""
+    """Write RGB frames (H, W, 3) as H.264 in MP4; see `VideoWriter`.
+
+    Raises:
+        UsageError: If an argument or a frame is not allowed, or there is none.
+        OutputError: If the file cannot be written.
+    """
     with VideoWriter(path, fps=fps, crf=crf) as writer:
         for frame_hwc in frames:
             writer.write(frame_hwc)

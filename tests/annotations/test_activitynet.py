@@ -42,6 +42,13 @@ def test_keys_are_names_of_videos_that_may_have_a_prefix(tmp_path: Path) -> None
         read_annotations(path, media="a.mp4")
 
 
+def test_endings_in_capitals_are_endings(tmp_path: Path) -> None:
+    (tmp_path / "v_abc.MP4").touch()
+    found = read_annotations(database(tmp_path, abc=entry(one(1, 2))))
+    assert found[0].path == str(tmp_path / "v_abc.MP4")
+    assert not found.notes
+
+
 def test_doubles_are_taken_once_and_late_ends_and_broken_segments_are_named(tmp_path: Path) -> None:
     twice = [one(1, 2), one(1.0005, 2), one(1, 2, "run"), one(19, 25)]
     broken = [one(5, 4), one("x", 2), {"label": "walk"}, one(1, 2, " ")]

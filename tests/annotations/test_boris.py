@@ -181,6 +181,10 @@ def test_aggregated_tables_are_read_by_the_names_of_their_columns(tmp_path: Path
     assert len(found.problems) == 2
     assert any("o3" in problem and ".boris project" in problem for problem in found.problems)
     assert len(read_annotations(written(tmp_path, "t.csv", AGGREGATED), tiers=["cat"])) == 2
+    header, *rows = AGGREGATED.splitlines(keepends=True)
+    two_files = read_annotations(written(tmp_path, "t.csv", header + rows[3] + rows[4]), media=tmp_path / "c.mp4")
+    assert not len(two_files)  # the second bout is no second of c.mp4
+    assert ".boris project" in two_files.problems[0]
 
 
 def test_tables_of_events_are_paired(tmp_path: Path) -> None:

@@ -195,6 +195,30 @@ def test_the_video_is_taken_before_the_sound_and_old_files_name_it_in_the_header
         read_annotations(eaf(tmp_path, *one, media=""))
 
 
+def test_the_video_that_is_named_has_its_own_time_origin(tmp_path: Path) -> None:
+    cameras = MEDIA.format("") + MEDIA.format(' TIME_ORIGIN="5000"').replace("a.mp4", "b.mp4")
+    path = eaf(
+        tmp_path,
+        slot("ts1", 1200) + slot("ts2", 3400),
+        tier("t", aligned("a1", "ts1", "ts2", "x")),
+        media=cameras,
+    )
+    assert first(read_annotations(path)) == (1.2, 3.4, "x")
+    assert first(read_annotations(path, media="films/b.mp4")) == (6.2, 8.4, "x")
+    assert first(read_annotations(path, media="films/c.mp4")) == (1.2, 3.4, "x")
+
+
+@pytest.mark.parametrize("before", ["file:/", "file:///", "file:", ""])
+def test_relative_addresses_of_old_files_count_from_their_folder(tmp_path: Path, before: str) -> None:
+    """Old versions of ELAN write RELATIVE_MEDIA_URL="file:/./../films/a.mp4"."""
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films/far.mp4").touch()
+    (tmp_path / "marks").mkdir()
+    media = MEDIA.format("").replace("./a.mp4", f"{before}./../films/far.mp4")
+    one = slot("ts1", 0) + slot("ts2", 1000), tier("t", aligned("a1", "ts1", "ts2", "x"))
+    assert read_annotations(eaf(tmp_path / "marks", *one, media=media))[0].path == str(tmp_path / "films/far.mp4")
+
+
 @pytest.mark.parametrize(
     ("unit", "seconds"), [("milliseconds", 0.05), ("PAL-frames", 2.0), ("NTSC-frames", 50 * 1001 / 30000)]
 )

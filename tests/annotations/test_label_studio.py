@@ -116,7 +116,8 @@ def test_several_labels_annotators_and_controls(tmp_path: Path) -> None:
 def test_the_minimal_export_is_read(tmp_path: Path) -> None:
     flat = {"id": 1, "video": "a.mp4", "fps": "25", "annotator": 2}
     flat["actions"] = [{"ranges": [{"start": 26, "end": 50}], "timelinelabels": ["walk"]}]
-    (row,) = read_annotations(export(tmp_path, flat))
+    empty = {"id": 2, "video": "b.mp4", "annotator": 2, "annotation_id": 5}  # a task that shows none of the actions
+    (row,) = read_annotations(export(tmp_path, flat, empty))
     assert (row.start_seconds, row.end_seconds, row.label, row.annotator) == (1, 2, "walk", "2")
 
 

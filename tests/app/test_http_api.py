@@ -18,11 +18,11 @@ from pressing import choose
 from nonlocal_video.app import http_jobs
 from nonlocal_video.app.application import create_app
 from nonlocal_video.app.http_api import HttpApi
-from nonlocal_video.app.http_errors import STATUS_OF_CLIP_ERROR
+from nonlocal_video.app.http_errors import STATUS_OF_CLIP_ERROR, api_error
 from nonlocal_video.app.http_routes import add_http_api
 from nonlocal_video.app.jobs import Jobs
 from nonlocal_video.app.turns import Turns
-from nonlocal_video.errors import ERROR_CODES, DeviceError
+from nonlocal_video.errors import ERROR_CODES, DeviceError, OutputError
 from nonlocal_video.features.extract import extract_features
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline_files import to_json
@@ -226,6 +226,10 @@ def test_a_full_disk_is_said(client: TestClient, clip_folder: Path, monkeypatch:
     response = post(client, "classify", clip_folder / "a.mp4")
     assert (response.status_code, response.json()["code"]) == (503, "disk_full")
     assert response.headers["retry-after"] == "10"
+    in_words = OutputError("'film.mp4' cannot be written")
+    in_words.__cause__ = OSError(28, "No space left on device")
+    assert (api_error(in_words).status, api_error(in_words).code) == (503, "disk_full")
+    assert api_error(OutputError("'film.mp4' cannot be written")).code == "internal"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import tempfile
 import time
 import zipfile
@@ -29,6 +30,7 @@ from nonlocal_video.app.visits import How
 from nonlocal_video.inference.explanation import Explanation
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.video.decode import VideoReader
+from nonlocal_video.video.encode import write_video
 
 MakeResults = Callable[..., Results]
 
@@ -50,6 +52,26 @@ def make(clock: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     yield make
     for results in made:
         results.close()
+
+
+def test_a_result_that_is_deleted_while_its_film_is_written_is_gone(
+    make: MakeResults, explanation: Explanation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = make()
+    id = keep(results, explanation)
+    folder = results.get(id).folder
+
+    def write(path: Path, frames: Iterator[Any], *, fps: float) -> None:
+        def and_delete() -> Iterator[Any]:
+            yield from frames
+            shutil.rmtree(folder)
+
+        write_video(path, and_delete(), fps=fps)
+
+    monkeypatch.setattr("nonlocal_video.app.results.files.write_video", write)
+    (name,) = (file for file in results.get(id).files if file == "clip.mp4")
+    with pytest.raises(ResultGoneError):
+        results.file(id, name)
 
 
 def keep(results: Results, explanation: Explanation) -> str:

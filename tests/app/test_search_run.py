@@ -17,7 +17,7 @@ from colour_clips import COLOURS, write_colour
 
 from nonlocal_video.app import texts_more, visit_folders
 from nonlocal_video.app.callbacks.recognise import Recognition
-from nonlocal_video.app.callbacks.search_index import OWN, ROOT
+from nonlocal_video.app.callbacks.search_index import MOST_SEARCHES, OWN, ROOT
 from nonlocal_video.app.callbacks.search_run import Searches
 from nonlocal_video.app.callbacks.similar import Similar
 from nonlocal_video.app.visit_folders import Visits, private_folder
@@ -78,6 +78,24 @@ def cards(found: Any) -> list[dict[str, Any]]:
     return list(json.loads(found.results))
 
 
+def ticked(card: dict[str, Any], *numbers: Any) -> str:
+    """What the page sends of ticked moments of a search, by the card of one of them."""
+    return json.dumps({"search": card["search"], "moments": numbers})
+
+
+def pressed(card: dict[str, Any], number: Any) -> Any:
+    """The event of `More like this` of a search, by the card of one of its moments."""
+    return SimpleNamespace(_data={"search": card["search"], "moments": [number]})
+
+
+def last_file(updates: Iterator[Any]) -> list[str]:
+    """The names in an archive, which is deleted behind its update."""
+    for update in updates:
+        with zipfile.ZipFile(update["value"]) as archive:
+            names = archive.namelist()
+    return names
+
+
 def file_at(address: str) -> Path:
     return Path(unquote(address.partition("file=")[2]))
 
@@ -117,15 +135,39 @@ def test_more_like_a_moment_that_was_found_and_only_of_a_class(searches: Searche
     last(searches.index(ROOT, None, ANN))
     searches.choose("red 1.mp4", ANN)
     before = cards(last(searches.like_whole(None, ANN)))
-    event: Any = SimpleNamespace(_data=0)
-    after = last(searches.like_hit(None, ANN, event))
+    after = last(searches.like_hit(None, ANN, pressed(before[0], 0)))
     assert before[0]["name"] in headline(after)
     assert (before[0]["name"], before[0]["start"]) not in [(card["name"], card["start"]) for card in cards(after)]
     label = searches.recognizer.classify(searches.visits.of(ANN).hits[0].path).top1.label
     assert 0 < len(cards(last(searches.like_whole(label, ANN)))) <= len(before)
-    for numbers in (99, -1, "x", None):
-        with pytest.raises((gr.Error, ValueError)):
-            last(searches.like_hit(None, ANN, SimpleNamespace(_data=numbers)))
+    for number in (99, -1, "x", None, float("inf")):
+        with pytest.raises(gr.Error, match="search again"):
+            last(searches.like_hit(None, ANN, pressed(before[0], number)))
+    for sent in (0, None, {"search": 99, "moments": [0]}, {"search": None, "moments": 0}, {"moments": [0]}):
+        with pytest.raises(gr.Error, match="search again"):
+            last(searches.like_hit(None, ANN, SimpleNamespace(_data=sent)))
+
+
+def test_a_press_that_waits_while_others_are_found_is_for_the_moments_that_were_shown(searches: Searches) -> None:
+    last(searches.index(ROOT, None, ANN))
+    searches.choose("red 1.mp4", ANN)
+    red = cards(last(searches.like_whole(None, ANN)))
+    searches.choose("blue 1.mp4", ANN)
+    blue = cards(last(searches.like_whole(None, ANN)))
+    assert red[0]["name"] != blue[0]["name"]
+    saved = last_file(searches.save(ticked(red[0], 0), ANN))
+    assert Path(red[0]["name"]).stem.replace(" ", "_") in saved[0]
+    assert red[0]["name"] in headline(last(searches.like_hit(None, ANN, pressed(red[0], 0))))
+    searches.choose("blue 1.mp4", ANN)
+    again = cards(last(searches.like_whole(None, ANN)))
+    assert again[0]["search"] != blue[0]["search"], "others were found between"
+    assert cards(last(searches.like_whole(None, ANN)))[0]["search"] == again[0]["search"], "its ticks stay"
+    for seconds in range(MOST_SEARCHES):
+        searches.choose(("green 1.mp4", "red 1.mp4")[seconds % 2], ANN)
+        last(searches.like_whole(None, ANN))
+    with pytest.raises(gr.Error, match="search again"):
+        last(searches.like_hit(None, ANN, pressed(red[0], 0)))
+    assert len(searches.visits.of(ANN).found) == MOST_SEARCHES
 
 
 def test_own_clips_are_searched_and_saved_as_files(searches: Searches, uploads: Path) -> None:
@@ -136,14 +178,17 @@ def test_own_clips_are_searched_and_saved_as_files(searches: Searches, uploads: 
     assert file_at(chosen.player) == uploads / "green 1.mp4"
     found = last(searches.like_whole(None, ANN))
     assert len(cards(found)) == 3
-    for update in searches.save("[0, 2]", ANN):
+    for update in searches.save(ticked(cards(found)[0], 0, 2), ANN):
         assert not Path(update["value"]).is_relative_to(searches.visits.of(ANN).folder), "Gradio would not copy it"
         with zipfile.ZipFile(update["value"]) as archive:
             names = archive.namelist()
     assert [name[:4] for name in names] == ["0001", "0003"]
     assert all(name.endswith(".mp4") for name in names)
-    for wrong in ("[]", "[7]", '["x"]'):
+    for wrong in ("", ticked(cards(found)[0]), ticked(cards(found)[0], 7)):
         with pytest.raises(gr.Error, match="Tick the moments"):
+            last(searches.save(wrong, ANN))
+    for wrong in ("[0]", ticked(cards(found)[0], "x"), '{"search": 99, "moments": [0]}'):
+        with pytest.raises(gr.Error, match="search again"):
             last(searches.save(wrong, ANN))
     folder = searches.visits.of(ANN).folder
     stop = searches.visits.of(ANN).stop

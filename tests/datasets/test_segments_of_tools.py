@@ -50,7 +50,7 @@ def test_every_reader_takes_it(ending: str, tmp_path: Path, video: Path) -> None
     assert len(listed([file, "other.mp4"])) == 5
 
 
-def test_a_table_of_boris_is_told_by_its_columns(tmp_path: Path, video: Path) -> None:
+def test_a_table_of_boris_is_told_by_its_columns(tmp_path: Path, video: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = ["Observation id,Media duration (s),Subject,Behavior,Behavior type,Start (s),Stop (s),Media file name"]
     lines += [f"day,10.0,No focal subject,{label},STATE,{start},{end},day.mp4" for start, end, label in ROWS]
     table = tmp_path / "bouts.csv"
@@ -58,6 +58,11 @@ def test_a_table_of_boris_is_told_by_its_columns(tmp_path: Path, video: Path) ->
     (found,) = read_segments(table).videos
     assert [(span.start_seconds, span.end_seconds, span.label) for span in found.spans] == ROWS
     assert len(read_source(table).clips) == len(read_examples(table).examples) == 4
+    with table.open("a") as file:
+        file.write("day,10.0,No focal subject,blink,POINT,6,6,day.mp4\n")
+    with caplog.at_level(logging.WARNING):
+        assert len(listed([table])) == 4
+    assert "1 events without a duration were left out." in caplog.text
 
 
 def test_points_and_broken_segments_are_not_passed_in_silence(

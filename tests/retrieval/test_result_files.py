@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from nonlocal_video.errors import OutputError, UsageError, VideoError
+from nonlocal_video.frame_folders import RATE_VARIABLE
 from nonlocal_video.retrieval.hit import Hit
 from nonlocal_video.retrieval.page import address_of, page_of
 from nonlocal_video.retrieval.result import SearchResult
@@ -71,6 +72,7 @@ class Players(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.videos: list[dict[str, str | None]] = []
+        self.images: list[dict[str, str | None]] = []
         self.tags: list[str] = []
         self.text = ""
 
@@ -78,6 +80,8 @@ class Players(HTMLParser):
         self.tags.append(tag)
         if tag == "video":
             self.videos.append(dict(attrs))
+        elif tag == "img":
+            self.images.append(dict(attrs))
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -96,6 +100,27 @@ def test_the_page_plays_the_moments(result: SearchResult, videos: Path, tmp_path
     assert "b" in players.tags  # the captions' own
     assert AWKWARD in players.text  # as text, not as tags
     assert 'src="http' not in page_of(result.hits, result.examples, videos)  # nothing else is loaded
+
+
+def test_the_page_plays_folders_of_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "clips" / 'one "#1'
+    folder.mkdir(parents=True)
+    for number in range(1, 13):
+        Image.new("RGB", (16, 12), (20 * number, 0, 0)).save(folder / f"{number}.jpg")
+    (folder / "list.txt").touch()
+    hit = Hit(1, str(folder), 0.25, 1.0, 0.9, 0.5)
+    players = Players()
+    players.feed(page_of([hit], [], tmp_path))
+    assert len(players.videos) == 1, "without a rate it is no clip"
+    monkeypatch.setenv(RATE_VARIABLE, "12")
+    players = Players()
+    players.feed(page_of([hit], [], tmp_path))
+    (image,) = players.images
+    assert not players.videos
+    frames = json.loads(str(image["data-frames"]))
+    assert frames == [f"./clips/one%20%22%231/{number}.jpg" for number in range(4, 13)]
+    assert (image["src"], image["data-rate"]) == (frames[0], "12")
+    assert players.tags[players.tags.index("img") - 1] == "button"
 
 
 def test_addresses_are_relative_to_the_page() -> None:

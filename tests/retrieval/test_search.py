@@ -15,6 +15,7 @@ import nonlocal_video as nlv
 from nonlocal_video.errors import UsageError, VideoError
 from nonlocal_video.features.extract import FeatureRun, extract_features
 from nonlocal_video.features.table import read_features
+from nonlocal_video.retrieval.archive import open_archive
 from nonlocal_video.retrieval.folder_index import IndexCallback
 from nonlocal_video.video.encode import write_video
 
@@ -231,6 +232,20 @@ def test_an_index_of_ones_own(archive: Path, table: Path, tiny_model: Path, tmp_
     with pytest.raises(UsageError, match="not of this folder"):
         nlv.search(other, index=index, **how)
     assert index.read_bytes() == before
+
+
+def test_an_opened_table_is_searched_without_opening_it_again(
+    table: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copy(table, tmp_path))
+    opened = open_archive(copy)
+    expected = nlv.search(copy, like=archive / "dark.mp4").to_json()
+    monkeypatch.setattr("nonlocal_video.retrieval.api.open_archive", no_network)
+    found = nlv.search(opened, like=archive / "dark.mp4")
+    assert found.to_json() == expected
+    assert found.query["source"] == str(copy)
+    with pytest.raises(UsageError, match=r"fast: only for a folder"):
+        nlv.search(opened, like=archive / "dark.mp4", fast=True)
 
 
 def test_what_cannot_be_searched_is_refused(table: Path, archive: Path, tiny_model: Path, tmp_path: Path) -> None:

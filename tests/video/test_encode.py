@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.video import VideoReader, VideoWriter, write_video
 
 
@@ -126,6 +127,26 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     write_video(path, [numbered_clips.picture(0)], fps=10)
     assert numbered_clips.reference(path).numbers == [0]
     assert path.stat().st_mode & 0o777 == 0o666 & ~current_umask()
+
+
+@pytest.mark.parametrize("count", [1, 40])  # frames that x264 still holds, and frames that are in the file
+def test_a_folder_that_vanishes_is_an_output_error(tmp_path: Path, count: int) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        yield from map(numbered_clips.picture, range(count))
+        shutil.rmtree(folder)
+
+    with pytest.raises(OutputError, match=r"'film\.mp4' cannot be written: No such file or directory"):
+        write_video(folder / "film.mp4", frames(), fps=25)
+    assert not folder.exists()
+
+
+def test_a_name_that_no_disk_takes_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        write_video(tmp_path / f"{'x' * 250}.mp4", [numbered_clips.picture(0)], fps=25)
+    assert not list(tmp_path.iterdir())
 
 
 def current_umask() -> int:

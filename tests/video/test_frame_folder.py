@@ -24,7 +24,7 @@ from nonlocal_video.video import DecodeLimits, VideoReader
 from tests.random_networks import resnet_card
 
 RATE = DecodeLimits(frames_per_second=12)
-VERBS = ("check", "classify", "evaluate", "explain", "features", "search", "teach", "timeline", "train")
+VERBS = ("check", "classify", "evaluate", "explain", "features", "search", "teach", "timeline", "train", "watch")
 
 
 def save(folder: Path, numbers: range = range(1, 13), *, name: str = "{}.jpg") -> list[NDArray[np.uint8]]:
@@ -140,6 +140,13 @@ def test_the_verbs_take_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(RATE_VARIABLE, "12")
     alone = nlv.load(tmp_path / "small.safetensors", device="cpu").classify(tmp_path / "set" / "run" / "run")
     assert str(alone.top1.score)[:8] in done.stdout
+    monkeypatch.setenv(RATE_VARIABLE, "")
+    folder = str(tmp_path / "set" / "run" / "run")
+    watched = CliRunner().invoke(app, ["watch", folder, *model, "--frames-per-second", "12"])
+    assert watched.exit_code == 0, watched.output
+    looked = CliRunner().invoke(app, ["analyze", "attention", folder, *model, "--frames-per-second", "12"])
+    assert "no non-local block" in str(looked.exception)  # and not: no clip
+    monkeypatch.setenv(RATE_VARIABLE, "12")
     manifest = str(tmp_path / "manifest.csv")
     checked = CliRunner().invoke(app, ["check", str(tmp_path / "set"), "--output", manifest, *model])
     assert checked.exit_code == 0, checked.output

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fastapi
-from starlette.routing import BaseRoute, Match, Mount
+from starlette.routing import Mount
 
 from nonlocal_video import __version__
 from nonlocal_video.errors import UsageError
@@ -19,9 +19,10 @@ from nonlocal_video.samples import Sample
 from .body_limit import BodyLimit
 from .cleanup import KEEP_SECONDS
 from .event_stream import EventStreams
+from .file_addresses import FileAddresses
 from .graceful_shutdown import BEGIN
 from .hosts import OwnHosts
-from .internals import missing, require
+from .internals import require, require_route
 from .login import Login
 from .texts import ENDING
 
@@ -55,6 +56,7 @@ def create_app(
     """
     # Gradio takes seconds to import, and creates its folder on import: `serve` sets its path first.
     import gradio as gr
+    from gradio.utils import get_upload_folder
 
     from .callbacks.folder_rows import FolderRows
     from .folder_routes import add_folder_routes
@@ -167,9 +169,14 @@ def create_app(
     )
     gradio_app: Any
     (gradio_app,) = [route.app for route in mounted.routes if isinstance(route, Mount)]
-    _require_routes(gradio_app.routes)
+    for route, purpose in (
+        (PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),
+        (f"/gradio_api{BEGIN}", "to end no recognition half-way"),
+    ):
+        require_route(gradio_app.routes, route, library="gradio", purpose=purpose)
     bound_sessions(gradio_app, MAX_SESSIONS)
     mounted.add_middleware(EventStreams, under_way=page._queue.pending_event_ids_session)
+    mounted.add_middleware(FileAddresses, folders=[Path(get_upload_folder()), *(clip.path.parent for clip in samples)])
     if auth is not None:
         for name in ("tokens", "cookie_id"):
             require(gradio_app, name, library="gradio", purpose="to know who has signed in")
@@ -187,14 +194,3 @@ def _user_of(gradio_app: Any, cookies: Mapping[str, str]) -> str | None:
         if user is not None:
             return user
     return None
-
-
-def _require_routes(routes: Sequence[BaseRoute]) -> None:
-    """Check that Gradio's routes that this server blocks or counts still have the expected paths."""
-    for path, purpose in (
-        (PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),
-        (f"/gradio_api{BEGIN}", "to end no recognition half-way"),
-    ):
-        posted = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": []}
-        if all(route.matches(posted)[0] != Match.FULL for route in routes):
-            raise missing(f"route {path}", library="gradio", purpose=purpose)

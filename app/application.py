@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fastapi
-from starlette.routing import BaseRoute, Match, Mount
+from starlette.routing import Mount
 
 from nonlocal_video import __version__
 from nonlocal_video.errors import UsageError
@@ -19,9 +19,10 @@ from nonlocal_video.samples import Sample
 from .body_limit import BodyLimit
 from .cleanup import KEEP_SECONDS
 from .event_stream import STREAM, EventStreams
+from .file_addresses import FileAddresses
 from .graceful_shutdown import BEGIN
 from .hosts import OwnHosts
-from .internals import missing, require
+from .internals import require, require_route
 from .login import Login
 from .texts import ENDING
 
@@ -33,6 +34,14 @@ MAX_SESSIONS = 500
 API = "The likeliest actions of a clip, where the network looked, and what happens when in a long video."
 PROCESS_RECORDING = "/gradio_api/process_recording"
 RELOAD, DEEP_LINK = "/gradio_api/dev/reload", "/gradio_api/deep_link"
+NEEDED = (
+    ("POST", PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),
+    ("GET", RELOAD, "to close a route that looks for changes of the page all the time"),
+    ("GET", DEEP_LINK, "to close a route that writes files"),
+    ("POST", f"/gradio_api{BEGIN}", "to end no recognition half-way"),
+    ("GET", STREAM, "to end no stream of answers too early"),
+)
+"""Routes of Gradio that this server blocks, counts or wraps."""
 
 
 def create_app(
@@ -55,6 +64,7 @@ def create_app(
     """
     # Gradio takes seconds to import, and creates its folder on import: `serve` sets its path first.
     import gradio as gr
+    from gradio.utils import get_upload_folder
 
     from .callbacks.folder_rows import FolderRows
     from .folder_routes import add_folder_routes
@@ -108,8 +118,7 @@ def create_app(
                 return {"status": "failed", "models": names, "error": str(recognizer.failed)}
         return {"status": "ok", "models": names}
 
-    # Routes of Gradio that this page does not use: one runs ffmpeg on any posted data, one looks for changes of the
-    # page twenty times a second for each who asks, and one writes what a visitor has seen into a file.
+    # Not used by this page: one runs ffmpeg on what is posted, one looks for changes all the time, one writes files.
     async def not_offered() -> fastapi.Response:
         return fastapi.Response(status_code=404)
 
@@ -167,14 +176,16 @@ def create_app(
     )
     gradio_app: Any
     (gradio_app,) = [route.app for route in mounted.routes if isinstance(route, Mount)]
-    _require_routes(gradio_app.routes)
+    for method, path, purpose in NEEDED:
+        require_route(gradio_app.routes, method, path, library="gradio", purpose=purpose)
     bound_sessions(gradio_app, MAX_SESSIONS)
     mounted.add_middleware(EventStreams, under_way=page._queue.pending_event_ids_session)
+    mounted.add_middleware(FileAddresses, folders=[Path(get_upload_folder()), *(clip.path.parent for clip in samples)])
     if auth is not None:
         for name in ("tokens", "cookie_id"):
             require(gradio_app, name, library="gradio", purpose="to know who has signed in")
         mounted.add_middleware(Login, auth=auth, tokens=tuple(tokens), user_of=partial(_user_of, gradio_app))
-    # The last one added is asked first: names and sites, then the size of the body, then who asks.
+    # The last one added is asked first.
     mounted.add_middleware(BodyLimit, max_upload_bytes=max_upload_mb * 1024**2, max_files=MAX_FILES)
     mounted.add_middleware(OwnHosts, allowed=allowed_hosts)
     return mounted
@@ -187,17 +198,3 @@ def _user_of(gradio_app: Any, cookies: Mapping[str, str]) -> str | None:
         if user is not None:
             return user
     return None
-
-
-def _require_routes(routes: Sequence[BaseRoute]) -> None:
-    """Check that Gradio's routes that this server blocks, counts or wraps still have the expected paths."""
-    for method, path, purpose in (
-        ("POST", PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),
-        ("GET", RELOAD, "to close a route that looks for changes of the page all the time"),
-        ("GET", DEEP_LINK, "to close a route that writes files"),
-        ("POST", f"/gradio_api{BEGIN}", "to end no recognition half-way"),
-        ("GET", STREAM, "to end no stream of answers too early"),
-    ):
-        asked = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
-        if all(route.matches(asked)[0] != Match.FULL for route in routes):
-            raise missing(f"route {path}", library="gradio", purpose=purpose)

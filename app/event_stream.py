@@ -24,6 +24,7 @@ SETTLE_SECONDS = 0.25
 """How long the news of a stream's end may take. Until then, no event is confirmed: the browser would read it first."""
 _TICK_SECONDS = 0.02
 _END = b'"msg":"close_stream"'
+_LOST = b'"session_not_found":true'
 
 
 class EventStreams:
@@ -54,15 +55,24 @@ class EventStreams:
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         session = QueryParams(scope["query_string"]).get("session_hash", "")
         stream = _Stream(send)
-        await self._app(scope, receive, stream.send)
+        await self._told(scope, receive, stream)
         while stream.end is not None and await self._continues(session):
             stream.end = None
-            await self._app(scope, receive, stream.send)
+            await self._told(scope, receive, stream)
         if stream.end is not None:
             now = time.monotonic()
             self._ended = {name: ended for name, ended in self._ended.items() if ended + SETTLE_SECONDS > now}
             self._ended[session] = now
             await send({**stream.end, "more_body": False})
+
+    async def _told(self, scope: Scope, receive: Receive, stream: _Stream) -> None:
+        try:
+            await self._app(scope, receive, stream.send)
+        except RuntimeError:
+            if not stream.is_lost:
+                raise
+            # Gradio tells the browser of a session that it does not know, and raises an error all the same.
+            await stream.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _continues(self, session: str) -> bool:
         """Wait for another event; return whether one has begun."""
@@ -85,6 +95,8 @@ class _Stream:
         self._send, self._has_begun = send, False
         self.end: Message | None = None
         """The message that tells the browser of the end, held."""
+        self.is_lost = False
+        """Whether the browser was told that its session is not known."""
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -96,6 +108,7 @@ class _Stream:
             return
         elif self.end is not None:  # the empty body of the end
             return
+        self.is_lost = self.is_lost or _LOST in message.get("body", b"")
         await self._send(message)
 
 

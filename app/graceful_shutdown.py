@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import uvicorn
 from fastapi.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .connections import LimitedConnection, check_connections, fit_connections
 from .internals import require
@@ -21,6 +21,7 @@ SETTLE_SECONDS = 1.0
 STOP_WITHIN_SECONDS = 2
 """Maximum seconds for open connections to close; every open page holds one."""
 _TICK_SECONDS = 0.1
+_ENDING = "The server is ending."
 BEGIN = "/queue/join"  # Gradio's first route after every press of a button
 API = "/v1/"
 _OPEN_PAGE = "/heartbeat/"  # requested by every page; the response lasts until it closes
@@ -88,12 +89,26 @@ class GracefulServer(uvicorn.Server):
             await self._app(scope, receive, send)
         elif self.should_exit and scope["method"] == "POST" and (path.endswith(BEGIN) or path.startswith(API)):
             # Gradio's page then reports that the server is busy.
-            words = "The server is ending."
-            refusal = {"detail": words} if path.endswith(BEGIN) else {"code": "busy", "message": words}
-            await JSONResponse(refusal, status_code=503)(scope, receive, send)
+            refusal = JSONResponse({"detail": _ENDING}, status_code=503) if path.endswith(BEGIN) else _refusal()
+            await refusal(scope, receive, send)
         else:
             self._num_in_progress += 1
+            has_begun = False
+
+            async def noted(message: Message) -> None:
+                nonlocal has_begun
+                has_begun = True
+                await send(message)
+
             try:
-                await self._app(scope, receive, send)
+                await self._app(scope, receive, noted)
+            except asyncio.CancelledError:  # time is up
+                if has_begun:
+                    raise
+                await _refusal()(scope, receive, send)
             finally:
                 self._num_in_progress -= 1
+
+
+def _refusal() -> JSONResponse:
+    return JSONResponse({"code": "busy", "message": _ENDING}, status_code=503, headers={"Connection": "close"})

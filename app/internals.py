@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
+
+from starlette.routing import BaseRoute, Match
 
 from nonlocal_video.errors import UsageError
 
@@ -24,6 +27,17 @@ def require(owner: object, name: str, *, library: str, purpose: str) -> None:
     """
     if not hasattr(owner, name):
         raise missing(f"{getattr(owner, '__name__', type(owner).__name__)}.{name}", library=library, purpose=purpose)
+
+
+def require_route(routes: Sequence[BaseRoute], method: str, path: str, *, library: str, purpose: str) -> None:
+    """Check that a library still has a route that this server blocks, counts or wraps.
+
+    Raises:
+        UsageError: The route is missing.
+    """
+    asked = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
+    if all(route.matches(asked)[0] != Match.FULL for route in routes):
+        raise missing(f"route {path}", library=library, purpose=purpose)
 
 
 def missing(what: str, *, library: str, purpose: str) -> UsageError:

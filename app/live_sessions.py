@@ -33,6 +33,7 @@ _HEAD = struct.Struct("<dI")  # seconds, number of bytes of the picture
 class LiveSession:
     """One camera."""
 
+    recognizer: Recognizer
     spec: InputSpec
     window: FrameWindow
     answers: LiveAnswers
@@ -79,7 +80,8 @@ class LiveSessions:
         spec = recognizer.card.view(fast=fast)
         has_features = getattr(recognizer.network, "feature_layer", None) is not None
         answers = LiveAnswers(recognizer, context="nonlocal" if has_features else "none")
-        session = LiveSession(spec, FrameWindow(spec, name="camera"), answers, used=self.now())
+        window = FrameWindow(spec, name="camera", device=recognizer.device)
+        session = LiveSession(recognizer, spec, window, answers, used=self.now())
         with self._lock:
             self._forget_idle()
             if len(self._sessions) >= MAX_CAMERAS:
@@ -119,7 +121,8 @@ class LiveSessions:
         return {"answer": row}
 
     def _answer(self, session: LiveSession) -> dict[str, Any] | None:
-        newest, clip = session.window.seconds, session.window.clip()
+        with session.recognizer.noting_failure():
+            newest, clip = session.window.seconds, session.window.clip()
         if clip is None or newest <= session.answered:
             return None
         session.answered = newest

@@ -8,11 +8,12 @@ import re
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -198,6 +199,9 @@ def serving(*arguments: str, temporary: Path, tree: Path | None = None) -> Itera
         arguments: Further ones.
         temporary: Where its temporary files lie.
         tree: Another checkout, whose `.venv` runs it; None is this environment.
+
+    Raises:
+        RuntimeError: It ended before it had an address; with what it said.
     """
     python = sys.executable if tree is None else str(tree / ".venv" / "bin" / "python")
     command = [python, "-m", "nonlocal_video", "serve", "--port", "0", "--device", "cpu", *arguments]
@@ -205,11 +209,24 @@ def serving(*arguments: str, temporary: Path, tree: Path | None = None) -> Itera
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tree)
     try:
         assert process.stderr is not None
-        found = next(filter(None, (re.search(r"http://\S+", line) for line in process.stderr)))
+        said: list[str] = []
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"http://\S+", line):
+                break
+        else:
+            raise RuntimeError(f"The server ended with {process.wait()}:\n{''.join(said)}")
+        threading.Thread(target=_pass_on, args=[process.stderr], daemon=True).start()
         yield found[0], process.pid
     finally:
         process.terminate()
         process.wait()
+
+
+def _pass_on(stream: IO[str]) -> None:
+    """Print what the server says later; left unread it would fill the pipe, and the server would wait."""
+    with stream:
+        sys.stderr.writelines(stream)
 
 
 def make_clip(

@@ -77,7 +77,7 @@ def main() -> None:
     try:
         with telling_runtime():
             app()
-    except (NonlocalVideoError, ImportError, OSError) as error:
+    except (NonlocalVideoError, ImportError, OSError, RuntimeError) as error:
         sys.exit(report_error(error))
 
 

@@ -89,7 +89,20 @@ def report_error(error: Exception) -> int:
         message = f"A package cannot be loaded: {error}. Run `nonlocal-video doctor` to see what works."
     elif isinstance(error, OSError):  # a full disk, also for standard output; a read-only folder; too long a name
         message = f"{error}. Use a path that can be read and written and has free space, and try again."
+    elif isinstance(error, RuntimeError) and _is_of_a_device(error):
+        reason = str(error).splitlines()[0].rstrip(".")
+        message = f"The device failed: {reason}. If it fails again, run `nonlocal-video doctor`."
+        status = STATUS_DEVICE
     else:
         raise error
     typer.echo(message, err=True)
     return status
+
+
+def _is_of_a_device(error: RuntimeError) -> bool:
+    """Return whether PyTorch says that a device has failed, in a verb that does not translate its errors."""
+    if "torch" not in sys.modules:
+        return False
+    from nonlocal_video.inference.device_errors import failure_of
+
+    return failure_of(error) == "device"

@@ -91,7 +91,7 @@ def train(
     frames_per_second: options.FramesPerSecond = None,
 ) -> None:
     """Train a model on labelled clips, or continue an interrupted run."""
-    from nonlocal_video.cli.train_text import TrainProgress, print_result
+    from nonlocal_video.cli.train_text import CONTINUES, TrainProgress, print_result
     from nonlocal_video.training.api import train as train_model
 
     first = int(os.environ.get("RANK", "0")) == 0
@@ -127,7 +127,7 @@ def train(
             )
         except KeyboardInterrupt:
             progress.notify(
-                "Stopped at once. The same command with --resume continues after the last saved step."
+                f"Stopped at once. {CONTINUES} after the last saved step."
                 if (output / "config.json").is_file()
                 else "Stopped; nothing was written."
             )

@@ -20,6 +20,8 @@ from nonlocal_video.training.api import TrainCallback, TrainedRun
 from nonlocal_video.training.engine import TrainingProgress
 from nonlocal_video.training.run_folder import RunFolder
 
+CONTINUES = "`train --resume` with this --output continues"
+
 
 class TrainProgress(TrainCallback):
     """Progress bar on standard error, if that is a terminal, and a line for each epoch. A context manager."""
@@ -86,7 +88,7 @@ def print_result(run: TrainedRun) -> None:
     """Print the result of a run and how to use it, on standard output."""
     folder, result = RunFolder(run.path), run.result
     if not result.finished:
-        typer.echo(f"Stopped after step {result.step}. The same command with --resume continues.", err=True)
+        typer.echo(f"Stopped after step {result.step}. {CONTINUES}.", err=True)
         return
     if result.early:
         typer.echo("Stopped early, for lack of improvement.")

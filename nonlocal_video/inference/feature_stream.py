@@ -140,7 +140,10 @@ def stream_features(
             one = in_hand.popleft()
             yield one.path, one.result(recognizer, spec, layer, weights)
 
-    with closing(_in_order(recognizer, files, spec, request.windows, workers, batch_size, open_file)) as events:
+    with (
+        recognizer.noting_failure(),
+        closing(_in_order(recognizer, files, spec, request.windows, workers, batch_size, open_file)) as events,
+    ):
         for path, event in events:
             if not in_hand or in_hand[-1].has_ended:
                 in_hand.append(_Gathered(path))

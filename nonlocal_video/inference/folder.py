@@ -77,21 +77,22 @@ def classify_files(
         running.append(network.submit(_finish, predictor, group, batch_size, device, num_ahead))
 
     try:
-        for file in files:
-            if isinstance(file, Failure):
-                pending.append((file.path, file))
-            else:
-                pending.append((file, pool.submit(load, file)))
-            if len(pending) > workers + group_size:
+        with predictor.noting_failure():
+            for file in files:
+                if isinstance(file, Failure):
+                    pending.append((file.path, file))
+                else:
+                    pending.append((file, pool.submit(load, file)))
+                if len(pending) > workers + group_size:
+                    start_group()
+                while len(running) > 1:
+                    yield from running.popleft().result()
+            while pending:
                 start_group()
-            while len(running) > 1:
+                while len(running) > 1:
+                    yield from running.popleft().result()
+            while running:
                 yield from running.popleft().result()
-        while pending:
-            start_group()
-            while len(running) > 1:
-                yield from running.popleft().result()
-        while running:
-            yield from running.popleft().result()
     finally:
         network.shutdown(wait=False, cancel_futures=True)
         pool.shutdown(wait=False, cancel_futures=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nonlocal_video.inference.crop_layout import CropPosition
 from nonlocal_video.inference.preprocessing import LoadedClip, check_not_too_elongated, crops_of
+from nonlocal_video.inference.window_frames import WindowFrames
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region
@@ -20,14 +21,15 @@ from nonlocal_video.video.transforms import SpatialView, cut, resize_region
 
 MAX_RATE = 4.0
 """Frames that come faster than so many times the network's rate are thinned, so that memory is bounded."""
+_CPU = torch.device("cpu")
 _SAME_SECONDS = 1e-3
 _CLOCK_SECONDS = 1.0
 """A frame that is so much older than the newest one is the first of another clock, which begins anew."""
 
 
 class _Held(NamedTuple):
+    number: int
     seconds: float
-    square: NDArray[np.uint8]
     crop: SpatialView
 
 
@@ -38,7 +40,13 @@ class FrameWindow:
     """
 
     def __init__(
-        self, spec: InputSpec, *, name: str, window_seconds: float | None = None, region: Region | None = None
+        self,
+        spec: InputSpec,
+        *,
+        name: str,
+        window_seconds: float | None = None,
+        region: Region | None = None,
+        device: torch.device = _CPU,
     ) -> None:
         """Begin without frames.
 
@@ -47,9 +55,11 @@ class FrameWindow:
             name: What the frames come from, for results.
             window_seconds: Length of a window; None is the model's own span.
             region: Part of the frame to look at; None is all of it.
+            device: Device of the network, to which each frame is copied once, as its first window is taken.
         """
         self._spec, self._name, self._window, self._region = spec, name, window_seconds, region
         self._held: deque[_Held] = deque()
+        self._frames, self._num_added = WindowFrames(device), 0
         self._crops: dict[tuple[int, int], SpatialView] = {}
         self._size = (0, 0)
         self._lock = threading.Lock()
@@ -77,7 +87,7 @@ class FrameWindow:
         least = 1 / (MAX_RATE * self._rate())
         if self._held and seconds < self._held[-1].seconds - _CLOCK_SECONDS:
             with self._lock:
-                self._held.clear()
+                self._drop(len(self._held))
         if self._held and seconds - self._held[-1].seconds < least - _SAME_SECONDS:
             return
         crop = self._crop_of(*frame.shape[:2])
@@ -85,11 +95,13 @@ class FrameWindow:
         square = cut(resized, crop)[0].numpy().copy()  # a view would keep the whole resized frame
         with self._lock:
             self._size = frame.shape[0], frame.shape[1]
-            self._held.append(_Held(seconds, square, crop))
+            self._held.append(_Held(self._num_added, seconds, crop))
+            self._frames.add(self._num_added, square)
+            self._num_added += 1
             # The frame shown when the window begins came before it.
             first = self._end() - self.window_seconds - _SAME_SECONDS
             while len(self._held) > 2 and self._held[1].seconds <= first:
-                self._held.popleft()
+                self._drop(1)
 
     @property
     def window_seconds(self) -> float:
@@ -97,11 +109,18 @@ class FrameWindow:
         return self._window or self._spec.num_frames / self._rate()
 
     def clip(self) -> LoadedClip | None:
-        """Return the newest window; None if there are too few frames for one."""
-        with self._lock:
-            if not self._held:
-                return None
-            held, end, window = list(self._held), self._end(), self.window_seconds
+        """Return the newest window; None if there are too few frames for one.
+
+        Raises:
+            DeviceError: The device has failed.
+        """
+        with self._lock:  # `add` drops frames
+            return self._clip()
+
+    def _clip(self) -> LoadedClip | None:
+        if not self._held:
+            return None
+        held, end, window = list(self._held), self._end(), self.window_seconds
         if end - held[0].seconds < window - _SAME_SECONDS:
             return None
         first = held[0].seconds
@@ -136,7 +155,7 @@ class FrameWindow:
             input=self._spec,
             views=(view,),
             crops=(held[-1].crop,),
-            frames=torch.from_numpy(np.stack([held[index].square for index in needed.tolist()])),
+            frames=self._frames.window([held[index].number for index in needed.tolist()]),
             positions=(CropPosition(0, 0, self._spec.crop),),
             seconds=times[needed],
             frame_of_time=frame_of_time.reshape(1, -1),
@@ -145,6 +164,9 @@ class FrameWindow:
             notes=(),
             region=self._region,
         )
+
+    def _drop(self, num_frames: int) -> None:
+        self._frames.drop([self._held.popleft().number for _ in range(num_frames)])
 
     def _rate(self) -> float:
         """Number of frames a second that the network sees."""

@@ -180,12 +180,15 @@ def watch(
     if is_camera(name):
         if request.start_seconds is not None or request.end_seconds is not None:
             raise UsageError(f"{name!r} is a camera, which has no start and end; leave start-seconds and end-seconds.")
-        frames = FrameWindow(spec, name=name, window_seconds=window_seconds, region=request.region)
-        with Camera(name, limits=predictor.options.limits) as camera:
+        frames = FrameWindow(
+            spec, name=name, window_seconds=window_seconds, region=request.region, device=predictor.device
+        )
+        with predictor.noting_failure(), Camera(name, limits=predictor.options.limits) as camera:
             yield from follow(iter(camera), frames, answers, every_seconds, should_stop)
         return
     windows = WindowRequest(window_seconds, every_seconds, request.start_seconds, request.end_seconds, request.region)
     with (
+        predictor.noting_failure(),
         predictor.new_reader() as reader,
         open_windows(reader, name, spec, windows, device=predictor.device) as opened,
         closing(read_ahead(opened.clips, 1)) as clips,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
@@ -81,6 +82,10 @@ class Predictor:
     def failed(self) -> DeviceError | None:
         """Error of a failed device, raised by every further call; None if it works."""
         return self._engine.shared.failed
+
+    def noting_failure(self) -> AbstractContextManager[None]:
+        """Make a failure of the device in the block `failed`, wherever it came up."""
+        return self._engine.shared.noting_failure()
 
     @property
     def inference_network(self) -> nn.Module:

@@ -54,6 +54,19 @@ class SharedNetwork:
                 self.failed = error
                 raise
 
+    @contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        """Note a failure of the device in the block, such as one while clips are copied there ahead of the network.
+
+        Raises:
+            DeviceError: The device fails in the block.
+        """
+        try:
+            yield
+        except DeviceError as error:
+            self.failed = self.failed or error
+            raise
+
     def grid(self, layer: str, input_size: tuple[int, int, int]) -> CellGrid:
         """Return the cell grid of a layer for an input of (T, H, W); it is cached.
 

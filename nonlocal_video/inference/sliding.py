@@ -88,7 +88,11 @@ def _slide(
     if batch_size < 1:
         raise UsageError(f"batch-size = {batch_size} should be at least 1.")
     device = predictor.device
-    with predictor.new_reader() as reader, open_windows(reader, path, spec, request, device=device) as windows:
+    with (
+        predictor.noting_failure(),
+        predictor.new_reader() as reader,
+        open_windows(reader, path, spec, request, device=device) as windows,
+    ):
         plan, info = windows.plan, windows.info
         scores = np.empty((len(plan.starts), len(predictor.card.labels)), dtype=np.float32)
         logits = np.empty_like(scores)

@@ -143,6 +143,7 @@ def train(
         UsageError: Settings, clips and model do not fit together, or a package is missing.
         ModelError: The model cannot be had.
         TrainingError: The loss is not finite, or the device's memory is too small.
+        DeviceError: The device has failed; `resume` continues after the last saved step.
         VideoError: A clip cannot be read any more.
         OutputError: The folder cannot be written.
         KeyboardInterrupt: `should_stop` ended the check; nothing was written.

@@ -159,7 +159,7 @@ class MetricsWriter:
     def _cannot_write(self, error: OSError) -> OutputError:
         return OutputError(
             f"{str(self._path)!r} or TensorBoard's files beside it cannot be written: {error.strerror}. Make room and "
-            f"run the same command with --resume."
+            f"run `train --resume` with this --output."
         )
 
 

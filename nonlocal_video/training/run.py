@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nonlocal_video.datasets.manifest import VALIDATION
-from nonlocal_video.errors import ModelError, TrainingError, UsageError
+from nonlocal_video.errors import DeviceError, ModelError, TrainingError, UsageError
 from nonlocal_video.inference.device_errors import failure_of, first_line
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training.batch_size import find_batch_size, max_batch_size_per_process
@@ -101,6 +101,7 @@ def train_run(
             deterministic algorithm. A newly created folder is discarded.
         ModelError: The model is not available. A newly created folder is discarded.
         TrainingError: The loss is not finite, or the device is out of memory.
+        DeviceError: The device has failed; `resume` continues.
         VideoError: A clip cannot be read.
         OutputError: The folder cannot be written.
     """
@@ -114,8 +115,14 @@ def train_run(
         folder.discard()
         raise
     except (RuntimeError, MemoryError) as error:
-        if failure_of(error) != "out_of_memory":
+        failure = failure_of(error)
+        if failure is None:
             raise
+        if failure == "device":
+            raise DeviceError(
+                f"The device {fabric.device} failed: {first_line(error).rstrip('.')}. `train --resume` with this "
+                f"--output continues after the last saved step; if it fails again, run `nonlocal-video doctor`."
+            ) from None
         folder.discard()
         raise TrainingError(
             f"The memory of {fabric.device} is too small: {first_line(error).rstrip('.')}. Start another run with a "

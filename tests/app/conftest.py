@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from absent import absent
@@ -28,6 +29,7 @@ CHROMIUM_ARGUMENTS = (
     "--disable-sync",
     "--use-fake-device-for-media-stream",  # a camera
 )
+_FILE = re.compile(r"/gradio_api/file=/[\w-]{22}/")
 OWN_HOSTS = ("127.0.0.1", "")  # data: and blob: have none
 
 
@@ -68,15 +70,21 @@ def explanation(recognizer: Recognizer, clip_folder: Path) -> Explanation:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A fresh visitor; whatever the test does, nothing may be asked of another host and no script may fail."""
+    """A fresh visitor.
+
+    Whatever the test does, nothing may be asked of another host, no script may fail, and no address may name a path.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     off_host: list[str] = []
     failures: list[str] = []
+    paths: list[str] = []
 
     def check_host(url: str) -> None:
         if not _is_own(url):
             off_host.append(url)
+        if "/gradio_api/file" in url and not _FILE.search(unquote(url)):
+            paths.append(url)
 
     context.on("request", lambda request: check_host(request.url))
     page.on("websocket", lambda socket: check_host(socket.url))
@@ -85,6 +93,7 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
     assert not off_host
     assert not failures
+    assert not paths
 
 
 def _is_own(url: str) -> bool:

@@ -242,8 +242,8 @@ def test_no_file_outside_of_the_uploads_is_served(small_server: Server, uploads:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"is_stream": True}, {"meta": None}])
 def test_the_server_fetches_nothing_from_an_address(small_server: Server, how: dict[str, Any]) -> None:
-    answer = ask_for(small_server, "https://example.org/clip.mp4", **how)
+    answer = ask_for(small_server, "https://example.org/from-afar.mp4", **how)
     assert answer["success"] is False
-    assert not list(small_server.temporary.rglob("clip.mp4"))
+    assert not list(small_server.temporary.rglob("from-afar.mp4"))
     if not how:
         assert "fetches nothing from an address" in answer["output"]["error"]

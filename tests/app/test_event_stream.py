@@ -103,6 +103,16 @@ def test_an_event_that_begins_at_the_end_of_another_is_told_on_the_same_stream(c
     assert told[-1] == "close_stream"
 
 
+def test_a_session_that_is_not_known_is_told_so_without_a_trace(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stranger could otherwise fill the log."""
+    with client.stream("GET", STREAM, params={"session_hash": "nobody"}) as response:
+        (told,) = messages(response)
+    assert (told["msg"], told["session_not_found"]) == ("unexpected_error", True)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_no_event_is_confirmed_before_the_end_of_the_stream_is_known(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

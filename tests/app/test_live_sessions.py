@@ -12,14 +12,16 @@ from typing import Any
 import fastapi
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from nonlocal_video.app.live_routes import add_live_routes
 from nonlocal_video.app.live_sessions import IDLE_SECONDS, LiveSessions
 from nonlocal_video.app.turns import Turns
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import DeviceError, UsageError
 from nonlocal_video.inference.frame_window import FrameWindow
 from nonlocal_video.inference.live import LiveAnswers
 from nonlocal_video.inference.recognizer import Recognizer
@@ -135,3 +137,25 @@ def test_a_busy_server_says_so(client: TestClient, sessions: LiveSessions, monke
     monkeypatch.setattr(sessions.turns, "_max_waiting", 0)
     refused = client.post(f"/live/{started['id']}/answer")
     assert (refused.status_code, refused.json()["code"]) == (503, "busy")
+
+
+def test_a_device_that_fails_as_pictures_go_there_is_said_and_known(
+    client: TestClient, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, to = torch.device("meta"), Tensor.to
+
+    def failing(tensor: Tensor, *given: Any, **options: Any) -> Tensor:
+        if gpu in given:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        result: Tensor = to(tensor, *given, **options)
+        return result
+
+    monkeypatch.setattr(recognizer._engine.shared, "failed", None)
+    monkeypatch.setattr(recognizer, "device", gpu)
+    address = f"/live/{client.post('/live', json={'fast': False}).json()['id']}"
+    client.post(f"{address}/pictures", content=body(FRAMES[:9]))
+    monkeypatch.setattr(Tensor, "to", failing)
+    answer = client.post(f"{address}/answer")
+    assert answer.status_code == 503
+    assert "Traceback" not in answer.text
+    assert isinstance(recognizer.failed, DeviceError)

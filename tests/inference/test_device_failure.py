@@ -145,6 +145,19 @@ def test_a_dead_device_is_not_asked_again(
     assert sizes == [4]
 
 
+def test_a_verb_that_has_no_words_of_its_own_for_it_ends_with_a_sentence(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tiny_model: Path
+) -> None:
+    def dying(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nLong advice.")
+
+    monkeypatch.setattr(torch.nn.Conv3d, "forward", dying)
+    done = run("benchmark", "model", tiny_model, "--device", "cpu")
+    assert done.status == 3
+    assert done.err.splitlines()[-1].startswith("The device failed: CUDA error: an illegal memory access was enc")
+    assert "Traceback" not in done.err
+
+
 def test_the_health_check_says_so(
     recognizer: Recognizer, failing: Callable[[int, Exception], list[int]], clip_folder: Path
 ) -> None:

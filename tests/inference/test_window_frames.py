@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +19,9 @@ from torch import Tensor
 
 from nonlocal_video.errors import DeviceError
 from nonlocal_video.inference.feature_stream import stream_features
+from nonlocal_video.inference.frame_window import FrameWindow
+from nonlocal_video.inference.live import LiveAnswers
+from nonlocal_video.inference.load import load
 from nonlocal_video.inference.preprocessing import ClipLoader
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.request import ClipRequest
@@ -31,6 +34,13 @@ SPEC = InputSpec(32, 10.0, 160, 144, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 TASKS = Path("/proc/self/task")
 CPU, META, CUDA = torch.device("cpu"), torch.device("meta"), torch.device("cuda", 0)
 NUM_FRAMES = 62
+
+
+@pytest.fixture(scope="module")
+def recognizer(unsure_model: Path) -> Iterator[Recognizer]:
+    """The unsure model without compilation, which a busy machine may begin between two answers of a test."""
+    with load(unsure_model, device="cpu", runtime="torch") as loaded:
+        yield loaded
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +154,20 @@ def watched(recognizer: Recognizer, clip: Path) -> list[Any]:
     return [answer.raw_scores for answer in recognizer.watch(clip, every_seconds=0.25)]
 
 
+def from_a_camera(recognizer: Recognizer, clip: Path) -> list[Any]:
+    """Answers for the frames of a clip as they come; an answer after each third one."""
+    window = FrameWindow(recognizer.card.input, name="camera", device=recognizer.device)
+    answers, found = LiveAnswers(recognizer), []
+    with VideoReader() as reader:
+        frames = reader.read(clip, np.arange(NUM_FRAMES) / 10)
+    for number, frame in enumerate(frames.frames_thwc):
+        window.add(frame, number / 10)
+        if number % 3 == 1 and (loaded := window.clip()) is not None:
+            found.append(answers.answer(loaded).raw_scores)
+    assert len(found) > 10
+    return found
+
+
 def features(recognizer: Recognizer, clip: Path, num_crops: int = 1) -> list[Any]:
     request = FeatureRequest(WindowRequest(num_crops=num_crops))
     with closing(stream_features(recognizer, [str(clip)], request, workers=1, batch_size=3)) as found:
@@ -157,7 +181,7 @@ def features_of_ten_crops(recognizer: Recognizer, clip: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "answer", [timeline, watched, features, pytest.param(features_of_ten_crops, marks=pytest.mark.slow)]
+    "answer", [timeline, watched, from_a_camera, features, pytest.param(features_of_ten_crops, marks=pytest.mark.slow)]
 )
 def test_every_frame_of_a_video_goes_to_the_device_once(
     recognizer: Recognizer,
@@ -212,3 +236,24 @@ def test_a_device_that_fails_ends_the_windows(clip: Path, monkeypatch: pytest.Mo
         patch.setattr(Tensor, "to", failing)
         with pytest.raises(DeviceError, match="illegal memory access"):
             next(windows.clips)
+
+
+@pytest.mark.parametrize("answer", [timeline, watched, features])
+def test_a_device_that_fails_at_a_copy_is_known_to_have_failed(
+    recognizer: Recognizer, clip: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Recognizer, Path], list[Any]]
+) -> None:
+    """Frames are copied ahead of the network, outside its lock; the server's health check asks the network."""
+    to = Tensor.to
+
+    def failing(tensor: Tensor, *given: Any, **options: Any) -> Tensor:
+        if META in given:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        result: Tensor = to(tensor, *given, **options)
+        return result
+
+    monkeypatch.setattr(recognizer._engine.shared, "failed", None)
+    monkeypatch.setattr(recognizer, "device", META)
+    monkeypatch.setattr(Tensor, "to", failing)
+    with pytest.raises(DeviceError, match="illegal memory access"):
+        answer(recognizer, clip)
+    assert isinstance(recognizer.failed, DeviceError)

@@ -182,7 +182,7 @@ class TestResume:
         _stop_in_step(monkeypatch, 1)
         done = train(divided_clips, "--stage", "all", "--batch-size", 4)
         assert done.status == 130
-        assert "Stopped after step 1. The same command with --resume continues." in done.err
+        assert "Stopped after step 1. `train --resume` with this --output continues." in done.err
         return tmp_path / "run"
 
     @pytest.mark.parametrize(

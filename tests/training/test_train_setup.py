@@ -87,6 +87,29 @@ def test_too_little_memory_says_what_helps_and_leaves_no_folder(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_device_that_fails_ends_the_run_with_a_sentence_and_resume_continues(
+    train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: int
+) -> None:
+    original, steps = engine.Training._one_step, 0
+
+    def failing(self: engine.Training, *args: Any) -> tuple[int, bool]:
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nLong advice.")
+        return original(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Training, "_one_step", failing)
+        done = train(divided_clips, "--stage", "all", "--batch-size", 2)
+    assert done.status == 3
+    assert done.err.splitlines()[-1].startswith("The device cpu failed: CUDA error: an illegal memory access was ")
+    assert "--resume" in done.err
+    resumed = train("--resume", model=None, epochs=None, workers=None, device=None)
+    assert resumed.status == 0, resumed.err
+
+
 def test_another_error_of_a_step_is_not_taken_for_one_of_memory(
     train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

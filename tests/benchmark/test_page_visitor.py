@@ -1,0 +1,50 @@
+"""The server that the benchmarks of the page start."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from page_visitor import serving
+
+TALKATIVE = """#!/bin/sh
+echo "Page on http://127.0.0.1:1 (Ctrl-C ends it)" >&2
+head -c 300000 /dev/zero | tr '\\0' '\\n' >&2
+touch "$TMPDIR/said"
+exec sleep 60
+"""
+
+
+def a_tree(folder: Path, program: str) -> Path:
+    """Make a checkout whose Python is a shell script."""
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(program)
+    python.chmod(0o755)
+    return folder
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for the server")
+def test_a_server_that_says_much_is_not_held_up(tmp_path: Path) -> None:
+    """A pipe takes 64 KiB; whoever writes more into one that nobody reads waits."""
+    with serving(temporary=tmp_path, tree=a_tree(tmp_path / "tree", TALKATIVE)) as (url, _):
+        assert url == "http://127.0.0.1:1"
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "said").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for the server")
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    tree = a_tree(tmp_path / "tree", "#!/bin/sh\necho there is no such model >&2\nexit 2\n")
+    with (
+        pytest.raises(RuntimeError, match="ended with 2:\nthere is no such model"),
+        serving(temporary=tmp_path, tree=tree),
+    ):
+        pass

@@ -49,9 +49,11 @@ def without_the_mark_of_a_launched_page(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("nonlocal_video.app.page.build_page", lambda *_, **__: Page())
 
 
-def without_the_route(constant: str) -> Callable[[pytest.MonkeyPatch], None]:
+def without_the_route(path: str) -> Callable[[pytest.MonkeyPatch], None]:
     """As it was once called."""
-    return lambda patch: patch.setattr(application, constant, f"{getattr(application, constant)}_once")
+    once = tuple((method, f"{name}_once" if name == path else name, why) for method, name, why in application.NEEDED)
+    assert once != application.NEEDED
+    return lambda patch: patch.setattr(application, "NEEDED", once)
 
 
 def without_the_cleaner(patch: pytest.MonkeyPatch) -> None:
@@ -71,10 +73,13 @@ def without_the_messages_of_visitors(patch: pytest.MonkeyPatch) -> None:
         (with_a_download_of_its_own, r"gradio \S+ has no one function for all downloads"),
         (with_a_download_that_waits, r"gradio \S+ has no one function for all downloads"),
         (without_the_mark_of_a_launched_page, r"gradio \S+ has no Page\.has_launched"),
-        (without_the_route("PROCESS_RECORDING"), r"gradio \S+ has no route /gradio_api/process_recording_once"),
-        (without_the_route("RELOAD"), r"gradio \S+ has no route /gradio_api/dev/reload_once"),
-        (without_the_route("DEEP_LINK"), r"gradio \S+ has no route /gradio_api/deep_link_once"),
-        (without_the_route("STREAM"), r"gradio \S+ has no route /gradio_api/queue/data_once"),
+        (
+            without_the_route(application.PROCESS_RECORDING),
+            r"gradio \S+ has no route /gradio_api/process_recording_once",
+        ),
+        (without_the_route(application.RELOAD), r"gradio \S+ has no route /gradio_api/dev/reload_once"),
+        (without_the_route(application.DEEP_LINK), r"gradio \S+ has no route /gradio_api/deep_link_once"),
+        (without_the_route(application.STREAM), r"gradio \S+ has no route /gradio_api/queue/data_once"),
     ],
 )
 def test_the_server_does_not_start_unprotected(

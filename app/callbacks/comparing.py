@@ -14,6 +14,7 @@ from nonlocal_video.inference.recognizer import Recognizer
 from .. import texts_more as texts
 from ..messages import GONE, plain_errors, refusal
 from ..results.store import Results
+from ..sentences import figure
 
 TOP_K = 5
 
@@ -52,7 +53,7 @@ class Comparing:
                 id = self.results.keep(explanation.prediction)
                 self.results.add_maps(id, explanation)
                 sides = [*sides, _side(id, explanation.prediction)]
-        said = [f"{side['top'][0][0]} {side['top'][0][1]:.0%}" for side in sides]
+        said = [f"{side['top'][0][0]} {figure(side['top'][0][1])}" for side in sides]
         same = sides[0]["top"][0][0] == sides[1]["top"][0][0]
         verdict = words["agree"].format(first=sides[0]["top"][0][0]) if same else words["differ"]
         yield Update(verdict.format(first=said[0], second=said[1]), sides)

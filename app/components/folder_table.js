@@ -22,7 +22,6 @@ hint.textContent = words.hint;
 view.addEventListener("change", draw);
 filter.addEventListener("input", draw);
 
-const percent = (score) => (score > 0 && score < 0.005 ? "<1%" : `${Math.round(100 * score)}%`);
 const scoreOf = (row) => row.top[0]?.[1] ?? -1;
 const orders = {
     order: (one, other) => one.number - other.number,

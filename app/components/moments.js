@@ -53,7 +53,7 @@ function accept(event) {
         return;
     }
     find(".progress").classList.remove("unknown");
-    find(".progress").firstElementChild.style.width = percent(event.done / event.planned);
+    find(".progress").firstElementChild.style.width = `${(100 * event.done) / event.planned}%`;
     const progress = filled(words.progress, event);
     const left = event.left ? `, ${filled(words.left, { seconds: event.left })}` : "";
     const cut = event.cut ? ` ${filled(words.cut, { count: event.cut })}` : "";

@@ -384,7 +384,7 @@ function makePlayer(root, words, owner) {
         }
         for (const [start, end, label, score] of segments) {
             if (label !== null) {
-                track.addCue(new VTTCue(start, end - 0.001, `${label} ${Math.round(100 * score)}%`));
+                track.addCue(new VTTCue(start, end - 0.001, `${label} ${percent(score)}`));
             }
         }
     }

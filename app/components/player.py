@@ -16,7 +16,7 @@ def script(*names: str) -> str:
     return "\n".join((_HERE / f"{name}.js").read_text(encoding="utf-8") for name in names)
 
 
-PLAYER_SCRIPTS = ("heat", "strip", "player")
+PLAYER_SCRIPTS = ("percent", "heat", "strip", "player")
 PLAYER_STYLE = (_HERE / "player.css").read_text(encoding="utf-8")
 
 

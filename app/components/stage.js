@@ -197,12 +197,11 @@ function answer(event) {
 function drawBars(top) {
     bars.replaceChildren(
         ...top.map(([label, score], place) => {
-            const percent = score < 0.005 ? "<1%" : score >= 0.995 ? ">99%" : `${Math.round(100 * score)}%`;
             const bar = textNode("button", "", "answer-bar");
             bar.type = "button";
             bar.setAttribute("aria-pressed", place === 0);
             bar.title = words.why;
-            const [fill, name, number] = [textNode("i", ""), textNode("span", label, "label"), textNode("span", percent, "percent")];
+            const [fill, name, number] = [textNode("i", ""), textNode("span", label, "label"), textNode("span", percent(score), "percent")];
             fill.style.width = `${100 * score}%`;
             bar.append(name, number, fill);
             bar.addEventListener("click", async () => {

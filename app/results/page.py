@@ -87,7 +87,7 @@ def _player(kept: KeptResult) -> str:
 
 def _bars(kept: KeptResult) -> str:
     rows = "".join(
-        f'<li><span class="label">{escape(one["label"])}</span><span class="score">{one["score"]:.0%}</span>'
+        f'<li><span class="label">{escape(one["label"])}</span><span class="score">{escape(sentences.figure(one["score"]))}</span>'
         f'<meter min="0" max="1" value="{one["score"]:.4f}" aria-label="{escape(one["label"])}"></meter></li>'
         for one in kept.row["top"]
     )

@@ -49,7 +49,7 @@ INTAKE = {
 
 # States of the answer
 STAGE = {
-    "sending": "Sending {name}",
+    "sending": "Sending the clip",
     "notSent": "It was not sent: {reason}. Try again.",
     "notSentTitle": "The clip did not arrive",
     "tooLargeTitle": "This clip is too large",

@@ -119,7 +119,7 @@ document.addEventListener("clip-chosen", async ({ detail: { name, url, sent: sen
     size = sent = null;
     const mine = chooseAnew();
     find(".clip-name").textContent = name;
-    busy(filled(words.sending, { name }));
+    busy(words.sending);
     player.showClip(url);
     let what;
     try {

@@ -19,7 +19,7 @@ def keep_bar() -> gr.HTML:
     return gr.HTML(
         None,
         html_template=template,
-        js_on_load=script("percent", "recent", "address", "keep_bar"),
+        js_on_load=script("percent", "recent", "address", "gear", "keep_bar"),
         apply_default_css=False,
         words={**words, "maps": texts.MAP_NAMES},
         elem_id="keep-bar",

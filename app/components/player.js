@@ -27,6 +27,17 @@ function makePlayer(root, words, owner) {
         draw();
     }
 
+    // A new look at the same clip: its film stays, and nothing of the answer before it.
+    function renew() {
+        state.asked++;
+        Object.assign(state, { label: null, point: null, dots: [], extra: {} });
+        show("clip");
+        root.classList.remove("ready", "asking");
+        find(".numbers").hidden = find(".made").hidden = true;
+        say(words.waiting);
+    }
+
+    const isAnswered = () => root.classList.contains("ready");
     const active = () => (state.mode === "clip" && (state.long || !state.data) ? whole : span);
     const shownMap = () => (state.mode === "clip" ? null : state.extra[mapKey()] ?? null);
     const mapKey = () => (state.mode === "evidence" ? `evidence:${state.label}` : state.mode);
@@ -180,7 +191,7 @@ function makePlayer(root, words, owner) {
 
     // Questions about a point
     async function ask(x, y, frame = state.frame) {
-        if (!state.data) {
+        if (!isAnswered()) {
             return;
         }
         if (active() === whole && !within(seconds())) {
@@ -269,7 +280,7 @@ function makePlayer(root, words, owner) {
         return { x: inside((event.clientX - box.left) / box.width), y: inside((event.clientY - box.top) / box.height) };
     };
     picture.addEventListener("pointerdown", (event) => {
-        if (event.button === 0 && state.data && !event.target.closest("button")) {
+        if (event.button === 0 && isAnswered() && !event.target.closest("button")) {
             state.from = { ...at(event), pageX: event.clientX, pageY: event.clientY };
             picture.setPointerCapture(event.pointerId);
         }
@@ -390,7 +401,7 @@ function makePlayer(root, words, owner) {
     }
 
     clear();
-    return { clear, showClip, load, explain, moment, captions, say };
+    return { clear, renew, showClip, load, explain, moment, captions, say };
 }
 
 function textNode(tag, text, className = "") {

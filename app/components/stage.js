@@ -54,6 +54,7 @@ function chooseAnew() {
     choice += 1;
     setState("sending");
     clearAnswer();
+    player.renew();
     busy(words.reading);
     return choice;
 }

@@ -96,6 +96,26 @@ def test_a_dragged_rectangle_is_looked_at_alone(page: Page, small_server: Server
     expect(page.locator("#stage .part")).to_be_hidden()
 
 
+def test_a_new_look_shows_nothing_of_the_answer_before_it(
+    page: Page, small_server: Server, clip_folder: Path
+) -> None:
+    open_page(page, small_server)
+    choose(page, clip_folder / "a.mp4")
+    answered(page)
+    expect(page.locator("#stage .legend")).to_contain_text("Bright places speak for")
+    at_once = page.evaluate(
+        """() => {
+            document.dispatchEvent(new CustomEvent("settings-changed"));
+            const find = (selector) => document.querySelector(`#stage ${selector}`);
+            const heat = find(".heat").getContext("2d").getImageData(0, 0, find(".heat").width, find(".heat").height);
+            return [find(".legend").textContent, find(".line").getAttribute("points"), heat.data.some(Boolean)];
+        }"""
+    )
+    assert at_once == ["What the answer rests on appears here.", "", False]
+    answered(page)
+    expect(page.locator("#stage .legend")).to_contain_text("Bright places speak for")
+
+
 def test_a_long_clip_has_its_moments_in_the_same_flow(page: Page, small_server: Server, long_clip: Path) -> None:
     open_page(page, small_server)
     choose(page, long_clip)

@@ -41,6 +41,7 @@ def theme() -> gr.themes.Base:
     """Return the theme, with system fonts, as other fonts would be fetched from a foreign host."""
     return gr.themes.Default(
         primary_hue="indigo",
+        secondary_hue="indigo",  # links have the accent, too
         neutral_hue="slate",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],

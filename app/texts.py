@@ -73,7 +73,6 @@ STAGE = {
     "onlyHere": "Only this part of the picture was looked at",
     "wholePicture": "Look at the whole picture",
     "details": "Details",
-    "bars": "Ask why one of these: {label}, {percent}",
     "why": "a bar shows what speaks for it",
 }
 
@@ -111,8 +110,6 @@ PLAYER = {
     "clipLegend": "The clip as it is. Click a point to ask what it attends to; drag a rectangle to look only there.",
     "asking": "Asking what this point attends to",
     "numbers": "Numbers",
-    "escape": "Escape ends the question.",
-    "end": "Back",
     "waiting": "What the answer rests on appears here.",
     "cannot": "Your browser cannot play this kind of file. It is shown here once the server has read it.",
     "made": "How is this made?",

@@ -36,7 +36,12 @@ find(".choose").addEventListener("click", () => input.click());
 const isShown = () => element.offsetParent !== null;
 const hasFiles = (transfer) => [...(transfer?.types ?? [])].includes("Files");
 let entered = 0;
-const dropping = (is) => element.closest("#flow")?.setAttribute("data-dropping", is ? "yes" : "no");
+function dropping(is) {
+    element.closest("#flow")?.setAttribute("data-dropping", is ? "yes" : "no");
+    find(".big").textContent = is ? words.dropNow : words.drop;
+    find(".another").textContent = is ? words.dropNow : words.another;
+}
+
 document.addEventListener("dragenter", (event) => {
     if (isShown() && hasFiles(event.dataTransfer)) {
         entered += 1;

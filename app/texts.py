@@ -147,6 +147,7 @@ NOT_KEPT = "What this answer was made from is no longer kept, or was too large t
 # Long clips
 MOMENTS = {
     "title": "Moment by moment",
+    "reading": "Reading the clip",
     "progress": "{planned} windows, {done} done",
     "left": "about {seconds} s left",
     "stop": "Stop",
@@ -158,8 +159,8 @@ MOMENTS = {
     "legend": "Click a moment to play it and to see which other moments its answer drew on.",
     "drew": "{time}: {label}. It drew on {others}.",
     "drewNothing": "{time}: {label}. No other moment is like it, so it stands alone.",
-    "itself": "itself {percent}",
-    "other": "{time} {percent}",
+    "itself": "itself ({percent})",
+    "other": "{time} ({percent})",
     "segments": "Segments",
     "here": "Ask why here",
     "area": "Moments of the clip",

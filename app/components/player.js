@@ -9,7 +9,7 @@ function makePlayer(root, words, owner) {
 
     function clear() {
         Object.assign(state, { data: null, mode: "clip", before: "evidence", label: null, point: null, dots: [], region: null });
-        Object.assign(state, { frame: 0, asked: 0, canPlay: false, long: false, extra: {} });
+        Object.assign(state, { frame: 0, asked: 0, canPlay: false, wholeFilm: null, long: false, extra: {} });
         for (const video of [whole, span]) {
             video.pause();
             video.removeAttribute("src");
@@ -100,6 +100,10 @@ function makePlayer(root, words, owner) {
             }
         }
         strip.showWhole(video === whole);
+        if (video === whole && state.data && state.canPlay && state.wholeFilm !== whole.src && Number.isFinite(whole.duration)) {
+            state.wholeFilm = whole.src;
+            strip.film(whole.src, whole.duration, () => state.wholeFilm === whole.src, true);
+        }
         find(".cannot").hidden = !(video === whole && state.unplayable && !state.data);
     }
 

@@ -41,7 +41,8 @@ def player_template() -> str:
 <p class="cannot" hidden>{words["cannot"]}</p>
 </div>
 <div class="strip" role="slider" tabindex="0" aria-label="{words["scrub"]}" aria-valuemin="0" aria-valuemax="100"
-aria-valuenow="0"><canvas class="film" width="1200" height="84" aria-hidden="true"></canvas>
+aria-valuenow="0"><canvas class="film of-span" width="1200" height="84" aria-hidden="true"></canvas>
+<canvas class="film of-whole" width="1200" height="84" aria-hidden="true"></canvas>
 <svg viewBox="0 0 100 30" preserveAspectRatio="none" aria-hidden="true"><polygon class="area"></polygon>
 <polyline class="line"></polyline></svg><div class="now"></div><span class="clock" aria-hidden="true"></span></div>
 <div class="controls">

@@ -127,6 +127,12 @@ def test_a_long_clip_has_its_moments_in_the_same_flow(page: Page, small_server: 
     expect(page.locator(".moments .drew")).to_contain_text(re.compile(r"It drew on|stands alone"), timeout=WITHIN_MS)
     chips.last.click()
     page.wait_for_function("!document.querySelector('.player .whole').hidden")
+    page.wait_for_function(
+        """() => {
+            const film = document.querySelector(".player .of-whole");
+            return film.getContext("2d").getImageData(film.width - 60, 10, 1, 1).data[3] === 255;
+        }"""
+    )  # pictures up to the clip's end
     cues = page.evaluate("document.querySelector('.player .whole').textTracks[0].cues.length")
     assert cues == chips.count()
     page.get_by_role("button", name="Ask why here").click()

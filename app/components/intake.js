@@ -114,7 +114,7 @@ async function record() {
     viewfinder.hidden = false;
     viewfinder.play().catch(() => {});
     recordButton.textContent = words.stop;
-    recordButton.classList.add("live");
+    recordButton.classList.add("recording");
     for (let seconds = COUNTDOWN; seconds > 0 && !mine.stopped; seconds--) {
         tellCamera(filled(words.recordWait, { seconds }));
         await pause(1000);
@@ -141,7 +141,7 @@ async function record() {
     viewfinder.srcObject = null;
     viewfinder.hidden = true;
     recordButton.textContent = words.record;
-    recordButton.classList.remove("live");
+    recordButton.classList.remove("recording");
     tellCamera("");
     recording = null;
 }

@@ -96,9 +96,7 @@ def test_a_dragged_rectangle_is_looked_at_alone(page: Page, small_server: Server
     expect(page.locator("#stage .part")).to_be_hidden()
 
 
-def test_a_new_look_shows_nothing_of_the_answer_before_it(
-    page: Page, small_server: Server, clip_folder: Path
-) -> None:
+def test_a_new_look_shows_nothing_of_the_answer_before_it(page: Page, small_server: Server, clip_folder: Path) -> None:
     open_page(page, small_server)
     choose(page, clip_folder / "a.mp4")
     answered(page)
@@ -144,7 +142,12 @@ def test_a_recording_is_recognised_like_an_upload(page: Page, small_server: Serv
     earlier = files_of(small_server, ".webm")
     page.context.grant_permissions(["camera"])  # and no microphone
     open_page(page, small_server)
-    page.get_by_role("button", name="Record").click()
+    record = page.get_by_role("button", name="Record")
+    looks = record.evaluate("button => getComputedStyle(button).display")
+    record.click()
+    stop = page.locator("#intake .record")
+    expect(stop).to_have_text("Stop", timeout=WITHIN_MS)
+    assert stop.evaluate("button => getComputedStyle(button).display") == looks, "no looks of another tab's"
     expect(page.locator("#intake .camera-says")).to_contain_text("Recording, 1 s", timeout=WITHIN_MS)
     page.get_by_role("button", name="Stop").first.click()
     answered(page)

@@ -13,7 +13,7 @@ view.setAttribute("aria-label", words.view);
 for (const [name, text] of Object.entries(words.views)) {
     view.append(new Option(text, name));
 }
-const filter = Object.assign(document.createElement("input"), { type: "search", placeholder: words.filter });
+const filter = Object.assign(document.createElement("input"), { type: "search", placeholder: words.filter_here });
 filter.setAttribute("aria-label", words.filter);
 const options = document.createElement("datalist");
 options.id = "folder-labels";

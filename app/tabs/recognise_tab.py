@@ -130,7 +130,9 @@ def _settings(recognizers: Mapping[str, Recognizer], limits: str) -> tuple[Setti
         with gr.Row():
             start = gr.Number(None, label=texts.START, minimum=0, min_width=100, elem_id="start")
             end = gr.Number(None, label=texts.END, minimum=0, min_width=100, elem_id="end")
-        about = gr.Markdown(about_model(first.card, str(first.device), limits), elem_id="limits", elem_classes="small-print")
+        about = gr.Markdown(
+            about_model(first.card, str(first.device), limits), elem_id="limits", elem_classes="small-print"
+        )
     return Settings(model, view, region, start, end), about
 
 

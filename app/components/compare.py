@@ -23,4 +23,5 @@ def compare_players() -> gr.HTML:
         apply_default_css=False,
         words=texts.COMPARE,
         elem_id="compare-players",
+        elem_classes="bare",
     )

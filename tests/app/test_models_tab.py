@@ -41,7 +41,7 @@ def _no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_list_has_licence_size_and_buttons_only_where_allowed(recognizer: Recognizer) -> None:
     closed, open_ = (ModelList({"tiny": recognizer}, allow).as_html() for allow in (False, True))
     assert "<strong>tiny</strong>" in closed
-    notes = ModelList({"tiny": SimpleNamespace(card=replace(recognizer.card, notes=("Of layer4.",)))}).as_html()  # type: ignore[dict-item]
+    notes = ModelList({"tiny": SimpleNamespace(card=replace(recognizer.card, notes=("Of layer4.",)))}).as_html()
     assert "</summary><p>Of layer4.</p></details>" in notes
     for row in recommended_rows():
         assert row["name"] in closed

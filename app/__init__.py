@@ -11,7 +11,8 @@ Which file draws what:
     components/stage          the answer: headline, how sure, bars, progress; it drops events of earlier runs
     components/player         the player (player.js), its heat (heat.js), its strip and marks (strip.js)
     components/moments_view   the moments of a long clip
-    components/keep_bar       link, files and recent results; address.js is the address of the page
+    components/keep_bar       link, files and recent results; address.js is the address of the page, gear.js closes
+                              settings
     components/drop_zone      what Timeline, Search and Folder begin with; the intake has its look, drop_zone.css
     components/headline       what they do and have found, how far and how long still
     components/sample_row, downloads    the samples below a drop zone, and the files of a run

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .texts import DEVICE, STAGE
+
 if TYPE_CHECKING:
     from nonlocal_video.models.card import InputSpec, ModelCard
 
@@ -46,6 +48,13 @@ def standard_view(card: ModelCard) -> str:
     """Describe the standard view."""
     spec = card.input
     return f"Standard looks at {spec.num_frames} frames, {spec.span_seconds:.1f} s from the middle of the clip."
+
+
+def about_model(card: ModelCard, device: str, limits: str) -> str:
+    """Describe a model and the limits in Markdown; the notes of its card are folded, as they are for its makers."""
+    notes = "\n\n".join(card.notes)
+    fold = f"<details><summary>{STAGE['details']}</summary>\n\n{notes}\n\n</details>" if notes else ""
+    return "\n\n".join(filter(None, [DEVICE.format(model=card.name, device=device), limits, fold]))
 
 
 def window_choices(card: ModelCard) -> list[Choice]:

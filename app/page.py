@@ -41,6 +41,7 @@ def theme() -> gr.themes.Base:
     """Return the theme, with system fonts, as other fonts would be fetched from a foreign host."""
     return gr.themes.Default(
         primary_hue="indigo",
+        secondary_hue="indigo",  # links have the accent, too
         neutral_hue="slate",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
@@ -121,7 +122,7 @@ def build_page(
                 folders = folder_tab(by_name, rows, folder_root, limits, max_upload_mb=max_upload_mb)
                 teach_from(folders.table, rows, teaching)
             with gr.Tab(texts_more.MODELS["tab"], id="models"):
-                models_tab(by_name, results, allow_pull=allow_pull)
+                comparison = models_tab(by_name, results, max_upload_mb=max_upload_mb, allow_pull=allow_pull)
             with gr.Tab(texts.TABS["api"], id="api"):
                 api_tab(page)
         _find_from_the_player(page, recognise, searches)
@@ -129,6 +130,8 @@ def build_page(
         page.unload(recognise.recognition.forget)
         page.unload(timelines.leave)
         page.unload(folders.runs.leave)
+        if comparison is not None:
+            page.unload(comparison.leave)
         page.unload(searches.forget)
         page.unload(teaching.teaching.forget)
     return page.queue(max_size=MOST_IN_QUEUE, default_concurrency_limit=1, api_open=False)

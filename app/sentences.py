@@ -31,6 +31,13 @@ def percent(share: float) -> str:
     return "over 99%" if 0.995 <= share < 1 else f"{share:.0%}"
 
 
+def figure(share: float) -> str:
+    """Format a share for a table, as percent.js does: what is nearly nothing or nearly certain is not rounded to it."""
+    if 0.995 <= share < 1:
+        return ">99%"
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
 def place(x: float, y: float) -> str:
     """Return a place of the picture in plain words; x and y are fractions from the left and from the top."""
     column = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""

@@ -49,7 +49,7 @@ INTAKE = {
 
 # States of the answer
 STAGE = {
-    "sending": "Sending {name}",
+    "sending": "Sending the clip",
     "notSent": "It was not sent: {reason}. Try again.",
     "notSentTitle": "The clip did not arrive",
     "tooLargeTitle": "This clip is too large",
@@ -73,7 +73,6 @@ STAGE = {
     "onlyHere": "Only this part of the picture was looked at",
     "wholePicture": "Look at the whole picture",
     "details": "Details",
-    "bars": "Ask why one of these: {label}, {percent}",
     "why": "a bar shows what speaks for it",
 }
 
@@ -111,8 +110,6 @@ PLAYER = {
     "clipLegend": "The clip as it is. Click a point to ask what it attends to; drag a rectangle to look only there.",
     "asking": "Asking what this point attends to",
     "numbers": "Numbers",
-    "escape": "Escape ends the question.",
-    "end": "Back",
     "waiting": "What the answer rests on appears here.",
     "cannot": "Your browser cannot play this kind of file. It is shown here once the server has read it.",
     "made": "How is this made?",
@@ -150,6 +147,7 @@ NOT_KEPT = "What this answer was made from is no longer kept, or was too large t
 # Long clips
 MOMENTS = {
     "title": "Moment by moment",
+    "reading": "Reading the clip",
     "progress": "{planned} windows, {done} done",
     "left": "about {seconds} s left",
     "stop": "Stop",
@@ -161,8 +159,8 @@ MOMENTS = {
     "legend": "Click a moment to play it and to see which other moments its answer drew on.",
     "drew": "{time}: {label}. It drew on {others}.",
     "drewNothing": "{time}: {label}. No other moment is like it, so it stands alone.",
-    "itself": "itself {percent}",
-    "other": "{time} {percent}",
+    "itself": "itself ({percent})",
+    "other": "{time} ({percent})",
     "segments": "Segments",
     "here": "Ask why here",
     "area": "Moments of the clip",

@@ -12,6 +12,7 @@ CAMERA = {
     "camera_busy": "The camera could not be started; another program may be using it.",
 }
 
+SENDING = "Sending {name}"
 SENDING_MANY = "Sending {name}, {number} of {count}"
 SEVERAL = "One video at a time here. The Folder tab takes many."
 FLOW_SETTINGS = "Settings"

@@ -19,6 +19,7 @@ from nonlocal_video.zoo.models import pull
 
 from .. import texts_more as texts
 from ..messages import refusal
+from ..texts import STAGE
 
 MEGABYTE = 1e6
 
@@ -82,7 +83,9 @@ class ModelList:
     def _served(self, recognizer: Recognizer) -> str:
         card = recognizer.card
         what = texts.MODELS["classes"].format(count=len(card.labels), frames=card.input.num_frames)
-        return _item(card.name, [what, card.licence, " ".join(card.notes)])
+        notes = "".join(f"<p>{escape(note)}</p>" for note in card.notes)
+        fold = f"<details><summary>{STAGE['details']}</summary>{notes}</details>" if notes else ""
+        return _item(card.name, [what, card.licence], more=fold)
 
     def _offered(self, row: dict[str, Any]) -> str:
         words = texts.MODELS
@@ -103,11 +106,12 @@ class ModelList:
         return _item(row["name"], [row["why"], *facts], button)
 
 
-def _item(name: str, facts: list[str], button: str = "") -> str:
+def _item(name: str, facts: list[str], button: str = "", more: str = "") -> str:
     first, *others = facts
     chips = "".join(f"<span>{escape(fact)}</span>" for fact in others if fact)
     return (
-        f"<li><div><strong>{escape(name)}</strong><p>{escape(first)}</p><p class='facts'>{chips}</p></div>{button}</li>"
+        f"<li><div><strong>{escape(name)}</strong><p>{escape(first)}</p><p class='facts'>{chips}</p>{more}</div>"
+        f"{button}</li>"
     )
 
 

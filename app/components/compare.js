@@ -29,7 +29,7 @@ function figure(side, number) {
         const meter = made("span", "meter");
         meter.append(made("i", ""));
         meter.firstChild.style.width = `${100 * score}%`;
-        item.append(made("span", "label", label), made("span", "percent", `${Math.round(100 * score)}%`), meter);
+        item.append(made("span", "label", label), made("span", "percent", percent(score)), meter);
         bars.append(item);
     }
     const link = Object.assign(made("a", "", words.open), { href: `/r/${side.result}`, target: "_blank", rel: "noopener" });

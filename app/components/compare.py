@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 
 from .. import texts_more as texts
-
-_HERE = Path(__file__)
+from .player import script
 
 
 def compare_players() -> gr.HTML:
@@ -21,8 +19,9 @@ def compare_players() -> gr.HTML:
 <button type="button">{words["play"]}</button>
 <input type="range" step="0.01" aria-label="{words["scrub"]}"><span></span></div>
 <p class="legend" hidden>{words["legend"]}</p>""",
-        js_on_load=_HERE.with_suffix(".js").read_text("utf-8"),
+        js_on_load=script("percent", "compare"),
         apply_default_css=False,
         words=texts.COMPARE,
         elem_id="compare-players",
+        elem_classes="bare",
     )

@@ -65,7 +65,7 @@ def drop_zone(
         js_on_load=script("drop_zone"),
         apply_default_css=False,
         words={
-            "sending": texts.STAGE["sending"],
+            "sending": tool_texts.SENDING,
             "sendingMany": tool_texts.SENDING_MANY,
             "notSent": texts.STAGE["notSent"],
             "tooLarge": texts.INTAKE["tooLarge"],

@@ -13,7 +13,7 @@ view.setAttribute("aria-label", words.view);
 for (const [name, text] of Object.entries(words.views)) {
     view.append(new Option(text, name));
 }
-const filter = Object.assign(document.createElement("input"), { type: "search", placeholder: words.filter });
+const filter = Object.assign(document.createElement("input"), { type: "search", placeholder: words.filter_here });
 filter.setAttribute("aria-label", words.filter);
 const options = document.createElement("datalist");
 options.id = "folder-labels";
@@ -22,7 +22,6 @@ hint.textContent = words.hint;
 view.addEventListener("change", draw);
 filter.addEventListener("input", draw);
 
-const percent = (score) => (score > 0 && score < 0.005 ? "<1%" : `${Math.round(100 * score)}%`);
 const scoreOf = (row) => row.top[0]?.[1] ?? -1;
 const orders = {
     order: (one, other) => one.number - other.number,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from .. import texts_more as texts
+from .player import script
 
-_HERE = Path(__file__)
 _TEMPLATE = """<div class="tools" hidden></div><p class="hint" hidden></p>
 <div class="rows" role="list"></div><p class="none" role="status" hidden></p><div class="after" hidden></div>"""
 
@@ -24,7 +23,7 @@ def folder_table(functions: list[Callable[[Any], Any]]) -> gr.HTML:
     return gr.HTML(
         None,
         html_template=_TEMPLATE,
-        js_on_load=_HERE.with_suffix(".js").read_text("utf-8"),
+        js_on_load=script("percent", "folder_table"),
         apply_default_css=False,
         server_functions=functions,
         words=texts.FOLDER_TABLE,

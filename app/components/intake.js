@@ -36,7 +36,12 @@ find(".choose").addEventListener("click", () => input.click());
 const isShown = () => element.offsetParent !== null;
 const hasFiles = (transfer) => [...(transfer?.types ?? [])].includes("Files");
 let entered = 0;
-const dropping = (is) => element.closest("#flow")?.setAttribute("data-dropping", is ? "yes" : "no");
+function dropping(is) {
+    element.closest("#flow")?.setAttribute("data-dropping", is ? "yes" : "no");
+    find(".big").textContent = is ? words.dropNow : words.drop;
+    find(".another").textContent = is ? words.dropNow : words.another;
+}
+
 document.addEventListener("dragenter", (event) => {
     if (isShown() && hasFiles(event.dataTransfer)) {
         entered += 1;
@@ -109,7 +114,7 @@ async function record() {
     viewfinder.hidden = false;
     viewfinder.play().catch(() => {});
     recordButton.textContent = words.stop;
-    recordButton.classList.add("live");
+    recordButton.classList.add("recording");
     for (let seconds = COUNTDOWN; seconds > 0 && !mine.stopped; seconds--) {
         tellCamera(filled(words.recordWait, { seconds }));
         await pause(1000);
@@ -136,7 +141,7 @@ async function record() {
     viewfinder.srcObject = null;
     viewfinder.hidden = true;
     recordButton.textContent = words.record;
-    recordButton.classList.remove("live");
+    recordButton.classList.remove("recording");
     tellCamera("");
     recording = null;
 }

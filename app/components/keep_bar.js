@@ -2,6 +2,7 @@
 const words = props.words;
 const find = (selector) => element.querySelector(selector);
 const [bar, link, copy, save, files, similar] = [".keep", ".link", ".copy", ".save", ".files", ".similar"].map(find);
+const KINDS = { mp4: "MP4", gif: "GIF", webp: "WebP", png: `PNG ${words.strip}` };
 let shown = "";
 let run = ""; // identity of the run that is shown; a result that was kept has none
 let now = 0; // seconds in the clip
@@ -29,7 +30,7 @@ document.addEventListener("run-answered", ({ detail }) => {
         save.hidden = false;
         similar.hidden = run.startsWith("kept.");
         const rows = Object.keys(detail.player.maps).map((name) =>
-            row(words.maps[name], ["mp4", "gif", "webp", "png"].map((kind) => [`${name}.${kind}`, kind === "png" ? `PNG ${words.strip}` : kind.toUpperCase()])),
+            row(words.maps[name], Object.entries(KINDS).map(([kind, text]) => [`${name}.${kind}`, text])),
         );
         files.replaceChildren(...rows, row(words.scores, [["result.json", "JSON"]]), ...(rows.length ? [row(words.everything, [["all.zip", "ZIP"]])] : []));
     }

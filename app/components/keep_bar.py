@@ -19,7 +19,7 @@ def keep_bar() -> gr.HTML:
     return gr.HTML(
         None,
         html_template=template,
-        js_on_load=script("recent", "address", "keep_bar"),
+        js_on_load=script("percent", "recent", "address", "gear", "keep_bar"),
         apply_default_css=False,
         words={**words, "maps": texts.MAP_NAMES},
         elem_id="keep-bar",
@@ -33,7 +33,7 @@ def recent_results() -> gr.HTML:
         None,
         html_template=f'<section class="recent" aria-label="{texts.KEEP["recent"]}" hidden>'
         f"<p>{texts.KEEP['recent']}</p><ul></ul></section>",
-        js_on_load=script("recent", "recent_list"),
+        js_on_load=script("percent", "recent", "recent_list"),
         apply_default_css=False,
         elem_id="recent-results",
         elem_classes="bare",

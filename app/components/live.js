@@ -128,8 +128,6 @@ function show(mine, answer) {
     pace.textContent = words.pace.replace("{seconds}", answer.seconds.toFixed(1)).replace("{late}", late.toFixed(1));
 }
 
-const percent = (score) => `${Math.round(100 * score)}%`;
-
 // Runs of one action over the last minute: a strip, and the changes in words, the last one first.
 function drawHistory(history) {
     const end = history.at(-1).end_seconds, runs = [];

@@ -33,6 +33,7 @@ function hide() {
     find(".look-here").hidden = true;
     over.querySelector("svg").replaceChildren();
     find(".chosen").hidden = true;
+    lanes.hidden = drew.hidden = true; // until there is something to click
 }
 
 function accept(event) {
@@ -48,12 +49,12 @@ function accept(event) {
         return;
     }
     if (!event.planned) {
-        said.textContent = "";
+        said.textContent = words.reading;
         find(".progress").classList.add("unknown");
         return;
     }
     find(".progress").classList.remove("unknown");
-    find(".progress").firstElementChild.style.width = percent(event.done / event.planned);
+    find(".progress").firstElementChild.style.width = `${(100 * event.done) / event.planned}%`;
     const progress = filled(words.progress, event);
     const left = event.left ? `, ${filled(words.left, { seconds: event.left })}` : "";
     const cut = event.cut ? ` ${filled(words.cut, { count: event.cut })}` : "";
@@ -64,6 +65,7 @@ function accept(event) {
 
 function draw(event) {
     shown = event;
+    lanes.hidden = drew.hidden = false;
     find(".alone").replaceChildren(...blocks(event.alone));
     find(".refined").replaceChildren(...blocks(event.refined));
     find(".axis").replaceChildren(...ticksUpTo(event.end, innerWidth < 640 ? 4 : 8));
@@ -101,7 +103,7 @@ async function choose(time, playFrom = time) {
         ...reply.others.map((other) => {
             const arc = document.createElementNS("http://www.w3.org/2000/svg", "path");
             const to = middle(other);
-            arc.setAttribute("d", `M ${from} 96 C ${from} 30, ${to} 30, ${to} 96`);
+            arc.setAttribute("d", `M ${from} 0 C ${from} 115, ${to} 115, ${to} 0`);
             arc.style.opacity = 0.25 + (0.75 * other.weight) / strongest;
             arc.style.strokeWidth = `${1 + (4 * other.weight) / strongest}px`;
             return arc;

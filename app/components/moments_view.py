@@ -36,7 +36,7 @@ aria-valuenow="0">
 <button type="button" class="look-here quiet" hidden>{words["here"]}</button>
 <div class="chips" role="group" aria-label="{words["segments"]}"></div>
 </section>""",
-        js_on_load=script("time_axis", "moments"),
+        js_on_load=script("percent", "time_axis", "moments"),
         apply_default_css=False,
         server_functions=functions,
         words=words,

@@ -9,7 +9,7 @@ function makePlayer(root, words, owner) {
 
     function clear() {
         Object.assign(state, { data: null, mode: "clip", before: "evidence", label: null, point: null, dots: [], region: null });
-        Object.assign(state, { frame: 0, asked: 0, canPlay: false, long: false, extra: {} });
+        Object.assign(state, { frame: 0, asked: 0, canPlay: false, wholeFilm: null, long: false, extra: {} });
         for (const video of [whole, span]) {
             video.pause();
             video.removeAttribute("src");
@@ -27,6 +27,17 @@ function makePlayer(root, words, owner) {
         draw();
     }
 
+    // A new look at the same clip: its film stays, and nothing of the answer before it.
+    function renew() {
+        state.asked++;
+        Object.assign(state, { label: null, point: null, dots: [], extra: {} });
+        show("clip");
+        root.classList.remove("ready", "asking");
+        find(".numbers").hidden = find(".made").hidden = true;
+        say(words.waiting);
+    }
+
+    const isAnswered = () => root.classList.contains("ready");
     const active = () => (state.mode === "clip" && (state.long || !state.data) ? whole : span);
     const shownMap = () => (state.mode === "clip" ? null : state.extra[mapKey()] ?? null);
     const mapKey = () => (state.mode === "evidence" ? `evidence:${state.label}` : state.mode);
@@ -89,6 +100,10 @@ function makePlayer(root, words, owner) {
             }
         }
         strip.showWhole(video === whole);
+        if (video === whole && state.data && state.canPlay && state.wholeFilm !== whole.src && Number.isFinite(whole.duration)) {
+            state.wholeFilm = whole.src;
+            strip.film(whole.src, whole.duration, () => state.wholeFilm === whole.src, true);
+        }
         find(".cannot").hidden = !(video === whole && state.unplayable && !state.data);
     }
 
@@ -180,7 +195,7 @@ function makePlayer(root, words, owner) {
 
     // Questions about a point
     async function ask(x, y, frame = state.frame) {
-        if (!state.data) {
+        if (!isAnswered()) {
             return;
         }
         if (active() === whole && !within(seconds())) {
@@ -269,7 +284,7 @@ function makePlayer(root, words, owner) {
         return { x: inside((event.clientX - box.left) / box.width), y: inside((event.clientY - box.top) / box.height) };
     };
     picture.addEventListener("pointerdown", (event) => {
-        if (event.button === 0 && state.data && !event.target.closest("button")) {
+        if (event.button === 0 && isAnswered() && !event.target.closest("button")) {
             state.from = { ...at(event), pageX: event.clientX, pageY: event.clientY };
             picture.setPointerCapture(event.pointerId);
         }
@@ -384,13 +399,13 @@ function makePlayer(root, words, owner) {
         }
         for (const [start, end, label, score] of segments) {
             if (label !== null) {
-                track.addCue(new VTTCue(start, end - 0.001, `${label} ${Math.round(100 * score)}%`));
+                track.addCue(new VTTCue(start, end - 0.001, `${label} ${percent(score)}`));
             }
         }
     }
 
     clear();
-    return { clear, showClip, load, explain, moment, captions, say };
+    return { clear, renew, showClip, load, explain, moment, captions, say };
 }
 
 function textNode(tag, text, className = "") {

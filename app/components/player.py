@@ -16,7 +16,7 @@ def script(*names: str) -> str:
     return "\n".join((_HERE / f"{name}.js").read_text(encoding="utf-8") for name in names)
 
 
-PLAYER_SCRIPTS = ("heat", "strip", "player")
+PLAYER_SCRIPTS = ("percent", "heat", "strip", "player")
 PLAYER_STYLE = (_HERE / "player.css").read_text(encoding="utf-8")
 
 
@@ -41,7 +41,8 @@ def player_template() -> str:
 <p class="cannot" hidden>{words["cannot"]}</p>
 </div>
 <div class="strip" role="slider" tabindex="0" aria-label="{words["scrub"]}" aria-valuemin="0" aria-valuemax="100"
-aria-valuenow="0"><canvas class="film" width="1200" height="84" aria-hidden="true"></canvas>
+aria-valuenow="0"><canvas class="film of-span" width="1200" height="84" aria-hidden="true"></canvas>
+<canvas class="film of-whole" width="1200" height="84" aria-hidden="true"></canvas>
 <svg viewBox="0 0 100 30" preserveAspectRatio="none" aria-hidden="true"><polygon class="area"></polygon>
 <polyline class="line"></polyline></svg><div class="now"></div><span class="clock" aria-hidden="true"></span></div>
 <div class="controls">

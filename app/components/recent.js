@@ -39,7 +39,7 @@ const recent = {
             picture.loading = "lazy";
             picture.src = `/r/${one.id}/thumbnail.jpg`;
             link.append(one.label, " ");
-            link.appendChild(document.createElement("span")).textContent = `${Math.round(100 * one.score)}%`;
+            link.appendChild(document.createElement("span")).textContent = percent(one.score);
             return item;
         });
         root.querySelector("ul").replaceChildren(...items);

@@ -55,6 +55,7 @@ function chooseAnew() {
     choice += 1;
     setState("sending");
     clearAnswer();
+    player.renew();
     busy(words.reading);
     return choice;
 }
@@ -120,7 +121,7 @@ document.addEventListener("clip-chosen", async ({ detail: { name, url, sent: sen
     size = sent = null;
     const mine = chooseAnew();
     find(".clip-name").textContent = name;
-    busy(filled(words.sending, { name }));
+    busy(words.sending);
     player.showClip(url);
     let what;
     try {
@@ -201,12 +202,11 @@ function answer(event) {
 function drawBars(top) {
     bars.replaceChildren(
         ...top.map(([label, score], place) => {
-            const percent = score < 0.005 ? "<1%" : score >= 0.995 ? ">99%" : `${Math.round(100 * score)}%`;
             const bar = textNode("button", "", "answer-bar");
             bar.type = "button";
             bar.setAttribute("aria-pressed", place === 0);
             bar.title = words.why;
-            const [fill, name, number] = [textNode("i", ""), textNode("span", label, "label"), textNode("span", percent, "percent")];
+            const [fill, name, number] = [textNode("i", ""), textNode("span", label, "label"), textNode("span", percent(score), "percent")];
             fill.style.width = `${100 * score}%`;
             bar.append(name, number, fill);
             bar.addEventListener("click", async () => {

@@ -3,16 +3,19 @@ const SVG = "http://www.w3.org/2000/svg";
 const PICTURES = 10;
 
 function makeStrip(root, onSeek) {
-    const [film, line, area, mark] = [".film", ".line", ".area", ".now"].map((name) => root.querySelector(name));
+    const [ofSpan, ofWhole, line, area, mark] = [".of-span", ".of-whole", ".line", ".area", ".now"].map((name) => root.querySelector(name));
 
     function clear() {
-        film.getContext("2d").clearRect(0, 0, film.width, film.height);
+        for (const film of [ofSpan, ofWhole]) {
+            film.getContext("2d").clearRect(0, 0, film.width, film.height);
+        }
         curve(null);
         place(0, "");
     }
 
     // Pictures are taken from the preview in another video element, so that the one that is watched is not disturbed.
-    async function fill(url, playback, isWanted) {
+    async function fill(url, playback, isWanted, isWhole = false) {
+        const film = isWhole ? ofWhole : ofSpan;
         const video = document.createElement("video");
         video.muted = true;
         video.preload = "auto";
@@ -79,7 +82,7 @@ function makeStrip(root, onSeek) {
             onSeek(Math.min(Math.max(target[event.key], 0), 1));
         }
     });
-    // The film and the curve are those of the span that was seen: for the whole clip there is the plain strip.
+    // The curve is that of the span that was seen; the whole clip has a film of its own.
     const showWhole = (is) => root.classList.toggle("whole", is);
     return { clear, film: fill, curve, mark: place, showWhole };
 }

@@ -204,7 +204,7 @@ function showAnswer(isAsking = false) {
     bars.append(...found.top.map((one) => {
         const row = make("li"), bar = make("i");
         bar.style.width = `${100 * one.score}%`;
-        row.append(make("span", "", one.label), make("span", "", `${Math.round(100 * one.score)}%`), bar);
+        row.append(make("span", "", one.label), make("span", "", percent(one.score)), bar);
         return row;
     }));
     answer.append(bars);

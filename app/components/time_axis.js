@@ -3,8 +3,6 @@ const COLOURS = 8;
 const TICKS = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
 const colourOf = new Map(); // label -> number: an action keeps its colour while more of the video is looked at
 
-const percent = (share) => `${Math.round(100 * share)}%`;
-
 function clock(time, digits = 0) {
     const [minutes, rest] = [Math.floor(time / 60), time % 60];
     const text = rest.toFixed(digits).padStart(digits ? digits + 3 : 2, "0");

@@ -38,7 +38,7 @@ def timeline_plot(*, player: str, elem_id: str) -> gr.HTML:
     return gr.HTML(
         None,
         html_template=_TEMPLATE,
-        js_on_load=script("time_axis", "timeline_plot"),
+        js_on_load=script("percent", "time_axis", "timeline_plot"),
         apply_default_css=False,
         player=player,
         words=WORDS,

@@ -86,12 +86,15 @@ def _player(kept: KeptResult) -> str:
 
 
 def _bars(kept: KeptResult) -> str:
-    rows = "".join(
-        f'<li><span class="label">{escape(one["label"])}</span><span class="score">{one["score"]:.0%}</span>'
-        f'<meter min="0" max="1" value="{one["score"]:.4f}" aria-label="{escape(one["label"])}"></meter></li>'
-        for one in kept.row["top"]
-    )
+    rows = "".join(_bar(escape(one["label"]), one["score"]) for one in kept.row["top"])
     return f'<ol class="bars">{rows}</ol>'
+
+
+def _bar(label: str, score: float) -> str:
+    return (
+        f'<li><span class="label">{label}</span><span class="score">{escape(sentences.figure(score))}</span>'
+        f'<meter min="0" max="1" value="{score:.4f}" aria-label="{label}"></meter></li>'
+    )
 
 
 def _downloads(kept: KeptResult) -> str:

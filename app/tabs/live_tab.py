@@ -55,7 +55,7 @@ def live_tab(recognizers: Mapping[str, Recognizer]) -> gr.HTML:
     return gr.HTML(
         "",
         html_template=template,
-        js_on_load=script("camera", "live"),
+        js_on_load=script("percent", "camera", "live"),
         apply_default_css=False,
         words={**texts.CAMERA, **texts.LIVE},
         elem_id="live",

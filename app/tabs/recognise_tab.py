@@ -17,7 +17,7 @@ from ..callbacks.choosing import Choosing
 from ..callbacks.events import Event
 from ..callbacks.moments import Moments
 from ..callbacks.recognise import Recognition
-from ..choices import standard_view, view_choices
+from ..choices import about_model, standard_view, view_choices
 from ..components.buttons import UNQUEUED
 from ..components.intake import intake
 from ..components.keep_bar import keep_bar, recent_results
@@ -78,7 +78,7 @@ def recognise_tab(
     asking, moments = Asking(recognition), Moments(recognition)
     with gr.Column(elem_id="flow"):
         intake(samples, max_upload_mb=max_upload_mb)
-        settings = _settings(recognizers, limits)
+        settings, about = _settings(recognizers, limits)
         with gr.Column(elem_id="result"):
             shown = stage(asking.functions())
             with gr.Column(elem_id="keep"):
@@ -91,7 +91,7 @@ def recognise_tab(
         changed(None, js=SETTINGS_CHANGED, **AT_ONCE)
     for typed in (settings.region, settings.start, settings.end):
         typed.submit(None, js=SETTINGS_CHANGED, **AT_ONCE)
-    settings.model.change(_views_of(recognizers), settings.model, settings.view, **UNQUEUED)
+    settings.model.change(_choices_of(recognizers, limits), settings.model, [settings.view, about], **UNQUEUED)
     return RecogniseTab(recognition, shown, settings.model, keep)
 
 
@@ -120,8 +120,8 @@ def _connect(settings: Settings, shown: gr.HTML, below: gr.HTML, choosing: Choos
     shown.long(long_clip, None, below, concurrency_id=LONG, **in_turn)
 
 
-def _settings(recognizers: Mapping[str, Recognizer], limits: str) -> Settings:
-    """Lay out what is behind the gear."""
+def _settings(recognizers: Mapping[str, Recognizer], limits: str) -> tuple[Settings, gr.Markdown]:
+    """Lay out what is behind the gear, the words about the model last."""
     first = next(iter(recognizers.values()))
     views = view_choices(first.card)
     with gr.Accordion(texts.SETTINGS, open=False, elem_id="settings"):
@@ -135,14 +135,15 @@ def _settings(recognizers: Mapping[str, Recognizer], limits: str) -> Settings:
         with gr.Row():
             start = gr.Number(None, label=texts.START, minimum=0, min_width=100, elem_id="start")
             end = gr.Number(None, label=texts.END, minimum=0, min_width=100, elem_id="end")
-        computing = texts.DEVICE.format(model=first.card.name, device=first.device)
-        gr.Markdown("\n\n".join([computing, limits, *first.card.notes]), elem_id="limits", elem_classes="small-print")
-    return Settings(model, view, region, start, end)
+        about = gr.Markdown(
+            about_model(first.card, str(first.device), limits), elem_id="limits", elem_classes="small-print"
+        )
+    return Settings(model, view, region, start, end), about
 
 
-def _views_of(recognizers: Mapping[str, Recognizer]) -> Callable[[str], Any]:
+def _choices_of(recognizers: Mapping[str, Recognizer], limits: str) -> Callable[[str], Any]:
     def offer(model: str) -> Any:
-        card = recognizers[model].card
-        return gr.update(choices=view_choices(card), info=standard_view(card))
+        card, device = recognizers[model].card, str(recognizers[model].device)
+        return gr.update(choices=view_choices(card), info=standard_view(card)), about_model(card, device, limits)
 
     return offer

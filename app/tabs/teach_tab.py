@@ -67,7 +67,7 @@ def teach_tab(models: Models, choice: gr.Dropdown) -> TeachTab:
     shown = gr.HTML(
         "",
         html_template=_TEMPLATE.format(**WORDS, camera=texts.LIVE_LAYOUT["picture"]),
-        js_on_load=script("camera", "teach"),
+        js_on_load=script("percent", "camera", "teach"),
         apply_default_css=False,
         words={**texts.CAMERA, **WORDS},
         elem_id="teach",

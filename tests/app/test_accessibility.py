@@ -77,7 +77,7 @@ def look_everywhere(page: Page, server: Server, clip_folder: Path) -> None:
     choose(page, clip_folder / "a.mp4")
     answered(page)
     assert not serious_findings(page), "Recognise, with an answer"
-    for fold in ("#settings > button", "#stage .details summary", "#stage .made summary"):
+    for fold in ("#stage .details summary", "#stage .made summary", "#settings > button"):
         page.locator(fold).click()
     assert not serious_findings(page), "Recognise, with everything unfolded"
     page.locator("#settings > button").click()

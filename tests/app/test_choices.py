@@ -8,6 +8,7 @@ import pytest
 
 from nonlocal_video.app.choices import (
     STRIDES,
+    about_model,
     is_averaged,
     standard_view,
     timeline_cost,
@@ -72,3 +73,11 @@ def test_a_timeline_comes_with_its_cost(window: str, stride: float, words: str) 
 @pytest.mark.parametrize(("views", "averaged"), [("1x1", False), ("fast", False), ("3x1", True), ("10x3", True)])
 def test_is_averaged(views: str, averaged: bool) -> None:
     assert is_averaged(views) == averaged
+
+
+def test_the_notes_of_a_model_are_folded() -> None:
+    words = about_model(replace(CARD, notes=("Of Mixed_5c.", "Whitened.")), "cpu", "Up to 500 MB.")
+    seen, fold = words.split("<details>")
+    assert seen == "Model any, computing on cpu.\n\nUp to 500 MB.\n\n"
+    assert "Of Mixed_5c.\n\nWhitened." in fold
+    assert "details" not in about_model(CARD, "cpu", "Up to 500 MB.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ import nonlocal_video.app
 from nonlocal_video.app import texts_more
 from nonlocal_video.app.application import create_app
 from nonlocal_video.app.callbacks import model_list
-from nonlocal_video.app.callbacks.comparing import Comparing
+from nonlocal_video.app.callbacks.comparing import Comparing, Update
 from nonlocal_video.app.callbacks.model_list import ModelList
 from nonlocal_video.app.results.store import Results
 from nonlocal_video.cli.main import app as cli
@@ -40,6 +41,8 @@ def _no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_list_has_licence_size_and_buttons_only_where_allowed(recognizer: Recognizer) -> None:
     closed, open_ = (ModelList({"tiny": recognizer}, allow).as_html() for allow in (False, True))
     assert "<strong>tiny</strong>" in closed
+    notes = ModelList({"tiny": SimpleNamespace(card=replace(recognizer.card, notes=("Of layer4.",)))}).as_html()
+    assert "</summary><p>Of layer4.</p></details>" in notes
     for row in recommended_rows():
         assert row["name"] in closed
         assert row["licence"] in closed
@@ -97,25 +100,53 @@ def comparing(recognizer: Recognizer) -> Iterator[Comparing]:
     results.close()
 
 
+VISITOR: Any = SimpleNamespace(session_hash="one")
+
+
+def compared(comparing: Comparing, clip: Path, second: str = "after") -> list[Update]:
+    comparing.clips["one"] = clip
+    return list(comparing.compare("before", second, VISITOR))
+
+
 def test_the_same_clip_by_two_models(comparing: Comparing, recognizer: Recognizer, clip_folder: Path) -> None:
     clip = clip_folder / "a.mp4"
-    updates = list(comparing.compare(str(clip), "before", "after"))
+    updates = compared(comparing, clip)
     assert [len(update.players or []) for update in updates] == [0, 1, 2]
     expected = recognizer.classify(clip)
     for side in updates[-1].players:
         assert [label for label, _ in side["top"]] == [one.label for one in expected.top(5)]
         assert (side["start"], side["seconds"]) == (expected.views[0].start_seconds, expected.views[0].playback_seconds)
         assert comparing.results.file(side["result"], "evidence.mp4").is_file(), "what the player plays"
-    assert updates[-1].status == f"Both say {expected.top1.label}."
+    said = updates[-1].status
+    assert (said["state"], said["headline"], said["doing"]) == ("done", f"Both say {expected.top1.label}.", "a.mp4")
 
 
 @pytest.mark.parametrize(
-    ("clip", "second", "words"), [(None, "after", "none"), ("a.mp4", "before", "same"), ("gone.mp4", "after", None)]
+    ("clip", "second", "words"), [("a.mp4", "before", "two different models"), ("gone.mp4", "after", "upload it again")]
 )
-def test_nothing_to_compare(comparing: Comparing, clip: str | None, second: str, words: str | None) -> None:
-    expected = texts_more.COMPARE[words] if words else "upload it again"
-    with pytest.raises(gr.Error, match=expected):
-        list(comparing.compare(clip, "before", second))
+def test_nothing_to_compare(comparing: Comparing, clip_folder: Path, clip: str, second: str, words: str) -> None:
+    said = compared(comparing, clip_folder / clip, second)[-1].status
+    assert said["state"] == "error"
+    assert words in said["headline"] + said["doing"]
+
+
+def test_only_uploads_are_compared(comparing: Comparing, clip_folder: Path) -> None:
+    chosen: Any = SimpleNamespace(_data={"paths": [str(clip_folder / "a.mp4")]})
+    assert comparing.choose(chosen, VISITOR).status["state"] == "error"
+    assert list(comparing.compare("before", "after", VISITOR)) == []
+
+
+def test_a_comparison_that_was_overtaken_says_nothing_more(comparing: Comparing, clip_folder: Path) -> None:
+    comparing.clips["one"] = clip_folder / "a.mp4"
+    earlier = comparing.compare("before", "after", VISITOR)
+    next(earlier)
+    assert len(compared(comparing, clip_folder / "b" / "c.mp4")[-1].players) == 2
+    assert list(earlier) == []
+    later = comparing.compare("before", "after", VISITOR)
+    next(later)
+    comparing.leave(VISITOR)
+    assert list(later) == []
+    assert not comparing.clips
 
 
 def test_two_models_of_one_name_are_refused(recognizer: Recognizer) -> None:

@@ -77,6 +77,33 @@ def test_no_width_scrolls_sideways(page: Page, small_server: Server, clip_folder
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_a_long_name_is_neither_cut_nor_too_wide(page: Page, small_server: Server) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+    open_page(page, small_server)
+    never_sent = """name => document.dispatchEvent(new CustomEvent("clip-chosen", {
+        detail: { name, url: "", sent: new Promise(() => {}) } }))"""
+    page.evaluate(never_sent, "recording_of_something_" + "x" * 60 + ".mp4")
+    expect(page.locator("#stage .doing")).to_have_text("Sending the clip")
+    page.locator("#stage .doing").evaluate("(said, name) => { said.textContent = name }", "x" * 80)
+    for part in (".doing", ".said", ".player"):
+        assert page.locator(f"#stage {part}").evaluate("part => part.scrollWidth <= part.clientWidth"), part
+
+
+def test_what_is_behind_the_gear_closes_as_menus_do(page: Page, small_server: Server) -> None:
+    open_page(page, small_server)
+    gear, field = page.locator("#settings > button"), page.get_by_label("Only this part of the picture")
+    gear.click()
+    field.fill("0,0,1,1")
+    expect(field).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(field).to_be_hidden()
+    expect(gear).to_be_focused()
+    gear.click()
+    expect(field).to_be_visible()
+    page.locator("#title").click()
+    expect(field).to_be_hidden()
+
+
 def test_words_of_the_laboratory_stand_behind_folds(page: Page, small_server: Server, clip_folder: Path) -> None:
     open_page(page, small_server)
     choose(page, clip_folder / "a.mp4")

@@ -96,6 +96,24 @@ def test_a_dragged_rectangle_is_looked_at_alone(page: Page, small_server: Server
     expect(page.locator("#stage .part")).to_be_hidden()
 
 
+def test_a_new_look_shows_nothing_of_the_answer_before_it(page: Page, small_server: Server, clip_folder: Path) -> None:
+    open_page(page, small_server)
+    choose(page, clip_folder / "a.mp4")
+    answered(page)
+    expect(page.locator("#stage .legend")).to_contain_text("Bright places speak for")
+    at_once = page.evaluate(
+        """() => {
+            document.dispatchEvent(new CustomEvent("settings-changed"));
+            const find = (selector) => document.querySelector(`#stage ${selector}`);
+            const heat = find(".heat").getContext("2d").getImageData(0, 0, find(".heat").width, find(".heat").height);
+            return [find(".legend").textContent, find(".line").getAttribute("points"), heat.data.some(Boolean)];
+        }"""
+    )
+    assert at_once == ["What the answer rests on appears here.", "", False]
+    answered(page)
+    expect(page.locator("#stage .legend")).to_contain_text("Bright places speak for")
+
+
 def test_a_long_clip_has_its_moments_in_the_same_flow(page: Page, small_server: Server, long_clip: Path) -> None:
     open_page(page, small_server)
     choose(page, long_clip)
@@ -107,6 +125,12 @@ def test_a_long_clip_has_its_moments_in_the_same_flow(page: Page, small_server: 
     expect(page.locator(".moments .drew")).to_contain_text(re.compile(r"It drew on|stands alone"), timeout=WITHIN_MS)
     chips.last.click()
     page.wait_for_function("!document.querySelector('.player .whole').hidden")
+    page.wait_for_function(
+        """() => {
+            const film = document.querySelector(".player .of-whole");
+            return film.getContext("2d").getImageData(film.width - 60, 10, 1, 1).data[3] === 255;
+        }"""
+    )  # pictures up to the clip's end
     cues = page.evaluate("document.querySelector('.player .whole').textTracks[0].cues.length")
     assert cues == chips.count()
     page.get_by_role("button", name="Ask why here").click()
@@ -118,7 +142,12 @@ def test_a_recording_is_recognised_like_an_upload(page: Page, small_server: Serv
     earlier = files_of(small_server, ".webm")
     page.context.grant_permissions(["camera"])  # and no microphone
     open_page(page, small_server)
-    page.get_by_role("button", name="Record").click()
+    record = page.get_by_role("button", name="Record")
+    looks = record.evaluate("button => getComputedStyle(button).display")
+    record.click()
+    stop = page.locator("#intake .record")
+    expect(stop).to_have_text("Stop", timeout=WITHIN_MS)
+    assert stop.evaluate("button => getComputedStyle(button).display") == looks, "no looks of another tab's"
     expect(page.locator("#intake .camera-says")).to_contain_text("Recording, 1 s", timeout=WITHIN_MS)
     page.get_by_role("button", name="Stop").first.click()
     answered(page)

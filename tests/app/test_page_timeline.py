@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
 from serving import Server, serving
 
+from nonlocal_video.app.sentences import figure
 from nonlocal_video.inference.load import load
 from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.video.encode import write_video
@@ -146,7 +147,7 @@ def test_a_timeline_is_shown_and_seeks_the_player(page: Page, server: Server, vi
 
     page.wait_for_function(f"document.querySelector('{PLAYER}').readyState >= 1")
     tip = point_at(page, 0.5, click=False)
-    assert re.match(r"0:0[34]\.\d\naction \d \d+%", tip)
+    assert re.match(r"0:0[34]\.\d\naction \d [<>]?\d+%", tip)
     assert seconds_of_player(page) == 0, "pointing does not seek"
     point_at(page, 0.5, click=True)
     assert seconds_of_player(page) == pytest.approx(4, abs=0.1)
@@ -163,11 +164,11 @@ def test_a_timeline_is_shown_and_seeks_the_player(page: Page, server: Server, vi
     page.keyboard.press("ArrowRight")
     assert seconds_of_player(page) == pytest.approx(0.2, abs=0.01)
     said = page.locator("#timeline-plot .area").get_attribute("aria-valuetext") or ""
-    assert re.match(r"0:00\.2, action \d \d+%", said)
+    assert re.match(r"0:00\.2, action \d [<>]?\d+%", said)
     page.evaluate(f"document.querySelector('{PLAYER}').play()")
     page.wait_for_function("document.querySelector('#timeline-plot .area').getAttribute('aria-valuenow') > 0.5")
     captions = page.evaluate(f"[...document.querySelector('{PLAYER}').textTracks[0].cues].map(cue => cue.text)")
-    assert captions == [f"{segment['label']} {segment['score']:.0%}" for segment in segments]
+    assert captions == [f"{segment['label']} {figure(segment['score'])}" for segment in segments]
 
     drop(page, video)  # another one takes its place
     expect(page.locator("#timeline[data-state=working]")).to_be_visible(timeout=WITHIN_MS)

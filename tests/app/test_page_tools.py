@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import pytest
 from playwright.sync_api import Page, expect
-from serving import Server
+from serving import Server, serving
+
+from nonlocal_video.inference.load import load
+from nonlocal_video.models.checkpoint import save_checkpoint
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -117,3 +121,29 @@ def test_without_a_camera_the_page_says_so(page: Page, small_server: Server) -> 
     expect(page.locator(".live-word")).to_contain_text("only to pages over HTTPS")
     page.get_by_role("tab", name="Teach").click()
     expect(page.locator(".teach-camera-says")).to_contain_text("only to pages over HTTPS")
+
+
+def test_on_a_phone_teach_begins_with_what_to_do(page: Page, small_server: Server) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+    open_tab(page, small_server, "Teach")
+    says, card = page.locator(".teach-says").bounding_box(), page.locator(".teach-class").first.bounding_box()
+    assert says is not None
+    assert card is not None
+    assert says["y"] + says["height"] <= card["y"]
+
+
+def test_two_models_are_compared_without_a_press(
+    page: Page, tmp_path: Path, tiny_model: Path, clip_folder: Path
+) -> None:
+    with load(tiny_model, device="cpu") as recognizer:
+        save_checkpoint(tmp_path / "other.safetensors", recognizer.network, replace(recognizer.card, name="other"))
+    with serving(tmp_path, "--model", str(tiny_model), "--model", str(tmp_path / "other.safetensors")) as server:
+        open_tab(page, server, "Models")
+        page.locator("#compare-clip input[type=file]").set_input_files(clip_folder / "a.mp4")
+        expect(page.locator("#compare[data-state=done]")).to_be_visible(timeout=WITHIN_MS)
+        expect(page.locator("#compare-players figure")).to_have_count(2)
+        expect(page.locator("#compare-said .headline")).to_contain_text("Both say action")
+        page.get_by_label("After", exact=True).click()
+        page.get_by_role("option", name="tiny").click()
+        expect(page.locator("#compare-said .headline")).to_have_text("Choose two different models.", timeout=WITHIN_MS)
+        expect(page.locator("#compare-players figure")).to_have_count(0)

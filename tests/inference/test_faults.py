@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,9 @@ class _NoNetwork:
 
     def new_reader(self) -> _NoReader:
         return _NoReader()
+
+    def noting_failure(self) -> nullcontext[None]:
+        return nullcontext()
 
     def predict(self, clips: list[Any], *, batch_size: int) -> list[Any]:
         assert not clips

@@ -262,8 +262,10 @@ def test_a_device_that_fails_while_a_clip_is_taken_there_ends_the_run(
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(ClipLoader, "_room", dying)
+    monkeypatch.setattr(recognizer._engine.shared, "failed", None)  # put back at the end: others use it, too
     with pytest.raises(DeviceError, match="illegal memory access"):
         list(classify_files(recognizer, [str(clip_folder / "a.mp4")] * 2, ClipRequest()))
+    assert isinstance(recognizer.failed, DeviceError)  # so that the server's /healthz says it
 
 
 def test_no_decoding_process_outlives_a_run_that_is_closed(

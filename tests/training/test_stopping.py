@@ -69,7 +69,7 @@ def test_a_run_that_is_told_to_stop_stops_and_goes_on(divided_clips: Path, tmp_p
         if len(job["signals"]) == 1:
             assert ended["said"].count("Finishing the current step") == 1, words
         assert ended["said"].rstrip().splitlines()[-1].split(".")[0].startswith("Stopped"), words
-        assert "--resume continues" in ended["said"], words
+        assert "`train --resume` with this --output continues" in ended["said"], words
         assert (Path(job["wait_for"]).parent / "state.pt").is_file()
     starts = json.loads((again / "config.json").read_text())["starts"]
     assert len(starts) == 2

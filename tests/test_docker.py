@@ -191,7 +191,18 @@ class TestNativeKernels:
         assert "bmm" in printed[0]
         assert "bmm" not in printed[1]
 
-    def test_what_is_left_out_is_not_needed(self) -> None:
+    @pytest.mark.parametrize(
+        ("program", "printed"),
+        [
+            ("from nonlocal_video.cli.doctor import _openvino\nprint(_openvino())", "openvino "),
+            (
+                "from nonlocal_video.training.distributed import check_installed\ncheck_installed()\nprint('ready')",
+                "ready",
+            ),
+        ],
+        ids=["openvino", "training"],
+    )
+    def test_what_is_left_out_is_neither_needed_nor_missed(self, program: str, printed: str) -> None:
         names = arguments("dependencies")["LEAVE_OUT"].replace("-", "_").split()
         code = (
             "import sys\n"
@@ -199,11 +210,10 @@ class TestNativeKernels:
             "    def find_spec(self, name, path=None, target=None):\n"
             f"        if name.partition('.')[0] in {names}: raise ModuleNotFoundError(name)\n"
             "sys.meta_path.insert(0, Absent())\n"
-            "from nonlocal_video.cli.doctor import _openvino\n"
-            "print(_openvino())\n"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert done.stdout.startswith("openvino "), done.stderr
+        done = subprocess.run([sys.executable, "-c", code + program], capture_output=True, text=True, check=False)
+        assert done.stdout.startswith(printed), done.stderr
+        assert "triton" not in done.stderr
 
     def test_openvino_is_in_every_build(self) -> None:
         assert any(need.startswith("openvino>") for need in PROJECT["project"]["dependencies"])

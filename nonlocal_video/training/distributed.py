@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ def check_installed() -> None:
     Raises:
         UsageError: One is not; the message has the command that installs it.
     """
+    # Lightning's import for this warns where Triton is left out, as in the Docker image; nothing here needs it.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     try:
         import lightning.fabric  # noqa: F401
         import torch.utils.tensorboard  # noqa: F401

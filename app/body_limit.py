@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import shutil
 import tempfile
 
@@ -20,6 +21,8 @@ IDLE_SECONDS = 60.0
 SPARE_BYTES = 256 * 1024**2
 """Space that uploads leave free on the disk, for answers and for everybody else."""
 RETRY_SECONDS = 60
+_BOUNDARY = re.compile(r';\s*boundary="?([^";]{1,200})', re.IGNORECASE)
+_AFTER_FORM_BYTES = 1000  # a line break, and what some clients send after it
 PAGE_UPLOAD = "/gradio_api/upload"
 API = "/v1/"
 
@@ -71,7 +74,7 @@ class BodyLimit:
         if limit > self._max_body and is_short():
             await _memory_short()(scope, receive, send)
             return
-        body = _Body(receive, send, limit, self._idle_seconds)
+        body = _Body(receive, send, limit, self._idle_seconds, form_end=_end_of_form(headers))
         try:
             await self._app(scope, body.receive, body.send)
         except Exception as error:
@@ -96,9 +99,10 @@ class BodyLimit:
 class _Body:
     """One body: counted, timed, and cut where it is too long or too slow."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int, idle_seconds: float) -> None:
+    def __init__(self, receive: Receive, send: Send, limit: int, idle_seconds: float, *, form_end: bytes = b"") -> None:
         self._receive, self._send = receive, send
         self._limit, self._idle_seconds = limit, idle_seconds
+        self._form_end, self._tail = form_end, b""
         self._size, self._is_complete = 0, False
         self._held: list[Message] = []
         self.refusal: JSONResponse | None = None
@@ -118,6 +122,11 @@ class _Body:
         self._is_complete = not message.get("more_body", False)
         if self._size > self._limit:
             return self._refuse(_too_large(self._limit))
+        if self._form_end and message["type"] == "http.request":
+            self._tail = (self._tail + message.get("body", b""))[-len(self._form_end) - _AFTER_FORM_BYTES :]
+            if self._is_complete and self._form_end not in self._tail:
+                words = "The form ends before its last boundary; send it again."
+                return self._refuse(_refusal(422, "invalid_request", words))
         return message
 
     async def send(self, message: Message) -> None:
@@ -145,6 +154,13 @@ class _Body:
         """Let the application believe that the sender has left."""
         self.refusal = refusal
         return {"type": "http.disconnect"}
+
+
+def _end_of_form(headers: Headers) -> bytes:
+    """Return the bytes with which a form ends; none if the body is no form, or names no boundary."""
+    kind = headers.get("content-type", "")
+    found = _BOUNDARY.search(kind) if kind.lower().startswith("multipart/form-data") else None
+    return b"" if found is None else f"--{found[1]}--".encode("latin-1")
 
 
 def _too_large(limit: int) -> JSONResponse:

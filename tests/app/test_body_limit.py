@@ -7,6 +7,7 @@ import errno
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -210,3 +211,21 @@ def test_the_server_limits_bodies_before_it_asks_for_a_password(
             assert client.post(path, content=large).status_code == 413
         assert client.post("/v1/classify", content=large * 2).status_code == 413
         assert client.post("/v1/classify", content=large).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/v1/classify"])
+@pytest.mark.parametrize(("end", "is_whole"), [(b"", False), (b"\r\n--edge", False), (b"\r\n--edge--", True)])
+def test_a_form_that_is_cut_off_is_refused(
+    recognizer: Recognizer, path: str, end: bytes, is_whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    name = "files" if "upload" in path else "file"
+    head = f'--edge\r\nContent-Disposition: form-data; name="{name}"; filename="clip.mp4"\r\n\r\n'
+    body = head.encode() + b"no video at all " * 100 + end
+    with TestClient(create_app([recognizer]), base_url="http://127.0.0.1") as client:
+        answer = client.post(path, content=body, headers={"Content-Type": 'multipart/form-data; boundary="edge"'})
+    if is_whole:
+        assert answer.status_code == (200 if "upload" in path else 415)
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert answer.json()["message"] == "The form ends before its last boundary; send it again."

@@ -169,7 +169,7 @@ def test_requests_one_after_another_are_answered_in_order(small_server: Server) 
         ("/v1/classify", "multipart/form-data; boundary=x", FIELD, [422]),
         ("/v1/classify", "multipart/form-data; boundary=" + "x" * 5000, b"--" + b"x" * 5000 + b"--\r\n", [400]),
         ("/v1/classify", "multipart/form-data; boundary=x; charset=utf-16", FIELD + FORM, [422]),
-        ("/v1/classify", "multipart/form-data; boundary=x", BOMB, [400]),
+        ("/v1/classify", "multipart/form-data; boundary=x", BOMB, [422]),
         ("/gradio_api/queue/join", "application/json", BOMB, [400]),
         *(
             (path, "application/json", content, [400, 422])

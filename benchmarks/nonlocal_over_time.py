@@ -67,7 +67,7 @@ def videos(
 
 
 def counted(method: Method, clips: Sequence[Clip], size: int, *, cut: bool, orders: int = NUM_ORDERS) -> Counts:
-    """For each clip its windows that are answered right, and all, over random arrangements."""
+    """Count the windows of each clip that are answered right, and all, over random arrangements."""
     counts = np.zeros((len(clips), 2))
     for seed in range(orders if size > 1 else 1):
         for pieces in videos(len(clips), size, cut=cut, seed=seed, lengths=[len(clip) for clip in clips]):

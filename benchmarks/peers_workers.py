@@ -34,7 +34,7 @@ def frames_by_pyav(path: str) -> torch.Tensor:
 
 
 def pytorchvideo_slow_r50(folder: Path) -> Answer:
-    """As in its tutorial: the clip's middle, 8 frames every 8th, short side 256, centre crop 256."""
+    """Answer with its tutorial's input: the clip's middle, 8 frames every 8th, short side 256, centre crop 256."""
     from pytorchvideo.data.encoded_video import EncodedVideo
     from pytorchvideo.models.hub import slow_r50
 

@@ -1,4 +1,4 @@
-// What is behind a gear closes with Escape, or when somebody goes on elsewhere.
+// What is behind a gear closes with Escape, or at a press elsewhere.
 const GEARS = "#settings, .tab-settings";
 
 function closeGears(without, isByKey = false) {

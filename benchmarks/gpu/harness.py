@@ -17,7 +17,7 @@ from typing import Any
 _SHORTEST_SECONDS = 5.0
 """With less time left a check is not begun."""
 _RESERVE_SECONDS = 3.0
-"""For the last record and the table."""
+"""Time that the last record and the table need."""
 
 
 class CheckFailedError(Exception):

@@ -10,7 +10,7 @@ import pytest
 from nonlocal_video.app.cleanup import clean_every_seconds, clean_up, cleaning_up, give_memory_back
 
 LATER = -3600.0
-"""As if an hour had passed: the times of a file cannot be set back."""
+"""Let an hour pass for the cleaner: the times of a file cannot be set back."""
 
 
 @pytest.fixture

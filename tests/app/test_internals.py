@@ -50,7 +50,7 @@ def without_the_mark_of_a_launched_page(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_the_route(path: str) -> Callable[[pytest.MonkeyPatch], None]:
-    """As it was once called."""
+    """Rename a route that is needed."""
     once = tuple((method, f"{name}_once" if name == path else name, why) for method, name, why in application.NEEDED)
     assert once != application.NEEDED
     return lambda patch: patch.setattr(application, "NEEDED", once)

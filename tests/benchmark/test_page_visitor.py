@@ -31,7 +31,7 @@ def a_tree(folder: Path, program: str) -> Path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for the server")
 def test_a_server_that_says_much_is_not_held_up(tmp_path: Path) -> None:
-    """A pipe takes 64 KiB; whoever writes more into one that nobody reads waits."""
+    """A pipe takes 64 KiB; a process that writes more into one that nobody reads waits."""
     with serving(temporary=tmp_path, tree=a_tree(tmp_path / "tree", TALKATIVE)) as (url, _):
         assert url == "http://127.0.0.1:1"
         deadline = time.monotonic() + 20

@@ -3,6 +3,9 @@
 Gradio ends a visitor's stream with the last of the visitor's events, and its browser client opens another for the next
 one unless it still believes the first to be open. An event that begins while the news of the end is on its way is told
 on no stream, and the page waits for it until a later event happens to open one.
+
+Gradio's clients, in browsers and in Python, close the connection as soon as they have read the news. So the connection
+is left open until they do, and no event of theirs is confirmed before.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sized
+from contextlib import suppress
 from functools import partial
 
 from starlette.datastructures import QueryParams
@@ -20,8 +24,8 @@ STREAM = "/gradio_api/queue/data"
 BEGIN = "/gradio_api/queue/join"
 LINGER_SECONDS = 0.5
 """How long a stream stays open after its last event: pages often begin the next one at once."""
-SETTLE_SECONDS = 0.25
-"""How long the news of a stream's end may take. Until then, no event is confirmed: the browser would read it first."""
+NEWS_SECONDS = 5.0
+"""How long the news of a stream's end may take. A program that waits for the end of the connection gets it then."""
 _TICK_SECONDS = 0.02
 _END = b'"msg":"close_stream"'
 _LOST = b'"session_not_found":true'
@@ -38,8 +42,8 @@ class EventStreams:
             under_way: Gradio's events that have not ended, by session.
         """
         self._app, self._under_way = app, under_way
-        self._ended: dict[str, float] = {}
-        """Time of the end of streams that ended just now, by session."""
+        self._ending: dict[str, asyncio.Event] = {}
+        """Set once the visitor knows of the end, by session, for streams that are ending."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -60,10 +64,22 @@ class EventStreams:
             stream.end = None
             await self._told(scope, receive, stream)
         if stream.end is not None:
-            now = time.monotonic()
-            self._ended = {name: ended for name, ended in self._ended.items() if ended + SETTLE_SECONDS > now}
-            self._ended[session] = now
-            await send({**stream.end, "more_body": False})
+            await self._end(session, stream.end, receive, send)
+
+    async def _end(self, session: str, end: Message, receive: Receive, send: Send) -> None:
+        """Tell of the end of a stream, and wait until the visitor has closed it."""
+        known = self._ending[session] = asyncio.Event()
+        try:
+            await send({**end, "more_body": True})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NEWS_SECONDS):
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            known.set()
+            if self._ending[session] is known:
+                del self._ending[session]
 
     async def _told(self, scope: Scope, receive: Receive, stream: _Stream) -> None:
         try:
@@ -82,9 +98,8 @@ class EventStreams:
         return begun
 
     async def _confirm(self, send: Send, body: _Body, message: Message) -> None:
-        if message["type"] == "http.response.body" and self._ended:
-            ended = self._ended.get(body.session(), 0.0)
-            await asyncio.sleep(max(0.0, ended + SETTLE_SECONDS - time.monotonic()))
+        if message["type"] == "http.response.body" and (known := self._ending.get(body.session())):
+            await known.wait()
         await send(message)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import av
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, ViewportSize, expect
 from serving import Server, serving
+from visiting import DESK, PHONE
 
 from nonlocal_video.inference.load import load
 from nonlocal_video.models.checkpoint import save_checkpoint
@@ -49,6 +51,26 @@ def test_search_finds_plays_and_saves_moments(page: Page, small_server: Server) 
     name = moments.first.locator("strong").inner_text()
     moments.first.get_by_role("button", name="More like this").click()
     expect(said).to_contain_text(f"like {name}", timeout=WITHIN_MS)
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_the_buttons_stay_where_they_are_while_the_example_loads(
+    page: Page, small_server: Server, clip_folder: Path, viewport: ViewportSize
+) -> None:
+    """A press would miss a button that moves away below it."""
+    page.set_viewport_size(viewport)
+    page.route(re.compile(r"gradio_api/file=.*\.mp4"), lambda route: None)
+    open_tab(page, small_server, "Search")
+    page.get_by_role("button", name="Look through").click()
+    expect(page.locator("#search-said")).to_contain_text("3 clips can be searched", timeout=WITHIN_MS)
+    page.locator("#search-upload input[type=file]").set_input_files(clip_folder / "a.mp4")
+    button = page.locator("#search-whole")
+    expect(button).to_be_visible(timeout=WITHIN_MS)
+    page.wait_for_function("document.querySelector('#search-player video').hasAttribute('src')")
+    before = button.bounding_box()
+    page.unroute_all()  # lets those go that were held
+    page.wait_for_function("document.querySelector('#search-player video').videoWidth > 0")
+    assert button.bounding_box() == before
 
 
 def test_search_takes_an_example_that_the_browser_cannot_play(

@@ -76,11 +76,12 @@ LIVE = {
     "paused": "The camera was switched off while you looked elsewhere.",
     "unknown": "None of the classes",
     "unsure": "Not sure: looks like {a} or {b}",
+    "unsure_scores": "{a} and {b}",
     "score": "{sure}, {score}",
     "not_sure": NOT_SURE,
-    "pace": "An answer takes {seconds} s here; this one is about what the camera saw {late} s ago.",
+    "pace": "An answer takes {seconds}\u00a0s here; this one is about what the camera saw {late}\u00a0s ago.",
     "now": "just now",
-    "ago": "since {seconds} s",
+    "ago": "{seconds} s ago",
 }
 
 SEARCH = {
@@ -112,7 +113,11 @@ SEARCH = {
     "play": "Play it to the moment that you want more of",
     "searching": "Looking for moments like it",
     "found": "{count} moments like {name}, {where}",
+    "found_one": "1 moment like {name}, {where}",
+    "found_unlike": "Nothing is much like {name}, {where}",
     "order": "The most alike come first.",
+    "unlike_rest": "The most alike come first; those after number {count} have little in common with it.",
+    "unlike_all": "These come nearest.",
     "found_none": "There is no other moment{label}",
     "at": "at {seconds}",
     "all": "all of it",
@@ -123,6 +128,7 @@ SEARCH = {
     "more": "More like this",
     "choose_one": "Save this one",
     "likeness": "Likeness {score}",
+    "unlike": "Little in common",
 }
 
 TEACH = {
@@ -135,6 +141,7 @@ TEACH = {
     "none_hint": "An action named “none of these” holds clips that show none of the others.",
     "drop": "Drop clips here, or",
     "choose": "choose",
+    "choose_for": "Choose clips of {name}",
     "hold": "Hold to record",
     "recording": "Recording",
     "opening": "Opening the camera",

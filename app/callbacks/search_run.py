@@ -15,7 +15,7 @@ import gradio as gr
 
 from nonlocal_video.errors import OutputError, UsageError, VideoError
 from nonlocal_video.inference.segment_files import cut_clip
-from nonlocal_video.retrieval.api import SearchResult, search
+from nonlocal_video.retrieval.api import search
 from nonlocal_video.retrieval.archive import open_archive
 from nonlocal_video.retrieval.example import SearchExample, file_number
 from nonlocal_video.retrieval.hit import Hit
@@ -26,9 +26,8 @@ from ..components.headline import DONE, WORKING, failed, said
 from ..messages import GONE, plain_errors, refusal
 from ..received import receive
 from ..visit_folders import address_of, put_in, uploaded
-from .search_hits import cards_of, hits_of, shown_name, span_of
+from .search_hits import cards_of, found_words, hits_of, span_of
 from .search_index import WORDS, SearchIndexes, SearchVisit
-from .timeline_words import short_clock
 
 TOP_K = 12
 PREVIEW_SIDE = 320
@@ -143,21 +142,13 @@ class Searches(SearchIndexes):
             if is_shown():
                 visit.keep(result.hits)
                 cards = cards_of(visit, result)
-                words = self._words(visit, result, example, label)
+                words = found_words(visit, result, example, label)
                 yield Found(words, json.dumps(cards), gr.update(visible=bool(cards)), gr.update(visible=False))
         except Exception as error:  # the page says why
             if not is_shown():
                 return
             folder = visit.folder if example is None else Path(example.path).parent
             yield Found(failed(error, folder), gr.skip(), gr.skip(), gr.skip())
-
-    def _words(self, visit: SearchVisit, result: SearchResult, example: SearchExample, label: str | None) -> Any:
-        if not result:
-            return said(DONE, WORDS["found_none"].format(label=f" of {label}" if label else ""))
-        ((_, start, end),) = result.examples
-        where = WORDS["all"] if example.is_whole else WORDS["at"].format(seconds=short_clock((start + end) / 2))
-        name = shown_name(visit, str(example.path))
-        return said(DONE, WORDS["found"].format(count=len(result), name=name, where=where), WORDS["order"])
 
     def previews(self, request: gr.Request) -> Iterator[str]:
         """Yield the moments that were found, each time with one more preview."""

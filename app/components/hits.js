@@ -30,7 +30,7 @@ function card(moment, number) {
     });
     choose.append(tick, words.choose_one);
     row.append(more, choose);
-    const likeness = make("span", "moment-likeness", words.likeness.replace("{score}", moment.score.toFixed(2)));
+    const likeness = make("span", "moment-likeness", moment.score > 0 ? words.likeness.replace("{score}", moment.score.toFixed(2)) : words.unlike);
     const bar = make("i", "");
     bar.style.width = `${100 * Math.max(0, moment.score)}%`;
     likeness.append(bar);

@@ -107,10 +107,12 @@ async function ask(mine) {
 
 function show(mine, answer) {
     const [best, second] = answer.top;
-    label.textContent = answer.unknown ? words.unknown : best.label;
-    const isFlat = answer.sure === words.not_sure && second;
+    const isFlat = !answer.unknown && answer.sure === words.not_sure && second;
+    label.textContent = answer.unknown
+        ? words.unknown
+        : isFlat ? words.unsure.replace("{a}", best.label).replace("{b}", second.label) : best.label;
     sure.textContent = isFlat
-        ? words.unsure.replace("{a}", best.label).replace("{b}", second.label)
+        ? words.unsure_scores.replace("{a}", percent(best.score)).replace("{b}", percent(second.score))
         : words.score.replace("{sure}", answer.sure[0].toUpperCase() + answer.sure.slice(1)).replace("{score}", percent(best.score));
     say("");
     root.classList.add("has-answer");

@@ -22,13 +22,26 @@ const send = (files) => Promise.all([...files].map(async (file) => (await upload
 function intake(take, name) {
     const box = make("div", "teach-intake"), input = make("input"), choose = make("label", "teach-choose", words.choose);
     Object.assign(input, { type: "file", multiple: true, accept: "video/*,image/gif,image/webp,.avi,.mkv,.ts,.flv,.wmv" });
-    input.setAttribute("aria-label", `${words.choose}: ${name}`);
-    input.addEventListener("change", () => send(input.files).then(take));
+    input.setAttribute("aria-label", words.choose_for.replace("{name}", name));
+    const problem = make("p", "teach-small teach-problem");
+    problem.setAttribute("role", "alert");
+    async function give(files) {
+        problem.textContent = "";
+        try {
+            take(await send(files));
+        } catch (error) {
+            problem.textContent = words.notSent.replace("{reason}", error?.message ?? error);
+        }
+    }
+    input.addEventListener("change", () => {
+        if (input.files.length) give([...input.files]);
+        input.value = ""; // the same file may be chosen again
+    });
     choose.prepend(input);
     const hold = make("button", "teach-hold", words.hold);
     hold.type = "button";
-    holdToRecord(hold, (file) => send([file]).then(take), name);
-    box.append(make("span", "", words.drop), choose, hold);
+    holdToRecord(hold, (file) => give([file]), name);
+    box.append(make("span", "", words.drop), choose, hold, problem);
     for (const kind of ["dragenter", "dragover"]) {
         box.addEventListener(kind, (event) => { event.preventDefault(); box.classList.add("is-over"); });
     }
@@ -36,7 +49,7 @@ function intake(take, name) {
     box.addEventListener("drop", (event) => {
         event.preventDefault();
         box.classList.remove("is-over");
-        send(event.dataTransfer.files).then(take);
+        event.dataTransfer.files.length && give(event.dataTransfer.files);
     });
     return box;
 }

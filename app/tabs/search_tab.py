@@ -24,7 +24,7 @@ from ..components.player import script
 WORDS = texts.SEARCH
 _AT_THE_PLAYERS_TIME = """(seconds, label) => {
     const video = document.querySelector("#search-player video");
-    return [video && video.videoWidth ? video.currentTime : null, label];
+    return [video && !video.hidden ? video.currentTime : null, label];
 }"""
 
 

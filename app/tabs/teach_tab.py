@@ -14,6 +14,7 @@ from ..callbacks.teach_run import Taught, Teaching
 from ..components.buttons import UNQUEUED
 from ..components.player import script
 from ..models import Models
+from ..texts import STAGE
 
 WORDS = texts.TEACH
 _TEMPLATE = """
@@ -69,7 +70,7 @@ def teach_tab(models: Models, choice: gr.Dropdown) -> TeachTab:
         html_template=_TEMPLATE.format(**WORDS, camera=texts.LIVE_LAYOUT["picture"]),
         js_on_load=script("percent", "camera", "teach"),
         apply_default_css=False,
-        words={**texts.CAMERA, **WORDS},
+        words={**texts.CAMERA, **WORDS, "notSent": STAGE["notSent"]},
         elem_id="teach",
         elem_classes="bare",
     )

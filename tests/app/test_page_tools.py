@@ -39,7 +39,7 @@ def test_search_finds_plays_and_saves_moments(page: Page, small_server: Server) 
     page.evaluate("document.querySelector('#search-player video').currentTime = 0.5")
     page.locator("#search-moment").click()
     moments = page.locator("#search-results .moment")
-    expect(said).to_contain_text("moments like a.mp4, at 0:00.", timeout=WITHIN_MS)
+    expect(said).to_contain_text("like a.mp4, at 0:00.", timeout=WITHIN_MS)
     expect(moments.first.locator("video[src]")).to_be_attached(timeout=WITHIN_MS)
     page.wait_for_function("document.querySelector('#search-results video').videoWidth > 0")
     moments.first.get_by_label("Save this one").check()
@@ -67,6 +67,8 @@ def test_the_buttons_stay_where_they_are_while_the_example_loads(
     button = page.locator("#search-whole")
     expect(button).to_be_visible(timeout=WITHIN_MS)
     page.wait_for_function("document.querySelector('#search-player video').hasAttribute('src')")
+    page.locator("#search-moment").click()  # it stands at its beginning, loaded or not
+    expect(page.locator("#search-said")).to_contain_text("like a.mp4, at 0:00.", timeout=WITHIN_MS)
     before = button.bounding_box()
     page.unroute_all()  # lets those go that were held
     page.wait_for_function("document.querySelector('#search-player video').videoWidth > 0")
@@ -90,7 +92,7 @@ def test_search_takes_an_example_that_the_browser_cannot_play(
     expect(page.locator("#search-player")).to_contain_text("cannot play this kind of file", timeout=WITHIN_MS)
     expect(page.locator("#search-moment")).to_be_hidden()
     page.locator("#search-whole").click()
-    expect(said).to_contain_text("moments like old.avi", timeout=WITHIN_MS)
+    expect(said).to_contain_text("like old.avi", timeout=WITHIN_MS)
 
 
 def test_teach_by_dropped_and_recorded_clips(page: Page, small_server: Server, clip_folder: Path) -> None:
@@ -119,6 +121,20 @@ def test_teach_by_dropped_and_recorded_clips(page: Page, small_server: Server, c
     page.get_by_role("button", name="Use it in Recognise").click()
     expect(page.locator("#teach-used")).to_contain_text("Recognise now uses your model", timeout=WITHIN_MS)
     expect(page.locator("#teach-download")).to_be_visible()
+
+
+def test_a_clip_that_does_not_arrive_is_said_beside_its_action(
+    page: Page, small_server: Server, clip_folder: Path
+) -> None:
+    open_tab(page, small_server, "Teach")
+    page.route("**/upload*", lambda route: route.fulfill(status=507, body="the disk is full"))
+    card = page.locator(".teach-class").first
+    card.locator("input[type=file]").set_input_files(clip_folder / "a.mp4")
+    expect(card.get_by_role("alert")).to_contain_text("It was not sent", timeout=WITHIN_MS)
+    page.unroute_all()
+    card.locator("input[type=file]").set_input_files(clip_folder / "a.mp4")
+    expect(page.locator(".teach-clip")).to_have_count(1, timeout=WITHIN_MS)
+    expect(card.get_by_role("alert")).to_be_hidden()
 
 
 def test_live_answers_for_the_camera_until_it_is_stopped(page: Page, small_server: Server) -> None:

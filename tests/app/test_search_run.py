@@ -122,6 +122,10 @@ def test_the_folder_is_searched_like_the_command_does(searches: Searches) -> Non
     assert [(card["name"], card["start"]) for card in cards(found)] == [
         (str(Path(hit.path).relative_to(searches.root.resolve())), hit.start_seconds) for hit in expected
     ]
+    alike = sum(hit.score > 0 for hit in expected)
+    assert 1 < alike < len(expected)
+    assert f"{alike} moments like red 1.mp4, at 0:00.60" in headline(found)
+    assert f"those after number {alike} have little in common" in headline(found)
     own = [card for card in cards(found) if card["name"] == "red 1.mp4"]
     assert not [card for card in own if card["start"] < 0.7 < card["end"]], "not the moment itself"
     assert "red 1.mp4, at 0:00." in headline(found)

@@ -1,4 +1,5 @@
-// The moments that a search found: each plays by itself while it is seen; "more" and "ticked" tell of clicks.
+// The moments that a search found: each plays by itself while it is seen; "more" tells of a click, and
+// data-ticked of the list of what is to be saved.
 const list = element.querySelector("ol"), words = props.words;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const seen = new IntersectionObserver((entries) => {
@@ -26,7 +27,7 @@ function card(moment, number) {
     tick.type = "checkbox";
     tick.addEventListener("change", () => {
         const moments = [...list.querySelectorAll("input")].flatMap((box, index) => (box.checked ? [index] : []));
-        trigger("ticked", moments.length ? JSON.stringify({ search: moment.search, moments }) : "");
+        list.dataset.ticked = moments.length ? JSON.stringify({ search: moment.search, moments }) : "";
     });
     choose.append(tick, words.choose_one);
     row.append(more, choose);
@@ -46,7 +47,7 @@ function show() {
     if (!isSame) {
         seen.disconnect();
         list.replaceChildren(...moments.map(card));
-        trigger("ticked", "");
+        list.dataset.ticked = "";
     }
     moments.forEach((moment, index) => {
         const video = list.children[index].querySelector("video");

@@ -27,6 +27,8 @@ _AT_THE_PLAYERS_TIME = """(seconds, label) => {
     return [video && !video.hidden ? video.currentTime : null, label];
 }"""
 
+_WHAT_IS_TICKED = "() => document.querySelector('#search-results ol').dataset.ticked ?? ''"
+
 
 def search_tab(
     recognizers: Mapping[str, Recognizer], root: Path | None, limits: str, *, max_upload_mb: int
@@ -77,8 +79,9 @@ def search_tab(
     ):
         # They need no network, and others wait for it.
         asked.then(searches.previews, None, found.results, concurrency_id="previews", trigger_mode="multiple", **quiet)
-    found.results.ticked(_ticked, None, ticked, **UNQUEUED)
-    found.save.click(searches.save, ticked, found.saved, concurrency_id=LONG, api_visibility="private")
+    found.save.click(
+        searches.save, ticked, found.saved, js=_WHAT_IS_TICKED, concurrency_id=LONG, api_visibility="private"
+    )
     return searches
 
 
@@ -137,7 +140,3 @@ def _listen(searches: Searches, clips: gr.HTML, indexed: Indexed) -> None:
         api_visibility="private",
         trigger_mode="multiple",
     )
-
-
-def _ticked(event: gr.EventData) -> str:
-    return str(event._data)

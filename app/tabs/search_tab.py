@@ -67,8 +67,8 @@ def search_tab(
     chosen = Chosen(said, player, buttons)
     _listen(searches, clips, Indexed(said, example, pick))
     said.stop(searches.stop, None, None, **UNQUEUED)
-    example.input(searches.choose, example, chosen, **UNQUEUED)
-    upload.chosen(searches.choose_upload, None, chosen, **UNQUEUED)
+    example.input(searches.choose, example, chosen, trigger_mode="multiple", **UNQUEUED)
+    upload.chosen(searches.choose_upload, None, chosen, trigger_mode="multiple", **UNQUEUED)
     ticked, seconds = gr.Textbox("", visible=False), gr.Number(visible=False)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     how = quiet | {"concurrency_id": NETWORK, "trigger_mode": "multiple"}

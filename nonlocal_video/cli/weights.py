@@ -178,7 +178,7 @@ def info(
     from dataclasses import asdict
 
     from nonlocal_video.models.checkpoint import read_card
-    from nonlocal_video.zoo.catalogue import entries, entry, find
+    from nonlocal_video.zoo.catalogue import EMBEDDED_SIZES, entries, entry, find
     from nonlocal_video.zoo.hub import is_on_hub
     from nonlocal_video.zoo.own_network import is_function
     from nonlocal_video.zoo.store import read_record, weights_path
@@ -203,12 +203,14 @@ def info(
     from rich.markup import escape
     from rich.table import Table
 
-    from nonlocal_video.cli.weights_text import card_in_words, entry_in_words
+    from nonlocal_video.cli.weights_text import card_in_words, entry_in_words, sizes_in_words
 
+    sizes = EMBEDDED_SIZES[card.name] if _is_embedded(model) else None
     table = Table(show_header=False)
     for what, text in {
         **card_in_words(card),
         **(entry_in_words(row) if row else {}),
+        **(sizes_in_words(*sizes) if sizes else {}),
         "file": str(path) if path.is_file() else "not installed",
         "seen at the download": f"SHA-256 {record.sha256}, {record.num_bytes:,} bytes" if record else "",
     }.items():

@@ -42,11 +42,18 @@ def card_in_words(card: ModelCard) -> dict[str, str]:
     }
 
 
+def sizes_in_words(parameters: int, gmacs: float | None) -> dict[str, str]:
+    """Return the number of parameters, and of 1e9 multiply-accumulates of one view, as text."""
+    return {
+        "parameters": f"{parameters:,}",
+        "GMAC": "" if gmacs is None else f"{gmacs:.1f} (1e9 multiply-accumulates) per view",
+    }
+
+
 def entry_in_words(entry: CatalogueEntry) -> dict[str, str]:
     """Return the fields of a catalogue entry that are not in the card, by name."""
     words = {
-        "parameters": f"{entry.parameters:,}",
-        "GMAC": "" if entry.gmacs is None else f"{entry.gmacs:.1f} (1e9 multiply-accumulates) per view",
+        **sizes_in_words(entry.parameters, entry.gmacs),
         "download": download_in_words(
             entry.download_mb, is_stated=entry.download is not None and entry.download.size_mb is not None
         ),

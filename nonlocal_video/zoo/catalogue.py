@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DEFAULT = "i3d-nl-k400"
 EMBEDDED = (DEFAULT,)
 """Models whose weights are part of the package."""
+EMBEDDED_SIZES = {DEFAULT: (13_221_552, 111.4)}
+"""Their parameters, and 1e9 multiply-accumulates of one view, by name."""
 RUN_CONFIG, RUN_WEIGHTS = "config.json", "best.safetensors"
 """Files of a training run's folder: its configuration, by which it is recognised, and its weights."""
 RUN_TAUGHT = "taught"

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from nonlocal_video.models.checkpoint import read_card
-from nonlocal_video.zoo.catalogue import EMBEDDED, entries, find, recommended
+from nonlocal_video.zoo.catalogue import EMBEDDED, EMBEDDED_SIZES, entries, find, recommended
 from nonlocal_video.zoo.entry import CatalogueEntry
 from nonlocal_video.zoo.store import weights_path
 
@@ -42,6 +42,7 @@ def embedded_row(name: str) -> dict[str, Any]:
     """Return the row of an embedded model in `weights list`, with the same keys as `entry_row`."""
     path = find(name)
     card = read_card(path)
+    parameters, gmacs = EMBEDDED_SIZES[name]
     return {
         "name": name,
         "state": "in the package",
@@ -49,8 +50,8 @@ def embedded_row(name: str) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "download_mb": None,
         "download_mb_is_stated": False,
-        "parameters": None,
-        "gmacs": None,
+        "parameters": parameters,
+        "gmacs": gmacs,
         "accuracy": asdict(card.published) if card.published else None,
         "licence": card.licence,
         "non_commercial": False,

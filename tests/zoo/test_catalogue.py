@@ -16,14 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nonlocal_video as nlv
 from nonlocal_video.errors import ModelError
-from nonlocal_video.models.checkpoint import build_network, load_checkpoint, save_checkpoint
+from nonlocal_video.models.checkpoint import build_network, load_checkpoint, read_card, save_checkpoint
 from nonlocal_video.models.resnet3d import Video3DResNet
 from nonlocal_video.models.torchvision_network import TorchvisionNetwork
 from nonlocal_video.zoo import catalogue
-from nonlocal_video.zoo.catalogue import entries, entry
+from nonlocal_video.zoo.catalogue import EMBEDDED, entries, entry, find
 from nonlocal_video.zoo.catalogue_file import read_yaml
 from nonlocal_video.zoo.entry import CatalogueEntry, Download
 from nonlocal_video.zoo.labels import read_labels
+from nonlocal_video.zoo.listing import embedded_row
 
 NAMES = list(entries())
 STATED_PARAMETERS = {  # by the publishers or their code
@@ -250,3 +251,16 @@ def test_sizes_are_stated_or_estimated_from_the_parameters() -> None:
 def test_bad_hashes(hash_: str) -> None:
     with pytest.raises(ValueError, match="should be 8 or 64 lower-case hex digits"):
         Download("https://example.org/a.pth", "torch", hash_)
+
+
+def test_stated_sizes_of_the_embedded_models() -> None:
+    for name in EMBEDDED:
+        card = read_card(find(name))
+        with torch.device("meta"):
+            network = build_network(card).eval()
+        clip = torch.empty(1, 3, card.input.num_frames, card.input.crop, card.input.crop, device="meta")
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            network(clip)
+        row = embedded_row(name)
+        assert row["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+        assert row["gmacs"] == pytest.approx(counter.get_total_flops() / 2e9, abs=0.05)

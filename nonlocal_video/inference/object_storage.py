@@ -19,6 +19,14 @@ _SILENCE_SECONDS = 60.0
 """Maximum time without a byte from a web server, and the time after which a slow download is aborted."""
 _MIN_BYTES_PER_SECOND = 1000
 _WEB = re.compile(r"https?://", re.IGNORECASE)
+_VIDEO_SITE = re.compile(
+    r"https?://([\w-]+\.)*(youtube\.com|youtu\.be|vimeo\.com|dailymotion\.com|tiktok\.com|twitch\.tv|bilibili\.com)(/|$)",
+    re.IGNORECASE | re.ASCII,
+)
+"""Sites whose addresses are pages around a player."""
+_PAGE = (b"<!doctype html", b"<html")
+_PAGE_BYTES = 4096
+"""A web page is told by so many bytes of its beginning."""
 _SUFFIX = re.compile(r"\.\w{1,10}$", re.ASCII)
 
 
@@ -107,8 +115,10 @@ def local_copy(url: str, *, max_bytes: int) -> Iterator[str]:
 
     Raises:
         VideoError: `not_found` if it is missing or cannot be downloaded; `too_large`, before the download if the size
-            is known; `timeout` if the download is too slow.
+            is known; `timeout` if the download is too slow; `not_a_video` if it is a web page.
     """
+    if _VIDEO_SITE.match(url):
+        raise _a_page(url)
     storage, path = open_storage(url)
     with tempfile.TemporaryDirectory(prefix="nonlocal-video-") as folder:
         suffix = _SUFFIX.search(re.split(r"[?#]", path)[0] if _WEB.match(url) else path)
@@ -116,6 +126,8 @@ def local_copy(url: str, *, max_bytes: int) -> Iterator[str]:
         try:
             with _opened(storage, path, url, max_bytes) as source, open(copy, "wb") as target:
                 _copy(source, target, url, max_bytes)
+            if _WEB.match(url) and _is_page(copy):
+                raise _a_page(url)
         except VideoError:
             raise
         except FileNotFoundError as error:
@@ -157,6 +169,19 @@ def _copy(source: Any, target: Any, url: str, max_bytes: int) -> None:
         if seconds > _SILENCE_SECONDS and copied < _MIN_BYTES_PER_SECOND * seconds:
             raise _too_slow(url)
         target.write(chunk)
+
+
+def _is_page(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(_PAGE_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE)
+
+
+def _a_page(url: str) -> VideoError:
+    return VideoError(
+        "not_a_video",
+        f"{url} is a web page, not a video file. Download the video first (yt-dlp does that for many sites), then give "
+        "the file.",
+    )
 
 
 def _too_large(url: str, size: int, max_bytes: int) -> VideoError:

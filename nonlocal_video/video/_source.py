@@ -52,6 +52,10 @@ def map_error(error: av.FFmpegError, name: str, doing: str) -> VideoError:
     return VideoError("corrupt", f"{name}: it is damaged ({doing} failed); get the file again or re-encode it.")
 
 
+_CAMERA = re.compile(r"/dev/video\d+", re.ASCII)
+_WATCH = "`nonlocal-video watch` takes cameras; or record a clip."
+
+
 class Source:
     """A regular file, open for reading, that FFmpeg can read several times in a row."""
 
@@ -74,7 +78,7 @@ class Source:
         try:
             return os.open(self.path, flags)
         except FileNotFoundError:
-            raise VideoError("not_found", f"{self.name}: there is no such file; check the path.") from None
+            raise self._missing() from None
         except IsADirectoryError:
             raise self._not_a_file() from None
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
@@ -84,7 +88,18 @@ class Source:
             message = f"{self.name}: it cannot be opened ({why.lower()}); check the path and its permissions."
             raise VideoError("not_found", message) from None
 
+    def _missing(self) -> VideoError:
+        if self.name == "-":
+            words = "standard input is not read; save the clip to a file and give its path."
+        elif _CAMERA.fullmatch(self.path):
+            words = f"there is no such camera; {_WATCH}"
+        else:
+            words = "there is no such file; check the path."
+        return VideoError("not_found", f"{self.name}: {words}")
+
     def _not_a_file(self) -> VideoError:
+        if _CAMERA.fullmatch(self.path):
+            return VideoError("not_a_video", f"{self.name}: it is a camera, not a file; {_WATCH}")
         return VideoError("not_a_video", f"{self.name}: it is not a regular file; give the path of a video file.")
 
     def _check(self) -> None:

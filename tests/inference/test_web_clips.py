@@ -70,6 +70,10 @@ class Handler(BaseHTTPRequestHandler):
                 self._begin(200, None)
                 for _ in range(ENDLESS_MEGABYTES):
                     self._send(bytes(1024 * 1024))
+            elif kind == "page":
+                page = b"\xef\xbb\xbf\n<!DOCTYPE html>\n<title>A clip</title><video src=clip.mp4></video>"
+                self._begin(200, len(page))
+                self._send(page)
             elif kind == "huge":
                 self._begin(200, 10**12)
                 self._send(bytes(1024))
@@ -157,6 +161,7 @@ def test_python_takes_a_folder_in_storage(tiny_model: Path, clip_folder: Path) -
         ("403", "not_found", "403"),
         ("500", "not_found", "500"),
         ("cut", "not_found", "cannot be fetched"),
+        ("page", "not_a_video", "is a web page, not a video file"),
         ("huge", "too_large", "1,000,000,000,000 bytes; the limit is 5,000,000"),
         ("endless", "too_large", "more than 5,000,000 bytes"),
     ],
@@ -169,6 +174,14 @@ def test_what_a_server_does_not_give_is_said(server: Server, kind: str, code: st
         pass
     assert caught.value.code == code
     assert server.sent < 30 * 1024 * 1024, "what comes after the limit is not fetched"
+
+
+@pytest.mark.parametrize("url", ["https://www.youtube.com/watch?v=abc", "https://youtu.be/abc", "http://vimeo.com/1"])
+def test_the_page_of_a_video_site_is_not_fetched(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "open_storage", lambda url: pytest.fail("asked for it"))
+    with pytest.raises(nlv.VideoError, match="Download the video first") as caught, local_copy(url, max_bytes=1000):
+        pass
+    assert caught.value.code == "not_a_video"
 
 
 def test_a_server_that_does_not_say_the_size_is_bounded_by_the_files_limit(server: Server, tiny_model: Path) -> None:

@@ -27,6 +27,8 @@ def test_what_is_no_regular_file(tmp_path: Path, reader: VideoReader) -> None:
     assert failure(reader, tmp_path / "nothing.mp4" / "deeper.mp4").code == "not_found"
     assert failure(reader, "nul\0character.mp4").code == "not_found"
     assert failure(reader, "").message.startswith("'': there is no such file")  # and not the working folder
+    assert "standard input is not read; save the clip" in failure(reader, "-").message
+    assert "nonlocal-video watch" in failure(reader, "/dev/video99").message
     assert failure(reader, tmp_path).code == "not_a_video"
     assert failure(reader, "/dev/null").code == "not_a_video"
     os.mkfifo(tmp_path / "fifo.mp4")  # nobody ever writes to it: an ordinary open would wait for ever

@@ -19,12 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nonlocal_video.errors import UsageError
 
+from .sign_in import sign_in_page
+
 LOGIN = "/login"
 HEALTH = "/healthz"
-SIGN_IN_PAGES = ("/", HEALTH, LOGIN, "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
-"""Paths without a password: the health check and the sign-in, which Gradio shows at / before anybody signs in."""
-SIGN_IN_ASSETS = ("/assets/", "/static/", "/svelte/")
-"""Folders of Gradio's own scripts and styles, which the sign-in needs; they are the same on every server."""
+HOME = "/"
+OPEN = (HEALTH, "/favicon.ico", "/manifest.json", "/robots.txt")
+"""Paths without a password, beside the sign-in, which is the home page of those who have not signed in. Browsers ask for
+the manifest, a page's name and icon, without cookies."""
 LEAST_TOKEN_LENGTH = 20
 MAX_WRONG = 10
 """Number of wrong passwords from one address before it has to wait."""
@@ -125,8 +127,10 @@ class Login:
             await self._sign_in(address, scope, receive, send)
         elif kind and not (self._is_token(given) if kind == "bearer" else self._is_password(address, kind, given)):
             await _refusal(401, "unauthorized", "This token or password is wrong.")(scope, receive, send)
-        elif kind or _is_open(path) or self._user_of(request.cookies) is not None:
+        elif kind or path in OPEN or self._user_of(request.cookies) is not None:
             await self._app(scope, receive, send)
+        elif path == HOME and scope["method"] in ("GET", "HEAD"):
+            await sign_in_page()(scope, receive, send)
         elif (shared := _RESULT.fullmatch(path)) and "text/html" in request.headers.get("accept", ""):
             await RedirectResponse(f"/?result={shared[1]}", status_code=303)(scope, receive, send)
         else:
@@ -183,10 +187,6 @@ def read_tokens(path: Path) -> tuple[str, ...]:
 
 def _digest(secret: str) -> bytes:
     return sha256(secret.encode()).digest()
-
-
-def _is_open(path: str) -> bool:
-    return path in SIGN_IN_PAGES or (path.startswith(SIGN_IN_ASSETS) and ".." not in path)
 
 
 def _refusal(status: int, code: str, message: str) -> JSONResponse:

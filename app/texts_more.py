@@ -163,3 +163,12 @@ KEEP = {
     "gone": "Expired",
 }
 MAP_NAMES = {"evidence": "Why this answer", "attention": "What it watches"}
+
+SIGN_IN = {
+    "title": "Sign in to nonlocal-video",
+    "user": "Name",
+    "password": "Password",
+    "enter": "Sign in",
+    "wrong": "This name or this password is wrong.",
+    "failed": "The server does not answer. Is it still running?",
+}

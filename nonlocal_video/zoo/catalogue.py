@@ -270,7 +270,7 @@ def _unknown(name: str) -> str:
     close = get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return (
-        f"There is no model or weights file {name!r}. {hint}`nonlocal-video weights list` shows all {len(known)} "
+        f"There is no model or weights file {name!r}. {hint}`nonlocal-video weights list` shows all {len(known) - 1} "
         "names. Or give the path of a .safetensors file saved by this project, of a training run's folder or of a "
         "folder in transformers' format, hf://owner/name, or the package.module:function that returns a network and "
         "its card."

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from nonlocal_video.app import login
 from nonlocal_video.app.application import create_app
-from nonlocal_video.app.login import SIGN_IN_ASSETS, SIGN_IN_PAGES, Attempts, Login, read_tokens
+from nonlocal_video.app.login import HOME, OPEN, Attempts, Login, read_tokens
 from nonlocal_video.app.server import serve
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import Recognizer
@@ -79,13 +79,11 @@ def test_each_route_needs_a_session_but_those_of_the_sign_in(closed: fastapi.Fas
     assert {path for _, path in routes} >= {"/v1/classify", "/config", "/gradio_api/heartbeat/x", "/gradio_api/upload"}
     opened = set()
     for method, path in routes:
-        if path.startswith(SIGN_IN_ASSETS):
-            continue
-        if path in SIGN_IN_PAGES and not (method == "POST" and path == "/login"):
+        if path in (HOME, *OPEN):
             opened.add(path)
         elif path.rstrip("/") != "/login":
             assert visitor.request(method, path).status_code == 401, (method, path)
-    assert opened == {"/", "/healthz", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"}
+    assert opened == {"/", "/healthz", "/favicon.ico", "/manifest.json", "/robots.txt"}
 
 
 def test_no_route_is_changed_by_the_page_of_another_site(closed: fastapi.FastAPI) -> None:
@@ -100,8 +98,11 @@ def test_no_route_is_changed_by_the_page_of_another_site(closed: fastapi.FastAPI
 
 def test_the_sign_in_opens_the_rest(closed: fastapi.FastAPI) -> None:
     visitor = client(closed)
-    assert "auth_required" in visitor.get("/").text
+    stranger = visitor.get("/").text
+    assert "Sign in" in stranger
+    assert "gradio" not in stranger, "nothing of the page but its name"
     assert visitor.post("/login", data={"username": "ann", "password": "secret"}).status_code == 200
+    assert "gradio_config" in visitor.get("/").text
     assert visitor.get("/v1/openapi.json").status_code == 200
     assert visitor.get("/gradio_api/startup-events").status_code == 200
 

@@ -25,8 +25,8 @@ LOGIN = "/login"
 HEALTH = "/healthz"
 HOME = "/"
 OPEN = (HEALTH, "/favicon.ico", "/manifest.json", "/robots.txt")
-"""Paths without a password, beside the sign-in, which is the home page of those who have not signed in. Browsers ask for
-the manifest, a page's name and icon, without cookies."""
+"""Paths without a password, beside the sign-in: the home page of those who have not signed in. Browsers ask for the
+manifest, the name and icon of a page, without cookies."""
 LEAST_TOKEN_LENGTH = 20
 MAX_WRONG = 10
 """Number of wrong passwords from one address before it has to wait."""

@@ -35,6 +35,7 @@ What happens when somebody acts:
     live_routes.py            what the script of Live asks for
     callbacks/model_list.py, comparing.py     the tab Models
     results/                  kept results: their page at /r/ID, their files, what a reload shows again
+    sign_in/                  the page that asks for the password
     visits.py                 whose run is the current one
     api.py                    the endpoints of `gradio_client`
     application.py            the routes and their doors; server.py starts and ends it

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nonlocal_video.errors import UsageError
 
-from .sign_in import sign_in_page
+from .sign_in.page import sign_in_page
 
 LOGIN = "/login"
 HEALTH = "/healthz"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from starlette.responses import HTMLResponse
 
-from . import texts, texts_more
+from .. import texts, texts_more
 
-_HERE = Path(__file__).parent / "components"
+_HERE = Path(__file__).parent
 _STYLE = (_HERE / "sign_in.css").read_text("utf-8")
 _SCRIPT = (_HERE / "sign_in.js").read_text("utf-8")
 

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .memory_left import is_short
+from .refusals import disk_full, memory_short, refused, send_refusal, too_large
 
 MAX_BODY_BYTES = 1024**2
 """Maximum size of a body that is not an upload."""
@@ -20,7 +21,6 @@ IDLE_SECONDS = 60.0
 """Maximum seconds between two parts of a body."""
 SPARE_BYTES = 256 * 1024**2
 """Space that uploads leave free on the disk, for answers and for everybody else."""
-RETRY_SECONDS = 60
 _BOUNDARY = re.compile(r';\s*boundary="?([^";]{1,200})', re.IGNORECASE)
 _AFTER_FORM_BYTES = 1000  # a line break, and what some clients send after it
 PAGE_UPLOAD = "/gradio_api/upload"
@@ -62,30 +62,30 @@ class BodyLimit:
         announced = headers.get("content-length", "0")
         if "content-length" in headers and "transfer-encoding" in headers:  # another reader may take the other one
             words = "The body has a Content-Length and a Transfer-Encoding; send one of them."
-            await _refusal(400, "invalid_request", words)(scope, receive, send)
+            await send_refusal(refused(400, "invalid_request", words), scope, receive, send)
             return
         if not (announced.isascii() and announced.isdigit()) or len(announced) > 20 or int(announced) > limit:
-            await _too_large(limit)(scope, receive, send)
+            await send_refusal(too_large(limit), scope, receive, send)
             return
         # A clip is there twice for a moment: as it comes, and as it is read.
         if limit > self._max_body and not _has_room(2 * int(announced)):
-            await _disk_full()(scope, receive, send)
+            await send_refusal(disk_full(), scope, receive, send)
             return
         if limit > self._max_body and is_short():
-            await _memory_short()(scope, receive, send)
+            await send_refusal(memory_short(), scope, receive, send)
             return
         body = _Body(receive, send, limit, self._idle_seconds, form_end=_end_of_form(headers))
         try:
             await self._app(scope, body.receive, body.send)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                body.refusal = _disk_full()
+                body.refusal = disk_full()
             elif body.refusal is None:
                 await body.send_held()
                 raise
         await body.send_held()
         if body.refusal is not None and not body.has_answered:
-            await body.refusal(scope, receive, send)
+            await send_refusal(body.refusal, scope, receive, send, linger=body.is_coming)
 
     def _limit(self, scope: Scope) -> int:
         path = scope["path"].rstrip("/")
@@ -108,6 +108,11 @@ class _Body:
         self.refusal: JSONResponse | None = None
         self.has_answered = False
 
+    @property
+    def is_coming(self) -> bool:
+        """Whether there is more of it, as far as the sender has not gone silent."""
+        return not self._is_complete and (self.refusal is None or self.refusal.status_code != 408)
+
     async def receive(self) -> Message:
         if self.refusal is not None:
             return {"type": "http.disconnect"}
@@ -117,16 +122,16 @@ class _Body:
             message = await asyncio.wait_for(self._receive(), self._idle_seconds)
         except TimeoutError:
             words = f"Nothing came for {self._idle_seconds:g} seconds; send it again."
-            return self._refuse(_refusal(408, "too_slow", words))
+            return self._refuse(refused(408, "too_slow", words))
         self._size += len(message.get("body", b""))
         self._is_complete = not message.get("more_body", False)
         if self._size > self._limit:
-            return self._refuse(_too_large(self._limit))
+            return self._refuse(too_large(self._limit))
         if self._form_end and message["type"] == "http.request":
             self._tail = (self._tail + message.get("body", b""))[-len(self._form_end) - _AFTER_FORM_BYTES :]
             if self._is_complete and self._form_end not in self._tail:
                 words = "The form ends before its last boundary; send it again."
-                return self._refuse(_refusal(422, "invalid_request", words))
+                return self._refuse(refused(422, "invalid_request", words))
         return message
 
     async def send(self, message: Message) -> None:
@@ -163,26 +168,5 @@ def _end_of_form(headers: Headers) -> bytes:
     return b"" if found is None else f"--{found[1]}--".encode("latin-1")
 
 
-def _too_large(limit: int) -> JSONResponse:
-    return _refusal(413, "too_large", f"The body may have at most {limit} bytes here.")
-
-
 def _has_room(num_bytes: int) -> bool:
     return shutil.disk_usage(tempfile.gettempdir()).free >= num_bytes + SPARE_BYTES
-
-
-def _disk_full() -> JSONResponse:
-    refusal = _refusal(503, "disk_full", "The server's disk is full; try again later.")
-    refusal.headers["Retry-After"] = str(RETRY_SECONDS)
-    return refusal
-
-
-def _memory_short() -> JSONResponse:
-    refusal = _refusal(503, "busy", "The server is short of memory; try again later.")
-    refusal.headers["Retry-After"] = str(RETRY_SECONDS)
-    return refusal
-
-
-def _refusal(status: int, code: str, message: str) -> JSONResponse:
-    headers = {"Connection": "close"}  # the rest of the body is not waited for
-    return JSONResponse({"code": code, "message": message}, status_code=status, headers=headers)

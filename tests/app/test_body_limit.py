@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import fastapi
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
@@ -86,11 +90,13 @@ def test_two_ways_to_say_a_length_are_refused(client: TestClient, read: list[int
 
 
 def test_a_large_body_is_refused_before_it_comes() -> None:
-    """Neither the application nor the check reads anything."""
+    """Neither the application nor the check reads anything of it; what still comes is dropped."""
     sent: list[Message] = []
+    coming = [True, True, False]
 
     async def receive() -> Message:
-        raise AssertionError("the body is waited for")
+        assert [message.get("status") for message in sent] == [413, None], "the answer waits for the body"
+        return {"type": "http.request", "body": b"{" * 1000, "more_body": coming.pop(0)}
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -103,7 +109,33 @@ def test_a_large_body_is_refused_before_it_comes() -> None:
         "headers": [(b"content-length", str(64 * 1024**2).encode())],
     }  # fmt: skip
     run(BodyLimit(app, max_upload_bytes=1)(scope, receive, send))
-    assert sent[0]["status"] == 413
+    assert not coming
+    assert [message.get("more_body", False) for message in sent[1:]] == [True, False]
+
+
+def test_a_sender_that_reads_only_after_it_has_sent_gets_its_refusal() -> None:
+    """A connection that is closed over unread data is reset, and the answer on it lost."""
+
+    async def app(*_: Any) -> None:
+        raise AssertionError("the application is asked")
+
+    server = uvicorn.Server(uvicorn.Config(BodyLimit(app, max_upload_bytes=1), log_level="warning", lifespan="off"))
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            for _ in range(5):
+                with closing(socket.create_connection(listening.getsockname(), 10)) as sender:
+                    sender.sendall(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n")
+                    for _ in range(90):
+                        sender.sendall(bytes(100_000))
+                    time.sleep(0.2)
+                    answer = sender.makefile("rb").read()
+                assert answer.startswith(b"HTTP/1.1 413 ")
+                assert answer.endswith(b'"message":"The body may have at most 1048576 bytes here."}')
+        finally:
+            server.should_exit = True
+            thread.join(30)
 
 
 def run(work: Any) -> None:

@@ -28,6 +28,7 @@ from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video import _wire
 from nonlocal_video.video.decode import VideoReader
+from nonlocal_video.video.encode import write_video
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region
 from nonlocal_video.video.transforms import cut, resize_region, spatial_views
@@ -199,15 +200,18 @@ def test_frames_for_a_gpu_wait_in_pinned_memory(
 
 
 @pytest.mark.skipif(not TASKS.is_dir(), reason="counts threads by /proc")
-def test_loading_clips_starts_no_team_of_threads(clip_folder: Path) -> None:
+def test_loading_clips_starts_no_team_of_threads(tmp_path: Path) -> None:
     """PyTorch gives every thread a team of its own: with 16 processes that decode, 16 teams."""
+
+    clip, spec = tmp_path / "large.mp4", replace(SPEC, num_frames=16, short_side=256, crop=224)
+    write_video(clip, (np.full((480, 640, 3), 12 * number, np.uint8) for number in range(20)), fps=10)
 
     def load() -> tuple[int, int]:
         torch.set_num_threads(4)  # of this thread
         with VideoReader() as reader:
-            reader.probe(clip_folder / "a.mp4")  # starts the process and the thread that watches it
+            reader.probe(clip)  # starts the process and the thread that watches it
             before = len(list(TASKS.iterdir()))
-            ClipLoader(reader).load(clip_folder / "a.mp4", SPEC, ClipRequest(ViewCount(1, 3)), originals=None)
+            ClipLoader(reader).load(clip, spec, ClipRequest(ViewCount(1, 3)), originals=None)
             loaded = len(list(TASKS.iterdir())) - before
             torch.stack([torch.zeros(64, 64, 64)] * 16)
             return loaded, len(list(TASKS.iterdir())) - before

@@ -42,6 +42,11 @@ class TestPages:
         for command in published:
             assert " -p 127.0.0.1:7860:7860 " in command or "--auth" in command
 
+    def test_training_has_more_shared_memory_than_docker_gives(self) -> None:
+        training = [command for command in commands_of(PAGE) if re.search(r" train /", command)]
+        assert training
+        assert all(re.search(r"--shm-size \d+g", command) for command in training)
+
     def test_it_says_what_no_gpu_has_seen(self) -> None:
         assert "not yet run on a GPU" in PAGE
 

@@ -14,7 +14,7 @@ import typer
 from nonlocal_video.cli import options
 from nonlocal_video.cli.interrupt import GracefulInterrupt
 from nonlocal_video.cli.run_progress import RunProgressBar
-from nonlocal_video.cli.terminal import STATUS_FAILED, STATUS_INTERRUPTED
+from nonlocal_video.cli.terminal import STATUS_FAILED, STATUS_INTERRUPTED, naming_resume
 from nonlocal_video.cli.text import describe, describe_row
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.file_kinds import PICTURES, PassedOver
@@ -146,6 +146,7 @@ def _here(
     added = 0
     selection, leave_out = options.selection, ResultFile.files_of(options.output)
     with (
+        naming_resume(keeps=options.output is not None),
         GracefulInterrupt() as stop,
         RunProgressBar(lambda: sum(1 for _ in find_files(paths, selection=selection, leave_out=leave_out))) as bar,
     ):
@@ -204,7 +205,8 @@ def _on_ray(
     rows = classify_on_ray(parts.still_to_do(files), job, cluster)
     try:
         if rows is not None:
-            parts.write(rows)
+            with naming_resume(keeps=True):
+                parts.write(rows)
     except KeyboardInterrupt:
         typer.echo("Stopped. The same command with --resume continues.", err=True)
         raise typer.Exit(STATUS_INTERRUPTED) from None

@@ -12,7 +12,7 @@ import typer
 from nonlocal_video.cli import options
 from nonlocal_video.cli.evaluate_segments import refuse_clip_options, run_segments
 from nonlocal_video.cli.interrupt import GracefulInterrupt
-from nonlocal_video.cli.terminal import STATUS_FAILED, STATUS_INTERRUPTED, table_console
+from nonlocal_video.cli.terminal import STATUS_FAILED, STATUS_INTERRUPTED, naming_resume, table_console
 from nonlocal_video.errors import UsageError
 
 
@@ -134,7 +134,7 @@ def evaluate(
     from nonlocal_video.evaluation.api import evaluate as evaluate_model
     from nonlocal_video.evaluation.report import REPORT_FILES
 
-    with GracefulInterrupt() as stop, EvaluationProgress() as progress:
+    with naming_resume(keeps=output is not None), GracefulInterrupt() as stop, EvaluationProgress() as progress:
         try:
             evaluation = evaluate_model(
                 source,

@@ -12,6 +12,7 @@ import typer
 from nonlocal_video.cli import options
 from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
 from nonlocal_video.cli.run_progress import RunProgressBar
+from nonlocal_video.cli.terminal import naming_resume
 from nonlocal_video.errors import UsageError
 
 if TYPE_CHECKING:
@@ -143,11 +144,12 @@ def features(
         limits=DecodeLimits.parse(limit or ()),
     ) as recognizer:
         write = extract_features if output_dir is None else extract_arrays
-        done = _with_progress(
-            lambda **hooks: write(recognizer, given, output=target, **settings, **hooks),
-            given,
-            selection,
-        )
+        with naming_resume(keeps=True):
+            done = _with_progress(
+                lambda **hooks: write(recognizer, given, output=target, **settings, **hooks),
+                given,
+                selection,
+            )
     _finish(done, paths)
 
 

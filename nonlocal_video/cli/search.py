@@ -13,6 +13,7 @@ import typer
 from nonlocal_video.cli import options
 from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
 from nonlocal_video.cli.run_progress import RunProgressBar
+from nonlocal_video.cli.terminal import naming_resume
 from nonlocal_video.cli.text import shown
 from nonlocal_video.errors import OutputError
 
@@ -120,8 +121,13 @@ def search(
         "stride_seconds": stride_seconds,
         "region": region,
     }
-    with GracefulInterrupt() as stop, ExitStack() as stack:
-        bar = stack.enter_context(_bar(source)) if Path(source).is_dir() else None
+    indexes = Path(source).is_dir()
+    with (
+        naming_resume(keeps=indexes, command="the same command"),
+        GracefulInterrupt() as stop,
+        ExitStack() as stack,
+    ):
+        bar = stack.enter_context(_bar(source)) if indexes else None
         try:
             result = find(source, **arguments, callback=None if bar is None else _callback(stop, bar))
         except KeyboardInterrupt:

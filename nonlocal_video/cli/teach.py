@@ -10,6 +10,7 @@ import typer
 
 from nonlocal_video.cli import options
 from nonlocal_video.cli.interrupt import STATUS_INTERRUPTED, GracefulInterrupt
+from nonlocal_video.cli.terminal import naming_resume
 
 STATUS_SOME_UNREADABLE = 1
 
@@ -48,7 +49,7 @@ def teach(
     from nonlocal_video.cli.teach_text import TeachProgress, print_report
     from nonlocal_video.teaching.api import teach as teach_model
 
-    with GracefulInterrupt() as stop, TeachProgress() as progress:
+    with naming_resume(keeps=True), GracefulInterrupt() as stop, TeachProgress() as progress:
         try:
             run = teach_model(
                 source,

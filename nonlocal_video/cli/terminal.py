@@ -99,6 +99,25 @@ def report_error(error: Exception) -> int:
     return status
 
 
+@contextmanager
+def naming_resume(*, keeps: bool, command: str = "the same command with --resume") -> Iterator[None]:
+    """Add to the error of a device that fails inside the block how the run continues.
+
+    Args:
+        keeps: Whether the run keeps what is done; otherwise the error stays as it is.
+        command: What continues the run.
+
+    Raises:
+        DeviceError: The device has failed.
+    """
+    try:
+        yield
+    except DeviceError as error:
+        if not keeps:
+            raise
+        raise DeviceError(f"{error} What is done is kept; {command} continues.") from None
+
+
 def _is_of_a_device(error: RuntimeError) -> bool:
     """Return whether PyTorch says that a device has failed, in a verb that does not translate its errors."""
     if "torch" not in sys.modules:

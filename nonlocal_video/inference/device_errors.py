@@ -65,9 +65,8 @@ def first_line(error: BaseException) -> str:
 def device_failed(device: torch.device | str, error: BaseException) -> DeviceError:
     """Return the error that ends a run after a device failed."""
     return DeviceError(
-        f"The device {device} failed: {first_line(error)}. Unfinished files have no row. "
-        f"Run the same command with --resume; if it fails again, run `nonlocal-video doctor` or use another "
-        f"--device."
+        f"The device {device} failed: {first_line(error).rstrip('.')}. If it fails again, run `nonlocal-video doctor` "
+        f"or use another --device."
     )
 
 

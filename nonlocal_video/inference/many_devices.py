@@ -217,8 +217,8 @@ class _Process:
             return None
         how = "does not answer" if status is None else f"was killed by signal {-status}" if status < 0 else "failed"
         return DeviceError(
-            f"The process for {self.name} {how}. Unfinished files have no row. Run the same command with --resume; "
-            f"if it fails again, run `nonlocal-video doctor` or use another --device."
+            f"The process for {self.name} {how}. If it fails again, run `nonlocal-video doctor` or use another "
+            f"--device."
         )
 
     def close(self) -> None:

@@ -80,8 +80,11 @@ class AveragedWeights:
             torch._foreach_lerp_(averages, parameters, weight)
         else:
             torch._foreach_copy_(averages, parameters)
+        by_dtype: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}  # only tensors of one type are copied together
         for kept, buffer in zip(self.module.buffers(), latest.buffers(), strict=True):
-            kept.copy_(buffer)
+            by_dtype.setdefault(kept.dtype, []).append((kept, buffer))
+        for pairs in by_dtype.values():
+            torch._foreach_copy_([kept for kept, _ in pairs], [buffer for _, buffer in pairs])
         self._steps += 1
 
     def state_dict(self) -> dict[str, Tensor]:

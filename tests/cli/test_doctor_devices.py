@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +29,19 @@ def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_cpu_computes_a_convolution() -> None:
     assert "right values" in doctor._convolution("cpu")
+
+
+def test_the_command_tries_every_device(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def convolution(device: str) -> str:
+        return f"{device} was tried"
+
+    for check in ("_decode", "_confinement", "_default_model", "_openvino"):
+        monkeypatch.setattr(doctor, check, lambda *_: "fine")
+    monkeypatch.setattr(doctor, "_convolution", convolution)
+    monkeypatch.setattr(doctor, "_cuda", lambda: "cuda was tried")
+    done = run("doctor")
+    assert done.status == 0
+    assert {"cpu was tried", "cuda was tried"} <= set(re.findall(r"\w+ was tried", done.out))
 
 
 def test_wrong_values_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,83 @@ def test_a_device_that_this_user_may_not_open(
         choose_device("cuda")
 
 
+WSL_LIBRARY = "usr/lib/wsl/lib/libcuda.so.1"
+WSL_DRIVER = "usr/lib/wsl/drivers/nv_dispi.inf_amd64_0a1b/libcuda.so.1.1"
+WSL_OF_OTHERS = ("usr/lib/wsl/lib/libdxcore.so", "usr/lib/wsl/drivers/iigd_dch.inf_amd64_0a1b/libze.so")
+
+
+@pytest.mark.parametrize(
+    ("files", "visible"),
+    [
+        (("dev/nvidia0",), True),
+        (("dev/nvidia11", "dev/nvidiactl"), True),
+        (("dev/null",), False),
+        (("dev/nvidiactl", "dev/nvidia-uvm"), False),  # what is left of a driver whose cards are not given
+        (("dev/dxg", *WSL_OF_OTHERS, WSL_LIBRARY), True),  # a distribution under WSL 2
+        (("dev/dxg", *WSL_OF_OTHERS, WSL_DRIVER), True),  # a container there, with GPUs
+        (("dev/dxg", *WSL_OF_OTHERS), False),  # a GPU of another maker
+        ((*WSL_OF_OTHERS, WSL_LIBRARY, WSL_DRIVER), False),  # a container there, without GPUs
+        (("usr/lib/x86_64-linux-gnu/libcuda.so.1",), False),  # a container of an image that brings the library
+    ],
+)
+def test_the_files_that_tell_of_an_nvidia_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: tuple[str, ...], visible: bool
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(device, "_ROOT", tmp_path)
+    assert device.nvidia_device_is_visible() == visible
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not device.nvidia_device_is_visible()
+
+
+@pytest.mark.parametrize("driver_is_there", [True, False])
+def test_on_windows_the_driver_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, driver_is_there: bool) -> None:
+    monkeypatch.setattr(device, "_ROOT", tmp_path / "none")
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setenv("SYSTEMROOT", str(tmp_path))
+    (tmp_path / "System32").mkdir()
+    if driver_is_there:
+        (tmp_path / "System32" / "nvcuda.dll").touch()
+    assert device.nvidia_device_is_visible() == driver_is_there
+
+
+@pytest.mark.parametrize("cuda", [None, "13.0"])
+def test_under_wsl_the_cpu_is_not_taken_silently(
+    cards: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    cuda: str | None,
+) -> None:
+    def init() -> None:
+        raise RuntimeError(TOO_OLD)
+
+    cards()
+    for name in ("dev/dxg", WSL_LIBRARY):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(device, "_ROOT", tmp_path)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert choose_device("auto") == torch.device("cpu")
+    (warning,) = caplog.messages
+    assert ("the NVIDIA driver is too old" if cuda else "was built without CUDA") in warning
+
+
+@pytest.mark.parametrize("value", ["void", "all"])
+def test_a_container_that_got_its_devices_by_cdi_has_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str
+) -> None:
+    """CDI sets `NVIDIA_VISIBLE_DEVICES=void`, so that the older way of giving devices does nothing more."""
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "nvidia0").touch()
+    monkeypatch.setattr(device, "_ROOT", tmp_path)
+    monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", value)
+    assert device.nvidia_device_is_visible()
+
+
 @pytest.mark.parametrize("hidden", ["", "-1", "none"])
 def test_a_device_that_the_user_has_hidden_is_no_surprise(
     driver: Callable[[str | None, str], None],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import mmap
+import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,6 +131,47 @@ def test_a_dead_device_ends_a_folder_run_and_resume_does_the_rest(
     assert resumed.status == run(*command[:-1], tmp_path / "again.jsonl").status
     assert sorted(row["path"] for row in rows) == sorted(paths)
     assert not [row for row in rows if row["error"] and row["error"]["code"] == "internal"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "said"),
+    [
+        ("classify", ("--output", "t.jsonl"), "What is done is kept; the same command with --resume continues."),
+        ("classify", (), "or use another --device."),
+        ("features", ("--output", "t.parquet"), "What is done is kept; the same command with --resume continues."),
+        ("features", ("--output-dir", "t"), "What is done is kept; the same command with --resume continues."),
+        ("search", ("--like", "a.mp4", "--index", "t.parquet"), "What is done is kept; the same command continues."),
+        ("evaluate", ("--output", "t"), "What is done is kept; the same command with --resume continues."),
+        ("evaluate", (), "or use another --device."),
+        ("teach", ("--output", "t"), "What is done is kept; the same command with --resume continues."),
+        ("timeline", (), "or use another --device."),
+        ("explain", (), "or use another --device."),
+    ],
+)
+def test_only_a_verb_that_has_resume_names_it(
+    run: Callable[..., Any],
+    failing: Callable[[int, Exception], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_model: Path,
+    clip_folder: Path,
+    tmp_path: Path,
+    verb: str,
+    options: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for label in ("action 1", "action 2"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(3):
+            shutil.copy(clip_folder / "a.mp4", tmp_path / "set" / label / f"{number}.mp4")
+    shutil.copy(clip_folder / "a.mp4", tmp_path)
+    given = "a.mp4" if verb in ("timeline", "explain") else "set"
+    failing(1, DEAD[0])
+    done = run(verb, given, "--model", tiny_model, "--device", "cpu", *options)
+    assert done.status == 3
+    last = done.err.splitlines()[-1]
+    assert last.startswith("The device cpu failed: CUDA error: an illegal memory access was encountered. If it fails")
+    assert last.endswith(said)
 
 
 def test_a_dead_device_is_not_asked_again(

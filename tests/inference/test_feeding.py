@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ from nonlocal_video.inference.views import ViewCount
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.video import _wire
 from nonlocal_video.video.decode import VideoReader
+from nonlocal_video.video.encode import write_video
 from nonlocal_video.video.info import VideoInfo
 from nonlocal_video.video.region import Region
 from nonlocal_video.video.transforms import cut, resize_region, spatial_views
 
 SPEC = InputSpec(num_frames=4, frames_per_second=8.0, short_side=40, crop=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+TASKS = Path("/proc/self/task")
 REGION = Region(0.5, 0.25, 1.0, 0.75)
 
 
@@ -173,6 +176,54 @@ def test_each_distinct_frame_is_taken_to_the_device_once(
     assert clip.frames.shape == (len(clip.seconds), 48, 85, 3), "all three crops of frames of 64 x 85"
     assert pictures == [(clip.frames.numel(), True)]
     assert {numel for dtype, numel, _ in moved if dtype != torch.uint8} == {8}, "the numbers of a view's frames"
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda:0", True), ("cpu", False)])
+def test_frames_for_a_gpu_wait_in_pinned_memory(
+    recognizer: nlv.Recognizer, clip_folder: Path, monkeypatch: pytest.MonkeyPatch, device: str, pinned: bool
+) -> None:
+    """From other memory the copy would hold the thread that asks for it."""
+    rooms: list[bool] = []
+    empty = torch.empty
+
+    def watched(*size: Any, pin_memory: bool = False, **options: Any) -> Tensor:
+        if len(size) == 4 and options.get("dtype") == torch.uint8:
+            rooms.append(pin_memory)
+        return empty(*size, **options)
+
+    monkeypatch.setattr(torch, "empty", watched)
+    monkeypatch.setattr(folder, "on_device", lambda clip, _: clip)
+    files, request = [str(clip_folder / "a.mp4")], ClipRequest()
+    found = classify_files(recognizer, files, request, workers=1, batch_size=1, device=torch.device(device))
+    assert [type(outcome) for outcome in found] == [Prediction]
+    assert rooms == [pinned]
+
+
+@pytest.mark.skipif(not TASKS.is_dir(), reason="counts threads by /proc")
+def test_loading_clips_starts_no_team_of_threads(tmp_path: Path) -> None:
+    """PyTorch gives every thread a team of its own: with 16 processes that decode, 16 teams."""
+
+    clip, spec = tmp_path / "large.mp4", replace(SPEC, num_frames=16, short_side=256, crop=224)
+    write_video(clip, (np.full((480, 640, 3), 12 * number, np.uint8) for number in range(20)), fps=10)
+
+    def load() -> tuple[int, int]:
+        torch.set_num_threads(4)  # of this thread
+        with VideoReader() as reader:
+            reader.probe(clip)  # starts the process and the thread that watches it
+            before = len(list(TASKS.iterdir()))
+            ClipLoader(reader).load(clip, spec, ClipRequest(ViewCount(1, 3)), originals=None)
+            loaded = len(list(TASKS.iterdir())) - before
+            torch.stack([torch.zeros(64, 64, 64)] * 16)
+            return loaded, len(list(TASKS.iterdir())) - before
+
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            loaded, with_team = pool.submit(load).result()
+    finally:
+        torch.set_num_threads(threads)
+    assert with_team > 0, "a team would be seen"
+    assert loaded <= 0
 
 
 def test_a_clip_for_which_the_device_has_no_room_stays(

@@ -86,6 +86,27 @@ def test_it_is_a_plain_loop_with_averaged_weights(tmp_path: Path) -> None:
     assert result.best["step"] == best["step"]
 
 
+def test_the_first_process_gives_its_buffers_as_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fabric would pickle each one, and unpickle it on the first process's device."""
+    card = tiny_card()
+    made = training(tmp_path / "run", tiny_network(card), card, replace(PLAIN, epochs=1))
+    given: list[Tensor] = []
+
+    def pickled(_: object, of_first: object) -> object:
+        assert not isinstance(of_first, Tensor)
+        return of_first
+
+    def broadcast(tensor: Tensor, src: int) -> None:
+        assert src == 0
+        given.append(tensor)
+
+    monkeypatch.setattr(type(made.fabric), "world_size", property(lambda _: 2))
+    monkeypatch.setattr(type(made.fabric), "broadcast", pickled)
+    monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
+    run(made)
+    assert {id(tensor) for tensor in given} == {id(buffer) for buffer in made.objective.buffers()}
+
+
 def test_two_accumulated_batches_are_one(tmp_path: Path) -> None:
     card, states = tiny_card(), []
     for batch_size, accumulate in ((8, 1), (4, 2)):

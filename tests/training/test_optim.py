@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from engine_parts import tiny_card, tiny_network
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.swa_utils import AveragedModel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nonlocal_video.training.config import TrainConfig
 from nonlocal_video.training.freezing import freeze
@@ -116,3 +117,19 @@ def test_averages_have_the_bits_of_pytorchs_model_and_go_on_from_its_state(all_d
     theirs.update_parameters(network)
     resumed.update(network)
     assert agree(resumed)
+
+
+def test_averages_take_one_operation_for_all_tensors_of_a_type() -> None:
+    """An operation a tensor would be hundreds of launches a step on a GPU."""
+    network = tiny_network(tiny_card())
+    averages, names = AveragedWeights(network, 0.5), []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(func.name().partition(".")[0])
+            return func(*args, **(kwargs or {}))
+
+    averages.update(network)
+    with Record():
+        averages.update(network)
+    assert names == ["aten::_foreach_lerp_", "aten::_foreach_copy_", "aten::_foreach_copy_"]  # buffers of two types

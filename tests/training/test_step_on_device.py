@@ -89,6 +89,24 @@ def test_normalising_a_batch_is_normalising_each_clip() -> None:
     assert (found.double() - exact.movedim(-1, 2)).abs().max() < 1e-5
 
 
+def test_pixels_travel_while_the_device_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = BatchLoader(PixelClips(2), EveryClip(2, 2), workers=0, pin_memory=False)
+    ((pixels, _, _),) = map(loaded, loader)
+    moved: list[tuple[torch.dtype, int, bool]] = []
+    to = Tensor.to
+
+    def watched(self: Tensor, *given: Any, **options: Any) -> Tensor:
+        result: Tensor = to(self, *given, **options)
+        if result.device != self.device:
+            moved.append((self.dtype, self.numel(), options.get("non_blocking", False)))
+        return result
+
+    monkeypatch.setattr(Tensor, "to", watched)
+    clips = as_input(pixels, loader, torch.device("meta"))
+    assert (clips.shape, clips.device.type) == ((2, 3, 4, 32, 32), "meta")
+    assert [one for one in moved if one[1] > 3] == [(torch.uint8, 2 * 4 * 32 * 32 * 3, True)]
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_weights_and_figures_are_those_of_clips_normalised_by_the_workers(accumulate: int, tmp_path: Path) -> None:
     config = TrainConfig(stage="all", epochs=2, batch_size=2, accumulate=accumulate, clip_norm=1.0, workers=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import get_args
@@ -19,6 +20,7 @@ from nonlocal_video.inference.runtimes.openvino import check_installed
 EVERY_GPU = "cuda:all"
 """Name for all GPUs of the machine, in runs over many clips."""
 
+_ROOT = Path("/")
 _log = logging.getLogger(__name__)
 
 
@@ -146,11 +148,12 @@ def why_unusable(index: int) -> str | None:
 
 
 def nvidia_device_is_visible() -> bool:
-    """Return whether there is an NVIDIA device that is not hidden from this process."""
+    """Return whether there is an NVIDIA device that is not hidden from this process, as told by files alone."""
+    # NVIDIA_VISIBLE_DEVICES is no sign: it is `void` in containers that got their devices by CDI, too.
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and hidden.strip() in ("", "-1", "none", "void", "NoDevFiles"):
         return False
-    return bool(_device_files())
+    return bool(_device_files()) or _windows_has_nvidia_driver()
 
 
 def _best_device() -> torch.device:
@@ -176,4 +179,27 @@ def _warn(reason: str) -> None:
 
 
 def _device_files() -> list[Path]:
-    return [path for path in sorted(Path("/dev").glob("nvidia*")) if re.fullmatch(r"nvidia\d+", path.name)]
+    """Return the device files of NVIDIA's GPUs; under WSL 2 the one that stands for the GPUs of all makers."""
+    devices = [path for path in sorted((_ROOT / "dev").glob("nvidia*")) if re.fullmatch(r"nvidia\d+", path.name)]
+    shared = _ROOT / "dev" / "dxg"
+    if not devices and shared.exists() and _wsl_has_nvidia_driver():
+        return [shared]
+    return devices
+
+
+def _wsl_has_nvidia_driver() -> bool:
+    """Return whether Windows has lent this Linux NVIDIA's driver for CUDA.
+
+    A distribution has it in `lib`; a container that was given GPUs has the driver's own folder, and one that was not
+    has no `/dev/dxg`.
+    """
+    lent = _ROOT / "usr" / "lib" / "wsl"
+    if (lent / "lib" / "libcuda.so.1").exists():
+        return True
+    return any((folder / "libcuda.so.1.1").exists() for folder in (lent / "drivers").glob("nv*.inf_*"))
+
+
+def _windows_has_nvidia_driver() -> bool:
+    if sys.platform != "win32":
+        return False
+    return Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll").is_file()

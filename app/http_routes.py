@@ -82,7 +82,7 @@ def add_http_api(app: fastapi.FastAPI, api: HttpApi) -> None:
             raise ApiError(
                 405, "method_not_allowed", f"{request.url.path} takes {names}, not {request.method}.", {"Allow": names}
             )
-        raise ApiError(404, "not_found", f"There is no {request.url.path}; {PREFIX}/docs lists what there is.")
+        raise ApiError(404, "not_found", f"{request.url.path} was not found; {PREFIX}/docs lists all addresses.")
 
     async def not_here(_: Request, error: Exception) -> Response:
         return api_error(error).to_response()  # a path with a line break matches no route at all

@@ -99,7 +99,7 @@ class AttentionMaps:
     method: Method
     """Kind of map: attention received in a non-local block, attention of a query point, or class evidence."""
     quantity: str
-    """What the values are, in words and units."""
+    """Description of the values, with their unit."""
     layer: str
     """Dotted name of the layer."""
     cells: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""How the frames of a stream are shown, by its first picture and its container."""
+"""Presentation of a stream's frames, by its first picture and its container."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nonlocal_video.video._source import Source
 
 @dataclass(frozen=True)
 class StoredAs:
-    """What a container specifies about a stream's pictures besides their size."""
+    """Properties that a container specifies of a stream's pictures besides their size."""
 
     pixel_aspect: Fraction | None
     """Width of a pixel divided by its height."""
@@ -27,7 +27,7 @@ class StoredAs:
 
 @dataclass(frozen=True)
 class Presentation:
-    """How the frames of a stream are shown."""
+    """Presentation of a stream's frames."""
 
     width: int
     """Width as shown, upright."""

@@ -55,7 +55,7 @@ def test_maps_draw_the_same_after_a_file(explanation: Explanation, maps: Attenti
 def test_an_animation_lasts_as_long_as_the_clip(
     maps: AttentionMaps, tmp_path: Path, name: str, seconds: float | None
 ) -> None:
-    """Also where a frame's time is no multiple of a format's tick, or more than GIF can count."""
+    """It does even where a frame's time is no multiple of a format's tick, or more than GIF can count."""
     if seconds is not None:
         maps = replace(maps, playback_seconds=seconds)
     with Image.open(write_animation(maps, tmp_path / name)) as image:

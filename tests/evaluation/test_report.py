@@ -1,4 +1,4 @@
-"""What is written: nothing left out, the worst first, only classes that occur."""
+"""Reports: nothing left out, the worst first, only classes that occur."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ def test_a_page_for_persons_is_not_asked(publisher: Publisher) -> None:
 
 @pytest.fixture(scope="module")
 def published_file() -> bytes:
-    """What the publisher of `SMALLEST` gives, with random numbers."""
+    """File as the publisher of `SMALLEST` gives it, with random numbers."""
     buffer = io.BytesIO()
     torch.save(torchvision.models.video.mc3_18().state_dict(), buffer)
     return buffer.getvalue()

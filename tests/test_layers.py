@@ -20,7 +20,7 @@ ALLOWED = {
     "zoo": {"models", "blocks", "io", "paths", "errors"},
     "video": {"frame_folders", "errors"},
     "annotations": {"video", "io", "errors"},
-    "attention": {"notebook", "models", "blocks", "video", "errors"},
+    "attention": {"notebook", "models", "blocks", "video", "io", "errors"},
     "inference": {
         "annotations",
         "notebook",

@@ -84,6 +84,18 @@ def test_other_endings_are_refused(maps: AttentionMaps, tmp_path: Path) -> None:
         write_strip(maps, tmp_path / "s.jpg")
 
 
+def test_arrays_take_the_place_of_a_link_and_not_of_what_it_leads_to(maps: AttentionMaps, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    link = tmp_path / "attention.npz"
+    link.symlink_to("precious")
+    maps.save_arrays(link)
+    assert (tmp_path / "precious").read_text() == "precious"
+    with np.load(link) as arrays:
+        assert sorted(arrays) == ["cells", "maps", "offset", "seconds", "stride"]
+        np.testing.assert_array_equal(arrays["cells"], maps.cells)
+    assert {path.name for path in tmp_path.iterdir()} == {"attention.npz", "precious"}
+
+
 def _point_in(maps: AttentionMaps) -> QueryPoint:
     left, top, right, bottom = maps.crop.seen
     return QueryPoint(float(maps.seconds[2]), (left + right) / 2, (top + bottom) / 2)

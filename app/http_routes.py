@@ -26,7 +26,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         408: "Nothing came for a minute.",
         413: "The clip is too large or too long.",
         415: "The clip is no video, or the body is no form.",
-        422: "A setting is not allowed, or the clip is damaged.",
+        422: "A setting is not allowed or given twice, or the clip is damaged.",
         429: "Too many wrong passwords.",
         500: "Something went wrong inside; the server's log has more.",
         503: "The server is busy, ending, out of disk space, or its device has failed.",

@@ -218,21 +218,6 @@ def test_a_second_file_is_refused_before_it_is_kept(client: TestClient) -> None:
     assert "Too many files" in response.json()["message"]
 
 
-@pytest.mark.parametrize("route", ["classify", "explain", "timeline", "features"])
-@pytest.mark.parametrize("second", ["fast", "1x1"])
-def test_a_field_that_is_given_twice_is_refused(client: TestClient, clip_folder: Path, route: str, second: str) -> None:
-    """Otherwise the last one would win in silence."""
-    response = post(client, route, clip_folder / "a.mp4", views=["1x1", second], region="0,0,1,1")
-    assert (response.status_code, response.json()["code"]) == (422, "invalid_argument")
-    assert response.json()["message"] == "views: given more than once; send each field once."
-
-
-def test_a_clip_and_a_word_of_one_name_are_a_field_given_twice(client: TestClient, clip_folder: Path) -> None:
-    response = post(client, "classify", clip_folder / "a.mp4", file="b/c.mp4", **{"x" * 3000: ["1", "2"]})
-    assert response.status_code == 422
-    assert response.json()["message"] == f"file, {'x' * 80}: given more than once; send each field once."
-
-
 def test_a_full_disk_is_said(client: TestClient, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

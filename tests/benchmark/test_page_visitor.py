@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -60,9 +59,10 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
 class SlowScreen(io.StringIO):
     """A standard error that takes its time for the first line."""
 
-    def writelines(self, lines: Iterable[str], /) -> None:
-        time.sleep(0.3)
-        super().writelines(lines)
+    def write(self, text: str, /) -> int:
+        if not self.tell():
+            time.sleep(0.3)
+        return super().write(text)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for the server")

@@ -35,7 +35,7 @@ API = "The likeliest actions of a clip, where the network looked, and what happe
 PROCESS_RECORDING = "/gradio_api/process_recording"
 RELOAD, DEEP_LINK = "/gradio_api/dev/reload", "/gradio_api/deep_link"
 NEEDED = (
-    ("POST", PROCESS_RECORDING, "to keep FFmpeg from running on whatever is posted"),
+    ("POST", PROCESS_RECORDING, "to keep FFmpeg from running on anything that is posted"),
     ("GET", RELOAD, "to close a route that looks for changes of the page all the time"),
     ("GET", DEEP_LINK, "to close a route that writes files"),
     ("POST", f"/gradio_api{BEGIN}", "to end no recognition half-way"),

@@ -23,9 +23,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 STREAM = "/gradio_api/queue/data"
 BEGIN = "/gradio_api/queue/join"
 LINGER_SECONDS = 0.5
-"""How long a stream stays open after its last event: pages often begin the next one at once."""
+"""Seconds that a stream stays open after its last event: pages often begin the next one at once."""
 NEWS_SECONDS = 5.0
-"""How long the news of a stream's end may take. A program that waits for the end of the connection gets it then."""
+"""Seconds that the news of a stream's end may take. A program that waits for the end of the connection gets it then."""
 _TICK_SECONDS = 0.02
 _END = b'"msg":"close_stream"'
 _LOST = b'"session_not_found":true'
@@ -128,7 +128,7 @@ class _Stream:
 
 
 class _Body:
-    """The body of a request, as far as it was read."""
+    """The part of a request's body that was read."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self._parts = receive, list[bytes]()

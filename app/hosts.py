@@ -1,4 +1,4 @@
-"""Which names the server answers to, and which other sites' pages may ask it for something: none."""
+"""Names that the server answers to; pages of other sites may ask it for nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the HTTP API answers: one request with a clip, one answer; long work as jobs."""
+"""Answers of the HTTP API: one request with a clip, one answer; long work as jobs."""
 
 from __future__ import annotations
 

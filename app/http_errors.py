@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +13,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
 from nonlocal_video.errors import DeviceError, ErrorCode, OutputError, UsageError, VideoError
@@ -41,7 +43,14 @@ MAX_FIELD_NAME = 80
 RETRY_SECONDS = 10
 """Seconds after which a client may try a busy server again."""
 _FORM = "multipart/form-data"
-_CODES = {400: "invalid_request", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+_CODES = {
+    400: "invalid_request",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    422: "invalid_argument",
+}
 
 
 class ApiError(Exception):
@@ -88,7 +97,7 @@ def api_error(error: Exception) -> ApiError:
 
 
 class ApiRoute(APIRoute):
-    """Route whose errors are `{"code", "message"}`, and whose forms have one file."""
+    """Route whose errors are `{"code", "message"}`, and whose forms have one file and each field once."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of FastAPI, with these errors and limits around it."""
@@ -109,10 +118,19 @@ class ApiRoute(APIRoute):
 
 
 class _SmallForm(Request):
-    """Request whose form has one file: by default 1000 files could each hold 1 MB of memory."""
+    """Request whose form has one file: by default 1000 files could each hold 1 MB of memory; and each field once."""
 
-    def form(self, **_: Any) -> Any:
-        return super().form(max_files=1, max_fields=MAX_FIELDS)
+    def form(self, **_: Any) -> Any:  # FastAPI awaits it, and closes the form
+        return self._read()
+
+    async def _read(self) -> FormData:
+        form = await super().form(max_files=1, max_fields=MAX_FIELDS)
+        counts = Counter(name for name, _ in form.multi_items())
+        repeated = [name[:MAX_FIELD_NAME] for name, count in counts.items() if count > 1]
+        if repeated:
+            await form.close()
+            raise HTTPException(422, f"{', '.join(repeated)}: given more than once; send each field once.")
+        return form
 
 
 def _in_words(error: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the HTTP API takes and gives, as its OpenAPI document describes it."""
+"""Requests and answers of the HTTP API, as its OpenAPI document describes them."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class ScoredBody(BaseModel):
 
 
 class VideoBody(BaseModel):
-    """What the clip is."""
+    """Kind of the clip."""
 
     duration_seconds: float
     num_frames: int
@@ -175,7 +175,7 @@ class RowBody(BaseModel):
 
 
 class ProgressBody(BaseModel):
-    """How far a job is."""
+    """Progress of the job."""
 
     done: int
     planned: int | None

@@ -26,7 +26,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         408: "Nothing came for a minute.",
         413: "The clip is too large or too long.",
         415: "The clip is no video, or the body is no form.",
-        422: "A setting is not allowed, or the clip is damaged.",
+        422: "A setting is not allowed or given twice, or the clip is damaged.",
         429: "Too many wrong passwords.",
         500: "Something went wrong inside; the server's log has more.",
         503: "The server is busy, ending, out of disk space, or its device has failed.",
@@ -82,7 +82,7 @@ def add_http_api(app: fastapi.FastAPI, api: HttpApi) -> None:
             raise ApiError(
                 405, "method_not_allowed", f"{request.url.path} takes {names}, not {request.method}.", {"Allow": names}
             )
-        raise ApiError(404, "not_found", f"There is no {request.url.path}; {PREFIX}/docs lists what there is.")
+        raise ApiError(404, "not_found", f"{request.url.path} was not found; {PREFIX}/docs lists all addresses.")
 
     async def not_here(_: Request, error: Exception) -> Response:
         return api_error(error).to_response()  # a path with a line break matches no route at all

@@ -134,7 +134,7 @@ class Jobs:
         if (job := self._jobs.get(id)) is None:
             minutes = self._keep_seconds / 60
             raise ApiError(
-                404, "not_found", f"There is no such job; each is forgotten {minutes:g} minutes after its end."
+                404, "not_found", f"The job was not found; each is forgotten {minutes:g} minutes after its end."
             )
         return job
 

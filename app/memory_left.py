@@ -1,4 +1,4 @@
-"""How much memory the server can still take: of the machine, of its container, and of its own limit."""
+"""Memory that the server can still take: of the machine, of its container, and of its own limit."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def receive_found(path: str, *, root: Path, max_bytes: int) -> ReceivedClip:
 
 
 def open_inside(root: Path, path: str) -> BinaryIO:
-    """Open a file below a folder, whatever others do to the folder meanwhile: no link is ever followed.
+    """Open a file below a folder safely, even if others change the folder meanwhile: no link is ever followed.
 
     Each part is opened inside the one before, so nothing can be exchanged between a check and its use.
 

@@ -1,4 +1,4 @@
-"""What is remembered of visitors, by the name of their session: bounded in number, in names, and in messages."""
+"""State kept for visitors, by the name of their session: bounded in number, in names, and in messages."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Mailbox(asyncio.Queue[Any]):
         """Begin without messages."""
         super().__init__()
         self.heard = time.monotonic()
-        """When somebody last listened."""
+        """Return when somebody last listened."""
         self.num_bytes = 0
         """Size of the messages, as text."""
         self.on_added: Callable[[], None] = lambda: None

@@ -1,4 +1,4 @@
-"""How sure an answer is, in four words."""
+"""Confidence of an answer, in four words."""
 
 from __future__ import annotations
 

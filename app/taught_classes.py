@@ -27,7 +27,7 @@ MAX_WORST = 3
 
 @dataclass
 class TaughtClasses:
-    """What a visitor teaches."""
+    """Classes that a visitor teaches, and their examples."""
 
     folder: Path
     clips: dict[str, list[Path]] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class TaughtClasses:
     says: str = WORDS["invitation"]
     is_busy: bool = False
     answer: dict[str, Any] | None = None
-    """What was said of the last clip that was tried."""
+    """Answer for the last clip that was tried."""
     session: TeachingSession | None = None
     served: str | None = None
     """Name of the model that is served to this visitor."""
@@ -69,7 +69,7 @@ class TaughtClasses:
             taken: Returns a file that stays, perhaps a copy in the folder that it is given.
 
         Raises:
-            UsageError: There is none, or too many; the examples stay as they were.
+            UsageError: No clip was corrected, or too many; the examples stay as they were.
             VideoError: One is gone; the examples stay as they were.
         """
         if not corrected:
@@ -135,7 +135,7 @@ class TaughtClasses:
 
     @property
     def report(self) -> TeachReport | None:
-        """What the last lesson found."""
+        """Return the report of the last lesson."""
         return None if self.session is None else self.session.report
 
     def to_json(self) -> dict[str, Any]:

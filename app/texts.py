@@ -92,7 +92,7 @@ TROUBLES = {
     "expired": "This result has expired",
     "other": "There is no answer this time",
 }
-"""Headlines of the answer when there is none, by the code of the error; the sentence below says what to do."""
+"""Headlines in place of an answer, by the code of the error; the sentence below says what to do."""
 
 # The player
 PLAYER = {

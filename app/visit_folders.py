@@ -24,7 +24,7 @@ MAX_VISITS = 50
 
 
 class Visits(Generic[Visit]):
-    """What is known of each visitor, made when it is first asked for, and forgotten with its folder."""
+    """State of each visitor, made when it is first asked for, and forgotten with its folder."""
 
     def __init__(self, make: Callable[[Path], Visit], *, max_visits: int = MAX_VISITS) -> None:
         """Begin without visitors.

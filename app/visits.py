@@ -1,7 +1,7 @@
-"""Who looks at what: every visitor's current run, with an identity that all its events carry.
+"""Current run of every visitor, with an identity that all its events carry.
 
-A visitor has one current run. A new clip, other settings or a stop end it; whatever an older run still says is dropped,
-here and in the browser, because its identity is not the current one.
+A visitor has one current run. A new clip, other settings or a stop end it; anything that an older run still says is
+dropped, here and in the browser, because its identity is not the current one.
 """
 
 from __future__ import annotations

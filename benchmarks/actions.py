@@ -191,7 +191,7 @@ def run_fold(
 
 
 def fit(folder: Path, settings: RunSettings, clips: RunData, shared: Path) -> dict[str, Any]:
-    """Train; the speed, and what was measured on held-out clips after every epoch."""
+    """Train; return the speed, and the figures on held-out clips after every epoch."""
     fabric = make_fabric(settings.device, settings.train)
     with RunFolder(folder).create(settings.to_dict(), clips.labelled, command=("benchmarks/actions.py",)) as run:
         (folder / "cache").mkdir()

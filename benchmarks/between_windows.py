@@ -5,7 +5,7 @@
 A video is eight windows, a window every 1.28 s as in `timeline`, each of 4 frames of 16 x 16 pixels with noise. Two of
 them, at least five windows (6.4 s) apart, show a target square, red or green; every other shows a blue one. The class
 is whether the two targets have the same colour, and every scene comes in all four colourings. So a sum over windows, of
-whatever sees a window alone, cannot get below a cross-entropy of log 2 (docs/long_range.md has the proof).
+anything that sees a window alone cannot get below a cross-entropy of log 2 (docs/long_range.md has the proof).
 
 One small network reads each window; its pooled features pass a block between windows and are averaged before the linear
 head. All blocks have the same parameters and initial values; only what a window sees differs: itself (`self`), the mean

@@ -1,4 +1,4 @@
-"""Which non-local block's attention lies on what the answer rests on, among blocks that are not trained.
+"""Compare non-local blocks that are not trained: whose attention lies on what the answer rests on.
 
     python benchmarks/block_attention.py CHOSEN_ON ASKED_OF --cache DIR --fast --output benchmarks/results/x.json
 
@@ -219,7 +219,7 @@ class Makers:
 
 
 def looks(values: NDArray[np.float32], evidence: NDArray[np.float32]) -> dict[str, float]:
-    """What a thinned map is like, without running the network."""
+    """Describe a thinned map, without running the network."""
     positive = np.maximum(values, 0)
     rows, columns = (round(length * RING) for length in values.shape[1:])
     inner = positive[:, rows:-rows, columns:-columns].sum(dtype=np.float64)

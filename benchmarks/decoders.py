@@ -1,4 +1,4 @@
-"""Which decoder returns which frames: ours beside plain decord, torchcodec and OpenCV, against the ffmpeg program.
+"""Compare frames by decoder: ours beside plain decord, torchcodec and OpenCV, against the ffmpeg program.
 
     python benchmarks/decoders.py --write-docs
 

@@ -38,7 +38,7 @@ class Sample:
     path: str
     """Below its folder."""
     source: str
-    """Where it was cut from; two samples of one source are never on two sides."""
+    """Source that it was cut from; two samples of one source are never on two sides."""
     frames: Tensor
     """uint8 (T, 3, H, W)."""
     label: str | None = None
@@ -186,7 +186,7 @@ def _deal(scene_numbers: np.ndarray, is_still: np.ndarray, num_piles: int, rng: 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a student's views are made."""
+    """Settings for making a student's views."""
 
     num_frames: int = 32
     size: int = 160

@@ -34,7 +34,7 @@ class Configuration:
     """A block, and how it learns."""
 
     recipe: str
-    """How the student's views are made: a name in `RECIPES` of `default_block.py`."""
+    """Recipe for the student's views: a name in `RECIPES` of `default_block.py`."""
     place: str = START
     """Endpoint that the block follows; `START` or a later one."""
     block: NonLocalConfig = field(
@@ -145,7 +145,7 @@ def widen_input(conv: nn.Module, channels: int) -> None:
 
 
 class Tail(nn.Module):
-    """What comes after `START`, with a block or none: features (B, C, T, H, W) -> logits (B, classes), float32."""
+    """Layers after `START`, with a block or none: features (B, C, T, H, W) -> logits (B, classes), float32."""
 
     def __init__(self, trunk: Trunk, blocks: nn.ModuleDict, dropout: float = 0.0) -> None:
         super().__init__()
@@ -286,7 +286,7 @@ def _cells(trunk: Trunk, features: Tensor, endpoints: Sequence[str]) -> Tensor:
 
 @dataclass
 class Trained:
-    """What one run gave."""
+    """Results of one run."""
 
     validation: float
     """Mean KL of the validation clips at the best step."""
@@ -370,7 +370,7 @@ def answers(tail: Tail, bank: Bank, samples: np.ndarray) -> tuple[Tensor, np.nda
 
 
 def best_temperature(tail: Tail, bank: Bank, targets: Tensor, samples: np.ndarray) -> float:
-    """What to divide the logits by for the least mean KL: of 1 to 10, in steps of 5%."""
+    """Return the divisor of the logits with the least mean KL: of 1 to 10, in steps of 5%."""
     logits, owners = answers(tail, bank, samples)
     wanted = targets[torch.from_numpy(owners).to(targets.device)]
     tried = [1.05**step for step in range(48)]

@@ -1,4 +1,4 @@
-"""What the default model's view of a clip may cost: accuracy and seconds for several frame counts, rates and sizes.
+"""Measure what the default model's view of a clip costs: accuracy and seconds by frame count, rate and size.
 
     python benchmarks/default_views.py CLIPS --output default_views.json
 

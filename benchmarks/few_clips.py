@@ -61,7 +61,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all heads share, and what is chosen for each from these lists."""
+    """Settings that all heads share, and lists that each one's own are chosen from."""
 
     directions: int = 48
     learning_rates: tuple[float, ...] = (1e-3, 1e-2)
@@ -107,7 +107,7 @@ LESSONS = {"actions": people_lesson, "places": places_lesson}
 
 
 def fitted(clips: Clips, lesson: Lesson, former: NDArray[np.float64]) -> dict[str, Outcome]:
-    """What `teach` makes of the pooled features."""
+    """Train a head on the pooled features, as `teach` does."""
     features = pooled(clips.maps).double().numpy()
     undamped = features - (features @ former.T) @ former
     length = np.linalg.norm(undamped[lesson.taught], axis=1).mean()

@@ -64,7 +64,7 @@ class _Residual(nn.Module):
 
 
 def make_block(kind: Kind, channels: int) -> nn.Module:
-    """What stands before the pooling: a map (B, C, T, H, W) to one of the same size."""
+    """Return the layer before the pooling: a map (B, C, T, H, W) to one of the same size."""
     if kind == "linear":
         return nn.Identity()
     if kind == "residual":

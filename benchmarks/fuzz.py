@@ -55,7 +55,7 @@ _GRACE_SECONDS = 5.0  # to kill a child and to start another on a busy machine
 
 @dataclass
 class Report:
-    """What became of the mutants."""
+    """Outcomes of the mutants."""
 
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
     """Seed -> `ok` or error code -> files."""

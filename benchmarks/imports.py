@@ -1,4 +1,4 @@
-"""What a command imports, how long that takes, and how much an installation weighs.
+"""Measure what a command imports, how long that takes, and how much an installation weighs.
 
     python benchmarks/imports.py --other OTHER_TREE --output benchmarks/results/imports.json
 

@@ -1,4 +1,4 @@
-"""Join labelled clips into one video and show its timeline, each window alone and refined, whatever that gives.
+"""Join labelled clips into one video and show its timeline, each window alone and refined, for better or worse.
 
     python benchmarks/join_clips.py CLIPS... --output FOLDER [--seed 0] [--pieces] [--fast] [--shortest-seconds 2.56]
 

@@ -41,7 +41,7 @@ BLOCKS: dict[str, NonLocalConfig] = {
 }
 PROGRESSIVE = "progressive"
 STEPWISE = ProgressiveSchedule(warmup_epochs=60, ramp_epochs=60, stages=(2,))
-"""In steps instead of epochs: 60 without the block, which stands in stage 2, and 60 in which its gate opens."""
+"""Steps instead of epochs: 60 without the block, which stands in stage 2, and 60 in which its gate opens."""
 LEARNT_LOSS = 0.1
 """Nats; a run has learnt the task from the step after which its training loss stays below this."""
 NUM_TIMED_RUNS = 20

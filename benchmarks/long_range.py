@@ -1,4 +1,4 @@
-"""What a non-local block's reach is worth: small networks on clips whose class is a relation between two places.
+"""Measure what a non-local block's reach is worth: small networks on clips whose class relates two places.
 
     python benchmarks/long_range.py --workers 2 --write-docs
 
@@ -74,7 +74,7 @@ T_QUANTILES = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2
 
 @dataclass(frozen=True)
 class Settings:
-    """What all runs share. Chosen on seeds 0 to 8 and 100, which are not among the reported ones."""
+    """Settings of all runs. Chosen on seeds 0 to 8 and 100, which are not among the reported ones."""
 
     num_steps: int = 300
     batch_size: int = 32

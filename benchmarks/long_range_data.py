@@ -9,7 +9,7 @@ class says whether the targets have the same colour. How the targets lie to each
 - "both": at least `FAR_PIXELS` and `GAP_FRAMES` apart.
 
 A scene is everything but the targets' colours: places, times, motion and noise. Every scene comes in all four
-colourings, two of each class. So whatever shows only one target says nothing about the class, in every set of clips
+colourings, two of each class. So a crop that shows only one target says nothing about the class, in every set of clips
 exactly; and in training the differences between scenes, which are noise here, cancel out of a batch's gradient.
 """
 

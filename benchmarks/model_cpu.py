@@ -1,4 +1,4 @@
-"""What a view and a folder of clips cost on a plain CPU: PyTorch as trained, as `classify` runs it, and OpenVINO.
+"""Measure views and folders of clips on a plain CPU: PyTorch as trained, as `classify` runs it, and OpenVINO.
 
     python benchmarks/model_cpu.py CLIPS --output benchmarks/results/model_cpu.json
 

@@ -152,7 +152,7 @@ def nested(clips: Sequence[Clip]) -> dict[str, Any]:
 
 
 def shown(clips: Sequence[Clip]) -> dict[str, Any]:
-    """What ships, on all clips, against no context, knowing every cut, and the same with similarity shuffled."""
+    """Compare what ships with no context, knowing every cut, and shuffled similarity, on all clips."""
     families = methods()
     judge = counted(mean, clips, 1, cut=False)
     base = counted(alone, clips, 1, cut=False)
@@ -309,7 +309,7 @@ def folder(clips: Sequence[Clip]) -> dict[str, Any]:
 
 
 def timed(seconds_a_window: float) -> list[dict[str, Any]]:
-    """How long the operation takes beside the windows' forward passes."""
+    """Measure how long the operation takes beside the windows' forward passes."""
     found = []
     for num in (100, 1000, 10_000):
         values, features = torch.rand(num, 400), torch.rand(num, 1024)

@@ -1,4 +1,4 @@
-"""What the study of the non-local operation over time compares: functions of the windows of one video.
+"""Methods that the study of the non-local operation over time compares: functions of the windows of one video.
 
 Each takes logits (W, classes) and features (W, C) of the windows in their order and gives (W, classes), of which the
 largest of a row is the window's answer. `methods` has them by family, each with the settings that are chosen from.
@@ -87,7 +87,7 @@ def label_propagation(logits: Array, features: Array, *, alpha: float, temperatu
 
 
 def averaged(logits: Array, values: str) -> Array:
-    """What the operation takes means of."""
+    """Values that the operation takes means of."""
     return logits if values == "logits" else softmax(logits / 2 if values == "softened" else logits)
 
 
@@ -161,7 +161,7 @@ def linear(logits: Array, features: Array) -> Array:
 
 
 def shipped(logits: Array, features: Array) -> Array:
-    """What `timeline` does by default."""
+    """Refine as `timeline` does by default."""
     return np.asarray(refined(logits.astype(np.float32), features.astype(np.float32)), dtype=np.float64)
 
 

@@ -1,4 +1,4 @@
-"""How long a visitor of the page waits for the first answer, in a browser: from the choice of a clip to what is seen.
+"""Measure how long a visitor waits for the first answer, in a browser: from the choice of a clip to what is seen.
 
     python benchmarks/page_first_answer.py --output benchmarks/results/page_first_answer.json
 

@@ -92,12 +92,12 @@ def _free_box(content: bytes) -> bytes:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Files below a folder, whatever is deleted meanwhile (`rglob` fails at a folder that is gone)."""
+    """Files below a folder, some of which may be deleted meanwhile (`rglob` fails at a folder that is gone)."""
     return [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
 
 
 def held_by(server: psutil.Process, folder: Path) -> dict[str, float]:
-    """What a server's process holds now, and what lies in its folder for temporary files."""
+    """Return what a server's process holds now, and what lies in its folder for temporary files."""
     children = server.children(recursive=True)
     sizes = []
     for path in files_in(folder):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nonlocal_video.video.encode import write_video
 
 ANSWER_WITHIN_SECONDS = 300
+READ_WITHIN_SECONDS = 10
 PREFIX = "/gradio_api"
 
 Listener = dict[str, Any]
@@ -155,7 +156,7 @@ class Visitor(AbstractContextManager["Visitor"]):
                     yield message["output"]["data"]
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """What the server says to this visitor until everything is answered."""
+        """Return the server's messages to this visitor until everything is answered."""
         with self.http.stream("GET", f"{PREFIX}/queue/data", params={"session_hash": self.session}) as answer:
             for line in answer.iter_lines():
                 if line.startswith("data:"):
@@ -207,8 +208,9 @@ def serving(*arguments: str, temporary: Path, tree: Path | None = None) -> Itera
     command = [python, "-m", "nonlocal_video", "serve", "--port", "0", "--device", "cpu", *arguments]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tree)
+    assert process.stderr is not None
+    reader = threading.Thread(target=_pass_on, args=[process.stderr], daemon=True)
     try:
-        assert process.stderr is not None
         said: list[str] = []
         for line in process.stderr:
             said.append(line)
@@ -216,11 +218,13 @@ def serving(*arguments: str, temporary: Path, tree: Path | None = None) -> Itera
                 break
         else:
             raise RuntimeError(f"The server ended with {process.wait()}:\n{''.join(said)}")
-        threading.Thread(target=_pass_on, args=[process.stderr], daemon=True).start()
+        reader.start()
         yield found[0], process.pid
     finally:
         process.terminate()
         process.wait()
+        if reader.ident is not None:  # started: the rest is printed while the caller's standard error is still open
+            reader.join(READ_WITHIN_SECONDS)
 
 
 def _pass_on(stream: IO[str]) -> None:

@@ -1,4 +1,4 @@
-"""What `--precision` does to scores and maps: the default model on labelled clips, one view each.
+"""Measure what `--precision` does to scores and maps: the default model on labelled clips, one view each.
 
     python benchmarks/precision.py CLIPS... --output benchmarks/results/precision.json
 

@@ -5,7 +5,7 @@
 Everything is the recipe's but `CHANGED`, which makes it small enough for two cores. Neither labels nor Kinetics take
 part. With `--folder` it can be interrupted and started again: it continues where it was, and the minutes of all starts
 count. After every epoch the student is validated on clips outside its training set. To compare with: the divergence of
-the one answer that fits these very clips best, whatever is shown, which is the mean of the teacher's answers to them.
+the one answer that fits these very clips best without looking, which is the mean of the teacher's answers to them.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 class Diary:
-    """What happened after how many minutes, over all starts of a run."""
+    """Minutes after which each event happened, over all starts of a run."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._started = path, time.perf_counter()

@@ -1,4 +1,4 @@
-"""What it would cost to resize frames in the decoding process, which has NumPy and Pillow, but no PyTorch.
+"""Measure resizing in the decoding process, which has NumPy and Pillow, but no PyTorch.
 
     python benchmarks/resize_in_child.py [CLIP]
 

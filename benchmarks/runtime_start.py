@@ -1,4 +1,4 @@
-"""What the start of each runtime costs on a CPU, views by themselves or in a batch, and `torch.compile`.
+"""Measure the start of each runtime on a CPU, views by themselves or in a batch, and `torch.compile`.
 
     python benchmarks/runtime_start.py CLIP --output benchmarks/results/runtime_start.json
     python benchmarks/runtime_start.py CLIP --only batches --rounds 2 --output benchmarks/results/runtime_start.json
@@ -148,7 +148,7 @@ def folders(by_torch: nlv.Recognizer, clip: Path, rounds: int) -> dict[str, Figu
 
 
 def described(rounds: int, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What is measured, with the number of rounds and the machine."""
+    """Describe what is measured, with the number of rounds and the machine."""
     load_before = os.getloadavg()[0]
     found = measure()
     return {

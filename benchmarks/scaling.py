@@ -1,4 +1,4 @@
-"""How folder runs grow: time, memory and files of the output from 10 to 10,000 clips; time on 1 and on 2 cores.
+"""Measure folder runs: time, memory and output files from 10 to 10,000 clips; time on 1 and on 2 cores.
 
     python benchmarks/scaling.py files --output benchmarks/results/scaling.json
     python benchmarks/scaling.py cores CLIPS --output benchmarks/results/scaling.json
@@ -66,7 +66,7 @@ class Run:
     ended: float = 0.0
     cpu_seconds: float = 0.0
     rows: list[float] = field(default_factory=list)
-    """When each row was printed."""
+    """Times at which the rows were printed."""
     parent_bytes: int = 0
     children_bytes: dict[int, int] = field(default_factory=dict)
     """Peak of each child by its process id."""

@@ -1,4 +1,4 @@
-"""How well search finds the same action among other people's clips, beside simpler ways.
+"""Measure how well search finds the same action among other people's clips, beside simpler ways.
 
     python benchmarks/search.py DATA --tables FOLDER --output benchmarks/results/search.json
 

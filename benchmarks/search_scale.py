@@ -1,4 +1,4 @@
-"""How time and memory of a search grow with the archive, on made features.
+"""Measure how time and memory of a search grow with the archive, on made features.
 
     python benchmarks/search_scale.py --folder DIR --output benchmarks/results/search_scale.json
 

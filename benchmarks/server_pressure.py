@@ -58,7 +58,7 @@ class Program(threading.Thread):
         super().__init__(daemon=True)
         self._url, self._clip, self._stop_asked = url, clip.read_bytes(), stop
         self.answers: list[tuple[float, str]] = []
-        """When each answer came, on the monotonic clock less its seconds, and what it was."""
+        """Return when each answer came, on the monotonic clock less its seconds, and what it was."""
         self.seconds: list[float] = []
 
     def run(self) -> None:

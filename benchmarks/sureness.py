@@ -1,4 +1,4 @@
-"""How often the page's words for confidence are right: `python benchmarks/sureness.py ../shared/data`.
+"""Measure how often the page's words for confidence are right: `python benchmarks/sureness.py ../shared/data`.
 
 Classifies the 40 labelled clips of `clips/` and `windows/` with the quick look and with the standard one, and counts
 how often the first answer was right where the page would say each of its four words.

@@ -1,4 +1,4 @@
-"""How well `teach` works: episodes of a few examples a class, on people and in places that no example shows.
+"""Measure how well `teach` works: episodes of a few examples a class, on people and in places of no example.
 
     python benchmarks/teach.py --actions CLIPS.csv --places FOLDER --cache DIR --output benchmarks/results/teach.json
 
@@ -101,7 +101,7 @@ class Taught:
 
 
 def features_of(paths: Sequence[str], cache: Path, name: str, arguments: argparse.Namespace) -> list[Array]:
-    """The views' features of each clip, from the cache as far as it has them."""
+    """The views' features of each clip, those that the cache has from there."""
     cache.mkdir(parents=True, exist_ok=True)
     output = cache / f"{name}-{arguments.views}{'-fast' if arguments.fast else ''}.parquet"
     with load("default", runtime=arguments.runtime) as recognizer:

@@ -1,4 +1,4 @@
-"""How fast clips are trained on without a GPU, and what part of loading is decoding, without and with the cache.
+"""Measure training without a GPU, and the share of decoding in loading, without and with the cache.
 
     python benchmarks/train_loading.py CLIPS.csv --output benchmarks/results/train_loading.json
 

@@ -58,7 +58,7 @@ def settings(found: dict[str, Any]) -> str:
 
 
 def maps(found: dict[str, Any]) -> str:
-    """What each map is like, on the clips that were not chosen on."""
+    """Describe each map, on the clips that were not chosen on."""
     return _maps(found["figures"]["asked of"], found["share"])
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "speed.md"
 RESULTS = ROOT / "benchmarks" / "results"
 GOALS = {"single": 2.0, "folder": 2.5}
-"""How many times PyTorchVideo's speed is the aim."""
+"""Multiple of PyTorchVideo's speed that is the aim."""
 NEEDED = {"same_top1": 0.97, "top1_in_top5": 0.99}
 """Agreement with float32 from which on a precision is offered."""
 MODES = {
@@ -73,7 +73,7 @@ def peers(results: dict[str, Any]) -> str:
 
 
 def _measured(results: dict[str, Any]) -> str:
-    """How the peers were measured."""
+    """Describe how the peers were measured."""
     machine = results["machine"]
     versions = {
         package: version
@@ -106,7 +106,7 @@ def _aim(results: dict[str, Any]) -> str:
 
 
 def imports(results: dict[str, Any]) -> str:
-    """What commands load, with the earlier version in turn."""
+    """Return the table of what commands load, with the earlier version in turn."""
     rows = [["command", "before, s", "now, s", "modules before", "now", "of the packages below, now"]]
     for verb, of_tree in results["verbs"].items():
         other, this = of_tree["other"], of_tree["this"]
@@ -124,7 +124,7 @@ def imports(results: dict[str, Any]) -> str:
 
 
 def sizes(results: dict[str, Any]) -> str:
-    """What packages cost that some commands load, or loaded once."""
+    """Return the table of what packages cost that some commands load, or loaded once."""
     rows = [["package", "import after PyTorch, s", "its own files, MB"]]
     rows += [[name, f"{found['seconds']:.1f}", f"{found['mb']:,.0f}"] for name, found in results["packages"].items()]
     before, now = results["installation_mb"]["other"], results["installation_mb"]["this"]

@@ -28,7 +28,7 @@ WIDTH = 840
 """Width of the film in pixels."""
 FRAME_MS = 125
 WAIT_SECONDS = 1.5
-"""What is kept of the time between the choice of the clip and its answer."""
+"""Part that is kept of the time between the choice of the clip and its answer."""
 QUALITY = 62
 POINTS = ((0.2, 0.36), (0.5, 0.3))
 """Points that are asked about, in fractions of the picture: a hand and the head."""

@@ -140,7 +140,7 @@ def _machine(results: dict[str, Any]) -> str:
 
 
 def precision(results: dict[str, Any]) -> str:
-    """What coarser arithmetic does to answers and maps."""
+    """Return the table of what coarser arithmetic does to answers and maps."""
     names = {
         "tf32": "`tf32`, emulated, rounded to the nearest",
         "tf32_cut_off": "`tf32`, emulated, cut off",
@@ -188,13 +188,13 @@ def views(results: dict[str, Any]) -> str:
 
 
 def speed(results: dict[str, Any], view: str, runtime: str) -> float:
-    """How many views it does while PyTorch, as `classify` runs it, does one."""
+    """Return how many views it does while PyTorch, as `classify` runs it, does one."""
     seconds = _seconds(results, view)
     return statistics.median(torch / other for torch, other in zip(seconds["torch"], seconds[runtime], strict=True))
 
 
 def folder_speed(results: dict[str, Any], view: str) -> float:
-    """How many clips of a folder OpenVINO does while PyTorch does one."""
+    """Return how many clips of a folder OpenVINO does while PyTorch does one."""
     taken = {
         runtime: [run["seconds"]["both"][0] for run in _runs(results, view, runtime)]
         for runtime in ("torch", "openvino")
@@ -222,7 +222,7 @@ def folder(results: dict[str, Any]) -> str:
 
 
 def _worth(results: dict[str, Any]) -> str:
-    """From how many views on the start is paid for."""
+    """Return the number of views from which the start is paid for."""
     found = []
     for view in ("full", "fast"):
         seconds = {runtime: statistics.median(of_one) for runtime, of_one in _seconds(results, view).items()}

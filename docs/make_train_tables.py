@@ -163,7 +163,7 @@ def inference_speed() -> str:
 
 
 def distillation_bound() -> str:
-    """What follows from both rates for the recipe with the default as teacher; nothing of it was measured."""
+    """Derive the recipe with the default as teacher from both rates; nothing of it was measured."""
     results = _results("train_speed")
     student = max(row["clips_per_second"] for row in results["training"] if row["frames"] == 16)
     teacher = max(
@@ -181,7 +181,7 @@ def distillation_bound() -> str:
 
 
 def recipe_trial() -> str:
-    """What the trial of the recipe was."""
+    """Describe the trial of the recipe."""
     found = _results("recipe_trial")
     changed = ", ".join(f"`{name}: {_plain(value)}`" for name, value in found["changed"].items())
     return (
@@ -232,7 +232,7 @@ def block_student() -> str:
 
 
 def block_counts() -> str:
-    """How often the block is worse or better than a control, and how sure that is."""
+    """Return how often the block is worse or better than a control, and how sure that is."""
     entries = _results("default_block")["configurations"]
     rows = [["the block's KL against", "views", "farther from the target", "interval above 0", "nearer",
              "interval below 0"]]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where the project keeps what it fetches once: one rule for samples, weights and whatever else is cached."""
+"""Folders of files that the project fetches once: one rule for samples, weights and all other caches."""
 
 from __future__ import annotations
 

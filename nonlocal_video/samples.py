@@ -49,7 +49,7 @@ class Sample:
 
     @property
     def path(self) -> Path:
-        """Where the cut span lies once it was fetched."""
+        """Return where the cut span lies once it was fetched."""
         return samples_folder() / self.file_name
 
 

@@ -121,7 +121,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Done:
-    """How a command line ended."""
+    """Result of a command line."""
 
     status: int
     out: str

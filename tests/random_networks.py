@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 
 import numpy as np
-import pytest
 import torch
+from absent import needs
 from numpy.typing import NDArray
 from torch import nn
 
@@ -17,10 +16,8 @@ from nonlocal_video.blocks.nonlocal_block import NonLocalBlock
 from nonlocal_video.models.card import InputSpec, ModelCard
 from nonlocal_video.models.checkpoint import build_network
 
-# Not `importorskip`, which would import it with its telemetry. CI has it, and fails without.
-needs_openvino = pytest.mark.skipif(
-    find_spec("openvino") is None and os.environ.get("CI") != "true", reason="pip install openvino"
-)
+# Not `importorskip`, which would import it with its telemetry.
+needs_openvino = needs(find_spec("openvino"), "pip install openvino")
 
 SPEC = InputSpec(
     num_frames=8, frames_per_second=10.0, short_side=40, crop=36, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)

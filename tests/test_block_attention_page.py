@@ -1,4 +1,4 @@
-"""What docs/faithfulness.md says of the default block's attention is what was measured."""
+"""Figures of the default block's attention in docs/faithfulness.md are those that were measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What README and docs/docker.md say of the image is what the image's files say; no engine is needed."""
+"""README and docs/docker.md say of the image what the image's files say; no engine is needed."""
 
 from __future__ import annotations
 

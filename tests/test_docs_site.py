@@ -112,7 +112,7 @@ def test_links_out_of_the_site_become_text(site: ModuleType) -> None:
 
 
 def test_a_single_view_does_not_import_pytorchvideo() -> None:
-    """As docs/pytorchvideo.md says; several views do."""
+    """Several views do, as docs/pytorchvideo.md says."""
     code = (
         "import sys\n"
         "from nonlocal_video.video.info import VideoInfo\n"

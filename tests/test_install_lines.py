@@ -1,4 +1,4 @@
-"""What the Makefile and .ci/run install: the versions that passed all tests, any PyTorch, and nothing malicious."""
+"""Lines of the Makefile and .ci/run install versions that passed all tests, any PyTorch, and nothing malicious."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user installs: the wheel holds everything, the weights included, and runs away from the checkout."""
+"""The wheel that a user installs holds everything, the weights included, and runs away from the checkout."""
 
 from __future__ import annotations
 

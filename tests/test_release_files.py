@@ -1,4 +1,4 @@
-"""What a release rests on: versions that agree, licences that are packed, hooks that cannot change."""
+"""Files that a release rests on: versions that agree, licences that are packed, hooks that cannot change."""
 
 from __future__ import annotations
 

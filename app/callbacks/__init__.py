@@ -1,1 +1,1 @@
-"""What the page does when somebody acts: one file a task, no layout."""
+"""Callbacks of the page: one file a task, no layout."""

@@ -1,4 +1,4 @@
-"""Which files a folder run reads: uploads as they are, files of the offered folder as private copies."""
+"""Choice of the files that a folder run reads: uploads as they are, files of the offered folder as private copies."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class FolderRows:
         prediction = replace(prediction, logits=None, features=None)
 
         def complete(id: str) -> None:
-            with self._explaining:  # one at a time, whatever number of rows somebody opens
+            with self._explaining:  # one at a time, however many rows somebody opens
                 try:
                     self.results.add_maps(id, replace(explain(), prediction=prediction))
                 except Exception:  # the clip is gone, or it has changed

@@ -57,7 +57,7 @@ class FolderRuns:
     root: Path | None = None
     """Folder that visitors may classify, with its subfolders; None offers none."""
     chosen: dict[str, Mapping[str, Any]] = field(default_factory=lambda: LRUCache(100))
-    """What each of the last visitors has chosen: `paths` of uploads, up to 1 MB of them, or a `folder`."""
+    """Choice of each of the last visitors: `paths` of uploads, up to 1 MB of them, or a `folder`."""
     waiting: set[str] = field(default_factory=set)
     """Visitors whose choice was not looked at yet."""
     stops: dict[str, threading.Event] = field(default_factory=dict)

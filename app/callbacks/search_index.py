@@ -39,7 +39,7 @@ WORDS = texts.SEARCH
 
 @dataclass
 class SearchVisit:
-    """What a visitor searches in, for, and found."""
+    """State of a visitor's search: the archive, the example and the results."""
 
     folder: Path
     table: Path | None = None

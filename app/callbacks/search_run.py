@@ -178,7 +178,7 @@ class Searches(SearchIndexes):
         return address_of(target)
 
     def _copied(self, path: Path, folder: Path) -> Path:
-        """Return a file of a visitor, or a private copy of one of the offered folder, whatever became of its name."""
+        """Return a visitor's file, or a private copy of one of the offered folder, even if its name is a link now."""
         root = None if self.root is None else self.root.resolve()
         if root is None or not path.is_relative_to(root):
             if not path.is_file():

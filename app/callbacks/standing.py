@@ -1,4 +1,4 @@
-"""How far a visitor's run is: what the page asks for while somebody waits."""
+"""Progress of a visitor's run: the answer to the page's question while somebody waits."""
 
 from __future__ import annotations
 

@@ -18,16 +18,16 @@ KINDS = "video/*,image/gif,image/webp,.avi,.mkv,.ts,.flv,.wmv,.mts,.m2ts"
 
 
 class Invitation(NamedTuple):
-    """What an empty drop zone says."""
+    """Words of an empty drop zone."""
 
     drop: str
-    """What to drop, in large letters."""
+    """Headline: what to drop, in large letters."""
     advice: str
-    """What the tab does with it, in a sentence."""
+    """Sentence about what the tab does with it."""
     choose: str
     """The button."""
     another: str
-    """What stands there once something was dropped."""
+    """Words shown once something was dropped."""
 
 
 def drop_zone(
@@ -49,7 +49,7 @@ def drop_zone(
         multiple: Whether it takes several clips at once.
         samples: Sample clips, which play when pointed at.
         more: HTML below the buttons; a click on a button `data-take` in it chooses the folder that an `input` names.
-        whole_tab: Whether what is dropped or pasted anywhere while the tab is shown is meant for it.
+        whole_tab: Whether it takes clips dropped or pasted anywhere while the tab is shown.
     """
     said = Invitation(*map(html.escape, words))
     return gr.HTML(

@@ -1,4 +1,4 @@
-"""What the player draws: the span that was seen as a small film, and maps as a few bytes a frame."""
+"""Data that the player draws: the span that was seen as a small film, and maps as a few bytes a frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one does with an answer: its link, its files, and the results that this browser has seen lately."""
+"""Bar below an answer: its link, its files, and the results that this browser has seen lately."""
 
 from __future__ import annotations
 

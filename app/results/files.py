@@ -28,7 +28,7 @@ class KeptResult:
     row: dict[str, Any]
     """Row of `classify --json`, with the name of the file in place of its path."""
     summary: str
-    """What the network saw of the clip, in words."""
+    """Description of what the network saw of the clip."""
     span: tuple[float, float]
     """Seconds of the clip that were seen."""
     end_seconds: float

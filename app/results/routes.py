@@ -18,7 +18,7 @@ from .store import ResultGoneError, Results, ResultsFullError
 
 PREFIX = "/r"
 ANSWER = "answer.json"
-"""What the page shows again after a reload."""
+"""Fields that the page shows again after a reload."""
 MAX_ASKED = 50
 """Maximum number of results that one request asks about."""
 GONE, FULL = texts_more.KEEP["expired"], texts_more.KEEP["full"]

@@ -101,7 +101,7 @@ class Results(Shelf):
         threading.Thread(target=add, daemon=True).start()
 
     def give_up(self, id: str, words: str) -> None:
-        """Say on a result's page why there are no maps, if there are none and none are on their way."""
+        """Say on a result's page why it has no maps, unless it has some or some are on their way."""
         with self._lock:
             kept = self._kept.get(id)
             if kept is not None and not (kept.maps or kept.words or id in self._coming):

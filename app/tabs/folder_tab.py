@@ -29,7 +29,7 @@ MAX_FOLDERS = 100
 
 
 class FolderTab(NamedTuple):
-    """What other parts of the page use."""
+    """Components that other parts of the page use."""
 
     runs: FolderRuns
     table: gr.HTML

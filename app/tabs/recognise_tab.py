@@ -41,7 +41,7 @@ class Settings(NamedTuple):
 
 
 class RecogniseTab(NamedTuple):
-    """What other parts of the page use."""
+    """Components that other parts of the page use."""
 
     recognition: Recognition
     """Runs and explanations of all visitors; `recognition.visits.current(session)` is a visitor's run."""
@@ -50,7 +50,7 @@ class RecogniseTab(NamedTuple):
     model: gr.Dropdown
     """The choice of a model."""
     keep: gr.HTML
-    """What to do with an answer; it triggers `similar` with the run and the seconds that the player shows."""
+    """Actions on an answer; it triggers `similar` with the run and the seconds that the player shows."""
 
 
 def recognise_tab(

@@ -51,7 +51,7 @@ _OPEN = "() => { location.hash = 'teach'; }"
 
 
 class TeachTab(NamedTuple):
-    """What other parts of the page use."""
+    """Components that other parts of the page use."""
 
     teaching: Teaching
     outputs: Taught

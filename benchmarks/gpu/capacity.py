@@ -1,4 +1,4 @@
-"""What fits into the device's memory, and how fast it answers."""
+"""Measure what fits into the device's memory, and how fast it answers."""
 
 from __future__ import annotations
 

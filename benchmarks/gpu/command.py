@@ -17,7 +17,7 @@ from gpu.harness import CheckFailedError
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its status, minus the number of the signal where one ended it, and what it printed."""
+    """Result of a command: its status, minus the number of the signal where one ended it, and what it printed."""
 
     status: int
     printed: str

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _SHORTEST_SECONDS = 5.0
-"""With less time left a check is not begun."""
+"""Seconds without which no check is begun."""
 _RESERVE_SECONDS = 3.0
 """Time that the last record and the table need."""
 
@@ -26,7 +26,7 @@ class CheckFailedError(Exception):
 
 @dataclass(frozen=True)
 class Context:
-    """What a check works with.
+    """Arguments of a check.
 
     Attributes:
         device: `cuda`, or `cpu` for the same in miniature.

@@ -46,7 +46,7 @@ class BlockComplexity:
     counted_macs: int
     """Multiply-accumulates of convolutions and matrix products, counted as they are dispatched."""
     evaluation: Evaluation
-    """How the block evaluates its kernel at this shape. The next three fields are the closed formulas for that."""
+    """Evaluation of the block's kernel at this shape. The next three fields are the closed formulas for that."""
     formula_macs: int
     """Multiply-accumulates by the formula."""
     formula_elementwise: int

@@ -15,7 +15,7 @@ from typing import Literal
 from nonlocal_video.blocks import NonLocalConfig, NonLocalType
 
 Evaluation = Literal["matrix", "fused", "state", "sorted"]
-"""How a kernel is evaluated. matrix: the N x M weights are written out. fused: they are computed and used piece by
+"""Evaluations of a kernel. matrix: the N x M weights are written out. fused: they are computed and used piece by
 piece (scaled_dot_product_attention). state: dot product as theta (phi^T g), D x D'. sorted: concatenation by sorting
 the keys' half of the ReLU's argument, with prefix sums."""
 

@@ -27,7 +27,7 @@ class LayerField:
     cells: tuple[int, ...]
     """Size of the layer's output."""
     stride: tuple[float, ...]
-    """How far the field moves from one unit to the next."""
+    """Distance that the field moves from one unit to the next."""
     extent: tuple[float, ...]
     """Length of the field; inf where the unit gets the whole axis through a non-local block or a global operation."""
     first: tuple[float, ...]
@@ -45,7 +45,7 @@ class LayerField:
         return tuple(cells // 2 for cells in self.cells)
 
     def span(self, axis: int, index: int) -> tuple[int, int]:
-        """First and last coordinate along an axis that unit `index` sees, as far as the input goes."""
+        """First and last coordinate along an axis that unit `index` sees, clipped to the input."""
         last = self.input_size[axis] - 1
         if math.isinf(self.extent[axis]):
             return 0, last
@@ -92,7 +92,7 @@ def theoretical_fields(
     if any(
         isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)) for module in network.modules()
     ):
-        raise ModelError("A transposed convolution's receptive field is not followed.")
+        raise ModelError("Receptive fields of networks with transposed convolutions are not supported.")
     wanted = layers
     if wanted is None:
         wanted = [*(name for name, _ in network.named_children()), *nonlocal_blocks(network)]

@@ -43,7 +43,7 @@ class Speed:
     peak_bytes: int | None
     """Peak memory beyond what was allocated before the pass; None if it was not measured."""
     peak_method: str
-    """How the memory was measured: resident memory of a fresh process, or the device's allocator."""
+    """Method of measuring the memory: resident memory of a fresh process, or the device's allocator."""
 
     def __post_init__(self) -> None:
         if not self.seconds or min(self.seconds) <= 0:

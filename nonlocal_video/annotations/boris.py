@@ -58,7 +58,7 @@ def read_boris(path: Path, options: ReadOptions) -> Annotations:
     """
     document = read_json(path)
     if not is_boris(document):
-        raise UsageError(f"{str(path)!r} is no project of BORIS: it has no observations or no behaviours.")
+        raise UsageError(f"{str(path)!r} is not a project of BORIS: it has no observations or no behaviours.")
     states = {
         str(conf.get("code")): "state" in str(conf.get("type", "")).lower()
         for conf in map(as_mapping, as_mapping(document["behaviors_conf"]).values())

@@ -17,13 +17,13 @@ from nonlocal_video.video.info import VideoInfo
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was converted."""
+    """Result of a conversion: segments, and what could not be carried over."""
 
     segments: tuple[AnnotatedSegment, ...]
     notes: tuple[str, ...]
-    """What was interpreted, and what the written format has no place for."""
+    """Notes on what was interpreted, and on what the written format has no place for."""
     problems: tuple[str, ...]
-    """What is broken in the files that were read, and therefore missing in the one that was written."""
+    """Faults of the files that were read: these rows are missing in the one that was written."""
 
 
 def convert_annotations(

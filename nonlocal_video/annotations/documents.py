@@ -60,7 +60,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON, in which NaN and the like are refused.
 
     Raises:
-        UsageError: It is no JSON.
+        UsageError: It is not valid JSON.
     """
     text = read_text(path)
     try:
@@ -68,14 +68,14 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except RecursionError:
         raise UsageError(f"{os.fspath(path)!r} nests too deeply for an annotation file.") from None
     except ValueError as error:
-        raise UsageError(f"{os.fspath(path)!r} is no JSON: {error}.") from None
+        raise UsageError(f"{os.fspath(path)!r} is not valid JSON: {error}.") from None
 
 
 def read_xml(path: str | os.PathLike[str]) -> Element:
     """Read XML that declares no document type, so that nothing in it is expanded or fetched.
 
     Raises:
-        UsageError: It is no XML, has a document type, or nests too deeply.
+        UsageError: It is not valid XML, has a document type, or nests too deeply.
     """
     content = read_bytes(path)
     name = os.fspath(path)
@@ -107,7 +107,7 @@ def read_xml(path: str | os.PathLike[str]) -> Element:
     try:
         parser.Parse(content, True)
     except expat.ExpatError as error:
-        raise UsageError(f"{name!r} is no XML: {error}.") from None
+        raise UsageError(f"{name!r} is not valid XML: {error}.") from None
     return builder.close()
 
 
@@ -138,4 +138,4 @@ def to_json(document: Any) -> str:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")

@@ -31,7 +31,7 @@ Writer = Callable[[Sequence[AnnotatedSegment], WriteOptions], tuple[str, list[st
 
 @dataclass(frozen=True)
 class Format:
-    """What files of one ending are read and written with."""
+    """Reader and writer of the files of one ending."""
 
     read: Reader
     write: Writer | None = None
@@ -169,7 +169,7 @@ def _read_table(path: Path, options: ReadOptions) -> Annotations:
 
 
 def _frame_times(reader: VideoReader) -> Callable[[str], Sequence[float]]:
-    """When each frame of a video is shown, and then when the last one ends; of each video once."""
+    """Return when each frame of a video is shown, and then when the last one ends; each video is read once."""
 
     @functools.cache
     def times(path: str) -> list[float]:

@@ -61,7 +61,7 @@ def is_label_studio(document: Any) -> bool:
 
 
 def read_label_studio(path: Path, options: ReadOptions) -> Annotations:
-    """Read the tasks of an export (JSON or JSON-MIN) or an import: annotations, or predictions where there are none.
+    """Read the tasks of an export (JSON or JSON-MIN) or an import: annotations, or else predictions.
 
     Raises:
         UsageError: It holds no tasks, or a frame rate is no rate.

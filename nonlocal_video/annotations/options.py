@@ -1,4 +1,4 @@
-"""What a reader or a writer has to be told that its file does not say."""
+"""Options of annotation readers and writers: facts that the file does not state."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ VIDEO_SUFFIXES = (
     ".gif",
 )
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the names of files that are uploaded to it."""
+"""Prefix that Label Studio puts before the names of files that are uploaded to it."""
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read an annotation file; see `read_annotations`."""
+    """Options for reading an annotation file; see `read_annotations`."""
 
     media: str | None = None
     media_folder: str | None = None
@@ -44,7 +44,7 @@ class ReadOptions:
     labels_from: LabelsFrom = "value"
     frames_per_second: float | None = None
     frame_times: Callable[[str], Sequence[float]] | None = None
-    """Where frame numbers count the video's own frames: when each is shown, and last when the last one ends."""
+    """Function from a video to the times of its frames, and of the last one's end; for numbers of such frames."""
 
     _named: set[str] = field(default_factory=set, compare=False)
 
@@ -94,7 +94,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """What a writer may need beside the segments; see `write_annotations`."""
+    """Options for writing annotations; see `write_annotations`."""
 
     folder: Path
     """Folder of the file that is written; relative paths count from it."""
@@ -126,7 +126,7 @@ def check_rate(frames_per_second: float | None) -> None:
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is an address that is no file of this machine."""
+    """Whether a path is an address rather than a file of this machine."""
     return "://" in path and not path.startswith("file:")
 
 

@@ -51,13 +51,13 @@ class AnnotatedSegment:
 
 @dataclass(frozen=True)
 class Annotations(Sequence[AnnotatedSegment]):
-    """What a file holds, in its order."""
+    """Segments of the file, in its order."""
 
     segments: tuple[AnnotatedSegment, ...]
     notes: tuple[str, ...] = ()
-    """What was interpreted, and what the rows have no place for."""
+    """Notes on what was interpreted, and on what the rows have no place for."""
     problems: tuple[str, ...] = ()
-    """What is broken in the file and therefore not among the segments."""
+    """Faults of the file, whose rows are therefore not among the segments."""
 
     @overload
     def __getitem__(self, index: int) -> AnnotatedSegment: ...

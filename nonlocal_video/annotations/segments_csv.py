@@ -45,7 +45,7 @@ def read_table(path: Path) -> list[tuple[int, list[str]]]:
             if any(field.strip() for field in fields):
                 rows.append((reader.line_num, [field.strip() for field in fields]))
     except csv.Error as error:
-        raise UsageError(f"{str(path)!r}, line {reader.line_num}: this is no CSV ({error}).") from None
+        raise UsageError(f"{str(path)!r}, line {reader.line_num}: this is not valid CSV ({error}).") from None
     return rows
 
 

@@ -14,7 +14,7 @@ from nonlocal_video.models.token_layout import first_tensor
 
 @dataclass(frozen=True)
 class Captured:
-    """What some modules got and gave in one forward pass, by dotted name."""
+    """Inputs and outputs of some modules in one forward pass, by dotted name."""
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)

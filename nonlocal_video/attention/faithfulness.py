@@ -29,7 +29,7 @@ from nonlocal_video.errors import UsageError
 Score = Callable[[Tensor], Sequence[float]]
 """A function from network inputs (B, 3, T, H, W) to the probability of one class in each, (B,)."""
 Baseline = Literal["blur", "mean_colour"]
-"""What replaces a removed pixel: the blurred frame, or the frame's mean colour."""
+"""Replacement of a removed pixel: the blurred frame, or the frame's mean colour."""
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0)
 BLUR_SHARE = 1 / 16

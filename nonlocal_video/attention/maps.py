@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nonlocal_video.attention.geometry import CellGrid
 from nonlocal_video.attention.overlay import draw
 from nonlocal_video.errors import UsageError
+from nonlocal_video.io import atomic_write
 from nonlocal_video.notebook import FRAMES_IN_STRIP, card, heading, strip
 from nonlocal_video.video.transforms import SpatialView
 
@@ -99,7 +100,7 @@ class AttentionMaps:
     method: Method
     """Kind of map: attention received in a non-local block, attention of a query point, or class evidence."""
     quantity: str
-    """What the values are, in words and units."""
+    """Description of the values, with their unit."""
     layer: str
     """Dotted name of the layer."""
     cells: NDArray[np.float32]
@@ -285,11 +286,15 @@ class AttentionMaps:
     def save_arrays(self, path: str | os.PathLike[str]) -> Path:
         """Write an .npz: `maps` (T, height, width) float16, `seconds` (T,), `cells` (T', H', W'), `stride`, `offset`.
 
-        The maps are written frame by frame, since all of them at full size may not fit into memory.
+        The maps are written frame by frame, since all of them at full size may not fit into memory. A link of this name
+        is replaced; the file that it leads to stays.
         """
         path = Path(path)
         height, width = self.frame(0).shape[:2]
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with (
+            atomic_write(path, sync=False) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
             with archive.open("maps.npy", "w", force_zip64=True) as stream:
                 header = {"descr": "<f2", "fortran_order": False, "shape": (len(self), height, width)}
                 np.lib.format.write_array_header_1_0(stream, header)

@@ -237,7 +237,7 @@ def _synchronise(device: torch.device) -> None:
 def _row(case: _Case, first: _Case) -> dict[str, Any]:
     recognizer = case.recognizer
     median = statistics.median(case.seconds_per_view) if case.fits else None
-    # Ratios within rounds: whatever slows a whole round down cancels.
+    # Ratios within rounds: anything that slows a whole round down cancels.
     pairs = zip(case.seconds_per_view, first.seconds_per_view, strict=True) if case.fits and first.fits else ()
     ratios = [this / other for this, other in pairs]
     return {

@@ -194,7 +194,7 @@ def _interleaved(functions: dict[str, Callable[[], object]], *, max_rounds: int 
 
 
 def _median_ratio(first: list[float], second: list[float]) -> float:
-    """Return the median of the ratios within rounds: whatever slows a whole round down cancels."""
+    """Return the median of the ratios within rounds: anything that slows a whole round down cancels."""
     return statistics.median(one / other for one, other in zip(first, second, strict=True))
 
 

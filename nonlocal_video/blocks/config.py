@@ -36,7 +36,7 @@ class NonLocalConfig:
     """Number of channels of theta, phi and g; None is half of the block's input channels."""
     nonlocal_type: NonLocalType = "embedded_gaussian"
     mode: NonLocalMode = "spacetime"
-    """Which positions attend to each other; see `VideoNonLocalBlock`."""
+    """Positions that attend to each other; see `VideoNonLocalBlock`."""
     sub_sample: bool = True
     """Whether keys and values are max-pooled by 2 along height and width ((1, 2, 2) in video)."""
     pool_order: PoolOrder = "conv_pool"

@@ -25,10 +25,10 @@ from nonlocal_video.blocks.kernels import (
 
 
 class _Projection:
-    """W, a 1x1 convolution that is also found as W[0]; W[1] is the norm after it, an `nn.Identity` if there is none."""
+    """W, a 1x1 convolution that is also found as W[0]; W[1] is the norm after it, or an `nn.Identity`."""
 
     norm: tuple[nn.Module, ...] = ()
-    """In a tuple, so that it is not a submodule of the convolution's: the names in state dicts stay `W.weight`."""
+    """The norm, in a tuple so that it is no submodule of the convolution: the names in state dicts stay `W.weight`."""
 
     def __getitem__(self, index: int) -> nn.Module:
         return (self, *self.norm)[index]  # type: ignore[return-value]

@@ -119,7 +119,7 @@ class ProgressiveTraining:
         return sum(gates) / len(gates)
 
     def state_dict(self) -> dict[str, float]:
-        """What `load_state_dict` takes, for a run that is resumed."""
+        """Return the state that `load_state_dict` takes, for a run that is resumed."""
         return {"current_epoch": self.current_epoch}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:

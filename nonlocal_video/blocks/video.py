@@ -102,7 +102,7 @@ class VideoNonLocalBlock(NonLocalBlock):
 
     @property
     def mode(self) -> NonLocalMode:
-        """Who sees whom."""
+        """Positions that attend to each other."""
         return self.config.mode
 
     def get_block_info(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ app = typer.Typer(
 
 
 class LabelsChoice(StrEnum):
-    """Where the label of an annotation is taken from."""
+    """Source of an annotation's label."""
 
     value = "value"
     tier = "tier"

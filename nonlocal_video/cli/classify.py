@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class ContextChoice(StrEnum):
-    """What a clip's answer draws on."""
+    """Context that a clip's answer draws on."""
 
     none = "none"
     folder = "folder"

@@ -93,7 +93,7 @@ def _try(check: Callable[[], str]) -> tuple[bool, str]:
         return True, check()
     except NonlocalVideoError as error:
         return False, str(error)
-    except Exception as error:  # the doctor reports whatever is broken, and continues
+    except Exception as error:  # the doctor reports anything that is broken, and continues
         return False, f"{type(error).__name__}: {error}"
 
 

@@ -17,7 +17,7 @@ from nonlocal_video.errors import UsageError
 
 
 class EvaluationContext(StrEnum):
-    """What an answer draws on."""
+    """Context that an answer draws on."""
 
     none = "none"
     folder = "folder"

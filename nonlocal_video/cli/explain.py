@@ -16,6 +16,7 @@ from nonlocal_video.cli.outputs import check_folder
 from nonlocal_video.cli.terminal import progress_bar
 from nonlocal_video.cli.text import describe
 from nonlocal_video.errors import UsageError
+from nonlocal_video.io import atomic_write
 
 if TYPE_CHECKING:
     from nonlocal_video.attention.maps import AttentionMaps
@@ -130,7 +131,8 @@ def _check(recognizer: Recognizer, explanation: Explanation, maps: AttentionMaps
         "method": maps.method,
     }
     row = {**about, "layer": maps.layer, **asdict(done)}
-    path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    with atomic_write(path, sync=False) as file:
+        file.write(json.dumps(row, indent=1).encode() + b"\n")
     return f"{done.in_words} ({path.name})"
 
 

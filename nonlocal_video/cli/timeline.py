@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ContextChoice(StrEnum):
-    """What a window's answer draws on."""
+    """Context that a window's answer draws on."""
 
     nonlocal_ = "nonlocal"
     none = "none"

@@ -102,7 +102,7 @@ def check_clips(
 
 
 def part_of(info: VideoInfo, path: str, start_seconds: float, end_seconds: float) -> VideoInfo:
-    """What is known of the part [start, end) of a video, as if it were a clip.
+    """Return what is known of the part [start, end) of a video, as if it were a clip.
 
     Raises:
         VideoError: `not_found`, if it goes beyond the video.

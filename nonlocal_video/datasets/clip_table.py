@@ -64,8 +64,8 @@ def read_rows(
                     yield number, _row(f"{name}, line {number}", columns, fields)
         except csv.Error as error:
             raise UsageError(
-                f"{name}, line {reader.line_num + begins - 1}: this is no CSV ({error}). A quotation mark opens a "
-                f"field and closes it; one inside a field is written twice."
+                f"{name}, line {reader.line_num + begins - 1}: this is not valid CSV ({error}). A quotation mark opens "
+                f"a field and closes it; one inside a field is written twice."
             ) from error
 
 
@@ -133,7 +133,7 @@ def _row(where: str, columns: Sequence[str], fields: Sequence[str]) -> dict[str,
     values.pop("", None)
     for column, value in values.items():
         if "\0" in value:
-            raise UsageError(f"{where}: {column} has a zero byte, so that this is no text. Save it as a CSV in UTF-8.")
+            raise UsageError(f"{where}: {column} has a zero byte, so this is not text. Save it as a CSV in UTF-8.")
         if _SAYS_MANIFEST not in columns and not value.isprintable() and _is_not_utf8(value):
             raise UsageError(f"{where}: {column} is not a CSV in UTF-8: {value!r}. Save it as one.")
     return values

@@ -28,7 +28,7 @@ class LabelledClip:
     group: str | None = None
     """Group of dependent clips, such as those of one person or one source video; None for an independent clip."""
     split: str | None = None
-    """Split given by the source; None if there is none."""
+    """Split given by the source, or None."""
 
 
 @dataclass(frozen=True)

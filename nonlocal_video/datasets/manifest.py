@@ -50,7 +50,7 @@ class ManifestRow:
     sha256: str | None = None
     """SHA-256 of the file's bytes."""
     content: str | None = None
-    """Path of the first clip with the same frames, in whatever container; it identifies the content."""
+    """Path of the first clip with the same frames, in any container; it identifies the content."""
 
     def __post_init__(self) -> None:
         if not self.path or not self.label:

@@ -299,7 +299,7 @@ def _json(path: Path | None) -> Any:
         try:
             return json.load(file)
         except ValueError as error:
-            raise UsageError(f"{str(path)!r} is no JSON ({error}); get it again.") from None
+            raise UsageError(f"{str(path)!r} is not valid JSON ({error}); get it again.") from None
 
 
 def _torn_groups(clips: Sequence[PublicClip]) -> list[str]:

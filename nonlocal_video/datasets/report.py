@@ -32,7 +32,7 @@ class SameContent:
 
     paths: tuple[str, ...]
     by: str
-    """How they agree: `bytes`, or `pictures` for the same frames in another file."""
+    """Kind of agreement: `bytes`, or `pictures` for the same frames in another file."""
     labels: tuple[str, ...]
     groups: tuple[str, ...]
     """Different ones; none is no group."""

@@ -62,7 +62,7 @@ def assign_splits(
     """Split clips into training and validation sets or into folds.
 
     Clips that share a group or a content, directly or through others, stay together. The splits are stratified by class
-    as far as groups allow (scikit-learn's `StratifiedGroupKFold`).
+    as closely as groups allow (scikit-learn's `StratifiedGroupKFold`).
 
     Args:
         labels: Class of each clip.

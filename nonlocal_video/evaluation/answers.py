@@ -1,4 +1,4 @@
-"""The model's answer for each labelled clip, as far as metrics and report need it."""
+"""The model's answer for each labelled clip: the parts that metrics and report need."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _Path = str | os.PathLike[str]
 
 
 class EvaluationCallback:
-    """What `evaluate` tells while it works; override the methods of interest."""
+    """Progress of `evaluate`; override the methods of interest."""
 
     def on_source(self, found: LabelledSource) -> None:
         """Take the labelled clips that were found."""

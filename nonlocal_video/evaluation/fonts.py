@@ -1,4 +1,4 @@
-"""Which letters can be drawn here: with matplotlib's own font, this machine's, and those of the extra `fonts`."""
+"""Fonts that can draw the labels' letters: matplotlib's own, this machine's, and those of the extra `fonts`."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Evaluation:
     seed: int
     """Seed of the bootstrap."""
     unknown: UnknownFigures | None = None
-    """What a taught model did not know; None for other models."""
+    """Rates at which a taught model does not know clips; None for other models."""
 
     @property
     def unreadable(self) -> list[Answer]:

@@ -1,4 +1,4 @@
-"""How well segments fit the true ones: on a grid of times, as sequences, and as detections.
+"""Measures of how well segments fit the true ones: on a grid of times, as sequences, and as detections.
 
 Frame accuracy, edit score and F1@k are those of temporal action segmentation (Lea et al., CVPR 2017; Farha and Gall,
 CVPR 2019); mean average precision at a temporal overlap is that of ActivityNet and THUMOS. All are in percent.
@@ -25,7 +25,7 @@ NO_ACTION = ""
 
 @dataclass(frozen=True)
 class SegmentedVideo:
-    """What happens in a video, and what was predicted."""
+    """True and predicted segments of a video."""
 
     path: str
     start_seconds: float
@@ -43,9 +43,9 @@ class SegmentScores:
     class_mean: float | None
     edit: float | None
     f1: dict[str, float | None]
-    """By overlap: `f1@10`, `f1@25`, `f1@50`."""
+    """F1 by overlap: `f1@10`, `f1@25`, `f1@50`."""
     mean_average_precision: dict[str, float | None]
-    """By temporal overlap: `map@0.3`, ..., and their mean as `map`."""
+    """Mean average precision by temporal overlap: `map@0.3`, ..., and their mean as `map`."""
     num_frames: int
     num_true_segments: int
     num_found_segments: int

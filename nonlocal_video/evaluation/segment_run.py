@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SegmentEvaluation:
-    """What was measured, on what, and how."""
+    """Results, with the data and settings that they were measured with."""
 
     scores: SegmentScores
     videos: tuple[SegmentedVideo, ...]

@@ -1,4 +1,4 @@
-"""How often a taught model says that it does not know a clip, and whether it should."""
+"""Rates at which a taught model says that it does not know a clip, and whether it should."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Share:
 
 @dataclass(frozen=True)
 class UnknownFigures:
-    """What became of the clips of `none of these`, and of the others."""
+    """Results for the clips of `none of these`, and for the others."""
 
     num_none: int
     """Number of readable clips of `none of these`."""
     none_as_unknown: Share | None
-    """Share of these that are unknown to the model, as they should be; None if there are none."""
+    """Share of these that are unknown to the model, as they should be; None without such clips."""
     known_as_unknown: Share | None
-    """Share of the clips of its classes that are unknown to it, too; None if there are none."""
+    """Share of the clips of its classes that are unknown to it, too; None without such clips."""
     known_and_right: Share | None
     """Share of them whose top class is right and that are not unknown."""
 

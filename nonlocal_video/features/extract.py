@@ -30,7 +30,7 @@ Result = WindowFeatures | VideoError
 
 
 class Output(Protocol):
-    """What keeps the features of files, and knows those that are done."""
+    """Store that keeps the features of files, and knows those that are done."""
 
     done_before: Counter[str]
 
@@ -47,7 +47,7 @@ class FeatureProgress:
 
     path: str
     result: Result
-    """Features, whose `error` says why they do not reach the end of the video; or why there are none."""
+    """Features, whose `error` says why they do not reach the end of the video; or the error that prevented them."""
     counts: Counter[str]
     """Files of this run, by `ok` or the error's code."""
     done_before: Counter[str]

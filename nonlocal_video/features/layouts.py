@@ -27,7 +27,7 @@ _HALF_WINDOW, _WINDOW = 0.5, 1.0
 
 @dataclass(frozen=True)
 class Rows:
-    """What is written of a video."""
+    """Features of a video, ready to be written."""
 
     array: NDArray[Any]
     fps: float
@@ -39,7 +39,7 @@ class Rows:
     offset_frames: float
     """Frame in the middle of the first row's window."""
     start_seconds: list[float] | None = None
-    """Where each row's window begins; None where a row is not one window."""
+    """Start of each row's window; None where a row is not one window."""
     uncovered_seconds: float = 0.0
     """The end of the video that no row's window reaches."""
 
@@ -62,7 +62,7 @@ def check_layout(
     if (layout == "rtfm") != (crops == TEN_CROPS) and layout != "npy":
         raise UsageError(f"crops = {crops}: layout rtfm holds {TEN_CROPS} crops, npy 1 or {TEN_CROPS}, the others 1.")
     if layout == "bmn" and dtype != "float32":
-        raise UsageError(f"dtype = {dtype!r} with layout bmn, which is text; leave it out.")
+        raise UsageError(f"dtype = {dtype!r} does not apply to layout bmn, which is text; leave dtype out.")
     if layout in _WHOLE_VIDEOS and (start_seconds is not None or end_seconds is not None):
         raise UsageError(
             f"layout {layout} matches rows with the annotation of a whole video; leave start-seconds and end-seconds "

@@ -34,7 +34,7 @@ _ROWS_PER_GROUP = 4096
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """What the features of a table come from; those of two tables compare only if this is the same."""
+    """Origin of the features of a table; those of two tables compare only if this is the same."""
 
     model: str
     weights_sha256: str | None

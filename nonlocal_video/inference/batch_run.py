@@ -145,7 +145,7 @@ class FolderResult:
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """How a folder is run: the table it writes, and what works on it."""
+    """Settings of a folder run: the table it writes, and what works on it."""
 
     output: str | os.PathLike[str] | None = None
     """Table to write, .csv, .jsonl or .parquet; None writes none."""
@@ -160,11 +160,11 @@ class FolderOptions:
     devices: Sequence[str] = ()
     """Several take a process each, see `many_devices`; else the recogniser answers."""
     selection: Selection = field(default_factory=Selection)
-    """Which of the files count."""
+    """Filter of the files that count."""
     context: FolderContext = "none"
     """`folder` refines each clip's answer by the others of the run, resumed runs included."""
     csv_escape: bool = True
-    """In a CSV, put an apostrophe before text that a spreadsheet would take for a formula."""
+    """Whether a CSV gets an apostrophe before text that a spreadsheet would take for a formula."""
 
 
 def run_settings(

@@ -23,7 +23,7 @@ LEAST_WEIGHT = 0.01
 
 @dataclass(frozen=True)
 class DrawnOn:
-    """What an answer rests on.
+    """Context that an answer rests on.
 
     Attributes:
         own: Weight of the position itself, 0 to 1.

@@ -104,7 +104,7 @@ class Engine:
         Args:
             clips: Loaded clips; several may share a forward pass.
             batch_size: Views in one forward pass, at most.
-            num_ahead: Number of views that will come after these, as far as it is known; it counts in the choice of a
+            num_ahead: Number of views known to come after these; it counts in the choice of a
                 runtime.
             pooled_layer: Dotted name of the layer whose pooled output is the predictions' `features`; None is the one
                 before the classifier, which every runtime gives.

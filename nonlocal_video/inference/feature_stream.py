@@ -40,7 +40,7 @@ OpenFile = Callable[[str], AbstractContextManager[str]]
 """Gives, for a path, the one to read in its place until the end of the block, such as that of a private copy."""
 _Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
 _Event = WindowPlan | LoadedClip | Exception | None
-"""What a file gives in turn: its plan, its clips, and why it ends; None is its end."""
+"""Items of a file in turn: its plan, its clips, and why it ends; None is its end."""
 
 
 def window_features(
@@ -108,7 +108,7 @@ def stream_features(
     batch_size: int | None = None,
     open_file: OpenFile = nullcontext,
 ) -> Generator[tuple[str, WindowFeatures | Exception], None, None]:
-    """Yield each file with its features, or with the error for which there are none, in order, as they are done.
+    """Yield each file with its features, or with the error that prevented them, in order, as they are done.
 
     Windows of several files share forward passes. Only a few files and windows are held ahead of the network.
 
@@ -166,7 +166,7 @@ def stream_features(
 
 @dataclass
 class _Gathered:
-    """What there is so far of a file."""
+    """Windows of a file that have come so far."""
 
     path: str
     plan: WindowPlan | None = None
@@ -203,7 +203,7 @@ class _Gathered:
     def result(
         self, recognizer: Recognizer, spec: InputSpec, layer: str, weights_sha256: str | None
     ) -> WindowFeatures | Exception:
-        """Return the features, or why there are none."""
+        """Return the features, or the error that prevented them."""
         error = self.failure or self.ending
         if self.plan is None or self.info is None:
             return error or VideoError("internal", f"{printable_name(self.path)}: it gave no window.")

@@ -30,7 +30,7 @@ class Selection:
     """Rules for which of the found files are used."""
 
     include: Sequence[str] = ()
-    """Glob patterns (`*.mp4`), one of which a file has to match; all files match if there are none."""
+    """Glob patterns (`*.mp4`), one of which a file has to match; without any, all files match."""
     exclude: Sequence[str] = ()
     """Glob patterns that a file must not match. A pattern with a / applies to the path, others to the name alone."""
     shard: tuple[int, int] = (1, 1)

@@ -168,7 +168,7 @@ def _alone(predictor: Predictor, clip: LoadedClip) -> Prediction | Failure:
 
 
 def as_video_error(path: str, error: Exception) -> VideoError:
-    """Return the error of a file's row for whatever went wrong with it."""
+    """Return the error of a file's row for any failure."""
     if isinstance(error, PartError):
         error = VideoError("not_found", f"{printable_name(path)}: it has no such part: {error}")
     if failure_of(error) == "out_of_memory":

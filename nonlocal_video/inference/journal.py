@@ -147,7 +147,7 @@ class Journal:
         self._digest = digest
 
     def _read_settings(self) -> bool:
-        """Read the settings; return whether there are none yet, as the file is new or its first line incomplete."""
+        """Read the settings; return whether they are still missing: the file is new or its first line incomplete."""
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
             header = file.readline()

@@ -43,11 +43,11 @@ class DeviceJob:
     """Job of a worker process, the same for all files."""
 
     model: str
-    """What `load` takes."""
+    """Model, as `load` takes it."""
     options: RunOptions
-    """How it runs; the device is the process's, which sees no other GPU than its own."""
+    """Options of the model; the device is the process's, which sees no other GPU than its own."""
     request: ClipRequest | FeatureRequest
-    """What to give of each file: its prediction, or the features of its windows."""
+    """Result to give of each file: its prediction, or the features of its windows."""
     workers: int
     batch_size: int | None
     num_threads: int | None

@@ -13,7 +13,7 @@ from nonlocal_video.video.limits import DecodeLimits
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a model runs; the same for every clip, and sent along to other processes."""
+    """Options of a model's run; the same for every clip, and sent along to other processes."""
 
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""

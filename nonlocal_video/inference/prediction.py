@@ -149,7 +149,7 @@ class Prediction:
 
     @property
     def summary(self) -> str:
-        """What the network saw of the clip, in words: views, frames, pixels, span, decoder and device."""
+        """Describe what the network saw of the clip: views, frames, pixels, span, decoder and device."""
         spans = ", ".join(f"{view.start_seconds:.2f}-{view.end_seconds:.2f} s" for view in self.views[:3])
         where = "" if self.region is None else f" of region {self.region}"
         more = f" and {len(self.views) - 3} more spans" if len(self.views) > 3 else ""

@@ -70,7 +70,7 @@ class Predictor:
 
     @property
     def runtime(self) -> Runtime:
-        """What ran the network last; before that, what will as far as it is known. `options.runtime` is the setting."""
+        """Runtime of the last run; before the first one, of the next, if known. `options.runtime` is the setting."""
         return self._engine.runner.runtime
 
     @property
@@ -146,7 +146,7 @@ class Predictor:
             batch_size: Views in one forward pass.
             layer: Dotted name of the layer whose pooled output becomes `Prediction.features`; PyTorch computes another
                 than the one before the classifier, whatever the runtime.
-            num_ahead: Number of views that will come after these, as far as it is known. With the runtime `auto`,
+            num_ahead: Number of views known to come after these. With the runtime `auto`,
                 OpenVINO's start is worth it for many.
         """
         return self._engine.answer(clips, batch_size, pooled_layer=layer, num_ahead=num_ahead)[0]

@@ -176,7 +176,7 @@ class ClipLoader:
     def span_around(
         self, source: ClipSource, seconds: float, spec: InputSpec, frames_per_second: float | None
     ) -> tuple[float | None, float | None]:
-        """Return start and end of the view centred on a point in time, as far as the clip allows.
+        """Return start and end of the view centred on a point in time, moved to lie inside the clip.
 
         Both are None if the view in the middle of the clip contains it.
 

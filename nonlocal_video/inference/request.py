@@ -17,7 +17,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class SpanOptions(TypedDict, total=False):
-    """Which part of a clip is used."""
+    """Part of a clip that is used."""
 
     fast: bool
     """Whether to use the cheaper input of the model card."""
@@ -30,14 +30,14 @@ class SpanOptions(TypedDict, total=False):
 
 
 class ClipOptions(SpanOptions, total=False):
-    """Which part of a clip is used that may be given as frames."""
+    """Part of a clip that is used, where it may be given as frames."""
 
     frames_per_second: float | None
     """Rate of frames given as an array; None assumes the model's rate, with a note."""
 
 
 class ViewOptions(ClipOptions, total=False):
-    """Which part of a clip is used, and in how many views."""
+    """Part of a clip that is used, and the number of views."""
 
     views: str
     """Number of views, CLIPSxCROPS; the softmax is averaged over them. One clip is the middle of the video."""

@@ -90,7 +90,7 @@ def cut_segments(
 
 
 def frame_times(start_seconds: float, end_seconds: float, frames_per_second: float) -> tuple[list[float], Fraction]:
-    """When the frames of a clip of [start, end) are shown, and how many a second there are.
+    """Return when the frames of a clip of [start, end) are shown, and how many a second there are.
 
     The rate is the one next to `frames_per_second` with which a whole number of frames, at least one, fills the clip. A
     frame is taken in the middle of the time for which it is shown.

@@ -87,17 +87,17 @@ class Timeline:
     timings: StageTimings
     """Total time of all windows so far."""
     notes: tuple[str, ...] = ()
-    """What a user should know: windows of another length than the model's, a looped video."""
+    """Notes for the user: windows of another length than the model's, a looped video."""
     runtime: Runtime = "torch"
     logits: NDArray[np.float32] | None = None
     """(W, classes) of each window by itself, whatever the context."""
     features: NDArray[np.float32] | None = None
     """(W, C) pooled features of the layer before the classifier."""
     context: Context = "none"
-    """What refined the scores. While windows are still coming, those before each; in the end, all of them."""
+    """Windows that refined the scores. While they are still coming, those before each; in the end, all of them."""
     precision: Precision = "float32"
     taught: TaughtClasses | None = None
-    """What a taught model knows of its classes, by which windows are unknown."""
+    """Classes of a taught model, by which windows are unknown."""
     error: VideoError | None = None
     """Error of a damaged video, for which there are fewer windows than planned."""
 
@@ -129,7 +129,7 @@ class Timeline:
 
     @property
     def summary(self) -> str:
-        """What was looked at, in words."""
+        """Describe which part and windows were looked at."""
         return (
             f"{len(self)} windows of {self.window_seconds:.2f} s every {self.stride_seconds:.2f} s, each of "
             f"{self.num_frames} frames, {self.crop} px, {self.info.decoder}, "
@@ -209,7 +209,7 @@ class Timeline:
     def segments(
         self, *, threshold: float = 0.0, min_seconds: float = 0.0, shortest_seconds: float = 0.0
     ) -> list[Segment]:
-        """Who wins when: segments that cover the windows' time without gap or overlap.
+        """Return the top label over time: segments that cover the windows' time without gap or overlap.
 
         1. Each moment (see `moments`) goes to the class with the highest mean score of the windows that see it, the
            first of equal ones; to none if that score is below the threshold, or if most of these windows are unknown

@@ -68,7 +68,7 @@ class WindowFeatures:
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """What to compute of each video."""
+    """Settings for what to compute of each video."""
 
     windows: WindowRequest
     layer: str | None = None

@@ -137,7 +137,7 @@ def plan_windows(
 
 @dataclass(frozen=True)
 class WindowRequest:
-    """What windows to take of a video; see `plan_windows`.
+    """Settings for the windows of a video; see `plan_windows`.
 
     Raises:
         UsageError: A length is not above 0, or there is another number of crops than 1 or 10.

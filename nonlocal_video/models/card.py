@@ -24,7 +24,7 @@ _MOST_PIXELS = 1 << 28
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a clip is turned into the network's input: sampling in time, resize, crop and normalisation.
+    """Steps from a clip to the network's input: sampling in time, resize, crop and normalisation.
 
     Raises:
         ValueError: If a value is out of range or contradicts another one.
@@ -49,24 +49,24 @@ class InputSpec:
     std: tuple[float, float, float]
     """Standard deviation of each RGB channel: the input is (x / 255 - mean) / std."""
     frame_stride: int | None = None
-    """Take every n-th frame whatever the clip's frame rate, as the weights were trained; None samples by time."""
+    """Take every n-th frame at any frame rate of the clip, as the weights were trained; None samples by time."""
     resize_to: tuple[int, int] | None = None
     """Height and width of the resized frame if its aspect ratio is not kept; the shorter one is `short_side`."""
     antialias: bool = True
     """Whether frames are smoothed when they shrink. Most published weights were trained and tested without."""
     clip_placement: ClipPlacement = "both_ends"
-    """Where several clips start: evenly from the beginning of the video to its end; the same in whole steps of the
+    """Starts of several clips: evenly from the beginning of the video to its end; the same in whole steps of the
     network's rate (torchvision), or so that the last frame is the video's last (MMAction2 1.x); at the left of equal
     parts of the free time (PySlowFast, pytorchvideo) or in their middle (MMAction2 0.x); or at the left of equal parts
     of the whole video, wrapping around at its end (video-nonlocal-net). A single clip is always the middle one."""
     frame_placement: FramePlacement = "middle_of_steps"
-    """Which frame of each of the view's `num_frames` equal steps is taken: the middle one, the first (MMAction2,
+    """Frame that is taken of each of the view's `num_frames` equal steps: the middle one, the first (MMAction2,
     torchvision), or the view's first and last frame and evenly spaced ones between them (PySlowFast, pytorchvideo)."""
     short_clips: ShortClips = "loop"
-    """How a view that is longer than the clip is filled: by looping the clip (video-nonlocal-net, MMAction2), by
+    """Filling of a view that is longer than the clip: by looping the clip (video-nonlocal-net, MMAction2), by
     repeating its last frame (PySlowFast), or not at all, with the view's frames spread over the clip (pytorchvideo)."""
     crop_placement: CropPlacement = "centre_rounded_up"
-    """Where three crops lie along the f pixels that they leave free, and a single one in the middle: at 0, ceil(f / 2),
+    """Places of three crops along the f pixels that they leave free, and a single one in the middle: at 0, ceil(f / 2),
     f (PySlowFast, pytorchvideo), the same with f / 2 rounded to an even number where it is halfway (torchvision), or at
     0, s, 2 s with s = floor(f / 2) (video-nonlocal-net, MMAction2)."""
     longer_side: LongerSide = "rounded_down"
@@ -152,7 +152,7 @@ class ModelCard:
     explain_layer: str | None = None
     """Name of the non-local block that overlays show by default."""
     average: Literal["probabilities", "logits"] = "probabilities"
-    """What is averaged over views (and windows): the softmax of each, or the logits before one softmax."""
+    """Values that are averaged over views (and windows): the softmax of each, or the logits before one softmax."""
     head_window: tuple[int, int, int] | None = None
     """Size (T, H, W), in cells, of the window of the last features that the classifier pools. On a larger map the
     window slides with stride 1 and the results are averaged, as PySlowFast tests at 256 pixels. None pools the whole

@@ -109,7 +109,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelCard]
         with torch.random.fork_rng(devices=[]):  # initialising the network must not advance the caller's random state
             network = _BUILDERS[card.architecture](card)
     except (RuntimeError, MemoryError) as error:
-        raise ModelError(f"There is no memory for the network of {path}: {_one_line(error)}") from error
+        raise ModelError(f"Not enough memory for the network of {path}: {_one_line(error)}") from error
     network.load_state_dict(stored)
     return network.eval(), card
 
@@ -169,7 +169,7 @@ def build_network(card: ModelCard) -> nn.Module:
     try:
         return _BUILDERS[card.architecture](card)
     except (RuntimeError, MemoryError) as error:
-        raise ModelError(f"There is no memory for the network {card.name!r}: {_one_line(error)}") from error
+        raise ModelError(f"Not enough memory for the network {card.name!r}: {_one_line(error)}") from error
 
 
 def _without_memory(card: ModelCard) -> nn.Module:
@@ -293,7 +293,7 @@ def check_is_weights(path: Path) -> None:
     """
     try:
         if not path.is_file():
-            raise ModelError(f"There is no weights file {path}.")
+            raise ModelError(f"Weights file {path} not found.")
         found = describe_non_weights(path)
     except OSError as error:
         raise ModelError(f"The weights file {path} cannot be read: {error.strerror}.") from error

@@ -29,7 +29,7 @@ def front_matter(
     Args:
         card: Card of the model.
         sources: Cards of the weights that it was made from, the one that it started from first. Their licences apply;
-            the model's own is `unknown` if there are none.
+            the model's own is `unknown` if this is empty.
         tags: Tags beside those that every model has.
         metrics: Name and value of each figure, fractions as fractions.
         measured_on: The data behind the metrics, in a few words.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAD_COUNTS = 0.5
-"""How much the lead of the nearest class over the second adds to a clip's likeness."""
+"""Weight of the nearest class's lead over the second in a clip's likeness."""
 MEAN_COUNTS_FROM = 8
 """Number of clips of which half of their mean is subtracted, as in `blocks.nonlocal_mean`."""
 
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 class Likeness(NamedTuple):
-    """How like the nearest class each of N clips is."""
+    """Return the likeness of each of N clips to its nearest class."""
 
     value: Array
     """(N,) cosine to the nearest class mean plus `LEAD_COUNTS` times its lead over the second; -1 where a clip of

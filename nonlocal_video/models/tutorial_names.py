@@ -58,12 +58,12 @@ class TutorialNames:
 
     @property
     def maxpool(self) -> nn.Module:
-        """The pooling after the stem; an `nn.Identity` where there is none."""
+        """The pooling after the stem, or an `nn.Identity`."""
         return _network(self).stem_pool
 
     @property
     def avgpool(self) -> nn.AdaptiveAvgPool3d:
-        """What `head` does to the features before the classifier, (B, C, T, H, W) -> (B, C, 1, 1, 1)."""
+        """Apply the layers of `head` before the classifier, (B, C, T, H, W) -> (B, C, 1, 1, 1)."""
         return nn.AdaptiveAvgPool3d(1)
 
 

@@ -113,7 +113,7 @@ def search(
     opened = source if isinstance(source, Archive) else None
     source = os.fspath(source.table if isinstance(source, Archive) else source)
     if is_remote(source):
-        raise UsageError(f"{source!r} is an address, and searched are tables and folders on this machine. Copy it.")
+        raise UsageError(f"{source!r} is an address, but search takes local tables and folders. Copy it here.")
     with ExitStack() as stack:
 
         @cache
@@ -235,7 +235,7 @@ def _examples(
             f"CLIP#t=START,END."
         )
     if not examples[0].is_whole:
-        raise UsageError(f"{os.fspath(examples[0].path)!r} has a part of its own; leave out {' and '.join(given)}.")
+        raise UsageError(f"{os.fspath(examples[0].path)!r} has its own start and end; leave out {' and '.join(given)}.")
     return [SearchExample(examples[0].path, **moment)]
 
 

@@ -43,7 +43,7 @@ class Archive:
     table: Path
     """The Parquet file."""
     source: FeatureSource
-    """What the features come from; those of a query have to come from the same."""
+    """Origin of the features; those of a query have to come from the same."""
     settings: dict[str, Any] | None
     """Settings of the run that wrote the table; None of a table that does not say."""
     windows: Windows
@@ -105,7 +105,7 @@ def _header_file(table: Path) -> Path:
 
 
 def _stamp(table: Path) -> list[int]:
-    """What changes when a file is written, so that its hash need not be computed at every search."""
+    """Return what changes when a file is written, so that its hash need not be computed at every search."""
     status = table.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 

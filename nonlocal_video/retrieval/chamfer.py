@@ -1,4 +1,4 @@
-"""How alike a moment and an example are: the Chamfer similarity of their windows.
+"""Similarity of a moment and an example: the Chamfer similarity of their windows.
 
 For each window of the example the most alike one of the moment, on average, and the other way round; the mean of both.
 Of one window each it is their cosine. With a longer example the moments are as long as it, n windows one after another,
@@ -33,11 +33,11 @@ class Scores:
     """Scores of every window of an archive, and of the moments that begin with it."""
 
     of_moment: Floats
-    """Score of the moment that begins with each window, (W,); meaningless where there is none."""
+    """Score of the moment that begins with each window, (W,); meaningless where none begins."""
     of_window: Floats
     """Score of the window alone, (W,): its most alike window of each example."""
     stop: NDArray[np.int64]
-    """Row after the last one of the moment that begins with each window, (W,); the window itself if there is none."""
+    """Row after the last one of the moment that begins with each window, (W,); the window itself if none begins."""
 
 
 def score_moments(

@@ -20,7 +20,7 @@ from nonlocal_video.video.region import Region, RegionLike
 
 
 class IndexCallback:
-    """What `search` tells about the work on a folder's table; override the methods of interest."""
+    """Progress of `search` on a folder's table; override the methods of interest."""
 
     def on_progress(self, progress: FeatureProgress) -> None:
         """Take a file that was read."""

@@ -31,8 +31,8 @@ def windows_of_labels(archive: Archive, recognizer: Recognizer, labels: Sequence
     network: Any = recognizer.network
     if archive.source.layer != getattr(network, "feature_layer", None) or not hasattr(network, "head_layer"):
         raise UsageError(
-            f"label needs the features before the classifier of {recognizer.card.name!r}, and {str(archive.table)!r} "
-            f"has those of {archive.source.layer!r}. Leave it out."
+            f"label needs the features before the classifier of {recognizer.card.name!r}, but {str(archive.table)!r} "
+            f"has those of {archive.source.layer!r}. Leave label out."
         )
     wanted = torch.tensor([recognizer.labels.index(label) for label in labels])
     fits = []

@@ -1,4 +1,4 @@
-"""How alike windows are: the cosine of the square roots of their features, less the archive's mean.
+"""Similarity of windows: the cosine of the square roots of their features, less the archive's mean.
 
 Features after a ReLU are all positive, so that any two of them are alike. What all share is the archive's mean, and
 says nothing; it is subtracted. Of the mean of W windows it is W / (W + 8), as in `blocks.nonlocal_mean`: that of a few
@@ -34,7 +34,7 @@ def rooted(features: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Centring:
-    """What is subtracted before windows are compared."""
+    """Mean that is subtracted before windows are compared."""
 
     mean: Floats
     """Mean of `rooted` features of the archive, (C,)."""

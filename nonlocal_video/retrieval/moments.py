@@ -1,4 +1,4 @@
-"""From scores to moments: the best ones, each joined with its neighbours in time.
+"""Moments from scores: the best ones, each joined with its neighbours in time.
 
 A moment is joined with the windows before and after it, one after another, that score at least a share of what it does;
 then what it overlaps is taken away, and the best of the rest is next. So a moment does not depend on how many are asked
@@ -66,7 +66,7 @@ def best_moments(scores: Scores, windows: Windows, allowed: NDArray[np.bool_], t
 def _ranked(scores: Scores, top_k: int) -> Iterator[int]:
     """Return the rows with which moments begin, best first, and in their own order where scores are equal.
 
-    They are sorted only as far as they are used.
+    Only the ones that are used are sorted.
     """
     rows = np.flatnonzero(scores.stop > np.arange(len(scores.stop)))
     values = scores.of_moment[rows]

@@ -71,14 +71,14 @@ def check_same_network(recognizer: Recognizer, archive: Archive) -> None:
     digest = recognizer.weights_sha256()
     if recognizer.card.name != source.model:
         raise UsageError(
-            f"{str(archive.table)!r} was made with the model {source.model!r}, and an example would be seen by "
-            f"{recognizer.card.name!r}. Give the table's with --model."
+            f"{str(archive.table)!r} was made with the model {source.model!r}, but the example would be read with "
+            f"{recognizer.card.name!r}. Give the table's model with --model."
         )
     if digest != source.weights_sha256:
         raise UsageError(
             f"{str(archive.table)!r} was made with other weights of {source.model!r} (SHA-256 "
-            f"{str(source.weights_sha256)[:12]}...) than these ({str(digest)[:12]}...). Give the table's with --model, "
-            f"or extract the features again."
+            f"{str(source.weights_sha256)[:12]}...) than these ({str(digest)[:12]}...). Give the table's model with "
+            f"--model, or extract the features again."
         )
 
 
@@ -87,11 +87,11 @@ def _from_network(example: SearchExample, archive: Archive, recognizer: Recogniz
     if settings is None:
         raise UsageError(
             f"{str(archive.table)!r} does not say how its features were made, so {os.fspath(example.path)!r}, which is "
-            f"not in it, cannot be looked at alike. Give an example that is in the table."
+            f"not in it, cannot be processed alike. Give an example that is in the table."
         )
     if settings.get("crops", 1) != 1:
         raise UsageError(
-            f"{str(archive.table)!r} has {settings['crops']} crops of a window, and examples are looked at with one. "
+            f"{str(archive.table)!r} has {settings['crops']} crops of each window, but an example has only one. "
             f"Give an example that is in the table."
         )
     check_same_network(recognizer, archive)

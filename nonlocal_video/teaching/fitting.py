@@ -1,4 +1,4 @@
-"""What a few examples teach: the head that groups left out prefer, its scale, and when a clip is unknown."""
+"""Training on a few examples: the head that groups left out prefer, its scale, and when a clip is unknown."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TaughtExamples:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What was answered for each example by what the other groups teach; NaN where a class has no other group."""
+    """Answer for each example by what the other groups teach; NaN where a class has no other group."""
 
     logits: Mapping[HeadName, Array]
     """(E, K) of each head."""

@@ -125,7 +125,7 @@ class TaughtFolder:
             earlier, starts = config["settings"][RUN_TAUGHT], list(config["starts"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(
-                f"{str(self.path)!r} holds no run that was taught. Omit --resume, and choose a new folder."
+                f"{str(self.path)!r} holds no run of teach. Omit --resume, and choose a new folder."
             ) from error
         old, new = flatten_settings(earlier), flatten_settings(settings[RUN_TAUGHT])
         changed = [name for name in dict.fromkeys([*new, *old]) if old.get(name) != new.get(name)]

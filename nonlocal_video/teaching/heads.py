@@ -17,7 +17,7 @@ from nonlocal_video.models.taught import to_length_1
 
 HeadName = Literal["logistic-regression", "ridge", "nearest-class-mean"]
 HEADS: tuple[HeadName, ...] = get_args(HeadName)
-"""In the order in which they are preferred where they are equally good."""
+"""Heads in the order in which they are preferred where they are equally good."""
 
 RIDGE_PENALTY = 0.003
 """Penalty on the squares of W, as a fraction of the variance of the rows."""

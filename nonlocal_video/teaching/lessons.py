@@ -1,4 +1,4 @@
-"""From examples to a head: what the network sees of them, what it teaches, and the weights that hold it."""
+"""Lessons: what the network sees of the examples, the head that they teach, and the weights that hold it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 
 
 class TeachCallback:
-    """What `teach` tells while it works; override the methods of interest."""
+    """Progress of `teach`; override the methods of interest."""
 
     def on_source(self, found: ExampleSet) -> None:
         """Take the examples that were found, before any is read."""

@@ -1,4 +1,4 @@
-"""What is assumed where there is one example a class, so that nothing can be left out."""
+"""Assumptions where there is one example a class, so that nothing can be left out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def prior_thresholds(rows: TrainingRows, former_head: Array, background: Array |
     Args:
         rows: Of all examples.
         former_head: (R, C) first damping.
-        background: (B, C) features as the network gives them; None if there are none of this network.
+        background: (B, C) features as the network gives them, or None if this network has none.
     """
     means = class_means(rows)
     cosines = (damped(means, means[:0]) @ damped(means, means[:0]).T)[np.triu_indices(len(means), 1)]

@@ -1,4 +1,4 @@
-"""What teaching found: `report.json`, and sentences for the user."""
+"""Results of teaching: `report.json`, and sentences for the user."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class WorstExample:
 
 @dataclass(frozen=True)
 class TeachReport:
-    """What teaching found."""
+    """Results of teaching."""
 
     accuracy: float | None
     """Share of examples that are right when their group is left out; None where none could be."""
@@ -60,7 +60,7 @@ class TeachReport:
     threshold: float
     """Likeness below which a clip is unknown."""
     threshold_from: str
-    """Where it is from: `examples` left out, `background` windows, or `other classes`."""
+    """Origin of the threshold: `examples` left out, `background` windows, or `other classes`."""
     worst: tuple[WorstExample, ...]
     """Wrong ones, the worst first."""
     unreadable: tuple[tuple[str, str], ...]

@@ -38,7 +38,7 @@ _Path = str | os.PathLike[str]
 
 
 class TrainCallback:
-    """What `train` tells while it works; override the methods of interest."""
+    """Progress of `train`; override the methods of interest."""
 
     def on_source(self, found: LabelledSource) -> None:
         """Take the labelled clips that were found, before they are checked."""

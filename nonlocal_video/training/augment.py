@@ -37,7 +37,7 @@ class Augmentation:
     hue: float = 0.0
     """Largest shift of the hue, as a fraction of the whole circle; much slower than the other three."""
     start: float = 1.0
-    """How far the view may move from the middle of the clip: 0 for not at all, 1 for anywhere."""
+    """Range of the view's position around the middle of the clip: 0 for none, 1 for anywhere."""
     speed: tuple[float, float] = (0.8, 1.25)
     """Range of the playing speed, as a multiple of the clip's own."""
     mixup: float = 0.0

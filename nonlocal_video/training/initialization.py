@@ -101,8 +101,8 @@ def check_trainable(start: Initialization) -> None:
     """
     if not isinstance(start.network, Trainable):
         raise UsageError(
-            f"Networks of the kind {start.card.architecture!r} are not trained here; `nonlocal-video teach` gives them "
-            f"a new head from a few examples a class."
+            f"`train` does not support networks of the kind {start.card.architecture!r}; `nonlocal-video teach` gives "
+            f"them a new head from a few examples a class."
         )
 
 

@@ -38,7 +38,7 @@ class RunModelCard:
     manifest: Manifest
     """Labelled clips with their splits."""
     validation: str | None = VALIDATION
-    """Name of the validation split; None if there was none."""
+    """Name of the validation split; None for a run without one."""
     settings: Mapping[str, Any]
     """Settings of the run, as in its `config.json`."""
     rows: Sequence[MetricsRow]

@@ -31,7 +31,7 @@ def describe_start(command: Sequence[str]) -> dict[str, Any]:
 
 
 def note_changed_versions(earlier: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a warning about packages whose version changed since the run was started; empty if there are none."""
+    """Return a warning about packages whose version changed since the run was started; empty if none has."""
     changed = [f"{name} was {earlier.get(name)} and is {now[name]}" for name in now if now[name] != earlier.get(name)]
     if not changed:
         return ()

@@ -1,4 +1,4 @@
-"""What a training run is asked for, and the settings that follow from it."""
+"""Request for a training run, and the settings that follow from it."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from nonlocal_video.datasets.frame_size import size_problem
 from nonlocal_video.datasets.manifest import Manifest, ManifestRow, read_manifest, write_manifest
 from nonlocal_video.errors import OutputError, UsageError
 from nonlocal_video.inference.object_storage import is_remote
+from nonlocal_video.io import atomic_write
 from nonlocal_video.models.card import InputSpec
 from nonlocal_video.models.checkpoint import read_card
 from nonlocal_video.training.config import TrainConfig
@@ -53,7 +54,8 @@ class RunData:
                 for row in self.images
             ]
             try:
-                folder.images.write_text(json.dumps(rows), "utf-8")
+                with atomic_write(folder.images) as file:
+                    file.write(json.dumps(rows).encode())
             except OSError as error:
                 raise OutputError(
                     f"{str(folder.images)!r} cannot be written: {error.strerror}. Choose another folder."

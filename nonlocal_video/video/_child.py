@@ -161,7 +161,7 @@ class DecoderProcess:
                 return kind, {}
             if kind == _wire.SHARED:
                 if into is None or length or self._shared is None or not self._shared.num_slots(into.nbytes):
-                    raise _wire.BrokenMessageError("A shared frame where there is none.")
+                    raise _wire.BrokenMessageError("A shared frame that was not expected.")
                 np.copyto(np.frombuffer(into, np.uint8), self._shared.slot(self._num_shared, into.nbytes))
                 self._num_shared += 1
                 with contextlib.suppress(OSError):  # it has ended: the next message will not come

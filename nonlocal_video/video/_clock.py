@@ -17,7 +17,7 @@ _OUTLIER_SECONDS = 1
 
 @dataclass(frozen=True)
 class Clock:
-    """Where a player's 0 is in a file's own times: start times of all streams but the one that is read, in seconds."""
+    """Zero of a player in a file's own times: start times of all streams but the one that is read, in seconds."""
 
     sound: tuple[Fraction, ...]
     """Starts of audio streams."""

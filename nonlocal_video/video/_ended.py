@@ -1,4 +1,4 @@
-"""How a decoding process ended, by its exit status, its last output and the kernel's counters."""
+"""Causes of a decoding process's end, by its exit status, its last output and the kernel's counters."""
 
 from __future__ import annotations
 

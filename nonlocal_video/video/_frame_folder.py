@@ -35,7 +35,7 @@ class FrameFolder:
         """List the pictures, and read their headers.
 
         Raises:
-            VideoError: There are none, too many or too large ones, one is damaged, or their sizes differ.
+            VideoError: There are no frames, too many or too large ones, one is damaged, or their sizes differ.
         """
         self.path = path
         self.name = printable_name(path)

@@ -38,7 +38,7 @@ class StreamIndex:
     stream_choice: StreamChoice | None
     """The stream that is read; None for an animation or a folder of pictures."""
     presentation: Presentation | None
-    """How its frames are shown; None likewise."""
+    """Presentation of its frames; None likewise."""
     animation: WebpAnimation | None = None
     """A WebP animation, which FFmpeg does not read."""
 

@@ -51,7 +51,7 @@ def _read_picture(requests: IO[bytes]) -> bytes:
 
 
 def _picture(payload: bytes, limits: DecodeLimits) -> Any:
-    """Return the pixels (H, W, 3) of a picture, or why there are none."""
+    """Return the pixels (H, W, 3) of a picture, or why it cannot be read."""
     import numpy as np
     from PIL import Image
 

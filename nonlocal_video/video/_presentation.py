@@ -1,7 +1,8 @@
-"""How the frames of a stream are shown, by its first picture and its container."""
+"""Presentation of a stream's frames, by its first picture and its container."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -10,12 +11,13 @@ from av.video.frame import VideoFrame
 from nonlocal_video.video._hdr import hdr_colours
 from nonlocal_video.video._orientation import DisplayMatrixReader, Orientation, matrix_note
 from nonlocal_video.video._shape import shown_size
+from nonlocal_video.video._sizes import CodedShape
 from nonlocal_video.video._source import Source
 
 
 @dataclass(frozen=True)
 class StoredAs:
-    """What a container specifies about a stream's pictures besides their size."""
+    """Properties that a container specifies of a stream's pictures besides their size."""
 
     pixel_aspect: Fraction | None
     """Width of a pixel divided by its height."""
@@ -27,7 +29,7 @@ class StoredAs:
 
 @dataclass(frozen=True)
 class Presentation:
-    """How the frames of a stream are shown."""
+    """Presentation of a stream's frames."""
 
     width: int
     """Width as shown, upright."""
@@ -50,14 +52,14 @@ class Presentation:
     to the same pixels as the ffmpeg program."""
 
 
-def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes: set[tuple[int, int]]) -> Presentation:
+def present(source: Source, first: VideoFrame, stored_as: StoredAs, shapes: Sequence[CodedShape]) -> Presentation:
     """Determine how the frames of a stream are shown.
 
     Args:
         source: The open file.
         first: Its first picture.
         stored_as: Its container's specification.
-        other_sizes: Known widths and heights of later pictures.
+        shapes: Known shapes of the first picture and of later ones; nothing if all headers agree.
 
     Raises:
         VideoError: If the pictures are larger than allowed when shown.
@@ -70,12 +72,13 @@ def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes:
         raise source.too_many_pixels(wide, high)
     width, height = (high, wide) if orientation.swaps_sides else (wide, high)
     hdr = hdr_colours(first, stored_as.transfer, stored_as.primaries)
-    changes_size = bool(other_sizes - {(first.width, first.height)})
+    changes_size = any((shape.width, shape.height) != (first.width, first.height) for shape in shapes)
     notes = (
         turn_note,
         shape_note,
         None if hdr is None else hdr.note,
         size_note(width, height) if changes_size else None,
+        _pixel_note(shapes, stored_as.pixel_aspect or Fraction(1)),
     )
     faults = (
         (orientation != Orientation() or turn_note is not None, "it rotates pictures wrongly"),
@@ -98,3 +101,17 @@ def present(source: Source, first: VideoFrame, stored_as: StoredAs, other_sizes:
 def size_note(width: int, height: int) -> str:
     """Return a sentence that not all frames have the same size."""
     return f"The picture size changes during the video: all frames are scaled to the first one's, {width} x {height}."
+
+
+def _pixel_note(shapes: Sequence[CodedShape], pixel_aspect: Fraction) -> str | None:
+    """Return a sentence that later pictures are distorted, as only the first one's pixel shape counts.
+
+    Where the container states another shape than the first picture, players use that for all of them.
+    """
+    if not shapes or shapes[0].pixel_aspect != pixel_aspect:
+        return None
+    first = shapes[0]
+    if all(shape.pixel_aspect == pixel_aspect or shape.looks_like(first) for shape in shapes[1:]):
+        return None
+    ratio = f"{pixel_aspect.numerator}:{pixel_aspect.denominator}"
+    return f"The pixel shape changes during the video: all frames are shown with the first one's, {ratio}."

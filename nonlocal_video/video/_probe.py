@@ -26,7 +26,7 @@ from nonlocal_video.video._frames import decoded_frames, from_first_sound, is_hi
 from nonlocal_video.video._h264 import is_instantaneous_refresh, nal_length_bytes
 from nonlocal_video.video._index import StreamIndex, check_duration, index_webp
 from nonlocal_video.video._presentation import StoredAs, present
-from nonlocal_video.video._sizes import SizeWatch
+from nonlocal_video.video._sizes import CodedShape, SizeWatch
 from nonlocal_video.video._source import Source, map_error
 from nonlocal_video.video._streams import demux, still_format
 from nonlocal_video.video._webp import is_webp
@@ -67,7 +67,7 @@ class _Packets:
     cut_pts: frozenset[int | None]  # the times of those partly there
     early: EarlyBlocks  # packets without a time
     first_packet: bytes
-    sizes: set[tuple[int, int]]  # of the pictures behind headers that are not the stream's first ones
+    shapes: list[CodedShape]  # of the first keyframe and those behind headers that are not the stream's first ones
 
     @property
     def has_early_pictures(self) -> bool:
@@ -129,7 +129,7 @@ def build_index(source: Source) -> StreamIndex:
     duration_seconds = float((int(pts[-1] - pts[0]) + last_duration) * time_base)
     check_duration(source, duration_seconds)
 
-    presentation = present(source, first, stored_as, packets.sizes)
+    presentation = present(source, first, stored_as, packets.shapes)
     # decord returns wrong frames for keyframes that are not random-access points, may choose another video stream,
     # fails on rows shorter than FFmpeg's alignment and rounds 10 bits differently.
     is_fragmented = container_name == "mov" and num_promised < packets.num_packets
@@ -260,7 +260,7 @@ def _read_packets(
         cut_pts=frozenset(partial_pts),
         early=early,
         first_packet=first_packet,
-        sizes=watch.sizes(),
+        shapes=watch.shapes(),
     )
 
 

@@ -1,13 +1,15 @@
-"""Changes of the picture size in a stream, found in the headers before its keyframes.
+"""Changes of the pictures' size and pixel shape in a stream, found in the headers before its keyframes.
 
-A new header is rare, so the keyframe behind it is decoded for its size. Changes without such a header (VP9 and AV1
-between keyframes) are only noticed in decoding.
+A new header is rare, so the keyframe behind it is decoded for both. Changes of the size without such a header (VP9 and
+AV1 between keyframes) are only noticed in decoding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -15,11 +17,33 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from nonlocal_video.video._shape import shown_size
+
 _MAX_KEPT_PACKETS = 8
 _LOSES_HELD_PICTURE = {"mpeg1video", "mpeg2video"}
 """Codecs whose decoder in FFmpeg starts anew for another size, and throws away the picture that it holds."""
 _START_CODE = b"\0\0\1"
 _SEARCHED_BYTES = 1 << 16  # headers come before the picture
+_MPEG_SIZE_BYTES = 3
+_ROUNDED_PIXELS = 1.0
+
+
+@dataclass(frozen=True)
+class CodedShape:
+    """Size and pixel shape of a picture, as its stream states them."""
+
+    width: int
+    """Width as stored."""
+    height: int
+    """Height as stored."""
+    pixel_aspect: Fraction
+    """Width of a pixel divided by its height; 1 if the stream does not state it."""
+
+    def looks_like(self, other: CodedShape) -> bool:
+        """Return whether a player shows both with the same proportions, up to a pixel."""
+        width, height, _ = shown_size(self.width, self.height, self.pixel_aspect)
+        other_width, other_height, _ = shown_size(other.width, other.height, other.pixel_aspect)
+        return abs(other_width * height / other_height - width) <= _ROUNDED_PIXELS
 
 
 class SizeWatch:
@@ -32,6 +56,7 @@ class SizeWatch:
         self._max_pixels = max_pixels
         self._headers = _headers_of(codec.codec.canonical_name, self._extradata or b"")
         self._seen = set(self._headers(self._extradata)) if self._extradata else set()
+        self._first: Packet | None = None
         self._kept: list[Packet] = []
         self._loses_held_picture = codec.codec.canonical_name in _LOSES_HELD_PICTURE
         self._latest: bytes | None = None
@@ -44,19 +69,21 @@ class SizeWatch:
         """
         is_new, previous = packet.has_sidedata("new_extradata"), self._latest
         if packet.is_keyframe:
+            self._first = self._first or packet
             for header in self._headers(bytes(memoryview(packet)[:_SEARCHED_BYTES])):
                 is_new |= header not in self._seen
                 self._seen.add(header)
-                self._latest = header
+                self._latest = header[:_MPEG_SIZE_BYTES]
         if is_new and len(self._kept) < _MAX_KEPT_PACKETS:
             self._kept.append(packet)
         return self._loses_held_picture and previous is not None and self._latest != previous
 
-    def sizes(self) -> set[tuple[int, int]]:
-        """Return the widths and heights behind the headers."""
-        return {size for packet in self._kept if (size := self._decoded_size(packet)) is not None}
+    def shapes(self) -> list[CodedShape]:
+        """Return the shapes of the first keyframe and of those behind new headers; nothing if all headers agree."""
+        packets = [] if self._first is None or not self._kept else [self._first, *self._kept]
+        return [shape for packet in packets if (shape := self._decoded_shape(packet)) is not None]
 
-    def _decoded_size(self, packet: Packet) -> tuple[int, int] | None:
+    def _decoded_shape(self, packet: Packet) -> CodedShape | None:
         decoder: Any = av.CodecContext.create(self._decoder, "r")
         decoder.options = {"max_pixels": str(self._max_pixels)}
         decoder.extradata = self._extradata
@@ -64,7 +91,9 @@ class SizeWatch:
         for step in (packet, None):
             with suppress(av.FFmpegError):  # damage is reported to callers that need the picture
                 frames += decoder.decode(step)
-        return (frames[0].width, frames[0].height) if frames else None
+        if not frames:
+            return None
+        return CodedShape(frames[0].width, frames[0].height, decoder.sample_aspect_ratio or Fraction(1))
 
 
 Headers = Callable[[bytes], Iterator[bytes]]
@@ -140,8 +169,8 @@ def _vp9_headers(data: bytes) -> Iterator[bytes]:
 
 def _mpeg_headers(data: bytes) -> Iterator[bytes]:
     start = data.find(b"\0\0\1\xb3")
-    if start >= 0:
-        yield data[start + 4 : start + 7]
+    if start >= 0 and len(data) > start + 7:  # twice 12 bits of size, and 4 of the shape
+        yield data[start + 4 : start + 7] + bytes([data[start + 7] & 0xF0])
 
 
 def _mpeg4_headers(data: bytes) -> Iterator[bytes]:

@@ -42,7 +42,7 @@ def shown_streams(container: InputContainer) -> list[VideoStream]:
 
 
 def choose_stream(container: InputContainer) -> StreamChoice | None:
-    """Choose the video stream to read; return None if there is none.
+    """Choose the video stream to read; return None in a file without one.
 
     Preferred are moving pictures over stills, then streams that can be decoded, the default stream, videos over series
     of pictures, and the first stream. Only packets show whether a picture moves; they are read if there is a choice.

@@ -46,7 +46,7 @@ def read_header(pipe: IO[bytes]) -> tuple[bytes, int]:
     read_exactly(pipe, memoryview(header))
     kind, length = _HEADER.unpack(header)
     if kind not in KINDS:
-        raise BrokenMessageError(f"{kind = } is no kind of message.")
+        raise BrokenMessageError(f"{kind = } is not a kind of message.")
     return kind, length
 
 
@@ -59,9 +59,9 @@ def read_json(pipe: IO[bytes], length: int) -> dict[str, Any]:
     try:
         value = json.loads(payload)
     except ValueError as error:
-        raise BrokenMessageError("The message is no JSON.") from error
+        raise BrokenMessageError("The message is not valid JSON.") from error
     if not isinstance(value, dict):
-        raise BrokenMessageError("The message is no JSON object.")
+        raise BrokenMessageError("The message is not a JSON object.")
     return value
 
 

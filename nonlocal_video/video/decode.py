@@ -312,7 +312,7 @@ def _checked_times(times_seconds: object) -> NDArray[np.float64]:
         given = np.asarray(times_seconds)
         # "O": fractions, decimals, and anything else that converts to a number. Text and dates do not.
         if given.dtype.kind not in "fiuO" or (given.dtype.kind == "O" and any(isinstance(t, str) for t in given.flat)):
-            raise TypeError(f"{given.dtype} is no kind of number")
+            raise TypeError(f"{given.dtype} is not a kind of number")
         times = given.astype(np.float64)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # RuntimeError: a tensor on its graph
         raise UsageError(f"times_seconds should be a list of seconds ({error}).") from None

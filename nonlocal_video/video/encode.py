@@ -197,7 +197,7 @@ def write_video(
     """Write RGB frames (H, W, 3) as H.264 in MP4; see `VideoWriter`.
 
     Raises:
-        UsageError: If an argument or a frame is not allowed, or there is none.
+        UsageError: If an argument or a frame is not allowed, or there are no frames.
         OutputError: If the file cannot be written.
     """
     with VideoWriter(path, fps=fps, crf=crf) as writer:

@@ -21,7 +21,7 @@ FILLED: dict[ShortClips, str] = {
     "hold_last_frame": "held at its last frame",
     "spread": "spread over it",
 }
-"""How a clip that is shorter than a view is filled, in words."""
+"""Sentences about how a clip that is shorter than a view is filled."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TemporalView:
     playback_seconds: float
     """Duration of these frames in playback: the span, even if a shorter clip is looped to fill it."""
     filled: ShortClips | None
-    """How a clip shorter than the network's span is extended; None if it is not shorter."""
+    """Extension of a clip shorter than the network's span; None if it is not shorter."""
 
     @property
     def looped(self) -> bool:
@@ -216,7 +216,7 @@ def _whole_frames(seconds: Fraction, fps: Fraction) -> Fraction:
 
 
 def _exact(frames: Fraction) -> Fraction:
-    """Round off float errors of rates: 63.9999999 frames are meant to be 64."""
+    """Round off float errors of rates: 63.9999999 frames become 64."""
     whole = Fraction(round(frames))
     return whole if abs(frames - whole) < Fraction(1, 10**6) else frames
 

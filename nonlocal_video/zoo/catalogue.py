@@ -63,7 +63,7 @@ def entry(name: str) -> CatalogueEntry:
     """Return the catalogue's row of a name.
 
     Raises:
-        ModelError: If there is none; the message has similar names.
+        ModelError: If the name is not in the catalogue; the message has similar names.
     """
     found = entries().get(name)
     if found is None:
@@ -110,7 +110,7 @@ def find(name_or_path: str | Path) -> Path:
 
 
 def card_of(name_or_path: str | Path) -> ModelCard:
-    """Return the card of whatever `load_network` loads; of a file without its weights.
+    """Return the card of anything that `load_network` loads; a file's weights are not read.
 
     Raises:
         ModelError: As for `load_network`.

@@ -201,7 +201,7 @@ def _has_published_hash(file: WeightsFile, row: CatalogueEntry) -> bool:
 def _refuse_anothers_hash(file: WeightsFile, row: CatalogueEntry) -> None:
     owners = [other.name for other in entries().values() if _has_published_hash(file, other)]
     if owners and row.name not in owners:
-        raise ModelError(f"By its SHA-256, {file.path} is {owners[0]} and not {row.name}: --as {owners[0]}.")
+        raise ModelError(f"By its SHA-256, {file.path} is {owners[0]} and not {row.name}; give --as {owners[0]}.")
 
 
 def _card(row: CatalogueEntry, labels: Sequence[str] | None) -> ModelCard:

@@ -72,7 +72,7 @@ class PublishedInput:
     frame_stride: int
     """Distance between frames, counted as in `stride_counts`."""
     stride_counts: Literal["frames", "thirtieths"]
-    """What the stride counts: the clip's own frames, or frames at 30 per second for any rate of the clip."""
+    """Unit of the stride: the clip's own frames, or frames at 30 per second for any rate of the clip."""
     short_side: int
     """Shorter side of the resized frame, in pixels."""
     crop: int
@@ -145,7 +145,7 @@ class CatalogueEntry:
     architecture: Literal["resnet3d", "torchvision"] = "resnet3d"
     """Architecture that `config` is for; see `ModelCard`."""
     average: Literal["probabilities", "logits"] = "probabilities"
-    """What is averaged over views; see `ModelCard`."""
+    """Values that are averaged over views; see `ModelCard`."""
     head_window: tuple[int, int, int] | None = None
     """Window of the classifier; see `ModelCard`."""
     notes: tuple[str, ...] = field(default_factory=tuple)
@@ -178,7 +178,7 @@ class CatalogueEntry:
 
     @property
     def download_mb(self) -> float | None:
-        """Size of the published file in 10^6 bytes; None if there is none.
+        """Size of the published file in 10^6 bytes; None without a file.
 
         If its publisher states no size (`download.size_mb`), this is an estimate of 4 bytes for each parameter. A file
         that also holds the optimiser's state is larger.

@@ -153,14 +153,17 @@ def _preset(folder: Path, config: Any, library: Any) -> InputSpec:
         crop = crops.pop() or side
         if crops:
             raise ModelError(
-                f"The processor in {str(folder)!r} cuts out {processor.crop_size}, and only squares are supported."
+                f"The processor in {str(folder)!r} cuts out {processor.crop_size}, but only squares are supported."
             )
     if crop != side:
-        raise ModelError(f"The processor in {str(folder)!r} gives {crop} pixels, and the model takes {side}.")
+        raise ModelError(f"The processor in {str(folder)!r} gives {crop} pixels, but the model takes {side}.")
     short = _number(processor.size, "shortest_edge")
     resize_to = None if height is None or width is None else (height, width)
     if short is None and resize_to is None:
-        raise ModelError(f"The processor in {str(folder)!r} resizes to {processor.size}, which is not supported.")
+        raise ModelError(
+            f"The processor in {str(folder)!r} resizes to {processor.size}; it should have shortest_edge, or height "
+            f"and width."
+        )
     mean, std = _normalisation(processor, num_frames, side)
     return InputSpec(
         num_frames=num_frames,

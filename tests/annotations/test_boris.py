@@ -197,5 +197,5 @@ def test_tables_of_events_are_paired(tmp_path: Path) -> None:
 
 
 def test_a_project_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no project of BORIS"):
+    with pytest.raises(UsageError, match="not a project of BORIS"):
         read_annotations(written(tmp_path, "p.boris", "{}"))

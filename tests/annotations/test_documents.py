@@ -24,7 +24,7 @@ def test_document_types_are_refused(tmp_path: Path, text: str) -> None:
 def test_xml_that_nests_for_ever_or_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nests deeper"):
         read_annotations(written(tmp_path, "a.eaf", "<a>" * 100_000))
-    with pytest.raises(UsageError, match="is no XML"):
+    with pytest.raises(UsageError, match="is not valid XML"):
         read_annotations(written(tmp_path, "b.eaf", "<a><b></a>"))
     with pytest.raises(UsageError, match="no file of ELAN"):
         read_annotations(written(tmp_path, "c.eaf", "<html/>"))
@@ -35,8 +35,8 @@ def test_xml_that_nests_for_ever_or_is_none_is_refused(tmp_path: Path) -> None:
     [
         ("[" * 100_000, "nests too deeply"),
         ('{"data": NaN}', "NaN"),
-        ('{"a": ' + "9" * 5000 + "}", "no JSON"),
-        ("{", "no JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
+        ("{", "not valid JSON"),
         ('"text"', "neither"),
         ("[]", "neither"),
         ("[1]", "neither"),

@@ -32,7 +32,7 @@ def export(folder: Path, *tasks: Any, name: str = "e.json") -> Path:
 
 
 def test_frames_count_from_1_and_include_the_last(tmp_path: Path) -> None:
-    """At 25 frames a second frame 1 is shown from 0 to 0.04 s: frames 31 to 85 are shown from 1.2 to 3.4 s."""
+    """Frame 1 is shown from 0 to 0.04 s at 25 frames a second: frames 31 to 85 are shown from 1.2 to 3.4 s."""
     found = read_annotations(export(tmp_path, task(region(31, 85), region(1, 1), fps=25)))
     assert spans(found) == [(0, 0.04, "walk"), (1.2, 3.4, "walk")]
     assert found[0].path == str(tmp_path / "a.mp4")  # without the prefix of uploaded files

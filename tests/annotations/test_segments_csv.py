@@ -67,7 +67,7 @@ def test_bad_rows_are_problems_with_their_line_and_the_others_are_kept(tmp_path:
 def test_missing_columns_and_torn_quotes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not start_seconds, end_seconds"):
         nlv.read_annotations(written(tmp_path, "t.csv", "path,label\na.mp4,x\n"))
-    with pytest.raises(UsageError, match="no CSV"):
+    with pytest.raises(UsageError, match="not valid CSV"):
         nlv.read_annotations(written(tmp_path, "t.csv", f'{HEAD}\n"a".mp4,1,2,x\n'))
     with pytest.raises(UsageError, match=r"\(none\)"):
         nlv.read_annotations(written(tmp_path, "t.csv", ""))

@@ -64,7 +64,7 @@ def recognizer(tiny_model: Path) -> Iterator[Recognizer]:
 
 @pytest.fixture(scope="module")
 def explanation(recognizer: Recognizer, clip_folder: Path) -> Explanation:
-    """What it keeps of a clip for questions."""
+    """Explanation that is kept of a clip for later questions."""
     return recognizer.explain_all(clip_folder / "a.mp4")
 
 

@@ -28,7 +28,7 @@ class Server:
     url: str
     process: subprocess.Popen[str]
     temporary: Path
-    """Where the server and its libraries may leave files."""
+    """Folder in which the server and its libraries may leave files."""
 
 
 @contextmanager
@@ -50,8 +50,9 @@ def serving(folder: Path, *arguments: str, environment: Mapping[str, str] | None
     kill = threading.Timer(START_WITHIN_SECONDS, process.kill)
     kill.start()
     said: list[str] = []
+    assert process.stderr is not None
+    reader = threading.Thread(target=_pass_on, args=[process.stderr], daemon=True)
     try:
-        assert process.stderr is not None
         for line in process.stderr:
             said.append(line)
             if found := re.search(r"http://\S+", line):
@@ -59,7 +60,7 @@ def serving(folder: Path, *arguments: str, environment: Mapping[str, str] | None
         else:
             raise AssertionError(f"the server ended with {process.wait()}:\n{''.join(said)}")
         kill.cancel()
-        threading.Thread(target=_pass_on, args=[process.stderr], daemon=True).start()
+        reader.start()
         yield Server(found[0], process, folder)
     finally:
         kill.cancel()
@@ -70,6 +71,8 @@ def serving(folder: Path, *arguments: str, environment: Mapping[str, str] | None
             process.kill()
             process.wait()
             raise
+        if reader.ident is not None:  # started: the rest is printed while the test's standard error is still open
+            reader.join(STOP_WITHIN_SECONDS)
 
 
 def only_decoder(server: Server) -> psutil.Process:
@@ -98,6 +101,6 @@ def _decoders(server: Server) -> list[psutil.Process]:
 
 
 def _pass_on(stream: IO[str]) -> None:
-    """What the server says later belongs to the test's output; left unread it would fill the pipe."""
+    """Pass the server's later output on to the test's; left unread it would fill the pipe."""
     with stream:
         sys.stderr.writelines(stream)

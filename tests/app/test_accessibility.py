@@ -1,4 +1,4 @@
-"""What axe-core finds on every tab of the page, in light and in dark, as wide as a phone."""
+"""Checks by axe-core of every tab of the page, in light and in dark, as wide as a phone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNQUEUED = "*, *::before, *::after { transition: none !important; animation: non
 
 
 def serious_findings(page: Page) -> list[tuple[str, str, str]]:
-    """What axe-core calls serious or critical: rule, element, and what to do."""
+    """List the findings that axe-core calls serious or critical: rule, element, and what to do."""
     violations = Axe().run(page).response["violations"]
     return [
         (found["id"], node["html"], node["failureSummary"])

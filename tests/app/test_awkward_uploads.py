@@ -78,7 +78,7 @@ def visitor(small_server: Server) -> Iterator[Visitor]:
 
 @pytest.fixture(scope="module")
 def errors(visitor: Visitor, files: list[Path]) -> dict[Path, dict[str, Any]]:
-    """What /classify says of the files that it refuses: `code` and `message`."""
+    """Return what /classify says of the files that it refuses: `code` and `message`."""
     rows = {path: visitor.call("classify", visitor.upload(path), "tiny", "fast", 5, "")[0] for path in files}
     assert all((row["status"] == "error") == bool(row["error"]) for row in rows.values())
     return {path: row["error"] for path, row in rows.items() if row["error"]}

@@ -1,4 +1,4 @@
-"""How much and how slowly a request may send."""
+"""Limits on how much and how slowly a request may send."""
 
 from __future__ import annotations
 

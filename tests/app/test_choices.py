@@ -1,4 +1,4 @@
-"""What the page offers for a model."""
+"""Choices that the page offers for a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is deleted, and when."""
+"""Deletion of files whose time is over."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def test_an_answer_that_is_read_slowly_is_sent_to_its_end(monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 def test_the_limit_of_files_fits_the_connections() -> None:
-    """At the limit, the loop would try to accept again and again, with a trace in the log each time."""
+    """The loop would try to accept again and again at the limit, with a trace in the log each time."""
     code = (
         "import resource; from nonlocal_video.app.connections import fit_connections;"
         "resource.setrlimit(resource.RLIMIT_NOFILE, ({}, {}));"

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 END_WITHIN_SECONDS = 15
 LEAVING_SECONDS = 3.0
-"""What Python takes to end with all its libraries, on a machine with other work."""
+"""Seconds that Python takes to end with all its libraries, on a machine with other work."""
 
 
 @pytest.fixture

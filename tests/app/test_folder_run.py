@@ -35,7 +35,7 @@ VISITOR: Any = SimpleNamespace(session_hash="ann")
 
 
 def chosen(uploads: list[str] | None, folder: str | None) -> Any:
-    """What the browser sends when clips are dropped, or a folder of the server is chosen."""
+    """Value that the browser sends when clips are dropped, or a folder of the server is chosen."""
     return SimpleNamespace(_data={"folder": folder} if uploads is None else {"paths": uploads})
 
 
@@ -68,7 +68,7 @@ def runs(recognizer: Recognizer, root: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def shown(runs: FolderRuns, update: Update) -> list[list[Any]]:
-    """What the table shows: path, label, score and error of each row."""
+    """Cells of the table: path, label, score and error of each row."""
     rows = runs.rows.since(update.table["run"], 0)["rows"][: update.table["count"]]
     return [[row["path"], *(row["top"][0] if row["top"] else ["", None]), row["error"]] for row in rows]
 

@@ -1,4 +1,4 @@
-"""What Gradio remembers of visitors who never listen, and its cleaner."""
+"""Bounds of what Gradio remembers of visitors who never listen, and its cleaner."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ WITHIN_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def told() -> list[tuple[str, Any]]:
-    """What webhooks were told."""
+    """Bodies that webhooks got."""
     return []
 
 

@@ -62,7 +62,7 @@ class Stub:
 
 
 class Maps:
-    """What an explanation says, without a network."""
+    """An explanation's fields, without a network."""
 
     method = layer = quantity = "stub"
     seconds = (0.0,)

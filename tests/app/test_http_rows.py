@@ -1,4 +1,4 @@
-"""What programs get of a model is what the command line and Python say of it, key by key: a taught one says more."""
+"""Programs get what the command line and Python say of a model, key by key: a taught one says more."""
 
 from __future__ import annotations
 

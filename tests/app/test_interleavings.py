@@ -1,4 +1,4 @@
-"""What is shown belongs to the clip that is shown, however uploads, stops, clicks and reloads follow each other."""
+"""Every answer belongs to the clip that is shown, however uploads, stops, clicks and reloads follow each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STEPS = 14
 
 
 class Browser:
-    """What the page's script does: it numbers its choices, and shows no event but those of the last one."""
+    """Model of the page's script: it numbers its choices, and shows no event but those of the last one."""
 
     def __init__(self, name: str) -> None:
         self.session = name

@@ -1,4 +1,4 @@
-"""Where a release of a library has renamed what a protection relies on, the server does not start."""
+"""The server does not start where a release of a library has renamed what a protection relies on."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_a_bounded_number_waits_and_is_remembered(monkeypatch: pytest.MonkeyPatc
         await until(jobs, started[-1], "done")
         assert started[0].result is not None
         jobs.start(Job("timeline", "e"), work)
-        with pytest.raises(ApiError, match="no such job"):
+        with pytest.raises(ApiError, match="The job was not found"):
             jobs.get(started[0].id)
         assert not started[0].result.exists(), "its file is gone with it"
         assert jobs.get(started[1].id) is started[1]
@@ -118,7 +118,7 @@ def test_an_ended_job_is_forgotten_with_its_file() -> None:
         assert job.result is not None
         while job.result.exists():
             await asyncio.sleep(0.005)
-        with pytest.raises(ApiError, match="no such job"):
+        with pytest.raises(ApiError, match="The job was not found"):
             jobs.get(job.id)
         await jobs.close()
 
@@ -164,7 +164,7 @@ def test_a_webhook_gets_json_and_leads_nowhere_else() -> None:
 
 
 def test_the_result_of_a_job_is_sent_as_it_lies_on_the_disk(tmp_path: Path) -> None:
-    """That of 5,000 windows has 60 MB: read, checked and written anew for each who asks, it would stop the server."""
+    """A result of 5,000 windows has 60 MB: read and written anew for each who asks, it would stop the server."""
     path = tmp_path / "result.json"
     path.write_text('{"rows":   [1,2]}')
     job = Job("features", 'a "clip".mp4', status="done", done=2, planned=2, result=path)

@@ -1,4 +1,4 @@
-"""Who is let in, and how often a password may be wrong."""
+"""Log-in: who is let in, and how often a password may be wrong."""
 
 from __future__ import annotations
 

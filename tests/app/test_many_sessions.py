@@ -20,7 +20,7 @@ from nonlocal_video.inference.recognizer import Recognizer
 MAX_SESSIONS = 20
 FIRST, MORE = 30, 60
 TEXT = "x" * 100_000
-"""What each sends twice: in a choice of files, which the page remembers, and in a value, which an error repeats."""
+"""Value that each sends twice: in a choice of files, which the page remembers, and in one that an error repeats."""
 GROWTH_MIB = 8
 """Without a bound the 60 sessions take 25 MB; with it, what is free but not given back varies by less than this."""
 

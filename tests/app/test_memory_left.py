@@ -1,4 +1,4 @@
-"""What counts as memory that is left, and that uploads are refused when it is short."""
+"""Memory that counts as left, and uploads that are refused when it is short."""
 
 from __future__ import annotations
 

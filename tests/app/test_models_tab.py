@@ -1,4 +1,4 @@
-"""Which models there are, their download where it is allowed, and two of them on one clip."""
+"""Models on offer, their download where it is allowed, and two of them on one clip."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 RATE = 25
 ANSWER_WITHIN_MS = 120_000
-"""For two slow cores that others use too."""
+"""Timeout for two slow cores that others use too."""
 
 
 @pytest.fixture(scope="session")

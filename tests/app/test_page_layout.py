@@ -1,4 +1,4 @@
-"""What a visitor sees where: an answer without a press, within the first screens of a desk and of a phone."""
+"""Places on the page: an answer without a press, within the first screens of a desk and of a phone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one does with an answer, in a browser: its address, a reload, Back, its own page, and the table of a folder."""
+"""Use of an answer in a browser: its address, a reload, Back, its own page, and the table of a folder."""
 
 from __future__ import annotations
 

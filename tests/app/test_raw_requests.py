@@ -75,7 +75,7 @@ def post(path: str, *headers: str, body: bytes = b"") -> bytes:
 def test_a_length_that_is_wrong_is_refused_and_the_connection_ends(
     small_server: Server, path: str, headers: list[str], body: bytes, status: int, code: str
 ) -> None:
-    """Also a request behind it is not read: it could be another one to another reader."""
+    """A request behind it is not read either: it could be another one to another reader."""
     assert ask(small_server, post(path, *headers, body=body) + NEXT) == [(status, code)]
 
 

@@ -1,4 +1,4 @@
-"""What the page answers, without a page."""
+"""Answers of the page, without a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server remembers of visitors, whatever they send: names, messages, uploads, events."""
+"""State that the server keeps of visitors, whatever they send: names, messages, uploads, events."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def last(updates: Iterator[Any]) -> Any:
 
 
 def headline(update: Any, state: str = "done") -> str:
-    """What the headline of a tab in this state says, with the line below it."""
+    """Text of the headline of a tab in this state, with the line below it."""
     assert update.said["state"] == state
     return f"{update.said['headline']}. {update.said['doing']}"
 
@@ -79,7 +79,7 @@ def cards(found: Any) -> list[dict[str, Any]]:
 
 
 def ticked(card: dict[str, Any], *numbers: Any) -> str:
-    """What the page sends of ticked moments of a search, by the card of one of them."""
+    """Value that the page sends for ticked moments of a search, by the card of one of them."""
     return json.dumps({"search": card["search"], "moments": numbers})
 
 

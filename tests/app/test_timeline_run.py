@@ -28,7 +28,7 @@ BEN: Any = SimpleNamespace(session_hash="ben")
 
 
 def choose(runs: TimelineRuns, clip: Path, visitor: Any = ANN) -> Any:
-    """What the page shows once a video was dropped; its run follows."""
+    """First update of the page once a video was dropped; its run follows."""
     return runs.choose(SimpleNamespace(_data={"paths": [str(clip)]}), visitor)
 
 

@@ -1,4 +1,4 @@
-"""What the page answers with a video classifier of transformers, without a page."""
+"""Answers of the page with a video classifier of transformers, without a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses a webhook may have, and a host that does not stop answering."""
+"""Addresses that a webhook may have, and a host that does not stop answering."""
 
 from __future__ import annotations
 

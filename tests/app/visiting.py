@@ -1,4 +1,4 @@
-"""What the tests of the page do in a browser."""
+"""Actions of the page's tests in a browser."""
 
 from __future__ import annotations
 

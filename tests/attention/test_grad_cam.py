@@ -30,7 +30,7 @@ def small_network() -> nn.Module:
 
 
 def library_map(network: nn.Module, clip: torch.Tensor, layer: str, class_index: int) -> torch.Tensor:
-    """What the library computes on the layer's own grid, before it scales the map to the input."""
+    """Library's map on the layer's own grid, before it is scaled to the input."""
     target = network.get_submodule(layer)
     with GradCAM(model=network, target_layers=[target]) as cam:
         targets = [ClassifierOutputTarget(class_index)]

@@ -55,7 +55,7 @@ def test_maps_draw_the_same_after_a_file(explanation: Explanation, maps: Attenti
 def test_an_animation_lasts_as_long_as_the_clip(
     maps: AttentionMaps, tmp_path: Path, name: str, seconds: float | None
 ) -> None:
-    """Also where a frame's time is no multiple of a format's tick, or more than GIF can count."""
+    """It does even where a frame's time is no multiple of a format's tick, or more than GIF can count."""
     if seconds is not None:
         maps = replace(maps, playback_seconds=seconds)
     with Image.open(write_animation(maps, tmp_path / name)) as image:
@@ -82,6 +82,18 @@ def test_other_endings_are_refused(maps: AttentionMaps, tmp_path: Path) -> None:
         write_animation(maps, tmp_path / "o.mp4")
     with pytest.raises(UsageError, match=r"should end in \.png"):
         write_strip(maps, tmp_path / "s.jpg")
+
+
+def test_arrays_take_the_place_of_a_link_and_not_of_what_it_leads_to(maps: AttentionMaps, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    link = tmp_path / "attention.npz"
+    link.symlink_to("precious")
+    maps.save_arrays(link)
+    assert (tmp_path / "precious").read_text() == "precious"
+    with np.load(link) as arrays:
+        assert sorted(arrays) == ["cells", "maps", "offset", "seconds", "stride"]
+        np.testing.assert_array_equal(arrays["cells"], maps.cells)
+    assert {path.name for path in tmp_path.iterdir()} == {"attention.npz", "precious"}
 
 
 def _point_in(maps: AttentionMaps) -> QueryPoint:

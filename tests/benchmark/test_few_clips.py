@@ -26,7 +26,7 @@ CHANNELS, SIZE = 12, (3, 2, 2)
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """As in the script: tiny products on many threads wait for each other."""
+    """Use one thread, like the script: tiny products on many threads wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -28,7 +28,7 @@ from gpu.harness import Check, CheckFailedError, Context, run_checks  # noqa: E4
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks")]
 ABSENT = ("av", "decord", "gradio", "fastapi", "uvicorn", "pytorchvideo", "pytorch_grad_cam", "openvino", "ray")
-"""What a machine that is made for PyTorch does not have; nor is the project installed there."""
+"""Packages that a machine made for PyTorch does not have; nor is the project installed there."""
 WITHOUT = f"""
 import sys
 class Without:

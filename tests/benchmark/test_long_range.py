@@ -174,7 +174,7 @@ def test_places_do_not_tell_the_class(many: tuple[Clips, np.ndarray]) -> None:
 
 
 def test_sums_over_the_clip_do_not_tell_the_class(many: tuple[Clips, np.ndarray]) -> None:
-    """What average pooling and a linear classifier have: the colours' amounts. Their product would tell."""
+    """Features of average pooling and a linear classifier: the colours' amounts. Their product would tell."""
     clips, seen = many
     amounts = seen.sum(axis=(2, 3)).astype(float)  # (N, 2)
     target = 2.0 * clips.labels.numpy() - 1
@@ -360,7 +360,7 @@ def test_no_network_beats_chance_where_it_does_not_reach(stored: dict[str, Any])
 
 @pytest.mark.parametrize("variant", ["none", "self_only", "space_only", "time_only"])
 def test_any_weights_obey_the_bound(variant: str) -> None:
-    """Where no unit sees both targets, the four colourings' logits have the same sum over the two classes."""
+    """The four colourings' logits have the same sum over the two classes where no unit sees both targets."""
     torch.manual_seed(2)
     network = build(variant).double()
     with torch.no_grad():

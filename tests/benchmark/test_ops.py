@@ -121,7 +121,7 @@ def test_the_page_shows_the_stored_results() -> None:
 
 
 def test_the_stored_results_hold_the_claims() -> None:
-    """What docs/kernels.md and the README say, from the measured run."""
+    """Compare docs/kernels.md and the README with the measured run."""
     results = json.loads((ROOT / "benchmarks" / "results" / "ops.json").read_text("utf-8"))
     rows = {(row["kernel"], row["num_positions"]): row for row in results["kernels"]}
     for kernel, at_3136 in (("dot_product", 14), ("concatenation", 10)):

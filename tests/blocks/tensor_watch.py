@@ -1,4 +1,4 @@
-"""How large the tensors become that a piece of code makes."""
+"""Sizes of the tensors that a piece of code makes."""
 
 from __future__ import annotations
 

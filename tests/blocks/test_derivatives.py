@@ -33,7 +33,7 @@ WEIGHT = torch.tensor([0.7, -0.4, 0.9, 0.5], dtype=torch.float64)
 
 
 def tiled(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-    """With several tiles."""
+    """Compute the softmax in several tiles."""
     return tiled_softmax(theta, phi, g, scale=0.8, tile_entries=25 * len(theta))
 
 
@@ -50,7 +50,7 @@ KERNELS: dict[str, tuple[Kernel, Kernel]] = {
 
 
 def rows(num_queries: int = 14, num_keys: int = 17) -> tuple[Tensor, Tensor, Tensor]:
-    """So many positions with so few channels that no kernel takes its way with the matrix."""
+    """There are so many positions and so few channels that no kernel takes its way with the matrix."""
     theta, phi, g = (torch.randn(2, length, 2, dtype=torch.float64) for length in (num_queries, num_keys, num_keys))
     return theta, phi, g
 

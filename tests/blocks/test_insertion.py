@@ -153,7 +153,7 @@ def test_config() -> None:
 
 
 def test_blocks_of_ones_own() -> None:
-    """Where the run cannot tell, and for settings that differ: no run at all."""
+    """There is no run where it cannot tell, and for settings that differ."""
 
     class Tokens(nn.Module):
         def __init__(self) -> None:

@@ -79,7 +79,7 @@ def test_a_key_that_is_not_a_number_reaches_every_query() -> None:
 
 
 def test_nothing_is_hidden_in_an_exported_block() -> None:
-    """Where no branch may hang on a number, NaN spreads as in the formula and infinities become NaN."""
+    """NaN spreads as in the formula and infinities become NaN where no branch may hang on a number."""
     block = NonLocalBlock(4, 2, 2, nonlocal_type="concatenation", sub_sample=False).eval()
     with torch.no_grad():
         for parameter in block.parameters():

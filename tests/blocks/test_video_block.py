@@ -20,7 +20,7 @@ def trained(**options: object) -> VideoNonLocalBlock:
 
 
 def reached(block: VideoNonLocalBlock, frame: int, row: int, column: int) -> torch.Tensor:
-    """Which positions' outputs change with one position's input, (T, H, W)."""
+    """Find the positions whose outputs change with one position's input, (T, H, W)."""
     torch.manual_seed(1)
     x = torch.randn(1, 4, 4, 4, 4)
     moved = x.clone()

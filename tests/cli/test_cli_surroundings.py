@@ -48,7 +48,7 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, arguments: tuple[str, ...
 
 @linux_only
 def test_what_libraries_print_never_gets_into_a_table(tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
-    """With standard error closed, the table was the next file to get its number."""
+    """The table was the next file to get the number of standard error, where that was closed."""
 
     def close_all() -> None:
         for descriptor in range(3):

@@ -1,4 +1,4 @@
-"""What the doctor says of devices; CUDA's answers are made up here."""
+"""The doctor's sentences about devices; CUDA's answers are made up here."""
 
 from __future__ import annotations
 

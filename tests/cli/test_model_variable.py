@@ -17,7 +17,7 @@ from nonlocal_video.errors import ModelError, UsageError
 
 
 def counted(*arguments: object, model: object) -> dict[str, object]:
-    """What `analyze complexity` says of the network, with the variable set."""
+    """Network that `analyze complexity` describes, with the variable set."""
     words = ["analyze", "complexity", "--json", *map(str, arguments)]
     done = CliRunner().invoke(app, words, env={MODEL_VARIABLE: str(model)}, catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 
 
 def screen(written: str) -> list[str]:
-    """What a terminal of endless width shows after it got this."""
+    """Text that a terminal of endless width shows after it got this."""
     lines: list[list[str]] = [[]]
     row = column = position = 0
     while position < len(written):

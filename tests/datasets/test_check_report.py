@@ -1,4 +1,4 @@
-"""What is said about clips, told apart by what was read of them."""
+"""Findings about clips, told apart by what was read of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tree of folders is: classes, splits, frames, links, and files that are not clips."""
+"""Trees of folders: classes, splits, frames, links, and files that are not clips."""
 
 from __future__ import annotations
 

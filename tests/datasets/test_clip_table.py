@@ -58,7 +58,7 @@ def test_the_same_list_however_it_was_saved(tmp_path: Path, content: str) -> Non
         ("path,label,splt\na.mp4,yoga,val\n", r"not known: splt \(split\?\)\. Known are path, label, group, split\."),
         ("path,label,start_seconds\na.mp4,yoga,0\n", "not end_seconds; its first line should be path,start_seconds"),
         ("path,label,label\na.mp4,yoga,run\n", "has the column label twice"),
-        ('path,label\n"a.mp4,yoga\nb.mp4,run\n', "line 3: this is no CSV"),
+        ('path,label\n"a.mp4,yoga\nb.mp4,run\n', "line 3: this is not valid CSV"),
         ("path,label\na.mp4,yoga\n\n\nb.mp4,\n", "line 5: a row needs a path and a label"),
         ('path,label\n"a\nb.mp4",yoga\nb.mp4,\n', "line 4: a row needs a path and a label"),
         ("path,label,\na.mp4,yoga,x\n", "line 2: 'x' is in a column without a name"),

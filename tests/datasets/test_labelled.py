@@ -1,4 +1,4 @@
-"""Which clips are measured, and under which of the model's names."""
+"""Choice of the clips that are measured, and their names in the model's terms."""
 
 from __future__ import annotations
 

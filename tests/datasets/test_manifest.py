@@ -1,4 +1,4 @@
-"""What is written down comes back, and what is no manifest is refused with its line."""
+"""Manifests are read as they were written, and any other file is refused with its line."""
 
 from __future__ import annotations
 

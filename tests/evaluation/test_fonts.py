@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absent import needs
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, features
@@ -21,11 +21,8 @@ from nonlocal_video.evaluation import fonts
 from nonlocal_video.evaluation.confusion import draw_confusion
 from nonlocal_video.evaluation.fonts import can_be_drawn, families_for, lays_out
 
-HAS_PACKAGES = all(map(importlib.util.find_spec, fonts.PACKAGES))
-IS_CI = os.environ.get("CI") == "true"
-"""CI has all that these tests need, and fails without."""
-needs_packages = pytest.mark.skipif(not (HAS_PACKAGES or IS_CI), reason="pip install 'nonlocal-video[fonts]'")
-needs_layout = pytest.mark.skipif(not (lays_out() or IS_CI), reason="matplotlib before 3.11 lays no text out")
+needs_packages = needs(all(map(importlib.util.find_spec, fonts.PACKAGES)), "pip install 'nonlocal-video[fonts]'")
+needs_layout = needs(lays_out(), "matplotlib before 3.11 lays no text out")
 SHAPED = {
     "Arabic": "السباحة في النهر",
     "Persian": "می\u200cروم",
@@ -79,7 +76,7 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @needs_layout
-@pytest.mark.skipif(not (features.check("raqm") or IS_CI), reason="Pillow has no layout engine here")
+@needs(features.check("raqm"), "Pillow has no layout engine here")
 @pytest.mark.parametrize(
     "language", [pytest.param(name, marks=() if name in OF_DEJAVU else needs_packages) for name in SHAPED]
 )

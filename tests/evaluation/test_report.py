@@ -1,4 +1,4 @@
-"""What is written: nothing left out, the worst first, only classes that occur."""
+"""Reports: nothing left out, the worst first, only classes that occur."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nonlocal_video.errors import OutputError
 from nonlocal_video.evaluation.answers import Answer, Truth
 from nonlocal_video.evaluation.confusion import draw_confusion
 from nonlocal_video.evaluation.metrics import compute_metrics
-from nonlocal_video.evaluation.report import Evaluation, occurring
+from nonlocal_video.evaluation.report import REPORT_FILES, Evaluation, occurring
 from nonlocal_video.inference.prediction import ScoredLabel
 
 LABELS = tuple(f"action {index}" for index in range(9))
@@ -49,6 +49,16 @@ def evaluation(answers: tuple[Answer, ...] = ANSWERS) -> Evaluation:
 def rows(path: Path) -> list[list[str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
+
+
+def test_a_report_is_written_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "out").mkdir()
+    for name in REPORT_FILES:
+        (tmp_path / "out" / name).symlink_to(tmp_path / "precious")
+    evaluation().write(tmp_path / "out")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not any((tmp_path / "out" / name).is_symlink() for name in REPORT_FILES)
 
 
 def test_predictions_have_the_worst_mistakes_first(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is refused is refused in words, and leaves no file; what was there stays."""
+"""Refusals are in words and leave no file; what was there stays."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def test_a_video_that_breaks_has_no_array(recognizer, film: Path, tmp_path: Path
         ({"layout": "ms-tcn", "crops": 10}, r"crops = 10: layout rtfm holds 10 crops, npy 1 or 10, the others 1"),
         ({"layout": "rtfm", "crops": 1}, r"crops = 1: layout rtfm holds 10 crops"),
         ({"crops": 5}, r"crops = 5 should be 1 \(the centre\) or 10"),
-        ({"layout": "bmn", "dtype": "float16"}, r"layout bmn, which is text"),
+        ({"layout": "bmn", "dtype": "float16"}, r"does not apply to layout bmn, which is text"),
         ({"layout": "actionformer", "start_seconds": 1}, r"the annotation of a whole video; leave start-seconds"),
     ],
 )

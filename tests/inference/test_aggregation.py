@@ -1,4 +1,4 @@
-"""From several views to one answer: probabilities or logits, whole maps or windows."""
+"""One answer from several views: probabilities or logits, whole maps or windows."""
 
 from __future__ import annotations
 

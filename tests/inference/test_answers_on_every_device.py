@@ -1,4 +1,4 @@
-"""What answers, on the CPU and on a GPU: nothing here decodes a video."""
+"""Answers on the CPU and on a GPU: nothing here decodes a video."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_without_memory_a_clip_is_refused_and_the_device_goes_on(tiny_model: Pat
 
 @pytest.mark.cuda
 def test_an_assert_in_a_kernel_ends_all_answers(tiny_model: Path) -> None:
-    """In a process of its own, as CUDA answers nothing in it afterwards."""
+    """Run in a process of its own, as CUDA answers nothing in it afterwards."""
     program = f"""
 import numpy as np, torch
 import nonlocal_video as nlv

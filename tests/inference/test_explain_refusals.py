@@ -1,4 +1,4 @@
-"""What cannot be explained is said, and a folder never shows two explanations at once."""
+"""Explanations that are refused, and a folder that never shows two of them at once."""
 
 from __future__ import annotations
 

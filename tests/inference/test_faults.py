@@ -53,7 +53,7 @@ def many_clips(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> P
 
 
 def run_verb(arguments: list[str], log: str, file_bytes: int | None = None) -> None:
-    """In a process of its own: `nonlocal-video ARGUMENTS`."""
+    """Run `nonlocal-video ARGUMENTS` in a process of its own."""
     from nonlocal_video.cli.main import main
 
     output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)

@@ -1,4 +1,4 @@
-"""What reaches the network: only what it looks at, each frame once, and beside its work."""
+"""Frames that reach the network: only those that it looks at, each once, and beside its work."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_shards_that_are_none(text: str) -> None:
 
 
 def _parts(given: list[str], parts: int, place: Path | str) -> list[set[str]]:
-    """What each shard takes of what is given, by the names below `place`."""
+    """List what each shard takes of what is given, by the names below `place`."""
     return [
         {os.path.relpath(path, place) for path in find_files(given, selection=Selection(shard=(k, parts)))}
         for k in range(1, parts + 1)

@@ -159,7 +159,7 @@ def test_the_line_is_named_and_what_to_do_works(tmp_path: Path, files: list[str]
 
 
 def test_nesting_that_no_parser_takes_is_a_damaged_line(tmp_path: Path, files: list[str]) -> None:
-    """Also with a right checksum."""
+    """A line with a right checksum is damaged, too."""
     output, journal = journal_of(tmp_path, files, complete=False)
     whole = journal.read_bytes()
     before = bytes.fromhex(whole.splitlines()[-1][-16:].decode())

@@ -87,7 +87,7 @@ def test_commands_are_words() -> None:
 
 
 def done(event: dict[str, Any], *, command: str | None = None, webhook: str | None = None) -> list[str]:
-    """What a watch was warned of after one event."""
+    """Warnings of a watch after one event."""
     warnings: list[str] = []
     with EventActions(command, webhook, warn=warnings.append) as actions:
         actions.do(event)

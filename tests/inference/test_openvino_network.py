@@ -1,4 +1,4 @@
-"""With OpenVINO the answers are PyTorch's, and what it cannot do is refused in words."""
+"""Answers with OpenVINO are PyTorch's, and what it cannot do is refused in words."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ def test_evaluate_and_serve_hand_it_on(run: Run, tmp_path: Path, monkeypatch: py
 
 @needs_openvino
 def test_a_run_goes_on_with_it(run: Run, tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
-    """As with another device: the scores are the same up to rounding."""
+    """The scores are the same up to rounding, as with another device."""
     output = tmp_path / "table.jsonl"
     begun = run("classify", clip_folder / "a.mp4", "--model", tiny_model, "--output", output, "--runtime", "torch")
     assert begun.status == 0

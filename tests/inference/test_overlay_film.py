@@ -67,7 +67,7 @@ def uneven_gif(path: Path, lasts_ms: Sequence[int]) -> Path:
 
 
 def film_of(recognizer: Recognizer, clip: Path, tmp_path: Path) -> tuple[float, int]:
-    """How long ffprobe says that the overlay film lasts, and its frames, after the film was compared with the clip."""
+    """Compare the overlay film with the clip; return how long ffprobe says that it lasts, and its frames."""
     explanation = recognizer.explain_all(clip)
     pan_and_zoom = explanation.attention_received().save_overlay(tmp_path / "overlay.mp4")
     fields = "format=duration:stream=duration,nb_frames"

@@ -161,7 +161,7 @@ PYTORCHVIDEO = "i3d-r50-8x8-k400-pytorchvideo"
 
 
 def load(name: str, frames: Tensor, *, num_clips: int = 1, num_crops: int = 1) -> LoadedClip:
-    """What the catalogue's network sees of uint8 (T, H, W, 3), 30 a second."""
+    """Input of the catalogue's network for uint8 (T, H, W, 3), 30 a second."""
     request = ClipRequest(ViewCount(num_clips, num_crops), frames_per_second=30)
     with VideoReader() as reader:
         return ClipLoader(reader).load(frames.numpy(), entry(name).card.input, request, originals=None)

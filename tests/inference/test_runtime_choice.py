@@ -1,4 +1,4 @@
-"""What runs the network where nothing was asked for: the table, the first work, the cache, and falling back."""
+"""Choice of the runtime where none was asked for: the table, the first work, the cache, and falling back."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_processes_and_clusters_decide_by_themselves() -> None:
 
 @pytest.mark.slow
 def test_nothing_is_said_of_triton_where_it_is_left_out() -> None:
-    """As in the Docker image."""
+    """Triton is left out of the Docker image."""
     code = """
 import sys
 sys.modules["triton"] = None

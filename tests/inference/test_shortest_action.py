@@ -16,7 +16,7 @@ from nonlocal_video.inference.shortest_action import best_segments
 def value_of(
     seconds: NDArray[np.float64], scores: NDArray[np.float64], path: tuple[int, ...], shortest: float
 ) -> float:
-    """What a labelling of all moments is worth; -inf if it has a segment that is too short."""
+    """Value of a labelling of all moments; -inf if it has a segment that is too short."""
     cuts = [0, *[i for i in range(1, len(path)) if path[i] != path[i - 1]], len(path)]
     lengths = [seconds[first:end].sum() for first, end in pairwise(cuts)]
     if len(lengths) > 1 and min(lengths) < shortest - 1e-9:

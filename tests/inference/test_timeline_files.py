@@ -1,4 +1,4 @@
-"""What becomes of a timeline's scores: segments, subtitles, tables and a picture."""
+"""Files of a timeline's scores: segments, subtitles, tables and a picture."""
 
 from __future__ import annotations
 

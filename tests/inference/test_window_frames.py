@@ -1,4 +1,4 @@
-"""How the frames of windows are put together: in one thread, and each copied to the device once."""
+"""Frames of windows are put together in one thread, and each is copied to the device once."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from absent import needs
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -211,7 +212,7 @@ def test_a_single_view_is_of_autocasts_precision_with_onednn_too() -> None:
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+@needs(torch.backends.mkldnn.is_available(), "PyTorch was built without oneDNN")
 def test_no_convolution_of_one_view_is_left_to_the_slow_kernel() -> None:
     network = fold_batch_norms(InceptionI3D(InceptionI3DConfig(num_classes=5)).eval())
     clip = torch.randn(1, 3, 16, 64, 64)

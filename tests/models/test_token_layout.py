@@ -1,4 +1,4 @@
-"""Where tokens lie, for a network of a user's own that says it."""
+"""Layout of tokens, for a network of a user's own that states it."""
 
 from __future__ import annotations
 

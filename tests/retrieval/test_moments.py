@@ -52,7 +52,7 @@ def made(seed: int) -> Made:
 
 
 def similarity(moment: list[np.ndarray], example: np.ndarray) -> float:
-    """For each window the most alike one of the other side."""
+    """Find the most alike window of the other side for each window."""
     back = [max(float(one @ other) for other in moment) for one in example]
     forth = [max(float(one @ other) for other in example) for one in moment]
     return (sum(back) / len(back) + sum(forth) / len(forth)) / 2

@@ -1,4 +1,4 @@
-"""What is written of a search: tables, a picture, a page and clips, with awkward names and missing videos."""
+"""Files of a search: tables, a picture, a page and clips, with awkward names and missing videos."""
 
 from __future__ import annotations
 

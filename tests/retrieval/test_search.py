@@ -257,7 +257,7 @@ def test_what_cannot_be_searched_is_refused(table: Path, archive: Path, tiny_mod
         ({"at": 99.0}, "not in the archive"),
         ({"at": -1.0}, "from 0 on"),
         ({"like": [like, like], "at": 1.0}, "belongs to one clip"),
-        ({"like": f"{like}#t=0,1", "at": 1.0}, "a part of its own"),
+        ({"like": f"{like}#t=0,1", "at": 1.0}, "its own start and end"),
         ({"start_seconds": 2.0, "end_seconds": 1.0}, "greater"),
         ({"index": tmp_path / "i.parquet"}, "only for a folder"),
         ({"min_score": float("nan")}, "min_score"),

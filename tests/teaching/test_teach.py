@@ -202,7 +202,7 @@ def test_training_begins_from_a_taught_run(run: TaughtRun) -> None:
     ("how", "message"),
     [
         ({"views": "1x3"}, "views of one crop"),
-        ({"resume": True}, "holds no run that was taught"),
+        ({"resume": True}, "holds no run of teach"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(examples, tiny_model, tmp_path, how, message) -> None:

@@ -1,4 +1,4 @@
-"""What teaching says about its examples: which look like another class, and what the accuracy cannot tell."""
+"""Teaching's findings about its examples: which look like another class, and what the accuracy cannot tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a taught model does not know, in `evaluate` and window by window in `timeline`."""
+"""Clips that a taught model does not know, in `evaluate` and window by window in `timeline`."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _in_forks(job: dict[str, Any]) -> list[int]:
-    """How its processes ended."""
+    """Run it in forks; return the status of each process."""
     count = job.get("processes", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -55,7 +55,7 @@ def _in_forks(job: dict[str, Any]) -> list[int]:
 
 
 def _under_torchrun(job: dict[str, Any]) -> list[int]:
-    """How its agent ended, here in a fork and with forks for processes."""
+    """Run it under torchrun's agent, here in a fork and with forks for processes; return its status."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     agent = os.fork()

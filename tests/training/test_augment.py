@@ -1,4 +1,4 @@
-"""What is drawn at random is the same in all frames of a clip, and the same again from the same numbers."""
+"""Random changes are the same in all frames of a clip, and the same again from the same numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many clips fit: told from steps that take a known amount of memory."""
+"""Number of clips that fit, found from steps that take a known amount of memory."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from absent import needs
 from engine_parts import tiny_card, tiny_network, wake_blocks
 
 from nonlocal_video.cli.main import main
@@ -52,7 +53,7 @@ finally:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the second process is a fork")
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
+@needs(torch.distributed.is_available(), "PyTorch was built without torch.distributed")
 def test_while_the_first_checks_clips_the_others_wait_longer_than_for_anything_else(
     divided_clips: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -62,7 +63,7 @@ def test_while_the_first_checks_clips_the_others_wait_longer_than_for_anything_e
     assert (tmp_path / "run" / "config.json").is_file()
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
+@needs(torch.distributed.is_available(), "PyTorch was built without torch.distributed")
 def test_two_processes_are_one(divided_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = tiny_card(blocks=True)
     model = tmp_path / "tiny.safetensors"

@@ -195,7 +195,7 @@ def test_a_student_of_other_classes_learns_with_a_second_head() -> None:
 
 @pytest.mark.parametrize("width", [2, 3])
 def test_the_teachers_classifier_becomes_the_students_head(width: int) -> None:
-    """With a linear map (another width) and without: its own head then answers as map and teacher's classifier do."""
+    """Its own head answers as map and teacher's classifier do, with a linear map (another width) and without."""
     teacher = tiny_teacher()
     objective = distillation(DistillConfig(logits_weight=0, embedding_weight=1), width=width, teacher=teacher).eval()
     assert isinstance(objective.embedding_adaptor, torch.nn.Linear) == (width == 2)

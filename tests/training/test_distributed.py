@@ -1,4 +1,4 @@
-"""What processes of one run tell each other."""
+"""Messages between the processes of one run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from absent import needs
 from torch import nn
 
 from nonlocal_video.training.distributed import copy_buffers_from_first
@@ -32,7 +33,7 @@ def _process(rank: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
+@needs(torch.distributed.is_available(), "PyTorch was built without torch.distributed")
 def test_buffers_of_the_first_process_arrive_as_tensors(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Which part of a network learns in each stage, what recomputed activations leave as it is, and the gates' schedule."""
+"""Parts of a network that learn in each stage, what recomputed activations leave as it is, and the gates' schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the camera sees is the picture, from places that move smoothly and stay inside; bad files get rows."""
+"""Views of a picture, from places that move smoothly and stay inside; bad files get rows."""
 
 from __future__ import annotations
 

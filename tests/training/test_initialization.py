@@ -1,4 +1,4 @@
-"""What a run begins with: every tensor of the trunk, a new head, and a card that claims nothing of the parent's."""
+"""Start of a run: every tensor of the trunk, a new head, and a card that claims nothing of the parent's."""
 
 from __future__ import annotations
 

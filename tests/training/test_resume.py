@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from absent import needs
 from torch.nn import functional as F
 
 from nonlocal_video.datasets.manifest import read_manifest
@@ -72,7 +73,7 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_bytes(divided_clips: Path
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are killed in forks")
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
+@needs(torch.distributed.is_available(), "PyTorch was built without torch.distributed")
 def test_two_processes_both_killed_or_one_end_with_the_same_bytes(divided_clips: Path, tmp_path: Path) -> None:
     begin = [*_begin(divided_clips, tmp_path), "--epochs", "2"]
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
@@ -115,7 +116,7 @@ def _begin(clips: Path, folder: Path) -> list[str]:
 
 
 def _ended(jobs: list[dict[str, Any]]) -> list[list[int]]:
-    """How the processes of each run ended, see `killed_runs.py`."""
+    """Return the status of each run's processes, see `killed_runs.py`."""
     script = Path(__file__).with_name("killed_runs.py")
     done = subprocess.run(
         [sys.executable, str(script), json.dumps(jobs)],

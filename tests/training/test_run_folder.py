@@ -18,6 +18,8 @@ from nonlocal_video.datasets.manifest import Manifest, ManifestRow
 from nonlocal_video.errors import ModelError, OutputError, UsageError
 from nonlocal_video.models.checkpoint import load_checkpoint
 from nonlocal_video.training import run_folder as module
+from nonlocal_video.training.images import ImageRow
+from nonlocal_video.training.run_data import RunData
 from nonlocal_video.training.run_folder import RunFolder
 
 SETTINGS = {"stage": "head", "optimiser": {"name": "sgd", "learning_rate": 0.1}, "workers": 2, "crops": (112, 96)}
@@ -279,6 +281,17 @@ def test_a_kill_at_any_moment_leaves_a_whole_state_and_no_lock(run: RunFolder) -
     cut_short, steps = map(int, done.stdout.split())
     assert cut_short >= 1  # else nothing was tested
     assert steps >= 12  # each went on from what the one before had saved
+
+
+def test_a_run_s_images_take_the_place_of_a_link(tmp_path: Path, manifest: Manifest) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.images.symlink_to(precious)
+    RunData(manifest, images=(ImageRow("a.png", "0" * 64, 8, 6),)).write_unlabelled(folder)
+    assert precious.read_text() == "precious"
+    assert [row["path"] for row in json.loads(folder.images.read_text())] == [os.path.abspath("a.png")]
 
 
 @pytest.mark.parametrize("name", [".lock", ".config.json.part", ".manifest.csv.part"])

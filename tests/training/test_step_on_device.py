@@ -168,7 +168,7 @@ class _Waits(TorchDispatchMode):
 
 @contextmanager
 def counted_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What reads numbers of tensors meanwhile."""
+    """Operations that read numbers of tensors meanwhile."""
     found: list[str] = []
 
     def spied(name: str, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -131,7 +131,7 @@ def test_every_command_works(there: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def check_results() -> None:
-    """What the page says comes out of its commands."""
+    """Figures on the page come out of its commands."""
     card = read_card("runs/top/best.safetensors")
     assert (card.labels, card.source) == (("child_s_pose", "padmasana"), "trained from head")
     named = set(re.findall(r"`([\w.]+\.(?:safetensors|csv|png|md|json|pt))`", section("What is in the run's folder")))

@@ -1,4 +1,4 @@
-"""What is refused while a run is put together leaves no folder; and deterministic runs."""
+"""Runs that are refused while they are put together leave no folder; and deterministic runs."""
 
 from __future__ import annotations
 

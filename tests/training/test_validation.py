@@ -1,4 +1,4 @@
-"""Which figures are measured, and that batches of any size give those of all clips."""
+"""Figures that are measured: batches of any size give those of all clips."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchmetrics.classification
+from absent import needs
 from engine_parts import fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -95,7 +96,7 @@ def _share(rank: int, world_size: int, port: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without torch.distributed")
+@needs(torch.distributed.is_available(), "PyTorch was built without torch.distributed")
 def test_two_processes_with_unequal_shares_give_the_figures_of_one(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -118,7 +118,7 @@ def test_a_picture_that_comes_first_is_at_zero(
 def test_a_file_whose_times_have_a_zero_may_begin_with_nothing(
     clips: Path, tmp_path: Path, reader: VideoReader, name: str, second: float, arguments: str
 ) -> None:
-    """As in browsers (`tests/app/test_players_clock.py`); ffprobe names the same time for the first picture."""
+    """Browsers do the same (`tests/app/test_players_clock.py`); ffprobe names the same time for the first picture."""
     words = arguments.format(clip=clips / "h264.mp4", sound=" ".join(SOUND)).split()
     ffmpeg(*words, str(tmp_path / name))
     info = reader.probe(tmp_path / name)

@@ -1,4 +1,4 @@
-"""What a decoding process can no longer do, tried from inside one."""
+"""Actions that a decoding process can no longer do, tried from inside one."""
 
 from __future__ import annotations
 

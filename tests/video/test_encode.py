@@ -1,4 +1,4 @@
-"""What we write plays anywhere, in the colours that were given."""
+"""Videos that we write play anywhere, in the colours that were given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who or what ended a decoding process, and what that costs the file that it worked on and the next one."""
+"""Causes of a decoding process's end, and what that costs the file that it worked on and the next one."""
 
 from __future__ import annotations
 

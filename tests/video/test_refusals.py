@@ -1,4 +1,4 @@
-"""What is not a video, is too much, or is asked for wrongly."""
+"""Refusals of files that are not videos or are too much, and of wrong requests."""
 
 from __future__ import annotations
 

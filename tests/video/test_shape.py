@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -91,3 +92,83 @@ def test_the_shown_size_is_what_the_limit_is_for(tmp_path: Path) -> None:
     assert caught.value.code == "too_large"
     with VideoReader(limits=DecodeLimits(max_pixels=4 * WIDTH * HEIGHT)) as reader:
         assert reader.read(path, [0.0]).frames_thwc.shape == (1, HEIGHT, 4 * WIDTH, 3)
+
+
+CODECS = {
+    "h264": "-c:v libx264 -pix_fmt yuv420p -g 6",
+    "hevc": "-c:v libx265 -pix_fmt yuv420p -x265-params keyint=6:log-level=none",
+    "mpeg2video": "-c:v mpeg2video -q:v 2 -g 6",
+}
+WIDER = "The pixel shape changes during the video: all frames are shown with the first one's, "
+
+
+def join(folder: Path, codec: str, *filters: str) -> Path:
+    """Join streams of 12 pictures each into one of MPEG-TS, filtered in turn."""
+    path = folder / "joined.ts"
+    with path.open("wb") as file:
+        for part, filtered in enumerate(filters):
+            pictures = [numbered_clips.picture(12 * part + number) for number in range(12)]
+            numbered_clips.encode(folder / "part.ts", pictures, f"-vf {filtered} {CODECS[codec]}")
+            file.write((folder / "part.ts").read_bytes())
+    return path
+
+
+def pixel_shapes(path: Path) -> set[str]:
+    """The pixel shapes of all pictures, by ffprobe."""
+    command = ["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "frame=sample_aspect_ratio"]
+    printed = subprocess.check_output([*command, "-of", "default=nokey=1:noprint_wrappers=1", str(path)], text=True)
+    return set(printed.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(("first", "second", "size"), [("1:1", "32:27", (96, 64)), ("32:27", "1:1", (114, 64))])
+def test_a_pixel_shape_that_changes_is_said(
+    tmp_path: Path, reader: VideoReader, codec: str, first: str, second: str, size: tuple[int, int]
+) -> None:
+    path = join(tmp_path, codec, f"setsar={first.replace(':', '/')}", f"setsar={second.replace(':', '/')}")
+    assert pixel_shapes(path) == {"1:1", "32:27"}
+    assert f"{WIDER}{first}." in reader.probe(path).notes
+    frames = reader.read(path, ((np.arange(24) + 0.5) / 25).tolist())
+    assert (frames.info.width, frames.info.height) == size
+    assert [numbered_clips.number_in(frame) for frame in frames.frames_thwc] == list(range(24))
+    assert frames.info.notes.count(f"{WIDER}{first}.") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mkv", "mp4"])
+def test_both_decoders_say_it(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"copied.{kind}"
+    numbered_clips.ffmpeg("-i", str(join(tmp_path, "h264", "setsar=1/1", "setsar=4/3")), "-c", "copy", str(path))
+    for decoder in ("decord", "pyav"):
+        with VideoReader(decoder=decoder) as reader:
+            info = reader.read(path, [0.0, 0.8]).info
+        assert (info.decoder, info.notes.count(f"{WIDER}1:1.")) == (decoder, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("setsar=1/1", "setsar=0/1"),  # a player shows unknown pixels as square ones
+        ("setsar=4/3", "setsar=4/3"),
+        ("setsar=1/1", "scale=48:64:flags=neighbor,setsar=2/1"),  # the same proportions in another size
+        ("setsar=1/1", "scale=192:128:flags=neighbor,setsar=1/1"),
+    ],
+)
+def test_pictures_that_look_alike_have_no_such_note(
+    tmp_path: Path, reader: VideoReader, first: str, second: str
+) -> None:
+    notes = reader.probe(join(tmp_path, "h264", first, second)).notes
+    assert not any(WIDER in note for note in notes)
+    assert any("The picture size changes" in note for note in notes) == ("scale" in second)
+
+
+@pytest.mark.slow
+def test_a_shape_that_the_container_states_holds_for_all_pictures(tmp_path: Path, reader: VideoReader) -> None:
+    path = tmp_path / "stated.mp4"
+    joined = join(tmp_path, "h264", "setsar=1/1", "setsar=4/3")
+    numbered_clips.ffmpeg("-i", str(joined), "-c", "copy", "-aspect", "3:1", str(path))
+    info = reader.probe(path)
+    assert (info.width, info.height) == (192, 64)
+    assert not any(WIDER in note for note in info.notes)

@@ -32,7 +32,7 @@ READ = (
 
 
 def read_elsewhere(clip: Path, answer: Path, *, options: tuple[str, ...] = (), **how: Any) -> str:
-    """What a Python of its own reads under other circumstances."""
+    """Result of a Python of its own under other circumstances."""
     command = [sys.executable, *options, "-c", READ, str(clip), str(answer)]
     done = subprocess.run(command, capture_output="stderr" not in how, timeout=60, check=False, **how)
     assert done.returncode == 0, done.stderr
@@ -61,7 +61,7 @@ def test_any_environment(clips: Path, tmp_path: Path, environment: dict[str, str
 
 @pytest.mark.parametrize("options", [("-I",), ("-P",), ("-E", "-s"), ("-X", "utf8=1"), ("-O",)])
 def test_any_interpreter_options(clips: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
-    """Also that the child does not read what its parent was told to leave alone."""
+    """The child does not read either what its parent was told to leave alone."""
     (tmp_path / "sitecustomize.py").write_text("import os\nif os.environ.get('POISON'): os._exit(3)\n")
     environment = {"PATH": os.defpath, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
     if options[0] in ("-I", "-E"):
@@ -172,7 +172,7 @@ def test_without_threads_or_processes(clips: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_without_a_temporary_folder_where_one_is_needed(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where the system has no files in memory."""
+    """A temporary folder is needed only where the system has no files in memory."""
 
     def none(*_: object, **__: object) -> None:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")

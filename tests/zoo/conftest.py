@@ -14,7 +14,7 @@ from nonlocal_video.zoo.catalogue import entries
 
 @pytest.fixture(scope="module")
 def thin_catalogue() -> Iterator[None]:
-    """For the converters, the catalogue's networks are an eighth as wide."""
+    """The catalogue's networks are an eighth as wide for the converters."""
     rows = {
         row.name: replace(row, config={**row.config, "width": 64 // THIN})
         for row in entries().values()

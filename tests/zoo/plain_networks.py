@@ -1,4 +1,4 @@
-"""What the published 3D ResNets compute, written down once more in plain functions of named tensors.
+"""Published 3D ResNets, written down once more in plain functions of named tensors.
 
 From the projects' descriptions, with nothing of this package: where the other projects differ is an option, so that a
 test can ask whether each difference shows.

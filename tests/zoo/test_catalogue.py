@@ -99,7 +99,7 @@ def test_rows(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if entry(name).head_window])
 def test_windows_are_the_last_features_of_224_pixels(name: str) -> None:
-    """So at 224 pixels there is one, and at 256 there are 2 x 2."""
+    """There is one at 224 pixels, and there are 2 x 2 at 256."""
     row = entry(name)
     clip = torch.empty(1, 3, row.input.num_frames, 224, 224, device="meta")
     assert tuple(on_meta(name).extract_features(clip, ["stage4"])["stage4"].shape[2:]) == row.head_window

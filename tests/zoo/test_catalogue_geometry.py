@@ -1,4 +1,4 @@
-"""What no tensor's shape shows, stated for every row: stem, pooling, strides, placement and kind of the blocks.
+"""Properties that no tensor's shape shows, stated for every row: stem, pooling, strides, and places of the blocks.
 
 The figures are restated here from the publishers' code and read off the built modules, so they depend on neither the
 catalogue's file format nor the library that reads it.

@@ -96,6 +96,17 @@ def test_what_a_failed_call_left_is_the_next_call_s_beginning(publisher: Publish
     assert files_here() == {"downloads/tiny-k400.pkl"}
 
 
+@pytest.mark.parametrize("ending", ["part", "part.json"])
+def test_bytes_and_tag_are_written_through_no_link(publisher: Publisher, tmp_path: Path, ending: str) -> None:
+    (tmp_path / "precious").write_text("precious")
+    link = weights_folder() / "downloads" / f"tiny-k400.pkl.{ending}"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "precious")
+    with pytest.raises(UsageError, match="is a link"):
+        fetch(entry(publisher.url(), SHA256), policy=QUICK)
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 def test_a_server_without_ranges_sends_it_all_again(publisher: Publisher) -> None:
     publisher.knows_ranges = False
     publisher.cut_after = [200_000]
@@ -228,7 +239,7 @@ def test_a_page_for_persons_is_not_asked(publisher: Publisher) -> None:
 
 @pytest.fixture(scope="module")
 def published_file() -> bytes:
-    """What the publisher of `SMALLEST` gives, with random numbers."""
+    """File as the publisher of `SMALLEST` gives it, with random numbers."""
     buffer = io.BytesIO()
     torch.save(torchvision.models.video.mc3_18().state_dict(), buffer)
     return buffer.getvalue()

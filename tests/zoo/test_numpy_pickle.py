@@ -78,7 +78,7 @@ def test_scalars_come_out_as_pickle_load_gives_them(protocol: int) -> None:
 
 
 def python_2(value: object) -> bytes:
-    """What Python 2 writes in protocol 2 for dicts, text, integers and float32 arrays, without the memo."""
+    """Bytes that Python 2 writes in protocol 2 for dicts, text, integers and float32 arrays, without the memo."""
     if isinstance(value, dict):
         return b"}(" + b"".join(python_2(key) + python_2(item) for key, item in value.items()) + b"u"
     if isinstance(value, tuple):

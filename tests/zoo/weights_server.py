@@ -31,7 +31,7 @@ def entry(url: str, sha256: str | None = None, **changes: object) -> CatalogueEn
 
 @dataclass
 class Publisher:
-    """What the server gives for every path, and what goes wrong; lists have one item a request, then None."""
+    """Answers of the server for every path, and what goes wrong; lists have one item a request, then None."""
 
     data: bytes
     address: str = ""

@@ -80,9 +80,9 @@ class ClusterJob:
     spec: InputSpec
     """Input of the network."""
     request: ClipRequest
-    """How to look, the same for all files."""
+    """Request, the same for all files."""
     options: RunOptions = field(default_factory=RunOptions)
-    """How the model runs."""
+    """Options of the model's run."""
     batch_size: int = 1
     top_k: int = 5
 

@@ -14,7 +14,7 @@ from nonlocal_video.models.card import ModelCard
 
 @dataclass(frozen=True)
 class NetworkAnswer:
-    """What a network gives for B views, as float32."""
+    """Outputs of a network for B views, as float32."""
 
     logits: Tensor
     """(B, P, classes); P is 1, or the number of windows of `ModelCard.head_window`."""

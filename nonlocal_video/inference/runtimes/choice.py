@@ -12,9 +12,9 @@ from nonlocal_video.inference.precision import Precision
 from nonlocal_video.inference.runtimes.openvino import has_bfloat16, is_installed
 
 Runtime = Literal["torch", "openvino"]
-"""What runs the network: PyTorch on any device, or OpenVINO on the CPU."""
+"""Runtimes of the network: PyTorch on any device, or OpenVINO on the CPU."""
 RuntimeOption = Literal["auto", "torch", "openvino"]
-"""What can be asked for; `auto` is OpenVINO where it saves time, else PyTorch."""
+"""Choices of the runtime option; `auto` is OpenVINO where it saves time, else PyTorch."""
 
 WORTH_SECONDS = 6.0
 """Work that takes PyTorch longer than this is worth compiling the network for, which is done once a machine: later
@@ -48,7 +48,7 @@ def choose_runtime(
         problem: Why OpenVINO was given up for this network, as a sentence; None if it was not.
         is_compiled: Whether the network, compiled for these views, is in memory or in the cache. Asked last, as it may
             read a file.
-        seconds_by_torch: Time that the work takes PyTorch, as far as it is known: what is done and what is to come.
+        seconds_by_torch: Time that the known work takes PyTorch: what is done and what is to come.
 
     Example:
         >>> choose_runtime("auto", device=torch.device("cuda"), precision="float32").runtime

@@ -31,8 +31,8 @@ class NetworkRunner:
 
     Attributes:
         by_torch: The network in PyTorch.
-        by_openvino: The network in OpenVINO, as far as it is compiled.
-        runtime: What ran last; before the first run what will, as far as it is known.
+        by_openvino: The parts of the network that OpenVINO has compiled so far.
+        runtime: The runtime of the last run; before the first one, of the next, if known.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class NetworkRunner:
 
         Args:
             views: The views.
-            num_ahead: Number of views of this shape that are still to come, as far as it is known.
+            num_ahead: Number of views of this shape known to come.
             pooled_layer: Dotted name of the layer whose pooled output is the answer's `features`. Another one than that
                 before the classifier, which None is, comes from PyTorch.
             inputs_of: Dotted names of layers whose inputs are kept.

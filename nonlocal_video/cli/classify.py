@@ -188,24 +188,25 @@ def _on_ray(
         raise UsageError("--engine ray either writes a table or prints rows: give --output NAME.parquet or --json.")
 
     from nonlocal_video.inference.files import find_files
-    from nonlocal_video.inference.ray.engine import classify_on_ray
+    from nonlocal_video.inference.ray.engine import classify_on_ray, errors_of_devices
     from nonlocal_video.inference.ray.parts import PartFolder
 
     files = find_files(paths, selection=selection, passed_over=passed_over)
     if output is None:
         rows = classify_on_ray(files, job, cluster)
         counts: Counter[str] = Counter()
-        for line in rows.iter_rows() if rows else ():
-            error = json.loads(line["row"])["error"]
-            counts[error["code"] if error else "ok"] += 1
-            typer.echo(line["row"])
+        with errors_of_devices():
+            for line in rows.iter_rows() if rows else ():
+                error = json.loads(line["row"])["error"]
+                counts[error["code"] if error else "ok"] += 1
+                typer.echo(line["row"])
         return counts, Counter()
     parts = PartFolder(output, settings, top_k=job.top_k, resume=resume)
     before = parts.counts()
     rows = classify_on_ray(parts.still_to_do(files), job, cluster)
     try:
         if rows is not None:
-            with naming_resume(keeps=True):
+            with naming_resume(keeps=True), errors_of_devices():
                 parts.write(rows)
     except KeyboardInterrupt:
         typer.echo("Stopped. The same command with --resume continues.", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import ray
 
 import nonlocal_video as nlv
 from nonlocal_video.cli.classify import classify as classify_verb
+from nonlocal_video.inference.device_errors import device_failed
 from nonlocal_video.inference.files import find_files
 from nonlocal_video.inference.options import RunOptions
 from nonlocal_video.inference.ray import engine as cluster
+from nonlocal_video.inference.ray import features
 from nonlocal_video.inference.ray.engine import Cluster, ClusterJob, classify_on_ray, connect
 from nonlocal_video.inference.ray.parts import PartFolder
 from nonlocal_video.inference.request import ClipRequest
@@ -110,6 +112,41 @@ def test_a_killed_actor_costs_no_row(running_ray: None, job: ClusterJob, clip_fo
     assert [row["path"] for row in written] == names
     assert [row["status"] for row in written] == ["ok" if number % 3 else "error" for number in range(120)]
     assert output.counts() == {"ok": 80, "not_a_video": 40}
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "said"),
+    [
+        ("classify", ("--output", "t.parquet"), "What is done is kept; the same command with --resume continues."),
+        ("classify", ("--json",), "or use another --device."),
+        ("features", ("--output", "t.parquet"), "What is done is kept; the same command with --resume continues."),
+    ],
+)
+def test_a_device_that_fails_in_an_actor_ends_the_run_with_its_sentence(
+    running_ray: None,
+    run: Callable[..., Any],
+    tiny_model: Path,
+    clip_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    options: tuple[str, ...],
+    said: str,
+) -> None:
+    def dying(_self: object, _files: object) -> None:
+        raise device_failed("cuda:0", RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+    monkeypatch.chdir(tmp_path)
+    command = (verb, clip_folder, "--model", tiny_model, "--device", "cpu", "--engine", "ray", *options)
+    with monkeypatch.context() as patch:
+        for module, name in ((cluster, "_Network"), (features, "_Features")):
+            patch.setattr(module, name, type(name, (getattr(module, name),), {"__call__": dying}))
+        done = run(*command)
+    assert done.status == 3
+    assert done.err.splitlines()[-1].startswith("The device cuda:0 failed: CUDA error: an illegal memory access was ")
+    assert done.err.endswith(f"{said}\n")
+    # That --resume does the rest is the test of a run that is cut off: in this process Ray keeps the CPUs of the failed
+    # one, and another would wait for them.
 
 
 def test_a_cut_off_run_is_taken_up(running_ray: None, job: ClusterJob, clip_folder: Path, tmp_path: Path) -> None:

@@ -11,15 +11,17 @@ import json
 import logging
 import math
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nonlocal_video.errors import UsageError
+from nonlocal_video.errors import DeviceError, UsageError
 from nonlocal_video.inference.folder import answer
 from nonlocal_video.inference.load import load
 from nonlocal_video.inference.options import RunOptions
@@ -210,6 +212,25 @@ def names_on_ray(files: Iterable[str], cluster: Cluster) -> ray.data.Dataset | N
     cpus = int(ray.cluster_resources().get("CPU", 1))
     tasks = max(math.ceil(len(names) / _FILES_PER_TASK), min(len(names), 2 * cpus))
     return ray.data.from_arrow(pa.table({"path": names}), override_num_blocks=min(tasks, _MAX_TASKS))
+
+
+@contextmanager
+def errors_of_devices() -> Iterator[None]:
+    """Raise the error of a device that failed in a process of Ray as itself, without Ray's words and traces around it.
+
+    Raises:
+        DeviceError: As the process raised it.
+    """
+    from ray.exceptions import RayTaskError
+
+    try:
+        yield
+    except RayTaskError as error:
+        # Ray hands over an exception of its own, and of the one in the process only the trace, as text.
+        found = re.search(rf"^{re.escape(DeviceError.__module__)}\.DeviceError: (.+)$", str(error), re.MULTILINE)
+        if found is None:
+            raise
+        raise DeviceError(found[1]) from None
 
 
 def actor_resources(options: RunOptions, cluster: Cluster) -> dict[str, Any]:

@@ -13,7 +13,14 @@ from nonlocal_video.inference.feature_stream import stream_features
 from nonlocal_video.inference.folder import as_video_error
 from nonlocal_video.inference.load import load
 from nonlocal_video.inference.options import RunOptions
-from nonlocal_video.inference.ray.engine import Cluster, FileTable, actor_resources, check_options, names_on_ray
+from nonlocal_video.inference.ray.engine import (
+    Cluster,
+    FileTable,
+    actor_resources,
+    check_options,
+    errors_of_devices,
+    names_on_ray,
+)
 from nonlocal_video.inference.window_features import FeatureRequest, WindowFeatures
 
 if TYPE_CHECKING:
@@ -72,7 +79,12 @@ def features_on_ray(
     found = dataset.map_batches(
         _Features, fn_constructor_args=(job,), batch_size=None, **actor_resources(options, cluster)
     )
-    for row in found.iter_rows():
+    rows = iter(found.iter_rows())
+    while True:
+        with errors_of_devices():  # not around `yield`: errors of who asks for the rows are not Ray's
+            row = next(rows, None)
+        if row is None:
+            return
         yield pickle.loads(row["found"])  # written by our own actors
 
 

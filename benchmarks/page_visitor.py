@@ -156,11 +156,14 @@ class Visitor(AbstractContextManager["Visitor"]):
                     yield message["output"]["data"]
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """Return the server's messages to this visitor until everything is answered."""
+        """Yield the server's messages to this visitor until everything is answered, and leave as Gradio's clients do."""
         with self.http.stream("GET", f"{PREFIX}/queue/data", params={"session_hash": self.session}) as answer:
             for line in answer.iter_lines():
                 if line.startswith("data:"):
-                    yield json.loads(line.removeprefix("data:"))
+                    message = json.loads(line.removeprefix("data:"))
+                    yield message
+                    if message["msg"] == "close_stream":
+                        return
 
     def _number(self, elem_id: str) -> int:
         (number,) = [number for number, found in self.components.items() if _elem_id(found) == elem_id]

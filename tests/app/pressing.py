@@ -42,6 +42,10 @@ def press(client: httpx.Client, clip: Path) -> httpx.Response:
 
 
 def messages(stream: httpx.Response) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a stream up to its end, after which Gradio's clients close the connection."""
     for line in stream.iter_lines():
         if line.startswith("data:"):
-            yield json.loads(line.removeprefix("data:"))
+            message = json.loads(line.removeprefix("data:"))
+            yield message
+            if message["msg"] == "close_stream":
+                return

@@ -156,7 +156,7 @@ class Visitor(AbstractContextManager["Visitor"]):
                     yield message["output"]["data"]
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """Yield the server's messages to this visitor until everything is answered, and leave as Gradio's clients do."""
+        """Yield the messages to this visitor until everything is answered, and leave then as Gradio's clients do."""
         with self.http.stream("GET", f"{PREFIX}/queue/data", params={"session_hash": self.session}) as answer:
             for line in answer.iter_lines():
                 if line.startswith("data:"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
@@ -20,6 +21,8 @@ from nonlocal_video.training.api import TrainCallback, TrainedRun
 from nonlocal_video.training.engine import TrainingProgress
 from nonlocal_video.training.run_folder import RunFolder
 
+TELL_EVERY_SECONDS = 30.0
+"""Seconds between two lines about progress where there is no bar: a log that stands still looks like a hang."""
 CONTINUES = "`train --resume` with this --output continues"
 
 
@@ -32,7 +35,7 @@ class TrainProgress(TrainCallback):
         Args:
             shown: Whether to print; false in all but one of several training processes.
         """
-        self._shown = shown
+        self._shown, self._told_at = shown, time.monotonic()
         self._bar = progress_bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -64,6 +67,7 @@ class TrainProgress(TrainCallback):
 
     def on_check(self, clip: CheckedClip, done: int, total: int) -> None:
         self._bar.update(self._checked, completed=done, total=total, visible=done < total)
+        self._tell("clips checked", done, total)
 
     def on_report(self, report: CheckReport, spec: InputSpec) -> None:
         print_report(report, spec, table_console(), every_frame=False)
@@ -77,11 +81,18 @@ class TrainProgress(TrainCallback):
 
     def on_features(self, done: int, total: int) -> None:
         self._bar.update(self._features, completed=done, total=total, visible=done < total)
+        self._tell("features", done, total)
 
     def on_progress(self, progress: TrainingProgress) -> None:
         self._bar.update(self._steps, completed=progress.step, total=progress.steps, visible=True)
         if progress.metrics:
             self.notify(f"epoch {progress.epoch:g}: {_in_words(progress.metrics)}")
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        """Print how far it is, from time to time, if no bar shows it."""
+        if self._bar.disable and time.monotonic() - self._told_at >= TELL_EVERY_SECONDS:
+            self._told_at = time.monotonic()
+            self.notify(f"{what}: {done:,} of {total:,}")
 
 
 def print_result(run: TrainedRun) -> None:

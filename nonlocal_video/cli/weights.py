@@ -39,7 +39,7 @@ def list_weights(
     as_json: AsJson = False,
 ) -> None:
     """List installed and available weights, with size, accuracy and licence."""
-    from nonlocal_video.cli.weights_text import accuracy_in_words, download_in_words
+    from nonlocal_video.cli.weights_text import accuracy_in_words
     from nonlocal_video.zoo.catalogue import EMBEDDED, entries
     from nonlocal_video.zoo.listing import embedded_row, entry_row, recommended_rows
 
@@ -62,22 +62,22 @@ def list_weights(
     name = Column(
         "name", min_width=longest if console.width > 2 * longest else None, overflow="fold"
     )  # so that it can be copied
-    table = Table(name, "here", "download", "params", "GMAC", "top-1 / top-5 (views)", "licence")
+    table = Table(name, "size", "params", "GMAC", "top-1 / top-5", "licence")
     for row in rows:
         table.add_row(
             row["name"],
-            row["state"] if row["bytes"] is None else f"yes, {row['bytes'] / 1e6:.0f} MB",
-            download_in_words(row["download_mb"], is_stated=row["download_mb_is_stated"]),
+            _size_in_words(row),
             "" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f} M",
             "" if row["gmacs"] is None else f"{row['gmacs']:.1f}",
             accuracy_in_words(row["accuracy"]),
-            escape(_licence_in_words(row)),
+            escape(row["licence"].partition(" (weights:")[0]),
         )
     console.print(table)
     console.print(
-        "Download: ~ is an estimate, 4 bytes per parameter; files with optimizer state are larger. Accuracy in "
-        "percent as published, views as CLIPSxCROPS; GMAC of one view, 1e9 multiply-accumulates. "
-        "To download: nonlocal-video weights pull NAME"
+        "Size: here if installed, else of the download; ~ is an estimate, 4 bytes per parameter, and files with "
+        "optimizer state are larger. Accuracy in percent as published, views as CLIPSxCROPS; GMAC of one view, 1e9 "
+        "multiply-accumulates. NC forbids commercial use. To download: nonlocal-video weights pull NAME, which for "
+        "those with * says what to fetch by hand"
     )
 
 
@@ -313,6 +313,15 @@ def _progress_bar(name: str) -> Iterator[ProgressCallback]:
     with progress_bar(*columns) as bar:
         task = bar.add_task(name, total=None)
         yield lambda installed, total: bar.update(task, completed=installed, total=total)
+
+
+def _size_in_words(row: dict[str, Any]) -> str:
+    if row["bytes"] is not None:
+        return f"here {row['bytes'] / 1e6:.0f} MB"
+    from nonlocal_video.cli.weights_text import download_in_words
+
+    size = download_in_words(row["download_mb"], is_stated=row["download_mb_is_stated"])
+    return f"{size} *" if row["state"] == "by hand" else size or str(row["state"])
 
 
 def _licence_in_words(row: dict[str, Any]) -> str:

@@ -78,7 +78,9 @@ def test_list_has_every_name_and_says_what_it_costs_to_use(run: Run) -> None:
     _, table, _ = run("list")
     for name in rows:
         assert f" {name} " in table
-    assert "CC-BY-NC-4.0 (non-commercial)" in table
+    assert "CC-BY-NC-4.0" in table
+    assert "NC forbids commercial use" in table
+    assert max(map(len, table.splitlines()[:-3])) <= 120, "the width of a terminal"
     assert " ~142 MB " in table
     assert " 47 MB " in table
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from engine_parts import VIEW
 
+from nonlocal_video.cli import train_text
 from nonlocal_video.cli.train_text import TrainProgress
 from nonlocal_video.datasets.manifest import read_manifest, write_manifest
 from nonlocal_video.errors import UsageError
@@ -353,3 +354,15 @@ def test_a_clip_that_vanishes_is_its_error(train: Run, divided_clips: Path, tmp_
     assert done.status == 1
     assert done.err.splitlines()[-1].startswith(f"not_found: {folder}/jump/0.mp4: ")
     assert "check the clips again" in done.err
+
+
+def test_without_a_terminal_long_preparations_say_how_far_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_text, "TELL_EVERY_SECONDS", 0.0)
+    with TrainProgress(shown=True) as progress:
+        progress.on_features(40, 1200)
+    monkeypatch.setattr(train_text, "TELL_EVERY_SECONDS", 3600.0)
+    with TrainProgress(shown=True) as progress:
+        progress.on_features(41, 1200)
+    assert capsys.readouterr().err == "features: 40 of 1,200\n"

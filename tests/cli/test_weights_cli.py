@@ -168,7 +168,7 @@ def test_info_reads_a_file_and_shows_a_row_that_is_not_here(run: Run, tiny_model
         (("verify", "nope"), "no model or weights file 'nope'"),
         (("info", "nope"), "no model or weights file 'nope'"),
         (("convert", "gone.pth", "--output", "x.pth"), "output = x.pth should end in .safetensors"),
-        (("convert", "gone.pth", "--output", "x.safetensors"), "no weights file gone.pth"),
+        (("convert", "gone.pth", "--output", "x.safetensors"), "Weights file gone.pth not found"),
         (("convert", "gone.pth", "--output", "x.safetensors", "--labels", "gone.txt"), "gone.txt cannot be read"),
         (("export-state", "default", "--layout", "pyslowfast", "--output", "x.pyth"), "inception_i3d"),
         (("export-state", "default", "--layout", "caffe2", "--output", "x.pyth"), "--layout"),

@@ -171,7 +171,7 @@ def test_other_dtypes_are_refused(network: nn.Module, tmp_path: Path) -> None:
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(ModelError, match=f"no weights file {path}"):
+        with pytest.raises(ModelError, match=f"Weights file {path} not found"):
             load_checkpoint(path)
 
 

@@ -8,7 +8,7 @@ import fastapi
 import pytest
 from fastapi.testclient import TestClient
 
-from nonlocal_video.app import body_limit, memory_left
+from nonlocal_video.app import memory_left, refusals
 from nonlocal_video.app.body_limit import BodyLimit
 from nonlocal_video.app.memory_left import bytes_left
 
@@ -68,7 +68,7 @@ def test_uploads_are_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) ->
         refused = client.post("/v1/classify", content=b"clip")
         assert (refused.status_code, refused.json()["code"]) == (503, "busy")
         assert refused.json()["message"] == "The server is short of memory; try again later."
-        assert int(refused.headers["retry-after"]) == body_limit.RETRY_SECONDS
+        assert int(refused.headers["retry-after"]) == refusals.RETRY_SECONDS
         assert client.get("/healthz").json() == "ok"
         left = memory_left.SPARE_BYTES
         assert client.post("/v1/classify", content=b"clip").json() == "answered"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from datetime import datetime
 from html import escape
@@ -13,6 +11,7 @@ from nonlocal_video.inference.prediction import ScoredLabel
 
 from .. import sentences, texts, texts_more
 from ..components.player import PLAYER_SCRIPTS, PLAYER_STYLE, player_template, player_words, script
+from ..content_policy import source_hash
 from .files import KeptResult
 
 _HERE = Path(__file__).parent
@@ -20,13 +19,9 @@ _STYLE = "\n".join([(_HERE / "result.css").read_text("utf-8"), PLAYER_STYLE])
 _SCRIPT = "\n".join([script("recent", *PLAYER_SCRIPTS), (_HERE / "result.js").read_text("utf-8")])
 
 
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
 CONTENT_SECURITY_POLICY = (
-    f"default-src 'none'; script-src {_hash(_SCRIPT)}; style-src {_hash(_STYLE)}; img-src 'self'; media-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    f"default-src 'none'; script-src {source_hash(_SCRIPT)}; style-src {source_hash(_STYLE)}; "
+    "img-src 'self'; media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 """Nothing but this page's own script and style, and the files of this server."""
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from html import escape
 from pathlib import Path
 
 from starlette.responses import HTMLResponse
 
 from .. import texts, texts_more
+from ..content_policy import source_hash
 
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "sign_in.css").read_text("utf-8")
 _SCRIPT = (_HERE / "sign_in.js").read_text("utf-8")
 
 
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
-        f"default-src 'none'; script-src {_hash(_SCRIPT)}; style-src {_hash(_STYLE)}; connect-src 'self'; "
+        f"default-src 'none'; script-src {source_hash(_SCRIPT)}; style-src {source_hash(_STYLE)}; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
     ),
 }

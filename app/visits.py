@@ -1,7 +1,6 @@
 """Current run of every visitor, with an identity that all its events carry.
 
-A visitor has one current run. A new clip, other settings or a stop end it; anything that an older run still says is
-dropped, here and in the browser, because its identity is not the current one.
+A new clip, other settings or a stop end a run; what it still says is dropped, here and in the browser.
 """
 
 from __future__ import annotations

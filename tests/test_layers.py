@@ -187,3 +187,8 @@ def test_every_folder_of_tests_is_in_the_quick_half() -> None:
     slow = re.compile(r"^pytestmark = .*\bslow\b", re.MULTILINE)
     quick = {path.parent for path in paths if not slow.search(path.read_text("utf-8"))}
     assert {path.parent for path in paths} == quick
+
+
+def test_no_module_of_the_page_is_longer_than_200_lines() -> None:
+    for path in sorted((ROOT / "app").rglob("*.py")):
+        assert len(path.read_text("utf-8").splitlines()) <= 200, path

@@ -13,7 +13,8 @@ from nonlocal_video.retrieval.hit import Hit
 
 from ..components.headline import DONE, said
 from ..messages import refusal
-from .search_index import WORDS, SearchVisit
+from .search_index import WORDS
+from .search_visit import SearchVisit
 from .timeline_words import short_clock
 
 

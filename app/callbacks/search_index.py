@@ -19,54 +19,20 @@ from nonlocal_video.inference.prediction import printable
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.retrieval.archive import open_archive
 from nonlocal_video.retrieval.folder_index import IndexCallback, index_of, update_index
-from nonlocal_video.retrieval.hit import Hit
 
 from .. import tool_texts as texts
 from ..components.headline import DONE, STOPPED, WORKING, failed, said
 from ..received import receive_found
 from ..told import told_by
 from ..visit_folders import Visits, put_in, uploaded
+from .search_visit import SearchVisit
 
 MAX_CLIPS = 50
 """Most clips of a visitor that are searched."""
 MAX_CHOICES = 1000
 """Most clips of an index that are offered as examples; any clip can be dropped as one."""
-MOST_SEARCHES = 8
-"""Most searches of a visitor whose moments are known."""
 ROOT, OWN = "root", "own"
 WORDS = texts.SEARCH
-
-
-@dataclass
-class SearchVisit:
-    """State of a visitor's search: the archive, the example and the results."""
-
-    folder: Path
-    table: Path | None = None
-    names: dict[str, Path] = field(default_factory=dict)
-    """Files of the index by the name that is shown."""
-    example: Path | None = None
-    hits: tuple[Hit, ...] = ()
-    """The moments that were found last."""
-    found: dict[int, tuple[Hit, ...]] = field(default_factory=dict)
-    """The moments of the last searches by their number: a press may wait while others are found."""
-    number: int = 0
-    """Number of the last search."""
-    stop: threading.Event = field(default_factory=threading.Event)
-    shown: object = None
-    """Identity of what the headline is about."""
-
-    def begin(self) -> Callable[[], bool]:
-        """Begin what is shown from now on; the function returned says whether it still is, or something later."""
-        mine = self.shown = object()
-        return lambda: self.shown is mine
-
-    def keep(self, hits: tuple[Hit, ...]) -> None:
-        """Keep what a search found; the same moments again keep their number, and what is ticked of them."""
-        self.number += hits != self.hits or not self.found
-        self.hits = self.found[self.number] = hits
-        for old in sorted(self.found)[:-MOST_SEARCHES]:
-            del self.found[old]
 
 
 class Indexed(NamedTuple):

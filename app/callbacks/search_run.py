@@ -27,7 +27,8 @@ from ..messages import GONE, plain_errors, refusal
 from ..received import receive
 from ..visit_folders import address_of, put_in, uploaded
 from .search_hits import cards_of, found_words, hits_of, span_of
-from .search_index import WORDS, SearchIndexes, SearchVisit
+from .search_index import WORDS, SearchIndexes
+from .search_visit import SearchVisit
 
 TOP_K = 12
 PREVIEW_SIDE = 320

@@ -17,8 +17,9 @@ from colour_clips import COLOURS, write_colour
 
 from nonlocal_video.app import texts_more, visit_folders
 from nonlocal_video.app.callbacks.recognise import Recognition
-from nonlocal_video.app.callbacks.search_index import MOST_SEARCHES, OWN, ROOT
+from nonlocal_video.app.callbacks.search_index import OWN, ROOT
 from nonlocal_video.app.callbacks.search_run import Searches
+from nonlocal_video.app.callbacks.search_visit import MOST_SEARCHES
 from nonlocal_video.app.callbacks.similar import Similar
 from nonlocal_video.app.visit_folders import Visits, private_folder
 from nonlocal_video.app.visits import How

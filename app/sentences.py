@@ -27,13 +27,13 @@ def confidence(top: Sequence[ScoredLabel]) -> str:
 
 
 def percent(share: float) -> str:
-    """Format a share from 0 to 1; certainty is left to those who have it."""
-    return "over 99%" if 0.995 <= share < 1 else f"{share:.0%}"
+    """Format a share from 0 to 1; no network is certain, and a row's score of 1 was rounded."""
+    return "over 99%" if share >= 0.995 else f"{share:.0%}"
 
 
 def figure(share: float) -> str:
     """Format a share for a table, as percent.js does: what is nearly nothing or nearly certain is not rounded to it."""
-    if 0.995 <= share < 1:
+    if share >= 0.995:
         return ">99%"
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 

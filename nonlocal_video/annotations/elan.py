@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -53,12 +53,16 @@ def read_eaf(path: Path, options: ReadOptions) -> Annotations:
         raise UsageError(f"{str(path)!r} is XML, but no file of ELAN: it begins with {root.tag!r}.")
     header = root.find("HEADER")
     unit = _unit_seconds(path, header)
-    media = _media(header, options)
+    linked = _linked(header)
+    media = _media(linked, header, options)
     video = options.video(path.parent, media.get("RELATIVE_MEDIA_URL", ""), media.get("MEDIA_URL", ""))
     offset = (as_number(media.get("TIME_ORIGIN", "0")) or 0.0) * 0.001
     times = {slot.get("TIME_SLOT_ID", ""): as_number(slot.get("TIME_VALUE")) for slot in root.iter("TIME_SLOT")}
     tiers = _tiers(root)
     found = Collector()
+    if options.media is None and len(videos := list(filter(_is_video, linked))) > 1:
+        names = listed([base_name(unquote(one.get("MEDIA_URL", ""))) for one in videos])
+        found.notes.append(f"Of the {len(videos)} linked videos, {names}, the first was taken; --media names another.")
     if unknown := [name for name in options.tiers if name not in {tier.name for tier in tiers if not tier.is_score}]:
         names = ", ".join(tier.name for tier in tiers if not tier.is_score)
         raise UsageError(f"{str(path)!r} has no tier {', '.join(map(repr, unknown))}; its tiers are: {names}.")
@@ -108,20 +112,26 @@ def _unit_seconds(path: Path, header: Element | None) -> float:
     return _UNIT_SECONDS[unit]
 
 
-def _media(header: Element | None, options: ReadOptions) -> Mapping[str, str]:
+def _linked(header: Element | None) -> list[Mapping[str, str]]:
+    """The linked files, each with a time origin of its own."""
+    return [] if header is None else [element.attrib for element in header.iter("MEDIA_DESCRIPTOR")]
+
+
+def _is_video(media: Mapping[str, str]) -> bool:
+    return media.get("MIME_TYPE", "").startswith("video")
+
+
+def _media(linked: Sequence[Mapping[str, str]], header: Element | None, options: ReadOptions) -> Mapping[str, str]:
     """The linked file that is asked for, else the first linked video, else the first linked file.
 
-    Each has a time origin of its own. Files of old versions name their only one in the header.
+    Files of old versions name their only one in the header.
     """
-    if header is None:
-        return {}
-    linked = [element.attrib for element in header.iter("MEDIA_DESCRIPTOR")]
     for media in linked if options.media is not None else ():
         names = {base_name(unquote(media.get(name, ""))) for name in ("RELATIVE_MEDIA_URL", "MEDIA_URL")}
         if base_name(options.media or "") in names:
             return media
-    videos = [media for media in linked if media.get("MIME_TYPE", "").startswith("video")]
-    return next(iter([*videos, *linked]), {"MEDIA_URL": header.get("MEDIA_FILE", "")})
+    named = {} if header is None else {"MEDIA_URL": header.get("MEDIA_FILE", "")}
+    return next(iter([*filter(_is_video, linked), *linked]), named)
 
 
 def _tiers(root: Element) -> list[_Tier]:

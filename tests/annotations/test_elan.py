@@ -203,8 +203,11 @@ def test_the_video_that_is_named_has_its_own_time_origin(tmp_path: Path) -> None
         tier("t", aligned("a1", "ts1", "ts2", "x")),
         media=cameras,
     )
-    assert first(read_annotations(path)) == (1.2, 3.4, "x")
-    assert first(read_annotations(path, media="films/b.mp4")) == (6.2, 8.4, "x")
+    unnamed, named = read_annotations(path), read_annotations(path, media="films/b.mp4")
+    assert first(unnamed) == (1.2, 3.4, "x")
+    assert unnamed.notes == ("Of the 2 linked videos, a.mp4, b.mp4, the first was taken; --media names another.",)
+    assert first(named) == (6.2, 8.4, "x")
+    assert not named.notes
     assert first(read_annotations(path, media="films/c.mp4")) == (1.2, 3.4, "x")
 
 

@@ -153,8 +153,9 @@ class Prediction:
         spans = ", ".join(f"{view.start_seconds:.2f}-{view.end_seconds:.2f} s" for view in self.views[:3])
         where = "" if self.region is None else f" of region {self.region}"
         more = f" and {len(self.views) - 3} more spans" if len(self.views) > 3 else ""
+        views = "1 view" if len(self.views) == self.num_crops == 1 else f"{len(self.views)}x{self.num_crops} views"
         return (
-            f"{len(self.views)}x{self.num_crops} view(s) of {self.num_frames} frames, {self.crop} px{where}, "
+            f"{views} of {self.num_frames} frames, {self.crop} px{where}, "
             f"{spans}{more}, {self.video.decoder}, {in_words(self.device, self.runtime, self.precision)}"
         )
 

@@ -78,7 +78,7 @@ def test_a_clip_is_recognised(page: Page, server: Server, archery: Path) -> None
     expect(page.locator("#stage .legend")).to_have_text("Bright places speak for “archery”.")
     expect_preview(page)
     page.locator("#stage .details summary").click()
-    expect(page.locator("#stage .details")).to_contain_text("1x1 view(s) of 64 frames")
+    expect(page.locator("#stage .details")).to_contain_text("1 view of 64 frames")
 
 
 def test_a_vp9_webm_is_recognised(page: Page, server: Server, archery_webm: Path) -> None:

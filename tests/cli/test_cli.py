@@ -86,7 +86,7 @@ def test_good_clips_give_status_0_and_say_what_was_used(
     monkeypatch.setenv("NONLOCAL_VIDEO_CACHE", str(tmp_path))  # without networks that another process compiled
     done = run("classify", clip_folder / "a.mp4", "--model", tiny_model)
     assert done.returncode == 0
-    assert "1x1 view(s) of 8 frames, 48 px, 0.60-1.40 s, decord, cpu" in done.stdout
+    assert "1 view of 8 frames, 48 px, 0.60-1.40 s, decord, cpu" in done.stdout
     assert "action" in done.stdout
     assert done.stderr == (
         "Runtime torch for views of 8 x 48 x 48: compiling the network would take longer than this work.\n"

@@ -12,6 +12,9 @@ the same DIR costs no pass of the network. What is measured:
 - places: FOLDER/<place>/<class>/*. The first five clips a class of one place are taught, and all of another one asked:
   each clip alone, and as a folder. Episodes of k examples likewise. One class left out is asked, too.
 - lopsided: of the asked folder one class keeps all its clips and the others two each.
+- windows, with several views a clip: the views of the asked clips as the windows of one camera's video, each alone,
+  refined by the others as `timeline` does, and with the mean of the video subtracted as well; of all clips of a place,
+  and of those of one class.
 
 Intervals are 95% of the mean over episodes (1.96 standard errors); episodes share clips, so they are of these data sets
 and say nothing of others.
@@ -37,10 +40,11 @@ from nonlocal_video.features.store import FeatureFile
 from nonlocal_video.features.table import read_features
 from nonlocal_video.inference.context import refined
 from nonlocal_video.inference.load import load
-from nonlocal_video.models.taught import damped, mean_share
+from nonlocal_video.models.taught import mean_share
 from nonlocal_video.teaching.examples import Example
 from nonlocal_video.teaching.fitting import Lesson, TaughtExamples, damping_of_head, teach_features
 from nonlocal_video.teaching.heads import HEADS, LinearHead, fit_head
+from nonlocal_video.teaching.lessons import head_weights
 from nonlocal_video.teaching.prior import background_features
 from nonlocal_video.teaching.views import find_views
 
@@ -65,7 +69,7 @@ class Clips:
     def examples(self, chosen: NDArray[np.int64], classes: Sequence[int]) -> TaughtExamples:
         index_of = {label: index for index, label in enumerate(classes)}
         return TaughtExamples(
-            damped(np.concatenate([self.features[index] for index in chosen.tolist()]), self.former),
+            np.concatenate([self.features[index] for index in chosen.tolist()]),
             np.concatenate([np.full(len(self.features[index]), row) for row, index in enumerate(chosen.tolist())]),
             [(index_of[self.labels[index]],) for index in chosen.tolist()],
             self.groups[chosen],
@@ -80,15 +84,13 @@ class Taught:
         self.former = clips.former
         examples = clips.examples(chosen, classes)
         self.lesson: Lesson = teach_features(examples, former_head=self.former, background=background())
-        raw = np.concatenate([clips.features[index] for index in chosen.tolist()])
-        self.length = float(np.linalg.norm(self._undamped(raw), axis=1).mean())
-        self.heads = {name: fit_head(name, examples.rows(examples.known)) for name in HEADS}
-
-    def _undamped(self, features: Array) -> Array:
-        return features - (features @ self.former.T) @ self.former
+        self.examples = examples
+        rows = examples.for_heads(self.lesson.scales, self.former).rows(examples.known)
+        self.heads = {name: fit_head(name, rows) for name in HEADS}
 
     def logits(self, features: Array, head: LinearHead | None = None) -> Array:
-        return (head or self.lesson.linear)(self._undamped(features) / self.length)
+        weight, bias = head_weights(head or self.lesson.linear, self.examples.features, self.former, self.lesson.scales)
+        return np.asarray(features @ weight.T + bias)
 
     def in_folder(self, features: Array, *, refine: bool = True) -> Array:
         """Return the scores of `classify --context folder`."""
@@ -217,6 +219,31 @@ def measure_places(clips: Clips, places: NDArray[np.str_], episodes: int) -> dic
     return found
 
 
+def measure_windows(clips: Clips, places: NDArray[np.str_], episodes: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    classes = range(len(clips.names))
+    for count in SHOTS:
+        values: dict[str, list[float]] = {}
+        for place, other in permutations(sorted(set(places.tolist())), 2):
+            for number in range(episodes):
+                taught = Taught(clips, draw(clips, places == place, count, np.random.default_rng(number)), classes)
+                one = number % len(classes)
+                for video, shown in (
+                    ("all clips", places == other),
+                    ("one class", (places == other) & (clips.labels == one)),
+                ):
+                    asked = np.flatnonzero(shown).tolist()
+                    features = np.concatenate([clips.features[index] for index in asked])
+                    truth = np.repeat(clips.labels[asked], [len(clips.features[index]) for index in asked])
+                    logits = taught.logits(features)
+                    own = refined(logits.astype(np.float32), features.astype(np.float32))
+                    ways = (("alone", logits), ("refined", own), ("less the mean, refined", taught.in_folder(features)))
+                    for name, scores in ways:
+                        add(values, f"{video}, {name}", np.mean(scores.argmax(1) == truth))
+        found[str(count)] = summary(values)
+    return found
+
+
 def draw(clips: Clips, where: NDArray[np.bool_], count: int, random: np.random.Generator) -> NDArray[np.int64]:
     people = random.permutation(np.unique(clips.groups[where]))[:count]
     return np.flatnonzero(where & np.isin(clips.groups, people))
@@ -313,6 +340,11 @@ def main() -> None:
             ("actions", lambda: measure_actions(actions, arguments.episodes)),
             ("unknown", lambda: measure_unknown(actions, places, max(1, arguments.episodes // 15))),
             ("places", lambda: measure_places(places, place_of, max(2, arguments.episodes // 5))),
+            *(
+                [("windows", lambda: measure_windows(places, place_of, max(3, arguments.episodes // 7)))]
+                if arguments.views > 1
+                else []
+            ),
         ]
     )
     result: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-LEAD_COUNTS = 0.5
+LEAD_COUNTS = 0.25
 """Weight of the nearest class's lead over the second in a clip's likeness."""
 MEAN_COUNTS_FROM = 8
 """Number of clips of which half of their mean is subtracted, as in `blocks.nonlocal_mean`."""
@@ -40,9 +40,9 @@ class Likeness(NamedTuple):
 class TaughtClasses:
     """Means of the examples of each class, and how like them a clip has to be; part of a model's card.
 
-    Two sets of directions are damped, each as x - x A^T A with the R rows of A, and the result is scaled to length 1:
-    those that the former head looked at most, and then the ones in which examples of one class differ most. The first
-    gives the features that the head was fitted to; the second is for likeness alone, which is a cosine.
+    Likeness is a cosine of the square roots of features, as in `search`. Two sets of directions are damped first, each
+    as x - x A^T A with the R rows of A, and the result is scaled to length 1: those that the former head looked at
+    most, and then the ones in which examples of one class differ most.
 
     Raises:
         ValueError: If a number is not finite, or the arrays do not fit each other.
@@ -50,8 +50,8 @@ class TaughtClasses:
 
     num_features: int
     """Number of features C."""
-    class_means: str
-    """(K, C) float32 in base64: mean over the examples of each class, after the first damping."""
+    rooted_means: str
+    """(K, C) float32 in base64: mean over the examples of each class of the roots, after the first damping."""
     none_examples: str
     """(M, C) likewise: the examples of `none of these`; M may be 0."""
     former_head: str
@@ -79,7 +79,7 @@ class TaughtClasses:
     @property
     def means(self) -> Array:
         """Class means, (K, C)."""
-        return _decoded(self.class_means, self.num_features)
+        return _decoded(self.rooted_means, self.num_features)
 
     @property
     def _nones(self) -> Array:
@@ -99,7 +99,7 @@ class TaughtClasses:
         """
         share = mean_share(len(features)) if folder else 0.0
         first, second = self._dampings
-        rows = damped(np.asarray(features, np.float64), first)
+        rows = damped(rooted(features), first)
         centre = share * self.means.mean(axis=0)
         return likeness(
             rows - share * rows.mean(axis=0),
@@ -140,6 +140,12 @@ def mean_share(num_clips: int) -> float:
 def to_length_1(rows: Array) -> Array:
     """Scale rows to length 1: (..., C) -> (..., C). A row of zeros stays one."""
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+def rooted(features: NDArray[np.floating]) -> Array:
+    """Return the square roots of features, with their signs: few large features then decide less."""
+    values = np.asarray(features, np.float64)
+    return np.copysign(np.sqrt(np.abs(values)), values)
 
 
 def encoded(rows: Array) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nonlocal_video.models.taught import TaughtClasses, encoded, likeness
+from nonlocal_video.models.taught import TaughtClasses, damped, encoded, likeness, rooted
 from nonlocal_video.teaching.heads import HEADS, HeadName, LinearHead, TrainingRows, class_means, fit_head
 from nonlocal_video.teaching.prior import PRIOR_SCALES, prior_thresholds
 
@@ -23,6 +23,8 @@ FORMER_DIRECTIONS = 32
 """Number of directions of the former head that are damped."""
 FORMER_CLASSES = 100
 """Number of classes from which a former head is taken to be a general one."""
+SMALLEST_MEAN = 0.1
+"""What is added to each feature's mean before the scale is taken of it, as a fraction of the mean of all features."""
 _UNDAMPED = 0.01
 """Variance that is not damped, as a fraction of the variance within classes."""
 _SCALES = np.geomspace(1.0, 300.0, 80)
@@ -34,7 +36,7 @@ class TaughtExamples:
     """Features of the windows of E examples of K classes.
 
     Attributes:
-        features: (V, C) of all windows, each of length 1, after `TaughtClasses`' first damping.
+        features: (V, C) of all windows, as the network gives them.
         example_of: (V,) index of each window's example.
         labels: Indices of each example's classes; none for `none of these`.
         groups: (E,) number of each example's group.
@@ -52,8 +54,27 @@ class TaughtExamples:
         """Indices of the examples that show a class."""
         return np.array([index for index, labels in enumerate(self.labels) if labels], np.int64)
 
+    def for_heads(self, scales: Array, former_head: Array) -> TaughtExamples:
+        """Return them with the features that heads are fitted to: scaled, damped, of length 1."""
+        return replace(self, features=damped(self.features * scales, former_head))
+
+    def for_likeness(self, former_head: Array) -> TaughtExamples:
+        """Return them with the features that likeness compares: their roots, damped, of length 1."""
+        return replace(self, features=damped(rooted(self.features), former_head))
+
+    def scales(self, examples: NDArray[np.int64]) -> Array:
+        """Return the factor of each feature by which some of the examples say that it counts, (C,).
+
+        It is 1 over the root of the feature's mean, in size: to first order the feature's root, which keeps few large
+        features from deciding, and the head stays linear.
+        """
+        shown = sorted({label for example in examples.tolist() for label in self.labels[example]})
+        rows = _without_missing(self, examples, shown)
+        sizes = rows.balanced @ np.abs(rows.features)
+        return np.asarray(1.0 / np.sqrt(np.maximum(sizes + SMALLEST_MEAN * sizes.mean(), 1e-12)))
+
     def means(self) -> Array:
-        """Return the mean of each example's windows, each of length 1: (E, C)."""
+        """Return the mean of each example's windows: (E, C)."""
         return np.stack([self.features[self.example_of == index].mean(axis=0) for index in range(len(self.labels))])
 
     def rows(self, examples: NDArray[np.int64]) -> TrainingRows:
@@ -111,7 +132,9 @@ class Lesson:
     scale: float
     """Factor that calibrates the head's logits."""
     linear: LinearHead
-    """Head for features of the examples' kind; its softmax is calibrated."""
+    """Head for the features of `TaughtExamples.for_heads`; its softmax is calibrated."""
+    scales: Array
+    """(C,) factors of the features that it is for."""
     accuracies: Mapping[HeadName, float | None]
     """Mean class accuracy of each head on groups left out; None if nothing could be."""
     left_out: LeftOut
@@ -131,17 +154,19 @@ def teach_features(
 
     Args:
         examples: At least one of every class, and two classes.
-        former_head: (R, C) first damping of the features; None damps nothing.
-        background: (B, C) features of unrelated windows, not damped, for where nothing can be left out.
+        former_head: (R, C) first damping; None damps nothing.
+        background: (B, C) features of unrelated windows, for where nothing can be left out.
         heads: Kinds of head to choose from; the first is taken unless another one is better.
     """
     if former_head is None:
         former_head = np.empty((0, examples.features.shape[1]))
-    left_out = leave_groups_out(examples, heads)
+    left_out = leave_groups_out(examples, heads, former_head=former_head)
     accuracies = {name: _mean_class_accuracy(left_out.right(name, examples.labels), examples) for name in heads}
     head = _preferred(examples, left_out)
-    rows = examples.rows(examples.known)
-    linear = fit_head(head, rows)
+    scales = examples.scales(examples.known)
+    linear = fit_head(head, examples.for_heads(scales, former_head).rows(examples.known))
+    alike = examples.for_likeness(former_head)
+    rows = alike.rows(examples.known)
     measured = left_out.measured
     if measured.any():
         factor, _ = _calibrated(
@@ -154,24 +179,29 @@ def teach_features(
     nones = [index for index, labels in enumerate(examples.labels) if not labels]
     classes = TaughtClasses(
         num_features=examples.features.shape[1],
-        class_means=encoded(class_means(rows)),
-        none_examples=encoded(examples.means()[nones]),
+        rooted_means=encoded(class_means(rows)),
+        none_examples=encoded(alike.means()[nones]),
         former_head=encoded(former_head),
         within_classes=encoded(damping(rows)),
         threshold=threshold,
         folder_threshold=folder_threshold,
     )
     kind = "examples" if measured.any() else "other classes" if background is None else "background"
-    return Lesson(head, factor, linear.scaled(factor), accuracies, left_out, classes, kind)
+    return Lesson(head, factor, linear.scaled(factor), scales, accuracies, left_out, classes, kind)
 
 
-def leave_groups_out(examples: TaughtExamples, heads: Sequence[HeadName] = HEADS) -> LeftOut:
+def leave_groups_out(
+    examples: TaughtExamples, heads: Sequence[HeadName] = HEADS, *, former_head: Array | None = None
+) -> LeftOut:
     """Answer for every example of a class by what the other groups teach."""
+    if former_head is None:
+        former_head = np.empty((0, examples.features.shape[1]))
     known, num = examples.known, len(examples.labels)
     logits = {name: np.full((num, examples.num_classes), np.nan) for name in heads}
     alone, folder = np.full(num, np.nan), np.full(num, np.nan)
-    means = examples.means()
-    all_means = class_means(examples.rows(known))
+    alike = examples.for_likeness(former_head)
+    means = alike.means()
+    all_means = class_means(alike.rows(known))
     parts = _parts(examples)
     for part in np.unique(parts[known]).tolist():
         held_out, rest = known[parts[known] == part], known[parts[known] != part]
@@ -179,10 +209,12 @@ def leave_groups_out(examples: TaughtExamples, heads: Sequence[HeadName] = HEADS
         held_out = np.array([i for i in held_out.tolist() if set(examples.labels[i]) <= set(left)], np.int64)
         if len(left) < 2 or not len(held_out):
             continue
-        rows = _without_missing(examples, rest, left)
+        scaled = examples.for_heads(examples.scales(rest), former_head)
+        for_heads, asked = _without_missing(scaled, rest, left), scaled.means()[held_out]
         for name in heads:
             logits[name][held_out] = -np.inf
-            logits[name][np.ix_(held_out, left)] = fit_head(name, rows)(means[held_out])
+            logits[name][np.ix_(held_out, left)] = fit_head(name, for_heads)(asked)
+        rows = _without_missing(alike, rest, left)
         classes, directions = class_means(rows), damping(rows)
         nones = np.empty((0, means.shape[1]))
         alone[held_out] = likeness(means[held_out], classes, nones, directions).value

@@ -20,7 +20,7 @@ from nonlocal_video.features.table import read_features
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.models.card import ModelCard
 from nonlocal_video.models.checkpoint import save_checkpoint
-from nonlocal_video.models.taught import damped
+from nonlocal_video.models.taught import to_length_1
 from nonlocal_video.teaching.examples import ExampleSet
 from nonlocal_video.teaching.fitting import Lesson, TaughtExamples, damping_of_head, teach_features
 from nonlocal_video.teaching.folder import TaughtFolder
@@ -189,7 +189,7 @@ def learn(seen: Seen, found: ExampleSet, former_head: Array, *, is_default: bool
     contents = [seen.features[seen.example_of == number].tobytes() for number in range(len(examples))]
     groups = connected(len(examples), link_equal([example.group for example in examples], contents))
     taught = TaughtExamples(
-        damped(seen.features, former_head),
+        seen.features,
         seen.example_of,
         [tuple(index_of[label] for label in example.labels) for example in examples],
         groups,
@@ -197,16 +197,16 @@ def learn(seen: Seen, found: ExampleSet, former_head: Array, *, is_default: bool
     )
     background = background_features() if is_default else None
     lesson = teach_features(taught, former_head=former_head, background=background)
-    cosine = _median_cosine(seen.features, taught) if is_default else None
+    cosine = _median_cosine(taught) if is_default else None
     report = make_report(
         examples, found.labels, groups, lesson, unreadable=unreadable, notes=found.notes, median_cosine=cosine
     )
     return lesson, report
 
 
-def _median_cosine(features: Array, examples: TaughtExamples) -> float:
+def _median_cosine(examples: TaughtExamples) -> float:
     """Return the median cosine of features of examples that share no class."""
-    means = replace(examples, features=damped(features, np.empty((0, features.shape[1])))).means()[examples.known]
+    means = replace(examples, features=to_length_1(examples.features)).means()[examples.known]
     shown = np.zeros((len(examples.known), examples.num_classes), bool)
     for row, index in enumerate(examples.known.tolist()):
         shown[row, list(examples.labels[index])] = True
@@ -256,7 +256,7 @@ def save_weights(
     assert start.parent is not None
     notes = () if region is None else (region.model_note,)
     card = replace(start.card, source=f"taught from {start.parent.name}", taught=lesson.classes, notes=notes)
-    weight, bias = head_weights(lesson.linear, seen.features, former_head)
+    weight, bias = head_weights(lesson.linear, seen.features, former_head, lesson.scales)
     layer = head_of(start.network, card)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight).view_as(layer.weight))
@@ -271,18 +271,20 @@ def save_weights(
     return card
 
 
-def head_weights(head: LinearHead, features: Array, former_head: Array) -> tuple[Array, Array]:
+def head_weights(head: LinearHead, features: Array, former_head: Array, scales: Array) -> tuple[Array, Array]:
     """Return weights (K, C) and bias (K,) of a layer that takes features as they are.
 
     Args:
-        head: Fitted to damped features of length 1.
+        head: Fitted to features that were scaled, damped and of length 1.
         features: (V, C) features of the examples. Their usual length after the damping divides the weights, as a layer
             cannot scale each to length 1.
         former_head: The damping.
+        scales: (C,) factors of the features.
     """
-    directions = features - (features @ former_head.T) @ former_head
+    scaled = features * scales
+    directions = scaled - (scaled @ former_head.T) @ former_head
     length = float(np.linalg.norm(directions, axis=1).mean())
-    return (head.weight - (head.weight @ former_head.T) @ former_head) / length, head.bias
+    return (head.weight - (head.weight @ former_head.T) @ former_head) * scales / length, head.bias
 
 
 def head_of(network: nn.Module, card: ModelCard) -> nn.Linear | nn.Conv3d:

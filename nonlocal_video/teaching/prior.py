@@ -8,7 +8,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from nonlocal_video.models.taught import damped, likeness
+from nonlocal_video.models.taught import damped, likeness, rooted
 from nonlocal_video.teaching.heads import HeadName, TrainingRows, class_means
 
 PRIOR_SCALES: dict[HeadName, float] = {"logistic-regression": 3.0, "ridge": 10.0, "nearest-class-mean": 10.0}
@@ -37,7 +37,7 @@ def prior_thresholds(rows: TrainingRows, former_head: Array, background: Array |
     different classes are like each other, at their median.
 
     Args:
-        rows: Of all examples.
+        rows: Of all examples, for likeness.
         former_head: (R, C) first damping.
         background: (B, C) features as the network gives them, or None if this network has none.
     """
@@ -45,6 +45,6 @@ def prior_thresholds(rows: TrainingRows, former_head: Array, background: Array |
     cosines = (damped(means, means[:0]) @ damped(means, means[:0]).T)[np.triu_indices(len(means), 1)]
     found = float(np.median(cosines))
     if background is not None:
-        values = likeness(damped(background, former_head), means, means[:0], means[:0]).value
+        values = likeness(damped(rooted(background), former_head), means, means[:0], means[:0]).value
         found = max(found, float(np.quantile(values, 1.0 - _ACCEPTED_BACKGROUND)))
     return found, PRIOR_FOLDER_THRESHOLD

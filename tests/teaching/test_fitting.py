@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nonlocal_video.models.taught import TaughtClasses, damped, encoded, mean_share
+from nonlocal_video.models.taught import TaughtClasses, damped, encoded, mean_share, rooted
 from nonlocal_video.teaching.fitting import (
     TaughtExamples,
     damping,
@@ -14,6 +14,7 @@ from nonlocal_video.teaching.fitting import (
     teach_features,
 )
 from nonlocal_video.teaching.heads import HEADS, RIDGE_PENALTY, TrainingRows, class_means, fit_head
+from nonlocal_video.teaching.lessons import head_weights
 from nonlocal_video.teaching.report import accuracy_interval
 
 NUM_FEATURES = 40
@@ -27,12 +28,14 @@ def some_examples(per_class: int, *, num_classes: int = 4, windows: int = 2, spr
     noise = spread * random.uniform(size=(len(labels), windows, NUM_FEATURES))
     rows = np.concatenate([centres[label] + noise[i] for i, (label,) in enumerate(labels)])
     groups = np.array([i % per_class for i in range(len(labels))])
-    features = damped(rows, rows[:0])
-    return TaughtExamples(features, np.repeat(np.arange(len(labels)), windows), labels, groups, num_classes), centres
+    return TaughtExamples(rows, np.repeat(np.arange(len(labels)), windows), labels, groups, num_classes), centres
+
+
+NO_DIRECTIONS = np.empty((0, NUM_FEATURES))
 
 
 def rows_of(examples: TaughtExamples) -> TrainingRows:
-    return examples.rows(examples.known)
+    return examples.for_heads(examples.scales(examples.known), NO_DIRECTIONS).rows(examples.known)
 
 
 def test_ridge_is_the_weighted_least_squares_of_its_definition() -> None:
@@ -96,9 +99,10 @@ def test_groups_left_out_are_answered_by_the_others_alone() -> None:
     found = leave_groups_out(examples)
     for group in range(3):
         rest = np.flatnonzero(examples.groups != group)
-        head = fit_head("ridge", examples.rows(rest))
+        scaled = examples.for_heads(examples.scales(rest), NO_DIRECTIONS)
+        head = fit_head("ridge", scaled.rows(rest))
         out = np.flatnonzero(examples.groups == group)
-        np.testing.assert_allclose(found.logits["ridge"][out], head(examples.means()[out]), atol=1e-9)
+        np.testing.assert_allclose(found.logits["ridge"][out], head(scaled.means()[out]), atol=1e-9)
     assert found.measured.all()
 
 
@@ -148,7 +152,7 @@ def test_clips_of_none_of_these_take_their_like_away() -> None:
     lesson = teach_features(examples)
     with_none = teach_features(
         TaughtExamples(
-            np.concatenate([examples.features, damped(between[None], centres[:0])]),
+            np.concatenate([examples.features, between[None]]),
             np.append(examples.example_of, 16),
             [*examples.labels, ()],
             np.append(examples.groups, 9),
@@ -157,7 +161,7 @@ def test_clips_of_none_of_these_take_their_like_away() -> None:
     )
     assert with_none.accuracies == lesson.accuracies
     assert with_none.classes.likeness(between[None]).value == -1.0
-    assert not with_none.classes.likeness(centres).unknown.any()
+    assert not with_none.classes.likeness(centres + 0.25).unknown.any()  # the mean of the noise is 0.25
 
 
 def test_a_clip_with_two_labels_is_right_with_either() -> None:
@@ -180,6 +184,36 @@ def test_damping_within_classes_is_the_inverse_root_of_their_covariance() -> Non
     scale = np.where(kept, 1 / np.sqrt(np.where(kept, values, 0) / (0.01 * values.sum()) + 1), 1.0)
     expected = vectors @ np.diag(scale) @ vectors.T
     np.testing.assert_allclose(np.eye(NUM_FEATURES) - directions.T @ directions, expected, atol=1e-6)
+
+
+def test_scales_are_the_slopes_of_roots_at_the_examples_mean() -> None:
+    """So that a few large features do not decide, and the head stays linear."""
+    examples, _ = some_examples(3)
+    scales = examples.scales(examples.known)
+    sizes = examples.features.mean(axis=0)
+    step = 1e-6
+    slopes = (np.sqrt(sizes * (1 + step)) - np.sqrt(sizes)) / (sizes * step) * 2
+    assert np.corrcoef(scales, slopes)[0, 1] > 0.98  # but for what is added to the mean
+    tenfold = TaughtExamples(
+        examples.features * np.r_[10.0, np.ones(NUM_FEATURES - 1)],
+        *(examples.example_of, examples.labels, examples.groups, 4),
+    )
+    assert tenfold.scales(examples.known)[0] * 10**0.5 == pytest.approx(scales[0], rel=0.1)
+
+
+def test_a_layer_that_takes_features_as_they_are_gives_the_heads_logits() -> None:
+    examples, _ = some_examples(3)
+    former = np.eye(2, NUM_FEATURES) * 0.7
+    lesson = teach_features(examples, former_head=former)
+    weight, bias = head_weights(lesson.linear, examples.features, former, lesson.scales)
+    scaled = examples.features * lesson.scales
+    directions = scaled - (scaled @ former.T) @ former
+    usual = directions / np.linalg.norm(directions, axis=1).mean()
+    np.testing.assert_allclose(examples.features @ weight.T + bias, lesson.linear(usual), atol=1e-9)
+
+
+def test_roots_keep_their_signs() -> None:
+    assert rooted(np.array([4.0, 0.0, -9.0])).tolist() == [2.0, 0.0, -3.0]
 
 
 def test_damping_of_a_head_is_of_a_general_one_alone() -> None:
@@ -209,15 +243,15 @@ def test_the_share_of_a_folders_mean() -> None:
 
 def test_taught_classes_refuse_what_does_not_fit() -> None:
     good = {
-        "num_features": 2, "class_means": encoded(np.eye(2)), "none_examples": "", "former_head": "",
+        "num_features": 2, "rooted_means": encoded(np.eye(2)), "none_examples": "", "former_head": "",
         "within_classes": "", "threshold": 0.5, "folder_threshold": 0.1,
     }  # fmt: skip
     assert len(TaughtClasses(**good).means) == 2
     for change in (
-        {"class_means": encoded(np.eye(2)[:1])},
-        {"class_means": encoded(np.ones((1, 3)))},
-        {"class_means": "no base64"},
-        {"class_means": encoded(np.full((2, 2), np.nan))},
+        {"rooted_means": encoded(np.eye(2)[:1])},
+        {"rooted_means": encoded(np.ones((1, 3)))},
+        {"rooted_means": "no base64"},
+        {"rooted_means": encoded(np.full((2, 2), np.nan))},
         {"threshold": float("nan")},
         {"num_features": 0},
     ):

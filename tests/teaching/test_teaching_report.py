@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from nonlocal_video.models.taught import damped, likeness
+from nonlocal_video.models.taught import damped, likeness, rooted
 from nonlocal_video.teaching.examples import Example
 from nonlocal_video.teaching.fitting import TaughtExamples, teach_features
 from nonlocal_video.teaching.prior import background_features
@@ -28,7 +28,7 @@ def report_of(
     for number, group in enumerate(groups):
         numbers[number] = groups.index(group) if group is not None else number
     examples = TaughtExamples(
-        damped(rows, rows[:0]), np.arange(len(labels)), [(NAMES.index(name),) for name in labels], numbers, len(NAMES)
+        rows, np.arange(len(labels)), [(NAMES.index(name),) for name in labels], numbers, len(NAMES)
     )
     listed = [Example(f"{number}.mp4", (label,), groups[number]) for number, label in enumerate(labels)]
     lesson = teach_features(examples)
@@ -72,10 +72,10 @@ def test_with_one_example_a_class_background_windows_say_what_is_unknown() -> No
     assert background.shape[1] == 1024  # the default model's
     random = np.random.default_rng(0)
     rows = background[:3] + random.uniform(size=(3, 1024)) * background[:3].mean()
-    taught = TaughtExamples(damped(rows, rows[:0]), np.arange(3), [(0,), (1,), (2,)], np.arange(3), 3)
+    taught = TaughtExamples(rows, np.arange(3), [(0,), (1,), (2,)], np.arange(3), 3)
     lesson = teach_features(taught, background=background[3:])
     assert lesson.threshold_from == "background"
-    means = taught.means()
-    values = likeness(damped(background[3:], rows[:0]), means, means[:0], means[:0]).value
+    means = taught.for_likeness(rows[:0]).means()
+    values = likeness(damped(rooted(background[3:]), rows[:0]), means, means[:0], means[:0]).value
     assert (values >= lesson.classes.threshold).mean() <= 0.05 + 1 / len(values)
     assert not lesson.classes.likeness(rows).unknown.any()

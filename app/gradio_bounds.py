@@ -1,4 +1,4 @@
-"""Bounds on what Gradio remembers of visitors, a cleaner that does not stop, and an end that visitors are told of."""
+"""Bounds on what Gradio takes and remembers, a cleaner that does not stop, and an end that visitors are told of."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import gradio as gr
 from gradio import queueing, route_utils, routes
 from gradio.server_messages import ProcessCompletedMessage
 from gradio.utils import LRUCache
+from starlette.formparsers import MultiPartException
 
 from .internals import require
 from .remembered import Mailbox, Mailboxes, Recent, RecentOfEach, Remembered, Signals
@@ -20,6 +21,7 @@ LOGGER = logging.getLogger(__name__)
 
 MAX_SIGN_INS = 10_000
 """Maximum number of sign-ins that are remembered, at about 0.2 kB each."""
+NO_FILE = "A part of the upload is no file; send files alone, each with its name."
 
 
 def under_way(page: gr.Blocks) -> set[str]:
@@ -117,3 +119,28 @@ def _without_folders(clean: Callable[[gr.Blocks, int | None], None]) -> Callable
         clean(blocks, age)
 
     return cleaned
+
+
+def take_files_alone() -> None:
+    """Make Gradio refuse an upload with a part that is no file: it would fail at it, with a trace in the log.
+
+    Raises:
+        UsageError: This release of Gradio reads uploads elsewhere.
+    """
+    purpose = "to refuse uploads that are no files"
+    require(route_utils, "GradioMultiPartParser", library="gradio", purpose=purpose)
+    parser = route_utils.GradioMultiPartParser
+    require(parser, "on_headers_finished", library="gradio", purpose=purpose)
+    if not hasattr(parser.on_headers_finished, "__wrapped__"):
+        finished = _with_a_file(parser.on_headers_finished)
+        parser.on_headers_finished = finished  # type: ignore[method-assign,assignment]
+
+
+def _with_a_file(finish: Callable[[Any], None]) -> Callable[[Any], None]:
+    @wraps(finish)
+    def finished(parser: Any) -> None:
+        finish(parser)
+        if parser._current_part.file is None:
+            raise MultiPartException(NO_FILE)
+
+    return finished

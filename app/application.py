@@ -68,7 +68,7 @@ def create_app(
 
     from .callbacks.folder_rows import FolderRows
     from .folder_routes import add_folder_routes
-    from .gradio_bounds import bound_sessions, end_all, keep_cleaning
+    from .gradio_bounds import bound_sessions, end_all, keep_cleaning, take_uploads_alone
     from .http_api import HttpApi
     from .http_routes import add_http_api
     from .jobs import Jobs
@@ -144,6 +144,7 @@ def create_app(
     require(page, "has_launched", library="gradio", purpose="to read uploads and no other file")
     page.has_launched = True
     keep_cleaning()
+    take_uploads_alone()
     add_http_api(
         app,
         HttpApi(
@@ -174,8 +175,7 @@ def create_app(
         mcp_server=False,
         enable_monitoring=False,
     )
-    gradio_app: Any
-    (gradio_app,) = [route.app for route in mounted.routes if isinstance(route, Mount)]
+    gradio_app: Any = next(route.app for route in mounted.routes if isinstance(route, Mount))
     for method, path, purpose in NEEDED:
         require_route(gradio_app.routes, method, path, library="gradio", purpose=purpose)
     bound_sessions(gradio_app, MAX_SESSIONS)

@@ -1,25 +1,30 @@
-"""Bounds on what Gradio remembers of visitors, a cleaner that does not stop, and an end that visitors are told of."""
+"""Bounds on what Gradio takes and remembers, a cleaner that does not stop, and an end that visitors are told of."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from typing import Any
 
 import gradio as gr
-from gradio import queueing, route_utils, routes
+from gradio import processing_utils, queueing, route_utils, routes
 from gradio.server_messages import ProcessCompletedMessage
 from gradio.utils import LRUCache
+from starlette.formparsers import MultiPartException
 
 from .internals import require
+from .messages import GONE, refusal
 from .remembered import Mailbox, Mailboxes, Recent, RecentOfEach, Remembered, Signals
 
 LOGGER = logging.getLogger(__name__)
 
 MAX_SIGN_INS = 10_000
 """Maximum number of sign-ins that are remembered, at about 0.2 kB each."""
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+NO_FILE = "A part of the upload is no file; send files alone, each with its name."
 
 
 def under_way(page: gr.Blocks) -> set[str]:
@@ -117,3 +122,59 @@ def _without_folders(clean: Callable[[gr.Blocks, int | None], None]) -> Callable
         clean(blocks, age)
 
     return cleaned
+
+
+def take_uploads_alone() -> None:
+    """Make Gradio refuse in a sentence what is no upload: parts without a file, and names of what was never sent.
+
+    By default it fails at them, with no words for who asked and a trace in the log for each.
+
+    Raises:
+        UsageError: This release of Gradio reads uploads elsewhere.
+    """
+    purpose = "to refuse what is no upload"
+    require(route_utils, "GradioMultiPartParser", library="gradio", purpose=purpose)
+    parser = route_utils.GradioMultiPartParser
+    require(parser, "on_headers_finished", library="gradio", purpose=purpose)
+    for name in ("async_move_files_to_cache", "check_all_files_in_cache"):
+        require(processing_utils, name, library="gradio", purpose=purpose)
+    if not hasattr(parser.on_headers_finished, "__wrapped__"):
+        parser.on_headers_finished = _with_a_file(parser.on_headers_finished)  # type: ignore[method-assign]
+        processing_utils.async_move_files_to_cache = _moved(processing_utils.async_move_files_to_cache)
+        processing_utils.check_all_files_in_cache = _checked(processing_utils.check_all_files_in_cache)
+
+
+def _with_a_file(finish: Callable[[Any], None]) -> Any:
+    @wraps(finish)
+    def finished(parser: Any) -> None:
+        finish(parser)
+        if parser._current_part.file is None:
+            raise MultiPartException(NO_FILE)
+
+    return finished
+
+
+def _moved(move: Callable[..., Awaitable[Any]]) -> Any:
+    @wraps(move)
+    async def moved(data: Any, block: Any, postprocess: bool = False, **how: Any) -> Any:
+        try:
+            return await move(data, block, postprocess, **how)
+        except gr.Error:
+            raise
+        except (OSError, ValueError) as error:
+            if postprocess or not (isinstance(error, ValueError) or error.errno in _NO_SUCH_FILE):
+                raise
+            raise refusal(GONE) from None
+
+    return moved
+
+
+def _checked(check: Callable[[Any], None]) -> Any:
+    @wraps(check)
+    def checked(data: Any) -> None:
+        try:
+            check(data)
+        except (OSError, ValueError):  # Gradio's own error is one of the latter
+            raise refusal(GONE) from None
+
+    return checked

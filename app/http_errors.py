@@ -134,5 +134,7 @@ class _SmallForm(Request):
 
 
 def _in_words(error: Any) -> str:
+    if error["loc"] == ("body", "file"):
+        return "file: should be the clip itself, with its name; for curl: -F file=@clip.mp4."
     field = ".".join(str(part)[:MAX_FIELD_NAME] for part in error["loc"] if part != "body")
     return f"{field}: {error['msg']}" if field else error["msg"]

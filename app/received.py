@@ -110,7 +110,7 @@ def open_inside(root: Path, path: str) -> BinaryIO:
         VideoError: `not_found`, if there is no such file, or it is a link, or below one.
     """
     parts = path.split("/")
-    if "\0" in path or len(os.fsencode(path)) > MAX_PATH_BYTES or not all(parts) or {".", ".."} & {*parts}:
+    if not can_be(path, MAX_PATH_BYTES) or not all(parts) or {".", ".."} & {*parts}:
         raise UsageError(f"path = {short(path)} should be a file's path below the server's folder, such as b/c.mp4.")
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -135,8 +135,16 @@ def _not_there(path: str) -> VideoError:
 
 
 def _check_name(name: str) -> None:
-    if not name or name in (".", "..") or "\0" in name or len(os.fsencode(name)) > MAX_NAME_BYTES:
+    if name in ("", ".", "..") or not can_be(name, MAX_NAME_BYTES):
         raise UsageError(f"The file's name {short(name)} should have 1 to {MAX_NAME_BYTES} bytes, none of them NUL.")
+
+
+def can_be(name: str, max_bytes: int) -> bool:
+    """Return whether a system takes this name: it is text, not too long, and without NUL."""
+    try:
+        return "\0" not in name and len(os.fsencode(name)) <= max_bytes
+    except UnicodeEncodeError:
+        return False
 
 
 def short(name: str) -> str:

@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import quote
@@ -83,7 +84,7 @@ def uploaded(path: object) -> Path:
     Raises:
         UsageError: It was not uploaded, or is gone.
     """
-    if "\0" not in str(path):
+    with suppress(OSError, ValueError):  # too long a name; NUL, or no text
         file, folder = Path(str(path)).resolve(), Path(get_upload_folder()).resolve()
         if file.is_relative_to(folder) and file.is_file():
             return file

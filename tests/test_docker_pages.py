@@ -10,11 +10,13 @@ import yaml
 from dockerfile import FINAL, ROOT, arguments, only
 
 from nonlocal_video.app.application import DEFAULT_MAX_UPLOAD_MB
+from nonlocal_video.app.graceful_shutdown import DRAIN_WITHIN_SECONDS
 
 pytestmark = pytest.mark.slow
 
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 PAGE = (ROOT / "docs" / "docker.md").read_text("utf-8")
+GUIDE = (ROOT / "docs" / "http_api.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -41,6 +43,20 @@ class TestPages:
         assert published
         for command in published:
             assert " -p 127.0.0.1:7860:7860 " in command or "--auth" in command
+
+    def test_the_guide_to_the_api_starts_it_where_its_examples_ask(self) -> None:
+        (started,) = [line for line in GUIDE.splitlines() if line.startswith("docker run ")]
+        (address,) = set(re.findall(r"http://([\d.]+:\d+)", GUIDE))
+        assert f" -p {address}:{only(FINAL, 'EXPOSE')} nonlocal-video:cpu" in started
+
+    def test_docker_waits_for_as_long_as_the_server_takes_to_end(self) -> None:
+        (stopping,) = re.findall(r"^\*\*Stopping\.\*\*.*?\n\n", PAGE, re.MULTILINE | re.DOTALL)
+        assert f"for up to {DRAIN_WITHIN_SECONDS} seconds" in stopping
+        (longest,) = re.findall(r"within (\d+) seconds", stopping)
+        assert int(longest) == 15
+        given = re.findall(r"--(?:stop-timeout|time) (\d+)", PAGE)
+        assert len(given) == 2
+        assert all(int(seconds) > int(longest) for seconds in given)
 
     def test_training_has_more_shared_memory_than_docker_gives(self) -> None:
         training = [command for command in commands_of(PAGE) if re.search(r" train /", command)]

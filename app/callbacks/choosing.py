@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
+
+from nonlocal_video.errors import UsageError
 
 from .. import texts
 from ..messages import refusal
+from ..visit_folders import uploaded
 from ..visits import How
 from .events import Event
 from .recognise import Recognition
@@ -74,8 +76,10 @@ class Choosing:
             number = int(chosen["sample"])
             return self.samples[number] if 0 <= number < len(self.samples) else FAR_AWAY
         # As Gradio does for its own components: only what was uploaded may be named.
-        path, folder = Path(str(chosen.get("path", ""))).resolve(), Path(get_upload_folder()).resolve()
-        return path if path.is_relative_to(folder) and path.is_file() else FAR_AWAY
+        try:
+            return uploaded(chosen.get("path", ""))
+        except UsageError:
+            return FAR_AWAY
 
 
 def _shown(first: Event | None, how: How) -> list[Any]:

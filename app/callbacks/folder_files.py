@@ -15,7 +15,7 @@ from nonlocal_video.inference.prediction import Failure
 from nonlocal_video.inference.recognizer import Recognizer
 
 from ..messages import GONE
-from ..received import MAX_PATH_BYTES, ReceivedClip, receive_found, short
+from ..received import MAX_PATH_BYTES, ReceivedClip, can_be, receive_found, short
 from ..visit_folders import put_in
 
 NOTHING = "Choose some files, or name a folder."
@@ -112,8 +112,8 @@ class FolderFiles:
         folder = self.folder
         if self.root is None or not folder:
             raise UsageError(NOTHING)
-        if "\0" in folder or len(os.fsencode(folder)) > MAX_PATH_BYTES:
-            raise UsageError(f"A folder's name has at most {MAX_PATH_BYTES} bytes, none of them NUL.")
+        if not can_be(folder, MAX_PATH_BYTES):
+            raise UsageError(f"A folder's name is text of at most {MAX_PATH_BYTES} bytes, none of them NUL.")
         root = Path(os.path.realpath(self.root))
         chosen = Path(os.path.realpath(root / folder))
         if not chosen.is_relative_to(root):

@@ -14,6 +14,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from serving import Server, files_of
 
+from nonlocal_video.app.messages import GONE
 from nonlocal_video.inference.prediction import SECONDS_FIELDS, VIDEO_FIELDS
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.timeline_files import to_json
@@ -221,6 +222,17 @@ def test_no_file_outside_of_the_uploads_is_read(small_server: Server, uploads: P
         answer = ask_for(small_server, path, **how)
         assert answer["success"] is False
         assert "action" not in json.dumps(answer)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "a\0b", "x" * 300, "x" * 5000])
+def test_a_name_of_what_was_never_sent_is_refused_in_a_sentence(small_server: Server, name: str) -> None:
+    answer = ask_for(small_server, name)
+    assert (answer["success"], answer["output"]["error"]) == (False, GONE)
+    with httpx.Client(base_url=small_server.url, timeout=60) as http:
+        (begin,) = [one for one in http.get("/config").json()["dependencies"] if one["api_name"] == "begin"]
+        body = {"data": [None] * len(begin["inputs"]), "fn_index": begin["id"], "session_hash": "never-sent"}
+        said = http.post("/gradio_api/run/predict", json=body | {"event_data": {"path": name, "choice": 1}})
+    assert said.json()["error"] == GONE
 
 
 def test_what_was_uploaded_is_read(small_server: Server, uploads: Path) -> None:

@@ -90,7 +90,7 @@ def test_places_in_words(x: float, y: float, words: str) -> None:
 def test_times_and_shares_in_words() -> None:
     assert sentences.when(0.0) == "at the same moment"
     assert (sentences.when(0.62), sentences.when(-1.25)) == ("0.6 s later", "1.2 s earlier")
-    assert (sentences.percent(0.98), sentences.percent(0.998), sentences.percent(1.0)) == ("98%", "over 99%", "over 99%")
+    assert [sentences.percent(share) for share in (0.98, 0.998, 1.0)] == ["98%", "over 99%", "over 99%"]
     shares = [0.0, 0.0004, 0.006, 0.98, 0.998, 1.0]
     assert [sentences.figure(share) for share in shares] == ["0%", "<1%", "1%", "98%", ">99%", ">99%"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import socket
 import threading
 import time
@@ -261,3 +262,35 @@ def test_a_form_that_is_cut_off_is_refused(
     else:
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
         assert answer.json()["message"] == "The form ends before its last boundary; send it again."
+
+
+FILE = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="clip.mp4"\r\n\r\n1\r\n'
+END = b"--edge--\r\n"
+FORM = "multipart/form-data; boundary=edge"
+
+
+@pytest.mark.parametrize("follow", ["", "?upload_id=followed"])
+def test_an_upload_that_is_damaged_is_refused_in_a_sentence(
+    recognizer: Recognizer, follow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    no_file = FILE.replace(b'; filename="clip.mp4"', b"")
+    damaged = {
+        "no boundary": ("multipart/form-data", FILE + END),
+        "no form": ("application/json", b"{}"),
+        "no part": (FORM, b"rubbish" + END),
+        "a word in place of the file": (FORM, no_file + END),
+        "a word beside the file": (FORM, FILE + no_file.replace(b"files", b"other") + END),
+        "no name": (FORM, FILE.replace(b'name="files"; ', b"") + END),
+        "no head": (FORM, b"--edge\r\n\r\n1\r\n" + END),
+        "too long a name": (FORM, FILE.replace(b"clip", b"x" * 10_000) + END),
+        "a folder's name": (FORM, FILE.replace(b"clip.mp4", b"..") + END),
+        "too many": (FORM, 1001 * FILE + END),
+    }
+    with TestClient(create_app([recognizer]), base_url="http://127.0.0.1") as client:
+        for what, (kind, body) in damaged.items():
+            answer = client.post(f"/gradio_api/upload{follow}", content=body, headers={"Content-Type": kind})
+            assert answer.status_code in (400, 413), what
+            assert re.fullmatch(r"[^\n]{10,150}", answer.text), what
+        whole = client.post(f"/gradio_api/upload{follow}", content=FILE + END, headers={"Content-Type": FORM})
+    assert whole.status_code == 200

@@ -120,6 +120,8 @@ def test_a_folder_of_the_server_is_the_folder_run_of_classify(
         ("c", "no folder"),
         ("", NOTHING),
         ("a\0b", "none of them NUL"),
+        ("a\ud800b", "is text"),
+        ("a\nb", "no folder"),
         ("x" * 5000, "at most 4096 bytes"),
         ("x" * 300, "no folder"),
         ("b/" * 500, "no folder"),
@@ -228,9 +230,10 @@ def test_uploads_that_were_deleted(runs: FolderRuns, tmp_path: Path) -> None:
 
 def test_only_uploads_are_read(runs: FolderRuns, tmp_path_factory: pytest.TempPathFactory, root: Path) -> None:
     private = shutil.copy(root / "a.mp4", tmp_path_factory.mktemp("private") / "secret.mp4")
-    said = error_of(run_of(runs, [str(private)], None))
-    assert "drop it again" in said
-    assert "secret" not in said
+    for name in (str(private), *(str(root / odd) for odd in ("a\0b", "\ud800", "x" * 300, "x" * 5000))):
+        said = error_of(run_of(runs, [name], None))
+        assert "drop it again" in said
+        assert "secret" not in said
 
 
 def test_a_link_to_itself_gets_its_row_and_the_run_goes_on(runs: FolderRuns, root: Path) -> None:

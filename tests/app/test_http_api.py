@@ -411,11 +411,12 @@ def test_one_too_many_is_told_to_come_back(
     assert held.calls == 3
 
 
-def test_those_who_wait_at_the_page_count(recognizer: Recognizer, clip_folder: Path) -> None:
-    app = fastapi.FastAPI()
-    jobs = Jobs(max_waiting=1, keep_seconds=1)
-    add_http_api(app, HttpApi({"tiny": recognizer}, Turns(3, others=lambda: 3), jobs, max_upload_bytes=10**6))
-    response = post(TestClient(app), "classify", clip_folder / "a.mp4")
+def test_those_who_wait_at_the_page_count(
+    recognizer: Recognizer, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr("gradio.queueing.Queue.__len__", lambda _: 32)
+    response = post(TestClient(create_app([recognizer]), base_url=ADDRESS), "classify", clip_folder / "a.mp4")
     assert (response.status_code, response.json()["code"]) == (503, "busy")
 
 

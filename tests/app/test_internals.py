@@ -60,6 +60,14 @@ def without_the_cleaner(patch: pytest.MonkeyPatch) -> None:
     patch.delattr(route_utils, "delete_files_created_by_app")
 
 
+def without_the_parser_of_uploads(patch: pytest.MonkeyPatch) -> None:
+    patch.delattr(route_utils.GradioMultiPartParser, "on_headers_finished")
+
+
+def without_the_check_of_names(patch: pytest.MonkeyPatch) -> None:
+    patch.delattr(processing_utils, "check_all_files_in_cache")
+
+
 def without_the_messages_of_visitors(patch: pytest.MonkeyPatch) -> None:
     patch.delattr(queueing, "AsyncQueue")
 
@@ -68,6 +76,8 @@ def without_the_messages_of_visitors(patch: pytest.MonkeyPatch) -> None:
     ("change", "missing"),
     [
         (without_the_cleaner, r"gradio \S+ has no gradio\.route_utils\.delete_files_created_by_app"),
+        (without_the_parser_of_uploads, r"gradio \S+ has no GradioMultiPartParser\.on_headers_finished"),
+        (without_the_check_of_names, r"gradio \S+ has no gradio\.processing_utils\.check_all_files_in_cache"),
         (without_the_messages_of_visitors, r"gradio \S+ has no gradio\.queueing\.AsyncQueue"),
         (without_the_guarded_get, r"gradio \S+ has no gradio\.processing_utils\.async_ssrf_protected_get"),
         (with_a_download_of_its_own, r"gradio \S+ has no one function for all downloads"),

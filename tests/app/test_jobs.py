@@ -17,9 +17,12 @@ from fastapi.testclient import TestClient
 
 from nonlocal_video.app import jobs as jobs_module
 from nonlocal_video.app.http_errors import ApiError
+from nonlocal_video.app.http_forms import TimelineForm
 from nonlocal_video.app.http_job_answer import job_response
+from nonlocal_video.app.http_jobs import timeline_job
 from nonlocal_video.app.jobs import Job, Jobs
 from nonlocal_video.app.webhooks import post_json
+from nonlocal_video.inference.recognizer import Recognizer
 
 WITHIN_SECONDS = 30
 
@@ -56,6 +59,26 @@ def test_a_stopped_job_keeps_what_there_is_and_those_after_it_begin() -> None:
         await jobs.close()
 
     run(go())
+
+
+def test_windows_are_counted_as_they_are_done(recognizer: Recognizer, clip_folder: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+
+    class Asked(threading.Event):
+        """Asked after each window whether the work is to stop."""
+
+        def is_set(self) -> bool:
+            seen.append((job.done, job.planned))
+            return super().is_set()
+
+    job = Job("timeline", "a.mp4", stop=Asked())
+    form = TimelineForm(window_seconds=0.6, stride_seconds=0.4)
+    timeline_job(job, recognizer, clip_folder / "a.mp4", form)
+    done = [number for number, _ in seen]
+    assert len(done) > 1, "on the way, not at the end alone"
+    assert done == sorted({*done})
+    assert seen[-1] == (5, 5)
+    assert {planned for _, planned in seen} == {5}
 
 
 def test_at_the_end_those_that_wait_are_stopped_and_the_hosts_told() -> None:

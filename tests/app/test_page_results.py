@@ -59,7 +59,7 @@ def test_labels_of_a_folder_are_put_right_by_keyboard(page: Page, small_server: 
     page.locator("#folder-table select").select_option("check")
     expect(rows).to_have_count(3)
     scores = page.locator("#folder-table .percent").all_text_contents()
-    assert scores == sorted(scores, key=lambda score: float(score.strip("<%")))
+    assert scores == sorted(scores, key=lambda score: float(score.strip("<>%")))
     fields = page.locator("#folder-table input.label")
     fields.first.focus()
     page.keyboard.press("Enter")

@@ -258,6 +258,7 @@ def test_only_what_was_sent_may_be_named(
     assert begun(2, sample=0) == "waiting"
     for number, path in enumerate(
         [str(clip), str(uploads / "link.mp4"), f"{uploads}/../{clip.name}", "", str(uploads)]
+        + [f"{uploads}/{name}" for name in ("a\0b", "\ud800", "x" * 300, "x" * 5000)]
     ):
         assert begun(10 + number, path=path) == "error"
     assert begun(20, sample=1) == begun(21, sample=-1) == begun(22) == "error"

@@ -63,3 +63,18 @@ def test_little_is_open(script: ModuleType, app: fastapi.FastAPI) -> None:
     assert without == {"/", "/healthz", "/favicon.ico", "/manifest.json", "/robots.txt"}
     changing = [site for _, methods, (_, site, _) in rules if not {"GET", "HEAD"} & {*methods}]
     assert set(changing) == {"refused"}
+
+
+def test_the_page_has_the_parts_that_strangers_need_and_names_tests_that_exist() -> None:
+    parts = {"Video files", "Who may do what", "Every route", "Behind a proxy with TLS", "FFmpeg 4.1 inside decord"}
+    assert parts <= {*re.findall(r"^## (.+)", PAGE, re.MULTILINE)}
+    for who in ("a stranger, with `--auth`", "a visitor: ", "a page of another site", "the sender of a video"):
+        assert f"| {who}" in PAGE
+    assert "docker.md#behind-tls" in PAGE
+    attacks = PAGE.partition("## What was attacked, and what it gave")[2]
+    rows = [row for row in attacks.splitlines() if row.startswith("| ") and "---" not in row and "| kind |" not in row]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`(tests/\w+/test_\w+\.py)`", row)
+        assert named, row
+        assert all((DOCS.parent / name).is_file() for name in named), row

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 from fastapi.testclient import TestClient
 from serving import STOP_WITHIN_SECONDS, serving
 
+from nonlocal_video.app import application, body_limit, login, server
 from nonlocal_video.app.application import create_app
+from nonlocal_video.app.connections import LimitedConnection
 from nonlocal_video.app.server import serve
 from nonlocal_video.errors import UsageError
 from nonlocal_video.inference.recognizer import Recognizer
@@ -84,6 +87,69 @@ def test_a_password_is_asked_for(start: StartClient) -> None:
     assert client.post("/login", data={"username": "ann", "password": "wrong"}).status_code == 400
     assert client.post("/login", data={"username": "ann", "password": "secret"}).status_code == 200
     assert client.get("/config").status_code == 200
+    tries = [client.post("/login", data={"username": "ann", "password": "wrong"}).status_code for _ in range(21)]
+    assert tries[-1] == 429, "after at most 20 wrong ones"
+
+
+def test_what_the_command_line_says_holds_at_the_server(
+    run: Callable[..., Any],
+    recognizer: Recognizer,
+    clip_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the options to the answers, with a network that is there already and without an address."""
+    token = "a-token-that-nobody-would-guess"
+    (tmp_path / "tokens").write_text(f"{token}\n")
+    program = {"Authorization": f"Bearer {token}"}
+    answers: dict[str, Any] = {}
+
+    class Asked:
+        """In place of the server: asks the application."""
+
+        def __init__(self, app: Any, **how: Any) -> None:
+            self.app, self.on_signal = app, how["on_signal"]
+
+        def run(self, **_: Any) -> None:
+            with TestClient(self.app, base_url="http://127.0.0.1") as client:
+                answers["stranger"] = client.get("/v1/docs")
+                answers["program"] = client.get("/v1/docs", headers={**program, "Host": "video.example"})
+                answers["foreign"] = client.get("/v1/docs", headers={**program, "Host": "evil.example"})
+                answers["large"] = client.post("/v1/classify", headers={"Content-Length": str(2 * MEGABYTE + 1)})
+                for name, form in (("file", {"path": "no.mp4"}), ("hook", {"path": "a.mp4", "webhook": "http://x/"})):
+                    sent = {field: (None, value) for field, value in form.items()}
+                    answers[name] = client.post("/v1/timeline", headers=program, files=sent)
+                assert client.portal is not None
+                client.portal.call(self.on_signal)
+                answers["late"] = client.post("/v1/timeline", headers=program, files={"path": (None, "a.mp4")})
+
+    monkeypatch.setattr(server, "load", lambda *_, **__: nullcontext(recognizer))
+    monkeypatch.setattr(server, "GracefulServer", Asked)
+    doors = ("--auth", "ann:secret", "--token-file", tmp_path / "tokens", "--allowed-host", "video.example")
+    offers = ("--folder-root", clip_folder, "--allow-webhook", "hooks.example", "--max-upload-mb", "1")
+    done = run("serve", "--port", "0", *doors, *offers)
+    assert done.status == 0, done.err
+    statuses = {name: answer.status_code for name, answer in answers.items()}
+    expected = {"stranger": 401, "program": 200, "foreign": 403, "large": 413, "file": 404, "hook": 422, "late": 503}
+    assert statuses == expected
+    assert "hooks.example" in answers["hook"].json()["message"]
+    assert "The server is ending" in answers["late"].json()["message"]
+
+
+def test_the_limits_are_those_that_are_written_down() -> None:
+    """Other tests take shorter ones."""
+    page = " ".join((Path(__file__).parents[2] / "docs" / "security.md").read_text("utf-8").split())
+    for limit, most, words in (
+        (LimitedConnection.head_seconds, 10, "The head of a request has {:g} seconds"),
+        (body_limit.IDLE_SECONDS, 60, "a body {:g} between two parts"),
+        (LimitedConnection.read_seconds, 60, "takes nothing of its answer is left after {:g}"),
+        (body_limit.MAX_BODY_BYTES / MEGABYTE, 1, "A body that is not an upload may have {:g} MiB"),
+        (login.MAX_WRONG, 20, "try a password ({:g} wrong ones from an address"),
+        (login.MAX_WRONG_OVERALL, 20, ""),
+        (application.MAX_SESSIONS, 500, "at most {:g} visitors are remembered"),
+    ):
+        assert limit <= most
+        assert words.format(limit) in page
 
 
 def test_the_page_names_no_other_host(start: StartClient) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import re
 import struct
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +35,19 @@ def test_decord_gets_only_what_it_is_exact_for(container: str, codec: str, decod
     assert row.reason
     assert choose(container, codec, has_edit_list=True, is_plain=True).decoder == "pyav"
     assert choose(container, codec, has_edit_list=False, is_plain=False).decoder == "pyav"
+
+
+def test_the_ffmpeg_in_decords_wheel_is_the_one_that_is_written_down() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text("utf-8")
+    assert "decord's wheel carries FFmpeg 4.1" in page
+    try:
+        files = metadata.files("decord") or []
+    except metadata.PackageNotFoundError:
+        pytest.skip("no decord")
+    libraries = [file.name for file in files if re.match(r"libavcodec.*\.so\.", file.name)]
+    if not libraries:
+        pytest.skip("a wheel of another system")
+    assert all(".so.58.35." in name for name in libraries), "the number of FFmpeg 4.1's libavcodec"
 
 
 def test_the_last_row_fits_everything() -> None:

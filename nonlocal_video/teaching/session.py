@@ -141,7 +141,7 @@ class TeachingSession:
         found, seen, lesson = self._learnt()
         seen_now = self._recognizer.classify(source, fast=self._fast)
         assert seen_now.features is not None
-        weight, bias = head_weights(lesson.linear, seen.features, self._directions)
+        weight, bias = head_weights(lesson.linear, seen.features, self._directions, lesson.scales)
         logits: NDArray[np.float32] = (weight @ seen_now.features + bias).astype(np.float32)
         likeness = lesson.classes.likeness(seen_now.features[None])
         notes = seen_now.notes

@@ -85,7 +85,26 @@ def lines(found: dict[str, Any]) -> list[str]:
         rows += [
             f"| {name}, {k} a class | {' | '.join(percent(result[k][way]['mean']) for way in ways)} |" for k in shots
         ]
+    if "windows" in found:
+        rows += windows(found["windows"])
     return [*rows, *(["", found["note"]] if "note" in found else []), ""]
+
+
+def windows(found: dict[str, Any]) -> list[str]:
+    ways = ("alone", "refined", "less the mean, refined")
+    return [
+        "",
+        "The same clips' views as the windows of one camera's video in the other place, both ways round: of all clips, "
+        "and of those of one class alone.",
+        "",
+        "| the video shows | alone | refined, as `timeline` does | less the video's mean, refined |",
+        "| --- | ---: | ---: | ---: |",
+        *(
+            f"| {video}, {k} a class | {' | '.join(percent(found[k][f'{video}, {way}']['mean']) for way in ways)} |"
+            for video in ("all clips", "one class")
+            for k in found
+        ),
+    ]
 
 
 def row(name: str, cells: list[dict[str, Any] | None], digits: int = 1) -> str:

@@ -46,7 +46,8 @@ EXTRA_OF_PACKAGE = {
 def doctor() -> None:
     """Report what is installed, which decoders and devices work, and how to fix the rest."""
     console = table_console()
-    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    cores = os.cpu_count()
+    system = f"{platform.system()} {platform.machine()}, {cores} core{'' if cores == 1 else 's'}"
     console.print(f"nonlocal-video {__version__}, Python {platform.python_version()}, {system}")
     console.print(_packages())
 

@@ -168,20 +168,26 @@ function classCard({ name, clips }, placeholder) {
     return card;
 }
 
+/** What stays of a field or button when its card is made anew: the card's name, and its own. */
+function markOf(one) {
+    const field = one.closest(".teach-class")?.querySelector(".teach-name");
+    return field && [field.defaultValue || field.placeholder, one.tagName, one.getAttribute("aria-label") || one.textContent].join("\n");
+}
+
 function showClasses() {
     const focused = document.activeElement, isName = element.contains(focused) && focused.matches(".teach-name");
     isStale = isRecording || (isName && focused.value !== focused.defaultValue);
     if (isStale) return;
+    const mark = classes.contains(focused) && markOf(focused);
     if (classes.contains(camera)) {
         cameraSays.before(camera);
         if (camera.srcObject) camera.play().catch(() => {});
     }
-    const wasName = isName && focused.value;
     classes.replaceChildren(
         ...state.classes.map((one) => classCard(one)),
         ...drafts.map((draft) => classCard({ name: "", clips: [] }, draft)),
     );
-    if (wasName) [...classes.querySelectorAll(".teach-name")].find((field) => field.value === wasName)?.focus();
+    if (mark) [...classes.querySelectorAll("input, button")].find((one) => markOf(one) === mark)?.focus();
 }
 
 function show() {

@@ -49,7 +49,7 @@ def events(recognition: Recognition, clip: Path, **how: Any) -> list[dict[str, A
 @pytest.mark.parametrize(
     ("views", "how", "used"),
     [
-        ("1x1", {}, "1x1 view"),
+        ("1x1", {}, "1 view"),
         ("fast", {"fast": True}, "1 view of 4 frames"),
         ("3x1", {"views": "3x1"}, "3x1 view"),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absent import absent
 
 from nonlocal_video.video import decoder_table
 from nonlocal_video.video._choice import choose
@@ -43,7 +44,7 @@ def test_the_ffmpeg_in_decords_wheel_is_the_one_that_is_written_down() -> None:
     try:
         files = metadata.files("decord") or []
     except metadata.PackageNotFoundError:
-        pytest.skip("no decord")
+        absent("no decord")
     libraries = [file.name for file in files if re.match(r"libavcodec.*\.so\.", file.name)]
     if not libraries:
         pytest.skip("a wheel of another system")

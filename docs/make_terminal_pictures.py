@@ -32,7 +32,6 @@ COLUMNS = 120
 WINDOW_SECONDS = 2.4
 TO_TRAIN_ON = (
     ("dance.mp4", "dancing", 24.0),
-    ("dancer.mp4", "dancing", 2.5),
     ("pianist.mp4", "playing", 5.0),
     ("keyboard.mp4", "playing", 3.0),
 )
@@ -79,11 +78,7 @@ def main() -> None:
 def segments() -> str:
     """A list of segments to train on."""
     rows = ["path,start_seconds,end_seconds,label"]
-    for name, label, seconds in (
-        ("dance.mp4", "dancing", 24.0),
-        ("pianist.mp4", "playing", 5.0),
-        ("keyboard.mp4", "playing", 3.0),
-    ):
+    for name, label, seconds in TO_TRAIN_ON:
         for number in range(int(seconds / WINDOW_SECONDS)):
             start = number * WINDOW_SECONDS
             rows.append(f"{name},{start:.1f},{start + WINDOW_SECONDS:.1f},{label}")

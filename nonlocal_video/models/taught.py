@@ -143,7 +143,10 @@ def to_length_1(rows: Array) -> Array:
 
 
 def rooted(features: NDArray[np.floating]) -> Array:
-    """Return the square roots of features, with their signs: few large features then decide less."""
+    """Return the square roots of features, with their signs: few large features then decide less.
+
+    `retrieval.likeness` has it for archives, by PyTorch, which a card does without.
+    """
     values = np.asarray(features, np.float64)
     return np.copysign(np.sqrt(np.abs(values)), values)
 

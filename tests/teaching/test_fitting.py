@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nonlocal_video.models.taught import TaughtClasses, damped, encoded, mean_share, rooted
+from nonlocal_video.retrieval.likeness import rooted as rooted_by_search
 from nonlocal_video.teaching.fitting import (
     TaughtExamples,
     damping,
@@ -214,6 +215,8 @@ def test_a_layer_that_takes_features_as_they_are_gives_the_heads_logits() -> Non
 
 def test_roots_keep_their_signs() -> None:
     assert rooted(np.array([4.0, 0.0, -9.0])).tolist() == [2.0, 0.0, -3.0]
+    features = np.random.default_rng(0).normal(size=(5, NUM_FEATURES)).astype(np.float32)
+    np.testing.assert_allclose(rooted(features), rooted_by_search(features), rtol=1e-6)
 
 
 def test_damping_of_a_head_is_of_a_general_one_alone() -> None:

@@ -35,7 +35,7 @@ def figure(share: float) -> str:
     """Format a share for a table, as percent.js does: what is nearly nothing or nearly certain is not rounded to it."""
     if share >= 0.995:
         return ">99%"
-    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+    return "<1%" if share < 0.005 else f"{share:.0%}"
 
 
 def place(x: float, y: float) -> str:

@@ -92,7 +92,7 @@ def test_times_and_shares_in_words() -> None:
     assert (sentences.when(0.62), sentences.when(-1.25)) == ("0.6 s later", "1.2 s earlier")
     assert [sentences.percent(share) for share in (0.98, 0.998, 1.0)] == ["98%", "over 99%", "over 99%"]
     shares = [0.0, 0.0004, 0.006, 0.98, 0.998, 1.0]
-    assert [sentences.figure(share) for share in shares] == ["0%", "<1%", "1%", "98%", ">99%", ">99%"]
+    assert [sentences.figure(share) for share in shares] == ["<1%", "<1%", "1%", "98%", ">99%", ">99%"]
 
 
 @pytest.mark.parametrize("start", [0.31, 0.39])

@@ -64,7 +64,7 @@ def visit(url: str, clip: Path) -> Figures:
 
 
 def compare(this: Callable[[int], Figures], other: Callable[[int], Figures], runs: int) -> dict[str, object]:
-    """Call both in turn, one uncounted time more than `runs`; medians, and the ratios of each pair."""
+    """Call both in turn, one uncounted time more than `runs`; medians, the slowest, and the ratios of each pair."""
     pairs = []
     for number in range(1 + runs):
         first, second = (other, this) if number % 2 else (this, other)
@@ -77,6 +77,10 @@ def compare(this: Callable[[int], Figures], other: Callable[[int], Figures], run
         name: {
             "this": round(statistics.median(pair[0][name] for pair in counted), 3),
             "other": round(statistics.median(pair[1][name] for pair in counted), 3),
+            "slowest": {
+                version: round(max(pair[position][name] for pair in counted), 3)
+                for position, version in enumerate(("this", "other"))
+            },
             "ratios": [round(pair[0][name] / pair[1][name], 3) for pair in counted],
             "ratio": round(statistics.median(pair[0][name] / pair[1][name] for pair in counted), 3),
         }

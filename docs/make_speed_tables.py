@@ -61,12 +61,14 @@ def versions(results: dict[str, Any]) -> str:
             "overlay_seconds": "the page, until the overlay plays",
         },
     }
-    rows = [["", "before, s", "now, s", "ratio", "each pair's"]]
+    rows = [["", "before, s", "now, s", "ratio", "each pair's", "slowest before, now"]]
     for case, figures in names.items():
         for key, name in figures.items() if case in results["cases"] else ():
             found = results["cases"][case][key]
             pairs = ", ".join(f"{ratio:.2f}" for ratio in found["ratios"])
-            rows.append([name, f"{found['other']:.1f}", f"{found['this']:.1f}", f"x{found['ratio']:.2f}", pairs])
+            slowest = ", ".join(f"{found['slowest'][version]:.1f}" for version in ("other", "this"))
+            medians = [f"{found[version]:.1f}" for version in ("other", "this")]
+            rows.append([name, *medians, f"x{found['ratio']:.2f}", pairs, slowest])
     machine = results["machine"]
     return (
         f"{_table(*rows)}\n\n{results['num_clips']} clips, one video of {results['video_seconds']} s, the page's clip "

@@ -1,4 +1,4 @@
-"""Make the picture of how README begins: `python docs/make_readme_picture.py`. Needs the test and docs extras and a Chromium."""
+"""Make the picture of how README begins: `python docs/make_readme_picture.py`. Needs the docs extra and a Chromium."""
 
 from __future__ import annotations
 

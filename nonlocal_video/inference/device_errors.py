@@ -1,4 +1,4 @@
-"""Translation of PyTorch's device and memory errors into those of this project."""
+"""Translation of device and memory errors of PyTorch and OpenVINO into those of this project."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nonlocal_video.errors import DeviceError, VideoError
 
 Failure = Literal["out_of_memory", "device"]
 
-_NO_MEMORY = (  # CUDA, cuDNN, cuBLAS and PyTorch's CPU allocator, which have no exception type
+_NO_MEMORY = (  # CUDA, cuDNN, cuBLAS, PyTorch's CPU allocator and OpenVINO, which have no exception type
     "out of memory",
     "CUDNN_STATUS_ALLOC_FAILED",  # up to cuDNN 8
     "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
@@ -25,6 +25,7 @@ _NO_MEMORY = (  # CUDA, cuDNN, cuBLAS and PyTorch's CPU allocator, which have no
     "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # its handle needs memory beside PyTorch's allocator
     "can't allocate memory",
     "not enough memory",
+    "Failed to allocate",  # OpenVINO
 )
 _DEAD = ("CUDA error", "CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED", "HIP error")
 

@@ -6,6 +6,8 @@ import gc
 import json
 import mmap
 import shutil
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from random_networks import KERNELS, needs_openvino, random_network, resnet_card
 from torch import Tensor
 
 import nonlocal_video as nlv
@@ -26,6 +29,7 @@ from nonlocal_video.inference.prediction import Failure, Prediction
 from nonlocal_video.inference.recognizer import Recognizer
 from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.inference.runtimes.runner import NetworkRunner
+from nonlocal_video.models.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +46,7 @@ NO_MEMORY = [
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    RuntimeError("Check 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate 8 bytes"),
     MemoryError(),
 ]
 DEAD = [torch.AcceleratorError(ILLEGAL), RuntimeError("CUDA error: unspecified launch failure")]
@@ -100,6 +105,37 @@ def test_cudnns_names_are_those_of_the_installed_one() -> None:
             name = f"CUDNN_STATUS_INTERNAL_ERROR_{place}_ALLOCATION_FAILED"
             assert failure_of(RuntimeError(f"cuDNN error: {name}")) == "out_of_memory"
             assert library.find(f"\0{name}\0".encode()) > 0, f"cuDNN has no {name}"
+
+
+FULL_IN_OPENVINO = """
+import resource, sys
+import psutil, torch
+import nonlocal_video as nlv
+from nonlocal_video.inference.device_errors import failure_of
+
+torch.set_num_threads(2)
+with nlv.load(sys.argv[1], device="cpu", runtime="openvino") as recognizer:
+    view = torch.zeros(1, 3, 8, 36, 36)
+    recognizer.forward(view)
+    views = view.repeat(4000, 1, 1, 1, 1)
+    network = recognizer._engine.runner.by_openvino
+    room = psutil.Process().memory_info().vms + 2**22
+    resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
+    try:
+        network._run(network._compiled[view.shape[1:], 1], views)
+    except RuntimeError as error:
+        print(failure_of(error))
+"""
+
+
+@needs_openvino
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does it")
+def test_openvinos_words_are_those_of_the_installed_one(tmp_path: Path) -> None:
+    card = resnet_card(KERNELS)
+    save_checkpoint(tmp_path / "small.safetensors", random_network(card), card, dtype=torch.float32)
+    command = [sys.executable, "-c", FULL_IN_OPENVINO, tmp_path / "small.safetensors"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "out_of_memory"
 
 
 @pytest.mark.parametrize("error", DEAD, ids=["accelerator", "runtime"])

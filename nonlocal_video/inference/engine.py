@@ -96,7 +96,7 @@ class Engine:
         inputs_of: Sequence[str] = (),
         outputs_of: Sequence[str] = (),
     ) -> tuple[list[Prediction], Captured]:
-        """Answer for clips, `batch_size` views at a time.
+        """Answer for clips, `batch_size` views at a time, or as many as OpenVINO computes at the same time.
 
         Where memory runs out the batch is halved; what fitted is remembered for inputs of that size. It is split, too,
         where a feature map would have more elements than 32 bits can index (`batch_limit`).
@@ -136,6 +136,12 @@ class Engine:
             while position < len(views):
                 spec = clips[views[position][0]].input
                 size = self._at_most(min(batch_size, len(views)), spec.num_frames, spec.crop)
+                if len(views) > position + size and (spec.num_frames, spec.crop) not in self._fitting:
+                    shape = torch.Size((3, spec.num_frames, spec.crop, spec.crop))
+                    at_once = self.runner.at_once_now(
+                        shape, pooled_layer=pooled_layer, inputs_of=inputs_of, outputs_of=outputs_of
+                    )
+                    size = max(size, at_once)
                 batch = views[position : position + size]
                 started = time.perf_counter()
                 answered = self._batch(

@@ -127,6 +127,7 @@ def stream_features(
     spec, layer = request.checked(recognizer)
     device = recognizer.device
     workers = default_workers(device) if workers is None else workers
+    at_once = recognizer.at_once if batch_size is None else batch_size
     batch_size = default_batch_size(device, spec) if batch_size is None else batch_size
     for name, number in (("workers", workers), ("batch-size", batch_size)):
         if number < 1:
@@ -151,7 +152,7 @@ def stream_features(
             if isinstance(event, LoadedClip):
                 gathered.num_pending += 1
                 batch.append((gathered, event))
-                if len(batch) == batch_size:
+                if len(batch) == max(batch_size, at_once):
                     num_ahead = request.windows.num_crops * sum(one.num_ahead for one in in_hand)
                     _compute(recognizer, batch, batch_size, request.layer, num_ahead)
                     batch = []

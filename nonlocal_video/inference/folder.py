@@ -47,12 +47,13 @@ def classify_files(
     """
     spec = predictor.card.view(fast=request.fast)
     workers = default_workers(device) if workers is None else workers
+    at_once = predictor.at_once if batch_size is None else batch_size
     batch_size = default_batch_size(device, spec) if batch_size is None else batch_size
     for name, number in (("workers", workers), ("batch-size", batch_size)):
         if number < 1:
             raise UsageError(f"{name} = {number} should be at least 1.")
     num_views = request.views.num_clips * request.views.num_crops
-    group_size = math.ceil(batch_size / num_views)
+    group_size = math.ceil(max(batch_size, at_once) / num_views)
     loaders: queue.SimpleQueue[ClipLoader] = queue.SimpleQueue()
     readers = [predictor.new_reader() for _ in range(workers)]
     for reader in readers:

@@ -74,6 +74,11 @@ class Predictor:
         return self._engine.runner.runtime
 
     @property
+    def at_once(self) -> int:
+        """Number of views to hand over together: more than 1 where the runtime may compute them at the same time."""
+        return self._engine.runner.at_once
+
+    @property
     def precision(self) -> Precision:
         """Precision of the network's convolutions and matrix products."""
         return self.options.precision

@@ -84,6 +84,7 @@ def _slide(
     spec, region = predictor.card.view(fast=fast), request.region
     check_context(context)
     check_has_features(predictor.network, predictor.card.name, context)
+    at_once = predictor.at_once if batch_size is None else batch_size
     batch_size = default_batch_size(predictor.device, spec) if batch_size is None else batch_size
     if batch_size < 1:
         raise UsageError(f"batch-size = {batch_size} should be at least 1.")
@@ -98,8 +99,8 @@ def _slide(
         logits = np.empty_like(scores)
         features: NDArray[np.float32] | None = None
         done, spent = 0, StageTimings(0.0, 0.0, 0.0)
-        with closing(read_ahead(windows.clips, batch_size)) as clips:
-            for batch in _batches(clips, batch_size):
+        with closing(read_ahead(windows.clips, max(batch_size, at_once))) as clips:
+            for batch in _batches(clips, max(batch_size, at_once)):
                 before, info = done, batch[-1].info  # which another decoder may have taken over
                 runtime = predictor.runtime
                 num_ahead = len(scores) - done - len(batch)

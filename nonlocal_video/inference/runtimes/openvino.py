@@ -6,6 +6,7 @@ import functools
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,6 +20,9 @@ from nonlocal_video.inference.runtimes.compiled_cache import CompiledCache, entr
 from nonlocal_video.inference.runtimes.traceable import TOLERANCE, TracedAnswer, outputs_of, trace, traceable
 from nonlocal_video.models.card import ModelCard
 
+AT_ONCE = 2
+"""Number of views that are computed at the same time where there are several: each has its share of the threads, and
+none of these waits for the other's at the end of a layer."""
 BFLOAT16_TOLERANCE = 0.1
 """Largest difference from PyTorch allowed in bfloat16, as a share of the largest value; seen were 3% of the logits."""
 _log = logging.getLogger(__name__)
@@ -72,8 +76,9 @@ def compiled(model: Any, num_threads: int, *, bfloat16: bool = False) -> Any:
     return _core().compile_model(model, "CPU", _settings(num_threads, bfloat16=bfloat16))
 
 
-def _settings(num_threads: int, *, bfloat16: bool) -> dict[str, Any]:
+def _settings(num_threads: int, *, bfloat16: bool, num_streams: int = 1) -> dict[str, Any]:
     return {
+        "NUM_STREAMS": num_streams,
         # CPUs with bfloat16 arithmetic would be given it without a word.
         "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": num_threads,
@@ -99,6 +104,8 @@ class OpenVINONetwork:
     shape of view, and what was compiled is kept, in memory and in the cache on disk, only if it gives PyTorch's answer
     for one view: it is another program, and one that hides damage, as its ReLU makes 0 of what is not a number.
 
+    One view has all threads; several are computed `at_once`, by the same program with other threads.
+
     Attributes:
         inputs_of: Dotted names of the layers whose inputs it gives: all non-local blocks.
         outputs_of: Dotted names of the layers whose outputs it gives: the one before the classifier.
@@ -115,30 +122,37 @@ class OpenVINONetwork:
         """
         self.card = card
         self._network, self._cache, self._bfloat16 = network, cache, bfloat16
-        self._compiled: dict[torch.Size, Any] = {}
+        self._compiled: dict[tuple[torch.Size, int], Any] = {}  # by shape and views at once
+        self._compiled_here: set[torch.Size] = set()  # what came from the cache cannot be exported again
         self._keys: dict[torch.Size, str | None] = {}
         self._outputs = outputs_of(network)
         self.inputs_of = [name for kind, name in self._outputs if kind == "input"]
         self.outputs_of = [name for kind, name in self._outputs if kind == "output"]
 
+    @property
+    def at_once(self) -> int:
+        """Number of views that are computed at the same time where there are several."""
+        return min(AT_ONCE, torch.get_num_threads())
+
     def gives(self, *, inputs_of: Sequence[str], outputs_of: Sequence[str]) -> bool:
         """Return whether it can keep these inputs and outputs of layers."""
         return set(inputs_of) <= set(self.inputs_of) and set(outputs_of) <= set(self.outputs_of)
 
-    def is_compiled(self, shape: torch.Size) -> bool:
-        """Return whether the network is compiled for views of a shape (3, T, S, S).
+    def is_compiled(self, shape: torch.Size, num_views: int = 1) -> bool:
+        """Return whether the network is compiled for views of a shape (3, T, S, S), so many in a batch.
 
         The first time that a shape is asked for, this looks in the cache on disk.
         """
-        if shape in self._compiled or shape in self._keys:
-            return shape in self._compiled
-        key = self._keys[shape] = entry_key(self._network, self.card, tuple(shape), bfloat16=self._bfloat16)
-        blob = None if key is None else self._cache.get(key)
+        num_streams = self._num_streams(num_views)
+        if (shape, num_streams) in self._compiled:
+            return True
+        if shape in self._keys and not any(of_shape == shape for of_shape, _ in self._compiled):
+            return False
+        blob = self._blob(shape)
         if blob is None:
             return False
         try:
-            settings = _settings(torch.get_num_threads(), bfloat16=self._bfloat16)
-            self._compiled[shape] = _core().import_model(blob, "CPU", settings)
+            self._compiled[shape, num_streams] = self._imported(blob, num_streams)
         except Exception as error:  # of another build with the same version, for one; it is compiled again
             _log.warning("the compiled network in the cache cannot be used: %s", error)
             return False
@@ -156,29 +170,68 @@ class OpenVINONetwork:
         """
         shape = view.shape[1:]
         network = self._compile(shape)
-        found = self._run(network, view)
-        self._check("logits", found.logits, by_pytorch.logits)
-        if found.features is not None and by_pytorch.features is not None:
-            self._check("features", found.features, by_pytorch.features)
-        for kind, of_found, of_pytorch in (
-            ("input", found.kept.inputs, by_pytorch.kept.inputs),
-            ("output", found.kept.outputs, by_pytorch.kept.outputs),
-        ):
-            for name, values in of_found.items():
-                self._check(f"features ({kind} of {name})", values, of_pytorch[name])
-        self._compiled[shape] = network
+        self._check_answer(self._run(network, view), by_pytorch)
+        blob = _exported(network)
+        if self.at_once > 1:
+            self._check_answer(self._run(self._imported(blob, self.at_once), view), by_pytorch)
+        self._compiled[shape, 1] = network
+        self._compiled_here.add(shape)
         key = self._keys.get(shape)
         if key is not None:
-            self._cache.put(key, _exported(network))
+            self._cache.put(key, blob)
 
     def __call__(self, views: Tensor) -> NetworkAnswer:
-        """Run the compiled network on normalised views (B, 3, T, S, S) of a shape that `is_compiled`."""
-        return self._run(self._compiled[views.shape[1:]], views)
+        """Run the compiled network on normalised views (B, 3, T, S, S) for which it `is_compiled`."""
+        num_streams = self._num_streams(len(views))
+        network = self._compiled[views.shape[1:], num_streams]
+        return self._run(network, views) if num_streams == 1 else self._run_at_once(network, views, num_streams)
+
+    def _blob(self, shape: torch.Size) -> bytes | None:
+        """Return the compiled network of a shape, from which it can be made for any number of streams."""
+        if shape in self._compiled_here:
+            return _exported(self._compiled[shape, 1])
+        if shape not in self._keys:
+            self._keys[shape] = entry_key(self._network, self.card, tuple(shape), bfloat16=self._bfloat16)
+        key = self._keys[shape]
+        return None if key is None else self._cache.get(key)
+
+    def _num_streams(self, num_views: int) -> int:
+        return self.at_once if num_views > 1 else 1
+
+    def _imported(self, blob: bytes, num_streams: int) -> Any:
+        settings = _settings(torch.get_num_threads(), bfloat16=self._bfloat16, num_streams=num_streams)
+        return _core().import_model(blob, "CPU", settings)
 
     def _run(self, network: Any, views: Tensor) -> NetworkAnswer:
         # Views aren't copied; the results are, so that the next run doesn't overwrite them.
         found = network(views.contiguous().numpy(), share_inputs=True)
-        logits, *others = (torch.from_numpy(found[output]) for output in network.outputs)
+        return self._answer([torch.from_numpy(found[output]) for output in network.outputs])
+
+    def _run_at_once(self, network: Any, views: Tensor, num_streams: int) -> NetworkAnswer:
+        parts = views.contiguous().split(1)
+        requests = [network.create_infer_request() for _ in range(num_streams)]
+        found: list[list[Tensor]] = []
+
+        def take(position: int) -> None:
+            request = requests[position % num_streams]
+            request.wait()
+            found.append([torch.from_numpy(one.data.copy()) for one in request.output_tensors])
+
+        try:
+            for position, part in enumerate(parts):
+                if position >= num_streams:
+                    take(position - num_streams)
+                requests[position % num_streams].start_async(part.numpy(), share_inputs=True)
+            for position in range(len(found), len(parts)):
+                take(position)
+        finally:
+            for request in requests:  # after an error the others still read the views
+                with suppress(RuntimeError):
+                    request.wait()
+        return self._answer([torch.cat(of_all) for of_all in zip(*found, strict=True)])
+
+    def _answer(self, outputs: Sequence[Tensor]) -> NetworkAnswer:
+        logits, *others = outputs
         kept, features = Captured(), None
         for (kind, name), values in zip(self._outputs, others, strict=True):
             if kind == "pooled":
@@ -188,6 +241,17 @@ class OpenVINONetwork:
             else:
                 kept.inputs[name] = values
         return NetworkAnswer(logits, features, kept)
+
+    def _check_answer(self, found: NetworkAnswer, expected: NetworkAnswer) -> None:
+        self._check("logits", found.logits, expected.logits)
+        if found.features is not None and expected.features is not None:
+            self._check("features", found.features, expected.features)
+        for kind, of_found, of_expected in (
+            ("input", found.kept.inputs, expected.kept.inputs),
+            ("output", found.kept.outputs, expected.kept.outputs),
+        ):
+            for name, values in of_found.items():
+                self._check(f"features ({kind} of {name})", values, of_expected[name])
 
     def _check(self, what: str, found: Tensor, expected: Tensor) -> None:
         difference, largest = float((found - expected).abs().max()), float(expected.abs().max())

@@ -75,13 +75,14 @@ class NetworkRunner:
             self.runtime = "torch"
             answer = self.by_torch(views, pooled_layer=pooled_layer, inputs_of=inputs_of, outputs_of=outputs_of)
             return answer, "torch"
-        choice = self._choose(shape, self._seconds_by_torch[shape])
+        choice = self._choose(shape, self._seconds_by_torch[shape], len(views))
         by_torch = None
         if choice.runtime == "torch":
             by_torch, seconds = self._timed(views, inputs_of, outputs_of)
             self._seconds_by_torch[shape] += seconds
-            choice = self._choose(shape, self._seconds_by_torch[shape] + seconds / len(views) * num_ahead)
-        if choice.runtime == "openvino" and not self._prepared(views[:1], by_torch):
+            seconds_ahead = seconds / len(views) * num_ahead
+            choice = self._choose(shape, self._seconds_by_torch[shape] + seconds_ahead, len(views))
+        if choice.runtime == "openvino" and not self._prepared(views, by_torch):
             choice = self._choose(shape, 0.0)  # PyTorch, and why
         self._tell(choice, shape)
         self.runtime = choice.runtime
@@ -95,6 +96,30 @@ class NetworkRunner:
     def may_use_openvino(self, shape: torch.Size) -> bool:
         """Return whether OpenVINO would run the network on views of a shape (3, T, S, S) if there were very many."""
         return self._choose(shape, math.inf).runtime == "openvino"
+
+    @property
+    def at_once(self) -> int:
+        """Number of views to hand over together: more than 1 where OpenVINO may compute them at the same time."""
+        may_use = choose_runtime(
+            self._option,
+            device=self._device,
+            precision=self._precision,
+            problem=self._problem,
+            seconds_by_torch=math.inf,
+        )
+        return self.by_openvino.at_once if may_use.runtime == "openvino" else 1
+
+    def at_once_now(
+        self, shape: torch.Size, *, pooled_layer: str | None, inputs_of: Sequence[str], outputs_of: Sequence[str]
+    ) -> int:
+        """Return how many views of a shape (3, T, S, S) would now be computed at the same time, if there were several.
+
+        The other arguments are those of a run.
+        """
+        if pooled_layer is not None or not self.by_openvino.gives(inputs_of=inputs_of, outputs_of=outputs_of):
+            return 1
+        is_used = self._choose(shape, self._seconds_by_torch[shape], num_views=2).runtime == "openvino"
+        return self.by_openvino.at_once if is_used else 1
 
     def _timed(self, views: Tensor, inputs_of: Sequence[str], outputs_of: Sequence[str]) -> tuple[NetworkAnswer, float]:
         """Run PyTorch; return its answer and the seconds that this took, without those of its start.
@@ -110,27 +135,28 @@ class NetworkRunner:
         answer = self.by_torch(views, inputs_of=inputs_of, outputs_of=outputs_of)
         return answer, (time.process_time() - started) / torch.get_num_threads()
 
-    def _choose(self, shape: torch.Size, seconds_by_torch: float) -> RuntimeChoice:
+    def _choose(self, shape: torch.Size, seconds_by_torch: float, num_views: int = 1) -> RuntimeChoice:
         return choose_runtime(
             self._option,
             device=self._device,
             precision=self._precision,
             problem=self._problem,
-            is_compiled=lambda: self.by_openvino.is_compiled(shape),
+            is_compiled=lambda: self.by_openvino.is_compiled(shape, num_views),
             seconds_by_torch=seconds_by_torch,
         )
 
-    def _prepared(self, view: Tensor, by_torch: NetworkAnswer | None) -> bool:
-        """Compile the network for a view (1, 3, T, S, S) unless it is; return whether OpenVINO can be used.
+    def _prepared(self, views: Tensor, by_torch: NetworkAnswer | None) -> bool:
+        """Compile the network for views (B, 3, T, S, S) unless it is; return whether OpenVINO can be used.
 
         Args:
-            view: The view, by which the compiled network is compared with PyTorch.
-            by_torch: What `_timed` returned for it and possibly others; None if PyTorch did not run.
+            views: The views; by the first, the compiled network is compared with PyTorch.
+            by_torch: What `_timed` returned for them; None if PyTorch did not run.
 
         Raises:
             ModelError: It cannot, and was asked for; or PyTorch's answer is not a number.
         """
-        if self.by_openvino.is_compiled(view.shape[1:]):
+        shape, view = views.shape[1:], views[:1]
+        if self.by_openvino.is_compiled(shape, len(views)):
             return True
         if by_torch is None:
             by_torch = self.by_torch(view, inputs_of=self.by_openvino.inputs_of, outputs_of=self.by_openvino.outputs_of)
@@ -141,7 +167,7 @@ class NetworkRunner:
                 raise
             self._problem = str(error)
             return False
-        return True
+        return self.by_openvino.is_compiled(shape, len(views))
 
     def _tell(self, choice: RuntimeChoice, shape: torch.Size) -> None:
         if self._option != "auto" or self._told.get(shape) == choice.runtime:

@@ -351,8 +351,8 @@ class _Run:
             max_bytes=_bytes(config.cache_gib),
         )
         self.notify(
-            f"All layers up to {frozen} are frozen: their features of {config.frozen_views} random views of "
-            f"{len(self.training)} training clips and of {len(self.validation)} validation clips are computed once."
+            f"All layers up to {frozen} are frozen: their features are computed once, for {config.frozen_views} random "
+            f"views of the training set ({len(self.training)}) and one of the validation set ({len(self.validation)})."
         )
         make = frozen_part(network, frozen, self.fabric.device)
         return (

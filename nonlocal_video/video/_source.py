@@ -36,6 +36,7 @@ _REFUSED_FORMATS = {
 }  # fmt: skip
 _FORMAT_WHITELIST = ",".join(sorted(av.formats_available - _REFUSED_FORMATS))
 
+_LISTS = (".csv", ".eaf", ".boris", ".json")  # of clips or segments, which other verbs take
 # First bytes (offset, text) of video files, by which a file that FFmpeg refuses is damaged and not of another kind.
 _SIGNATURES = (
     (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (0, b"\x1aE\xdf\xa3"), (8, b"AVI "), (0, b"FLV\x01"),
@@ -221,4 +222,7 @@ class Source:
         if any(head[offset:].startswith(text) for offset, text in _SIGNATURES):
             message = f"{self.name}: it is damaged or cut off (its index cannot be read); get the file again."
             return VideoError("corrupt", message)
-        return VideoError("not_a_video", f"{self.name}: it is not a video file of a known format; give a video.")
+        what_to_do = "give a video."
+        if self.name.lower().endswith(_LISTS):
+            what_to_do = "give a video. Lists of clips are for check, teach, train and evaluate."
+        return VideoError("not_a_video", f"{self.name}: it is not a video file of a known format; {what_to_do}")

@@ -38,7 +38,7 @@ def test_from_a_folder_of_clips_to_answers(train: Run, run: Run, divided_clips: 
     assert (done.status, done.err.count("\n")) == (0, 5)
     assert "Checking" in done.err
     assert "tensors of the trunk of 'tiny parent' were loaded; the head for 2 classes is new." in done.err
-    assert "All layers up to layer4 are frozen: their features of 2 random views of 8 training clips" in done.err
+    assert "their features are computed once, for 2 random views of the training set (8) and one of the " in done.err
     assert "epoch 2: loss" in done.err
     assert "12 clips, 12 usable" in done.out
     assert "Best after epoch" in done.out

@@ -133,3 +133,12 @@ def test_pictures_that_ogg_repeats_are_not_damaged(tmp_path: Path, reader: Video
     frames = reader.read(path, [(number + 0.5) / 25 for number in range(18)])
     shown = frames.frames_thwc[frames.frame_of_time].mean(axis=(1, 2, 3))
     np.testing.assert_allclose(shown, greys[:18], atol=4)
+
+
+@pytest.mark.parametrize("name", ["clips.csv", "RATS.EAF", "notes.txt"])
+def test_a_list_of_clips_is_told_where_it_belongs(name: str, tmp_path: Path, readers: dict[str, VideoReader]) -> None:
+    (tmp_path / name).write_text("path,label\na.mp4,jumping\n")
+    with pytest.raises(VideoError, match="give a video") as raised:
+        readers["auto"].probe(tmp_path / name)
+    assert raised.value.code == "not_a_video"
+    assert ("Lists of clips are for check, teach, train and evaluate." in raised.value.message) == (name != "notes.txt")

@@ -12,6 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "faithfulness.md"
 RESULTS = ROOT / "benchmarks" / "results" / "block_attention.json"
+RESULTS_64 = ROOT / "benchmarks" / "results" / "block_attention_64.json"
 SHIPPED = "dot product, without 4 of the padding"
 ROWS = {  # as the page calls them, in its order
     SHIPPED: "**attention of the default's block**",
@@ -32,22 +33,28 @@ ROWS = {  # as the page calls them, in its order
 LOOKS, PERTURBED = ("correlation", "border"), ("lost", "kept")
 
 
-def page_with_tables(text: str, found: dict[str, Any]) -> str:
-    """The page's text with what stands between its markers as the results say."""
-    for kind, table in TABLES.items():
+def page_with_tables(text: str, found: dict[str, Any], found_64: dict[str, Any]) -> str:
+    """The page's text with what stands between its markers as the results say, of 32 and of 64 frames."""
+    tables = {kind: table(found) for kind, table in TABLES.items()}
+    tables |= {f"{kind}_64": TABLES[kind](found_64) for kind in ("settings", "maps", "differences")}
+    for kind, table in tables.items():
         before, begin, rest = text.partition(f"<!-- block_{kind} -->\n")
         _, end, after = rest.partition(f"<!-- /block_{kind} -->")
-        text = f"{before}{begin}{table(found)}\n{end}{after}"
+        text = f"{before}{begin}{table}\n{end}{after}"
     return text
 
 
 def settings(found: dict[str, Any]) -> str:
     """Describe the clips."""
     chosen, asked = (found["figures"][part] for part in PARTS)
+    which = (
+        "these"
+        if asked["perturbed"] == asked["clips"]
+        else f"the first {asked['perturbed']} of these in the order of their names"
+    )
     perturbed = (
-        f"The last two columns are of the first {asked['perturbed']} of these in the order of their names, where the "
-        f"answer's mean probability is {asked['score']:.2f}. Scores by OpenVINO in float32, on "
-        f"{found['machine']['processor']}."
+        f"The last two columns are of {which}, where the answer's mean probability is {asked['score']:.2f}. Scores by "
+        f"OpenVINO in float32, on {found['machine']['processor']}."
         if asked["perturbed"]
         else "No clip was blurred at this view."
     )
@@ -114,5 +121,5 @@ def _table(*rows: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    measured = json.loads(RESULTS.read_text("utf-8"))
-    PAGE.write_text(page_with_tables(PAGE.read_text("utf-8"), measured), "utf-8")
+    measured = [json.loads(path.read_text("utf-8")) for path in (RESULTS, RESULTS_64)]
+    PAGE.write_text(page_with_tables(PAGE.read_text("utf-8"), *measured), "utf-8")

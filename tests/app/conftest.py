@@ -6,12 +6,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from absent import absent
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 from serving import Server, serving
 
 from nonlocal_video.inference.explanation import Explanation
@@ -53,6 +54,8 @@ def small_server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cli
     folder = tmp_path_factory.mktemp("small")
     with serving(folder, "--model", str(tiny_model), "--folder-root", str(clip_folder)) as server:
         yield server
+    assert server.process.returncode == 0
+    assert not list(folder.glob("nonlocal-video-*")), "nothing is left of all that was sent"
 
 
 @pytest.fixture(scope="module")
@@ -68,33 +71,52 @@ def explanation(recognizer: Recognizer, clip_folder: Path) -> Explanation:
     return recognizer.explain_all(clip_folder / "a.mp4")
 
 
+@pytest.fixture(scope="session")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """What visitors share: the cache alone, as the page's scripts take a browser without it two seconds."""
+    with closing(browser.new_context(viewport={"width": 1280, "height": 900})) as context:
+        yield context
+
+
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def page(context: BrowserContext) -> Iterator[Page]:
     """A fresh visitor.
 
     Whatever the test does, nothing may be asked of another host, no script may fail, and no address may name a path.
     """
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     off_host: list[str] = []
     failures: list[str] = []
     paths: list[str] = []
+    origins: set[str] = set()
 
     def check_host(url: str) -> None:
-        if not _is_own(url):
+        parts = urlsplit(url)
+        if (parts.hostname or "") not in OWN_HOSTS:
             off_host.append(url)
         if "/gradio_api/file" in url and not _FILE.search(unquote(url)):
             paths.append(url)
+        if parts.scheme == "http":
+            origins.add(f"{parts.scheme}://{parts.netloc}")
 
-    context.on("request", lambda request: check_host(request.url))
+    def check_request(request: Request) -> None:
+        check_host(request.url)
+
+    context.on("request", check_request)
     page.on("websocket", lambda socket: check_host(socket.url))
     page.on("pageerror", lambda error: failures.append(str(error)))
     yield page
-    context.close()
+    for other in context.pages:
+        if other is not page:
+            other.close()
+    page.goto("about:blank")  # what a page keeps as it is left is forgotten, too
+    browser = context.new_cdp_session(page)
+    for origin in origins:
+        browser.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
+    page.close()
+    context.clear_cookies()
+    context.clear_permissions()
+    context.remove_listener("request", check_request)
     assert not off_host
     assert not failures
     assert not paths
-
-
-def _is_own(url: str) -> bool:
-    return (urlsplit(url).hostname or "") in OWN_HOSTS

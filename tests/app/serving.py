@@ -1,20 +1,23 @@
-"""A real server for the tests: the program that users start, in a process of its own."""
+"""A real server for the tests: the program that users start, in a process of its own; or an application alone."""
 
 from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import psutil
+import uvicorn
+from starlette.types import ASGIApp
 
 START_WITHIN_SECONDS = 120
 STOP_WITHIN_SECONDS = 30
@@ -29,6 +32,20 @@ class Server:
     process: subprocess.Popen[str]
     temporary: Path
     """Folder in which the server and its libraries may leave files."""
+
+
+@contextmanager
+def serving_here(app: ASGIApp) -> Iterator[str]:
+    """An application on a free port, from a thread of this process, which has all libraries already; its address."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(STOP_WITHIN_SECONDS)
 
 
 @contextmanager

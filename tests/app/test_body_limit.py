@@ -247,21 +247,21 @@ def test_the_server_limits_bodies_before_it_asks_for_a_password(
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/upload", "/v1/classify"])
-@pytest.mark.parametrize(("end", "is_whole"), [(b"", False), (b"\r\n--edge", False), (b"\r\n--edge--", True)])
 def test_a_form_that_is_cut_off_is_refused(
-    recognizer: Recognizer, path: str, end: bytes, is_whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recognizer: Recognizer, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     name = "files" if "upload" in path else "file"
     head = f'--edge\r\nContent-Disposition: form-data; name="{name}"; filename="clip.mp4"\r\n\r\n'
-    body = head.encode() + b"no video at all " * 100 + end
+    body = head.encode() + b"no video at all " * 100
+    kind = {"Content-Type": 'multipart/form-data; boundary="edge"'}
     with TestClient(create_app([recognizer]), base_url="http://127.0.0.1") as client:
-        answer = client.post(path, content=body, headers={"Content-Type": 'multipart/form-data; boundary="edge"'})
-    if is_whole:
-        assert answer.status_code == (200 if "upload" in path else 415)
-    else:
-        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-        assert answer.json()["message"] == "The form ends before its last boundary; send it again."
+        for end in (b"", b"\r\n--edge"):
+            answer = client.post(path, content=body + end, headers=kind)
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+            assert answer.json()["message"] == "The form ends before its last boundary; send it again."
+        whole = client.post(path, content=body + b"\r\n--edge--", headers=kind)
+    assert whole.status_code == (200 if "upload" in path else 415)
 
 
 FILE = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="clip.mp4"\r\n\r\n1\r\n'

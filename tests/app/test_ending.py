@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import time
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,16 +48,23 @@ def test_everybody_is_told(server: Server, clip_folder: Path) -> None:
     (child,) = psutil.Process(server.process.pid).children()
     child.suspend()
 
+    waits = threading.Event()
+
     def visit() -> list[dict[str, Any]]:
+        told = []
         with httpx.Client(base_url=server.url, timeout=60) as client:
             assert press(client, clip_folder / "a.mp4").status_code == 200
             with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": SESSION}) as stream:
-                return list(messages(stream))
+                for message in messages(stream):
+                    told.append(message)
+                    if message["msg"] == "process_starts":
+                        waits.set()
+        return told
 
     with ThreadPoolExecutor() as pool:
         held = pool.submit(post, "classify")
         seen = pool.submit(visit)
-        time.sleep(2)
+        assert waits.wait(60)
         job = post("timeline").json()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(END_WITHIN_SECONDS) == 0

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import takewhile
 
 import fastapi
 import gradio as gr
 import httpx
 import pytest
-import uvicorn
 from playwright.sync_api import Page, expect
+from serving import serving_here
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nonlocal_video.app import event_stream
 from nonlocal_video.app.event_stream import BEGIN, STREAM, EventStreams
 
-SLOW_NEWS_SECONDS = 1.0
+SLOW_NEWS_SECONDS = 0.5
 
 
 class SlowNews:
@@ -60,15 +59,8 @@ def serving(*, guarded: bool = True) -> Iterator[tuple[str, SlowNews]]:
     if guarded:
         app = EventStreams(app, under_way=page._queue.pending_event_ids_session)
     network = SlowNews(app)
-    server = uvicorn.Server(uvicorn.Config(network, log_level="warning", timeout_graceful_shutdown=1))
-    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}", network
-        finally:
-            server.should_exit = True
-            thread.join(30)
+    with serving_here(network) as url:
+        yield url, network
 
 
 @pytest.fixture
@@ -126,7 +118,7 @@ def test_no_event_is_confirmed_before_the_end_of_the_stream_is_known(client: htt
                 confirmed = pool.submit(begin, client, 1)
                 other = {"data": [], "fn_index": 0, "session_hash": "other"}
                 client.post(BEGIN, json=other).raise_for_status()
-                assert not wait([confirmed], timeout=1).done
+                assert not wait([confirmed], timeout=0.5).done
             confirmed.result(timeout=30)  # it is closed now
         with client.stream("GET", STREAM, params={"session_hash": "visitor"}) as response:
             heard = [message["msg"] for message in takewhile(is_before_the_end, messages(response))]

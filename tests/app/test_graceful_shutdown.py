@@ -1,55 +1,16 @@
-"""A server that is told to end answers first what it was asked."""
+"""A server that is told to end waits for requests, but not for ever; test_server has one that answers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
-import signal
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import fastapi
-import httpx
 import pytest
-from pressing import SESSION, messages, press
-from serving import STOP_WITHIN_SECONDS, Server, serving
 
 from nonlocal_video.app import graceful_shutdown
-
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def server(tmp_path: Path, tiny_model: Path) -> Iterator[Server]:
-    with serving(tmp_path, "--model", str(tiny_model)) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as client:
-        yield client
-
-
-def test_a_recognition_in_progress_is_answered_and_no_new_one_begun(
-    server: Server, client: httpx.Client, clip_folder: Path
-) -> None:
-    clip = clip_folder / "a.mp4"
-    assert press(client, clip).status_code == 200
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": SESSION}) as stream:
-        said = messages(stream)
-        assert any(message["msg"] == "process_starts" for message in said)
-        server.process.send_signal(signal.SIGTERM)
-        rest = list(said)
-    assert [message["success"] for message in rest if message["msg"] == "process_completed"] == [True], rest
-    (address,) = set(re.findall(r'"url": "(http[^"]+\.mp4)"', json.dumps(rest)))
-    overlay = client.get(address)
-    assert (overlay.status_code, overlay.headers["content-type"]) == (200, "video/mp4")
-    assert press(client, clip).status_code == 503
-    assert server.process.wait(STOP_WITHIN_SECONDS) == 0
 
 
 def test_a_request_without_end_is_cut_and_told(

@@ -7,12 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from absent import absent
-from serving import Server, serving
+from serving import Server
 
 from nonlocal_video.app.http_errors import STATUS_OF_CLIP_ERROR
 from nonlocal_video.video.decode import VideoReader
@@ -25,13 +24,6 @@ ADDRESS = "http://127.0.0.1:7860"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    with serving(folder, "--model", str(tiny_model)) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     shutil.copy(clip_folder / "a.mp4", folder / "clip.mp4")
@@ -39,10 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_what_is_printed_works(server: Server, folder: Path, number: int) -> None:
+def test_what_is_printed_works(small_server: Server, folder: Path, number: int) -> None:
     language, text = BLOCKS[number]
     assert ADDRESS in text
-    text = text.replace(ADDRESS, server.url)
+    text = text.replace(ADDRESS, small_server.url)
     if language == "sh" and shutil.which("curl") is None:
         absent("no curl on PATH")
     command = [sys.executable, "-c", text] if language == "python" else ["sh", "-e", "-c", text]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import gradio as gr
 import pytest
@@ -14,7 +13,7 @@ from nonlocal_video.app import application, no_remote_fetch
 from nonlocal_video.app.application import create_app
 from nonlocal_video.app.graceful_shutdown import GracefulServer
 from nonlocal_video.errors import UsageError
-from nonlocal_video.inference.load import load
+from nonlocal_video.inference.recognizer import Recognizer
 
 
 def without_the_guarded_get(patch: pytest.MonkeyPatch) -> None:
@@ -93,11 +92,11 @@ def without_the_messages_of_visitors(patch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_server_does_not_start_unprotected(
-    change: Callable[[pytest.MonkeyPatch], None], missing: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    change: Callable[[pytest.MonkeyPatch], None], missing: str, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(monkeypatch)
     with pytest.raises(UsageError, match=missing + r".*does not start without.*pip install -c constraints\.txt"):
-        create_app([load(tiny_model, device="cpu")])
+        create_app([recognizer])
 
 
 def test_with_its_names_gradio_is_kept_from_fetching(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
-from serving import Server, serving
+from serving import serving_here
+from visiting import WITHIN_MS
 
+from nonlocal_video.app.application import create_app
 from nonlocal_video.app.sentences import figure
 from nonlocal_video.inference.load import load
 from nonlocal_video.models.checkpoint import save_checkpoint
@@ -24,7 +26,6 @@ from nonlocal_video.video.encode import write_video
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
-WITHIN_MS = 60_000
 PLAYER = "#timeline-player video"
 
 
@@ -35,8 +36,8 @@ def colours(num_seconds: int) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Server]:
-    """The page with a small model that takes each of these colours for something else."""
+def url(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[str]:
+    """Address of the page with a small model that takes each of these colours for something else."""
     with load(tiny_model, device="cpu") as recognizer:
         network, card = recognizer.network, recognizer.card
     side = card.input.crop
@@ -48,8 +49,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
             parameter *= 3 / (logits - logits.mean(dim=0)).std()
     folder = tmp_path_factory.mktemp("timeline")
     save_checkpoint(folder / "tiny.safetensors", network, card, dtype=torch.float32)
-    with serving(folder, "--model", str(folder / "tiny.safetensors")) as server:
-        yield server
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        load(folder / "tiny.safetensors", device="cpu", runtime="torch") as recognizer,
+    ):
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        with serving_here(create_app([recognizer])) as url:
+            yield url
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +68,11 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten minutes: more than this test waits for."""
-    path = tmp_path_factory.mktemp("videos") / "long.mp4"
-    write_video(path, colours(600), fps=10)
-    return path
+    folder = tmp_path_factory.mktemp("videos")
+    write_video(folder / "part.mp4", colours(20), fps=10)
+    parts = ["-stream_loop", "29", "-i", "part.mp4", "-c", "copy"]
+    subprocess.run(["ffmpeg", "-v", "error", *parts, "long.mp4"], cwd=folder, check=True)
+    return folder / "long.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +88,8 @@ def unplayable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def open_timeline(page: Page, server: Server) -> None:
-    page.goto(server.url)
+def open_timeline(page: Page, url: str) -> None:
+    page.goto(url)
     page.get_by_role("tab", name="Timeline").click()
     expect(page.locator("#timeline[data-state=empty]")).to_be_visible(timeout=WITHIN_MS)
 
@@ -113,8 +121,8 @@ def point_at(page: Page, share: float, *, click: bool) -> str:
     return page.locator("#timeline-plot .tip").inner_text()
 
 
-def test_a_timeline_is_shown_and_seeks_the_player(page: Page, server: Server, video: Path) -> None:
-    open_timeline(page, server)
+def test_a_timeline_is_shown_and_seeks_the_player(page: Page, url: str, video: Path) -> None:
+    open_timeline(page, url)
     expect(page.locator("#timeline-player")).to_be_hidden()
     gear = page.locator("#timeline-settings > button")
     gear.click()
@@ -175,12 +183,12 @@ def test_a_timeline_is_shown_and_seeks_the_player(page: Page, server: Server, vi
     ended(page)
 
 
-def test_the_players_clock_is_that_of_the_timeline(page: Page, server: Server, video: Path, tmp_path: Path) -> None:
+def test_the_players_clock_is_that_of_the_timeline(page: Page, url: str, video: Path, tmp_path: Path) -> None:
     """The sound begins 0.7 s before the picture: a browser counts from the sound on, and so do we."""
     sound = ["-f", "lavfi", "-i", "sine=440:duration=8", "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac"]
     path = tmp_path / "late.mp4"
     subprocess.run(["ffmpeg", "-v", "error", "-itsoffset", "0.7", "-i", str(video), *sound, str(path)], check=True)
-    open_timeline(page, server)
+    open_timeline(page, url)
     drop(page, path)
     ended(page)
     first = f"""new Promise(shown => {{
@@ -199,12 +207,10 @@ def test_the_players_clock_is_that_of_the_timeline(page: Page, server: Server, v
     assert page.evaluate(cues)[0] == pytest.approx(0.7, abs=0.01)
 
 
-def test_results_come_while_a_video_is_looked_at_and_stop_ends_the_work(
-    page: Page, server: Server, long_video: Path
-) -> None:
-    process = psutil.Process(server.process.pid)
-    before = set(process.children(recursive=True))
-    open_timeline(page, server)
+def test_results_come_while_a_video_is_looked_at_and_stop_ends_the_work(page: Page, url: str, long_video: Path) -> None:
+    process = psutil.Process()
+    before = set(process.children())
+    open_timeline(page, url)
     drop(page, long_video)
     doing = page.locator("#timeline-said .doing")
     expect(doing).to_contain_text(re.compile(r"1499 windows, \d+ done, about .* left"), timeout=WITHIN_MS)
@@ -221,9 +227,7 @@ def test_results_come_while_a_video_is_looked_at_and_stop_ends_the_work(
     with page.expect_download() as download:
         page.locator("#timeline-downloads a").first.click()
     assert json.loads(download.value.path().read_text())["status"] == "stopped"
-    _, alive = psutil.wait_procs(
-        [child for child in process.children(recursive=True) if child not in before], timeout=30
-    )
+    _, alive = psutil.wait_procs([child for child in process.children() if child not in before], timeout=30)
     assert not alive, "the process that decoded this video is gone"
 
     page.get_by_role("button", name="Look again").click()
@@ -232,8 +236,8 @@ def test_results_come_while_a_video_is_looked_at_and_stop_ends_the_work(
     ended(page, "stopped")
 
 
-def test_what_the_browser_cannot_play_is_said_and_answered(page: Page, server: Server, unplayable: Path) -> None:
-    open_timeline(page, server)
+def test_what_the_browser_cannot_play_is_said_and_answered(page: Page, url: str, unplayable: Path) -> None:
+    open_timeline(page, url)
     drop(page, unplayable)
     expect(page.locator("#timeline-player")).to_contain_text("cannot play this kind of file", timeout=WITHIN_MS)
     expect(page.locator(PLAYER)).to_be_hidden()
@@ -242,8 +246,8 @@ def test_what_the_browser_cannot_play_is_said_and_answered(page: Page, server: S
     assert marked_seconds(page) == pytest.approx(2, abs=0.05)
 
 
-def test_a_file_that_is_no_video_is_the_headline(page: Page, server: Server, clip_folder: Path) -> None:
-    open_timeline(page, server)
+def test_a_file_that_is_no_video_is_the_headline(page: Page, url: str, clip_folder: Path) -> None:
+    open_timeline(page, url)
     drop(page, clip_folder / "b" / "note.mp4")
     ended(page, "error")
     expect(page.locator("#timeline-said .headline")).to_have_text("This is not a video")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import run
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from nonlocal_video.video import VideoReader
 from nonlocal_video.video.encode import write_video
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 FPS = 5
 NUM_FRAMES = 12
+LEVELS = [20 * number for number in range(1, NUM_FRAMES + 1)]
 _SHOWN = """async ([address, seconds]) => {
     const video = document.createElement("video");
     const known = new Promise((found, failed) => {
@@ -42,8 +44,32 @@ _SHOWN = """async ([address, seconds]) => {
         drawing.drawImage(video, 0, 0, 32, 32);
         brightness.push(drawing.getImageData(16, 16, 1, 1).data[0]);
     }
+    video.remove();
     return [start, brightness];
 }"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of twelve greys, and a sound."""
+    folder = tmp_path_factory.mktemp("greys")
+    write_video(folder / "film.mp4", (np.full((64, 96, 3), level, np.uint8) for level in LEVELS), fps=FPS)
+    run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=440:duration=3", "sound.wav"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[VideoReader]:
+    with VideoReader() as reader:
+        yield reader
+
+
+@pytest.fixture(scope="module")
+def player(browser: Browser) -> Iterator[Page]:
+    """An empty page, to which each test adds a player of its own."""
+    page = browser.new_page()
+    yield page
+    page.close()
 
 
 @pytest.mark.parametrize(
@@ -66,23 +92,15 @@ _SHOWN = """async ([address, seconds]) => {
     ],
 )
 def test_the_first_picture_comes_when_a_browser_shows_it(
-    browser: Browser, tmp_path: Path, name: str, arguments: str
+    player: Page, reader: VideoReader, folder: Path, name: str, arguments: str
 ) -> None:
-    levels = [20 * number for number in range(1, NUM_FRAMES + 1)]
-    write_video(tmp_path / "film.mp4", (np.full((64, 96, 3), level, np.uint8) for level in levels), fps=FPS)
-    run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=440:duration=3", "sound.wav"], cwd=tmp_path, check=True)
-    run(["ffmpeg", "-v", "error", *arguments.split(), name], cwd=tmp_path, check=True)
-    path = tmp_path / name
-    with VideoReader() as reader:
-        info = reader.probe(path)
-        seconds = (info.start_seconds + (np.arange(NUM_FRAMES) + 0.5) / FPS).tolist()
-        ours = reader.read(path, seconds).frames_thwc[:, 32, 48, 0]
-    page = browser.new_page()
-    try:
-        address = f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        start, brightness = page.evaluate(_SHOWN, [address, seconds])
-    finally:
-        page.close()
+    run(["ffmpeg", "-v", "error", *arguments.split(), name], cwd=folder, check=True)
+    path = folder / name
+    info = reader.probe(path)
+    seconds = (info.start_seconds + (np.arange(NUM_FRAMES) + 0.5) / FPS).tolist()
+    ours = reader.read(path, seconds).frames_thwc[:, 32, 48, 0]
+    address = f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    start, brightness = player.evaluate(_SHOWN, [address, seconds])
     assert info.start_seconds == pytest.approx(start, abs=0.01)  # sound's priming may come before 0
-    np.testing.assert_allclose(ours, levels, atol=3)
-    np.testing.assert_allclose(brightness, levels, atol=6)
+    np.testing.assert_allclose(ours, LEVELS, atol=3)
+    np.testing.assert_allclose(brightness, LEVELS, atol=6)

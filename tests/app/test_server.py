@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ import anyio.to_thread
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from pressing import SESSION, messages, press
 from serving import STOP_WITHIN_SECONDS, serving
 
 from nonlocal_video.app import application, body_limit, login, server
@@ -206,12 +208,28 @@ def test_an_address_that_cannot_be_had(address: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_signal_ends_the_server_and_leaves_nothing_behind(tmp_path: Path, tiny_model: Path) -> None:
-    with serving(tmp_path, "--model", str(tiny_model)) as server:
-        assert httpx.get(f"{server.url}/healthz", timeout=10).json()["models"] == ["tiny"]
-        httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("clip.mp4", b"\0")}, timeout=10)
-        assert list(tmp_path.rglob("clip.mp4"))
-        server.process.send_signal(signal.SIGTERM)
+def test_a_server_that_is_told_to_end_answers_what_it_was_asked_and_leaves_nothing_behind(
+    tmp_path: Path, tiny_model: Path, clip_folder: Path
+) -> None:
+    clip, folder = clip_folder / "a.mp4", tmp_path / "server"
+    folder.mkdir()
+    elsewhere = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "pytorch")}  # PyTorch makes it, or does not, and keeps it
+    with (
+        serving(folder, "--model", str(tiny_model), environment=elsewhere) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        assert client.get("/healthz").json()["models"] == ["tiny"]
+        assert press(client, clip).status_code == 200
+        assert list(folder.rglob("a.mp4"))
+        with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": SESSION}) as stream:
+            said = messages(stream)
+            assert any(message["msg"] == "process_starts" for message in said)
+            server.process.send_signal(signal.SIGTERM)
+            rest = list(said)
+        assert [message["success"] for message in rest if message["msg"] == "process_completed"] == [True], rest
+        (address,) = set(re.findall(r'"url": "(http[^"]+\.mp4)"', json.dumps(rest)))
+        overlay = client.get(address)
+        assert (overlay.status_code, overlay.headers["content-type"]) == (200, "video/mp4")
+        assert press(client, clip).status_code == 503, "no new one is begun"
         assert server.process.wait(STOP_WITHIN_SECONDS) == 0
-    assert not list(tmp_path.rglob("*.mp4"))
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(folder) == []

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from playwright.sync_api import Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from serving import Server
 
 WITHIN_MS = 60_000
 DESK = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
+ANSWERED = (
+    "document.querySelector('#stage .headline')?.textContent"
+    " && document.querySelector('#stage .player')?.className === 'player ready'"
+)
 
 
 def open_page(page: Page, server: Server) -> None:
     """Open the page and wait until it takes a clip."""
     page.goto(server.url)
-    expect(page.locator("#intake .choose")).to_be_visible(timeout=WITHIN_MS)
+    look_often(page, "document.querySelector('#intake .choose')?.checkVisibility()")
+    expect(page.locator("#intake .choose")).to_be_visible()
 
 
 def choose(page: Page, clip: Path) -> None:
@@ -26,8 +33,15 @@ def choose(page: Page, clip: Path) -> None:
 
 def answered(page: Page, *, within_ms: int = WITHIN_MS) -> None:
     """Wait for the answer and for the player with its maps."""
-    expect(page.locator("#stage .headline")).not_to_be_empty(timeout=within_ms)
-    expect(page.locator("#stage .player")).to_have_class("player ready", timeout=within_ms)
+    look_often(page, ANSWERED, within_ms=within_ms)
+    expect(page.locator("#stage .headline")).not_to_be_empty()
+    expect(page.locator("#stage .player")).to_have_class("player ready")
+
+
+def look_often(page: Page, condition: str, *, within_ms: int = WITHIN_MS) -> None:
+    """Wait for what takes its time: `expect`, which says what is there instead, soon looks only twice a second."""
+    with suppress(PlaywrightTimeout):
+        page.wait_for_function(condition, timeout=within_ms)
 
 
 def set_view(page: Page, words: str) -> None:

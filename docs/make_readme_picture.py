@@ -14,6 +14,8 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "readme.png"
 WIDTH, HEIGHT = 980, 1080
+SHOWN_AFTER_MS = 6_000
+"""When the moving picture shows scores and a map."""
 PAGE = f"""<!DOCTYPE html><meta charset="utf-8"><base href="{ROOT.as_uri()}/"><style>
 body {{ margin: 32px auto; max-width: 860px; font: 16px/1.5 "DejaVu Sans", sans-serif; color: #1f2328 }}
 h1, h2 {{ border-bottom: 1px solid #d1d9e0; padding-bottom: .3em }}
@@ -32,6 +34,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(written.as_uri(), wait_until="load")
+        page.wait_for_timeout(SHOWN_AFTER_MS)
         Image.open(io.BytesIO(page.screenshot())).quantize(128).save(PICTURE, optimize=True)
         browser.close()
     print(f"{PICTURE.name}: {PICTURE.stat().st_size / 1000:.0f} kB")

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import nonlocal_video as nlv
+from nonlocal_video.app.sentences import figure
 from nonlocal_video.attention.maps import AttentionMaps, QueryPoint
 from nonlocal_video.attention.overlay import tint
 from nonlocal_video.inference.prediction import ScoredLabel
@@ -87,7 +88,7 @@ def draw_panel(
     for rank, scored in enumerate(top):
         y = 84 + rank * 45
         pen.text((x, y), scored.label, font=font, fill=INK if rank == 0 else FAINT)
-        share = f"{scored.score * grown:.0%}"
+        share = figure(scored.score * grown)
         right = left + PANEL_WIDTH - MARGIN
         pen.text((right - pen.textlength(share, font=font), y), share, font=font, fill=INK if rank == 0 else FAINT)
         pen.rounded_rectangle((x, y + 24, right, y + 30), radius=3, fill="#2b1a45")

@@ -1,4 +1,8 @@
-"""The command line as a user meets it: its help, its exit status, what it prints where."""
+"""The command line as a user meets it: its help, its exit status, what it prints where.
+
+`run` is the command line in this process. `program`, a process of its own, is for each exit status once, and for what
+a whole process imports and prints.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +21,10 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 PROGRAM = (sys.executable, "-m", "nonlocal_video")
+Run = Callable[..., Any]
 
 
-def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def program(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -38,7 +45,7 @@ def test_import_and_help_load_nothing_heavy() -> None:
 
 
 def test_help_names_every_verb_and_version_is_printed() -> None:
-    done = run("--help")
+    done = program("--help")
     assert done.returncode == 0
     verbs = (
         "classify explain timeline watch features teach train evaluate check import export serve doctor "
@@ -48,11 +55,11 @@ def test_help_names_every_verb_and_version_is_printed() -> None:
         assert verb in done.stdout
     import nonlocal_video
 
-    assert run("--version").stdout.strip() == f"nonlocal-video {nonlocal_video.__version__}"
+    assert program("--version").stdout.strip() == f"nonlocal-video {nonlocal_video.__version__}"
 
 
 def test_json_rows_have_the_agreed_keys_and_a_bad_file_makes_the_status_1(tiny_model: Path, clip_folder: Path) -> None:
-    done = run("classify", clip_folder, "--model", tiny_model, "--json", "--top-k", 3, "--runtime", "torch")
+    done = program("classify", clip_folder, "--model", tiny_model, "--json", "--top-k", 3, "--runtime", "torch")
     assert done.returncode == 1
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 4
@@ -71,20 +78,20 @@ def test_json_rows_have_the_agreed_keys_and_a_bad_file_makes_the_status_1(tiny_m
     assert done.stderr.strip() == "4 files: 3 ok, 1 not_a_video"
 
 
-def test_the_same_clip_gives_the_same_scores_here_and_in_python(tiny_model: Path, clip_folder: Path) -> None:
+def test_the_same_clip_gives_the_same_scores_here_and_in_python(run: Run, tiny_model: Path, clip_folder: Path) -> None:
     import nonlocal_video as nlv
 
     done = run("classify", clip_folder / "a.mp4", "--model", tiny_model, "--json", "--top-k", 7, "--runtime", "torch")
     with nlv.load(tiny_model, runtime="torch") as recognizer:
         expected = recognizer.classify(clip_folder / "a.mp4").to_row(7)["top"]
-    assert json.loads(done.stdout)["top"] == expected
+    assert json.loads(done.out)["top"] == expected
 
 
 def test_good_clips_give_status_0_and_say_what_was_used(
     tiny_model: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NONLOCAL_VIDEO_CACHE", str(tmp_path))  # without networks that another process compiled
-    done = run("classify", clip_folder / "a.mp4", "--model", tiny_model)
+    done = program("classify", clip_folder / "a.mp4", "--model", tiny_model)
     assert done.returncode == 0
     assert "1 view of 8 frames, 48 px, 0.60-1.40 s, decord, cpu" in done.stdout
     assert "action" in done.stdout
@@ -93,19 +100,19 @@ def test_good_clips_give_status_0_and_say_what_was_used(
     )
 
 
-def test_table_resume_and_refusal_to_overwrite(tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
+def test_table_resume_and_refusal_to_overwrite(run: Run, tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "table.csv"
     command = ("classify", clip_folder, "--model", tiny_model, "--output", output)
-    assert run(*command).returncode == 1
+    assert run(*command).status == 1
     assert len(output.read_text().splitlines()) == 5
     refused = run(*command)
-    assert refused.returncode == 2
-    assert "--resume" in refused.stderr
+    assert refused.status == 2
+    assert "--resume" in refused.err
     again = run(*command, "--resume")
-    assert "4 files: 3 ok, 1 not_a_video (4 of them done before)" in again.stderr
+    assert "4 files: 3 ok, 1 not_a_video (4 of them done before)" in again.err
     other = run(*command, "--resume", "--views", "2x1")
-    assert other.returncode == 2
-    assert "views was '1x1' and is '2x1'" in other.stderr
+    assert other.status == 2
+    assert "views was '1x1' and is '2x1'" in other.err
 
 
 @pytest.mark.parametrize(
@@ -119,22 +126,25 @@ def test_table_resume_and_refusal_to_overwrite(tiny_model: Path, clip_folder: Pa
         (("--top-k", "0"), "top-k"),
     ],
 )
-def test_wrong_usage_is_status_2_with_one_message(arguments, message, tiny_model: Path, clip_folder: Path) -> None:
+def test_wrong_usage_is_status_2_with_one_message(
+    arguments, message, run: Run, tiny_model: Path, clip_folder: Path
+) -> None:
     model = () if "--model" in arguments else ("--model", tiny_model)
     done = run("classify", clip_folder / "a.mp4", *model, *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    assert done.status == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
 
 
-def test_missing_file_and_empty_folder(tiny_model: Path, tmp_path: Path) -> None:
+def test_missing_file_and_empty_folder(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     missing = run("classify", tmp_path / "gone.mp4", "--model", tiny_model)
-    assert missing.returncode == 1
-    assert "not_found" in missing.stdout
-    empty = run("classify", tmp_path, "--model", tiny_model)
+    assert missing.status == 1
+    assert "not_found" in missing.out
+    empty = program("classify", tmp_path, "--model", tiny_model)
     assert empty.returncode == 2
     assert "no file" in empty.stderr
+    assert empty.stdout == ""
 
 
 def test_names_that_are_hard(tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
@@ -143,7 +153,7 @@ def test_names_that_are_hard(tiny_model: Path, clip_folder: Path, tmp_path: Path
         with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
             file.write((clip_folder / "z with space.mp4").read_bytes())
     output = tmp_path.parent / "hard.parquet"
-    done = run("classify", tmp_path, "--model", tiny_model, "--json", "--output", output)
+    done = program("classify", tmp_path, "--model", tiny_model, "--json", "--output", output)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["status"] for row in rows] == ["ok"] * 4
@@ -152,13 +162,15 @@ def test_names_that_are_hard(tiny_model: Path, clip_folder: Path, tmp_path: Path
     }  # fmt: skip
 
 
-def test_explain_writes_video_pictures_and_arrays(tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
+def test_explain_writes_video_pictures_and_arrays(
+    run: Run, tiny_model: Path, clip_folder: Path, tmp_path: Path
+) -> None:
     for number, options in enumerate(
         [(), ("--query", "1.0,0.5,0.5"), ("--method", "evidence"), ("--method", "evidence", "--layer", "layer2")]
     ):
         folder = tmp_path / str(number)
         done = run("explain", clip_folder / "a.mp4", "--model", tiny_model, "--output", folder, *options)
-        assert done.returncode == 0, done.stderr
+        assert done.status == 0, done.err
         pictures = sorted((folder / "frames").iterdir())
         assert len(pictures) == 8
         assert Image.open(pictures[0]).size == (96, 72)
@@ -193,22 +205,24 @@ def test_explain_writes_video_pictures_and_arrays(tiny_model: Path, clip_folder:
         (("--label", "no such action"), 2, "not a class"),
     ],
 )
-def test_explain_refuses_in_words(options, status, message, tiny_model: Path, clip_folder: Path, tmp_path) -> None:
+def test_explain_refuses_in_words(
+    options, status, message, run: Run, tiny_model: Path, clip_folder: Path, tmp_path
+) -> None:
     done = run("explain", clip_folder / "a.mp4", "--model", tiny_model, "--output", tmp_path / "out", *options)
-    assert done.returncode == status
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.status == status
+    assert message in done.err
+    assert "Traceback" not in done.err
 
 
-def test_explain_of_a_bad_file_is_status_1(tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
+def test_explain_of_a_bad_file_is_status_1(run: Run, tiny_model: Path, clip_folder: Path, tmp_path: Path) -> None:
     done = run("explain", clip_folder / "b" / "note.mp4", "--model", tiny_model, "--output", tmp_path / "out")
-    assert done.returncode == 1
-    assert done.stderr.startswith("not_a_video: ")
-    assert len(done.stderr.splitlines()) == 1
+    assert done.status == 1
+    assert done.err.startswith("not_a_video: ")
+    assert len(done.err.splitlines()) == 1
 
 
 def test_doctor_finds_what_works() -> None:
-    done = run("doctor")
+    done = program("doctor")
     assert done.returncode == 0, done.stdout
     for words in ("torch", "decoder pyav", "decoder decord", "default model", "mpegts"):
         assert words in done.stdout
@@ -216,7 +230,7 @@ def test_doctor_finds_what_works() -> None:
 
 def test_awkward_files_get_a_row_each_and_nothing_else_is_printed(tiny_model: Path, data_folder: Path) -> None:
     folder = data_folder / "awkward"
-    done = run("classify", folder, "--model", tiny_model, "--json", "--runtime", "torch", timeout=300)
+    done = program("classify", folder, "--model", tiny_model, "--json", "--runtime", "torch", timeout=300)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert sorted(row["path"] for row in rows) == sorted(str(path) for path in folder.iterdir())
     assert done.returncode == 1

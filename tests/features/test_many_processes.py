@@ -1,16 +1,16 @@
-"""Features by the processes of several devices, here two on the CPU, and by Ray: the rows of one process."""
+"""Features by the processes of several devices, here two on the CPU: the rows of one process.
+
+Those by Ray are in `tests/inference/test_ray_engine.py`, which starts it.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 from typer.testing import CliRunner
 
 from nonlocal_video.cli.main import app
@@ -19,7 +19,6 @@ from nonlocal_video.features.extract import extract_features
 from nonlocal_video.features.folder import extract_arrays
 from nonlocal_video.inference.many_devices import _Process
 from nonlocal_video.inference.recognizer import Recognizer
-from nonlocal_video.video.encode import write_video
 
 pytestmark = pytest.mark.slow
 TWO = ["cpu", "cpu"]
@@ -31,13 +30,6 @@ def many(clips: Path) -> Path:
     for number in range(5):
         shutil.copy(clips / ("a.mp4" if number % 2 else "b/c.mp4"), clips / f"clip{number}.mp4")
     return clips
-
-
-@pytest.fixture(scope="module")
-def running_ray() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 def rows(table: Path) -> list[dict[str, Any]]:
@@ -79,22 +71,6 @@ def test_what_a_lost_process_did_not_do_is_done_by_the_next_run(
     by_path = sorted(rows(tmp_path / "one.parquet"), key=lambda row: (row["path"], row["window_index"] or 0))
     found = sorted(pq.read_table(output).to_pylist(), key=lambda row: (row["path"], row["window_index"] or 0))
     assert found == by_path
-
-
-def test_ray_writes_the_same_rows(
-    running_ray: None, recognizer: Recognizer, many: Path, tiny_model: Path, tmp_path: Path
-) -> None:
-    long = (np.full((72, 96, 3), number % 256, np.uint8) for number in range(900))
-    write_video(many / "a.mp4", long, fps=10)  # the first file, and the last to be done
-    extract_features(recognizer, many, output=tmp_path / "one.parquet")
-    output = tmp_path / "verb.parquet"
-    arguments = ["features", str(many), "--output", str(output), "--model", str(tiny_model)]
-    arguments += ["--engine", "ray", "--ray-actors", "2"]
-    verb = CliRunner().invoke(app, arguments)
-    assert verb.exit_code == 1, verb.output  # the file that is no video
-    assert pq.read_table(output).to_pylist() == rows(tmp_path / "one.parquet")
-    again = CliRunner().invoke(app, [*arguments, "--resume"])
-    assert "9 of them done before" in again.stderr
 
 
 def test_options_of_ray_need_ray(recognizer: Recognizer, many: Path, tmp_path: Path) -> None:

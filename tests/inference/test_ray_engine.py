@@ -1,4 +1,4 @@
-"""The folder run on Ray Data gives the local engine's rows, and loses none when a process dies."""
+"""Runs on Ray Data give the local engine's rows, of scores and of features, and lose none when a process dies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -26,6 +27,7 @@ from nonlocal_video.inference.ray.engine import Cluster, ClusterJob, classify_on
 from nonlocal_video.inference.ray.parts import PartFolder
 from nonlocal_video.inference.request import ClipRequest
 from nonlocal_video.models.checkpoint import read_card
+from nonlocal_video.video.encode import write_video
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +84,28 @@ def test_the_table_is_the_local_engines(running_ray: None, tiny_model: Path, cli
         assert [ours[name] for name in scores] == pytest.approx([theirs[name] for name in scores], abs=1e-6)
 
 
+def test_the_table_of_features_is_the_local_engines(
+    running_ray: None, run: Callable[..., Any], tiny_model: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    """Nine files, one of which is no video; the first is the last to be done."""
+    clips = Path(shutil.copytree(clip_folder, tmp_path / "clips"))
+    for number in range(5):
+        shutil.copy(clips / ("a.mp4" if number % 2 else "b/c.mp4"), clips / f"clip{number}.mp4")
+    write_video(clips / "a.mp4", (np.full((72, 96, 3), number % 256, np.uint8) for number in range(900)), fps=10)
+    here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
+    with nlv.load(tiny_model, device="cpu") as recognizer:
+        nlv.extract_features(recognizer, clips, output=here)
+    arguments = ("features", clips, "--output", there, "--model", tiny_model, "--engine", "ray", "--ray-actors", "2")
+    done = run(*arguments)
+    assert done.status == 1, done.err  # the file that is no video
+    expected = [
+        row | {"feature": row["feature"] and pytest.approx(row["feature"], rel=1e-5, abs=1e-4)}
+        for row in pq.read_table(here).to_pylist()
+    ]
+    assert pq.read_table(there).to_pylist() == expected
+    assert "9 of them done before" in run(*arguments, "--resume").err
+
+
 def test_a_killed_actor_costs_no_row(running_ray: None, job: ClusterJob, clip_folder: Path, tmp_path: Path) -> None:
     names = []
     for number in range(120):
@@ -112,41 +136,6 @@ def test_a_killed_actor_costs_no_row(running_ray: None, job: ClusterJob, clip_fo
     assert [row["path"] for row in written] == names
     assert [row["status"] for row in written] == ["ok" if number % 3 else "error" for number in range(120)]
     assert output.counts() == {"ok": 80, "not_a_video": 40}
-
-
-@pytest.mark.parametrize(
-    ("verb", "options", "said"),
-    [
-        ("classify", ("--output", "t.parquet"), "What is done is kept; the same command with --resume continues."),
-        ("classify", ("--json",), "or use another --device."),
-        ("features", ("--output", "t.parquet"), "What is done is kept; the same command with --resume continues."),
-    ],
-)
-def test_a_device_that_fails_in_an_actor_ends_the_run_with_its_sentence(
-    running_ray: None,
-    run: Callable[..., Any],
-    tiny_model: Path,
-    clip_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    verb: str,
-    options: tuple[str, ...],
-    said: str,
-) -> None:
-    def dying(_self: object, _files: object) -> None:
-        raise device_failed("cuda:0", RuntimeError("CUDA error: an illegal memory access was encountered"))
-
-    monkeypatch.chdir(tmp_path)
-    command = (verb, clip_folder, "--model", tiny_model, "--device", "cpu", "--engine", "ray", *options)
-    with monkeypatch.context() as patch:
-        for module, name in ((cluster, "_Network"), (features, "_Features")):
-            patch.setattr(module, name, type(name, (getattr(module, name),), {"__call__": dying}))
-        done = run(*command)
-    assert done.status == 3
-    assert done.err.splitlines()[-1].startswith("The device cuda:0 failed: CUDA error: an illegal memory access was ")
-    assert done.err.endswith(f"{said}\n")
-    # That --resume does the rest is the test of a run that is cut off: in this process Ray keeps the CPUs of the failed
-    # one, and another would wait for them.
 
 
 def test_a_cut_off_run_is_taken_up(running_ray: None, job: ClusterJob, clip_folder: Path, tmp_path: Path) -> None:
@@ -186,6 +175,41 @@ def test_clips_and_table_may_be_urls(running_ray: None, job: ClusterJob, clip_fo
     assert len(written) == len(files) + 1
     assert written["file:///no/such.mp4"] == "not_found"
     assert written[f"file://{clip_folder}/a.mp4"] is None
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "said"),
+    [
+        ("classify", ("--output", "t.parquet"), "What is done is kept; the same command with --resume continues."),
+        ("classify", ("--json",), "or use another --device."),
+        ("features", ("--output", "t.parquet"), "What is done is kept; the same command with --resume continues."),
+    ],
+)
+def test_a_device_that_fails_in_an_actor_ends_the_run_with_its_sentence(
+    running_ray: None,
+    run: Callable[..., Any],
+    tiny_model: Path,
+    clip_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    options: tuple[str, ...],
+    said: str,
+) -> None:
+    def dying(_self: object, _files: object) -> None:
+        raise device_failed("cuda:0", RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+    monkeypatch.chdir(tmp_path)
+    command = (verb, clip_folder, "--model", tiny_model, "--device", "cpu", "--engine", "ray", *options)
+    with monkeypatch.context() as patch:
+        for module, name in ((cluster, "_Network"), (features, "_Features")):
+            patch.setattr(module, name, type(name, (getattr(module, name),), {"__call__": dying}))
+        done = run(*command)
+    assert done.status == 3
+    assert done.err.splitlines()[-1].startswith("The device cuda:0 failed: CUDA error: an illegal memory access was ")
+    assert done.err.endswith(f"{said}\n")
+    # That --resume does the rest is the test of a run that is cut off: in this process Ray keeps the CPUs of the failed
+    # one, and another would wait for them, as would any test after this one.
 
 
 def test_wrong_use_says_what_is_allowed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def any_clip(request: pytest.FixtureRequest) -> Path:
     return next((request.getfixturevalue("data_folder") / "clips" / "playing_basketball").iterdir())
 
 
+@functools.cache  # of the two clips that every kind is shown
 def every_frame(clip: Path) -> np.ndarray:
     with av.open(str(clip)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

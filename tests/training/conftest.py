@@ -106,6 +106,14 @@ def train(run: Callable[..., Any], model: Path, tmp_path: Path) -> Callable[...,
     return program
 
 
+@pytest.fixture
+def without_curves() -> Iterator[None]:
+    """Runs draw no picture of their metrics, which takes longer than their training, where no test looks at it."""
+    with pytest.MonkeyPatch.context() as patch:  # of its own: tests undo theirs before they resume a run
+        patch.setattr("nonlocal_video.training.run.draw_curves", lambda *_, **__: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights file of a teacher with three classes, the clips' two among them; it sees more than the student."""

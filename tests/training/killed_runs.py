@@ -3,7 +3,8 @@
     python killed_runs.py '[{"arguments": ["train", ...], "moment": ["module:Class.method", 3]}, ...]'
 
 prints how each ended: for each of its processes (with torchrun, for that) the exit status, or minus the number of the
-signal. Nothing is computed before the forks, so they are safe. A job may have more keys:
+signal. Nothing is computed before the forks, so they are safe; `all_imports` imports even what a run imports only when
+it needs it, once for all forks. A job may have more keys:
 
 - `processes`: that train together, as torchrun would start them. Its first one has the moment, and all are killed.
 - `torchrun`: with true its agent starts them. The last one has the moment, and is killed alone.
@@ -19,13 +20,22 @@ import socket
 import sys
 from typing import Any
 
+LATE_IMPORTS = (
+    "lightning.fabric.strategies", "matplotlib.backends.backend_agg", "matplotlib.figure", "torch.utils.tensorboard",
+    "yaml", "nonlocal_video.cli.main", "nonlocal_video.cli.train_text", "nonlocal_video.training.api",
+)  # fmt: skip
+
 
 def main() -> None:
-    import nonlocal_video.cli.main
-    import nonlocal_video.training.run  # noqa: F401
-
+    all_imports()
     ended = [_under_torchrun(job) if job.get("torchrun") else _in_forks(job) for job in json.loads(sys.argv[1])]
     print(json.dumps(ended))
+
+
+def all_imports() -> None:
+    """Import all that a run needs, which costs some seconds."""
+    for name in LATE_IMPORTS:
+        importlib.import_module(name)
 
 
 def _in_forks(job: dict[str, Any]) -> list[int]:

@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from killed_runs import all_imports
+
 SECONDS = 120.0
 
 
 def main() -> None:
-    import nonlocal_video.cli.main
-    import nonlocal_video.training.run  # noqa: F401
-
+    all_imports()
     print(json.dumps([_ended(job) for job in json.loads(sys.argv[1])]))
 
 

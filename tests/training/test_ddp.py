@@ -32,7 +32,7 @@ import nonlocal_video.training.api as api
 from nonlocal_video.training.engine import TrainResult
 
 def check_slowly(*given):
-    time.sleep(6)
+    time.sleep(4)
     return labelled(*given)
 
 labelled, api._labelled = api._labelled, check_slowly

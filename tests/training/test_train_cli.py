@@ -98,6 +98,7 @@ def test_folds_are_measured_in_turn(train: Run, divided_clips: Path, tmp_path: P
     assert "random views of 8 training clips and of 4 validation clips" in done.err
 
 
+@pytest.mark.usefixtures("without_curves")
 class TestBatchSize:
     def test_it_is_found_by_memory(self, train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("nonlocal_video.training.run.find_batch_size", self.three)
@@ -177,6 +178,7 @@ def _stop_in_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(engine.Training, "_one_step", interrupted)
 
 
+@pytest.mark.usefixtures("without_curves")
 class TestResume:
     @pytest.fixture
     def stopped(self, train: Run, divided_clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:

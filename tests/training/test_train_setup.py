@@ -15,7 +15,7 @@ from engine_parts import tiny_card, tiny_network
 from nonlocal_video.models.checkpoint import save_checkpoint
 from nonlocal_video.training import engine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_curves")]
 
 Run = Callable[..., Any]  # the fixture `train`
 

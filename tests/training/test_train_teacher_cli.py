@@ -21,7 +21,7 @@ from nonlocal_video.models.checkpoint import load_checkpoint, read_card
 from nonlocal_video.training.metrics import read_metrics
 from nonlocal_video.training.run_folder import RunFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_curves")]
 
 Run = Callable[..., Any]  # the fixture `run`
 

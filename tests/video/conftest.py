@@ -20,7 +20,14 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def reader() -> Iterator[VideoReader]:
-    with VideoReader() as reader:
-        yield reader
+@pytest.fixture(scope="module")
+def readers() -> Iterator[dict[str, VideoReader]]:
+    """A reader for each choice of the decoder, shared by a file's tests: a process for each test would cost more."""
+    with VideoReader() as auto, VideoReader(decoder="pyav") as pyav, VideoReader(decoder="decord") as decord:
+        yield {"auto": auto, "pyav": pyav, "decord": decord}
+
+
+@pytest.fixture(scope="module")
+def reader(readers: dict[str, VideoReader]) -> VideoReader:
+    """The usual one of `readers`. Files whose tests are about the process have a fixture of this name."""
+    return readers["auto"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -29,12 +28,6 @@ def damaged(clip: Path, folder: Path, packet_number: int) -> Path:
     path = folder / clip.name
     path.write_bytes(data)
     return path
-
-
-@pytest.fixture(scope="module")
-def readers() -> Iterator[dict[str, VideoReader]]:
-    with VideoReader() as auto, VideoReader(decoder="pyav") as pyav:
-        yield {"auto": auto, "pyav": pyav}
 
 
 def read_or_refuse(reader: VideoReader, path: Path, seconds: float) -> Frames | VideoError:

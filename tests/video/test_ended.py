@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numbered_clips
@@ -19,6 +20,13 @@ from nonlocal_video.video._ended import Ending, classify_ending
 from nonlocal_video.video._messages import did_not_start, ended_error
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+
+
+@pytest.fixture
+def reader() -> Iterator[VideoReader]:
+    """A reader for each test, with a process of its own."""
+    with VideoReader() as reader:
+        yield reader
 
 
 def ending(returncode: int, printed: bytes = b"", **given: object) -> Ending:

@@ -16,12 +16,6 @@ from nonlocal_video.video import VideoReader
 COLOUR_TOLERANCE = 0.05
 
 
-@pytest.fixture(scope="module")
-def readers():
-    with VideoReader() as auto, VideoReader(decoder="pyav") as pyav:
-        yield {"auto": auto, "pyav": pyav}
-
-
 def middles(pts_seconds: np.ndarray) -> np.ndarray:
     """The times half-way from each frame to the next, on the player's clock, and a moment after the last one."""
     return np.append((pts_seconds[1:] + pts_seconds[:-1]) / 2, pts_seconds[-1] + 0.001)

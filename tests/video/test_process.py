@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numbered_clips
@@ -26,6 +27,13 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the limit is Li
 
 # A regular expression that never ends, with the interpreter's lock held all the time, as decord does it.
 SPIN = "re.match(r'(a+)+$', 'a' * 64 + 'b')"
+
+
+@pytest.fixture
+def reader() -> Iterator[VideoReader]:
+    """A reader for each test, with a process of its own."""
+    with VideoReader() as reader:
+        yield reader
 
 
 @pytest.fixture

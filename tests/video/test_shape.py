@@ -48,19 +48,19 @@ def test_absurd_pixels_are_ignored_and_said(pixel_aspect: Fraction) -> None:
 @pytest.mark.parametrize("kind", ["mp4", "mov", "mkv", "ts"])
 @pytest.mark.parametrize(("aspect", "size"), [("16/11", (140, HEIGHT)), ("1/2", (WIDTH, 128)), ("2/1", (192, HEIGHT))])
 def test_every_container_and_both_decoders(
-    tmp_path: Path, reader: VideoReader, kind: str, aspect: str, size: tuple[int, int]
+    tmp_path: Path, readers: dict[str, VideoReader], kind: str, aspect: str, size: tuple[int, int]
 ) -> None:
     path = tmp_path / f"wide.{kind}"
     pictures = [numbered_clips.picture(number) for number in range(12)]
     numbered_clips.encode(path, pictures, f"-vf setsar={aspect} -c:v libx264 -pix_fmt yuv420p -g 4")
-    frames = reader.read(path, [0.0, 0.2, 0.44])
+    frames = readers["auto"].read(path, [0.0, 0.2, 0.44])
     assert (frames.info.width, frames.info.height, frames.info.decoder) == (*size, "pyav")
     output = ["-vf", f"scale={size[0]}:{size[1]}", "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24"]
     raw = numbered_clips.ffmpeg("-i", str(path), *output, "-")
     expected = np.frombuffer(raw, np.uint8).reshape(-1, size[1], size[0], 3)[[0, 5, 11]]
     assert np.abs(frames.frames_thwc.astype(np.int16) - expected).mean() < 0.05
-    with VideoReader(decoder="decord") as decord, pytest.raises(VideoError, match="as if they were square"):
-        decord.read(path, [0.0])
+    with pytest.raises(VideoError, match="as if they were square"):
+        readers["decord"].read(path, [0.0])
 
 
 def test_the_container_wins_over_the_stream(tmp_path: Path, reader: VideoReader) -> None:
@@ -137,12 +137,11 @@ def test_a_pixel_shape_that_changes_is_said(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mkv", "mp4"])
-def test_both_decoders_say_it(tmp_path: Path, kind: str) -> None:
+def test_both_decoders_say_it(tmp_path: Path, readers: dict[str, VideoReader], kind: str) -> None:
     path = tmp_path / f"copied.{kind}"
     numbered_clips.ffmpeg("-i", str(join(tmp_path, "h264", "setsar=1/1", "setsar=4/3")), "-c", "copy", str(path))
     for decoder in ("decord", "pyav"):
-        with VideoReader(decoder=decoder) as reader:
-            info = reader.read(path, [0.0, 0.8]).info
+        info = readers[decoder].read(path, [0.0, 0.8]).info
         assert (info.decoder, info.notes.count(f"{WIDER}1:1.")) == (decoder, 1)
 
 

@@ -127,13 +127,12 @@ def test_damage_at_a_change_is_still_an_error(tmp_path: Path, reader: VideoReade
 
 
 @pytest.mark.parametrize("kind", ["mkv", "mp4", "mov", "flv"])
-def test_every_container_and_both_decoders(tmp_path: Path, reader: VideoReader, kind: str) -> None:
+def test_every_container_and_both_decoders(tmp_path: Path, readers: dict[str, VideoReader], kind: str) -> None:
     path = tmp_path / f"copied.{kind}"
     numbered_clips.ffmpeg("-i", str(make(tmp_path, "h264.ts")), "-c", "copy", str(path))
-    check(reader, path)
-    assert NOTE in reader.probe(path).notes
-    with VideoReader(decoder="decord") as decord:
-        forced = decord.read(path, np.arange(NUM_FRAMES) / 25 + 1e-3)
+    check(readers["auto"], path)
+    assert NOTE in readers["auto"].probe(path).notes
+    forced = readers["decord"].read(path, np.arange(NUM_FRAMES) / 25 + 1e-3)
     assert (forced.info.decoder, forced.info.notes.count(NOTE)) == ("decord", 1)
     assert forced.frames_thwc.shape == (NUM_FRAMES, 64, 96, 3)
     assert [numbered_clips.number_in(frame) for frame in forced.frames_thwc] == list(range(NUM_FRAMES))

@@ -95,7 +95,7 @@ def test_folds_are_measured_in_turn(train: Run, divided_clips: Path, tmp_path: P
     write_manifest(tmp_path / "folds.csv", replace(manifest, rows=rows))
     done = train(tmp_path / "folds.csv", "--validation", "fold2", "--set", "frozen_views=1", "--batch-size", 5)
     assert done.status == 0, done.err
-    assert "random views of 8 training clips and of 4 validation clips" in done.err
+    assert "random views of the training set (8) and one of the validation set (4)" in done.err
 
 
 @pytest.mark.usefixtures("without_curves")

@@ -13,7 +13,9 @@ import torch
 from test_faithfulness_page import ROOT, script
 
 PAGE = (ROOT / "docs" / "faithfulness.md").read_text("utf-8")
-FOUND: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / "block_attention.json").read_text("utf-8"))
+RESULTS = ROOT / "benchmarks" / "results"
+FOUND: dict[str, Any] = json.loads((RESULTS / "block_attention.json").read_text("utf-8"))
+FOUND_64: dict[str, Any] = json.loads((RESULTS / "block_attention_64.json").read_text("utf-8"))
 
 
 @pytest.fixture
@@ -24,13 +26,17 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_tables_are_the_results() -> None:
     tables = script("docs/make_block_attention.py")
-    assert tables.page_with_tables(PAGE, FOUND) == PAGE
-    assert all(f"<!-- block_{kind} -->\n" in PAGE for kind in tables.TABLES)
+    assert tables.page_with_tables(PAGE, FOUND, FOUND_64) == PAGE
+    assert all(
+        f"<!-- block_{kind} -->\n" in PAGE for kind in (*tables.TABLES, "settings_64", "maps_64", "differences_64")
+    )
 
 
 @pytest.mark.slow
 def test_figures_follow_from_the_clips(benchmark: ModuleType) -> None:
     assert benchmark.figures(FOUND["clips"]) == FOUND["figures"]
+    assert benchmark.figures(FOUND_64["clips"]) == FOUND_64["figures"]
+    assert (FOUND["frames"], FOUND_64["frames"]) == (32, 64)
     asked = [row for row in FOUND["clips"] if row["part"] == "asked of"]
     assert (len(asked), len(FOUND["clips"])) == (28, 40)
     mean = np.mean([row["maps"][benchmark.SHIPPED]["correlation"] for row in asked])

@@ -196,7 +196,8 @@ class OpenVINONetwork:
         return None if key is None else self._cache.get(key)
 
     def _num_streams(self, num_views: int) -> int:
-        return self.at_once if num_views > 1 else 1
+        # Of an odd number the last view would have half of the threads for the whole of its time.
+        return 1 if num_views % self.at_once else self.at_once
 
     def _imported(self, blob: bytes, num_streams: int) -> Any:
         settings = _settings(torch.get_num_threads(), bfloat16=self._bfloat16, num_streams=num_streams)

@@ -114,12 +114,22 @@ def test_what_is_said_in_figures_holds(benchmark: ModuleType) -> None:
     # Padding: four directions do what an empty clip's features do, and eight no more.
     for name in ("dot product, less empty", "dot product, without 8 of the padding"):
         assert abs(maps[name]["correlation"]["less_shipped"]["mean"]) < 0.02
-    # Blurring: within the interval of the former block, and the norm costs less.
-    former, norm = maps["former block"], maps["norm"]
-    assert f"Only {FOUND['figures']['asked of']['perturbed']} clips were blurred" in PAGE
+    # Blurring.
+    former, norm, centre = maps["former block"], maps["norm"], maps["centre"]
+    assert FOUND["figures"]["asked of"]["perturbed"] == FOUND["figures"]["asked of"]["clips"]
     told = [f"{one[figure]['mean']:.2f}" for figure in ("lost", "kept") for one in (shipped, former)]
-    assert "cost as much ({} and {}) and bring back more ({} and {})".format(*told) in PAGE
-    for figure in ("lost", "kept"):
-        low, high = former[figure]["less_shipped"]["interval"]
+    words = "cost as much as the former block's ({} and {}), within the interval, "
+    words += "and only they bring back more ({} and {}), beyond it"
+    assert words.format(*told) in " ".join(PAGE.split())
+    for within in (former["lost"], norm["lost"]):
+        low, high = within["less_shipped"]["interval"]
         assert low < 0 < high
-    assert norm["lost"]["less_shipped"]["interval"][1] < 0
+    for beyond in (former["kept"], norm["kept"], centre["lost"], centre["kept"]):
+        assert beyond["less_shipped"]["interval"][1] < 0
+    at_64 = FOUND_64["figures"]["asked of"]["maps"]
+    assert "They do neither more nor less than the length of the features" in PAGE
+    assert at_64["former block"]["kept"]["less_shipped"]["interval"][1] < 0
+    for figure in ("lost", "kept"):
+        low, high = at_64["norm"][figure]["less_shipped"]["interval"]
+        assert low < 0 < high
+    assert at_64["norm"]["correlation"]["less_shipped"]["interval"][1] < 0

@@ -166,6 +166,20 @@ def test_a_form_that_answers_otherwise_is_an_error_and_not_kept(monkeypatch: pyt
         assert recognizer._engine.runner.by_openvino._cache.entries() == []
 
 
+def test_where_the_second_form_cannot_be_made_pytorch_answers(
+    tiny_model: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(self: OpenVINONetwork, blob: bytes, num_streams: int) -> Any:
+        raise RuntimeError("no such property: NUM_STREAMS")
+
+    monkeypatch.setattr(OpenVINONetwork, "_imported", refused)
+    monkeypatch.setattr("nonlocal_video.inference.runtimes.choice.WORTH_SECONDS", 0.0)
+    with nlv.load(tiny_model, device="cpu", runtime="auto") as recognizer:
+        timeline = recognizer.timeline(clip_folder / "a.mp4", stride_seconds=0.2)
+    assert (len(timeline), recognizer.runtime) == (7, "torch")
+    assert "cannot be compiled by OpenVINO for clips of (3, 8, 48, 48): RuntimeError: no such property" in caplog.text
+
+
 class _Request:
     """An inference request that fails at one of its starts."""
 

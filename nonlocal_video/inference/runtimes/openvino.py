@@ -173,7 +173,11 @@ class OpenVINONetwork:
         self._check_answer(self._run(network, view), by_pytorch)
         blob = _exported(network)
         if self.at_once > 1:
-            self._check_answer(self._run(self._imported(blob, self.at_once), view), by_pytorch)
+            try:
+                several = self._imported(blob, self.at_once)
+            except Exception as error:
+                raise self._not_compiled(shape, error) from error
+            self._check_answer(self._run(several, view), by_pytorch)
         self._compiled[shape, 1] = network
         self._compiled_here.add(shape)
         key = self._keys.get(shape)
@@ -274,11 +278,14 @@ class OpenVINONetwork:
         except NonlocalVideoError:
             raise
         except Exception as error:
-            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-            raise ModelError(
-                f"Model {self.card.name!r} cannot be compiled by OpenVINO for clips of {tuple(shape)}: "
-                f"{type(error).__name__}: {reason.rstrip('.')}. Use --runtime torch."
-            ) from error
+            raise self._not_compiled(shape, error) from error
+
+    def _not_compiled(self, shape: torch.Size, error: Exception) -> ModelError:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        return ModelError(
+            f"Model {self.card.name!r} cannot be compiled by OpenVINO for clips of {tuple(shape)}: "
+            f"{type(error).__name__}: {reason.rstrip('.')}. Use --runtime torch."
+        )
 
 
 def _exported(network: Any) -> bytes:

@@ -70,7 +70,7 @@ class NetworkRunner:
             ModelError: The network gave something that is not a number; or OpenVINO was asked for and cannot run it.
         """
         shape = views.shape[1:]
-        if pooled_layer is not None or not self.by_openvino.gives(inputs_of=inputs_of, outputs_of=outputs_of):
+        if self._needs_torch(pooled_layer, inputs_of, outputs_of):
             self._tell(RuntimeChoice("torch", "only PyTorch gives the features of that layer"), shape)
             self.runtime = "torch"
             answer = self.by_torch(views, pooled_layer=pooled_layer, inputs_of=inputs_of, outputs_of=outputs_of)
@@ -83,7 +83,7 @@ class NetworkRunner:
             seconds_ahead = seconds / len(views) * num_ahead
             choice = self._choose(shape, self._seconds_by_torch[shape] + seconds_ahead, len(views))
         if choice.runtime == "openvino" and not self._prepared(views, by_torch):
-            choice = self._choose(shape, 0.0)  # PyTorch, and why
+            choice = self._choose(shape, 0.0, len(views))  # PyTorch, and why
         self._tell(choice, shape)
         self.runtime = choice.runtime
         if choice.runtime == "torch":
@@ -116,10 +116,13 @@ class NetworkRunner:
 
         The other arguments are those of a run.
         """
-        if pooled_layer is not None or not self.by_openvino.gives(inputs_of=inputs_of, outputs_of=outputs_of):
+        if self._needs_torch(pooled_layer, inputs_of, outputs_of):
             return 1
         is_used = self._choose(shape, self._seconds_by_torch[shape], num_views=2).runtime == "openvino"
         return self.by_openvino.at_once if is_used else 1
+
+    def _needs_torch(self, pooled_layer: str | None, inputs_of: Sequence[str], outputs_of: Sequence[str]) -> bool:
+        return pooled_layer is not None or not self.by_openvino.gives(inputs_of=inputs_of, outputs_of=outputs_of)
 
     def _timed(self, views: Tensor, inputs_of: Sequence[str], outputs_of: Sequence[str]) -> tuple[NetworkAnswer, float]:
         """Run PyTorch; return its answer and the seconds that this took, without those of its start.
